@@ -1,0 +1,37 @@
+//! What a verifier must know about identities, without I/O, clock or environment.
+//!
+//! In scope: [`SpiffeId`] and [`TrustDomain`]; the signed [`TrustState`] with its thresholds and
+//! the [`TrustPin`] that a workload starts from; the [`Revocations`] a verifier holds; and
+//! [`verify`], the one function that decides whether a chain is a believable X.509-SVID, with its
+//! [`Refusal`]. Library, agent, server, CLI and auditor all call this same function.
+//!
+//! Not in scope: who may talk to whom (`Peers`, in the sidecar), how revocations arrive (the
+//! feed), and how certificates are made (`issuance`).
+//!
+//! ```
+//! use identity::{SpiffeId, TrustDomain};
+//!
+//! let id = SpiffeId::parse("spiffe://pay.example/prod/reports")?;
+//! assert_eq!(id.path(), "/prod/reports");
+//! assert!(id.is_member_of(&TrustDomain::parse("pay.example")?));
+//! assert!(SpiffeId::parse("spiffe://pay.example/prod/../root").is_err());
+//! # Ok::<(), identity::Error>(())
+//! ```
+
+mod error;
+mod refusal;
+mod revocations;
+mod serial_number;
+mod spiffe_id;
+mod trust_state;
+mod verify;
+
+pub use error::{Error, SpiffeIdRule};
+pub use refusal::{CountersignatureRule, Refusal, SvidRule};
+pub use revocations::Revocations;
+pub use serial_number::SerialNumber;
+pub use spiffe_id::{SpiffeId, TrustDomain};
+pub use trust_state::{
+    Anchor, Countersignature, CountersignatureKey, Der, LogKey, Spki, TrustPin, TrustState,
+};
+pub use verify::{Trust, Usage, VerifiedSvid, verify};

@@ -1,0 +1,99 @@
+//! Why a verifier refuses a peer.
+
+use crate::serial_number::SerialNumber;
+
+/// Why a peer is refused: the rule that failed, named so that both ends can be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The identity is denied until an operator allows it again.
+    #[error("the identity is denied")]
+    Denied,
+    /// The certificate's time has passed.
+    #[error("certificate {serial_number} expired at {not_after} (seconds since 1970)")]
+    Expired {
+        /// Which one.
+        serial_number: SerialNumber,
+        /// Its last second.
+        not_after: i64,
+    },
+    /// The peer showed no certificate.
+    #[error("the peer showed no certificate")]
+    NoCertificate,
+    /// The certificate is no X.509-SVID.
+    #[error("not an X.509-SVID: {0}")]
+    NotAnSvid(SvidRule),
+    /// No valid countersignature of the log stands in the certificate.
+    #[error("not countersigned by the log: {0}")]
+    NotCountersigned(CountersignatureRule),
+    /// The certificate's time has not come.
+    #[error(
+        "certificate {serial_number} is not valid before {not_before} (seconds since 1970): compare the clocks"
+    )]
+    NotYetValid {
+        /// Which one.
+        serial_number: SerialNumber,
+        /// Its first second.
+        not_before: i64,
+    },
+    /// The certificate, or one of its path, is revoked.
+    #[error("certificate {serial_number} is revoked")]
+    Revoked {
+        /// Which one.
+        serial_number: SerialNumber,
+    },
+    /// No path leads to an anchor of the trust state.
+    #[error("no path to a trust anchor: {0}")]
+    UnknownAuthority(String),
+    /// The SPIFFE ID belongs to another trust domain.
+    #[error("trust domain {0} is not the one trusted here")]
+    UnknownTrustDomain(String),
+}
+
+/// The rule of the X.509-SVID standard (§2 to §5) or of RFC 5280 that a certificate breaks.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SvidRule {
+    /// X509-SVID §4.1: a leaf has cA=false.
+    #[error("it is a CA certificate")]
+    CertificateAuthority,
+    /// X509-SVID §4.4: serverAuth and clientAuth, as the direction needs.
+    #[error("its extended key usage lacks {0}")]
+    ExtendedKeyUsage(&'static str),
+    /// X509-SVID §4.3: digitalSignature, and neither keyCertSign nor cRLSign.
+    #[error("its key usage is not digitalSignature without keyCertSign and cRLSign")]
+    KeyUsage,
+    /// The bytes are no certificate.
+    #[error("it cannot be parsed")]
+    Malformed,
+    /// X509-SVID §2: exactly one URI SAN.
+    #[error("it has {0} URI names, not exactly one")]
+    OneUri(usize),
+    /// X509-SVID §4.1: a leaf's SPIFFE ID has a path.
+    #[error("its SPIFFE ID has no path")]
+    Path,
+    /// The serial number is zero, negative or too long.
+    #[error("its serial number is not positive and at most 20 octets")]
+    SerialNumber,
+    /// The URI SAN is no SPIFFE ID.
+    #[error("{0}")]
+    SpiffeId(crate::Error),
+}
+
+/// What is wrong with a countersignature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CountersignatureRule {
+    /// There is no SCT extension, or not exactly one at the end.
+    #[error("it carries no countersignature ({0})")]
+    Absent(String),
+    /// The countersignature's time lies outside the key's.
+    #[error("the key that countersigned it was not in use at that time")]
+    KeyNotInUse,
+    /// The signature does not cover this certificate.
+    #[error("the countersignature is not over this certificate")]
+    Signature,
+    /// The key is none of the trust state's.
+    #[error("it is countersigned by a key that the trust state does not name")]
+    UnknownKey,
+}

@@ -1,0 +1,131 @@
+//! The state of revocation that a verifier holds: the fold of the log's revoking events.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::refusal::Refusal;
+use crate::serial_number::SerialNumber;
+use crate::spiffe_id::SpiffeId;
+
+/// Who is revoked or denied; look-ups are O(1).
+///
+/// A serial number alone is the key: ours are unique, and a foreign CA that repeats one revokes
+/// only its own certificate.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revocations {
+    serials: HashSet<SerialNumber>,
+    identities: HashMap<SpiffeId, u64>,
+    denied: HashSet<SpiffeId>,
+}
+
+impl Revocations {
+    /// Revokes one certificate, for good.
+    pub fn revoke_serial(&mut self, serial_number: SerialNumber) {
+        self.serials.insert(serial_number);
+    }
+
+    /// Revokes every certificate of an identity whose leaf stands before `log_index`.
+    pub fn revoke_identity(&mut self, spiffe_id: SpiffeId, log_index: u64) {
+        let before = self.identities.entry(spiffe_id).or_default();
+        *before = log_index.max(*before);
+    }
+
+    /// Denies an identity until it is allowed again. Its certificates issued before `log_index`
+    /// stay revoked for good.
+    pub fn deny(&mut self, spiffe_id: SpiffeId, log_index: u64) {
+        self.revoke_identity(spiffe_id.clone(), log_index);
+        self.denied.insert(spiffe_id);
+    }
+
+    /// Lifts a deny. What was revoked stays revoked.
+    pub fn allow(&mut self, spiffe_id: &SpiffeId) {
+        self.denied.remove(spiffe_id);
+    }
+
+    /// Whether the identity is denied now.
+    pub fn is_denied(&self, spiffe_id: &SpiffeId) -> bool {
+        self.denied.contains(spiffe_id)
+    }
+
+    /// The identities denied now.
+    pub fn denied(&self) -> impl Iterator<Item = &SpiffeId> {
+        self.denied.iter()
+    }
+
+    /// Serial numbers revoked one by one.
+    pub fn serials(&self) -> impl Iterator<Item = &SerialNumber> {
+        self.serials.iter()
+    }
+
+    /// Identities revoked as a whole, with the log index before which they are.
+    pub fn identities(&self) -> impl Iterator<Item = (&SpiffeId, u64)> {
+        self.identities.iter().map(|(id, index)| (id, *index))
+    }
+
+    /// Whether this certificate of a path (an issuer's, say) is revoked by its serial number.
+    pub fn is_serial_revoked(&self, serial_number: &SerialNumber) -> bool {
+        self.serials.contains(serial_number)
+    }
+
+    /// Refuses a revoked certificate or a denied identity.
+    ///
+    /// `leaf_index` is the certificate's place in the log; without one (a foreign anchor), a
+    /// revocation of the identity covers it whenever it was issued.
+    pub fn check(
+        &self,
+        spiffe_id: &SpiffeId,
+        serial_number: &SerialNumber,
+        leaf_index: Option<u64>,
+    ) -> Result<(), Refusal> {
+        if self.is_denied(spiffe_id) {
+            return Err(Refusal::Denied);
+        }
+        let by_identity = self
+            .identities
+            .get(spiffe_id)
+            .is_some_and(|before| leaf_index.is_none_or(|index| index < *before));
+        if by_identity || self.is_serial_revoked(serial_number) {
+            return Err(Refusal::Revoked { serial_number: *serial_number });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id() -> SpiffeId {
+        SpiffeId::parse("spiffe://pay.example/prod/reports").unwrap()
+    }
+
+    fn serial(octet: u8) -> SerialNumber {
+        SerialNumber::from_octets(&[octet]).unwrap()
+    }
+
+    #[test]
+    fn a_revoked_identity_gets_new_certificates_only() {
+        let mut held = Revocations::default();
+        held.revoke_identity(id(), 10);
+        assert!(matches!(held.check(&id(), &serial(1), Some(9)), Err(Refusal::Revoked { .. })));
+        assert_eq!(held.check(&id(), &serial(2), Some(11)), Ok(()));
+        assert!(held.check(&id(), &serial(3), None).is_err());
+    }
+
+    #[test]
+    fn allow_lifts_the_deny_and_revives_nothing() {
+        let mut held = Revocations::default();
+        held.deny(id(), 10);
+        assert_eq!(held.check(&id(), &serial(2), Some(11)), Err(Refusal::Denied));
+        held.allow(&id());
+        assert_eq!(held.check(&id(), &serial(2), Some(11)), Ok(()));
+        assert!(held.check(&id(), &serial(1), Some(9)).is_err());
+    }
+
+    #[test]
+    fn an_older_revocation_never_shortens_a_newer_one() {
+        let mut held = Revocations::default();
+        held.revoke_identity(id(), 10);
+        held.revoke_identity(id(), 3);
+        assert!(held.check(&id(), &serial(1), Some(9)).is_err());
+    }
+}

@@ -1,0 +1,320 @@
+//! The rules by which one workload believes another.
+
+use std::collections::HashMap;
+
+use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use tlog::{CertificateLeaf, Hash, SignedCertificateTimestamp};
+use webpki::aws_lc_rs as algorithms;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::error::Error;
+use crate::refusal::{CountersignatureRule, Refusal, SvidRule};
+use crate::revocations::Revocations;
+use crate::serial_number::SerialNumber;
+use crate::spiffe_id::SpiffeId;
+use crate::trust_state::{Countersignature, CountersignatureKey, TrustState};
+
+/// Verifies the chain that a peer presents (end entity first, no anchor needed) at a time.
+///
+/// In this order: a path to an anchor; the rules of an X.509-SVID; the trust domain; the
+/// countersignature, by a key in use at its timestamp, over the leaf rebuilt with the issuer's key
+/// *of the verified path*; no certificate of the path revoked. Costs three signature
+/// verifications for a chain with one intermediate.
+///
+/// Which peers are welcome is the caller's question, asked of the [`VerifiedSvid`].
+pub fn verify(
+    chain: &[CertificateDer<'_>],
+    usage: Usage,
+    now: UnixTime,
+    trust: &Trust,
+    revocations: &Revocations,
+) -> Result<VerifiedSvid, Refusal> {
+    let (leaf, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+    let path = verify_path(leaf, intermediates, usage, now, trust)?;
+    let certificate = parse(leaf)?;
+    let spiffe_id = svid_rules(&certificate, usage)?;
+    if !spiffe_id.is_member_of(&trust.state.trust_domain) {
+        return Err(Refusal::UnknownTrustDomain(spiffe_id.trust_domain().to_string()));
+    }
+    let leaf_index = match path.countersignature {
+        Countersignature::Required => Some(trust.verify_countersignature(leaf, &path.issuer_spki)?),
+        Countersignature::None => None,
+    };
+    let serial_number = serial_number(&certificate)?;
+    revocations.check(&spiffe_id, &serial_number, leaf_index)?;
+    if let Some(&revoked) = path.serials.iter().find(|s| revocations.is_serial_revoked(s)) {
+        return Err(Refusal::Revoked { serial_number: revoked });
+    }
+    Ok(VerifiedSvid {
+        spiffe_id,
+        serial_number,
+        not_before: certificate.validity().not_before.timestamp(),
+        not_after: certificate.validity().not_after.timestamp(),
+        leaf_index,
+        fingerprint: Hash::of(leaf),
+        issuer_key_hash: Hash::of(&path.issuer_spki),
+    })
+}
+
+/// Which side of the handshake the peer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Usage {
+    /// The peer is the client.
+    Client,
+    /// The peer is the server.
+    Server,
+}
+
+/// What [`verify`] proves; only it makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedSvid {
+    spiffe_id: SpiffeId,
+    serial_number: SerialNumber,
+    not_before: i64,
+    not_after: i64,
+    leaf_index: Option<u64>,
+    fingerprint: Hash,
+    issuer_key_hash: Hash,
+}
+
+impl VerifiedSvid {
+    /// Who the peer is.
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+    /// The certificate's serial number.
+    pub fn serial_number(&self) -> &SerialNumber {
+        &self.serial_number
+    }
+    /// First second of validity, since 1970.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+    /// Last second of validity, since 1970.
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+    /// The certificate's place in the log; none below a foreign anchor.
+    pub fn leaf_index(&self) -> Option<u64> {
+        self.leaf_index
+    }
+    /// SHA-256 of the certificate: a cache key, never an identity (ECDSA is malleable).
+    pub fn fingerprint(&self) -> &Hash {
+        &self.fingerprint
+    }
+    /// SHA-256 of the issuer's SubjectPublicKeyInfo.
+    pub fn issuer_key_hash(&self) -> &Hash {
+        &self.issuer_key_hash
+    }
+}
+
+/// A trust state made ready for verifying.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    state: TrustState,
+    anchors: Vec<TrustAnchor<'static>>,
+    anchor_spkis: Vec<Vec<u8>>,
+    keys: HashMap<Hash, CountersignatureKey>,
+}
+
+impl Trust {
+    /// Reads the anchors of a (verified) trust state; each must be a CA certificate.
+    pub fn new(state: TrustState) -> Result<Self, Error> {
+        let mut anchors = Vec::new();
+        let mut anchor_spkis = Vec::new();
+        for (position, anchor) in state.anchors.iter().enumerate() {
+            let refuse = |why: &str| Error::Anchor { position, why: why.to_owned() };
+            let der = CertificateDer::from(anchor.certificate.as_bytes());
+            let certificate = parse(&der).map_err(|_| refuse("it is no certificate"))?;
+            if !certificate.is_ca() {
+                return Err(refuse("it is not a CA certificate"));
+            }
+            let prepared = webpki::anchor_from_trusted_cert(&der)
+                .map_err(|error| refuse(&error.to_string()))?;
+            anchor_spkis.push(certificate.public_key().raw.to_vec());
+            anchors.push(prepared.to_owned());
+        }
+        let keys = state
+            .countersignature_keys
+            .iter()
+            .map(|key| (tlog::log_id(key.key.as_bytes()), key.clone()))
+            .collect();
+        Ok(Self { state, anchors, anchor_spkis, keys })
+    }
+
+    /// The state it was made of.
+    pub fn state(&self) -> &TrustState {
+        &self.state
+    }
+
+    /// Verifies a certificate's countersignature and returns its place in the log.
+    fn verify_countersignature(&self, der: &[u8], issuer_spki: &[u8]) -> Result<u64, Refusal> {
+        let refuse = Refusal::NotCountersigned;
+        let (leaf, sct) = CertificateLeaf::from_certificate(der, issuer_spki)
+            .map_err(|error| refuse(CountersignatureRule::Absent(error.to_string())))?;
+        let key = self.key_in_use(&sct).map_err(refuse)?;
+        leaf.verify_countersignature(&sct, key.key.as_bytes())
+            .map_err(|_| refuse(CountersignatureRule::Signature))?;
+        Ok(leaf.leaf_index)
+    }
+
+    fn key_in_use(
+        &self,
+        sct: &SignedCertificateTimestamp,
+    ) -> Result<&CountersignatureKey, CountersignatureRule> {
+        let key = self.keys.get(&sct.log_id).ok_or(CountersignatureRule::UnknownKey)?;
+        let retired = key.not_after.is_some_and(|not_after| sct.timestamp >= not_after);
+        if sct.timestamp < key.not_before || retired {
+            return Err(CountersignatureRule::KeyNotInUse);
+        }
+        Ok(key)
+    }
+}
+
+/// What the rest of the verification needs of the path that webpki found.
+struct Path {
+    issuer_spki: Vec<u8>,
+    serials: Vec<SerialNumber>,
+    countersignature: Countersignature,
+}
+
+fn verify_path(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    usage: Usage,
+    now: UnixTime,
+    trust: &Trust,
+) -> Result<Path, Refusal> {
+    let end_entity = webpki::EndEntityCert::try_from(leaf)
+        .map_err(|_| Refusal::NotAnSvid(SvidRule::Malformed))?;
+    let key_usage = match usage {
+        Usage::Client => webpki::KeyUsage::client_auth(),
+        Usage::Server => webpki::KeyUsage::server_auth(),
+    };
+    let path = end_entity
+        .verify_for_usage(ALGORITHMS, &trust.anchors, intermediates, now, key_usage, None, None)
+        .map_err(|error| explain(error, leaf, now, usage))?;
+    let position = trust
+        .anchors
+        .iter()
+        .position(|anchor| std::ptr::eq(anchor, path.anchor()))
+        .expect("webpki ends a path in one of the anchors given");
+    let mut issuer_spki = None;
+    let mut serials = Vec::new();
+    for intermediate in path.intermediate_certificates() {
+        let der = intermediate.der();
+        let certificate = parse(&der)?;
+        serials.push(serial_number(&certificate)?);
+        issuer_spki.get_or_insert_with(|| certificate.public_key().raw.to_vec());
+    }
+    Ok(Path {
+        issuer_spki: issuer_spki.unwrap_or_else(|| trust.anchor_spkis[position].clone()),
+        serials,
+        countersignature: trust.state.anchors[position].countersignature,
+    })
+}
+
+/// X509-SVID §2 to §4; returns the one SPIFFE ID.
+fn svid_rules(certificate: &X509Certificate<'_>, usage: Usage) -> Result<SpiffeId, Refusal> {
+    let refuse = |rule| Err(Refusal::NotAnSvid(rule));
+    if certificate.is_ca() {
+        return refuse(SvidRule::CertificateAuthority);
+    }
+    let key_usage = certificate.key_usage().ok().flatten().map(|extension| extension.value);
+    if !key_usage.is_some_and(|u| u.digital_signature() && !u.key_cert_sign() && !u.crl_sign()) {
+        return refuse(SvidRule::KeyUsage);
+    }
+    let extended = certificate.extended_key_usage().ok().flatten().map(|e| e.value);
+    let (present, name) = match usage {
+        Usage::Client => (extended.is_some_and(|e| e.client_auth), "clientAuth"),
+        Usage::Server => (extended.is_some_and(|e| e.server_auth), "serverAuth"),
+    };
+    if !present {
+        return refuse(SvidRule::ExtendedKeyUsage(name));
+    }
+    let spiffe_id = only_uri(certificate)?;
+    if spiffe_id.path().is_empty() {
+        return refuse(SvidRule::Path);
+    }
+    Ok(spiffe_id)
+}
+
+/// X509-SVID §2: exactly one URI SAN. Raw names are counted, whatever they say.
+fn only_uri(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Refusal> {
+    let names = certificate
+        .subject_alternative_name()
+        .map_err(|_| Refusal::NotAnSvid(SvidRule::Malformed))?
+        .map_or(&[][..], |extension| &extension.value.general_names);
+    let uris: Vec<&str> = names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some(*uri),
+            _ => None,
+        })
+        .collect();
+    match uris[..] {
+        [uri] => SpiffeId::parse(uri).map_err(|e| Refusal::NotAnSvid(SvidRule::SpiffeId(e))),
+        _ => Err(Refusal::NotAnSvid(SvidRule::OneUri(uris.len()))),
+    }
+}
+
+fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<X509Certificate<'a>, Refusal> {
+    match X509Certificate::from_der(der) {
+        Ok(([], certificate)) => Ok(certificate),
+        _ => Err(Refusal::NotAnSvid(SvidRule::Malformed)),
+    }
+}
+
+fn serial_number(certificate: &X509Certificate<'_>) -> Result<SerialNumber, Refusal> {
+    let octets = certificate.raw_serial();
+    let negative = octets.first().is_none_or(|first| first & 0x80 != 0);
+    SerialNumber::from_octets(octets)
+        .ok()
+        .filter(|_| !negative)
+        .ok_or(Refusal::NotAnSvid(SvidRule::SerialNumber))
+}
+
+/// Turns webpki's error into ours: an expired *end entity* says so, whatever else is wrong.
+fn explain(
+    error: webpki::Error,
+    leaf: &CertificateDer<'_>,
+    now: UnixTime,
+    usage: Usage,
+) -> Refusal {
+    let Ok(certificate) = parse(leaf) else {
+        return Refusal::NotAnSvid(SvidRule::Malformed);
+    };
+    let now = now.as_secs() as i64;
+    let validity = certificate.validity();
+    match (&error, serial_number(&certificate)) {
+        (webpki::Error::CertExpired { .. }, Ok(serial_number))
+            if validity.not_after.timestamp() < now =>
+        {
+            Refusal::Expired { serial_number, not_after: validity.not_after.timestamp() }
+        }
+        (webpki::Error::CertNotValidYet { .. }, Ok(serial_number))
+            if validity.not_before.timestamp() > now =>
+        {
+            Refusal::NotYetValid { serial_number, not_before: validity.not_before.timestamp() }
+        }
+        (webpki::Error::CaUsedAsEndEntity, _) => Refusal::NotAnSvid(SvidRule::CertificateAuthority),
+        (webpki::Error::RequiredEkuNotFoundContext(_), _) => {
+            Refusal::NotAnSvid(SvidRule::ExtendedKeyUsage(match usage {
+                Usage::Client => "clientAuth",
+                Usage::Server => "serverAuth",
+            }))
+        }
+        _ => Refusal::UnknownAuthority(error.to_string()),
+    }
+}
+
+const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
+    algorithms::ECDSA_P256_SHA256,
+    algorithms::ECDSA_P256_SHA384,
+    algorithms::ECDSA_P384_SHA256,
+    algorithms::ECDSA_P384_SHA384,
+    algorithms::ED25519,
+    algorithms::RSA_PKCS1_2048_8192_SHA256,
+    algorithms::RSA_PKCS1_2048_8192_SHA384,
+    algorithms::RSA_PKCS1_2048_8192_SHA512,
+];
