@@ -1,0 +1,165 @@
+use std::fmt;
+
+use crate::lint::Finding;
+
+/// Why nothing can be prepared for signing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The builder could not encode it: an input that no rule of ours caught.
+    #[error("the certificate cannot be encoded: {0}")]
+    Encoding(String),
+    /// A DNS name breaks a rule of RFC 1123 §2.1.
+    #[error("{input:?} is not a DNS name for a certificate: {why}")]
+    DnsName {
+        /// The beginning of the input.
+        input: String,
+        /// The rule.
+        why: &'static str,
+    },
+    /// What would be signed breaks a lint.
+    #[error("the linter refuses what would be signed: {}", list(.0))]
+    Lint(Vec<Finding>),
+    /// The profile does not allow it.
+    #[error("profile {profile:?} does not allow it: {rule}")]
+    Profile {
+        /// The profile's name.
+        profile: String,
+        /// Which of its rules.
+        rule: ProfileRule,
+    },
+    /// A profile's configuration contradicts itself or a limit of ours.
+    #[error("profile {profile:?} cannot be used: {why}")]
+    ProfileConfig {
+        /// The profile's name.
+        profile: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// The PKCS#10 request breaks a rule.
+    #[error("the certificate request is refused: {0}")]
+    Request(RequestRule),
+    /// What came back from signing is not what was linted.
+    #[error("the signed certificate differs from what was logged: the signer cannot be trusted")]
+    Signed,
+}
+
+/// The rule of RFC 2986, or of ours, that a certificate request breaks.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RequestRule {
+    /// It asks for a CA certificate.
+    CertificateAuthority,
+    /// There is nothing in it.
+    Empty,
+    /// Its key is of a kind or size that we do not certify.
+    Key(String),
+    /// It is not PKCS#10.
+    Malformed,
+    /// Its names contradict each other.
+    Names(String),
+    /// The PEM armour is broken, or encloses something else.
+    Pem,
+    /// Its signature does not verify: no proof that the sender has the key.
+    Signature,
+    /// It is signed with an algorithm that we do not accept.
+    SignatureAlgorithm(String),
+    /// It is larger than 16 KiB.
+    TooLarge,
+    /// Bytes follow the request.
+    TrailingBytes,
+}
+
+impl RequestRule {
+    /// The rule's name, as problems carry it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CertificateAuthority => "certificate-authority",
+            Self::Empty => "empty",
+            Self::Key(_) => "key",
+            Self::Malformed => "malformed",
+            Self::Names(_) => "names",
+            Self::Pem => "pem",
+            Self::Signature => "signature",
+            Self::SignatureAlgorithm(_) => "signature-algorithm",
+            Self::TooLarge => "too-large",
+            Self::TrailingBytes => "trailing-bytes",
+        }
+    }
+}
+
+impl fmt::Display for RequestRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CertificateAuthority => f.write_str(
+                "it asks for a CA certificate (CA:TRUE); workloads get none, remove basicConstraints",
+            ),
+            Self::Empty => f.write_str("it is empty"),
+            Self::Key(found) => write!(
+                f,
+                "its key is {found}; use P-256 (best), P-384, Ed25519, or RSA of 2048 to 4096 bits"
+            ),
+            Self::Malformed => f.write_str("it is not a PKCS#10 request; make one with `openssl req -new`"),
+            Self::Names(why) => write!(f, "{why}"),
+            Self::Pem => f.write_str(
+                "its PEM is broken: expected one CERTIFICATE REQUEST block and nothing else",
+            ),
+            Self::Signature => f.write_str(
+                "its self-signature is missing or does not verify: sign it with the key that it names",
+            ),
+            Self::SignatureAlgorithm(found) => write!(
+                f,
+                "it is signed with {found}; use SHA-256 or SHA-384 (`openssl req -new -sha256`)"
+            ),
+            Self::TooLarge => f.write_str("it is larger than 16 KiB"),
+            Self::TrailingBytes => f.write_str("bytes follow the request"),
+        }
+    }
+}
+
+/// The rule of a profile that a request breaks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProfileRule {
+    /// A common name where the profile has none.
+    CommonName,
+    /// The issuer ends before the shortest validity would.
+    IssuerEnds,
+    /// A key type that the profile does not list.
+    KeyType(String),
+    /// A validity outside the profile's bounds.
+    Validity {
+        /// What was asked, in seconds.
+        asked: u64,
+        /// The shortest, in seconds.
+        shortest: u64,
+        /// The longest, in seconds.
+        longest: u64,
+    },
+}
+
+impl fmt::Display for ProfileRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let span = |seconds: &u64| {
+            humantime::format_duration(std::time::Duration::from_secs(*seconds)).to_string()
+        };
+        match self {
+            Self::CommonName => f.write_str("it gives no common name"),
+            Self::IssuerEnds => f.write_str(
+                "the issuer's own certificate ends sooner; renew the issuer (`countersign init --recover`)",
+            ),
+            Self::KeyType(found) => write!(f, "keys of type {found} are not among its key types"),
+            Self::Validity { asked, shortest, longest } => write!(
+                f,
+                "a validity of {} was asked, from {} to {} is possible",
+                span(asked),
+                span(shortest),
+                span(longest)
+            ),
+        }
+    }
+}
+
+fn list(findings: &[Finding]) -> String {
+    findings.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}

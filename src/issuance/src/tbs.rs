@@ -1,0 +1,136 @@
+//! Bytes to sign: built once by rcgen, taken before any key has signed them.
+
+use std::sync::Mutex;
+
+use rcgen::{
+    CertificateParams, CertificateRevocationListParams, Issuer, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SignatureAlgorithm, SigningKey, SubjectPublicKeyInfo,
+};
+use time::OffsetDateTime;
+
+use crate::error::Error;
+use crate::issuer::IssuerCertificate;
+
+/// An end-entity TBSCertificate that the linter passed, without countersignature.
+///
+/// Only [`crate::Profile::prepare`] makes one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LintedTbs {
+    der: Vec<u8>,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+}
+
+impl LintedTbs {
+    pub(crate) fn new(der: Vec<u8>, not_before: OffsetDateTime, not_after: OffsetDateTime) -> Self {
+        Self { der, not_before, not_after }
+    }
+
+    /// The bytes, as the log's leaf holds them.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// First second of validity.
+    pub fn not_before(&self) -> OffsetDateTime {
+        self.not_before
+    }
+
+    /// Last second of validity.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.not_after
+    }
+}
+
+/// Puts certificate, CRL or PKCS#10 request together: `tbs`, ecdsa-with-SHA256, signature (DER).
+pub fn assemble(tbs: &[u8], signature: &[u8]) -> Vec<u8> {
+    tlog::join_certificate(tbs, ECDSA_WITH_SHA256, signature)
+}
+
+/// Checks that a signed end-entity certificate is byte for byte what was prepared, but for the
+/// countersignature.
+pub fn equals_prepared(certificate: &[u8], prepared: &[u8]) -> Result<(), Error> {
+    let split = tlog::split_certificate(certificate).map_err(|_| Error::Signed)?;
+    let (bare, _) = tlog::splice_out(split.tbs).map_err(|_| Error::Signed)?;
+    if bare != prepared || split.signature_algorithm != ECDSA_WITH_SHA256 {
+        return Err(Error::Signed);
+    }
+    Ok(())
+}
+
+pub(crate) fn capture_end_entity(
+    params: &CertificateParams,
+    public_key: &[u8],
+    issuer: &IssuerCertificate,
+) -> Result<Vec<u8>, Error> {
+    let subject = SubjectPublicKeyInfo::from_der(public_key).map_err(encoding)?;
+    capture(issuer.public_key_info(), |key| {
+        params.signed_by(&subject, &Issuer::from_params(issuer.params(), key)).map(drop)
+    })
+}
+
+pub(crate) fn capture_self_signed(
+    params: &CertificateParams,
+    key: &SubjectPublicKeyInfo,
+) -> Result<Vec<u8>, Error> {
+    capture(key, |key| params.self_signed(key).map(drop))
+}
+
+pub(crate) fn capture_request(
+    params: &CertificateParams,
+    key: &SubjectPublicKeyInfo,
+) -> Result<Vec<u8>, Error> {
+    capture(key, |key| params.serialize_request(key).map(drop))
+}
+
+pub(crate) fn capture_crl(
+    params: &CertificateRevocationListParams,
+    issuer: &IssuerCertificate,
+) -> Result<Vec<u8>, Error> {
+    capture(issuer.public_key_info(), |key| {
+        params.signed_by(&Issuer::from_params(issuer.params(), key)).map(drop)
+    })
+}
+
+pub(crate) fn encoding(error: rcgen::Error) -> Error {
+    Error::Encoding(error.to_string())
+}
+
+/// Runs rcgen with a key that signs nothing and keeps what it was asked to sign.
+fn capture(
+    public_key: &SubjectPublicKeyInfo,
+    build: impl FnOnce(&CapturingKey<'_>) -> Result<(), rcgen::Error>,
+) -> Result<Vec<u8>, Error> {
+    let key = CapturingKey { public_key, message: Mutex::new(Vec::new()) };
+    build(&key).map_err(encoding)?;
+    Ok(key.message.into_inner().unwrap_or_default())
+}
+
+struct CapturingKey<'a> {
+    public_key: &'a SubjectPublicKeyInfo,
+    message: Mutex<Vec<u8>>,
+}
+
+impl PublicKeyData for CapturingKey<'_> {
+    fn der_bytes(&self) -> &[u8] {
+        self.public_key.der_bytes()
+    }
+
+    /// The CA's keys are P-256 and sign with SHA-256, whatever else certifies their public key.
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl SigningKey for CapturingKey<'_> {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        if let Ok(mut captured) = self.message.lock() {
+            *captured = message.to_vec();
+        }
+        Ok(Vec::new())
+    }
+}
+
+/// AlgorithmIdentifier of ecdsa-with-SHA256, RFC 5758 §3.2: parameters are absent.
+pub(crate) const ECDSA_WITH_SHA256: &[u8] =
+    &[0x30, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
