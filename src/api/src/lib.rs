@@ -1,0 +1,18 @@
+//! What goes over the wire between Countersign's service and its callers: JSON bodies, problems
+//! (RFC 9457) and paths. Shapes only; what they mean is `authority`'s business.
+//!
+//! Times are RFC 3339 in UTC, serial numbers lower-case hex, certificates PEM. Unknown fields of
+//! requests are refused; unknown fields of responses are for newer clients and ignored.
+
+pub mod paths;
+mod problem;
+mod secret;
+mod token;
+mod ttl;
+mod v1;
+
+pub use problem::{Problem, ProblemType};
+pub use secret::Secret;
+pub use token::BootstrapToken;
+pub use ttl::Ttl;
+pub use v1::*;

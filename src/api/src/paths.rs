@@ -1,0 +1,56 @@
+//! The paths of the HTTP API. `{…}` marks a parameter.
+
+/// The signed trust state; anyone.
+pub const TRUST: &str = "/v1/trust";
+/// The trust state's plain forms: JWKS, or PEM by `Accept`; anyone.
+pub const BUNDLE: &str = "/v1/bundle";
+/// Issue or renew (POST), list (GET).
+pub const CERTIFICATES: &str = "/v1/certificates";
+/// One record, by serial number.
+pub const CERTIFICATE: &str = "/v1/certificates/{serial}";
+/// When to renew.
+pub const RENEWAL: &str = "/v1/certificates/{serial}/renewal";
+/// Revoke certificates issued so far.
+pub const REVOCATIONS: &str = "/v1/revocations";
+/// Denied identities: list (GET), deny (POST).
+pub const DENIALS: &str = "/v1/denials";
+/// Allow again (DELETE), by the denial's id.
+pub const DENIAL: &str = "/v1/denials/{id}";
+/// Bootstrap tokens: list (GET), create (POST).
+pub const TOKENS: &str = "/v1/tokens";
+/// Withdraw one token (DELETE).
+pub const TOKEN: &str = "/v1/tokens/{id}";
+/// The active policy set: read (GET), replace (PUT).
+pub const POLICIES: &str = "/v1/policies";
+/// Which policy decides, and why.
+pub const EXPLAIN: &str = "/v1/policies/explain";
+/// How the CA is doing; operators.
+pub const STATUS: &str = "/v1/status";
+/// The newest checkpoint of the log.
+pub const CHECKPOINT: &str = "/log/checkpoint";
+/// Tiles of the log, C2SP tlog-tiles.
+pub const TILE: &str = "/log/tile/{*path}";
+/// The CRL of an issuer, DER, by the hex SHA-256 of its public key; anyone.
+pub const CRL: &str = "/crl/{issuer}";
+/// This API, described; anyone.
+pub const OPENAPI: &str = "/v1/openapi.json";
+
+/// The path of one certificate's record.
+pub fn certificate(serial: &identity::SerialNumber) -> String {
+    CERTIFICATE.replace("{serial}", &serial.to_string())
+}
+
+/// The path of one certificate's renewal window.
+pub fn renewal(serial: &identity::SerialNumber) -> String {
+    RENEWAL.replace("{serial}", &serial.to_string())
+}
+
+/// The path of one denial.
+pub fn denial(id: &str) -> String {
+    DENIAL.replace("{id}", id)
+}
+
+/// The path of one token.
+pub fn token(id: &str) -> String {
+    TOKEN.replace("{id}", id)
+}

@@ -1,0 +1,404 @@
+//! Bodies of version 1.
+
+use std::net::IpAddr;
+
+use identity::{SerialNumber, SpiffeId};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::secret::Secret;
+use crate::ttl::Ttl;
+
+/// Asks for a certificate: `POST /v1/certificates`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct IssueRequest {
+    /// PKCS#10, PEM.
+    pub csr: String,
+    /// The identity; may be left out where the evidence names exactly one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub spiffe_id: Option<SpiffeId>,
+    /// DNS names, beside those of the CSR.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
+    /// IP addresses, beside those of the CSR.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub ip: Vec<IpAddr>,
+    /// The profile; `default` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+    /// The validity; the profile's if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub ttl: Option<Ttl>,
+    /// The evidence of who asks.
+    pub attestation: Attestation,
+}
+
+/// Evidence of who asks for a certificate.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Attestation {
+    /// The client certificate of this very connection: renewal, or an operator's request.
+    Svid {},
+    /// A one-time bootstrap token.
+    Token {
+        /// The token.
+        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        token: Secret,
+    },
+}
+
+/// An issued certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct IssuedCertificate {
+    /// Who it names.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// Its serial number.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub serial_number: SerialNumber,
+    /// The certificate, then its issuer's, PEM; no root.
+    pub chain: String,
+    /// First second of validity.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub not_before: OffsetDateTime,
+    /// Last second of validity.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub not_after: OffsetDateTime,
+    /// When to renew it.
+    pub renewal: RenewalWindow,
+    /// Its place in the log.
+    pub log_index: u64,
+    /// The newest trust state's sequence: fetch it if yours is older.
+    pub trust_sequence: u64,
+}
+
+/// When to renew: at a random moment between both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RenewalWindow {
+    /// Not before.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub start: OffsetDateTime,
+    /// And at the latest.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub end: OffsetDateTime,
+}
+
+/// What the CA keeps of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct CertificateRecord {
+    /// Who it names.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// Its serial number.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub serial_number: SerialNumber,
+    /// What can be done with it now.
+    pub state: CertificateState,
+    /// First second of validity.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub not_before: OffsetDateTime,
+    /// Last second of validity.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub not_after: OffsetDateTime,
+    /// When it was logged.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub issued_at: OffsetDateTime,
+    /// Its place in the log.
+    pub log_index: u64,
+    /// The profile it was made by.
+    pub profile: String,
+    /// How its first holder proved who it is: `token`, `svid`, `internal`.
+    pub attestor: String,
+    /// Who asked.
+    pub principal: String,
+    /// The policies that allowed it, by their ids.
+    pub policies: Vec<String>,
+    /// The certificate, then its issuer's, PEM; none where signing was never completed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<String>,
+}
+
+/// What can be done with a certificate now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum CertificateState {
+    /// Its time has passed.
+    Expired,
+    /// It was logged and never signed, or never stored: nobody holds it.
+    NeverIssued,
+    /// It, or its identity, was revoked.
+    Revoked,
+    /// Verifiers take it.
+    Valid,
+}
+
+/// A page of a list; ask for the next with `?after=`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// Where the next page begins; none on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// Filters of `GET /v1/certificates`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+pub struct CertificateFilter {
+    /// A SPIFFE ID, in which `*` stands for any run of characters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Only valid ones that expire within this time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", param(value_type = Option<String>))]
+    pub expiring: Option<Ttl>,
+    /// Only revoked ones that have not expired.
+    #[serde(default)]
+    pub revoked: bool,
+    /// Items a page, 100 if left out, at most 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// Asks to revoke certificates issued so far: `POST /v1/revocations`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RevokeRequest {
+    /// A serial number, or a SPIFFE ID (all its certificates so far).
+    pub target: String,
+    /// A reason of RFC 5280 §5.3.1: `key-compromise`, `superseded`, …
+    pub reason: String,
+    /// Says what would be revoked, and revokes nothing.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What a revocation did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Revocation {
+    /// What was revoked, as asked.
+    pub target: String,
+    /// The identity concerned.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// Why.
+    pub reason: String,
+    /// The event's place in the log; none for a dry run, or where nothing was left to revoke.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_index: Option<u64>,
+    /// How many unexpired certificates it covers.
+    pub certificates: u64,
+}
+
+/// Asks to deny an identity until it is allowed again: `POST /v1/denials`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct DenyRequest {
+    /// Who.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// A reason of RFC 5280 §5.3.1, for the certificates that it revokes.
+    pub reason: String,
+}
+
+/// A denied identity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Denial {
+    /// What `DELETE /v1/denials/{id}` takes: the log index of the deny event.
+    pub id: String,
+    /// Who.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub at: OffsetDateTime,
+}
+
+/// Asks for a bootstrap token: `POST /v1/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenRequest {
+    /// For whom.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// How long it may be used, 15 minutes at most and if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub ttl: Option<Ttl>,
+    /// Only for this key: lower-case hex of the SHA-256 of its SubjectPublicKeyInfo.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_sha256: Option<String>,
+}
+
+/// A new bootstrap token. It is shown once and kept only as a hash.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct NewToken {
+    /// What `DELETE /v1/tokens/{id}` takes.
+    pub id: String,
+    /// The token.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub token: Secret,
+    /// For whom.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// Until when.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub expires_at: OffsetDateTime,
+    /// The trust pin that its user starts from.
+    pub trust_pin: String,
+}
+
+/// A bootstrap token as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TokenRecord {
+    /// Its id.
+    pub id: String,
+    /// For whom.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// `open`, `used`, `expired` or `revoked`.
+    pub state: String,
+    /// Until when.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub expires_at: OffsetDateTime,
+}
+
+/// A policy set: every file of a policies folder. `GET` and `PUT /v1/policies`, with
+/// `ETag` and `If-Match` as its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PolicyFiles {
+    /// Contents by file name: `schema.cedarschema`, `*.cedar`, `workloads.json`, `profiles.json`.
+    pub files: std::collections::BTreeMap<String, String>,
+}
+
+/// The active policy set.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ActivePolicy {
+    /// SHA-256 over its files, lower-case hex.
+    pub hash: String,
+    /// The files.
+    pub files: std::collections::BTreeMap<String, String>,
+}
+
+/// Asks which policy decides: `POST /v1/policies/explain`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ExplainRequest {
+    /// Who asks: a workload's or operator's SPIFFE ID.
+    #[serde(rename = "as")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub principal: SpiffeId,
+    /// What: `issue`, `renew`, `revoke`, …
+    pub action: String,
+    /// On whom.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub resource: SpiffeId,
+    /// DNS names asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dns: Vec<String>,
+    /// IP addresses asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub ip: Vec<IpAddr>,
+    /// The profile; `default` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<String>,
+}
+
+/// Which policy decided, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Explanation {
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// The policies that decided, by their ids.
+    pub policies: Vec<String>,
+    /// The row of the workload table concerned, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row: Option<String>,
+    /// Why, in words.
+    pub reason: String,
+    /// What would allow it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_step: Option<String>,
+}
+
+/// How the CA is doing: `GET /v1/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Status {
+    /// The trust domain.
+    pub trust_domain: String,
+    /// The software's version.
+    pub version: String,
+    /// The trust state's sequence.
+    pub trust_sequence: u64,
+    /// The trust pin.
+    pub trust_pin: String,
+    /// Entries in the log.
+    pub log_size: u64,
+    /// The size that the newest signed checkpoint covers.
+    pub checkpoint_size: u64,
+    /// The active policy set's hash.
+    pub policy_hash: String,
+    /// Rows of the workload table.
+    pub workloads: u64,
+    /// Identities denied now.
+    pub denied: u64,
+    /// The issuers.
+    pub issuers: Vec<IssuerStatus>,
+}
+
+/// An issuer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct IssuerStatus {
+    /// SHA-256 of its public key, lower-case hex: the name of its CRL.
+    pub id: String,
+    /// Its certificate's serial number.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub serial_number: SerialNumber,
+    /// Last second of its certificate.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub not_after: OffsetDateTime,
+}
