@@ -1,0 +1,79 @@
+//! Attestors: from evidence to a principal with facts.
+
+pub(crate) mod svid;
+pub(crate) mod token;
+
+use std::net::IpAddr;
+
+use identity::{SerialNumber, SpiffeId};
+use issuance::DnsName;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+use crate::policy::Principal;
+use crate::sequencer::Consumes;
+
+/// What evidence proved.
+#[derive(Debug, Clone)]
+pub(crate) struct Attested {
+    pub(crate) principal: Principal,
+    /// The identity that the evidence names, for requests that name none.
+    pub(crate) spiffe_id: SpiffeId,
+    pub(crate) purpose: Purpose,
+    pub(crate) attestor: &'static str,
+    /// When a place that can prove it did; renewal keeps it.
+    pub(crate) attested_at: u64,
+    pub(crate) consumes: Consumes,
+    /// What a renewal carries over where the request is silent.
+    pub(crate) earlier: Option<Earlier>,
+}
+
+/// Whether a certificate is the first of its line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The first.
+    Issue,
+    /// In place of an earlier one; the line's first is named.
+    Renew {
+        /// The first certificate of the line.
+        lineage: SerialNumber,
+    },
+}
+
+/// What an earlier certificate had.
+#[derive(Debug, Clone)]
+pub(crate) struct Earlier {
+    pub(crate) dns: Vec<DnsName>,
+    pub(crate) ip: Vec<IpAddr>,
+    pub(crate) profile: String,
+    pub(crate) validity_seconds: u64,
+}
+
+/// What the store keeps of how a certificate came to be. Fields are sorted: the JSON is canonical.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Facts {
+    pub(crate) attested_at: u64,
+    pub(crate) attestor: String,
+    pub(crate) dns: Vec<DnsName>,
+    pub(crate) ip: Vec<IpAddr>,
+    pub(crate) lineage: SerialNumber,
+    pub(crate) policies: Vec<String>,
+    pub(crate) principal: String,
+    pub(crate) validity_seconds: u64,
+}
+
+/// The attestors' names, as policies see them.
+pub(crate) const INTERNAL: &str = "internal";
+pub(crate) const SVID: &str = "svid";
+pub(crate) const TOKEN: &str = "token";
+
+/// A stored attestor's name, as the constant that policies see; unknown ones are refused.
+pub(crate) fn known_attestor(name: &str) -> Result<&'static str, Error> {
+    [INTERNAL, SVID, TOKEN].into_iter().find(|known| *known == name).ok_or_else(|| {
+        refused(format!("attestor {name:?} is unknown to this version"), "upgrade the CA")
+    })
+}
+
+pub(crate) fn refused(why: impl Into<String>, next_step: impl Into<String>) -> Error {
+    Error::Attestation { why: why.into(), next_step: next_step.into() }
+}

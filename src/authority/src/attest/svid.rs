@@ -1,0 +1,67 @@
+//! The current certificate as evidence: renewal, and an operator asking for another identity.
+
+use identity::{SpiffeId, VerifiedSvid};
+
+use super::{Attested, Earlier, Facts, Purpose, SVID, known_attestor, refused};
+use crate::error::Error;
+use crate::policy::Principal;
+use crate::sequencer::Consumes;
+use crate::store::{RecordKey, Store};
+
+/// Takes a certificate that was verified in this connection's handshake.
+pub(crate) async fn attest(
+    store: &dyn Store,
+    svid: &VerifiedSvid,
+    asked: Option<&SpiffeId>,
+    now: u64,
+) -> Result<Attested, Error> {
+    match asked {
+        Some(asked) if asked != svid.spiffe_id() => Ok(for_another(svid, asked, now)),
+        _ => renewal(store, svid).await,
+    }
+}
+
+/// Policy decides whether this principal may have that identity.
+fn for_another(svid: &VerifiedSvid, asked: &SpiffeId, now: u64) -> Attested {
+    Attested {
+        principal: Principal::of(svid.spiffe_id()),
+        spiffe_id: asked.clone(),
+        purpose: Purpose::Issue,
+        attestor: SVID,
+        attested_at: now,
+        consumes: Consumes::Nothing,
+        earlier: None,
+    }
+}
+
+/// The facts are those of the last attestation: a renewal proves nothing new.
+async fn renewal(store: &dyn Store, svid: &VerifiedSvid) -> Result<Attested, Error> {
+    let serial_number = *svid.serial_number();
+    let record = store
+        .record(RecordKey::SerialNumber(serial_number))
+        .await?
+        .filter(|record| record.spiffe_id == *svid.spiffe_id())
+        .ok_or_else(|| {
+            refused(
+                format!("this CA has no record of certificate {serial_number}"),
+                "attest afresh: countersign issue --attest token",
+            )
+        })?;
+    let facts: Facts = serde_json::from_str(&record.facts).map_err(|error| {
+        refused(format!("the record of {serial_number} cannot be read: {error}"), "attest afresh")
+    })?;
+    Ok(Attested {
+        principal: Principal::of(svid.spiffe_id()),
+        spiffe_id: record.spiffe_id,
+        purpose: Purpose::Renew { lineage: facts.lineage },
+        attestor: known_attestor(&facts.attestor)?,
+        attested_at: facts.attested_at,
+        consumes: Consumes::Renewal { serial_number, lineage: facts.lineage },
+        earlier: Some(Earlier {
+            dns: facts.dns,
+            ip: facts.ip,
+            profile: record.profile,
+            validity_seconds: facts.validity_seconds,
+        }),
+    })
+}

@@ -1,0 +1,81 @@
+//! One-time bootstrap tokens. The secret's hash is all that is kept; the use is a conditional
+//! update in the transaction that issues.
+
+use api::{BootstrapToken, Secret};
+use identity::SpiffeId;
+use issuance::CertificateRequest;
+use tlog::Hash;
+
+use super::{Attested, Purpose, TOKEN, refused};
+use crate::error::Error;
+use crate::event::{Event, TOKEN_CREATE};
+use crate::policy::Principal;
+use crate::sequencer::{Consumes, TokenRow};
+use crate::store::Store;
+
+/// Looks a token up. What it finds is decided again inside the transaction; here it is only told
+/// early and clearly.
+pub(crate) async fn attest(
+    store: &dyn Store,
+    token: &Secret,
+    request: &CertificateRequest,
+    asked: Option<&SpiffeId>,
+    now: u64,
+) -> Result<Attested, Error> {
+    let token: BootstrapToken =
+        token.expose().parse().map_err(|why: String| refused(why, NEW_TOKEN))?;
+    let hash = Hash::of(token.secret());
+    let row = store.token(hash).await?.ok_or_else(|| refused("the token is unknown", NEW_TOKEN))?;
+    require_event(store, &row, &hash).await?;
+    require_usable(&row, request, now)?;
+    if let Some(asked) = asked.filter(|asked| **asked != row.spiffe_id) {
+        return Err(refused(
+            format!("the token is for {}, not for {asked}", row.spiffe_id),
+            format!("ask for {}, or: countersign token create {asked}", row.spiffe_id),
+        ));
+    }
+    Ok(Attested {
+        principal: Principal::of(&row.spiffe_id),
+        spiffe_id: row.spiffe_id,
+        purpose: Purpose::Issue,
+        attestor: TOKEN,
+        attested_at: now,
+        consumes: Consumes::Token { hash, key_hash: Hash::of(request.public_key()) },
+        earlier: None,
+    })
+}
+
+/// A row that grants authority does not count without the event that made it.
+async fn require_event(store: &dyn Store, row: &TokenRow, hash: &Hash) -> Result<(), Error> {
+    let entries = store.entries(row.log_index, 1).await?;
+    let made = entries.first().and_then(|entry| Event::parse(entry).ok()).is_some_and(|event| {
+        event.kind == TOKEN_CREATE
+            && event.subject == row.spiffe_id.as_str()
+            && event.detail["token_sha256"] == format!("{hash:?}")
+    });
+    made.then_some(()).ok_or_else(|| refused("the token was not made by this log", NEW_TOKEN))
+}
+
+fn require_usable(row: &TokenRow, request: &CertificateRequest, now: u64) -> Result<(), Error> {
+    match &row.used {
+        // Its own retry: the transaction finds the certificate made the first time.
+        Some((used_for, _)) if used_for == request.hash() => return Ok(()),
+        Some(_) => return Err(refused("the token was used already", NEW_TOKEN)),
+        None => {}
+    }
+    if row.revoked {
+        return Err(refused("the token was revoked", NEW_TOKEN));
+    }
+    if row.expires_at <= now {
+        return Err(refused("the token has expired", NEW_TOKEN));
+    }
+    if row.key_hash.is_some_and(|bound| bound != Hash::of(request.public_key())) {
+        return Err(refused(
+            "the token is for another key",
+            "make the request with the key that `token create --pin-key` named",
+        ));
+    }
+    Ok(())
+}
+
+const NEW_TOKEN: &str = "ask an operator for a new one: countersign token create SPIFFE_ID";

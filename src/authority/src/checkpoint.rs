@@ -1,0 +1,105 @@
+//! Checkpoints: the log's signed heads.
+
+use std::sync::Arc;
+
+use identity::TrustDomain;
+use tlog::{Checkpoint, Hash, SignedNote, Tile, TreeEdge, VerifierKey};
+use x509_parser::prelude::FromDer;
+use x509_parser::x509::SubjectPublicKeyInfo;
+
+use crate::error::Error;
+use crate::signer::{Signer, SignerError};
+use crate::store::{Store, StoreError, StoredCheckpoint};
+
+/// Signs checkpoints with the log's Ed25519 key.
+#[derive(Debug)]
+pub(crate) struct CheckpointSigner {
+    signer: Arc<dyn Signer>,
+    key: VerifierKey,
+}
+
+impl CheckpointSigner {
+    /// Takes the log's key; refuses another kind than Ed25519.
+    pub(crate) fn new(trust_domain: &TrustDomain, signer: Arc<dyn Signer>) -> Result<Self, Error> {
+        let key = verifier_key(trust_domain, signer.public_key())?;
+        Ok(Self { signer, key })
+    }
+
+    /// The key as verifiers know it.
+    pub(crate) fn verifier_key(&self) -> &VerifierKey {
+        &self.key
+    }
+
+    /// Signs the head if it has grown since the newest checkpoint; returns the size covered.
+    pub(crate) async fn sign_head(&self, store: &dyn Store) -> Result<u64, Error> {
+        let head = store.head().await?;
+        let covered = store.checkpoint().await?.map_or(0, |checkpoint| checkpoint.size);
+        let size = head.edge.size();
+        if size == covered {
+            return Ok(size);
+        }
+        let origin = self.key.name().to_owned();
+        let text = Checkpoint { origin, size, root: head.edge.root() }.text();
+        let signature = self.signer.sign(text.as_bytes()).await?;
+        let note = SignedNote::unsigned(text)
+            .and_then(|note| note.with_signature(self.key.name(), self.key.key_id(), &signature))
+            .map_err(|error| SignerError::Refused(error.to_string()))?
+            .encode();
+        store.put_checkpoint(StoredCheckpoint { size, note }).await?;
+        Ok(size)
+    }
+
+    /// Verifies that the newest checkpoint is ours and that the log still extends it.
+    pub(crate) async fn verify_newest(&self, store: &dyn Store) -> Result<(), Error> {
+        let Some(stored) = store.checkpoint().await? else {
+            return Ok(());
+        };
+        let inconsistent = |why: String| StoreError::Inconsistent(format!("the checkpoint: {why}"));
+        let checkpoint = Checkpoint::verify(&stored.note, self.key.name(), &self.key)
+            .map_err(|error| inconsistent(error.to_string()))?;
+        let size = store.head().await?.edge.size();
+        if checkpoint.size != stored.size {
+            return Err(inconsistent("its row says another size".to_owned()).into());
+        }
+        if checkpoint.size > size {
+            return Err(inconsistent(format!(
+                "it covers {} entries, but the log has {size}: an older database was put back",
+                checkpoint.size
+            ))
+            .into());
+        }
+        if root_at(store, checkpoint.size).await? != checkpoint.root {
+            return Err(inconsistent("the log's first entries have another root".into()).into());
+        }
+        Ok(())
+    }
+}
+
+/// The root of the first `size` entries, from a few tiles.
+async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, Error> {
+    let inconsistent = |error: tlog::Error| StoreError::Inconsistent(error.to_string());
+    let mut hashes = Vec::new();
+    for subtree in tlog::edge_subtrees(size) {
+        let tile = Tile::holding(subtree, size).map_err(inconsistent)?;
+        let bytes = store
+            .tile(tile)
+            .await?
+            .ok_or_else(|| StoreError::Inconsistent(format!("{} is gone", tile.path())))?;
+        hashes.push(tlog::subtree_hash_in_tile(&bytes, subtree).map_err(inconsistent)?);
+    }
+    Ok(TreeEdge::from_parts(size, hashes).map_err(inconsistent)?.root())
+}
+
+/// The log's key in C2SP verifier form; its name is the log's origin.
+pub(crate) fn verifier_key(trust_domain: &TrustDomain, spki: &[u8]) -> Result<VerifierKey, Error> {
+    let refuse = || Error::Folder("the log's key is not Ed25519".to_owned());
+    let (_, parsed) = SubjectPublicKeyInfo::from_der(spki).map_err(|_| refuse())?;
+    let key: &[u8; 32] =
+        parsed.subject_public_key.data.as_ref().try_into().map_err(|_| refuse())?;
+    VerifierKey::ed25519(origin(trust_domain), key).map_err(|_| refuse())
+}
+
+/// The log's origin line.
+pub(crate) fn origin(trust_domain: &TrustDomain) -> String {
+    format!("{trust_domain}/log")
+}

@@ -1,0 +1,167 @@
+//! CRLs: logged, then signed, then stored, then served. One is made when it is asked for and the
+//! newest is older than the revocation state, or past half of its life.
+
+use identity::{SerialNumber, SpiffeId};
+use issuance::{RevocationList, RevocationReason, RevokedCertificate, prepare_crl};
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as ValueError;
+use time::{Duration, OffsetDateTime};
+use tlog::Hash;
+
+use crate::authority::{Authority, issuer_id, unexpected};
+use crate::clock::from_milliseconds;
+use crate::error::Error;
+use crate::event::{self, Act, EventDraft};
+use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
+use crate::sequencer::{ActMember, CrlRow, Effect, Member, Outcome};
+use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
+
+impl Authority {
+    /// The CRL of an issuer, by the hex SHA-256 of its public key: never older than the last
+    /// revocation.
+    pub async fn crl(&self, issuer: &str) -> Result<Vec<u8>, Error> {
+        let key_hash = *self.issuer().certificate().key_hash();
+        if issuer != issuer_id(&key_hash) {
+            return Err(Error::NotFound(format!("issuer {issuer}")));
+        }
+        if let Some(fresh) = self.fresh_crl(key_hash).await? {
+            return Ok(fresh);
+        }
+        let _turn = self.crl_turn.lock().await;
+        match self.fresh_crl(key_hash).await? {
+            Some(fresh) => Ok(fresh),
+            None => self.make_crl(key_hash).await,
+        }
+    }
+
+    async fn fresh_crl(&self, key_hash: Hash) -> Result<Option<Vec<u8>>, Error> {
+        let epoch = self.folded().epoch;
+        let half_life = (self.clock().now() + HALF_LIFE).unix_timestamp();
+        let newest = self.store().crl(key_hash).await?;
+        Ok(newest
+            .filter(|crl| crl.revocation_epoch >= epoch && crl.next_update > half_life)
+            .map(|crl| crl.der))
+    }
+
+    async fn make_crl(&self, issuer_key_hash: Hash) -> Result<Vec<u8>, Error> {
+        // The epoch is read first: what is revoked later makes this list old, not wrong.
+        let revocation_epoch = self.folded().epoch;
+        let revoked = self.revoked_certificates(issuer_key_hash).await?;
+        let number = self.store().crl_number(issuer_key_hash).await? + 1;
+        let this_update = self.clock().now();
+        let list = RevocationList {
+            crl_number: number,
+            this_update: this_update - Duration::seconds(60),
+            next_update: this_update + LIFE,
+            revoked: &revoked,
+        };
+        let tbs = prepare_crl(&list, self.issuer().certificate())?;
+        self.log_crl(issuer_key_hash, number, revoked.len(), &tbs).await?;
+        let der = self.issuer().sign_crl(&tbs).await?;
+        let crl = CrlRow {
+            issuer_key_hash,
+            number,
+            der: der.clone(),
+            revocation_epoch,
+            next_update: (this_update + LIFE).unix_timestamp(),
+        };
+        match self.submit(Member::Crl(crl)).await? {
+            Outcome::Stored => Ok(der),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn log_crl(
+        &self,
+        issuer_key_hash: Hash,
+        number: u64,
+        entries: usize,
+        tbs: &[u8],
+    ) -> Result<(), Error> {
+        let detail = serde_json::json!({
+            "entries": entries,
+            "number": number,
+            "tbs_sha256": format!("{:?}", Hash::of(tbs)),
+        });
+        let by = Act { actor: "authority", request_id: "" };
+        let event = EventDraft::new(event::CRL, &by, &issuer_id(&issuer_key_hash), &detail);
+        let effect = Effect::NumberCrl { issuer_key_hash, number };
+        let act = ActMember { event, effect, policy_hash: None };
+        match self.submit(Member::Act(Box::new(act))).await? {
+            Outcome::Done { .. } => Ok(()),
+            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Every certificate that is revoked and has not expired, whatever revoked it.
+    async fn revoked_certificates(&self, issuer: Hash) -> Result<Vec<RevokedCertificate>, Error> {
+        let now = self.clock().unix_milliseconds();
+        let mut revoked: Vec<RevokedCertificate> = Vec::new();
+        for row in self.store().revocation_rows().await? {
+            // What was issued before it has expired since.
+            if row.at + LONGEST_VALIDITY_MILLISECONDS < now || row.kind == event::ALLOW {
+                continue;
+            }
+            for record in self.records_revoked_by(&row, now).await? {
+                if record.issuer_key_hash == issuer {
+                    revoked.push(entry(&record, &row));
+                }
+            }
+        }
+        // RFC 5280 §5.3: one entry a certificate; the first revocation counts.
+        revoked.sort_by_key(|revoked| (revoked.serial_number, revoked.revoked_at));
+        revoked.dedup_by_key(|revoked| revoked.serial_number);
+        Ok(revoked)
+    }
+
+    async fn records_revoked_by(
+        &self,
+        row: &RevocationRow,
+        now: u64,
+    ) -> Result<Vec<Record>, Error> {
+        let ends_after = from_milliseconds(now).unix_timestamp() - 1;
+        if let Ok(serial_number) = row.target.parse::<SerialNumber>() {
+            let record = self.store().record(RecordKey::SerialNumber(serial_number)).await?;
+            return Ok(record.into_iter().filter(|r| r.not_after > ends_after).collect());
+        }
+        let Ok(spiffe_id) = SpiffeId::parse(&row.target) else {
+            return Ok(Vec::new());
+        };
+        let mut query = RecordQuery {
+            spiffe_id: Some(spiffe_id),
+            before: Some(row.log_index),
+            ends_after: Some(ends_after),
+            issued_since: Some(now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS)),
+            limit: PAGE,
+        };
+        let mut all = Vec::new();
+        loop {
+            let page = self.store().records(query.clone()).await?;
+            let full = page.len() == PAGE as usize;
+            query.before = page.last().map(|record| record.leaf_index);
+            all.extend(page);
+            if !full {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+fn entry(record: &Record, row: &RevocationRow) -> RevokedCertificate {
+    let reason: Result<RevocationReason, ValueError> =
+        RevocationReason::deserialize(row.reason.as_str().into_deserializer());
+    let revoked_at: OffsetDateTime = from_milliseconds(row.at);
+    RevokedCertificate {
+        serial_number: record.serial_number,
+        revoked_at,
+        reason: reason.unwrap_or(RevocationReason::Unspecified),
+    }
+}
+
+/// How long a CRL may be used.
+const LIFE: Duration = Duration::hours(24);
+const HALF_LIFE: Duration = Duration::hours(12);
+/// Records read at a time.
+const PAGE: u32 = 1000;

@@ -1,0 +1,78 @@
+use crate::policy::PolicyError;
+use crate::sequencer::Conflict;
+use crate::signer::SignerError;
+use crate::store::StoreError;
+
+/// Why the engine does not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The evidence does not prove who asks.
+    #[error("{why}")]
+    Attestation {
+        /// What is wrong with it.
+        why: String,
+        /// What to do.
+        next_step: String,
+    },
+    /// It contradicts what is stored.
+    #[error("{0}")]
+    Conflict(Conflict),
+    /// Policy says no.
+    #[error("{}", .0.reason)]
+    Denied(Box<Denied>),
+    /// The state folder cannot be served from.
+    #[error("{0}")]
+    Folder(String),
+    /// A request that cannot be understood.
+    #[error("{why}")]
+    Invalid {
+        /// What is wrong.
+        why: String,
+        /// What to do.
+        next_step: Option<String>,
+    },
+    /// Certificate request, profile or linter refuse.
+    #[error(transparent)]
+    Issuance(#[from] issuance::Error),
+    /// What was logged was not signed in time.
+    #[error("the request was logged, but not signed within a minute: it is abandoned")]
+    Abandoned,
+    /// There is no such thing, or not for this caller.
+    #[error("there is no {0}")]
+    NotFound(String),
+    /// Too many requests wait for the log.
+    #[error("too many requests wait for the log")]
+    Overloaded,
+    /// The policy set cannot be used.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Policy or revocation state moved five times while the request was on its way.
+    #[error("policy or revocations changed again and again while the request was on its way")]
+    Restless,
+    /// The certificate or identity is revoked or denied.
+    #[error("{0}")]
+    Revoked(identity::Refusal),
+    /// A key does not sign.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The store does not answer.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The trust state cannot be used.
+    #[error("the trust state cannot be used: {0}")]
+    Trust(#[from] identity::Error),
+}
+
+/// What policy said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    /// Why, in words.
+    pub reason: String,
+    /// The policies that forbade it; empty where none permitted it.
+    pub policies: Vec<String>,
+    /// The row of the workload table concerned.
+    pub row: Option<String>,
+    /// What would allow it.
+    pub next_step: Option<String>,
+}

@@ -1,0 +1,67 @@
+//! The CA engine: attestation, policy, sequencing, issuers, store, revocation.
+//!
+//! # How a certificate is made
+//!
+//! `Authority::issue` reads from top to bottom: parse and prove possession, attest, ask Cedar,
+//! apply the profile and lint, log event, leaf and record in one commit, countersign what stands
+//! in the log, sign, compare with what was logged, store, answer with stored bytes. Each step
+//! returns a type that only that step can make (`request`, `issuer`).
+//!
+//! Crash before the first commit: nothing happened. After it: a leaf whose certificate nobody
+//! holds; the same request within a minute completes it, then it is `issue.abandoned`. After the
+//! second commit, before the answer: the same request again returns the stored bytes.
+//!
+//! # Where things are kept
+//!
+//! | store | here | what keeps it |
+//! |---|---|---|
+//! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the fold of the log against the tables at every start |
+//! | issuer, countersignature, log keys | `keys/`, sealed PKCS#8 | passphrase of `serve` |
+//! | root, trust keys | `offline/`, sealed PKCS#8 | a passphrase of its own; `serve` never opens it |
+//!
+//! # What a thief gains
+//!
+//! | who has | gains |
+//! |---|---|
+//! | the issuer's key alone | nothing that a verifier of ours takes: it lacks the countersignature |
+//! | code execution in the CA's process | mints unseen: both keys are in it (a separate countersigner is not built yet) |
+//! | write access to the database, no key | nothing silent: fold, tiles and tables disagree with each other and with checkpoints that others hold |
+//! | log keys and database | cannot mint; rewrites history, and checkpoints held elsewhere convict |
+//! | all keys | all; only checkpoints held elsewhere convict |
+//!
+//! # Not in scope
+//!
+//! HTTP, TLS and configuration (`server`); PostgreSQL, key services, a separate countersigner, the
+//! feed: they come with the capabilities that need them.
+
+mod accounting;
+mod attest;
+mod authority;
+mod checkpoint;
+pub mod clock;
+mod countersigner;
+mod crl;
+mod error;
+mod event;
+pub mod files;
+mod issuer;
+mod keys;
+mod operations;
+pub mod policy;
+mod present;
+mod queue;
+mod refusals;
+mod request;
+mod revocation;
+pub mod sequencer;
+pub mod setup;
+pub mod signer;
+pub mod store;
+pub mod workloads;
+
+pub use authority::{Authority, Caller, Listener, Parts};
+pub use error::{Denied, Error};
+pub use event::{Act, Event, EventDraft};
+pub use keys::Keys;
+pub use operations::explain_query;
+pub use revocation::Change;

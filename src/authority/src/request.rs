@@ -1,0 +1,369 @@
+//! The way of a certificate, as types: each is made by one step only, and consumed by the next.
+//!
+//! `Asked` (parsed) → [`Authorized`] (policy said yes) → [`Prepared`] (profile applied, linted) →
+//! [`Logged`] (stands in the log) → `issuer::Issued` (signed). Skipping a step does not compile.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::IssueRequest;
+use identity::{SerialNumber, SpiffeId, TrustDomain};
+use issuance::{CertificateRequest, DnsName, EndEntity, IssuerCertificate, LintedTbs, Profile};
+use serde::Serialize;
+use time::OffsetDateTime;
+use tlog::{CertificateLeaf, Hash};
+
+use crate::attest::{Attested, Facts, Purpose};
+use crate::error::{Denied, Error};
+use crate::event::{Act, EventDraft, ISSUE, RENEW};
+use crate::policy::{Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, Query};
+use crate::sequencer::{CertificateMember, IdempotencyKey, RecordDraft};
+use crate::store::Record;
+
+/// A request for a certificate whose possession is proved and whose names are well formed.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub(crate) request: CertificateRequest,
+    pub(crate) spiffe_id: Option<SpiffeId>,
+    dns: Vec<DnsName>,
+    ip: Vec<IpAddr>,
+    profile: Option<String>,
+    validity: Option<Duration>,
+}
+
+impl Asked {
+    /// Parses CSR and names. Every name from request and CSR is collected here, once, in one
+    /// order; policy sees them all.
+    pub(crate) fn parse(body: &IssueRequest, trust_domain: &TrustDomain) -> Result<Self, Error> {
+        let request = CertificateRequest::parse_pem(&body.csr)?;
+        let names = request.names();
+        let spiffe_id = match (&body.spiffe_id, &names.spiffe_id) {
+            (Some(asked), Some(in_csr)) if asked != in_csr => {
+                return Err(issuance::Error::Request(issuance::RequestRule::Names(format!(
+                    "it names {in_csr}, but {asked} is asked for"
+                )))
+                .into());
+            }
+            (asked, in_csr) => asked.clone().or_else(|| in_csr.clone()),
+        };
+        if let Some(foreign) = spiffe_id.as_ref().filter(|id| !id.is_member_of(trust_domain)) {
+            return Err(Error::Invalid {
+                why: format!("{foreign} is not in trust domain {trust_domain}"),
+                next_step: Some(format!("ask for spiffe://{trust_domain}{}", foreign.path())),
+            });
+        }
+        let mut dns = names.dns.clone();
+        for name in &body.dns {
+            dns.push(DnsName::parse(name)?);
+        }
+        let ip = names.ip.iter().chain(&body.ip).copied().collect();
+        Ok(Self {
+            spiffe_id,
+            dns: unique(dns),
+            ip: unique(ip),
+            profile: body.profile.clone(),
+            validity: body.ttl.map(|ttl| ttl.0),
+            request,
+        })
+    }
+
+    /// SHA-256 over everything asked, for `Idempotency-Key`.
+    pub(crate) fn hash(&self) -> Hash {
+        let rest = format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            self.spiffe_id, self.dns, self.ip, self.profile, self.validity
+        );
+        Hash::of(&[self.request.hash().as_bytes(), rest.as_bytes()].concat())
+    }
+
+    /// Asks policy. What a renewal leaves out is as before.
+    pub(crate) fn authorize(
+        self,
+        attested: Attested,
+        policy: &Arc<ActivePolicy>,
+        revocation_epoch: u64,
+    ) -> Result<Authorized, Error> {
+        let earlier = attested.earlier.as_ref();
+        let silent = self.dns.is_empty() && self.ip.is_empty();
+        let (dns, ip) = match earlier {
+            Some(earlier) if silent => (earlier.dns.clone(), earlier.ip.clone()),
+            _ => (self.dns, self.ip),
+        };
+        let profile = self
+            .profile
+            .or_else(|| earlier.map(|earlier| earlier.profile.clone()))
+            .unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
+        let asked_validity = self
+            .validity
+            .or_else(|| earlier.map(|earlier| Duration::from_secs(earlier.validity_seconds)));
+        let validity = find_profile(policy, &profile)?.effective_validity(asked_validity)?;
+        let context = IssueContext {
+            attestor: attested.attestor,
+            dns,
+            ip,
+            key_type: self.request.key_type(),
+            profile,
+            validity_seconds: validity.as_secs(),
+        };
+        let action = match attested.purpose {
+            Purpose::Issue => Action::Issue(context.clone()),
+            Purpose::Renew { .. } => Action::Renew(context.clone()),
+        };
+        let spiffe_id = self.spiffe_id.unwrap_or_else(|| attested.spiffe_id.clone());
+        let query =
+            Query { principal: attested.principal.clone(), action, resource: Some(spiffe_id) };
+        let decision = policy.decide(&query);
+        if !decision.allowed {
+            return Err(Error::Denied(Box::new(explain(&query, &decision, policy))));
+        }
+        Ok(Authorized {
+            request: self.request,
+            spiffe_id: query.resource.expect("set above"),
+            context,
+            attested,
+            decision,
+            policy: Arc::clone(policy),
+            revocation_epoch,
+        })
+    }
+}
+
+/// A request that policy allowed, with the reason.
+#[derive(Debug)]
+pub(crate) struct Authorized {
+    request: CertificateRequest,
+    spiffe_id: SpiffeId,
+    context: IssueContext,
+    attested: Attested,
+    decision: Decision,
+    policy: Arc<ActivePolicy>,
+    revocation_epoch: u64,
+}
+
+impl Authorized {
+    pub(crate) fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    /// Applies the profile and lints.
+    pub(crate) fn prepare(
+        self,
+        issuer: &IssuerCertificate,
+        serial_number: SerialNumber,
+        now: OffsetDateTime,
+        crl_url: Option<&str>,
+    ) -> Result<Prepared, Error> {
+        let linted = find_profile(&self.policy, &self.context.profile)?.prepare(
+            &EndEntity {
+                spiffe_id: &self.spiffe_id,
+                dns: &self.context.dns,
+                ip: &self.context.ip,
+                public_key: self.request.public_key(),
+                key_type: self.request.key_type(),
+                serial_number,
+                validity: Some(Duration::from_secs(self.context.validity_seconds)),
+                now,
+                crl_url,
+            },
+            issuer,
+        )?;
+        Ok(Prepared {
+            authorized: self,
+            linted,
+            serial_number,
+            issuer_key_hash: *issuer.key_hash(),
+        })
+    }
+}
+
+/// Linted bytes that policy allowed.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    authorized: Authorized,
+    linted: LintedTbs,
+    serial_number: SerialNumber,
+    issuer_key_hash: Hash,
+}
+
+/// The `issue` or `renew` event's detail; fields are sorted.
+#[derive(Serialize)]
+struct IssueDetail<'a> {
+    attestor: &'a str,
+    not_after: i64,
+    policies: &'a [String],
+    policy_set: String,
+    profile: &'a str,
+    serial_number: String,
+    tbs_sha256: String,
+}
+
+impl Prepared {
+    /// Makes it ready for the log: the event that stands before the leaf, and the record.
+    pub(crate) fn into_member(
+        self,
+        request_id: &str,
+        idempotency: Option<IdempotencyKey>,
+    ) -> CertificateMember {
+        let Self { authorized, linted, serial_number, issuer_key_hash } = self;
+        let Authorized { request, spiffe_id, context, attested, decision, policy, .. } = authorized;
+        let (kind, lineage) = match attested.purpose {
+            Purpose::Issue => (ISSUE, serial_number),
+            Purpose::Renew { lineage } => (RENEW, lineage),
+        };
+        let detail = IssueDetail {
+            attestor: attested.attestor,
+            not_after: linted.not_after().unix_timestamp(),
+            policies: &decision.policies,
+            policy_set: format!("{:?}", policy.set().hash()),
+            profile: &context.profile,
+            serial_number: serial_number.to_string(),
+            tbs_sha256: format!("{:?}", Hash::of(linted.der())),
+        };
+        let by = Act { actor: attested.principal.name(), request_id };
+        let event = EventDraft::new(kind, &by, spiffe_id.as_str(), &detail);
+        let facts = Facts {
+            attested_at: attested.attested_at,
+            attestor: attested.attestor.to_owned(),
+            dns: context.dns,
+            ip: context.ip,
+            lineage,
+            policies: decision.policies,
+            principal: attested.principal.name().to_owned(),
+            validity_seconds: context.validity_seconds,
+        };
+        CertificateMember {
+            event,
+            issuer_key_hash,
+            record: RecordDraft {
+                serial_number,
+                spiffe_id,
+                profile: context.profile,
+                not_before: linted.not_before().unix_timestamp(),
+                not_after: linted.not_after().unix_timestamp(),
+                request_hash: *request.hash(),
+                facts: serde_json::to_string(&facts).expect("facts are plain data"),
+            },
+            consumes: attested.consumes,
+            idempotency,
+            policy_hash: *policy.set().hash(),
+            revocation_epoch: authorized.revocation_epoch,
+            tbs: linted.der().to_vec(),
+        }
+    }
+}
+
+/// A certificate's leaf that stands in the log: the one thing that may be signed.
+#[derive(Debug)]
+pub(crate) struct Logged {
+    leaf: CertificateLeaf,
+    spiffe_id: SpiffeId,
+    serial_number: SerialNumber,
+}
+
+impl Logged {
+    /// What was just committed at this place.
+    pub(crate) fn committed(member: CertificateMember, leaf_index: u64, timestamp: u64) -> Self {
+        Self {
+            leaf: CertificateLeaf {
+                timestamp,
+                issuer_key_hash: member.issuer_key_hash,
+                tbs_certificate: member.tbs,
+                leaf_index,
+            },
+            spiffe_id: member.record.spiffe_id,
+            serial_number: member.record.serial_number,
+        }
+    }
+
+    /// What stands in the log at this place, read back.
+    pub(crate) fn read_back(entry: &[u8], record: &Record) -> Result<Self, Error> {
+        let inconsistent = |why: String| Error::Store(crate::store::StoreError::Inconsistent(why));
+        let leaf = CertificateLeaf::parse(entry).map_err(|e| inconsistent(e.to_string()))?;
+        if leaf.leaf_index != record.leaf_index {
+            return Err(inconsistent(format!("entry {} is another's leaf", record.leaf_index)));
+        }
+        Ok(Self { leaf, spiffe_id: record.spiffe_id.clone(), serial_number: record.serial_number })
+    }
+
+    pub(crate) fn leaf(&self) -> &CertificateLeaf {
+        &self.leaf
+    }
+
+    pub(crate) fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    pub(crate) fn serial_number(&self) -> &SerialNumber {
+        &self.serial_number
+    }
+}
+
+/// Says why policy refused, and what would allow it.
+pub(crate) fn explain(query: &Query, decision: &Decision, policy: &ActivePolicy) -> Denied {
+    let resource = query.resource.as_ref();
+    let row = resource.and_then(|id| policy.set().workloads().row(id));
+    let denied = |reason: String, next_step: Option<String>| Denied {
+        reason,
+        policies: decision.policies.clone(),
+        row: row.map(|row| row.id.clone()),
+        next_step,
+    };
+    if let Some(error) = decision.errors.first() {
+        return denied(format!("policy cannot be evaluated: {error}"), None);
+    }
+    if !decision.policies.is_empty() {
+        return denied(format!("forbidden by policy {}", decision.policies.join(", ")), None);
+    }
+    let who = query.principal.name();
+    let action = query.action.name();
+    let (Action::Issue(context) | Action::Renew(context), Some(id)) = (&query.action, resource)
+    else {
+        return denied(format!("no policy permits {who} to {action}"), None);
+    };
+    let path = id.path();
+    let Some(row) = row else {
+        let next = format!(
+            "add {{\"id\": \"{path}\"}} to workloads.json, then: countersign policy apply DIR"
+        );
+        return denied(format!("{path} has no row in the workload table"), Some(next));
+    };
+    let beyond = context.dns.iter().find(|name| !row.dns.contains(name)).map(ToString::to_string);
+    let beyond = beyond.or_else(|| {
+        context.ip.iter().find(|address| !row.ip.contains(address)).map(ToString::to_string)
+    });
+    if let Some(name) = beyond {
+        let next = format!(
+            "add {name:?} to row {path} of workloads.json, then: countersign policy apply DIR"
+        );
+        return denied(format!("row {path} does not list the name {name}"), Some(next));
+    }
+    if !row.profiles.contains(&context.profile) {
+        let next = format!(
+            "add {:?} to the profiles of row {path}, then: countersign policy apply DIR",
+            context.profile
+        );
+        return denied(format!("row {path} does not list profile {}", context.profile), Some(next));
+    }
+    denied(
+        format!("no policy permits {who} to {action} {id}"),
+        Some(format!("countersign policy explain --as {who} {} {id}", action.to_lowercase())),
+    )
+}
+
+fn find_profile<'a>(policy: &'a ActivePolicy, name: &str) -> Result<&'a Profile, Error> {
+    policy.set().profile(name).ok_or_else(|| Error::Invalid {
+        why: format!("there is no profile {name:?}"),
+        next_step: Some("profiles.json of the active policy set lists them".to_owned()),
+    })
+}
+
+fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
+    let mut kept: Vec<T> = Vec::with_capacity(values.len());
+    for value in values {
+        if !kept.contains(&value) {
+            kept.push(value);
+        }
+    }
+    kept
+}

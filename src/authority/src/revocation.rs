@@ -1,0 +1,126 @@
+//! The revocation state: the fold of the log's revoking events.
+//!
+//! The tables are its index; loading compares the two. Each event moves the epoch by one, in the
+//! store's head as in memory, so that a commit notices when the two differ.
+
+use std::collections::BTreeSet;
+
+use identity::{Revocations, SerialNumber, SpiffeId};
+
+use crate::event::{ALLOW, DENY, Event, RENEW_CONFLICT, REVOKE};
+use crate::store::{RevocationRow, Store, StoreError};
+
+/// What a revoking event changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Change {
+    /// The identity may have certificates again.
+    Allow(SpiffeId),
+    /// The identity is denied, and its certificates before this log index are revoked.
+    Deny(SpiffeId, u64),
+    /// A line of renewals broke: no certificate is revoked by it.
+    Lineage,
+    /// The identity's certificates before this log index are revoked.
+    RevokeIdentity(SpiffeId, u64),
+    /// One certificate is revoked.
+    RevokeSerial(SerialNumber),
+}
+
+impl Change {
+    /// Applies it to what a verifier holds.
+    pub fn apply(&self, held: &mut Revocations) {
+        match self {
+            Self::Allow(id) => held.allow(id),
+            Self::Deny(id, index) => held.deny(id.clone(), *index),
+            Self::Lineage => {}
+            Self::RevokeIdentity(id, index) => held.revoke_identity(id.clone(), *index),
+            Self::RevokeSerial(serial_number) => held.revoke_serial(*serial_number),
+        }
+    }
+}
+
+/// The state as folded so far.
+#[derive(Debug, Default)]
+pub(crate) struct Folded {
+    pub(crate) epoch: u64,
+    pub(crate) revocations: Revocations,
+    next_index: u64,
+}
+
+impl Folded {
+    /// Folds the whole log and compares it with the tables.
+    pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
+        let mut folded = Self::default();
+        folded.fold(store.folding_entries(0).await?)?;
+        let rows = store.revocation_rows().await?;
+        folded.compare(&rows)?;
+        Ok(folded)
+    }
+
+    /// Index of the first entry not yet looked at.
+    pub(crate) fn next_index(&self) -> u64 {
+        self.next_index
+    }
+
+    /// Folds further events, and returns what they changed.
+    pub(crate) fn fold(&mut self, entries: Vec<(u64, Vec<u8>)>) -> Result<Vec<Change>, StoreError> {
+        let mut changes = Vec::with_capacity(entries.len());
+        for (index, entry) in entries {
+            // Two refreshes may have read the same entries: each counts once.
+            if index < self.next_index {
+                continue;
+            }
+            let change = read(index, &entry).ok_or_else(|| {
+                StoreError::Inconsistent(format!("entry {index} should revoke, and says not what"))
+            })?;
+            change.apply(&mut self.revocations);
+            changes.push(change);
+            self.epoch += 1;
+            self.next_index = index + 1;
+        }
+        Ok(changes)
+    }
+
+    /// The tables must give the same state as the log.
+    fn compare(&self, rows: &[RevocationRow]) -> Result<(), StoreError> {
+        let mut from_rows = Revocations::default();
+        for row in rows {
+            let change = change(&row.kind, row.log_index, &row.target).ok_or_else(|| {
+                StoreError::Inconsistent(format!("revocation {} has no meaning", row.log_index))
+            })?;
+            change.apply(&mut from_rows);
+        }
+        if from_rows != self.revocations {
+            let logged: BTreeSet<_> = self.revocations.serials().collect();
+            let kept: BTreeSet<_> = from_rows.serials().collect();
+            return Err(StoreError::Inconsistent(format!(
+                "the log revokes {} certificates and {} identities, the tables {} and {}",
+                logged.len(),
+                self.revocations.identities().count(),
+                kept.len(),
+                from_rows.identities().count(),
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a revoking event of the log.
+fn read(index: u64, entry: &[u8]) -> Option<Change> {
+    let event = Event::parse(entry).ok()?;
+    if event.kind == RENEW_CONFLICT {
+        return Some(Change::Lineage);
+    }
+    let target = event.detail["serial_number"].as_str().unwrap_or(&event.subject);
+    change(&event.kind, index, target)
+}
+
+fn change(kind: &str, log_index: u64, target: &str) -> Option<Change> {
+    match (kind, SpiffeId::parse(target)) {
+        (REVOKE, Ok(id)) => Some(Change::RevokeIdentity(id, log_index)),
+        (REVOKE, Err(_)) => target.parse().ok().map(Change::RevokeSerial),
+        (DENY, Ok(id)) => Some(Change::Deny(id, log_index)),
+        (ALLOW, Ok(id)) => Some(Change::Allow(id)),
+        _ => None,
+    }
+}

@@ -1,0 +1,158 @@
+//! Keys in sealed files.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use api::Secret;
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use zeroize::Zeroizing;
+
+use super::{Signer, SignerError, sealed};
+use crate::files::write_private;
+
+/// A key that was read from a sealed file, or has just been made.
+pub struct FileSigner {
+    key: Key,
+    public_key: Vec<u8>,
+    random: SystemRandom,
+}
+
+/// Which kind of key to make.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyKind {
+    /// Certificates, countersignatures and trust states.
+    EcdsaP256,
+    /// Checkpoints.
+    Ed25519,
+}
+
+enum Key {
+    EcdsaP256(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl FileSigner {
+    /// Makes a key and writes it, sealed, with mode 0600. Costs 600,000 rounds of PBKDF2.
+    pub fn generate(kind: KeyKind, path: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
+        let pkcs8 = generate(kind).map_err(|error| SignerError::Refused(error.to_string()))?;
+        let pem = sealed::seal(&pkcs8, passphrase).map_err(|error| file_error(path, &error))?;
+        write_private(path, pem.as_bytes()).map_err(|error| file_error(path, &error))?;
+        Self::from_pkcs8(&pkcs8, path)
+    }
+
+    /// Opens a sealed key that nobody but its owner may read.
+    pub fn open(path: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
+        let mode =
+            fs::metadata(path).map_err(|error| file_error(path, &error))?.permissions().mode()
+                & 0o777;
+        if mode & 0o077 != 0 {
+            return Err(SignerError::Mode { path: path.display().to_string(), mode });
+        }
+        let pem = fs::read_to_string(path).map_err(|error| file_error(path, &error))?;
+        let pkcs8 = sealed::open(&pem, passphrase)
+            .ok_or_else(|| SignerError::Passphrase { path: path.display().to_string() })?;
+        Self::from_pkcs8(pkcs8.as_bytes(), path)
+    }
+
+    fn from_pkcs8(pkcs8: &[u8], path: &Path) -> Result<Self, SignerError> {
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)
+            .map(Key::EcdsaP256)
+            .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map(Key::Ed25519))
+            .map_err(|error| file_error(path, &error))?;
+        let public_key: PublicKeyX509Der<'_> = match &key {
+            Key::EcdsaP256(pair) => pair.public_key().as_der(),
+            Key::Ed25519(pair) => pair.public_key().as_der(),
+        }
+        .map_err(|error| file_error(path, &error))?;
+        let public_key = public_key.as_ref().to_vec();
+        Ok(Self { key, public_key, random: SystemRandom::new() })
+    }
+}
+
+impl Signer for FileSigner {
+    fn public_key(&self) -> &[u8] {
+        &self.public_key
+    }
+
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignerError>> {
+        let signature = match &self.key {
+            Key::EcdsaP256(pair) => pair.sign(&self.random, message).map(|s| s.as_ref().to_vec()),
+            Key::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+        };
+        let signature = signature.map_err(|error| SignerError::Refused(error.to_string()));
+        std::future::ready(signature).boxed()
+    }
+}
+
+impl std::fmt::Debug for FileSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FileSigner")
+    }
+}
+
+fn generate(kind: KeyKind) -> Result<Zeroizing<Vec<u8>>, aws_lc_rs::error::Unspecified> {
+    let document = match kind {
+        KeyKind::EcdsaP256 => {
+            EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)?.to_pkcs8v1()?
+        }
+        KeyKind::Ed25519 => Ed25519KeyPair::generate()?.to_pkcs8v1()?,
+    };
+    Ok(Zeroizing::new(document.as_ref().to_vec()))
+}
+
+fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
+    SignerError::File { path: path.display().to_string(), why: why.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::Command;
+
+    fn passphrase() -> Secret {
+        Secret::new("correct horse battery staple")
+    }
+
+    #[test]
+    fn a_sealed_key_opens_with_openssl_and_again_with_us() {
+        let folder = tempfile::tempdir().unwrap();
+        for kind in [KeyKind::EcdsaP256, KeyKind::Ed25519] {
+            let path = folder.path().join("sealed.key");
+            let made = FileSigner::generate(kind, &path, &passphrase()).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            let pass = folder.path().join("pass");
+            fs::write(&pass, passphrase().expose()).unwrap();
+            let public = Command::new("openssl")
+                .args(["pkey", "-pubout", "-outform", "DER", "-in"])
+                .arg(&path)
+                .arg("-passin")
+                .arg(format!("file:{}", pass.display()))
+                .output()
+                .unwrap();
+            assert_eq!(public.stdout, made.public_key(), "{:?}", public);
+            let again = FileSigner::open(&path, &passphrase()).unwrap();
+            assert_eq!(again.public_key(), made.public_key());
+        }
+    }
+
+    #[test]
+    fn a_wrong_passphrase_or_a_readable_file_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sealed.key");
+        FileSigner::generate(KeyKind::EcdsaP256, &path, &passphrase()).unwrap();
+        assert!(matches!(
+            FileSigner::open(&path, &Secret::new("wrong")),
+            Err(SignerError::Passphrase { .. })
+        ));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(
+            FileSigner::open(&path, &passphrase()),
+            Err(SignerError::Mode { mode: 0o640, .. })
+        ));
+    }
+}

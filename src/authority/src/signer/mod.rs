@@ -1,0 +1,50 @@
+//! Signatures from keys: in sealed files now, in a key service later.
+
+pub mod file;
+mod sealed;
+#[cfg(any(test, feature = "test-seams"))]
+pub mod spy;
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+
+/// A signature from a key that never leaves its place.
+pub trait Signer: fmt::Debug + Send + Sync + 'static {
+    /// The key's SubjectPublicKeyInfo, DER.
+    fn public_key(&self) -> &[u8];
+
+    /// Signs a message: ECDSA P-256 with SHA-256 (ASN.1 DER), or Ed25519.
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignerError>>;
+}
+
+/// Why a key does not sign, or cannot be had.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignerError {
+    /// The file cannot be read or written.
+    #[error("key file {path}: {why}")]
+    File {
+        /// Which.
+        path: String,
+        /// What the system said.
+        why: String,
+    },
+    /// Others than the owner may read the file.
+    #[error("key file {path} has mode {mode:o}; `chmod 600 {path}` and find out who read it")]
+    Mode {
+        /// Which.
+        path: String,
+        /// Its mode.
+        mode: u32,
+    },
+    /// The passphrase does not open it, or it is damaged.
+    #[error("key file {path} does not open with this passphrase (check `passphrase_file`)")]
+    Passphrase {
+        /// Which.
+        path: String,
+    },
+    /// The key refused to sign.
+    #[error("the key refused to sign: {0}")]
+    Refused(String),
+}

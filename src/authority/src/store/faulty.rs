@@ -1,0 +1,136 @@
+//! A store that fails on purpose: before it persists, or after.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use futures_util::FutureExt;
+use tlog::{Hash, Tile};
+
+use super::{
+    Answer, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError, StoredCheckpoint,
+};
+use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
+
+/// What goes wrong with a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// The write fails, and nothing is persisted.
+    NotPersisted,
+    /// The write fails, but was persisted anyway.
+    Persisted,
+}
+
+/// Decides for each write, given its group (none for a checkpoint), whether it fails.
+pub type Plan = dyn FnMut(&[Member]) -> Option<Fault> + Send;
+
+/// Wraps a store and fails writes as told.
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    plan: Mutex<Box<Plan>>,
+}
+
+impl FaultyStore {
+    /// Wraps a store.
+    pub fn new(
+        inner: Arc<dyn Store>,
+        plan: impl FnMut(&[Member]) -> Option<Fault> + Send + 'static,
+    ) -> Self {
+        Self { inner, plan: Mutex::new(Box::new(plan)) }
+    }
+
+    fn next(&self, group: &[Member]) -> Option<Fault> {
+        let mut plan = self.plan.lock().expect("no plan panics");
+        plan(group)
+    }
+
+    fn failing<'a, T: Send + 'a>(
+        &'a self,
+        fault: Option<Fault>,
+        write: Answer<'a, T>,
+    ) -> Answer<'a, T> {
+        async move {
+            let failed = Err(StoreError::Unavailable("made to fail".to_owned()));
+            match fault {
+                None => write.await,
+                Some(Fault::NotPersisted) => failed,
+                Some(Fault::Persisted) => write.await.and(failed),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl std::fmt::Debug for FaultyStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FaultyStore")
+    }
+}
+
+impl Store for FaultyStore {
+    fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>> {
+        let fault = self.next(&group);
+        // The inner store starts at the call: a fault that persists nothing must not call it.
+        if fault == Some(Fault::NotPersisted) {
+            return self.failing(fault, std::future::pending().boxed());
+        }
+        self.failing(fault, self.inner.commit(group, now))
+    }
+    fn put_checkpoint(&self, checkpoint: StoredCheckpoint) -> Answer<'_, ()> {
+        let fault = self.next(&[]);
+        if fault == Some(Fault::NotPersisted) {
+            return self.failing(fault, std::future::pending().boxed());
+        }
+        self.failing(fault, self.inner.put_checkpoint(checkpoint))
+    }
+    fn head(&self) -> Answer<'_, Head> {
+        self.inner.head()
+    }
+    fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
+        self.inner.entries(from, limit)
+    }
+    fn folding_entries(&self, from: u64) -> Answer<'_, Vec<(u64, Vec<u8>)>> {
+        self.inner.folding_entries(from)
+    }
+    fn revocation_rows(&self) -> Answer<'_, Vec<RevocationRow>> {
+        self.inner.revocation_rows()
+    }
+    fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
+        self.inner.tile(tile)
+    }
+    fn checkpoint(&self) -> Answer<'_, Option<StoredCheckpoint>> {
+        self.inner.checkpoint()
+    }
+    fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
+        self.inner.record(key)
+    }
+    fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>> {
+        self.inner.records(query)
+    }
+    fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>> {
+        self.inner.records_from(leaf_index, limit)
+    }
+    fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
+        self.inner.token(hash)
+    }
+    fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>> {
+        self.inner.tokens(limit)
+    }
+    fn policy(&self, hash: Hash) -> Answer<'_, Option<String>> {
+        self.inner.policy(hash)
+    }
+    fn operators(&self) -> Answer<'_, Vec<(String, u64)>> {
+        self.inner.operators()
+    }
+    fn trust_state(&self) -> Answer<'_, Option<Vec<u8>>> {
+        self.inner.trust_state()
+    }
+    fn issuers(&self) -> Answer<'_, Vec<Vec<u8>>> {
+        self.inner.issuers()
+    }
+    fn crl(&self, issuer_key_hash: Hash) -> Answer<'_, Option<CrlRow>> {
+        self.inner.crl(issuer_key_hash)
+    }
+    fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64> {
+        self.inner.crl_number(issuer_key_hash)
+    }
+}

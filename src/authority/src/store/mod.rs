@@ -1,0 +1,180 @@
+//! What the engine keeps: records, tokens, policies, the log and its head.
+//!
+//! A [`Store`] has one way to write: [`Store::commit`] takes a group, plans it with
+//! [`crate::sequencer::plan`] under the head lock and writes all of it in one durable transaction,
+//! or nothing. When it fails, what happened is unknown: a caller repeats the request, and the
+//! rules of the plan make that safe.
+
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+use identity::{SerialNumber, SpiffeId};
+use tlog::{Hash, Tile};
+
+use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
+
+#[cfg(any(test, feature = "test-seams"))]
+pub mod faulty;
+pub mod sqlite;
+
+/// Where the engine keeps things. One implementation a database, and one that fails on purpose.
+pub trait Store: fmt::Debug + Send + Sync + 'static {
+    /// Plans and writes a group in one durable transaction. `now` is in milliseconds since 1970.
+    fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>>;
+
+    /// The head of the log.
+    fn head(&self) -> Answer<'_, Head>;
+
+    /// Entries from an index on, at most `limit`.
+    fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>>;
+
+    /// Entries that the fold of the revocation state reads, from an index on, with their indexes.
+    fn folding_entries(&self, from: u64) -> Answer<'_, Vec<(u64, Vec<u8>)>>;
+
+    /// What the tables say of the revocation state: log index, kind and target of each event.
+    fn revocation_rows(&self) -> Answer<'_, Vec<RevocationRow>>;
+
+    /// The bytes of a full or partial tile within the log; none beyond its end.
+    fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>>;
+
+    /// The newest signed checkpoint.
+    fn checkpoint(&self) -> Answer<'_, Option<StoredCheckpoint>>;
+
+    /// Keeps a newer signed checkpoint.
+    fn put_checkpoint(&self, checkpoint: StoredCheckpoint) -> Answer<'_, ()>;
+
+    /// The record of a certificate.
+    fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>>;
+
+    /// A page of records, newest first.
+    fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>>;
+
+    /// Records from a leaf on, oldest first, at most `limit`.
+    fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>>;
+
+    /// A bootstrap token by the hash of its secret.
+    fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>>;
+
+    /// The newest bootstrap tokens, at most `limit`.
+    fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>>;
+
+    /// The files of a policy set, as JSON.
+    fn policy(&self, hash: Hash) -> Answer<'_, Option<String>>;
+
+    /// Operators made by `init`, with the event that made each.
+    fn operators(&self) -> Answer<'_, Vec<(String, u64)>>;
+
+    /// The newest trust state, as its signed note.
+    fn trust_state(&self) -> Answer<'_, Option<Vec<u8>>>;
+
+    /// Issuers' certificates, newest last.
+    fn issuers(&self) -> Answer<'_, Vec<Vec<u8>>>;
+
+    /// The newest CRL of an issuer.
+    fn crl(&self, issuer_key_hash: Hash) -> Answer<'_, Option<CrlRow>>;
+
+    /// The newest CRL number taken for an issuer, whether or not the CRL was signed.
+    fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64>;
+}
+
+/// A store's answer, awaited.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// Why the store does not answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The clock is behind the newest entry of the log.
+    #[error(
+        "the clock is {milliseconds} ms behind the log's newest entry; set it right (the log's \
+         time never goes back)"
+    )]
+    ClockBehind {
+        /// By how much.
+        milliseconds: u64,
+    },
+    /// The tables contradict each other, or the log.
+    #[error("the store contradicts itself: {0}; restore a backup, nothing is issued from it")]
+    Inconsistent(String),
+    /// Another process holds the store.
+    #[error("another process serves from {0}; stop it first")]
+    InUse(String),
+    /// The disk is full, read-only, or the database is locked or gone.
+    #[error("the store cannot be used: {0}")]
+    Unavailable(String),
+}
+
+/// The newest signed checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredCheckpoint {
+    /// The tree's size.
+    pub size: u64,
+    /// The signed note.
+    pub note: Vec<u8>,
+}
+
+/// A revoking event as the tables keep it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevocationRow {
+    /// The event's place in the log.
+    pub log_index: u64,
+    /// `revoke`, `deny` or `allow`.
+    pub kind: String,
+    /// A serial number or a SPIFFE ID.
+    pub target: String,
+    /// Why.
+    pub reason: String,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+}
+
+/// How a record is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RecordKey {
+    /// By its place in the log.
+    LeafIndex(u64),
+    /// By its serial number.
+    SerialNumber(SerialNumber),
+}
+
+/// Which records a page shows, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RecordQuery {
+    /// Only this identity's.
+    pub spiffe_id: Option<SpiffeId>,
+    /// Only before this leaf; none for the newest.
+    pub before: Option<u64>,
+    /// Only those that end after this second since 1970.
+    pub ends_after: Option<i64>,
+    /// Only those issued at or after this, in milliseconds since 1970.
+    pub issued_since: Option<u64>,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// What is kept of a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its place in the log.
+    pub leaf_index: u64,
+    /// When it was logged, in milliseconds since 1970.
+    pub issued_at: u64,
+    /// SHA-256 of the issuer's public key.
+    pub issuer_key_hash: Hash,
+    /// Its serial number.
+    pub serial_number: SerialNumber,
+    /// Who it names.
+    pub spiffe_id: SpiffeId,
+    /// The profile.
+    pub profile: String,
+    /// First second of validity, since 1970.
+    pub not_before: i64,
+    /// Last second of validity, since 1970.
+    pub not_after: i64,
+    /// SHA-256 of the request.
+    pub request_hash: Hash,
+    /// Facts and policies, as JSON.
+    pub facts: String,
+    /// The certificate, where signing was completed.
+    pub certificate: Option<Vec<u8>>,
+}

@@ -1,0 +1,294 @@
+//! The store on SQLite: one file, one writing thread, a few reading connections.
+//!
+//! WAL with `synchronous=FULL`: a commit is on the disk before it is answered. One process serves
+//! from a file at a time; a lock beside it says so.
+
+mod read;
+mod tiles;
+mod write;
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use identity::TrustDomain;
+use rusqlite::{Connection, OpenFlags};
+use tlog::{Hash, Tile};
+use tokio::sync::oneshot;
+
+use super::{
+    Answer, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError, StoredCheckpoint,
+};
+use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
+
+/// The store in a state folder.
+pub struct SqliteStore {
+    path: PathBuf,
+    writer: mpsc::Sender<Write>,
+    readers: Arc<Readers>,
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Creates the file for a trust domain; refuses where there is one.
+    pub fn create(folder: &Path, trust_domain: &TrustDomain) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        if path.exists() {
+            return Err(StoreError::Unavailable(format!(
+                "{} exists already; `countersign serve` runs it, `init --recover` repairs it",
+                path.display()
+            )));
+        }
+        let lock = lock(folder)?;
+        let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        restrict(&path)?;
+        connection
+            .execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))
+            .and_then(|()| write::initialise(&connection, trust_domain))
+            .map_err(unavailable)?;
+        Self::start(path, connection, lock)
+    }
+
+    /// Opens the file of a trust domain and compares the tree's right edge with its head.
+    pub fn open(folder: &Path, trust_domain: &TrustDomain) -> Result<Self, StoreError> {
+        let path = folder.join(FILE);
+        if !path.exists() {
+            return Err(StoreError::Unavailable(format!(
+                "there is no {}; `countersign init` makes one",
+                path.display()
+            )));
+        }
+        let lock = lock(folder)?;
+        let connection = connect(&path, OpenFlags::empty())?;
+        read::require_trust_domain(&connection, trust_domain)?;
+        tiles::verify_right_edge(&connection)?;
+        Self::start(path, connection, lock)
+    }
+
+    fn start(path: PathBuf, connection: Connection, lock: File) -> Result<Self, StoreError> {
+        let (writer, writes) = mpsc::channel::<Write>();
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || write_all(connection, &writes))
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let readers = Arc::new(Readers { path: path.clone(), idle: Mutex::default() });
+        Ok(Self { path, writer, readers, _lock: lock })
+    }
+
+    fn write<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let (sender, receiver) = oneshot::channel();
+        let sent = self.writer.send(Box::new(move |connection| {
+            // A caller that has gone away does not undo what was written.
+            drop(sender.send(job(connection)));
+        }));
+        async move {
+            sent.map_err(|_| gone())?;
+            receiver.await.map_err(|_| gone())?
+        }
+        .boxed()
+    }
+
+    fn read<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let readers = Arc::clone(&self.readers);
+        async move {
+            tokio::task::spawn_blocking(move || {
+                let connection = readers.take()?;
+                let answer = job(&connection);
+                readers.give_back(connection);
+                answer
+            })
+            .await
+            .map_err(|_| gone())?
+        }
+        .boxed()
+    }
+}
+
+impl std::fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>> {
+        self.write(move |connection| write::commit(connection, &group, now))
+    }
+
+    fn head(&self) -> Answer<'_, Head> {
+        self.read(read::head)
+    }
+
+    fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
+        self.read(move |connection| read::entries(connection, from, limit))
+    }
+
+    fn folding_entries(&self, from: u64) -> Answer<'_, Vec<(u64, Vec<u8>)>> {
+        self.read(move |connection| read::folding_entries(connection, from))
+    }
+
+    fn revocation_rows(&self) -> Answer<'_, Vec<RevocationRow>> {
+        self.read(read::revocation_rows)
+    }
+
+    fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
+        self.read(move |connection| tiles::tile(connection, tile))
+    }
+
+    fn checkpoint(&self) -> Answer<'_, Option<StoredCheckpoint>> {
+        self.read(read::checkpoint)
+    }
+
+    fn put_checkpoint(&self, checkpoint: StoredCheckpoint) -> Answer<'_, ()> {
+        self.write(move |connection| write::put_checkpoint(connection, &checkpoint))
+    }
+
+    fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
+        self.read(move |connection| read::record(connection, &key))
+    }
+
+    fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>> {
+        self.read(move |connection| read::records(connection, &query))
+    }
+
+    fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>> {
+        self.read(move |connection| read::records_from(connection, leaf_index, limit))
+    }
+
+    fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
+        self.read(move |connection| read::token(connection, &hash))
+    }
+
+    fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>> {
+        self.read(move |connection| read::tokens(connection, limit))
+    }
+
+    fn policy(&self, hash: Hash) -> Answer<'_, Option<String>> {
+        self.read(move |connection| read::policy(connection, &hash))
+    }
+
+    fn operators(&self) -> Answer<'_, Vec<(String, u64)>> {
+        self.read(read::operators)
+    }
+
+    fn trust_state(&self) -> Answer<'_, Option<Vec<u8>>> {
+        self.read(read::trust_state)
+    }
+
+    fn issuers(&self) -> Answer<'_, Vec<Vec<u8>>> {
+        self.read(read::issuers)
+    }
+
+    fn crl(&self, issuer_key_hash: Hash) -> Answer<'_, Option<CrlRow>> {
+        self.read(move |connection| read::crl(connection, &issuer_key_hash))
+    }
+
+    fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64> {
+        self.read(move |connection| read::crl_number(connection, &issuer_key_hash))
+    }
+}
+
+type Write = Box<dyn FnOnce(&mut Connection) + Send>;
+
+/// The writing thread: ends when the store is dropped.
+fn write_all(mut connection: Connection, writes: &mpsc::Receiver<Write>) {
+    while let Ok(write) = writes.recv() {
+        write(&mut connection);
+    }
+}
+
+/// Reading connections, opened as needed and kept.
+struct Readers {
+    path: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+}
+
+impl Readers {
+    fn take(&self) -> Result<Connection, StoreError> {
+        let idle = self.idle().pop();
+        idle.map_or_else(|| connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY), Ok)
+    }
+
+    fn give_back(&self, connection: Connection) {
+        let mut idle = self.idle();
+        if idle.len() < MAX_IDLE_READERS {
+            idle.push(connection);
+        }
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    let access = if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        OpenFlags::empty()
+    } else {
+        OpenFlags::SQLITE_OPEN_READ_WRITE
+    };
+    let no_mutex = OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection =
+        Connection::open_with_flags(path, flags | access | no_mutex).map_err(unavailable)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(unavailable)?;
+    connection.execute_batch(PRAGMAS).map_err(unavailable)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+/// One process serves from a folder: the lock goes with the process, however it ends.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join(LOCK);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(folder.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(StoreError::Unavailable(error.to_string())),
+    }
+}
+
+/// SQLite gives the files beside the database (WAL, shared memory) the database's own mode.
+fn restrict(path: &Path) -> Result<(), StoreError> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
+        .map_err(|error| StoreError::Unavailable(error.to_string()))
+}
+
+fn unavailable(error: rusqlite::Error) -> StoreError {
+    StoreError::Unavailable(error.to_string())
+}
+
+fn gone() -> StoreError {
+    StoreError::Unavailable("its writing thread has ended".to_owned())
+}
+
+/// The one log of this trust domain; other ledgers will have other numbers.
+const LOG: i64 = 1;
+const FILE: &str = "countersign.db";
+const LOCK: &str = "lock";
+const SCHEMA: &str = include_str!("schema.sql");
+const MAX_IDLE_READERS: usize = 4;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// FULL: WAL is synced at every commit. Checkpoints of the WAL are rare (64 MiB) because each
+/// rewrites pages that a burst touches again; caches are small because memory is promised.
+const PRAGMAS: &str = "
+  PRAGMA journal_mode = WAL;
+  PRAGMA synchronous = FULL;
+  PRAGMA foreign_keys = OFF;
+  PRAGMA wal_autocheckpoint = 4000;
+  PRAGMA cache_size = -4000;
+  PRAGMA temp_store = MEMORY;
+";

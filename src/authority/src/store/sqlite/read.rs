@@ -1,0 +1,384 @@
+//! Reading queries.
+
+use identity::{SerialNumber, SpiffeId, TrustDomain};
+use rusqlite::types::Type;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use tlog::{Hash, TreeEdge};
+
+use super::write::VERSION;
+use super::{
+    LOG, Record, RecordKey, RecordQuery, RevocationRow, StoreError, StoredCheckpoint, unavailable,
+};
+use crate::sequencer::{CrlRow, Head, TokenRow};
+
+pub(super) fn require_trust_domain(
+    connection: &Connection,
+    trust_domain: &TrustDomain,
+) -> Result<(), StoreError> {
+    let (version, kept): (i64, String) = connection
+        .query_row("SELECT version, trust_domain FROM meta", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .map_err(unavailable)?;
+    if version != VERSION {
+        return Err(StoreError::Unavailable(format!(
+            "its schema has version {version}, this program knows {VERSION}"
+        )));
+    }
+    if kept != trust_domain.as_str() {
+        return Err(StoreError::Unavailable(format!(
+            "it belongs to trust domain {kept}, not {trust_domain}: check `trust_domain` and `state`"
+        )));
+    }
+    Ok(())
+}
+
+pub(super) fn head(connection: &Connection) -> Result<Head, StoreError> {
+    let (size, edge, at, revocation_epoch, policy_hash, swept) = connection
+        .prepare_cached(
+            "SELECT size, edge, at, revocation_epoch, policy_hash, swept FROM head
+             WHERE log_id = ?1",
+        )
+        .and_then(|mut statement| {
+            statement.query_row([LOG], |row| {
+                Ok((
+                    number(row, 0)?,
+                    row.get::<_, Vec<u8>>(1)?,
+                    number(row, 2)?,
+                    number(row, 3)?,
+                    hash(row, 4)?,
+                    number(row, 5)?,
+                ))
+            })
+        })
+        .map_err(unavailable)?;
+    let hashes: Result<Vec<Hash>, _> = edge.chunks(32).map(Hash::try_from).collect();
+    let edge = hashes
+        .and_then(|hashes| TreeEdge::from_parts(size, hashes))
+        .map_err(|error| StoreError::Inconsistent(format!("the log's head: {error}")))?;
+    Ok(Head { edge, at, revocation_epoch, policy_hash, swept })
+}
+
+pub(super) fn entries(
+    connection: &Connection,
+    from: u64,
+    limit: u64,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        connection
+            .prepare_cached(
+                "SELECT bytes FROM entries WHERE log_id = ?1 AND entry_index >= ?2
+                 ORDER BY entry_index LIMIT ?3",
+            )?
+            .query_map(params![LOG, from as i64, limit as i64], |row| row.get(0))?
+            .collect()
+    };
+    read().map_err(unavailable)
+}
+
+pub(super) fn folding_entries(
+    connection: &Connection,
+    from: u64,
+) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        connection
+            .prepare_cached(
+                "SELECT entry_index, bytes FROM entries
+                 WHERE log_id = ?1 AND entry_index >= ?2 AND folds = 1 ORDER BY entry_index",
+            )?
+            .query_map(params![LOG, from as i64], |row| Ok((number(row, 0)?, row.get(1)?)))?
+            .collect()
+    };
+    read().map_err(unavailable)
+}
+
+pub(super) fn revocation_rows(connection: &Connection) -> Result<Vec<RevocationRow>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        connection
+            .prepare_cached(
+                "SELECT log_index, kind, target, reason, at FROM revocations ORDER BY log_index",
+            )?
+            .query_map([], |row| {
+                Ok(RevocationRow {
+                    log_index: number(row, 0)?,
+                    kind: row.get(1)?,
+                    target: row.get(2)?,
+                    reason: row.get(3)?,
+                    at: number(row, 4)?,
+                })
+            })?
+            .collect()
+    };
+    read().map_err(unavailable)
+}
+
+pub(super) fn checkpoint(connection: &Connection) -> Result<Option<StoredCheckpoint>, StoreError> {
+    connection
+        .query_row("SELECT size, note FROM checkpoints WHERE log_id = ?1", [LOG], |row| {
+            Ok(StoredCheckpoint { size: number(row, 0)?, note: row.get(1)? })
+        })
+        .optional()
+        .map_err(unavailable)
+}
+
+pub(super) fn record(
+    connection: &Connection,
+    key: &RecordKey,
+) -> Result<Option<Record>, StoreError> {
+    let condition = match key {
+        RecordKey::LeafIndex(_) => "r.leaf_index = ?1",
+        RecordKey::SerialNumber(_) => "r.serial_number = ?1",
+    };
+    let sql = format!("{RECORD_COLUMNS} WHERE {condition}");
+    let read = || {
+        let mut statement = connection.prepare_cached(&sql)?;
+        match key {
+            RecordKey::LeafIndex(index) => statement.query_row([*index as i64], record_row),
+            RecordKey::SerialNumber(serial) => {
+                statement.query_row([serial.as_octets()], record_row)
+            }
+        }
+        .optional()
+    };
+    read().map_err(unavailable)
+}
+
+/// Newest first. Records stand in the order of their time, so a bound in time is one in places.
+pub(super) fn records(
+    connection: &Connection,
+    query: &RecordQuery,
+) -> Result<Vec<Record>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        let since = match query.issued_since {
+            Some(since) => first_since(connection, since)?,
+            None => 0,
+        };
+        let before = query.before.map_or(i64::MAX, |index| index as i64);
+        let ends_after = query.ends_after.unwrap_or(i64::MIN);
+        let tail = "r.leaf_index >= ?1 AND r.leaf_index < ?2 AND r.not_after > ?3
+                    ORDER BY r.leaf_index DESC LIMIT ?4";
+        match &query.spiffe_id {
+            None => connection
+                .prepare_cached(&format!("{RECORD_COLUMNS} WHERE {tail}"))?
+                .query_map(params![since, before, ends_after, query.limit], record_row)?
+                .collect(),
+            Some(id) => connection
+                .prepare_cached(&format!(
+                    "{RECORD_COLUMNS} WHERE r.identity =
+                     (SELECT id FROM identities WHERE spiffe_id = ?5) AND {tail}"
+                ))?
+                .query_map(
+                    params![since, before, ends_after, query.limit, id.as_str()],
+                    record_row,
+                )?
+                .collect(),
+        }
+    };
+    read().map_err(unavailable)
+}
+
+pub(super) fn records_from(
+    connection: &Connection,
+    leaf_index: u64,
+    limit: u32,
+) -> Result<Vec<Record>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        connection
+            .prepare_cached(&format!(
+                "{RECORD_COLUMNS} WHERE r.leaf_index >= ?1 ORDER BY r.leaf_index LIMIT ?2"
+            ))?
+            .query_map(params![leaf_index as i64, limit], record_row)?
+            .collect()
+    };
+    read().map_err(unavailable)
+}
+
+/// Finds the first record issued at or after a time by halving: some 25 look-ups in 10 million.
+fn first_since(connection: &Connection, since: u64) -> rusqlite::Result<i64> {
+    let newest: Option<i64> =
+        connection.query_row("SELECT max(leaf_index) FROM records", [], |row| row.get(0))?;
+    let mut statement = connection.prepare_cached(
+        "SELECT leaf_index, issued_at FROM records WHERE leaf_index >= ?1
+         ORDER BY leaf_index LIMIT 1",
+    )?;
+    let (mut low, mut high) = (0, newest.unwrap_or(0) + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found: Option<(i64, u64)> =
+            statement.query_row([middle], |row| Ok((row.get(0)?, number(row, 1)?))).optional()?;
+        match found {
+            Some((index, issued_at)) if issued_at < since => low = index + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+pub(super) fn token(connection: &Connection, hash: &Hash) -> Result<Option<TokenRow>, StoreError> {
+    token_row(connection, hash).map_err(unavailable)
+}
+
+pub(super) fn token_row(
+    connection: &Connection,
+    hash: &Hash,
+) -> rusqlite::Result<Option<TokenRow>> {
+    connection
+        .prepare_cached(&format!("{TOKEN_COLUMNS} WHERE hash = ?1"))?
+        .query_row([hash.as_bytes()], token_from_row)
+        .optional()
+}
+
+pub(super) fn tokens(connection: &Connection, limit: u32) -> Result<Vec<TokenRow>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        connection
+            .prepare_cached(&format!("{TOKEN_COLUMNS} ORDER BY log_index DESC LIMIT ?1"))?
+            .query_map([limit], token_from_row)?
+            .collect()
+    };
+    read().map_err(unavailable)
+}
+
+pub(super) fn policy(connection: &Connection, hash: &Hash) -> Result<Option<String>, StoreError> {
+    connection
+        .query_row("SELECT files FROM policies WHERE hash = ?1", [hash.as_bytes()], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map_err(unavailable)
+}
+
+pub(super) fn operators(connection: &Connection) -> Result<Vec<(String, u64)>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        connection
+            .prepare_cached("SELECT name, log_index FROM operators ORDER BY name")?
+            .query_map([], |row| Ok((row.get(0)?, number(row, 1)?)))?
+            .collect()
+    };
+    read().map_err(unavailable)
+}
+
+pub(super) fn trust_state(connection: &Connection) -> Result<Option<Vec<u8>>, StoreError> {
+    connection
+        .query_row("SELECT note FROM trust_states ORDER BY sequence DESC LIMIT 1", [], |row| {
+            row.get(0)
+        })
+        .optional()
+        .map_err(unavailable)
+}
+
+pub(super) fn issuers(connection: &Connection) -> Result<Vec<Vec<u8>>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        connection
+            .prepare_cached("SELECT certificate FROM issuers ORDER BY log_index")?
+            .query_map([], |row| row.get(0))?
+            .collect()
+    };
+    read().map_err(unavailable)
+}
+
+pub(super) fn crl(connection: &Connection, issuer: &Hash) -> Result<Option<CrlRow>, StoreError> {
+    connection
+        .query_row(
+            "SELECT number, der, revocation_epoch, next_update FROM crls
+             WHERE issuer_key_hash = ?1",
+            [issuer.as_bytes()],
+            |row| {
+                Ok(CrlRow {
+                    issuer_key_hash: *issuer,
+                    number: number(row, 0)?,
+                    der: row.get(1)?,
+                    revocation_epoch: number(row, 2)?,
+                    next_update: row.get(3)?,
+                })
+            },
+        )
+        .optional()
+        .map_err(unavailable)
+}
+
+pub(super) fn crl_number(connection: &Connection, issuer: &Hash) -> Result<u64, StoreError> {
+    crl_number_row(connection, issuer).map_err(unavailable)
+}
+
+pub(super) fn crl_number_row(connection: &Connection, issuer: &Hash) -> rusqlite::Result<u64> {
+    connection
+        .query_row(
+            "SELECT number FROM crl_numbers WHERE issuer_key_hash = ?1",
+            [issuer.as_bytes()],
+            |row| number(row, 0),
+        )
+        .optional()
+        .map(Option::unwrap_or_default)
+}
+
+fn record_row(row: &Row<'_>) -> rusqlite::Result<Record> {
+    Ok(Record {
+        leaf_index: number(row, 0)?,
+        serial_number: serial_number(row, 1)?,
+        spiffe_id: parsed(row, 2)?,
+        issued_at: number(row, 3)?,
+        issuer_key_hash: hash(row, 4)?,
+        profile: row.get(5)?,
+        not_before: row.get(6)?,
+        not_after: row.get(7)?,
+        request_hash: hash(row, 8)?,
+        facts: row.get(9)?,
+        certificate: row.get(10)?,
+    })
+}
+
+fn token_from_row(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
+    let used_by: Option<Vec<u8>> = row.get(5)?;
+    let used = match used_by {
+        Some(_) => Some((hash(row, 5)?, number(row, 6)?)),
+        None => None,
+    };
+    let key_hash = match row.get_ref(3)? {
+        rusqlite::types::ValueRef::Null => None,
+        _ => Some(hash(row, 3)?),
+    };
+    Ok(TokenRow {
+        id: row.get(0)?,
+        spiffe_id: parsed(row, 1)?,
+        expires_at: number(row, 2)?,
+        key_hash,
+        log_index: number(row, 4)?,
+        used,
+        revoked: row.get(7)?,
+    })
+}
+
+pub(super) fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Hash> {
+    let bytes: [u8; 32] = row.get(column)?;
+    Ok(Hash::new(bytes))
+}
+
+pub(super) fn serial_number(row: &Row<'_>, column: usize) -> rusqlite::Result<SerialNumber> {
+    let octets = row.get_ref(column)?.as_blob()?;
+    SerialNumber::from_octets(octets).map_err(|error| broken(column, Type::Blob, error))
+}
+
+fn parsed(row: &Row<'_>, column: usize) -> rusqlite::Result<SpiffeId> {
+    let text = row.get_ref(column)?.as_str()?;
+    SpiffeId::parse(text).map_err(|error| broken(column, Type::Text, error))
+}
+
+/// Indexes and times fit in 63 bits.
+pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    row.get::<_, i64>(column).map(|value| value as u64)
+}
+
+fn broken(
+    column: usize,
+    of: Type,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(column, of, Box::new(error))
+}
+
+const RECORD_COLUMNS: &str = "SELECT r.leaf_index, r.serial_number, i.spiffe_id, r.issued_at,
+  r.issuer_key_hash, r.profile, r.not_before, r.not_after, r.request_hash, r.facts, c.der
+  FROM records r JOIN identities i ON i.id = r.identity
+  LEFT JOIN certificates c ON c.leaf_index = r.leaf_index";
+const TOKEN_COLUMNS: &str = "SELECT id, spiffe_id, expires_at, key_hash, log_index, used_by,
+  used_leaf, revoked_index IS NOT NULL FROM tokens";

@@ -1,0 +1,147 @@
+//! The tree as tiles: full ones are stored when they fill up, partial ones are computed.
+
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use tlog::{Hash, Subtree, TILE_WIDTH, Tile, TileKind, TreeEdge, leaf_hash};
+
+use super::{LOG, StoreError, read, unavailable};
+
+/// Stores the tiles that growing from `old` to `new` entries fills.
+pub(super) fn complete(
+    transaction: &Transaction<'_>,
+    old: u64,
+    new: u64,
+) -> Result<(), StoreError> {
+    for level in 0..8 {
+        let shift = 8 * (u32::from(level) + 1);
+        let (before, after) = (old >> shift, new >> shift);
+        for index in before..after {
+            let hashes = compute(transaction, level, index, TILE_WIDTH)?;
+            transaction
+                .prepare_cached(
+                    "INSERT INTO tiles (log_id, level, tile_index, hashes) VALUES (?1, ?2, ?3, ?4)",
+                )
+                .and_then(|mut insert| insert.execute(params![LOG, level, index as i64, hashes]))
+                .map_err(unavailable)?;
+        }
+        if after == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a tile; none where the log does not reach so far.
+pub(super) fn tile(connection: &Connection, tile: Tile) -> Result<Option<Vec<u8>>, StoreError> {
+    let size = read::head(connection)?.edge.size();
+    let reach = Tile::in_tree(tile.kind(), tile.index(), size);
+    if reach.is_err() || reach.is_ok_and(|reach| reach.width() < tile.width()) {
+        return Ok(None);
+    }
+    let width = u64::from(tile.width());
+    match tile.kind() {
+        TileKind::Entries => bundle(connection, tile.index(), width).map(Some),
+        TileKind::Hashes { level } => hashes(connection, level, tile.index(), width).map(Some),
+    }
+}
+
+/// Recomputes the right edge from tiles and entries and compares it with the head: what loading
+/// needs of the tree, whatever its size.
+pub(super) fn verify_right_edge(connection: &Connection) -> Result<(), StoreError> {
+    let head = read::head(connection)?;
+    let size = head.edge.size();
+    for (subtree, kept) in tlog::edge_subtrees(size).into_iter().zip(head.edge.hashes()) {
+        if subtree_hash(connection, subtree, size)? != *kept {
+            return Err(StoreError::Inconsistent(format!(
+                "the log's tiles do not add up to its head at {size} entries"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The hash of a complete subtree within a log of `size` entries.
+fn subtree_hash(connection: &Connection, subtree: Subtree, size: u64) -> Result<Hash, StoreError> {
+    let holding = Tile::holding(subtree, size).map_err(inconsistent)?;
+    let TileKind::Hashes { level } = holding.kind() else {
+        return Err(StoreError::Inconsistent("a subtree lies in no bundle".to_owned()));
+    };
+    let bytes = hashes(connection, level, holding.index(), u64::from(holding.width()))?;
+    tlog::subtree_hash_in_tile(&bytes, subtree).map_err(inconsistent)
+}
+
+fn hashes(
+    connection: &Connection,
+    level: u8,
+    index: u64,
+    width: u64,
+) -> Result<Vec<u8>, StoreError> {
+    match stored(connection, level, index)? {
+        Some(mut full) => {
+            full.truncate(width as usize * 32);
+            Ok(full)
+        }
+        None => compute(connection, level, index, width),
+    }
+}
+
+fn stored(connection: &Connection, level: u8, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    connection
+        .prepare_cached(
+            "SELECT hashes FROM tiles WHERE log_id = ?1 AND level = ?2 AND tile_index = ?3",
+        )
+        .and_then(|mut select| {
+            select.query_row(params![LOG, level, index as i64], |row| row.get(0)).optional()
+        })
+        .map_err(unavailable)
+}
+
+/// Level 0 holds the hashes of entries, each level above the roots of full tiles below.
+fn compute(
+    connection: &Connection,
+    level: u8,
+    index: u64,
+    width: u64,
+) -> Result<Vec<u8>, StoreError> {
+    let first = index * TILE_WIDTH;
+    let mut bytes = Vec::with_capacity(width as usize * 32);
+    if level == 0 {
+        let entries = read::entries(connection, first, width)?;
+        for entry in &entries {
+            bytes.extend(leaf_hash(entry).as_bytes());
+        }
+    } else {
+        for below in first..first + width {
+            let tile = stored(connection, level - 1, below)?.ok_or_else(|| {
+                StoreError::Inconsistent(format!("tile {below} of level {} is gone", level - 1))
+            })?;
+            bytes.extend(root(&tile)?.as_bytes());
+        }
+    }
+    if bytes.len() != width as usize * 32 {
+        return Err(StoreError::Inconsistent(format!(
+            "the log lacks entries between {first} and {}",
+            first + width
+        )));
+    }
+    Ok(bytes)
+}
+
+fn root(tile: &[u8]) -> Result<Hash, StoreError> {
+    let mut edge = TreeEdge::new();
+    for hash in tile.chunks(32) {
+        edge.push(Hash::try_from(hash).map_err(inconsistent)?);
+    }
+    Ok(edge.root())
+}
+
+fn bundle(connection: &Connection, index: u64, width: u64) -> Result<Vec<u8>, StoreError> {
+    let mut bundle = Vec::new();
+    for entry in read::entries(connection, index * TILE_WIDTH, width)? {
+        tlog::encode_bundle_entry(&entry, &mut bundle).map_err(inconsistent)?;
+    }
+    Ok(bundle)
+}
+
+fn inconsistent(error: tlog::Error) -> StoreError {
+    StoreError::Inconsistent(error.to_string())
+}

@@ -1,0 +1,391 @@
+//! The transaction that writes a planned group.
+
+use identity::{SerialNumber, TrustDomain};
+use rusqlite::{
+    CachedStatement, Connection, OptionalExtension, Transaction, TransactionBehavior, params,
+};
+use tlog::Hash;
+
+use super::read;
+use super::{LOG, StoreError, StoredCheckpoint, tiles, unavailable};
+use crate::sequencer::{
+    Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, RenewalRow, Row, plan,
+};
+
+/// Version of the schema. A store of another version is refused.
+pub(super) const VERSION: i64 = 1;
+
+/// Writes the rows that every store has.
+pub(super) fn initialise(
+    connection: &Connection,
+    trust_domain: &TrustDomain,
+) -> rusqlite::Result<()> {
+    connection.execute(
+        "INSERT INTO meta (id, version, trust_domain) VALUES (1, ?1, ?2)",
+        params![VERSION, trust_domain.as_str()],
+    )?;
+    let head = Head::empty();
+    connection.execute(
+        "INSERT INTO head (log_id, size, edge, at, revocation_epoch, policy_hash, swept)
+         VALUES (?1, 0, x'', 0, 0, ?2, 0)",
+        params![LOG, head.policy_hash.as_bytes()],
+    )?;
+    Ok(())
+}
+
+/// One transaction: select what the group may contradict, plan, write, commit.
+pub(super) fn commit(
+    connection: &mut Connection,
+    group: &[Member],
+    now: u64,
+) -> Result<Vec<Outcome>, StoreError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(unavailable)?;
+    let head = read::head(&transaction)?;
+    let found = find(&transaction, group, now).map_err(unavailable)?;
+    let plan = plan(&head, found, group, now)
+        .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
+    write(&transaction, &head, &plan)?;
+    transaction.commit().map_err(unavailable)?;
+    Ok(plan.outcomes)
+}
+
+/// Keeps a checkpoint unless a larger one is kept already.
+pub(super) fn put_checkpoint(
+    connection: &Connection,
+    checkpoint: &StoredCheckpoint,
+) -> Result<(), StoreError> {
+    connection
+        .execute(
+            "INSERT INTO checkpoints (log_id, size, note) VALUES (?1, ?2, ?3)
+             ON CONFLICT (log_id) DO UPDATE SET size = excluded.size, note = excluded.note
+             WHERE excluded.size >= size",
+            params![LOG, checkpoint.size as i64, checkpoint.note],
+        )
+        .map_err(unavailable)?;
+    Ok(())
+}
+
+fn find(transaction: &Transaction<'_>, group: &[Member], now: u64) -> rusqlite::Result<Found> {
+    let mut found = Found::default();
+    for member in group {
+        match member {
+            Member::Certificate(certificate) => {
+                find_serial_number(transaction, &certificate.record.serial_number, &mut found)?;
+                if let Some(key) = &certificate.idempotency {
+                    find_idempotency(transaction, &key.principal, &key.key, now, &mut found)?;
+                }
+                match &certificate.consumes {
+                    Consumes::Nothing => {}
+                    Consumes::Token { hash, .. } => {
+                        if let Some(token) = read::token_row(transaction, hash)? {
+                            found.tokens.insert(*hash, token);
+                        }
+                    }
+                    Consumes::Renewal { serial_number, lineage } => {
+                        find_renewal(transaction, serial_number, lineage, &mut found)?;
+                    }
+                }
+            }
+            Member::Complete(complete) => {
+                find_leaf(transaction, complete.leaf_index, &mut found)?;
+            }
+            Member::Act(act) => {
+                if let Effect::NumberCrl { issuer_key_hash, .. } = &act.effect {
+                    let number = read::crl_number_row(transaction, issuer_key_hash)?;
+                    found.crl_numbers.insert(*issuer_key_hash, number);
+                }
+            }
+            Member::Crl(_) | Member::Seen(_) => {}
+        }
+    }
+    Ok(found)
+}
+
+fn find_serial_number(
+    transaction: &Transaction<'_>,
+    serial_number: &SerialNumber,
+    found: &mut Found,
+) -> rusqlite::Result<()> {
+    let taken = transaction
+        .prepare_cached("SELECT 1 FROM records WHERE serial_number = ?1")?
+        .exists([serial_number.as_octets()])?;
+    if taken {
+        found.serial_numbers.insert(*serial_number);
+    }
+    Ok(())
+}
+
+fn find_idempotency(
+    transaction: &Transaction<'_>,
+    principal: &str,
+    key: &str,
+    now: u64,
+    found: &mut Found,
+) -> rusqlite::Result<()> {
+    let since = now.saturating_sub(IDEMPOTENCY_MILLISECONDS);
+    let row = transaction
+        .prepare_cached(
+            "SELECT request_hash, leaf_index FROM idempotency
+             WHERE principal = ?1 AND name = ?2 AND at >= ?3",
+        )?
+        .query_row(params![principal, key, since as i64], |row| {
+            Ok((read::hash(row, 0)?, row.get::<_, i64>(1)? as u64))
+        })
+        .optional()?;
+    if let Some(row) = row {
+        found.idempotency.insert((principal.to_owned(), key.to_owned()), row);
+    }
+    Ok(())
+}
+
+fn find_renewal(
+    transaction: &Transaction<'_>,
+    serial_number: &SerialNumber,
+    lineage: &SerialNumber,
+    found: &mut Found,
+) -> rusqlite::Result<()> {
+    let row = transaction
+        .prepare_cached(
+            "SELECT r.leaf_index, c.serial_number, c.request_hash, r.replaced,
+                    EXISTS (SELECT 1 FROM seen s WHERE s.serial_number = c.serial_number)
+             FROM renewals r JOIN records c ON c.leaf_index = r.leaf_index
+             WHERE r.serial_number = ?1",
+        )?
+        .query_row([serial_number.as_octets()], |row| {
+            Ok(RenewalRow {
+                leaf_index: row.get::<_, i64>(0)? as u64,
+                serial_number: read::serial_number(row, 1)?,
+                request_hash: read::hash(row, 2)?,
+                replaced: row.get(3)?,
+                seen: row.get(4)?,
+            })
+        })
+        .optional()?;
+    if let Some(row) = row {
+        found.renewals.insert(*serial_number, row);
+    }
+    let broken = transaction
+        .prepare_cached("SELECT 1 FROM broken_lineages WHERE lineage = ?1")?
+        .exists([lineage.as_octets()])?;
+    if broken {
+        found.broken_lineages.insert(*lineage);
+    }
+    Ok(())
+}
+
+fn find_leaf(
+    transaction: &Transaction<'_>,
+    leaf_index: u64,
+    found: &mut Found,
+) -> rusqlite::Result<()> {
+    let row = transaction
+        .prepare_cached(
+            "SELECT r.issued_at, c.der FROM records r
+             LEFT JOIN certificates c ON c.leaf_index = r.leaf_index WHERE r.leaf_index = ?1",
+        )?
+        .query_row([leaf_index as i64], |row| {
+            Ok(LeafRow { logged_at: row.get::<_, i64>(0)? as u64, certificate: row.get(1)? })
+        })
+        .optional()?;
+    if let Some(row) = row {
+        found.leaves.insert(leaf_index, row);
+    }
+    Ok(())
+}
+
+fn write(transaction: &Transaction<'_>, head: &Head, plan: &Plan) -> Result<(), StoreError> {
+    write_entries(transaction, head, plan).map_err(unavailable)?;
+    for row in &plan.rows {
+        write_row(transaction, row).map_err(unavailable)?;
+    }
+    tiles::complete(transaction, head.edge.size(), plan.head.edge.size())?;
+    if plan.head != *head {
+        write_head(transaction, &plan.head).map_err(unavailable)?;
+    }
+    if plan.head.swept != head.swept {
+        forget_idempotency(transaction, plan.head.at).map_err(unavailable)?;
+    }
+    Ok(())
+}
+
+fn write_entries(transaction: &Transaction<'_>, head: &Head, plan: &Plan) -> rusqlite::Result<()> {
+    let mut insert = transaction.prepare_cached(
+        "INSERT INTO entries (log_id, entry_index, folds, bytes) VALUES (?1, ?2, ?3, ?4)",
+    )?;
+    for (position, entry) in plan.entries.iter().enumerate() {
+        let index = head.edge.size() + position as u64;
+        insert.execute(params![LOG, index as i64, entry.folds, entry.bytes])?;
+    }
+    Ok(())
+}
+
+fn write_head(transaction: &Transaction<'_>, head: &Head) -> rusqlite::Result<()> {
+    let edge: Vec<u8> = head.edge.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
+    transaction
+        .prepare_cached(
+            "UPDATE head SET size = ?2, edge = ?3, at = ?4, revocation_epoch = ?5,
+             policy_hash = ?6, swept = ?7 WHERE log_id = ?1",
+        )?
+        .execute(params![
+            LOG,
+            head.edge.size() as i64,
+            edge,
+            head.at as i64,
+            head.revocation_epoch as i64,
+            head.policy_hash.as_bytes(),
+            head.swept as i64,
+        ])?;
+    Ok(())
+}
+
+fn forget_idempotency(transaction: &Transaction<'_>, now: u64) -> rusqlite::Result<()> {
+    let before = now.saturating_sub(IDEMPOTENCY_MILLISECONDS);
+    transaction
+        .prepare_cached("DELETE FROM idempotency WHERE at < ?1")?
+        .execute([before as i64])?;
+    Ok(())
+}
+
+fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
+    let sql = |text| transaction.prepare_cached(text);
+    match row {
+        Row::BrokenLineage { lineage, log_index } => {
+            sql("INSERT OR IGNORE INTO broken_lineages (lineage, log_index) VALUES (?1, ?2)")?
+                .execute(params![lineage.as_octets(), *log_index as i64])
+        }
+        Row::Certificate { leaf_index, der } => {
+            // The first store wins: a second certificate for a leaf never replaces it.
+            sql("INSERT OR IGNORE INTO certificates (leaf_index, der) VALUES (?1, ?2)")?
+                .execute(params![*leaf_index as i64, der])
+        }
+        Row::Crl(crl) => {
+            sql("INSERT INTO crls (issuer_key_hash, number, der, revocation_epoch, next_update)
+             VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (issuer_key_hash) DO UPDATE SET number = excluded.number,
+               der = excluded.der, revocation_epoch = excluded.revocation_epoch,
+               next_update = excluded.next_update WHERE excluded.number > number")?
+            .execute(params![
+                crl.issuer_key_hash.as_bytes(),
+                crl.number as i64,
+                crl.der,
+                crl.revocation_epoch as i64,
+                crl.next_update
+            ])
+        }
+        Row::CrlNumber { issuer_key_hash, number } => {
+            sql("INSERT INTO crl_numbers (issuer_key_hash, number) VALUES (?1, ?2)
+             ON CONFLICT (issuer_key_hash) DO UPDATE SET number = excluded.number")?
+            .execute(params![issuer_key_hash.as_bytes(), *number as i64])
+        }
+        Row::Idempotency { key, leaf_index, at } => sql(
+            "INSERT OR REPLACE INTO idempotency (principal, name, request_hash, leaf_index, at)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            key.principal,
+            key.key,
+            key.request_hash.as_bytes(),
+            *leaf_index as i64,
+            *at as i64
+        ]),
+        Row::Issuer { certificate, key_hash, log_index } => {
+            sql("INSERT OR REPLACE INTO issuers (key_hash, certificate, log_index)
+             VALUES (?1, ?2, ?3)")?
+            .execute(params![key_hash.as_bytes(), certificate, *log_index as i64])
+        }
+        Row::Operator { name, log_index } => {
+            sql("INSERT OR REPLACE INTO operators (name, log_index) VALUES (?1, ?2)")?
+                .execute(params![name, *log_index as i64])
+        }
+        Row::Policy { hash, files, log_index } => {
+            sql("INSERT OR REPLACE INTO policies (hash, files, log_index) VALUES (?1, ?2, ?3)")?
+                .execute(params![hash.as_bytes(), files, *log_index as i64])
+        }
+        Row::Record { .. } => return write_record(transaction, row),
+        Row::Renewal { serial_number, leaf_index, replaced } => {
+            sql("INSERT OR REPLACE INTO renewals (serial_number, leaf_index, replaced)
+             VALUES (?1, ?2, ?3)")?
+            .execute(params![serial_number.as_octets(), *leaf_index as i64, replaced])
+        }
+        Row::Revocation { log_index, kind, target, reason, at } => {
+            sql("INSERT INTO revocations (log_index, kind, target, reason, at)
+             VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![*log_index as i64, kind, target, reason, *at as i64])
+        }
+        Row::Seen { serial_number } => {
+            sql("INSERT OR IGNORE INTO seen (serial_number) VALUES (?1)")?
+                .execute([serial_number.as_octets()])
+        }
+        Row::Token { draft, log_index } => {
+            sql("INSERT INTO tokens (hash, id, spiffe_id, expires_at, key_hash, log_index)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            .execute(params![
+                draft.hash.as_bytes(),
+                draft.id,
+                draft.spiffe_id.as_str(),
+                draft.expires_at as i64,
+                draft.key_hash.as_ref().map(Hash::as_bytes),
+                *log_index as i64
+            ])
+        }
+        Row::TokenRevoked { id, log_index } => {
+            sql("UPDATE tokens SET revoked_index = ?2 WHERE id = ?1")?
+                .execute(params![id, *log_index as i64])
+        }
+        Row::TokenUsed { hash, request_hash, leaf_index } => sql(
+            "UPDATE tokens SET used_by = ?2, used_leaf = ?3 WHERE hash = ?1 AND used_by IS NULL",
+        )?
+        .execute(params![hash.as_bytes(), request_hash.as_bytes(), *leaf_index as i64]),
+        Row::TrustState { sequence, note, log_index } => {
+            sql("INSERT INTO trust_states (sequence, note, log_index) VALUES (?1, ?2, ?3)")?
+                .execute(params![*sequence as i64, note, *log_index as i64])
+        }
+    }
+    .map(drop)
+}
+
+fn write_record(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
+    let Row::Record { leaf_index, issued_at, issuer_key_hash, draft } = row else {
+        return Ok(());
+    };
+    let identity = identity(transaction, draft.spiffe_id.as_str())?;
+    let mut insert: CachedStatement<'_> = transaction.prepare_cached(
+        "INSERT INTO records (leaf_index, serial_number, identity, issued_at, issuer_key_hash,
+         profile, not_before, not_after, request_hash, facts)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    insert.execute(params![
+        *leaf_index as i64,
+        draft.serial_number.as_octets(),
+        identity,
+        *issued_at as i64,
+        issuer_key_hash.as_bytes(),
+        draft.profile,
+        draft.not_before,
+        draft.not_after,
+        draft.request_hash.as_bytes(),
+        draft.facts
+    ])?;
+    Ok(())
+}
+
+fn identity(transaction: &Transaction<'_>, spiffe_id: &str) -> rusqlite::Result<i64> {
+    let known = transaction
+        .prepare_cached("SELECT id FROM identities WHERE spiffe_id = ?1")?
+        .query_row([spiffe_id], |row| row.get(0))
+        .optional()?;
+    match known {
+        Some(id) => Ok(id),
+        None => {
+            transaction
+                .prepare_cached("INSERT INTO identities (spiffe_id) VALUES (?1)")?
+                .execute([spiffe_id])?;
+            Ok(transaction.last_insert_rowid())
+        }
+    }
+}
+
+/// `Idempotency-Key`s are kept for a day.
+const IDEMPOTENCY_MILLISECONDS: u64 = 24 * 3600 * 1000;

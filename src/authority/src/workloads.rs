@@ -1,0 +1,146 @@
+//! The workload table: which principal is which SPIFFE ID, with which names, and whom it calls.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use identity::{SpiffeId, TrustDomain};
+use issuance::DnsName;
+use serde::Deserialize;
+
+use crate::policy::PolicyError;
+
+/// The table, by path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Workloads {
+    rows: BTreeMap<String, Row>,
+    operators: Vec<String>,
+}
+
+/// One row of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Row {
+    /// The path of the SPIFFE ID.
+    pub id: String,
+    /// The IAM role that attests as it.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// DNS names that it may have.
+    #[serde(default)]
+    pub dns: Vec<DnsName>,
+    /// IP addresses that it may have.
+    #[serde(default)]
+    pub ip: Vec<IpAddr>,
+    /// Profiles that it may ask for.
+    #[serde(default = "default_profiles")]
+    pub profiles: Vec<String>,
+    /// Rows that it calls.
+    #[serde(default)]
+    pub calls: Vec<String>,
+}
+
+impl Workloads {
+    /// Parses `workloads.json`: paths valid, unique and not ours; calls only to other rows.
+    pub fn parse(json: &str) -> Result<Self, PolicyError> {
+        let file: File = serde_json::from_str(json)
+            .map_err(|error| PolicyError::Workloads(format!("workloads.json: {error}")))?;
+        let refuse = |why: String| Err(PolicyError::Workloads(why));
+        let mut rows = BTreeMap::new();
+        for row in file.workloads {
+            let id = example_id(&row.id)
+                .map_err(|error| PolicyError::Workloads(format!("row {:?}: {error}", row.id)))?;
+            if id.is_reserved() {
+                return refuse(format!("row {:?}: paths under /countersign/ are the CA's", row.id));
+            }
+            if let Some(twice) = rows.insert(row.id.clone(), row) {
+                return refuse(format!("row {:?} stands twice", twice.id));
+            }
+        }
+        for row in rows.values() {
+            if let Some(unknown) = row.calls.iter().find(|called| !rows.contains_key(*called)) {
+                return refuse(format!("row {:?} calls {unknown:?}, which has no row", row.id));
+            }
+        }
+        for operator in &file.operators {
+            let known_form = operator.starts_with("arn:")
+                || example_id(operator).is_ok_and(|id| id.operator_name().is_some());
+            if !known_form {
+                return refuse(format!(
+                    "operator {operator:?} is neither /countersign/operator/NAME nor a role's ARN"
+                ));
+            }
+        }
+        Ok(Self { rows, operators: file.operators })
+    }
+
+    /// The row of a SPIFFE ID.
+    pub fn row(&self, id: &SpiffeId) -> Option<&Row> {
+        self.rows.get(id.path())
+    }
+
+    /// All rows, by path.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.values()
+    }
+
+    /// Whether the table lists this operator.
+    pub fn lists_operator(&self, id: &SpiffeId) -> bool {
+        self.operators.iter().any(|operator| operator == id.path())
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(rename = "$schema", default)]
+    _schema: Option<String>,
+    #[serde(default)]
+    operators: Vec<String>,
+    workloads: Vec<Row>,
+}
+
+/// Paths are checked as parts of an ID; which trust domain does not matter.
+fn example_id(path: &str) -> Result<SpiffeId, identity::Error> {
+    let any = TrustDomain::parse("example.org").expect("a constant trust domain is valid");
+    if !path.starts_with('/') {
+        return SpiffeId::parse(path);
+    }
+    SpiffeId::new(&any, path)
+}
+
+fn default_profiles() -> Vec<String> {
+    vec!["default".to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(json: &str) -> String {
+        Workloads::parse(json).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn each_broken_table_is_refused_by_name() {
+        for (json, expected) in [
+            ("", "workloads.json"),
+            (r#"{"workloads":[{"id":"/a","port":1}]}"#, "port"),
+            (r#"{"workloads":[{"id":"/a/../b"}]}"#, "/a/../b"),
+            (r#"{"workloads":[{"id":"a"}]}"#, "\"a\""),
+            (r#"{"workloads":[{"id":"/countersign/authority"}]}"#, "the CA's"),
+            (r#"{"workloads":[{"id":"/a"},{"id":"/a"}]}"#, "twice"),
+            (r#"{"workloads":[{"id":"/a","calls":["/b"]}]}"#, "no row"),
+            (r#"{"workloads":[{"id":"/a","dns":["*.x"]}]}"#, "wildcard"),
+            (r#"{"workloads":[],"operators":["/prod/a"]}"#, "operator"),
+        ] {
+            assert!(refusal(json).contains(expected), "{json}: {}", refusal(json));
+        }
+    }
+
+    #[test]
+    fn the_shipped_table_parses() {
+        let table = Workloads::parse(include_str!("../../../policies/workloads.json")).unwrap();
+        let id = SpiffeId::parse("spiffe://dev.internal/prod/reports").unwrap();
+        assert_eq!(table.row(&id).unwrap().profiles, ["default"]);
+    }
+}

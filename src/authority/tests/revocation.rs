@@ -1,0 +1,169 @@
+//! Revoke, deny and allow; CRLs; and stores that lie about them.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use api::{CertificateState, DenyRequest, RevokeRequest};
+use authority::{Caller, Error};
+use identity::SpiffeId;
+use support::{Environment, csr, id, open};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> api::Revocation {
+    let request = RevokeRequest {
+        target: target.to_owned(),
+        reason: "key-compromise".to_owned(),
+        dry_run: false,
+    };
+    environment.authority.revoke(operator, &request).await.unwrap()
+}
+
+async fn deny(environment: &Environment, operator: &Caller, spiffe_id: SpiffeId) -> api::Denial {
+    let request = DenyRequest { spiffe_id, reason: "key-compromise".to_owned() };
+    environment.authority.deny(operator, &request).await.unwrap()
+}
+
+async fn crl_serials(environment: &Environment, operator: &Caller) -> Vec<String> {
+    let issuer = environment.authority.status(operator).await.unwrap().issuers[0].id.clone();
+    let der = environment.authority.crl(&issuer).await.unwrap();
+    let (_, crl) = CertificateRevocationList::from_der(&der).unwrap();
+    crl.iter_revoked_certificates()
+        .map(|revoked| {
+            identity::SerialNumber::from_octets(revoked.raw_serial()).unwrap().to_string()
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn a_revoked_certificate_renews_no_more_and_attests_afresh() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let caller = environment.caller(&issued);
+    let done = revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+    assert_eq!(done.certificates, 1);
+
+    let error = environment.renew(&caller, &csr()).await.unwrap_err();
+    assert!(error.to_string().contains("revoked"), "{error}");
+    environment.issue(&operator, "/prod/reports").await;
+    assert_eq!(crl_serials(&environment, &operator).await, [issued.serial_number.to_string()]);
+    let record = environment.authority.certificate(&operator, &issued.serial_number).await.unwrap();
+    assert_eq!(record.state, CertificateState::Revoked);
+}
+
+#[tokio::test]
+async fn a_revoked_identity_loses_what_it_has_and_nothing_later() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let old = environment.issue(&operator, "/prod/reports").await;
+    let done = revoke(&environment, &operator, id("/prod/reports").as_str()).await;
+    assert_eq!(done.certificates, 1);
+    let new = environment.issue(&operator, "/prod/reports").await;
+    assert!(environment.renew(&environment.caller(&old), &csr()).await.is_err());
+    environment.renew(&environment.caller(&new), &csr()).await.unwrap();
+    assert_eq!(crl_serials(&environment, &operator).await, [old.serial_number.to_string()]);
+}
+
+#[tokio::test]
+async fn a_denied_identity_stays_out_until_it_is_allowed() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    let denial = deny(&environment, &operator, id("/prod/reports")).await;
+    assert_eq!(deny(&environment, &operator, id("/prod/reports")).await, denial, "twice");
+
+    assert!(environment.renew(&environment.caller(&issued), &csr()).await.is_err());
+    let error = environment.issue_with(&token, &csr()).await.unwrap_err();
+    assert!(matches!(error, Error::Revoked(identity::Refusal::Denied)), "{error}");
+
+    environment.authority.allow(&operator, &denial.id).await.unwrap();
+    environment.issue_with(&token, &csr()).await.unwrap();
+    assert!(environment.renew(&environment.caller(&issued), &csr()).await.is_err());
+}
+
+#[tokio::test]
+async fn revoking_twice_or_trying_changes_nothing() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let target = issued.serial_number.to_string();
+    let dry =
+        RevokeRequest { target: target.clone(), reason: "superseded".to_owned(), dry_run: true };
+    let tried = environment.authority.revoke(&operator, &dry).await.unwrap();
+    assert_eq!((tried.certificates, tried.log_index), (1, None));
+    assert!(revoke(&environment, &operator, &target).await.log_index.is_some());
+    let size = environment.store.head().await.unwrap().edge.size();
+    assert_eq!(revoke(&environment, &operator, &target).await.log_index, None);
+    assert_eq!(environment.store.head().await.unwrap().edge.size(), size);
+}
+
+#[tokio::test]
+async fn a_crl_forgets_what_has_expired_and_nothing_else() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+    environment.clock.advance(time::Duration::hours(20));
+    assert_eq!(crl_serials(&environment, &environment.operator().await).await.len(), 1);
+    environment.clock.advance(time::Duration::hours(20));
+    assert_eq!(crl_serials(&environment, &environment.operator().await).await.len(), 0);
+}
+
+#[tokio::test]
+async fn the_revocation_state_survives_a_restart() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+    deny(&environment, &operator, id("/prod/monolith")).await;
+    environment.restart().await;
+    assert!(environment.renew(&environment.caller(&issued), &csr()).await.is_err());
+    assert_eq!(environment.authority.denials(&operator).await.unwrap().items.len(), 1);
+}
+
+#[tokio::test]
+async fn tables_that_contradict_the_log_are_refused() {
+    for tampering in [
+        "DELETE FROM revocations",
+        "DELETE FROM entries WHERE folds = 1",
+        "UPDATE entries SET bytes = x'7b7d' WHERE entry_index = 3",
+        "UPDATE operators SET name = 'eve'",
+        "UPDATE policies SET files = replace(files, '/prod/reports', '/prod/eve')",
+        "UPDATE head SET size = size - 1",
+        "UPDATE checkpoints SET size = 1000000",
+    ] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let issued = environment.issue(&operator, "/prod/reports").await;
+        revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+        environment.authority.sign_checkpoint().await.unwrap();
+        let database = environment.folder.path().join("countersign.db");
+        let second = rusqlite::Connection::open(&database).unwrap();
+        second.execute_batch(tampering).unwrap();
+        let Environment { folder, clock, store, keys, pin, authority } = environment;
+        drop((authority, store));
+        let reopened = reopen(folder.path()).await;
+        let refused = match reopened {
+            Err(error) => Err(error.to_string()),
+            Ok(store) => {
+                open(&store, &keys, &clock, pin).await.map(drop).map_err(|e| e.to_string())
+            }
+        };
+        assert!(refused.is_err(), "{tampering} goes unnoticed");
+    }
+}
+
+/// The writing thread lets go of the folder a moment after the last handle is dropped.
+async fn reopen(
+    folder: &std::path::Path,
+) -> Result<std::sync::Arc<dyn authority::store::Store>, authority::store::StoreError> {
+    for _ in 0..1000 {
+        match authority::store::sqlite::SqliteStore::open(folder, &support::trust_domain()) {
+            Err(authority::store::StoreError::InUse(_)) => tokio::task::yield_now().await,
+            other => return other.map(|store| std::sync::Arc::new(store) as _),
+        }
+    }
+    panic!("the folder stays locked")
+}

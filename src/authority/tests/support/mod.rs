@@ -1,0 +1,193 @@
+//! A CA in a temporary folder, with a clock that the test holds.
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use api::{Attestation, IssueRequest, IssuedCertificate, Secret, TokenRequest};
+use authority::clock::{Clock, ManualClock};
+use authority::policy::PolicySet;
+use authority::setup::{self, NewAuthority, Outcomes, Parent};
+use authority::store::Store;
+use authority::{Authority, Caller, Error, Keys, Parts};
+use identity::{SpiffeId, Trust, TrustDomain, TrustPin, Usage, VerifiedSvid, verify};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, UnixTime};
+use time::OffsetDateTime;
+use time::macros::datetime;
+
+pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+pub(crate) struct Environment {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) keys: Keys,
+    pub(crate) pin: TrustPin,
+    pub(crate) authority: Arc<Authority>,
+}
+
+impl Environment {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|keys, _| keys, |store| store).await
+    }
+
+    /// Starts with keys and store wrapped.
+    pub(crate) async fn start_with(
+        wrap_keys: impl FnOnce(Keys, &Path) -> Keys,
+        wrap_store: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::new(NOW));
+        let policy = PolicySet::parse(&policy_files()).unwrap();
+        let created = setup::create(
+            &NewAuthority {
+                trust_domain: trust_domain(),
+                state: folder.path(),
+                passphrase: &Secret::new("online"),
+                offline_passphrase: &Secret::new("offline"),
+                policy: &policy,
+                operator: "admin",
+                parent: Parent::Local,
+            },
+            &*clock,
+        )
+        .await
+        .unwrap();
+        let Outcomes::Ready(pin) = created.outcome else { panic!("a local parent is ready") };
+        let keys = wrap_keys(created.keys, folder.path());
+        let store = wrap_store(created.store);
+        let authority = open(&store, &keys, &clock, pin).await.unwrap();
+        Self { folder, clock, store, keys, pin, authority }
+    }
+
+    /// Opens the same state again, as a restart would.
+    pub(crate) async fn restart(&mut self) {
+        self.authority = open(&self.store, &self.keys, &self.clock, self.pin).await.unwrap();
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        self.authority.trust().clone()
+    }
+
+    /// What the peers' verifier says of a certificate, revocations aside.
+    pub(crate) fn verified(&self, issued: &IssuedCertificate) -> VerifiedSvid {
+        self.verify(&issued.chain).unwrap()
+    }
+
+    pub(crate) fn verify(&self, chain: &str) -> Result<VerifiedSvid, identity::Refusal> {
+        let chain: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+        let seconds = self.clock.now().unix_timestamp() as u64;
+        let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
+        verify(&chain, Usage::Client, now, &self.trust(), &identity::Revocations::default())
+    }
+
+    /// The first operator, with the certificate that `init` would give.
+    pub(crate) async fn operator(&self) -> Caller {
+        let body = IssueRequest {
+            spiffe_id: Some(SpiffeId::operator(&trust_domain(), "admin").unwrap()),
+            ..request(&csr())
+        };
+        let issued = self.authority.issue_internal(&body, "init").await.unwrap();
+        self.caller(&issued)
+    }
+
+    pub(crate) fn caller(&self, issued: &IssuedCertificate) -> Caller {
+        Caller { svid: Some(self.verified(issued)), request_id: "test".to_owned() }
+    }
+
+    /// A bootstrap token for an identity, made by the operator.
+    pub(crate) async fn token(&self, operator: &Caller, path: &str) -> Secret {
+        let asked = TokenRequest { spiffe_id: id(path), ttl: None, key_sha256: None };
+        self.authority.create_token(operator, &asked).await.unwrap().token
+    }
+
+    /// A first certificate by token.
+    pub(crate) async fn issue(&self, operator: &Caller, path: &str) -> IssuedCertificate {
+        let token = self.token(operator, path).await;
+        self.issue_with(&token, &csr()).await.unwrap()
+    }
+
+    pub(crate) async fn issue_with(
+        &self,
+        token: &Secret,
+        csr: &str,
+    ) -> Result<IssuedCertificate, Error> {
+        let attestation = Attestation::Token { token: token.clone() };
+        let body = IssueRequest { attestation, ..request(csr) };
+        self.authority.issue(&anonymous(), &body, None).await
+    }
+
+    /// Renews with the certificate that the caller has.
+    pub(crate) async fn renew(
+        &self,
+        caller: &Caller,
+        csr: &str,
+    ) -> Result<IssuedCertificate, Error> {
+        self.authority.issue(caller, &request(csr), None).await
+    }
+}
+
+pub(crate) async fn open(
+    store: &Arc<dyn Store>,
+    keys: &Keys,
+    clock: &Arc<ManualClock>,
+    pin: TrustPin,
+) -> Result<Arc<Authority>, Error> {
+    let parts = Parts {
+        trust_domain: trust_domain(),
+        crl_url: None,
+        clock: Arc::clone(clock) as Arc<dyn Clock>,
+        store: Arc::clone(store),
+        keys: keys.clone(),
+        trust_pin: pin,
+    };
+    Authority::open(parts).await.map(Arc::new)
+}
+
+pub(crate) fn trust_domain() -> TrustDomain {
+    TrustDomain::parse("pay.example").unwrap()
+}
+
+pub(crate) fn id(path: &str) -> SpiffeId {
+    SpiffeId::new(&trust_domain(), path).unwrap()
+}
+
+pub(crate) fn anonymous() -> Caller {
+    Caller { svid: None, request_id: "test".to_owned() }
+}
+
+/// A request for whatever identity the evidence names, by the caller's certificate.
+pub(crate) fn request(csr: &str) -> IssueRequest {
+    IssueRequest {
+        csr: csr.to_owned(),
+        spiffe_id: None,
+        dns: vec![],
+        ip: vec![],
+        profile: None,
+        ttl: None,
+        attestation: Attestation::Svid {},
+    }
+}
+
+/// A certificate request with a new P-256 key.
+pub(crate) fn csr() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.serialize_request(&key).unwrap().pem().unwrap()
+}
+
+pub(crate) fn policy_files() -> BTreeMap<String, String> {
+    let workloads = r#"{
+        "operators": ["/countersign/operator/second"],
+        "workloads": [
+            {"id": "/prod/reports", "dns": ["reports.internal"], "ip": ["10.0.0.1"]},
+            {"id": "/prod/monolith"},
+            {"id": "/prod/quick", "profiles": ["default", "short-lived"]}
+        ]}"#;
+    BTreeMap::from([("workloads.json".to_owned(), workloads.to_owned())])
+}
