@@ -1,0 +1,228 @@
+//! The CA's HTTP API, typed.
+
+use std::sync::Arc;
+
+use api::{
+    ActivePolicy, CertificateFilter, CertificateRecord, Denial, DenyRequest, ExplainRequest,
+    Explanation, IssueRequest, IssuedCertificate, NewToken, Page, PolicyFiles, RenewalWindow,
+    Revocation, RevokeRequest, Status, TokenRecord, TokenRequest, paths,
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, header};
+use identity::{SerialNumber, Trust};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::credentials::Credentials;
+use crate::error::{AnswerFault, Error};
+use crate::handshake::{ExpectedServer, client_config};
+use crate::http_client::{Answer, HttpClient, header_value, percent_encode};
+use crate::verification::Verification;
+
+/// A client of the CA of one trust domain. Connections are kept and shared; an open one keeps the
+/// credentials that it began with.
+///
+/// Nothing is sent before the server has proved to be that CA. Each method fails with
+/// [`Error::Authority`] where the CA says no. Nothing is tried twice once it was sent.
+pub struct AuthorityClient {
+    http: HttpClient,
+}
+
+impl AuthorityClient {
+    /// Prepares for the CA at `url`, `https://HOST[:PORT]`; connects only when asked something.
+    ///
+    /// `credentials` are shown where there are any; without them the CA answers only what anybody
+    /// may ask.
+    pub fn new(
+        url: &str,
+        trust: Trust,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Result<Self, Error> {
+        let expected = ExpectedServer::authority(&trust.state().trust_domain);
+        let tls = client_config(Verification::new(trust), expected, credentials)?;
+        Ok(Self { http: HttpClient::new(url, tls)? })
+    }
+
+    /// Asks for a certificate. With the same `idempotency_key` the same request gets the same
+    /// certificate again, for 24 h: choose one before the first try.
+    pub async fn issue(
+        &self,
+        request: &IssueRequest,
+        idempotency_key: Option<&str>,
+    ) -> Result<IssuedCertificate, Error> {
+        let mut headers = HeaderMap::new();
+        if let Some(key) = idempotency_key {
+            headers.insert(IDEMPOTENCY_KEY, header_value("Idempotency-Key", key)?);
+        }
+        self.send(Method::POST, paths::CERTIFICATES, headers, request).await
+    }
+
+    /// Lists certificates, newest first as the CA keeps them.
+    pub async fn certificates(
+        &self,
+        filter: &CertificateFilter,
+    ) -> Result<Page<CertificateRecord>, Error> {
+        self.get(&format!("{}{}", paths::CERTIFICATES, query(filter))).await
+    }
+
+    /// What the CA keeps of one certificate.
+    pub async fn certificate(&self, serial: &SerialNumber) -> Result<CertificateRecord, Error> {
+        self.get(&paths::certificate(serial)).await
+    }
+
+    /// When to renew a certificate.
+    pub async fn renewal(&self, serial: &SerialNumber) -> Result<RenewalWindow, Error> {
+        self.get(&paths::renewal(serial)).await
+    }
+
+    /// Revokes certificates issued so far.
+    pub async fn revoke(&self, request: &RevokeRequest) -> Result<Revocation, Error> {
+        self.post(paths::REVOCATIONS, request).await
+    }
+
+    /// The identities denied now.
+    pub async fn denials(&self) -> Result<Page<Denial>, Error> {
+        self.get(paths::DENIALS).await
+    }
+
+    /// Denies an identity until it is allowed again.
+    pub async fn deny(&self, request: &DenyRequest) -> Result<Denial, Error> {
+        self.post(paths::DENIALS, request).await
+    }
+
+    /// Lifts a deny, by its [`Denial::id`].
+    pub async fn allow(&self, id: &str) -> Result<(), Error> {
+        self.delete(&paths::denial(&percent_encode(id))).await
+    }
+
+    /// Creates a bootstrap token, shown this once.
+    pub async fn create_token(&self, request: &TokenRequest) -> Result<NewToken, Error> {
+        self.post(paths::TOKENS, request).await
+    }
+
+    /// The bootstrap tokens, without their secrets.
+    pub async fn tokens(&self) -> Result<Page<TokenRecord>, Error> {
+        self.get(paths::TOKENS).await
+    }
+
+    /// Withdraws a bootstrap token, by its [`TokenRecord::id`].
+    pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
+        self.delete(&paths::token(&percent_encode(id))).await
+    }
+
+    /// The active policy set.
+    pub async fn policies(&self) -> Result<ActivePolicy, Error> {
+        self.get(paths::POLICIES).await
+    }
+
+    /// Replaces the policy set whose [`ActivePolicy::hash`] is `if_match`, and no other.
+    pub async fn replace_policies(
+        &self,
+        policies: &PolicyFiles,
+        if_match: &str,
+    ) -> Result<ActivePolicy, Error> {
+        // RFC 9110 §8.8.3: an entity tag stands in quotes.
+        let tag = header_value("If-Match", &format!("\"{if_match}\""))?;
+        let headers = HeaderMap::from_iter([(header::IF_MATCH, tag)]);
+        self.send(Method::PUT, paths::POLICIES, headers, policies).await
+    }
+
+    /// Which policy decides on a request, and why.
+    pub async fn explain(&self, request: &ExplainRequest) -> Result<Explanation, Error> {
+        self.post(paths::EXPLAIN, request).await
+    }
+
+    /// How the CA is doing.
+    pub async fn status(&self) -> Result<Status, Error> {
+        self.get(paths::STATUS).await
+    }
+
+    /// The newest trust state, a signed note. It counts only once its signatures are verified: see
+    /// [`identity::TrustState::verify_successor`].
+    pub async fn trust_note(&self) -> Result<Vec<u8>, Error> {
+        let answer = self.exchange(Method::GET, paths::TRUST, HeaderMap::new(), Bytes::new());
+        Ok(answer.await?.body.into())
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
+        read(self.exchange(Method::GET, path, HeaderMap::new(), Bytes::new()).await?)
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        self.send(Method::POST, path, HeaderMap::new(), body).await
+    }
+
+    async fn delete(&self, path: &str) -> Result<(), Error> {
+        self.exchange(Method::DELETE, path, HeaderMap::new(), Bytes::new()).await.map(drop)
+    }
+
+    async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        mut headers: HeaderMap,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let body = serde_json::to_vec(body).expect("requests are plain data");
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        read(self.exchange(method, path, headers, body.into()).await?)
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Answer, Error> {
+        self.http.exchange(method, path, headers, body).await
+    }
+}
+
+fn read<T: DeserializeOwned>(answer: Answer) -> Result<T, Error> {
+    serde_json::from_slice(&answer.body).map_err(|_| answer.unexpected(AnswerFault::Shape))
+}
+
+/// The filter as a query, `?` included; empty if it filters nothing.
+fn query(filter: &CertificateFilter) -> String {
+    let CertificateFilter { id, expiring, revoked, limit, after } = filter;
+    let fields = [
+        ("id", id.clone()),
+        ("expiring", expiring.as_ref().map(ToString::to_string)),
+        ("revoked", revoked.then(|| "true".to_owned())),
+        ("limit", limit.map(|limit| limit.to_string())),
+        ("after", after.clone()),
+    ];
+    let set = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    set.enumerate().fold(String::new(), |query, (position, (name, value))| {
+        let separator = if position == 0 { '?' } else { '&' };
+        format!("{query}{separator}{name}={}", percent_encode(&value))
+    })
+}
+
+/// draft-ietf-httpapi-idempotency-key-header §2.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn filter_becomes_a_query_that_no_value_can_leave() {
+        assert_eq!(query(&CertificateFilter::default()), "");
+        let filter = CertificateFilter {
+            id: Some("spiffe://a/*&revoked=x#".to_owned()),
+            expiring: Some("26h".parse().unwrap()),
+            revoked: true,
+            ..CertificateFilter::default()
+        };
+        assert_eq!(
+            query(&filter),
+            "?id=spiffe%3A%2F%2Fa%2F%2A%26revoked%3Dx%23&expiring=1day%202h&revoked=true"
+        );
+    }
+}

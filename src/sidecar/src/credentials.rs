@@ -1,0 +1,95 @@
+//! Our own chain and key.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::SignatureScheme;
+use rustls::client::ResolvesClientCert;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+
+use crate::error::{ConfigurationFault, Error};
+use crate::handshake::crypto_provider;
+
+/// The chain and key that we show to peers, replaceable: each handshake takes the newest.
+pub struct Credentials {
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl Credentials {
+    /// Takes a chain, end entity first, and the key that it certifies.
+    ///
+    /// Fails unless they belong together.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Arc<Self>, Error> {
+        let current = ArcSwap::from_pointee(certified_key(chain, key)?);
+        Ok(Arc::new(Self { current }))
+    }
+
+    /// Reads `svid.pem` and `svid.key` of a folder, as `countersign issue` writes them.
+    pub fn load(dir: &Path) -> Result<Arc<Self>, Error> {
+        let path = dir.join("svid.pem");
+        let chain = CertificateDer::pem_file_iter(&path)
+            .and_then(Iterator::collect)
+            .map_err(|error| unreadable(&path, error))?;
+        let path = dir.join("svid.key");
+        let key = PrivateKeyDer::from_pem_file(&path).map_err(|error| unreadable(&path, error))?;
+        Self::new(chain, key)
+    }
+
+    /// Shows these from the next handshake on. Fails, and keeps the old ones, unless they belong
+    /// together.
+    pub fn replace(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), Error> {
+        self.current.store(Arc::new(certified_key(chain, key)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Credentials {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+impl ResolvesClientCert for Credentials {
+    /// Hints and schemes are the server's wishes; there is one certificate to show.
+    fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Credentials")
+    }
+}
+
+fn certified_key(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<CertifiedKey, Error> {
+    CertifiedKey::from_der(chain, key, &crypto_provider())
+        .map_err(|error| Error::Configuration(ConfigurationFault::Credentials(error)))
+}
+
+fn unreadable(path: &Path, error: pem::Error) -> Error {
+    let path = path.to_owned();
+    match error {
+        pem::Error::Io(source) => Error::Io { path, source },
+        source => Error::Configuration(ConfigurationFault::Pem { path, source }),
+    }
+}

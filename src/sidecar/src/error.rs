@@ -1,0 +1,219 @@
+use std::io;
+use std::path::PathBuf;
+
+use api::Problem;
+use identity::{Refusal, SpiffeId};
+use rustls::AlertDescription;
+use rustls::pki_types::pem;
+
+/// What went wrong, by whose fault.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The CA refused the request, and says why.
+    #[error("{}: {}{}", .0.title, .0.detail, next_step(.0))]
+    Authority(Box<Problem>),
+    /// What the caller gave cannot be used.
+    #[error(transparent)]
+    Configuration(ConfigurationFault),
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The server failed our verification: it received no request.
+    #[error(
+        "the server at {peer} is not to be trusted, and nothing was sent to it: {refusal}. \
+         If the CA is new, compare the trust pin with the one that its operator names"
+    )]
+    Peer {
+        /// Why.
+        refusal: Refusal,
+        /// The URL that led to it.
+        peer: String,
+    },
+    /// The server refused our certificate; a TLS alert says no more than this.
+    #[error(
+        "{url} refused our certificate (TLS alert {alert:?}): it may be revoked, expired or of \
+         another CA; ask for a new one. The server's diagnostics name the rule"
+    )]
+    Refused {
+        /// The URL that led to it.
+        url: String,
+        /// The alert.
+        alert: AlertDescription,
+    },
+    /// A trust state cannot be believed.
+    #[error(transparent)]
+    Trust(#[from] identity::Error),
+    /// Something answered, but not as the CA does: perhaps a proxy, or another version.
+    #[error("{url} answered with status {status}, but {fault}; is it really the CA?")]
+    UnexpectedAnswer {
+        /// What was asked.
+        url: String,
+        /// The HTTP status of the answer.
+        status: u16,
+        /// What is wrong with it.
+        fault: AnswerFault,
+    },
+    /// The server is another workload of ours: it received no request.
+    #[error(
+        "the server at {url} is {found}, not {expected}, and nothing was sent to it: correct the URL"
+    )]
+    UnexpectedServer {
+        /// The URL that led to it.
+        url: String,
+        /// Who was to answer.
+        expected: SpiffeId,
+        /// Who did.
+        found: SpiffeId,
+    },
+    /// No answer came: try again later.
+    #[error("no answer from {url}: is the CA running, and does the network let you through?")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// What of the caller's input cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigurationFault {
+    /// A chain and a key do not belong together, or one of them is of no use.
+    #[error("certificate and private key cannot be used together: {0}")]
+    Credentials(rustls::Error),
+    /// A value cannot stand in an HTTP header.
+    #[error("{name} has a character that no HTTP header can carry: use letters and digits")]
+    Header {
+        /// Which header.
+        name: &'static str,
+    },
+    /// A file holds no PEM, or not the PEM expected.
+    #[error("{} is not the PEM file expected", path.display())]
+    Pem {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        source: pem::Error,
+    },
+    /// The TLS library refuses our configuration.
+    #[error("TLS cannot be configured: {0}")]
+    Tls(rustls::Error),
+    /// The URL of the CA has another form.
+    #[error("{url:?} is not the URL of a CA, such as https://ca.pay.internal:8443: {why}")]
+    Url {
+        /// What was given.
+        url: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+}
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnswerFault {
+    /// A failure without a problem of ours in it.
+    #[error("without saying why in application/problem+json")]
+    NoProblem,
+    /// A body of another form than the API's.
+    #[error("its body has another form than this version of the API")]
+    Shape,
+    /// A body above the limit.
+    #[error("its body is larger than 8 MiB")]
+    TooLarge,
+}
+
+/// Passes through the TLS library when the server is another than expected.
+#[derive(Debug, thiserror::Error)]
+#[error("{found} instead of {expected}")]
+pub(crate) struct OtherServer {
+    pub(crate) expected: SpiffeId,
+    pub(crate) found: SpiffeId,
+}
+
+impl Error {
+    /// Explains why an exchange came to nothing: our verifier's words, when it was that.
+    pub(crate) fn of_exchange(url: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+        let url = url.to_owned();
+        match tls_error(source.as_ref()) {
+            Some(&rustls::Error::AlertReceived(alert)) if is_about_certificates(alert) => {
+                Self::Refused { url, alert }
+            }
+            Some(error) => {
+                if let Some(refusal) = refusal(error) {
+                    return Self::Peer { refusal: refusal.clone(), peer: url };
+                }
+                if let Some(OtherServer { expected, found }) = verdict(error) {
+                    let (expected, found) = (expected.clone(), found.clone());
+                    return Self::UnexpectedServer { url, expected, found };
+                }
+                Self::Unreachable { url, source }
+            }
+            None => Self::Unreachable { url, source },
+        }
+    }
+}
+
+/// The TLS library's error somewhere below this one. `io::Error` hides what it wraps from `source`.
+pub(crate) fn tls_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a rustls::Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// The refusal that one of our verifiers gave to the TLS library.
+pub(crate) fn refusal(error: &rustls::Error) -> Option<&Refusal> {
+    verdict(error)
+}
+
+/// Gives a verdict of ours to the TLS library.
+pub(crate) fn refuse(verdict: impl std::error::Error + Send + Sync + 'static) -> rustls::Error {
+    rustls::CertificateError::Other(rustls::OtherError(std::sync::Arc::new(verdict))).into()
+}
+
+fn verdict<T: std::error::Error + 'static>(error: &rustls::Error) -> Option<&T> {
+    match error {
+        rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other)) => {
+            other.0.downcast_ref()
+        }
+        _ => None,
+    }
+}
+
+/// RFC 8446 §6.2: the alerts by which a server says that our certificate does not do.
+fn is_about_certificates(alert: AlertDescription) -> bool {
+    use AlertDescription as Alert;
+    matches!(
+        alert,
+        Alert::AccessDenied
+            | Alert::BadCertificate
+            | Alert::CertificateExpired
+            | Alert::CertificateRequired
+            | Alert::CertificateRevoked
+            | Alert::CertificateUnknown
+            | Alert::UnknownCA
+            | Alert::UnsupportedCertificate
+    )
+}
+
+fn next_step(problem: &Problem) -> String {
+    problem.next_step.as_ref().map(|step| format!("\n{step}")).unwrap_or_default()
+}

@@ -1,0 +1,237 @@
+//! TLS in both directions: configurations, and the verifiers in them.
+//!
+//! TLS 1.3 only, by name: other crates in a build switch rustls' `tls12` on. No resumption: rustls
+//! does not verify again when a session resumes, so a revoked peer would come back for days. No
+//! early data. One crypto provider, passed by hand: a process-wide one is whoever came first.
+
+use std::sync::{Arc, LazyLock};
+
+use identity::{SpiffeId, TrustDomain, Usage};
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::aws_lc_rs::{self, kx_group};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::{
+    ClientConfig, DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme,
+    SupportedProtocolVersion,
+};
+
+use crate::credentials::Credentials;
+use crate::error::{ConfigurationFault, Error, OtherServer, refuse};
+use crate::verification::Verification;
+
+/// Who must answer: the workload that has exactly this ID.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpectedServer(pub SpiffeId);
+
+impl ExpectedServer {
+    /// The CA of a trust domain.
+    pub fn authority(trust_domain: &TrustDomain) -> Self {
+        Self(SpiffeId::authority(trust_domain))
+    }
+}
+
+/// A server that shows `credentials` and asks clients for theirs.
+///
+/// A client may show none: what it may do then is the service's question. One that it shows is
+/// verified, and the handshake ends if it fails. `time` is the clock that certificates are compared
+/// with; the system's if none is given.
+pub fn server_config(
+    credentials: Arc<Credentials>,
+    verification: Arc<Verification>,
+    time: Option<Arc<dyn TimeProvider>>,
+) -> Result<Arc<ServerConfig>, Error> {
+    let time = time.unwrap_or_else(|| Arc::new(DefaultTimeProvider));
+    let mut config = ServerConfig::builder_with_details(crypto_provider(), time)
+        .with_protocol_versions(VERSIONS)
+        .map_err(unusable)?
+        .with_client_cert_verifier(Arc::new(ClientVerifier { verification }))
+        .with_cert_resolver(credentials);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A client that talks to nobody but the expected server, and shows `credentials` if it has them.
+///
+/// The name that it dials is not compared: the SPIFFE ID says who answers.
+pub fn client_config(
+    verification: Arc<Verification>,
+    expected: ExpectedServer,
+    credentials: Option<Arc<Credentials>>,
+) -> Result<Arc<ClientConfig>, Error> {
+    client_config_with(Arc::new(ServerVerifier { verification, expected }), credentials)
+}
+
+/// A client that believes *any* server: whoever answers may be an attacker.
+///
+/// For the one unauthenticated `GET /v1/trust` of a bootstrap, whose answer is a note that proves
+/// itself against the pin. It shows no certificate, and nothing secret may ever be sent through it.
+pub(crate) fn dangerous_unverified_config() -> Result<Arc<ClientConfig>, Error> {
+    client_config_with(Arc::new(DangerousAnyServer), None)
+}
+
+/// The crypto of every handshake: aws-lc-rs, and a key exchange that a future quantum computer
+/// does not undo first.
+pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider {
+        kx_groups: vec![
+            kx_group::X25519MLKEM768,
+            kx_group::X25519,
+            kx_group::SECP256R1,
+            kx_group::SECP384R1,
+        ],
+        ..aws_lc_rs::default_provider()
+    })
+}
+
+fn client_config_with(
+    verifier: Arc<dyn ServerCertVerifier>,
+    credentials: Option<Arc<Credentials>>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let builder = ClientConfig::builder_with_provider(crypto_provider())
+        .with_protocol_versions(VERSIONS)
+        .map_err(unusable)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier);
+    let mut config = match credentials {
+        Some(credentials) => builder.with_client_cert_resolver(credentials),
+        None => builder.with_no_client_auth(),
+    };
+    config.resumption = Resumption::disabled();
+    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn unusable(error: rustls::Error) -> Error {
+    Error::Configuration(ConfigurationFault::Tls(error))
+}
+
+/// The methods that all verifiers have in common: whoever shows a certificate proves in the
+/// handshake to have its key.
+macro_rules! signatures_of_tls13 {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _certificate: &CertificateDer<'_>,
+            _signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Err(rustls::Error::General("TLS 1.2 is never negotiated here".to_owned()))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            verify_tls13_signature(message, certificate, signature, &ALGORITHMS)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            ALGORITHMS.supported_schemes()
+        }
+    };
+}
+
+/// What a server believes of its clients.
+#[derive(Debug)]
+struct ClientVerifier {
+    verification: Arc<Verification>,
+}
+
+impl ClientCertVerifier for ClientVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        false
+    }
+
+    /// No hints: they would be those of one trust state, and clients have one certificate anyway.
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        let chain = chain(end_entity, intermediates);
+        self.verification.verify(&chain, Usage::Client, now).map_err(refuse)?;
+        Ok(ClientCertVerified::assertion())
+    }
+
+    signatures_of_tls13!();
+}
+
+/// What a client believes of the server.
+#[derive(Debug)]
+struct ServerVerifier {
+    verification: Arc<Verification>,
+    expected: ExpectedServer,
+}
+
+impl ServerCertVerifier for ServerVerifier {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let chain = chain(end_entity, intermediates);
+        let svid = self.verification.verify(&chain, Usage::Server, now).map_err(refuse)?;
+        let ExpectedServer(expected) = &self.expected;
+        if svid.spiffe_id() != expected {
+            let (expected, found) = (expected.clone(), svid.spiffe_id().clone());
+            return Err(refuse(OtherServer { expected, found }));
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    signatures_of_tls13!();
+}
+
+/// Believes any certificate: see [`dangerous_unverified_config`].
+#[derive(Debug)]
+struct DangerousAnyServer;
+
+impl ServerCertVerifier for DangerousAnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp_response: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    signatures_of_tls13!();
+}
+
+/// End entity and intermediates as one chain; borrows, copies no certificate.
+fn chain<'a>(
+    end_entity: &'a CertificateDer<'_>,
+    intermediates: &'a [CertificateDer<'_>],
+) -> Vec<CertificateDer<'a>> {
+    std::iter::once(end_entity)
+        .chain(intermediates)
+        .map(|certificate| CertificateDer::from(certificate.as_ref()))
+        .collect()
+}
+
+static ALGORITHMS: LazyLock<WebPkiSupportedAlgorithms> =
+    LazyLock::new(|| aws_lc_rs::default_provider().signature_verification_algorithms);
+const VERSIONS: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+/// RFC 7301: names of application protocols.
+pub(crate) const HTTP_2: &[u8] = b"h2";
+const HTTP_1: &[u8] = b"http/1.1";

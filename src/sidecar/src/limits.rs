@@ -1,0 +1,46 @@
+use std::time::Duration;
+
+/// What one listener takes at most. Whatever comes beyond waits in the kernel's backlog.
+///
+/// How long a *body* may take is the service's question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections open at once, those in their handshake included: 8,192. At some 50 KiB each this
+    /// is 400 MiB; stay below the limit of open files too.
+    pub connections: usize,
+    /// Handshakes at once: 512, half a second's work of one core.
+    pub handshakes: usize,
+    /// How long a handshake may take: 10 s.
+    pub handshake_timeout: Duration,
+    /// HTTP/1: from the moment that a request may begin to the end of its header, so the pause
+    /// between two requests counts too: 75 s, longer than load balancers keep idle connections.
+    pub header_timeout: Duration,
+    /// A connection on which no request begins for so long (at most twice) is ended, after the
+    /// requests in flight: 5 min.
+    pub idle_timeout: Duration,
+    /// HTTP/2: requests in flight on one connection: 128.
+    pub streams: u32,
+    /// HTTP/2: how often a ping looks whether the peer still lives: 20 s.
+    pub ping_interval: Duration,
+    /// HTTP/2: how long the ping's answer may take: 20 s.
+    pub ping_timeout: Duration,
+    /// How long requests in flight may go on at shutdown before they are cut: 20 s, below the 30 s
+    /// that ECS and Kubernetes give by default.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 8192,
+            handshakes: 512,
+            handshake_timeout: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(75),
+            idle_timeout: Duration::from_secs(5 * 60),
+            streams: 128,
+            ping_interval: Duration::from_secs(20),
+            ping_timeout: Duration::from_secs(20),
+            drain: Duration::from_secs(20),
+        }
+    }
+}

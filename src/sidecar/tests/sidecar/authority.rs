@@ -1,0 +1,244 @@
+//! A CA for tests: root, issuer, log key and trust key, all in memory.
+
+use std::sync::Arc;
+
+use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
+use aws_lc_rs::rand::{SystemRandom, fill};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use countersign::Credentials;
+use identity::{
+    Anchor, Countersignature, CountersignatureKey, Der, LogKey, SerialNumber, SpiffeId, Trust,
+    TrustDomain, TrustPin, TrustState,
+};
+use issuance::{
+    CaCertificate, CommonName, EndEntity, IssuerCertificate, KeyType, Profile, ProfileConfig,
+    RevocationInformation, assemble, prepare_issuer, prepare_root, serial_number,
+};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use time::{Duration, OffsetDateTime};
+use tlog::{CertificateLeaf, Hash, SignedCertificateTimestamp, SignedNote, VerifierKey};
+
+/// Everything that signs in one trust domain.
+pub(crate) struct TestAuthority {
+    trust_domain: TrustDomain,
+    root: EcdsaKeyPair,
+    root_certificate: IssuerCertificate,
+    issuer: EcdsaKeyPair,
+    issuer_certificate: IssuerCertificate,
+    log: EcdsaKeyPair,
+    trust: EcdsaKeyPair,
+}
+
+/// A chain and its key.
+pub(crate) struct TestSvid {
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+    pub(crate) key: PrivateKeyDer<'static>,
+    pub(crate) serial_number: SerialNumber,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) enum Log {
+    Asked,
+    NotAsked,
+}
+
+impl TestAuthority {
+    pub(crate) fn new() -> Self {
+        let trust_domain = TrustDomain::parse("pay.example").unwrap();
+        let (root, issuer, log, trust) = (key(), key(), key(), key());
+        let root_certificate = {
+            let public_key = spki(&root);
+            let tbs = prepare_root(&ca(&trust_domain, &public_key, Duration::days(300))).unwrap();
+            certificate(&root, &tbs)
+        };
+        let root_certificate = IssuerCertificate::from_der(&root_certificate).unwrap();
+        let until = Duration::days(90);
+        let issuer_certificate =
+            issuer_certificate(&trust_domain, &issuer, until, &root, &root_certificate);
+        Self { trust_domain, root, root_certificate, issuer, issuer_certificate, log, trust }
+    }
+
+    pub(crate) fn id(&self, path: &str) -> SpiffeId {
+        SpiffeId::new(&self.trust_domain, path).unwrap()
+    }
+
+    /// A good SVID, valid for 24 h.
+    pub(crate) fn svid(&self, path: &str) -> TestSvid {
+        self.svid_at(path, now(), Log::Asked)
+    }
+
+    /// The SVID of the CA itself.
+    pub(crate) fn own_svid(&self) -> TestSvid {
+        self.svid("/countersign/authority")
+    }
+
+    /// An SVID issued at a time, with or without the log.
+    pub(crate) fn svid_at(&self, path: &str, at: OffsetDateTime, log: Log) -> TestSvid {
+        let subject = key();
+        let serial_number = random_serial_number();
+        let prepared = profile().prepare(
+            &EndEntity {
+                spiffe_id: &self.id(path),
+                dns: &[],
+                ip: &[],
+                public_key: &spki(&subject),
+                key_type: KeyType::EcdsaP256,
+                serial_number,
+                validity: None,
+                now: at,
+                crl_url: None,
+            },
+            &self.issuer_certificate,
+        );
+        let prepared = prepared.unwrap();
+        let tbs = match log {
+            Log::Asked => tlog::splice_in(prepared.der(), &self.countersign(prepared.der(), at)),
+            Log::NotAsked => Ok(prepared.der().to_vec()),
+        };
+        let end_entity = certificate(&self.issuer, &tbs.unwrap());
+        let pkcs8 = subject.to_pkcs8v1().unwrap().as_ref().to_vec();
+        TestSvid {
+            chain: vec![end_entity.into(), self.issuer_certificate.der().to_vec().into()],
+            key: PrivatePkcs8KeyDer::from(pkcs8).into(),
+            serial_number,
+        }
+    }
+
+    /// Another certificate of the same issuer key, that ends sooner.
+    pub(crate) fn short_issuer(&self, until: Duration) -> CertificateDer<'static> {
+        let (root, above) = (&self.root, &self.root_certificate);
+        let short = issuer_certificate(&self.trust_domain, &self.issuer, until, root, above);
+        short.der().to_vec().into()
+    }
+
+    pub(crate) fn issuer_serial_number(&self) -> SerialNumber {
+        *self.issuer_certificate.serial_number()
+    }
+
+    pub(crate) fn trust(&self) -> Trust {
+        Trust::new(self.trust_state()).unwrap()
+    }
+
+    pub(crate) fn pin(&self) -> TrustPin {
+        self.trust_state().pin()
+    }
+
+    pub(crate) fn trust_note(&self) -> Vec<u8> {
+        let text = self.trust_state().text();
+        let name = TrustState::signer_name(&self.trust_domain);
+        let id = tlog::ecdsa_key_id(&spki(&self.trust));
+        let note = SignedNote::unsigned(&text).unwrap();
+        note.with_signature(&name, id, &sign(&self.trust, text.as_bytes())).unwrap().encode()
+    }
+
+    fn trust_state(&self) -> TrustState {
+        let origin = format!("{}/log", self.trust_domain);
+        let checkpoint_key = VerifierKey::ed25519(&origin, &[7; 32]).unwrap().to_string();
+        TrustState {
+            v: 1,
+            trust_domain: self.trust_domain.clone(),
+            sequence: 1,
+            anchors: vec![Anchor {
+                certificate: Der::new(self.root_certificate.der()),
+                countersignature: Countersignature::Required,
+            }],
+            countersignature_keys: vec![CountersignatureKey {
+                key: Der::new(spki(&self.log)),
+                not_before: 0,
+                not_after: None,
+            }],
+            log: LogKey { origin, key: checkpoint_key },
+            feed_keys: vec![],
+            trust_keys: vec![Der::new(spki(&self.trust))],
+            threshold: 1,
+        }
+    }
+
+    fn countersign(&self, tbs: &[u8], at: OffsetDateTime) -> SignedCertificateTimestamp {
+        let leaf = CertificateLeaf {
+            timestamp: (at.unix_timestamp() * 1000) as u64,
+            issuer_key_hash: Hash::of(self.issuer_certificate.public_key()),
+            tbs_certificate: tbs.to_vec(),
+            leaf_index: 7,
+        };
+        SignedCertificateTimestamp {
+            log_id: tlog::log_id(&spki(&self.log)),
+            timestamp: leaf.timestamp,
+            leaf_index: leaf.leaf_index,
+            signature: sign(&self.log, &leaf.encode().unwrap()),
+        }
+    }
+}
+
+impl TestSvid {
+    pub(crate) fn credentials(self) -> Arc<Credentials> {
+        Credentials::new(self.chain, self.key).unwrap()
+    }
+}
+
+pub(crate) fn now() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(UnixTime::now().as_secs() as i64).unwrap()
+}
+
+fn issuer_certificate(
+    trust_domain: &TrustDomain,
+    issuer: &EcdsaKeyPair,
+    until: Duration,
+    root: &EcdsaKeyPair,
+    root_certificate: &IssuerCertificate,
+) -> IssuerCertificate {
+    let public_key = spki(issuer);
+    let tbs = prepare_issuer(&ca(trust_domain, &public_key, until), root_certificate).unwrap();
+    IssuerCertificate::from_der(&certificate(root, &tbs)).unwrap()
+}
+
+fn ca<'a>(
+    trust_domain: &'a TrustDomain,
+    public_key: &'a [u8],
+    until: Duration,
+) -> CaCertificate<'a> {
+    CaCertificate {
+        trust_domain,
+        common_name: "test",
+        public_key,
+        serial_number: random_serial_number(),
+        not_before: now() - Duration::days(30),
+        not_after: now() + until,
+    }
+}
+
+fn profile() -> Profile {
+    let config = ProfileConfig {
+        name: "default".into(),
+        validity: "24h".into(),
+        shortest: "5m".into(),
+        longest: "7d".into(),
+        key_types: vec![KeyType::EcdsaP256],
+        common_name: CommonName::None,
+        revocation: RevocationInformation::Crl,
+    };
+    Profile::new(config).unwrap()
+}
+
+fn certificate(key: &EcdsaKeyPair, tbs: &[u8]) -> Vec<u8> {
+    assemble(tbs, &sign(key, tbs))
+}
+
+fn sign(key: &EcdsaKeyPair, message: &[u8]) -> Vec<u8> {
+    key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+}
+
+fn key() -> EcdsaKeyPair {
+    EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap()
+}
+
+fn spki(key: &EcdsaKeyPair) -> Vec<u8> {
+    let der: PublicKeyX509Der<'_> = key.public_key().as_der().unwrap();
+    der.as_ref().to_vec()
+}
+
+fn random_serial_number() -> SerialNumber {
+    let mut random = [0; 14];
+    fill(&mut random).unwrap();
+    serial_number(UnixTime::now().as_secs() * 1000, random)
+}

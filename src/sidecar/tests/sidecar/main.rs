@@ -1,0 +1,12 @@
+//! The library against real sockets, with certificates made in the test.
+
+#![allow(clippy::unwrap_used, reason = "clippy takes the helpers of a test for product code")]
+
+mod authority;
+mod authority_client;
+mod bootstrap;
+mod credentials;
+mod handshakes;
+mod server;
+mod serving;
+mod verification;
