@@ -1,0 +1,109 @@
+//! Who calls, and the request's own id; bodies with a limit and a clear refusal.
+
+use api::ProblemType;
+use authority::Caller;
+use aws_lc_rs::rand;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use countersign::Peer;
+use data_encoding::HEXLOWER;
+use http::request::Parts;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::problem::Refused;
+
+/// The caller of a request, from the connection's handshake.
+#[derive(Debug, Clone)]
+pub(crate) struct From(pub(crate) Caller);
+
+impl<S: Sync> FromRequestParts<S> for From {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+        Ok(Self(caller(parts)))
+    }
+}
+
+/// A JSON body with its caller: read whole, at most 64 KiB, unknown fields refused.
+#[derive(Debug)]
+pub(crate) struct Body<T> {
+    pub(crate) caller: Caller,
+    pub(crate) idempotency_key: Option<String>,
+    pub(crate) if_match: Option<String>,
+    pub(crate) value: T,
+}
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+        let (parts, body) = request.into_parts();
+        let caller = caller(&parts);
+        let id = &caller.request_id;
+        let invalid = |why: String, next: &str| {
+            Refused::request(ProblemType::RequestInvalid, why, Some(next), id)
+        };
+        let header = |name: &str| match parts.headers.get(name) {
+            None => Ok(None),
+            Some(value) => match value.to_str() {
+                Ok(text) if !text.is_empty() && text.len() <= MAX_HEADER => {
+                    Ok(Some(text.trim_matches('"').to_owned()))
+                }
+                _ => Err(invalid(format!("{name} is not 1 to {MAX_HEADER} ASCII characters"), "")),
+            },
+        };
+        let idempotency_key = header("idempotency-key")?;
+        let if_match = header("if-match")?;
+        let read = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await;
+        let bytes = match read {
+            Ok(Ok(collected)) => collected.to_bytes(),
+            Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+                return Err(Refused::request(
+                    ProblemType::TooLarge,
+                    format!("the body is larger than {} KiB", MAX_BODY / 1024),
+                    Some("send one certificate request, and nothing else"),
+                    id,
+                ));
+            }
+            Ok(Err(_)) => {
+                return Err(invalid("the body ended early".to_owned(), "send it again"));
+            }
+            Err(_) => {
+                return Err(invalid("the body took longer than 10 s".to_owned(), "send it again"));
+            }
+        };
+        let value = serde_json::from_slice(&bytes).map_err(|error| {
+            invalid(
+                format!("the body is not the JSON expected here: {error}"),
+                "GET /v1/openapi.json describes it",
+            )
+        })?;
+        Ok(Self { caller, idempotency_key, if_match, value })
+    }
+}
+
+fn caller(parts: &Parts) -> Caller {
+    let svid = parts.extensions.get::<Peer>().map(|peer| peer.svid().clone());
+    let request_id =
+        parts.extensions.get::<RequestId>().map_or_else(|| RequestId::fresh().0, |id| id.0.clone());
+    Caller { svid, request_id }
+}
+
+/// What diagnostics, events and problems call a request.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) String);
+
+impl RequestId {
+    pub(crate) fn fresh() -> Self {
+        let mut random = [0; 8];
+        // Without randomness nothing is issued; an id of zeros is then the least trouble.
+        if rand::fill(&mut random).is_err() {
+            random = [0; 8];
+        }
+        Self(HEXLOWER.encode(&random))
+    }
+}
+
+const MAX_BODY: usize = 64 * 1024;
+const MAX_HEADER: usize = 255;
+const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(10);

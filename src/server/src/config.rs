@@ -1,0 +1,153 @@
+//! The service's configuration, one TOML file.
+//!
+//! ```
+//! let config: server::Config = server::Config::parse(r#"
+//!     trust_domain = "pay.example"
+//!     listen       = "0.0.0.0:8443"
+//!     names        = ["ca.pay.internal"]
+//!     state        = "/var/lib/countersign"
+//!     policies     = "/etc/countersign/policies"
+//!     passphrase_file = "/run/secrets/countersign"
+//! "#)?;
+//! assert_eq!(config.admin_listen.port(), 8444);
+//! # Ok::<(), server::ConfigError>(())
+//! ```
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use identity::TrustDomain;
+use serde::{Deserialize, Serialize};
+
+/// Where the file is looked for.
+pub const DEFAULT_PATH: &str = "/etc/countersign/countersign.toml";
+
+/// The configuration. Unknown keys are refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The trust domain: `pay.example`.
+    pub trust_domain: TrustDomain,
+    /// Where TLS is served.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// Where `/livez`, `/readyz` and `/metrics` are served, without TLS.
+    #[serde(default = "default_admin_listen")]
+    pub admin_listen: SocketAddr,
+    /// DNS names and IP addresses by which clients reach this service: they stand in its own
+    /// certificate.
+    pub names: Vec<String>,
+    /// The state folder: database and sealed keys.
+    #[serde(default = "default_state")]
+    pub state: PathBuf,
+    /// The policies folder that `init` applies; afterwards `policy apply`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policies: Option<PathBuf>,
+    /// The file with the passphrase that seals the keys in `keys/`; asked for without it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passphrase_file: Option<PathBuf>,
+    /// The file with the passphrase of `offline/`; `init` only, and best elsewhere afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline_passphrase_file: Option<PathBuf>,
+    /// Where clients find CRLs; `{issuer}` becomes the issuer's id. Only with it do certificates
+    /// carry a distribution point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crl_url: Option<String>,
+    /// Requests a second that one source address may make, in bursts of twice as many; 0 lifts it.
+    #[serde(default = "default_rate")]
+    pub requests_per_second: u32,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// It cannot be parsed, or has a key that is not known.
+    #[error("{0}")]
+    Parse(Box<toml::de::Error>),
+    /// The file cannot be read.
+    #[error("{path}: {source}")]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A value is out of place.
+    #[error("{key}: {why}")]
+    Value {
+        /// Which.
+        key: &'static str,
+        /// What is wrong, and what would be right.
+        why: String,
+    },
+}
+
+impl Config {
+    /// Reads and checks a file.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        Self::parse(&text)
+    }
+
+    /// Parses and checks.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|e| ConfigError::Parse(Box::new(e)))?;
+        let refuse = |key, why: &str| Err(ConfigError::Value { key, why: why.to_owned() });
+        if config.names.is_empty() {
+            return refuse("names", "name at least one DNS name or IP address of this service");
+        }
+        if let Some(url) = config.crl_url.as_ref().filter(|url| !url.starts_with("http://")) {
+            return refuse(
+                "crl_url",
+                &format!(
+                    "{url:?} does not start with http:// (RFC 5280 §4.2.1.13: a CRL is signed, and TLS would need it first)"
+                ),
+            );
+        }
+        Ok(config)
+    }
+
+    /// The names, sorted into DNS names and IP addresses.
+    pub fn sorted_names(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let ip: Vec<IpAddr> = self.names.iter().filter_map(|name| name.parse().ok()).collect();
+        let dns = self.names.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned();
+        (dns.collect(), ip)
+    }
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0], 8443))
+}
+
+fn default_admin_listen() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 8444))
+}
+
+fn default_state() -> PathBuf {
+    PathBuf::from("/var/lib/countersign")
+}
+
+fn default_rate() -> u32 {
+    100
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_mistake_is_named() {
+        for (text, expected) in [
+            ("", "trust_domain"),
+            ("trust_domain = \"Pay\"\nnames = [\"a\"]", "lower-case"),
+            ("trust_domain = \"pay.example\"\nnames = []", "names"),
+            ("trust_domain = \"pay.example\"\nnames = [\"a\"]\nport = 1", "port"),
+            ("trust_domain = \"pay.example\"\nnames = [\"a\"]\ncrl_url = \"https://x\"", "crl_url"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The CA's own certificate: from its own pipeline, renewed without a restart.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use api::{Attestation, IssueRequest, RenewalWindow};
+use authority::Authority;
+use countersign::Credentials;
+use identity::SpiffeId;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+
+use crate::ServerError;
+use crate::config::Config;
+
+/// The CA's certificate and when it is due.
+#[derive(Debug)]
+pub(crate) struct OwnCertificate {
+    authority: Arc<Authority>,
+    dns: Vec<String>,
+    ip: Vec<std::net::IpAddr>,
+    credentials: Arc<Credentials>,
+    times: Mutex<Times>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    renewal: RenewalWindow,
+    not_after: OffsetDateTime,
+}
+
+impl OwnCertificate {
+    /// Issues the first one: the service does not start without it.
+    pub(crate) async fn issue(
+        authority: Arc<Authority>,
+        config: &Config,
+    ) -> Result<Self, ServerError> {
+        let (dns, ip) = config.sorted_names();
+        let (chain, key, times) = certify(&authority, &dns, &ip).await?;
+        let credentials = Credentials::new(chain, key)?;
+        Ok(Self { authority, dns, ip, credentials, times: Mutex::new(times) })
+    }
+
+    pub(crate) fn credentials(&self) -> Arc<Credentials> {
+        Arc::clone(&self.credentials)
+    }
+
+    /// Renews it when its window has begun; a failure is tried again.
+    pub(crate) async fn keep_fresh(&self) {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if self.authority.clock().now() < self.times().renewal.start {
+                continue;
+            }
+            match self.renew().await {
+                Ok(()) => tracing::info!("renewed the CA's own certificate"),
+                Err(error) => tracing::error!(%error, "cannot renew the CA's own certificate"),
+            }
+        }
+    }
+
+    async fn renew(&self) -> Result<(), ServerError> {
+        let (chain, key, times) = certify(&self.authority, &self.dns, &self.ip).await?;
+        self.credentials.replace(chain, key)?;
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner) = times;
+        Ok(())
+    }
+
+    /// Whether this service can do its work.
+    pub(crate) async fn ready(&self) -> Result<(), String> {
+        if self.times().not_after < self.authority.clock().now() {
+            return Err("the CA's own certificate has expired".to_owned());
+        }
+        self.authority.refresh().await.map_err(|error| error.to_string())
+    }
+
+    fn times(&self) -> Times {
+        *self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Certified = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, Times);
+
+/// A new key each time; policy allows the CA its own paths.
+async fn certify(
+    authority: &Authority,
+    dns: &[String],
+    ip: &[std::net::IpAddr],
+) -> Result<Certified, ServerError> {
+    let unusable = |error: rcgen::Error| ServerError::OwnKey(error.to_string());
+    let key = rcgen::KeyPair::generate().map_err(unusable)?;
+    let request = rcgen::CertificateParams::default().serialize_request(&key).map_err(unusable)?;
+    let body = IssueRequest {
+        csr: request.pem().map_err(unusable)?,
+        spiffe_id: Some(SpiffeId::authority(authority.trust_domain())),
+        dns: dns.to_vec(),
+        ip: ip.to_vec(),
+        profile: None,
+        ttl: None,
+        attestation: Attestation::Svid {},
+    };
+    let issued = authority.issue_internal(&body, "own-certificate").await?;
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(issued.chain.as_bytes()).collect();
+    let chain = chain.map_err(|error| ServerError::OwnKey(error.to_string()))?;
+    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    Ok((chain, key, Times { renewal: issued.renewal, not_after: issued.not_after }))
+}
+
+const LOOK_AGAIN: Duration = Duration::from_secs(30);

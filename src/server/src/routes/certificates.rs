@@ -1,0 +1,81 @@
+//! Certificates: issue, renew, list, show.
+
+use api::{
+    CertificateFilter, CertificateRecord, IssueRequest, IssuedCertificate, Page, Problem,
+    RenewalWindow,
+};
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use axum::response::IntoResponse;
+use http::{HeaderValue, StatusCode, header};
+use identity::SerialNumber;
+
+use super::Service;
+use crate::caller::{Body, From};
+use crate::problem::Refused;
+
+/// Issues a certificate, or renews the one this connection was made with.
+#[utoipa::path(post, path = api::paths::CERTIFICATES, request_body = IssueRequest,
+    params(("Idempotency-Key" = Option<String>, Header, description = "the caller's name for the request, kept 24 h")),
+    responses((status = 201, body = IssuedCertificate), (status = "4XX", body = Problem), (status = "5XX", body = Problem)))]
+pub(crate) async fn issue(
+    State(service): State<Service>,
+    body: Body<IssueRequest>,
+) -> Result<impl IntoResponse, Refused> {
+    let Body { caller, idempotency_key, value, .. } = body;
+    let issued = service.authority.issue(&caller, &value, idempotency_key.as_deref()).await;
+    let issued = issued.map_err(|error| Refused::new(error, &caller.request_id))?;
+    Ok((StatusCode::CREATED, Json(issued)))
+}
+
+/// Lists certificates, newest first.
+#[utoipa::path(get, path = api::paths::CERTIFICATES, params(CertificateFilter),
+    responses((status = 200, body = Page<CertificateRecord>), (status = "4XX", body = Problem)))]
+pub(crate) async fn list(
+    State(service): State<Service>,
+    From(caller): From,
+    filter: Result<Query<CertificateFilter>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Page<CertificateRecord>>, Refused> {
+    let id = &caller.request_id;
+    let Query(filter) = filter.map_err(|error| {
+        Refused::request(api::ProblemType::RequestInvalid, error.body_text(), None, id)
+    })?;
+    let page = service.authority.certificates(&caller, &filter).await;
+    page.map(Json).map_err(|error| Refused::new(error, id))
+}
+
+/// Shows what is kept of a certificate.
+#[utoipa::path(get, path = api::paths::CERTIFICATE, params(("serial" = String, Path)),
+    responses((status = 200, body = CertificateRecord), (status = "4XX", body = Problem)))]
+pub(crate) async fn record(
+    State(service): State<Service>,
+    From(caller): From,
+    Path(serial): Path<String>,
+) -> Result<Json<CertificateRecord>, Refused> {
+    let serial = parse_serial(&serial, &caller.request_id)?;
+    let record = service.authority.certificate(&caller, &serial).await;
+    record.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
+}
+
+/// Says when a certificate is to be renewed; ask again after `Retry-After`.
+#[utoipa::path(get, path = api::paths::RENEWAL, params(("serial" = String, Path)),
+    responses((status = 200, body = RenewalWindow), (status = "4XX", body = Problem)))]
+pub(crate) async fn renewal(
+    State(service): State<Service>,
+    From(caller): From,
+    Path(serial): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
+    let serial = parse_serial(&serial, &caller.request_id)?;
+    let window = service.authority.renewal(&caller, &serial).await;
+    let window = window.map_err(|error| Refused::new(error, &caller.request_id))?;
+    Ok(([(header::RETRY_AFTER, HeaderValue::from_static(ASK_AGAIN_SECONDS))], Json(window)))
+}
+
+fn parse_serial(text: &str, request_id: &str) -> Result<SerialNumber, Refused> {
+    text.parse().map_err(|error: identity::Error| {
+        let kind = api::ProblemType::RequestInvalid;
+        Refused::request(kind, error.to_string(), None, request_id)
+    })
+}
+
+const ASK_AGAIN_SECONDS: &str = "300";

@@ -1,0 +1,64 @@
+//! Every handler, for the description of the API.
+
+use utoipa::OpenApi;
+
+use super::{certificates, evidence, operators, trust};
+use crate::openapi;
+
+/// The API as OpenAPI 3.1.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Countersign",
+        description = "A private CA for service-to-service mTLS. Problems are RFC 9457; unknown fields are refused."
+    ),
+    paths(
+        trust::trust,
+        trust::bundle,
+        certificates::issue,
+        certificates::list,
+        certificates::record,
+        certificates::renewal,
+        operators::revoke,
+        operators::denials,
+        operators::deny,
+        operators::allow,
+        operators::tokens,
+        operators::create_token,
+        operators::revoke_token,
+        operators::policies,
+        operators::replace_policies,
+        operators::explain,
+        operators::status,
+        evidence::checkpoint,
+        evidence::tile,
+        evidence::crl,
+        openapi::describe,
+    )
+)]
+pub(crate) struct Api;
+
+#[cfg(test)]
+mod tests {
+    use super::super::ROUTES;
+    use super::Api;
+    use utoipa::OpenApi;
+
+    #[test]
+    fn every_route_of_the_table_is_described_and_no_other() {
+        let document = serde_json::to_value(Api::openapi()).unwrap();
+        let mut described: Vec<String> = Vec::new();
+        for (path, methods) in document["paths"].as_object().unwrap() {
+            for method in methods.as_object().unwrap().keys() {
+                described.push(format!("{} {path}", method.to_uppercase()));
+            }
+        }
+        let mut table: Vec<String> = ROUTES
+            .iter()
+            .map(|(method, path, _)| format!("{method} {}", path.replace("{*", "{")))
+            .collect();
+        described.sort();
+        table.sort();
+        assert_eq!(described, table);
+    }
+}

@@ -1,0 +1,68 @@
+//! The log's checkpoint and tiles, and CRLs.
+
+use api::{Problem, ProblemType};
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use http::{HeaderValue, header};
+use tlog::Tile;
+
+use super::Service;
+use crate::caller::From;
+use crate::problem::Refused;
+
+/// The newest checkpoint: a signed note, at most a second behind the log.
+#[utoipa::path(get, path = api::paths::CHECKPOINT,
+    responses((status = 200, body = String, content_type = "text/plain"), (status = "4XX", body = Problem)))]
+pub(crate) async fn checkpoint(
+    State(service): State<Service>,
+    From(caller): From,
+) -> Result<impl IntoResponse, Refused> {
+    let refuse = |error| Refused::new(error, &caller.request_id);
+    service.authority.may_read_log(&caller).map_err(refuse)?;
+    let note = service.authority.checkpoint().await.map_err(refuse)?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, note))
+}
+
+/// A tile of the log, C2SP tlog-tiles. Full tiles never change.
+#[utoipa::path(get, path = "/log/tile/{path}", params(("path" = String, Path)),
+    responses((status = 200, content_type = "application/octet-stream"), (status = "4XX", body = Problem)))]
+pub(crate) async fn tile(
+    State(service): State<Service>,
+    From(caller): From,
+    Path(path): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
+    let id = &caller.request_id;
+    service.authority.may_read_log(&caller).map_err(|error| Refused::new(error, id))?;
+    let tile = Tile::parse(&format!("tile/{path}")).map_err(|error| {
+        Refused::request(ProblemType::RequestInvalid, error.to_string(), None, id)
+    })?;
+    let bytes = service.authority.tile(tile).await.map_err(|error| Refused::new(error, id))?;
+    let full = u64::from(tile.width()) == tlog::TILE_WIDTH;
+    let caching = if full { "public, max-age=31536000, immutable" } else { "no-store" };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream")),
+        (header::CACHE_CONTROL, HeaderValue::from_static(caching)),
+    ];
+    Ok((headers, bytes))
+}
+
+/// The CRL of an issuer, never older than the last revocation.
+#[utoipa::path(get, path = api::paths::CRL, params(("issuer" = String, Path)),
+    responses((status = 200, content_type = "application/pkix-crl"), (status = "4XX", body = Problem)))]
+pub(crate) async fn crl(
+    State(service): State<Service>,
+    From(caller): From,
+    Path(issuer): Path<String>,
+) -> Result<impl IntoResponse, Refused> {
+    let der = service.authority.crl(&issuer).await;
+    let der = der.map_err(|error| Refused::new(error, &caller.request_id))?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/pkix-crl")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),
+    ];
+    Ok((headers, der))
+}

@@ -1,0 +1,147 @@
+//! The routes: one table, which the router is built of and a test enumerates.
+
+mod certificates;
+pub(crate) mod described;
+mod evidence;
+mod operators;
+mod trust;
+
+use std::sync::Arc;
+
+use authority::Authority;
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, delete, get, post};
+use http::{HeaderValue, Method};
+
+use crate::caller::RequestId;
+use crate::openapi;
+use crate::problem::Refused;
+use crate::rate::RateLimit;
+use api::{ProblemType, paths};
+
+/// What handlers share.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) rate: Arc<RateLimit>,
+}
+
+/// Who may call a route at all; policy decides the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Anyone: it answers with what is signed or public.
+    Anyone,
+    /// Whoever attests: with a token in the body, or with a client certificate.
+    Attested,
+    /// Only with a client certificate of this trust domain.
+    Svid,
+}
+
+/// Every route: method, path, and who may call it.
+pub const ROUTES: &[(Method, &str, Access)] = &[
+    (Method::GET, paths::TRUST, Access::Anyone),
+    (Method::GET, paths::BUNDLE, Access::Anyone),
+    (Method::POST, paths::CERTIFICATES, Access::Attested),
+    (Method::GET, paths::CERTIFICATES, Access::Svid),
+    (Method::GET, paths::CERTIFICATE, Access::Svid),
+    (Method::GET, paths::RENEWAL, Access::Svid),
+    (Method::POST, paths::REVOCATIONS, Access::Svid),
+    (Method::GET, paths::DENIALS, Access::Svid),
+    (Method::POST, paths::DENIALS, Access::Svid),
+    (Method::DELETE, paths::DENIAL, Access::Svid),
+    (Method::GET, paths::TOKENS, Access::Svid),
+    (Method::POST, paths::TOKENS, Access::Svid),
+    (Method::DELETE, paths::TOKEN, Access::Svid),
+    (Method::GET, paths::POLICIES, Access::Svid),
+    (Method::PUT, paths::POLICIES, Access::Svid),
+    (Method::POST, paths::EXPLAIN, Access::Svid),
+    (Method::GET, paths::STATUS, Access::Svid),
+    (Method::GET, paths::CHECKPOINT, Access::Svid),
+    (Method::GET, paths::TILE, Access::Svid),
+    (Method::GET, paths::CRL, Access::Anyone),
+    (Method::GET, paths::OPENAPI, Access::Anyone),
+];
+
+/// The router of the TLS port.
+pub(crate) fn router(service: Service) -> Router {
+    let mut paths: Vec<&str> = ROUTES.iter().map(|(_, path, _)| *path).collect();
+    paths.dedup();
+    paths
+        .into_iter()
+        .fold(Router::new(), |router, path| router.route(path, handlers(path)))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(from_fn_with_state(service.clone(), admit))
+        .with_state(service)
+}
+
+fn handlers(path: &str) -> MethodRouter<Service> {
+    match path {
+        paths::TRUST => get(trust::trust),
+        paths::BUNDLE => get(trust::bundle),
+        paths::CERTIFICATES => post(certificates::issue).get(certificates::list),
+        paths::CERTIFICATE => get(certificates::record),
+        paths::RENEWAL => get(certificates::renewal),
+        paths::REVOCATIONS => post(operators::revoke),
+        paths::DENIALS => get(operators::denials).post(operators::deny),
+        paths::DENIAL => delete(operators::allow),
+        paths::TOKENS => get(operators::tokens).post(operators::create_token),
+        paths::TOKEN => delete(operators::revoke_token),
+        paths::POLICIES => get(operators::policies).put(operators::replace_policies),
+        paths::EXPLAIN => post(operators::explain),
+        paths::STATUS => get(operators::status),
+        paths::CHECKPOINT => get(evidence::checkpoint),
+        paths::TILE => get(evidence::tile),
+        paths::CRL => get(evidence::crl),
+        paths::OPENAPI => get(openapi::describe),
+        _ => unreachable!("the table of routes names no other path"),
+    }
+}
+
+/// Gives each request its id, and one source no more than its share.
+async fn admit(State(service): State<Service>, mut request: Request, next: Next) -> Response {
+    let id = RequestId::fresh();
+    let header = HeaderValue::from_str(&id.0).ok();
+    let admitted = service.rate.admits(request.extensions());
+    let mut response = if admitted {
+        request.extensions_mut().insert(id);
+        next.run(request).await
+    } else {
+        metrics::counter!("countersign_rate_limited_total").increment(1);
+        let detail = "this address sends more requests than its share";
+        Refused::request(ProblemType::RateLimited, detail, Some("wait a second"), &id.0)
+            .into_response()
+    };
+    if let Some(header) = header {
+        response.headers_mut().insert("x-request-id", header);
+    }
+    metrics::counter!("countersign_requests_total", "status" => status_class(&response))
+        .increment(1);
+    response
+}
+
+fn status_class(response: &Response) -> &'static str {
+    match response.status().as_u16() {
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+async fn unknown(request: Request) -> Refused {
+    let id = request.extensions().get::<RequestId>().map_or("", |id| &id.0);
+    let detail = format!("there is no {}", request.uri().path());
+    let next = "GET /v1/openapi.json describes what there is";
+    Refused::request(ProblemType::NotFound, detail, Some(next), id)
+}
+
+async fn wrong_method(request: Request) -> Refused {
+    let id = request.extensions().get::<RequestId>().map_or("", |id| &id.0);
+    let detail = format!("{} is not possible on {}", request.method(), request.uri().path());
+    let next = "GET /v1/openapi.json describes what is";
+    Refused::request(ProblemType::RequestInvalid, detail, Some(next), id)
+}

@@ -1,0 +1,162 @@
+//! What operators do: revocations, denials, tokens, policies, status.
+
+use api::{
+    ActivePolicy, Denial, DenyRequest, ExplainRequest, Explanation, NewToken, Page, PolicyFiles,
+    Problem, ProblemType, Revocation, RevokeRequest, Status, TokenRecord, TokenRequest,
+};
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+
+use super::Service;
+use crate::caller::{Body, From};
+use crate::problem::Refused;
+
+/// Revokes certificates issued so far.
+#[utoipa::path(post, path = api::paths::REVOCATIONS, request_body = RevokeRequest,
+    responses((status = 201, body = Revocation), (status = "4XX", body = Problem)))]
+pub(crate) async fn revoke(
+    State(service): State<Service>,
+    body: Body<RevokeRequest>,
+) -> Result<impl IntoResponse, Refused> {
+    let done = service.authority.revoke(&body.caller, &body.value).await;
+    let done = done.map_err(|error| Refused::new(error, &body.caller.request_id))?;
+    let status = if done.log_index.is_some() { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(done)))
+}
+
+/// Lists denied identities.
+#[utoipa::path(get, path = api::paths::DENIALS,
+    responses((status = 200, body = Page<Denial>), (status = "4XX", body = Problem)))]
+pub(crate) async fn denials(
+    State(service): State<Service>,
+    From(caller): From,
+) -> Result<Json<Page<Denial>>, Refused> {
+    let page = service.authority.denials(&caller).await;
+    page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
+}
+
+/// Denies an identity until it is allowed again.
+#[utoipa::path(post, path = api::paths::DENIALS, request_body = DenyRequest,
+    responses((status = 201, body = Denial), (status = "4XX", body = Problem)))]
+pub(crate) async fn deny(
+    State(service): State<Service>,
+    body: Body<DenyRequest>,
+) -> Result<impl IntoResponse, Refused> {
+    let denial = service.authority.deny(&body.caller, &body.value).await;
+    let denial = denial.map_err(|error| Refused::new(error, &body.caller.request_id))?;
+    Ok((StatusCode::CREATED, Json(denial)))
+}
+
+/// Allows an identity again.
+#[utoipa::path(delete, path = api::paths::DENIAL, params(("id" = String, Path)),
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(crate) async fn allow(
+    State(service): State<Service>,
+    From(caller): From,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refused> {
+    let done = service.authority.allow(&caller, &id).await;
+    done.map_err(|error| Refused::new(error, &caller.request_id))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lists the newest bootstrap tokens, without their secrets.
+#[utoipa::path(get, path = api::paths::TOKENS,
+    responses((status = 200, body = Page<TokenRecord>), (status = "4XX", body = Problem)))]
+pub(crate) async fn tokens(
+    State(service): State<Service>,
+    From(caller): From,
+) -> Result<Json<Page<TokenRecord>>, Refused> {
+    let page = service.authority.tokens(&caller).await;
+    page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
+}
+
+/// Makes a bootstrap token; it is shown this once.
+#[utoipa::path(post, path = api::paths::TOKENS, request_body = TokenRequest,
+    responses((status = 201, body = NewToken), (status = "4XX", body = Problem)))]
+pub(crate) async fn create_token(
+    State(service): State<Service>,
+    body: Body<TokenRequest>,
+) -> Result<impl IntoResponse, Refused> {
+    let made = service.authority.create_token(&body.caller, &body.value).await;
+    let made = made.map_err(|error| Refused::new(error, &body.caller.request_id))?;
+    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Ok((StatusCode::CREATED, no_store, Json(made)))
+}
+
+/// Withdraws a bootstrap token.
+#[utoipa::path(delete, path = api::paths::TOKEN, params(("id" = String, Path)),
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(crate) async fn revoke_token(
+    State(service): State<Service>,
+    From(caller): From,
+    Path(id): Path<String>,
+) -> Result<StatusCode, Refused> {
+    let done = service.authority.revoke_token(&caller, &id).await;
+    done.map_err(|error| Refused::new(error, &caller.request_id))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads the active policy set; its hash is the ETag.
+#[utoipa::path(get, path = api::paths::POLICIES,
+    responses((status = 200, body = ActivePolicy), (status = "4XX", body = Problem)))]
+pub(crate) async fn policies(
+    State(service): State<Service>,
+    From(caller): From,
+) -> Result<impl IntoResponse, Refused> {
+    let policy = service.authority.policies(&caller);
+    let policy = policy.map_err(|error| Refused::new(error, &caller.request_id))?;
+    Ok((etag(&policy.hash), Json(policy)))
+}
+
+/// Replaces the policy set; `If-Match` names the one that it replaces.
+#[utoipa::path(put, path = api::paths::POLICIES, request_body = PolicyFiles,
+    params(("If-Match" = String, Header)),
+    responses((status = 200, body = ActivePolicy), (status = "4XX", body = Problem)))]
+pub(crate) async fn replace_policies(
+    State(service): State<Service>,
+    body: Body<PolicyFiles>,
+) -> Result<impl IntoResponse, Refused> {
+    let id = &body.caller.request_id;
+    let expected = body.if_match.as_deref().ok_or_else(|| {
+        let next = "GET /v1/policies, and send its ETag as If-Match";
+        let detail = "If-Match is missing: it names the policy set that this one replaces";
+        Refused::request(ProblemType::RequestInvalid, detail, Some(next), id)
+    })?;
+    let policy =
+        service.authority.replace_policies(&body.caller, &body.value.files, expected).await;
+    let policy = policy.map_err(|error| Refused::new(error, id))?;
+    Ok((etag(&policy.hash), Json(policy)))
+}
+
+/// Says which policy decides, and why.
+#[utoipa::path(post, path = api::paths::EXPLAIN, request_body = ExplainRequest,
+    responses((status = 200, body = Explanation), (status = "4XX", body = Problem)))]
+pub(crate) async fn explain(
+    State(service): State<Service>,
+    body: Body<ExplainRequest>,
+) -> Result<Json<Explanation>, Refused> {
+    let explained = service.authority.explain(&body.caller, &body.value);
+    explained.map(Json).map_err(|error| Refused::new(error, &body.caller.request_id))
+}
+
+/// Says how the CA is doing.
+#[utoipa::path(get, path = api::paths::STATUS,
+    responses((status = 200, body = Status), (status = "4XX", body = Problem)))]
+pub(crate) async fn status(
+    State(service): State<Service>,
+    From(caller): From,
+) -> Result<Json<Status>, Refused> {
+    let status = service.authority.status(&caller).await;
+    status.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
+}
+
+fn etag(hash: &str) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_str(&format!("\"{hash}\"")) {
+        headers.insert(header::ETAG, value);
+    }
+    headers
+}

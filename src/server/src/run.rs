@@ -1,0 +1,217 @@
+//! Starting the service, and ending it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use authority::Authority;
+use countersign::{Drained, Limits, Verification};
+use hyper_util::service::TowerToHyperService;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::admin::{self, Admin};
+use crate::config::Config;
+use crate::own_certificate::OwnCertificate;
+use crate::rate::RateLimit;
+use crate::routes::{Service, router};
+
+/// Why the service does not start, or cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The engine refuses.
+    #[error(transparent)]
+    Authority(#[from] authority::Error),
+    /// The address is taken, or not ours.
+    #[error("cannot listen on {address}: {source}; choose another in the configuration")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The CA's own key cannot be made.
+    #[error("the CA's own key cannot be made: {0}")]
+    OwnKey(String),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] countersign::Error),
+}
+
+/// A running service.
+#[derive(Debug)]
+pub struct Running {
+    /// Where TLS is served.
+    pub address: SocketAddr,
+    /// Where the admin port is served.
+    pub admin_address: SocketAddr,
+    authority: Arc<Authority>,
+    stop: watch::Sender<bool>,
+    api: JoinHandle<std::io::Result<Drained>>,
+    background: Vec<JoinHandle<()>>,
+}
+
+/// Starts the service: its own certificate first, then both ports, then the background work.
+pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running, ServerError> {
+    let metrics = install_metrics();
+    let listener = listen(config.listen).await?;
+    let admin_listener = listen(config.admin_listen).await?;
+    let address = listener.local_addr().map_err(|source| failed(config.listen, source))?;
+    let admin_address =
+        admin_listener.local_addr().map_err(|source| failed(config.admin_listen, source))?;
+    let own = Arc::new(OwnCertificate::issue(Arc::clone(&authority), config).await?);
+    let verification = Verification::new(authority.trust().clone());
+    follow_revocations(&authority, &verification);
+    let tls = countersign::server_config(own.credentials(), Arc::clone(&verification), None)?;
+    let rate = Arc::new(RateLimit::new(config.requests_per_second));
+    let (stop, stopped) = watch::channel(false);
+
+    let service = Service { authority: Arc::clone(&authority), rate: Arc::clone(&rate) };
+    let service = TowerToHyperService::new(router(service));
+    let limits = Limits::default();
+    let api = tokio::spawn(countersign::serve(
+        listener,
+        tls,
+        verification,
+        service,
+        limits.clone(),
+        until(stopped.clone()),
+    ));
+    let admin = admin::router(Admin { own: Arc::clone(&own), metrics: metrics.clone() });
+    let admin = TowerToHyperService::new(admin);
+    let admin_port = countersign::serve_plaintext(admin_listener, admin, limits, until(stopped));
+    let background = vec![
+        tokio::spawn(async move {
+            if let Err(error) = admin_port.await {
+                tracing::error!(%error, "the admin port has ended");
+            }
+        }),
+        tokio::spawn(async move { own.keep_fresh().await }),
+        tokio::spawn(sign_checkpoints(Arc::clone(&authority))),
+        tokio::spawn(account(Arc::clone(&authority))),
+        tokio::spawn(tidy(rate, metrics)),
+        tokio::spawn(summarise_refusals(Arc::clone(&authority))),
+    ];
+    tracing::info!(%address, %admin_address, "serving");
+    Ok(Running { address, admin_address, authority, stop, api, background })
+}
+
+impl Running {
+    /// Takes no new requests, finishes those in flight, and signs a last checkpoint.
+    pub async fn stop(self) -> Drained {
+        self.stop.send_replace(true);
+        let drained = match self.api.await {
+            Ok(Ok(drained)) => drained,
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the listener had ended before");
+                Drained::default()
+            }
+            Err(_) => Drained::default(),
+        };
+        self.background.iter().for_each(JoinHandle::abort);
+        for task in self.background {
+            drop(task.await);
+        }
+        if let Err(error) = self.authority.sign_checkpoint().await {
+            tracing::warn!(%error, "no last checkpoint");
+        }
+        drained
+    }
+
+    /// The engine behind the service.
+    pub fn authority(&self) -> &Arc<Authority> {
+        &self.authority
+    }
+
+    /// Returns if the listener ends by itself, which it should not.
+    pub async fn ended(&mut self) {
+        drop((&mut self.api).await);
+    }
+}
+
+/// The verifier hears of each revocation before the call that made it returns.
+fn follow_revocations(authority: &Authority, verification: &Arc<Verification>) {
+    let held = Arc::clone(verification);
+    verification.update_revocations(|revocations| {
+        authority.listen(
+            revocations,
+            Box::new(move |changes| {
+                held.update_revocations(|revocations| {
+                    changes.iter().for_each(|change| change.apply(revocations));
+                });
+            }),
+        );
+    });
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    TcpListener::bind(address).await.map_err(|source| failed(address, source))
+}
+
+fn failed(address: SocketAddr, source: std::io::Error) -> ServerError {
+    ServerError::Listen { address, source }
+}
+
+async fn until(mut stopped: watch::Receiver<bool>) {
+    // A sender that is gone means the same.
+    drop(stopped.wait_for(|stopped| *stopped).await);
+}
+
+async fn sign_checkpoints(authority: Arc<Authority>) {
+    loop {
+        tokio::time::sleep(CHECKPOINT_EVERY).await;
+        match authority.sign_checkpoint().await {
+            Ok(size) => metrics::gauge!("countersign_checkpoint_size").set(size as f64),
+            Err(error) => tracing::error!(%error, "cannot sign a checkpoint"),
+        }
+    }
+}
+
+async fn account(authority: Arc<Authority>) {
+    loop {
+        match authority.account().await {
+            Ok(true) => {}
+            Ok(false) => tokio::time::sleep(ACCOUNT_EVERY).await,
+            Err(error) => {
+                tracing::error!(%error, "cannot account for issued certificates");
+                tokio::time::sleep(ACCOUNT_EVERY).await;
+            }
+        }
+    }
+}
+
+async fn summarise_refusals(authority: Arc<Authority>) {
+    loop {
+        tokio::time::sleep(SUMMARISE_EVERY).await;
+        if let Err(error) = authority.summarise_refusals().await {
+            tracing::warn!(%error, "cannot log how many strangers were refused");
+        }
+    }
+}
+
+/// Forgets sources that have gone quiet, and lets histograms give back their samples.
+async fn tidy(rate: Arc<RateLimit>, metrics: Option<PrometheusHandle>) {
+    loop {
+        tokio::time::sleep(TIDY_EVERY).await;
+        rate.forget();
+        if let Some(metrics) = &metrics {
+            metrics.run_upkeep();
+        }
+    }
+}
+
+/// One recorder a process; a second service in it shares the first's.
+fn install_metrics() -> Option<PrometheusHandle> {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).ok().map(|()| handle)
+}
+
+/// A checkpoint is at most this much behind the log.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+const ACCOUNT_EVERY: Duration = Duration::from_secs(5);
+const SUMMARISE_EVERY: Duration = Duration::from_secs(60);
+const TIDY_EVERY: Duration = Duration::from_secs(5);
