@@ -1,0 +1,186 @@
+//! The command line.
+//!
+//! A command is a variant of [`Command`], a row of [`GROUPS`] and a file below `commands`.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{
+    allow, bundle, completions, config, deny, dev, init, inspect, issue, lint, list, policy, renew,
+    revoke, serve, show, token, trust, verify,
+};
+use crate::output::{Format, Notes, Output};
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "countersign",
+    version,
+    about = "countersign: a private CA for service-to-service mTLS",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) options: GlobalOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options that every command takes.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct GlobalOptions {
+    /// The CA's URL, https://HOST:PORT; else the context's
+    #[arg(long, global = true, env = "COUNTERSIGN_URL", hide_env_values = true)]
+    pub(crate) url: Option<String>,
+    /// The context to use instead of the current one
+    #[arg(long, global = true, value_name = "NAME")]
+    pub(crate) context: Option<String>,
+    /// Show one JSON object, or one per line for lists
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Show results, warnings and errors only
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+    /// Show diagnostics, on stderr
+    #[arg(long, global = true, conflicts_with = "quiet")]
+    pub(crate) verbose: bool,
+    /// Do not ask for confirmation
+    #[arg(long, global = true)]
+    pub(crate) yes: bool,
+    // The environment is read here and nowhere else.
+    #[arg(long, global = true, hide = true, env = "XDG_CONFIG_HOME")]
+    pub(crate) config_home: Option<PathBuf>,
+    #[arg(long, global = true, hide = true, env = "HOME")]
+    pub(crate) home: Option<PathBuf>,
+}
+
+/// The commands, grouped by [`GROUPS`].
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a CA for development on free ports, and show what it does
+    Dev(dev::Arguments),
+    /// Make a CA: keys, log, first operator; or repair what expired
+    Init(init::Arguments),
+    /// Run the CA
+    Serve(serve::Arguments),
+    /// Get a certificate for a SPIFFE ID
+    Issue(issue::Arguments),
+    /// Renew the SVID in a directory, if it is due
+    Renew(renew::Arguments),
+    /// List certificates
+    List(list::Arguments),
+    /// Show a certificate's record, policy decision and log index
+    Show(show::Arguments),
+    /// Show what a certificate says
+    Inspect(inspect::Arguments),
+    /// Verify a chain as a peer would, rule by rule
+    Verify(verify::Arguments),
+    /// Check a certificate against RFC 5280 and X.509-SVID
+    Lint(lint::Arguments),
+    /// Revoke certificates issued so far
+    Revoke(revoke::Arguments),
+    /// Deny an identity, until allowed again
+    Deny(deny::Arguments),
+    /// Allow a denied identity again
+    Allow(allow::Arguments),
+    /// Create, list and revoke one-time bootstrap tokens
+    #[command(subcommand)]
+    Token(token::Command),
+    /// Show, pin and fetch the signed trust state
+    #[command(subcommand)]
+    Trust(trust::Command),
+    /// Show the anchors in plain form
+    #[command(subcommand)]
+    Bundle(bundle::Command),
+    /// Check, apply and explain policies
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// How the CA is doing
+    Status,
+    /// Check the service's configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Print completions for a shell
+    Completions(completions::Arguments),
+}
+
+impl GlobalOptions {
+    /// Where results and notes go.
+    pub(crate) fn output(&self) -> Output {
+        Output {
+            format: if self.json { Format::Json } else { Format::Human },
+            notes: if self.quiet { Notes::Hidden } else { Notes::Shown },
+        }
+    }
+}
+
+/// Parses the command line; ends the process with 2 where it cannot be understood.
+pub(crate) fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// The command line with its help in groups, which clap cannot do itself.
+pub(crate) fn command() -> clap::Command {
+    let command = Cli::command();
+    let mut groups = String::new();
+    for (heading, names) in GROUPS {
+        groups.push_str(&format!("{heading}:\n"));
+        for name in *names {
+            let about = command
+                .find_subcommand(name)
+                .and_then(clap::Command::get_about)
+                .expect("the groups name commands with a description");
+            groups.push_str(&format!("  {name:<13}{about}\n"));
+        }
+        groups.push('\n');
+    }
+    command
+        .help_template(format!(
+            "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}Options:\n{{options}}{{after-help}}"
+        ))
+        .max_term_width(80)
+}
+
+const GROUPS: &[(&str, &[&str])] = &[
+    ("Start here", &["dev", "init", "serve"]),
+    (
+        "Certificates",
+        &[
+            "issue", "renew", "list", "show", "inspect", "verify", "lint", "revoke", "deny",
+            "allow", "token",
+        ],
+    ),
+    ("Trust and keys", &["trust", "bundle"]),
+    ("Policy", &["policy"]),
+    ("Operate", &["status", "config", "completions"]),
+];
+
+const EXIT_CODES: &str = "\
+Exit: 0 done or nothing to do · 1 failed · 2 usage, configuration
+      3 refused by policy or attestation · 4 unreachable, retry later
+      5 verification failed (certificate, trust)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn every_command_stands_in_one_group() {
+        let grouped: Vec<&str> =
+            GROUPS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
+        let command = command();
+        let all: BTreeSet<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        assert_eq!(grouped.len(), all.len());
+        assert_eq!(grouped.into_iter().collect::<BTreeSet<_>>(), all);
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,183 @@
+//! What `init`, `serve` and `dev` share: configuration, passphrases, and the engine opened on a
+//! state folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{Attestation, IssueRequest, Secret, Ttl};
+use authority::clock::{Clock, SystemClock};
+use authority::policy::{PolicySet, SHIPPED_WORKLOADS};
+use authority::store::Store;
+use authority::store::sqlite::SqliteStore;
+use authority::{Authority, Keys, Parts};
+use clap::Args;
+use identity::{SpiffeId, TrustPin};
+use server::Config;
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::files;
+use crate::pending::PendingRequest;
+use crate::policy_folder;
+use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
+use crate::svid_record::{SvidRecord, Wish};
+use crate::trust::HeldTrust;
+
+/// Where the service's configuration is.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ConfigFile {
+    /// The service's configuration
+    #[arg(long, value_name = "FILE", default_value = server::DEFAULT_PATH, env = "COUNTERSIGN_CONFIG")]
+    pub(crate) config: PathBuf,
+    // systemd's LoadCredential= puts secrets here; the environment is read by clap alone.
+    #[arg(long, hide = true, env = "CREDENTIALS_DIRECTORY")]
+    pub(crate) credentials_directory: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    /// Reads it.
+    pub(crate) fn load(&self) -> Result<Config, Error> {
+        Config::load(&self.config).map_err(|source| Error::Configuration {
+            path: self.config.clone(),
+            source: Box::new(source),
+        })
+    }
+
+    /// The passphrase of the keys that `serve` opens: from a file, systemd, or the terminal.
+    pub(crate) fn passphrase(&self, config: &Config, asking: Asking) -> Result<Secret, Error> {
+        let credential = self.credentials_directory.as_ref().map(|folder| folder.join(CREDENTIAL));
+        let file =
+            config.passphrase_file.clone().or_else(|| credential.filter(|path| path.exists()));
+        passphrase(file.as_deref(), "Passphrase of the CA's keys", asking)
+    }
+
+    /// The passphrase of `offline/`.
+    pub(crate) fn offline_passphrase(
+        &self,
+        config: &Config,
+        asking: Asking,
+    ) -> Result<Secret, Error> {
+        let file = config.offline_passphrase_file.as_deref();
+        passphrase(file, "Passphrase of the offline keys (root, trust)", asking)
+    }
+}
+
+/// Whether a passphrase is new, and asked for twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asking {
+    Known,
+    New,
+}
+
+fn passphrase(file: Option<&Path>, what: &str, asking: Asking) -> Result<Secret, Error> {
+    let text = match file {
+        Some(path) => Zeroizing::new(files::read_text(path)?),
+        None => Zeroizing::new(ask(what, asking)?),
+    };
+    let line = text.trim_end_matches(['\r', '\n']);
+    if line.len() < MIN_PASSPHRASE {
+        return Err(Error::Passphrase(format!(
+            "{what}: it has fewer than {MIN_PASSPHRASE} characters"
+        )));
+    }
+    Ok(Secret::new(line))
+}
+
+fn ask(what: &str, asking: Asking) -> Result<String, Error> {
+    let read = |prompt: String| {
+        rpassword::prompt_password(prompt)
+            .map_err(|error| Error::Passphrase(format!("{what}: no terminal to ask on ({error})")))
+    };
+    let first = read(format!("{what}: "))?;
+    if asking == Asking::New && read(format!("{what}, again: "))? != first {
+        return Err(Error::Passphrase("the two differ".to_owned()));
+    }
+    Ok(first)
+}
+
+/// The policy set of a folder, or the one that ships.
+pub(crate) fn first_policy(folder: Option<&Path>) -> anyhow::Result<PolicySet> {
+    let files = match folder {
+        Some(folder) => policy_folder::read(folder)?,
+        None => BTreeMap::from([("workloads.json".to_owned(), SHIPPED_WORKLOADS.to_owned())]),
+    };
+    Ok(PolicySet::parse(&files)?)
+}
+
+/// Opens the engine on a finished state folder.
+pub(crate) async fn open(config: &Config, passphrase: &Secret) -> anyhow::Result<Arc<Authority>> {
+    let store = SqliteStore::open(&config.state, &config.trust_domain)?;
+    let keys = Keys::open(&config.state, passphrase)?;
+    let pin = authority::setup::read_pin(&config.state)?;
+    engine(config, Arc::new(store), keys, pin).await
+}
+
+/// Puts the engine together from parts that are open already.
+pub(crate) async fn engine(
+    config: &Config,
+    store: Arc<dyn Store>,
+    keys: Keys,
+    trust_pin: TrustPin,
+) -> anyhow::Result<Arc<Authority>> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let parts = Parts {
+        trust_domain: config.trust_domain.clone(),
+        crl_url: config.crl_url.clone(),
+        clock,
+        store,
+        keys,
+        trust_pin,
+    };
+    Ok(Arc::new(Authority::open(parts).await?))
+}
+
+/// Issues an operator's SVID through the engine's own pipeline and installs it in a directory.
+pub(crate) async fn install_operator(
+    authority: &Authority,
+    name: &str,
+    url: &str,
+    pin: TrustPin,
+    directory: &Path,
+) -> anyhow::Result<SpiffeId> {
+    let spiffe_id = SpiffeId::operator(authority.trust_domain(), name)?;
+    let wish = Wish { ttl: Some(Ttl(OPERATOR_LIFE)), ..Wish::only(spiffe_id.clone()) };
+    let pending = PendingRequest::generate(&wish)?;
+    let body = IssueRequest {
+        csr: pending.csr.clone(),
+        spiffe_id: Some(spiffe_id.clone()),
+        dns: vec![],
+        ip: vec![],
+        profile: None,
+        ttl: wish.ttl,
+        attestation: Attestation::Svid {},
+    };
+    let issued = authority.issue_internal(&body, "init").await?;
+    let held = HeldTrust::from_note(authority.trust_note().to_vec(), &pin)?;
+    let record = SvidRecord::new(&issued, &wish, url, pin);
+    let directory = SvidDirectory::create(directory)?;
+    let lock = directory.lock()?;
+    let mut contents = held.contents();
+    contents.insert(CHAIN, Zeroizing::new(issued.chain.into_bytes()));
+    contents.insert(KEY, Zeroizing::new(pending.key.as_bytes().to_vec()));
+    contents.insert(RECORD, Zeroizing::new(record.to_json()));
+    directory.replace(contents, &lock)?;
+    Ok(spiffe_id)
+}
+
+/// Completes with the name of the signal: Ctrl-C, or SIGTERM.
+pub(crate) async fn stop_signal() -> std::io::Result<&'static str> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "Ctrl-C",
+    })
+}
+
+/// An operator's SVID: a week, renewed on use.
+const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+const MIN_PASSPHRASE: usize = 12;
+const CREDENTIAL: &str = "countersign-passphrase";

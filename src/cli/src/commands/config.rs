@@ -1,0 +1,53 @@
+//! `config check`: every effective value, and where it comes from.
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::Session;
+use crate::ca_host::ConfigFile;
+use crate::exit::Exit;
+use crate::files;
+use crate::table;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show every effective value with its origin
+    Check(Arguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+/// One value.
+#[derive(Debug, Serialize)]
+struct Value {
+    key: String,
+    value: String,
+    origin: &'static str,
+}
+
+pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> {
+    let Command::Check(arguments) = command;
+    let config = arguments.config.load()?;
+    let written: toml::Table = files::read_text(&arguments.config.config)?.parse()?;
+    let effective = toml::Table::try_from(&config)?;
+    let values: Vec<Value> = effective
+        .into_iter()
+        .map(|(key, value)| Value {
+            origin: if written.contains_key(&key) { "file" } else { "default" },
+            value: value.to_string(),
+            key,
+        })
+        .collect();
+    session.output.list(&values, |values| {
+        let rows: Vec<_> = values
+            .iter()
+            .map(|value| [value.key.clone(), value.value.clone(), value.origin.to_owned()])
+            .collect();
+        table::table(["KEY", "VALUE", "ORIGIN"], &rows)
+    })?;
+    Ok(Exit::Done)
+}

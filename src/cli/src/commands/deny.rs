@@ -1,0 +1,30 @@
+//! `deny`: an identity, until allowed again.
+
+use api::DenyRequest;
+use clap::Args;
+use identity::SpiffeId;
+
+use super::Session;
+use super::target::Reason;
+use crate::context;
+use crate::exit::Exit;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Who; its certificates are revoked, and it gets no new one
+    spiffe_id: SpiffeId,
+    /// Why
+    #[arg(long, value_enum)]
+    reason: Reason,
+}
+
+pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let client = context::open(session).await?.client;
+    let Arguments { spiffe_id, reason } = arguments;
+    let denial = client.deny(&DenyRequest { spiffe_id, reason: reason.to_string() }).await?;
+    session.output.show(&denial, |denial| {
+        format!("denied {} ({}), log index {}", denial.spiffe_id, denial.reason, denial.id)
+    })?;
+    session.output.note(format!("to lift it: countersign allow {}", denial.spiffe_id));
+    Ok(Exit::Done)
+}

@@ -1,0 +1,174 @@
+//! `init`: makes a CA, or repairs what expired.
+
+use std::path::{Path, PathBuf};
+
+use authority::clock::SystemClock;
+use authority::setup::{self, NewAuthority, Outcomes, Parent};
+use authority::{Authority, Keys};
+use clap::{Args, ValueEnum};
+use identity::TrustPin;
+use server::Config;
+
+use super::Session;
+use crate::ca_host::{self, Asking, ConfigFile};
+use crate::clock;
+use crate::contexts::{self, Context, MakeCurrent};
+use crate::exit::Exit;
+use crate::files;
+
+/// What to make.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Who certifies the issuer: a root made here, or a CA elsewhere that signs a request
+    #[arg(long, value_enum, default_value = "local")]
+    parent: ParentChoice,
+    /// Finish `--parent csr`: the issuer's certificate, then the CA's that signed it, PEM
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["parent", "recover"])]
+    certificate: Option<PathBuf>,
+    /// Repair what expired: the operator's SVID, the issuer's certificate
+    #[arg(long)]
+    recover: bool,
+    /// The first operator's name
+    #[arg(long, value_name = "NAME", default_value = "admin")]
+    operator: String,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ParentChoice {
+    Local,
+    Csr,
+}
+
+pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let config = arguments.config.load()?;
+    if arguments.recover {
+        return recover(&arguments, &config, session).await;
+    }
+    match &arguments.certificate {
+        Some(path) => finish(&arguments, &config, path, session).await,
+        None => create(&arguments, &config, session).await,
+    }
+}
+
+async fn create(arguments: &Arguments, config: &Config, session: &Session) -> anyhow::Result<Exit> {
+    let policy = ca_host::first_policy(config.policies.as_deref())?;
+    let passphrase = arguments.config.passphrase(config, Asking::New)?;
+    let offline_passphrase = arguments.config.offline_passphrase(config, Asking::New)?;
+    let created = setup::create(
+        &NewAuthority {
+            trust_domain: config.trust_domain.clone(),
+            state: &config.state,
+            passphrase: &passphrase,
+            offline_passphrase: &offline_passphrase,
+            policy: &policy,
+            operator: &arguments.operator,
+            parent: match arguments.parent {
+                ParentChoice::Local => Parent::Local,
+                ParentChoice::Csr => Parent::Elsewhere,
+            },
+        },
+        &SystemClock,
+    )
+    .await?;
+    match created.outcome {
+        Outcomes::Ready(pin) => {
+            let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
+            ready(arguments, config, &authority, pin, session).await
+        }
+        Outcomes::AwaitsCertificate(request) => {
+            session.output.text(&request.display().to_string())?;
+            session.output.note(
+                "have this request certified as a CA (cA=true, path length 0, keyCertSign and \
+                 cRLSign),\nthen: countersign init --certificate FILE   (the issuer's \
+                 certificate, then the CA's)",
+            );
+            Ok(Exit::Done)
+        }
+    }
+}
+
+async fn finish(
+    arguments: &Arguments,
+    config: &Config,
+    certificate: &Path,
+    session: &Session,
+) -> anyhow::Result<Exit> {
+    let certificates = files::read_text(certificate)?;
+    let passphrase = arguments.config.passphrase(config, Asking::Known)?;
+    let offline_passphrase = arguments.config.offline_passphrase(config, Asking::Known)?;
+    let created = setup::finish(
+        &config.trust_domain,
+        &config.state,
+        &passphrase,
+        &offline_passphrase,
+        &certificates,
+        &SystemClock,
+    )
+    .await?;
+    let pin = setup::read_pin(&config.state)?;
+    let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
+    ready(arguments, config, &authority, pin, session).await
+}
+
+/// A new operator's SVID; and the issuer certified again where it ends soon.
+async fn recover(
+    arguments: &Arguments,
+    config: &Config,
+    session: &Session,
+) -> anyhow::Result<Exit> {
+    let passphrase = arguments.config.passphrase(config, Asking::Known)?;
+    let pin = setup::read_pin(&config.state)?;
+    {
+        let store =
+            authority::store::sqlite::SqliteStore::open(&config.state, &config.trust_domain)?;
+        let keys = Keys::open(&config.state, &passphrase)?;
+        if setup::issuer_ends_soon(&store, clock::now()).await? {
+            let offline = arguments.config.offline_passphrase(config, Asking::Known)?;
+            let domain = &config.trust_domain;
+            setup::recertify_issuer(domain, &config.state, &store, &keys, &offline, &SystemClock)
+                .await?;
+            session.output.note("the issuer has a new certificate for the same key");
+        }
+        let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
+        ready(arguments, config, &authority, pin, session).await
+    }
+}
+
+/// Gives the operator an SVID and a context, and says what comes next.
+async fn ready(
+    arguments: &Arguments,
+    config: &Config,
+    authority: &Authority,
+    pin: TrustPin,
+    session: &Session,
+) -> anyhow::Result<Exit> {
+    let url = url(config);
+    let name = config.trust_domain.as_str();
+    let directory = contexts::folder(&session.options)?.join(name);
+    let operator =
+        ca_host::install_operator(authority, &arguments.operator, &url, pin, &directory).await?;
+    authority.sign_checkpoint().await?;
+    let context = Context::new(&url, pin, &directory);
+    contexts::add(name, context, MakeCurrent::IfNone, &session.options)?;
+    session.output.show(
+        &serde_json::json!({
+            "operator": operator, "trust_domain": name, "trust_pin": pin.to_string(), "url": url,
+        }),
+        |_| format!("trust pin  {pin}\noperator   {operator}\ncontext    {name} ({url})"),
+    )?;
+    session.output.note(format!(
+        "keys are sealed in {state}/keys; {state}/offline holds root and trust keys: move it away, \
+         `serve` never needs it\nnext: countersign serve --config {config}",
+        state = config.state.display(),
+        config = arguments.config.config.display(),
+    ));
+    Ok(Exit::Done)
+}
+
+fn url(config: &Config) -> String {
+    let name = &config.names[0];
+    let host = if name.contains(':') { format!("[{name}]") } else { name.clone() };
+    format!("https://{host}:{}", config.listen.port())
+}

@@ -1,0 +1,44 @@
+//! `inspect`: what a certificate says, believed or not.
+
+use clap::Args;
+
+use super::Session;
+use crate::chain::{self, Subject};
+use crate::clock;
+use crate::description::Description;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::presented::Possession;
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Nothing is verified: see `countersign verify`. With a server, shakes hands (TLS
+1.3) and sends nothing.")]
+pub(crate) struct Arguments {
+    /// A PEM or DER file, or a server
+    #[arg(value_name = "FILE|HOST:PORT")]
+    subject: Subject,
+}
+
+pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let shown = arguments.subject.chain().await?;
+    if shown.possession == Some(Possession::Unproved) {
+        session.output.warn("the server did not prove that it has the certificate's key");
+    }
+    let descriptions: Vec<Description> = shown
+        .certificates
+        .iter()
+        .map(|der| {
+            let subject = arguments.subject.to_string();
+            let certificate =
+                chain::read(der).map_err(|why| Error::Certificate { subject, why })?;
+            Ok(Description::new(&certificate, der))
+        })
+        .collect::<Result<_, Error>>()?;
+    let now = clock::now();
+    session.output.list(&descriptions, |all| {
+        let texts: Vec<String> = all.iter().map(|one| one.to_text(now)).collect();
+        texts.join("\n")
+    })?;
+    Ok(Exit::Done)
+}

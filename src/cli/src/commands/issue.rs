@@ -1,0 +1,202 @@
+//! `issue`: a certificate for a SPIFFE ID.
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use api::{Attestation, BootstrapToken, IssueRequest, IssuedCertificate, Secret, Ttl};
+use clap::{ArgGroup, Args, ValueEnum};
+use countersign::AuthorityClient;
+use identity::{SpiffeId, TrustPin};
+use issuance::{CertificateRequest, DnsName};
+use zeroize::Zeroizing;
+
+use super::Session;
+use crate::acceptance::{Asked, accept};
+use crate::clock;
+use crate::context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::files;
+use crate::installation::{Installation, idempotency_key};
+use crate::svid_directory::SvidDirectory;
+use crate::svid_record::Wish;
+use crate::table;
+use crate::trust::HeldTrust;
+
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("destination").required(true))]
+#[command(after_help = "\
+Writes svid.pem, svid.key, bundle.pem, trust.note and svid.json (0600). If the
+answer was lost, run the same command again: the CA gives the same certificate.
+With --csr, the chain goes to stdout and the key stays where it is.")]
+pub(crate) struct Arguments {
+    /// Who the certificate names, spiffe://TRUST-DOMAIN/PATH
+    spiffe_id: SpiffeId,
+    /// Make a new key here, and put key and certificate here
+    #[arg(long, value_name = "DIR", group = "destination")]
+    out: Option<PathBuf>,
+    /// Certify the key of this request (PKCS#10, PEM), and print the chain
+    #[arg(long, value_name = "FILE", group = "destination")]
+    csr: Option<PathBuf>,
+    /// How to prove who asks: with a token if one is given, else as the context's operator
+    #[arg(long, value_enum, default_value_t = Attest::Auto, hide_possible_values = true)]
+    #[arg(value_name = "auto|token")]
+    attest: Attest,
+    /// The one-time token's file; - is stdin
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TOKEN_FILE", hide_env_values = true)]
+    #[arg(required_if_eq("attest", "token"))]
+    token_file: Option<PathBuf>,
+    /// Names the CA's trust keys; else the token's pin, or the context's
+    #[arg(long, value_name = "PIN", env = "COUNTERSIGN_TRUST_PIN", hide_env_values = true)]
+    trust_pin: Option<TrustPin>,
+    /// A DNS name beside the SPIFFE ID; may be repeated
+    #[arg(long, value_name = "NAME", value_parser = DnsName::parse)]
+    dns: Vec<DnsName>,
+    /// An IP address beside the SPIFFE ID; may be repeated
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Vec<IpAddr>,
+    /// The profile; else the CA's default
+    #[arg(long)]
+    profile: Option<String>,
+    /// How long it shall be valid, such as 12h; else the profile's
+    #[arg(long)]
+    ttl: Option<Ttl>,
+}
+
+/// How to prove who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Attest {
+    Auto,
+    Token,
+}
+
+pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let asker = Asker::find(&arguments, session).await?;
+    let Arguments { spiffe_id, dns, ip, profile, ttl, out, csr, .. } = arguments;
+    let wish = Wish { spiffe_id, dns, ip, profile, ttl };
+    match (csr, out) {
+        (Some(csr), _) => asker.certify(&csr, &wish, session).await?,
+        (None, out) => {
+            let out = out.expect("clap demands one of --out and --csr");
+            asker.install(&out, &wish, session).await?;
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// Who asks which CA.
+struct Asker {
+    client: AuthorityClient,
+    held: HeldTrust,
+    attestation: Attestation,
+    url: String,
+}
+
+impl Asker {
+    async fn find(arguments: &Arguments, session: &Session) -> Result<Self, Error> {
+        match &arguments.token_file {
+            Some(path) => Self::with_token(path, arguments.trust_pin, session).await,
+            None => Self::as_operator(arguments.trust_pin, session).await,
+        }
+    }
+
+    /// URL and token are enough: the pin comes with the token, the trust state with the pin, and
+    /// only a CA that it vouches for is shown the token.
+    async fn with_token(
+        path: &Path,
+        trust_pin: Option<TrustPin>,
+        session: &Session,
+    ) -> Result<Self, Error> {
+        let url = session.options.url.clone().ok_or(Error::NoUrl)?;
+        let text = read_token(path)?;
+        let token: BootstrapToken =
+            text.parse().map_err(|why| Error::Token { path: path.to_owned(), why })?;
+        let pin = trust_pin.unwrap_or_else(|| *token.pin());
+        let held = HeldTrust::fetch(&url, &pin).await?;
+        let client = AuthorityClient::new(&url, held.trust.clone(), None)?;
+        let attestation = Attestation::Token { token: Secret::new(text.trim()) };
+        Ok(Self { client, held, attestation, url })
+    }
+
+    /// A pin given beside the context's must name the same keys.
+    async fn as_operator(trust_pin: Option<TrustPin>, session: &Session) -> Result<Self, Error> {
+        if let Some(pin) = &trust_pin {
+            HeldTrust::from_note(context::trust(session)?.note, pin)?;
+        }
+        let open = context::open(session).await?;
+        Ok(Self {
+            client: open.client,
+            held: open.held,
+            attestation: Attestation::Svid {},
+            url: open.url,
+        })
+    }
+
+    async fn install(self, out: &Path, wish: &Wish, session: &Session) -> Result<(), Error> {
+        let directory = SvidDirectory::create(out)?;
+        let lock = directory.lock()?;
+        let held = directory.record()?.map(|record| record.wish.spiffe_id);
+        if let Some(held) = held.filter(|held| *held != wish.spiffe_id && !session.options.yes) {
+            return Err(Error::OtherIdentity { directory: out.to_owned(), held });
+        }
+        let installation = Installation {
+            directory: &directory,
+            lock: &lock,
+            url: &self.url,
+            client: &self.client,
+            output: &session.output,
+        };
+        let now = clock::now();
+        let issued = installation.run(wish, self.attestation, self.held, now).await?;
+        session.output.show(&issued, |issued| summary(issued, out))?;
+        session.output.note(format!("renew it with: countersign renew {}", out.display()));
+        Ok(())
+    }
+
+    /// Certifies a key that stays with its owner.
+    async fn certify(self, csr: &Path, wish: &Wish, session: &Session) -> Result<(), Error> {
+        let csr = files::read_text(csr)?;
+        let request = CertificateRequest::parse_pem(&csr)?;
+        let key = idempotency_key(&request);
+        let body = IssueRequest {
+            csr,
+            spiffe_id: Some(wish.spiffe_id.clone()),
+            dns: wish.dns.iter().map(ToString::to_string).collect(),
+            ip: wish.ip.clone(),
+            profile: wish.profile.clone(),
+            ttl: wish.ttl,
+            attestation: self.attestation,
+        };
+        let issued = self.client.issue(&body, Some(&key)).await?;
+        let sequence = issued.trust_sequence;
+        let held = self.held.follow(sequence, &self.client, &session.output).await;
+        let asked = Asked { spiffe_id: &wish.spiffe_id, public_key: request.public_key() };
+        accept(&issued, &asked, &held.trust, clock::now())?;
+        session.output.show(&issued, |issued| issued.chain.clone())
+    }
+}
+
+/// A token is never an argument: those are seen by every process of the host.
+fn read_token(path: &Path) -> Result<Zeroizing<String>, Error> {
+    if path != Path::new("-") {
+        return files::read_text(path).map(Zeroizing::new);
+    }
+    let mut text = Zeroizing::new(String::new());
+    std::io::stdin()
+        .read_to_string(&mut text)
+        .map_err(|source| Error::Read { path: "stdin".into(), source })?;
+    Ok(text)
+}
+
+/// What was issued, and where it is.
+pub(crate) fn summary(issued: &IssuedCertificate, directory: &Path) -> String {
+    table::fields(&[
+        ("SPIFFE ID", issued.spiffe_id.to_string()),
+        ("serial", issued.serial_number.to_string()),
+        ("valid until", table::time(issued.not_after)),
+        ("renew from", table::time(issued.renewal.start)),
+        ("log index", issued.log_index.to_string()),
+        ("files", directory.display().to_string()),
+    ])
+}

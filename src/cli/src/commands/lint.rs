@@ -1,0 +1,42 @@
+//! `lint`: the rules that the CA's linter applies, over any certificate.
+
+use clap::Args;
+use serde::Serialize;
+
+use super::Session;
+use crate::chain::Subject;
+use crate::exit::Exit;
+use crate::table;
+
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// PEM or DER, or a server; of a chain, the first certificate is checked
+    #[arg(value_name = "FILE|HOST:PORT")]
+    subject: Subject,
+}
+
+#[derive(Debug, Serialize)]
+struct Finding {
+    rule: &'static str,
+    detail: String,
+}
+
+pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let shown = arguments.subject.chain().await?;
+    let findings: Vec<Finding> = issuance::lint::certificate(&shown.certificates[0])
+        .into_iter()
+        .map(|finding| Finding { rule: finding.rule, detail: finding.detail })
+        .collect();
+    if findings.is_empty() {
+        session.output.note("no findings");
+        return Ok(Exit::Done);
+    }
+    session.output.list(&findings, |findings| {
+        let rows: Vec<[String; 2]> = findings
+            .iter()
+            .map(|finding| [finding.rule.to_owned(), finding.detail.clone()])
+            .collect();
+        table::table(["RULE", "FINDING"], &rows)
+    })?;
+    Ok(Exit::Unverified)
+}

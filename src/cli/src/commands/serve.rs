@@ -1,0 +1,36 @@
+//! `serve`: runs the CA until it is told to stop.
+
+use clap::Args;
+
+use super::Session;
+use crate::ca_host::{self, Asking, ConfigFile};
+use crate::exit::Exit;
+
+/// Which CA to run.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let config = arguments.config.load()?;
+    let passphrase = arguments.config.passphrase(&config, Asking::Known)?;
+    let authority = ca_host::open(&config, &passphrase).await?;
+    drop(passphrase);
+    let mut running = server::start(authority, &config).await?;
+    session.output.note(format!(
+        "serving https://{}   admin http://{}",
+        running.address, running.admin_address
+    ));
+    tokio::select! {
+        signal = ca_host::stop_signal() => {
+            let signal = signal?;
+            session.output.note(format!("{signal}: finishing requests in flight"));
+            let drained = running.stop().await;
+            session.output.note(format!("drained {}, cut {}", drained.drained, drained.cut));
+            Ok(Exit::Done)
+        }
+        () = running.ended() => Ok(Exit::Failed),
+    }
+}

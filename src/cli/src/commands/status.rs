@@ -1,0 +1,35 @@
+//! `status`: how the CA is doing.
+
+use api::Status;
+use time::OffsetDateTime;
+
+use super::Session;
+use crate::clock;
+use crate::context;
+use crate::exit::Exit;
+use crate::table;
+
+pub(crate) async fn run(session: &Session) -> anyhow::Result<Exit> {
+    let status = context::open(session).await?.client.status().await?;
+    session.output.show(&status, |status| to_text(status, clock::now()))?;
+    Ok(Exit::Done)
+}
+
+fn to_text(status: &Status, now: OffsetDateTime) -> String {
+    let unsigned = status.log_size.saturating_sub(status.checkpoint_size);
+    let mut fields = vec![
+        ("trust domain", status.trust_domain.clone()),
+        ("version", status.version.clone()),
+        ("trust pin", status.trust_pin.clone()),
+        ("trust state", status.trust_sequence.to_string()),
+        ("log", format!("{} entries, {unsigned} not yet below a checkpoint", status.log_size)),
+        ("policy", status.policy_hash.clone()),
+        ("workloads", status.workloads.to_string()),
+        ("denied", status.denied.to_string()),
+    ];
+    for issuer in &status.issuers {
+        let ends = table::distance(issuer.not_after, now);
+        fields.push(("issuer", format!("{}, ends {ends}", issuer.serial_number)));
+    }
+    table::fields(&fields)
+}

@@ -1,0 +1,138 @@
+//! `token`: one-time bootstrap tokens.
+
+use std::path::{Path, PathBuf};
+
+use api::{NewToken, TokenRecord, TokenRequest, Ttl};
+use clap::{Args, Subcommand};
+use identity::SpiffeId;
+use issuance::CertificateRequest;
+use rustls_pki_types::SubjectPublicKeyInfoDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::json;
+use time::OffsetDateTime;
+
+use super::Session;
+use crate::chain;
+use crate::clock;
+use crate::context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::files;
+use crate::table;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Print a new token: the only time that it is shown
+    Create(Create),
+    /// List the tokens, without their secrets
+    List,
+    /// Withdraw a token that was not used
+    Revoke {
+        /// As `token list` shows it
+        id: String,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The token goes to stdout alone: countersign token create SPIFFE_ID > token")]
+pub(crate) struct Create {
+    /// Who its user may become
+    spiffe_id: SpiffeId,
+    /// How long it may be used: 15m, or less
+    #[arg(long)]
+    ttl: Option<Ttl>,
+    /// Only for the key in this file: a request or a public key, PEM
+    #[arg(long, value_name = "FILE")]
+    pin_key: Option<PathBuf>,
+}
+
+pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<Exit> {
+    match command {
+        Command::Create(arguments) => create(arguments, session).await?,
+        Command::List => list(session).await?,
+        Command::Revoke { id } => revoke(&id, session).await?,
+    }
+    Ok(Exit::Done)
+}
+
+async fn create(arguments: Create, session: &Session) -> Result<(), Error> {
+    let key_sha256 = arguments.pin_key.as_deref().map(key_sha256).transpose()?;
+    let open = context::open(session).await?;
+    let request = TokenRequest { spiffe_id: arguments.spiffe_id, ttl: arguments.ttl, key_sha256 };
+    let token = open.client.create_token(&request).await?;
+    session.output.show(&token, |token| token.token.expose().to_owned())?;
+    session.output.note(hint(&token, &open.url));
+    Ok(())
+}
+
+fn hint(token: &NewToken, url: &str) -> String {
+    format!(
+        "token {} is good for one certificate, until {}; where it is needed:\n  \
+         countersign issue {} --out DIR \\\n    --url {url} --token-file FILE",
+        token.id,
+        table::time(token.expires_at),
+        token.spiffe_id,
+    )
+}
+
+async fn list(session: &Session) -> Result<(), Error> {
+    let tokens = context::open(session).await?.client.tokens().await?.items;
+    let now = clock::now();
+    session.output.list(&tokens, |tokens| to_table(tokens, now))
+}
+
+fn to_table(tokens: &[TokenRecord], now: OffsetDateTime) -> String {
+    let rows: Vec<[String; 4]> = tokens
+        .iter()
+        .map(|token| {
+            [
+                token.id.clone(),
+                token.state.clone(),
+                table::distance(token.expires_at, now),
+                token.spiffe_id.to_string(),
+            ]
+        })
+        .collect();
+    table::table(["ID", "STATE", "EXPIRES", "SPIFFE ID"], &rows)
+}
+
+async fn revoke(id: &str, session: &Session) -> Result<(), Error> {
+    context::open(session).await?.client.revoke_token(id).await?;
+    session.output.show(&json!({ "id": id, "state": "revoked" }), |_| format!("revoked token {id}"))
+}
+
+/// SHA-256 of the SubjectPublicKeyInfo in a file, lower-case hex.
+fn key_sha256(path: &Path) -> Result<String, Error> {
+    let text = files::read_text(path)?;
+    let public_key = match SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()) {
+        Ok(public_key) => public_key.to_vec(),
+        Err(_) => CertificateRequest::parse_pem(&text)?.public_key().to_vec(),
+    };
+    Ok(chain::sha256_hex(&public_key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pending::PendingRequest;
+    use crate::svid_record::Wish;
+    use rcgen::KeyPair;
+
+    #[test]
+    fn a_request_and_its_public_key_pin_the_same_key() {
+        let id = SpiffeId::parse("spiffe://pay.example/reports").unwrap();
+        let pending = PendingRequest::generate(&Wish::only(id)).unwrap();
+        let public_key = KeyPair::from_pem(&pending.key).unwrap().public_key_pem();
+        let pin = |pem: &str| {
+            let file = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(file.path(), pem).unwrap();
+            key_sha256(file.path())
+        };
+        let expected = chain::sha256_hex(pending.request.public_key());
+        assert_eq!(pin(&pending.csr).unwrap(), expected);
+        assert_eq!(pin(&public_key).unwrap(), expected);
+        assert_eq!(expected.len(), 64);
+        assert!(pin(&pending.key).is_err());
+    }
+}

@@ -1,0 +1,113 @@
+//! `trust`: the signed trust state.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use identity::{Countersignature, TrustPin, TrustState};
+use serde_json::json;
+use time::OffsetDateTime;
+use tlog::Hash;
+
+use super::Session;
+use crate::chain;
+use crate::clock;
+use crate::context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::files;
+use crate::table;
+use crate::trust::HeldTrust;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Show the context's trust state
+    Show,
+    /// Print the context's trust pin
+    Pin,
+    /// Fetch a CA's trust state and verify it by its pin
+    Fetch(Fetch),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Fetch {
+    /// The CA's URL
+    #[arg(value_name = "URL")]
+    from: String,
+    /// Names the CA's trust keys
+    #[arg(long, env = "COUNTERSIGN_TRUST_PIN", hide_env_values = true)]
+    pin: TrustPin,
+    /// Write the signed note here instead of to stdout
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<Exit> {
+    match command {
+        Command::Fetch(arguments) => fetch(&arguments, session).await?,
+        Command::Pin => pin(session)?,
+        Command::Show => show(session)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn show(session: &Session) -> Result<(), Error> {
+    let held = context::trust(session)?;
+    let now = clock::now();
+    session.output.show(held.state(), |state| to_text(state, now))
+}
+
+fn pin(session: &Session) -> Result<(), Error> {
+    let pin = context::trust(session)?.state().pin().to_string();
+    session.output.show(&json!({ "trust_pin": pin }), |_| pin.clone())
+}
+
+async fn fetch(arguments: &Fetch, session: &Session) -> Result<(), Error> {
+    let held = HeldTrust::fetch(&arguments.from, &arguments.pin).await?;
+    let state = held.state();
+    session.output.note(format!(
+        "trust state {} of {}, signed by the keys of the pin",
+        state.sequence, state.trust_domain
+    ));
+    match arguments.out.as_deref() {
+        Some(path) => write(path, &held, session),
+        None => session.output.bytes(&held.note),
+    }
+}
+
+fn write(path: &Path, held: &HeldTrust, session: &Session) -> Result<(), Error> {
+    files::replace(path, &held.note)?;
+    session.output.show(held.state(), |_| String::new())
+}
+
+fn to_text(state: &TrustState, now: OffsetDateTime) -> String {
+    let mut fields = vec![
+        ("trust domain", state.trust_domain.to_string()),
+        ("sequence", state.sequence.to_string()),
+        ("pin", state.pin().to_string()),
+        ("signed by", format!("{} of {} trust keys", state.threshold, state.trust_keys.len())),
+    ];
+    for anchor in &state.anchors {
+        let needs = match anchor.countersignature {
+            Countersignature::None => "no countersignature needed",
+            Countersignature::Required => "countersignature required",
+        };
+        let der = anchor.certificate.as_bytes();
+        fields.push(("anchor", format!("{}, {needs}", anchor_text(der, now))));
+    }
+    for key in &state.countersignature_keys {
+        let retired = if key.not_after.is_some() { ", retired" } else { "" };
+        fields.push(("log key", format!("{}{retired}", Hash::of(key.key.as_bytes()))));
+    }
+    fields.push(("checkpoints", state.log.key.clone()));
+    table::fields(&fields)
+}
+
+fn anchor_text(der: &[u8], now: OffsetDateTime) -> String {
+    match chain::read(der) {
+        Ok(certificate) => {
+            let not_after = certificate.validity().not_after.to_datetime();
+            format!("{}, ends {}", certificate.subject(), table::distance(not_after, now))
+        }
+        Err(why) => why,
+    }
+}

@@ -1,0 +1,110 @@
+//! `verify`: a chain, as a peer would verify it; each rule, passed or failed.
+
+use std::path::PathBuf;
+
+use api::CertificateState;
+use clap::Args;
+use identity::TrustPin;
+use serde::Serialize;
+
+use super::Session;
+use super::list::state;
+use crate::chain::{self, Chain, Subject};
+use crate::clock;
+use crate::context;
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::files;
+use crate::table;
+use crate::trust::HeldTrust;
+use crate::verdict::{Finding, Outcome, Verdict};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+A file holds the certificate and its issuer's, PEM. Nobody is asked without
+--online, though only the CA knows which certificates are revoked. Exits 5 if
+any rule fails.")]
+pub(crate) struct Arguments {
+    /// A chain, or a server that shows one
+    #[arg(value_name = "FILE|HOST:PORT")]
+    subject: Subject,
+    /// Verify by this signed trust state instead of the context's
+    #[arg(long, value_name = "FILE", requires = "trust_pin")]
+    trust_note: Option<PathBuf>,
+    /// Names the trust keys that signed it
+    #[arg(long, value_name = "PIN", requires = "trust_note")]
+    trust_pin: Option<TrustPin>,
+    /// Also ask the context's CA whether it is revoked
+    #[arg(long)]
+    online: bool,
+}
+
+/// What `--json` shows.
+#[derive(Debug, Serialize)]
+struct Report {
+    accepted: bool,
+    refusal: Option<&'static str>,
+    rules: Vec<Finding>,
+}
+
+pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let shown = arguments.subject.chain().await?;
+    let held = held_trust(arguments, session)?;
+    let mut verdict = Verdict::of(&shown, &held.trust, clock::now());
+    verdict.findings.push(revocation(arguments, &shown, session).await?);
+    let report = Report {
+        accepted: verdict.findings.iter().all(|finding| finding.outcome != Outcome::Failed),
+        refusal: verdict.refusal,
+        rules: verdict.findings,
+    };
+    session.output.show(&report, Report::to_text)?;
+    Ok(if report.accepted { Exit::Done } else { Exit::Unverified })
+}
+
+fn held_trust(arguments: &Arguments, session: &Session) -> Result<HeldTrust, Error> {
+    match (&arguments.trust_note, &arguments.trust_pin) {
+        (Some(note), Some(pin)) => HeldTrust::from_note(files::read(note)?, pin),
+        _ => context::trust(session),
+    }
+}
+
+async fn revocation(
+    arguments: &Arguments,
+    shown: &Chain,
+    session: &Session,
+) -> Result<Finding, Error> {
+    let rule = "not revoked";
+    if !arguments.online {
+        return Ok(Finding::new(rule, Outcome::NotChecked, "only the CA knows: add --online"));
+    }
+    let leaf = chain::read(&shown.certificates[0]);
+    let serial = leaf.ok().and_then(|leaf| chain::serial_number(&leaf));
+    let Some(serial) = serial else {
+        return Ok(Finding::new(rule, Outcome::Failed, "it has no serial number to ask about"));
+    };
+    let record = context::open(session).await?.client.certificate(&serial).await?;
+    let outcome = match record.state {
+        CertificateState::Revoked | CertificateState::NeverIssued => Outcome::Failed,
+        CertificateState::Expired | CertificateState::Valid => Outcome::Passed,
+    };
+    Ok(Finding::new(rule, outcome, format!("the CA says: {}", state(record.state))))
+}
+
+impl Report {
+    fn to_text(&self) -> String {
+        let rows: Vec<[String; 3]> = self
+            .rules
+            .iter()
+            .map(|finding| {
+                let outcome = finding.outcome.to_string();
+                [outcome, finding.rule.to_owned(), finding.detail.clone()]
+            })
+            .collect();
+        let verdict = match (self.accepted, self.refusal) {
+            (true, _) => "accepted".to_owned(),
+            (false, Some(refusal)) => format!("refused: {refusal}"),
+            (false, None) => "refused".to_owned(),
+        };
+        format!("{}{verdict}\n", table::table(["RESULT", "RULE", "DETAIL"], &rows))
+    }
+}

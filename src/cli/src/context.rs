@@ -1,0 +1,166 @@
+//! A context, opened: the CA's client, with the operator's credentials.
+
+use std::path::Path;
+
+use api::{Attestation, Ttl};
+use countersign::{AuthorityClient, Credentials};
+use identity::SpiffeId;
+use time::OffsetDateTime;
+
+use crate::chain;
+use crate::clock;
+use crate::commands::Session;
+use crate::contexts::{Context, Contexts};
+use crate::error::Error;
+use crate::installation::Installation;
+use crate::renewal::Due;
+use crate::svid_directory::{CHAIN, SvidDirectory};
+use crate::svid_record::Wish;
+use crate::table;
+use crate::trust::HeldTrust;
+
+/// What a command needs to ask the CA as the operator.
+pub(crate) struct OpenContext {
+    /// Shows the operator's SVID.
+    pub(crate) client: AuthorityClient,
+    /// The trust state that the CA was verified by.
+    pub(crate) held: HeldTrust,
+    /// The CA's URL.
+    pub(crate) url: String,
+}
+
+/// Opens the context that the options name, and renews the operator's SVID if half of its life is
+/// gone. A renewal that fails is a warning while the SVID is valid.
+pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
+    let contexts = Contexts::load(&session.options)?;
+    let (_, context) = contexts.select(session.options.context.as_deref())?;
+    let url = session.options.url.as_deref().unwrap_or(&context.url);
+    let operator = Operator { directory: SvidDirectory::at(&context.directory), context, url };
+    operator.renew_if_due(session).await?;
+    operator.open()
+}
+
+/// The trust state of the context that the options name; asks nobody.
+pub(crate) fn trust(session: &Session) -> Result<HeldTrust, Error> {
+    let contexts = Contexts::load(&session.options)?;
+    let (_, context) = contexts.select(session.options.context.as_deref())?;
+    held_trust(context, &SvidDirectory::at(&context.directory))
+}
+
+/// The context's pin is the one that everything started from; `svid.json` has that of the newest
+/// keys, replaced together with the note when a renewal follows their rotation.
+fn held_trust(context: &Context, directory: &SvidDirectory) -> Result<HeldTrust, Error> {
+    let newest = directory.record()?.map(|record| HeldTrust::load(directory, &record.trust_pin));
+    match newest {
+        Some(Ok(held)) => Ok(held),
+        _ => HeldTrust::load(directory, &context.trust_pin),
+    }
+}
+
+struct Operator<'a> {
+    directory: SvidDirectory,
+    context: &'a Context,
+    url: &'a str,
+}
+
+impl Operator<'_> {
+    fn open(&self) -> Result<OpenContext, Error> {
+        let held = held_trust(self.context, &self.directory)?;
+        let credentials = Credentials::load(self.directory.path())?;
+        let client = AuthorityClient::new(self.url, held.trust.clone(), Some(credentials))?;
+        Ok(OpenContext { client, held, url: self.url.to_owned() })
+    }
+
+    async fn renew_if_due(&self, session: &Session) -> Result<(), Error> {
+        let now = clock::now();
+        let svid = OwnSvid::read(&self.directory)?;
+        if svid.not_after < now {
+            return Err(svid.expired(self.directory.path()));
+        }
+        if svid.due(now) == Due::Now
+            && let Err(error) = self.renew(session, now).await
+        {
+            session.output.warn(format!(
+                "your SVID was not renewed, and is valid until {}: {error}",
+                table::time(svid.not_after)
+            ));
+        }
+        Ok(())
+    }
+
+    async fn renew(&self, session: &Session, now: OffsetDateTime) -> Result<(), Error> {
+        let lock = self.directory.lock()?;
+        // Another process may have renewed it while this one waited for the lock.
+        let svid = OwnSvid::read(&self.directory)?;
+        if svid.due(now) != Due::Now {
+            return Ok(());
+        }
+        let OpenContext { client, held, .. } = self.open()?;
+        let wish = match self.directory.record()? {
+            Some(record) => record.wish,
+            None => svid.wish(),
+        };
+        let installation = Installation {
+            directory: &self.directory,
+            lock: &lock,
+            url: self.url,
+            client: &client,
+            output: &session.output,
+        };
+        let renewed = installation.run(&wish, Attestation::Svid {}, held, now).await?;
+        session
+            .output
+            .note(format!("renewed your SVID; valid until {}", table::time(renewed.not_after)));
+        Ok(())
+    }
+}
+
+/// What `svid.pem` says of the operator.
+struct OwnSvid {
+    spiffe_id: SpiffeId,
+    not_before: OffsetDateTime,
+    not_after: OffsetDateTime,
+}
+
+impl OwnSvid {
+    fn read(directory: &SvidDirectory) -> Result<Self, Error> {
+        let pem = directory.read(CHAIN)?.ok_or_else(|| Error::NoSvid {
+            directory: directory.path().to_owned(),
+            missing: CHAIN,
+            repair: RECOVER.to_owned(),
+        })?;
+        let malformed = |why| Error::Malformed { path: directory.join(CHAIN), why };
+        let certificates = chain::parse(&pem).map_err(malformed)?;
+        let leaf = chain::read(&certificates[0]).map_err(malformed)?;
+        let spiffe_id =
+            chain::spiffe_id(&leaf).ok_or_else(|| malformed("it names no SPIFFE ID".to_owned()))?;
+        Ok(Self {
+            spiffe_id,
+            not_before: leaf.validity().not_before.to_datetime(),
+            not_after: leaf.validity().not_after.to_datetime(),
+        })
+    }
+
+    fn due(&self, now: OffsetDateTime) -> Due {
+        Due::at_half_life(self.not_before, self.not_after, now)
+    }
+
+    /// The same again: `init` wrote no `svid.json` that says what was asked for.
+    fn wish(&self) -> Wish {
+        let life = self.not_after - self.not_before - BACKDATED;
+        let ttl = std::time::Duration::try_from(life).ok().map(Ttl);
+        Wish { ttl, ..Wish::only(self.spiffe_id.clone()) }
+    }
+
+    fn expired(&self, directory: &Path) -> Error {
+        Error::Expired {
+            directory: directory.to_owned(),
+            not_after: self.not_after,
+            repair: RECOVER.to_owned(),
+        }
+    }
+}
+
+/// Certificates begin this long before they are issued (design §4).
+const BACKDATED: time::Duration = time::Duration::MINUTE;
+const RECOVER: &str = "countersign init --recover (on the CA's host)";

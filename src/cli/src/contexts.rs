@@ -1,0 +1,232 @@
+//! Contexts: which CA, and as whom. `~/.config/countersign/contexts.toml`:
+//!
+//! ```toml
+//! current = "pay"
+//! [contexts.pay]
+//! url       = "https://ca.pay.internal:8443"
+//! trust_pin = "7Q2M…"
+//! directory = "/home/me/.config/countersign/pay"   # svid.pem svid.key trust.note
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use identity::TrustPin;
+use serde::{Deserialize, Serialize};
+
+use crate::args::GlobalOptions;
+use crate::error::Error;
+use crate::files::{self, Lock};
+
+/// Every context, and the current one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Contexts {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    current: Option<String>,
+    #[serde(default)]
+    contexts: BTreeMap<String, Context>,
+}
+
+/// A CA and an operator's place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Context {
+    /// The CA's URL.
+    pub(crate) url: String,
+    /// Names the trust keys of the CA.
+    #[serde(with = "crate::text")]
+    pub(crate) trust_pin: TrustPin,
+    /// Holds `svid.pem svid.key trust.note`.
+    pub(crate) directory: PathBuf,
+    /// What was current before this became it; current again when this is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previous: Option<String>,
+}
+
+/// Whether a new context becomes the current one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MakeCurrent {
+    /// Only if there is no other.
+    IfNone,
+    /// In any case.
+    Yes,
+}
+
+impl Context {
+    /// A context to [`add`].
+    pub(crate) fn new(url: &str, trust_pin: TrustPin, directory: &Path) -> Self {
+        Self { url: url.to_owned(), trust_pin, directory: directory.to_owned(), previous: None }
+    }
+}
+
+impl Contexts {
+    /// Reads the file; without one, there are no contexts.
+    pub(crate) fn load(options: &GlobalOptions) -> Result<Self, Error> {
+        read(&path(options)?)
+    }
+
+    /// The context of this name, else the current one, with its name.
+    pub(crate) fn select<'a>(
+        &'a self,
+        name: Option<&'a str>,
+    ) -> Result<(&'a str, &'a Context), Error> {
+        let name = name.or(self.current.as_deref()).ok_or(Error::NoContext)?;
+        let context = self
+            .contexts
+            .get(name)
+            .ok_or_else(|| Error::UnknownContext { name: name.to_owned(), known: self.known() })?;
+        Ok((name, context))
+    }
+
+    fn known(&self) -> String {
+        let names: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
+    fn add(&mut self, name: &str, context: Context, current: MakeCurrent) {
+        let before = self.contexts.get(name).and_then(|replaced| replaced.previous.clone());
+        let mut context = Context { previous: before, ..context };
+        let is_current = self.current.as_deref() == Some(name);
+        if !is_current && (current == MakeCurrent::Yes || self.current.is_none()) {
+            context.previous = self.current.replace(name.to_owned());
+        }
+        self.contexts.insert(name.to_owned(), context);
+    }
+
+    fn remove(&mut self, name: &str) {
+        let Some(removed) = self.contexts.remove(name) else { return };
+        for other in self.contexts.values_mut() {
+            if other.previous.as_deref() == Some(name) {
+                other.previous.clone_from(&removed.previous);
+            }
+        }
+        if self.current.as_deref() == Some(name) {
+            self.current = removed.previous.filter(|previous| self.contexts.contains_key(previous));
+        }
+    }
+}
+
+/// Adds a context, or replaces the one of the same name.
+pub(crate) fn add(
+    name: &str,
+    context: Context,
+    current: MakeCurrent,
+    options: &GlobalOptions,
+) -> Result<(), Error> {
+    edit(options, |contexts| contexts.add(name, context, current))
+}
+
+/// Removes a context, if it is there. If it was the current one, the one before is again.
+pub(crate) fn remove(name: &str, options: &GlobalOptions) -> Result<(), Error> {
+    edit(options, |contexts| contexts.remove(name))
+}
+
+/// The folder of `contexts.toml`: operators' own SVIDs are kept below it.
+pub(crate) fn folder(options: &GlobalOptions) -> Result<PathBuf, Error> {
+    let home = options.home.as_ref().map(|home| home.join(".config"));
+    // XDG Base Directory Specification: a relative path is to be ignored.
+    let config = options.config_home.clone().filter(|path| path.is_absolute());
+    config.or(home).map(|config| config.join("countersign")).ok_or(Error::NoHome)
+}
+
+fn path(options: &GlobalOptions) -> Result<PathBuf, Error> {
+    Ok(folder(options)?.join("contexts.toml"))
+}
+
+fn edit(options: &GlobalOptions, change: impl FnOnce(&mut Contexts)) -> Result<(), Error> {
+    let folder = folder(options)?;
+    files::create_private_directory(&folder)?;
+    let _lock = Lock::of(&folder)?;
+    let path = path(options)?;
+    let mut contexts = read(&path)?;
+    change(&mut contexts);
+    let text = toml::to_string(&contexts).expect("contexts are plain data");
+    files::replace(&path, text.as_bytes())
+}
+
+fn read(path: &Path) -> Result<Contexts, Error> {
+    let Some(bytes) = files::read_if_there(path)? else { return Ok(Contexts::default()) };
+    toml::from_slice(&bytes)
+        .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Environment {
+        options: GlobalOptions,
+        _home: tempfile::TempDir,
+    }
+
+    fn environment() -> Environment {
+        let home = tempfile::tempdir().unwrap();
+        let options =
+            GlobalOptions { home: Some(home.path().to_owned()), ..GlobalOptions::default() };
+        Environment { options, _home: home }
+    }
+
+    impl Environment {
+        fn add(&self, name: &str, current: MakeCurrent) {
+            let pin = "A".repeat(52).parse().unwrap();
+            let url = format!("https://{name}:8443");
+            let context = Context::new(&url, pin, Path::new("/somewhere"));
+            add(name, context, current, &self.options).unwrap();
+        }
+
+        fn current(&self) -> Option<String> {
+            let contexts = Contexts::load(&self.options).unwrap();
+            contexts.select(None).ok().map(|(name, _)| name.to_owned())
+        }
+    }
+
+    #[test]
+    fn contexts_survive_their_file() {
+        let environment = environment();
+        environment.add("pay", MakeCurrent::IfNone);
+        environment.add("test", MakeCurrent::IfNone);
+        let contexts = Contexts::load(&environment.options).unwrap();
+        assert_eq!(contexts.select(None).unwrap().0, "pay");
+        assert_eq!(contexts.select(Some("test")).unwrap().1.url, "https://test:8443");
+        let unknown = contexts.select(Some("prod")).unwrap_err().to_string();
+        assert!(unknown.ends_with("known: pay, test"), "{unknown}");
+    }
+
+    #[test]
+    fn removing_the_current_context_restores_the_one_before() {
+        let environment = environment();
+        for name in ["pay", "dev", "dev2"] {
+            environment.add(name, MakeCurrent::Yes);
+        }
+        environment.add("dev2", MakeCurrent::Yes);
+        remove("dev", &environment.options).unwrap();
+        assert_eq!(environment.current().as_deref(), Some("dev2"));
+        remove("dev2", &environment.options).unwrap();
+        assert_eq!(environment.current().as_deref(), Some("pay"));
+        remove("pay", &environment.options).unwrap();
+        assert_eq!(environment.current(), None);
+    }
+
+    #[test]
+    fn a_file_with_unknown_fields_is_refused_by_name() {
+        let environment = environment();
+        environment.add("pay", MakeCurrent::Yes);
+        let path = path(&environment.options).unwrap();
+        std::fs::write(&path, "currant = \"pay\"\n").unwrap();
+        let error = Contexts::load(&environment.options).unwrap_err().to_string();
+        assert!(error.contains("contexts.toml") && error.contains("currant"), "{error}");
+    }
+
+    #[test]
+    fn xdg_config_home_goes_before_home_unless_it_is_relative() {
+        let home = Some(PathBuf::from("/home/me"));
+        let folder_of = |config: &str| {
+            let config_home = Some(config.into());
+            folder(&GlobalOptions { config_home, home: home.clone(), ..GlobalOptions::default() })
+        };
+        assert_eq!(folder_of("/etc/me").unwrap(), Path::new("/etc/me/countersign"));
+        assert_eq!(folder_of("me").unwrap(), Path::new("/home/me/.config/countersign"));
+        assert!(folder(&GlobalOptions::default()).is_err());
+    }
+}

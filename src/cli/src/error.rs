@@ -1,0 +1,144 @@
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+
+use identity::{Refusal, SpiffeId};
+use time::OffsetDateTime;
+
+use crate::exit::Exit;
+use crate::table;
+
+/// What went wrong on this side of the network. The CA's problems are [`countersign::Error`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Error {
+    /// The CA answered with something other than what was asked for.
+    #[error("the CA's answer is not for this request: {0}")]
+    Answer(&'static str),
+    /// A subject of `inspect` or `verify` holds no certificate.
+    #[error("{subject} holds no certificate: {why}")]
+    Certificate { subject: String, why: String },
+    /// The service's configuration cannot be used.
+    #[error("{}: {source}", path.display())]
+    Configuration { path: PathBuf, source: Box<server::ConfigError> },
+    /// The command after `--exec` failed.
+    #[error("the SVID was renewed, but `{command}` failed with {status}")]
+    Exec { command: String, status: ExitStatus },
+    /// An SVID has expired, so that it can renew nothing.
+    #[error("the SVID in {} expired at {}", directory.display(), table::time(*not_after))]
+    Expired { directory: PathBuf, not_after: OffsetDateTime, repair: String },
+    /// rcgen could not make a key or a request.
+    #[error("no key or request can be made: {0}")]
+    Key(rcgen::Error),
+    /// Errors of the library: the network, the CA's problems, trust.
+    #[error(transparent)]
+    Library(#[from] countersign::Error),
+    /// A file of ours has another form.
+    #[error("{} cannot be read: {why}", path.display())]
+    Malformed { path: PathBuf, why: String },
+    /// No identity like this has a certificate.
+    #[error("no certificate was issued to {0}")]
+    NoCertificateOf(SpiffeId),
+    /// There is no context to take the CA and the operator from.
+    #[error("no context says which CA to ask, and who you are")]
+    NoContext,
+    /// Neither `XDG_CONFIG_HOME` nor `HOME` is set.
+    #[error("there is no place for contexts: neither XDG_CONFIG_HOME nor HOME is set")]
+    NoHome,
+    /// A policies folder has nothing in it.
+    #[error("{} has no policy files (*.cedar, schema.cedarschema, workloads.json, profiles.json)", .0.display())]
+    NoPolicies(PathBuf),
+    /// A directory holds no SVID of ours.
+    #[error("{} holds no SVID: there is no {missing}", directory.display())]
+    NoSvid { directory: PathBuf, missing: &'static str, repair: String },
+    /// A token names no CA.
+    #[error("which CA? a bootstrap token does not carry its URL")]
+    NoUrl,
+    /// The directory holds the SVID of somebody else.
+    #[error("{} holds the SVID of {held} already", directory.display())]
+    OtherIdentity { directory: PathBuf, held: SpiffeId },
+    /// A file cannot be read.
+    #[error("cannot read {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    /// The certificate request of `--csr`, or a trust state, breaks a rule.
+    #[error(transparent)]
+    Request(#[from] issuance::Error),
+    /// A passphrase cannot be had, or is too short.
+    #[error("{0}")]
+    Passphrase(String),
+    /// A server could not be reached for its certificate.
+    #[error("no TLS handshake with {address}: {why}")]
+    Server { address: String, why: String },
+    /// Stdout cannot be written.
+    #[error("cannot write to stdout")]
+    Stdout(#[source] io::Error),
+    /// The text of a bootstrap token has another form. It is never repeated.
+    #[error("{}: {why}", path.display())]
+    Token { path: PathBuf, why: String },
+    /// A trust state does not verify.
+    #[error(transparent)]
+    Trust(#[from] identity::Error),
+    /// A certificate from the CA fails the verification that peers will make.
+    #[error("the new certificate was not installed, because peers would refuse it: {0}")]
+    Unacceptable(#[from] Refusal),
+    /// The context named is not there.
+    #[error("there is no context {name:?}; known: {known}")]
+    UnknownContext { name: String, known: String },
+    /// A file cannot be written.
+    #[error("cannot write {}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl Error {
+    /// The exit code that it ends the process with.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Library(error) => Exit::of_library(error),
+            Self::Configuration { .. }
+            | Self::Malformed { .. }
+            | Self::NoContext
+            | Self::NoHome
+            | Self::NoPolicies(_)
+            | Self::NoUrl
+            | Self::OtherIdentity { .. }
+            | Self::Passphrase(_)
+            | Self::Request(_)
+            | Self::Token { .. }
+            | Self::UnknownContext { .. } => Exit::Usage,
+            Self::Server { .. } => Exit::Unreachable,
+            Self::Answer(_) | Self::Trust(_) | Self::Unacceptable(_) => Exit::Unverified,
+            _ => Exit::Failed,
+        }
+    }
+
+    /// What to type next.
+    pub(crate) fn next_step(&self) -> Option<String> {
+        let step = match self {
+            Self::Configuration { .. } => {
+                "write one, or name it with --config FILE; the least it needs: \
+                 trust_domain = \"pay.example\", names = [\"ca.pay.internal\"], \
+                 state = \"/var/lib/countersign\""
+            }
+            Self::Passphrase(_) => {
+                "set `passphrase_file` in the configuration (at init \
+                 `offline_passphrase_file` too), or run on a terminal"
+            }
+            Self::Exec { .. } => {
+                "repair it and run the same `countersign renew` again: it tries \
+                                  the command once more"
+            }
+            Self::Expired { repair, .. } | Self::NoSvid { repair, .. } => repair,
+            Self::NoCertificateOf(_) => "countersign list --id 'spiffe://TRUST-DOMAIN/PREFIX*'",
+            Self::NoContext => {
+                "`countersign init` on the CA's host makes a context; `--url` and a token file need none"
+            }
+            Self::NoHome => "export HOME",
+            Self::NoUrl => "add --url https://CA:8443, or export COUNTERSIGN_URL",
+            Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
+            Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
+            Self::UnknownContext { .. } => "choose one of them with --context NAME",
+            _ => return None,
+        };
+        Some(step.to_owned())
+    }
+}

@@ -1,0 +1,105 @@
+//! The way of a new SVID into its directory, for `issue`, `renew` and operators alike.
+
+use api::{Attestation, IssueRequest, IssuedCertificate, ProblemType};
+use countersign::AuthorityClient;
+use data_encoding::HEXLOWER;
+use issuance::CertificateRequest;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use crate::acceptance::{Asked, accept};
+use crate::error::Error;
+use crate::files::Lock;
+use crate::output::Output;
+use crate::pending::PendingRequest;
+use crate::svid_directory::{CHAIN, Contents, KEY, RECORD, SvidDirectory};
+use crate::svid_record::{SvidRecord, Wish};
+use crate::trust::HeldTrust;
+
+/// A place for an SVID, and the CA to ask for it.
+pub(crate) struct Installation<'a> {
+    pub(crate) directory: &'a SvidDirectory,
+    /// Held from before the pending request is read until the files are replaced.
+    pub(crate) lock: &'a Lock,
+    pub(crate) url: &'a str,
+    pub(crate) client: &'a AuthorityClient,
+    pub(crate) output: &'a Output,
+}
+
+impl Installation<'_> {
+    /// Asks for a certificate and installs it with its new key: both, or neither.
+    ///
+    /// Key and request are persisted first, so that after a crash or a lost answer the same
+    /// command asks with the same request again; what is refused for good is forgotten.
+    pub(crate) async fn run(
+        &self,
+        wish: &Wish,
+        attestation: Attestation,
+        held: HeldTrust,
+        now: OffsetDateTime,
+    ) -> Result<IssuedCertificate, Error> {
+        let pending = PendingRequest::resume_or_create(self.directory, wish)?;
+        let request = issue_request(&pending.csr, wish, attestation);
+        let key = idempotency_key(&pending.request);
+        let answer = match self.client.issue(&request, Some(&key)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                if is_final(&error) {
+                    PendingRequest::forget(self.directory)?;
+                }
+                return Err(error.into());
+            }
+        };
+        let held = held.follow(answer.trust_sequence, self.client, self.output).await;
+        let public_key = pending.request.public_key();
+        let asked = Asked { spiffe_id: &wish.spiffe_id, public_key };
+        accept(&answer, &asked, &held.trust, now)?;
+        self.directory.replace(self.contents(&answer, &pending, wish, &held), self.lock)?;
+        PendingRequest::forget(self.directory)?;
+        Ok(answer)
+    }
+
+    fn contents(
+        &self,
+        answer: &IssuedCertificate,
+        pending: &PendingRequest,
+        wish: &Wish,
+        held: &HeldTrust,
+    ) -> Contents {
+        let record = SvidRecord::new(answer, wish, self.url, held.pin);
+        let mut contents = held.contents();
+        contents.insert(CHAIN, Zeroizing::new(answer.chain.clone().into_bytes()));
+        contents.insert(KEY, Zeroizing::new(pending.key.as_bytes().to_vec()));
+        contents.insert(RECORD, Zeroizing::new(record.to_json()));
+        contents
+    }
+}
+
+/// The request for a certificate whose names stand in the CSR.
+fn issue_request(csr: &str, wish: &Wish, attestation: Attestation) -> IssueRequest {
+    IssueRequest {
+        csr: csr.to_owned(),
+        spiffe_id: Some(wish.spiffe_id.clone()),
+        dns: vec![],
+        ip: vec![],
+        profile: wish.profile.clone(),
+        ttl: wish.ttl,
+        attestation,
+    }
+}
+
+/// The same request has the same key, so that a lost answer is answered again.
+pub(crate) fn idempotency_key(request: &CertificateRequest) -> String {
+    format!("csr-{}", HEXLOWER.encode(request.hash().as_bytes()))
+}
+
+/// Whether sending this very request again can never succeed.
+fn is_final(error: &countersign::Error) -> bool {
+    match error {
+        countersign::Error::Authority(problem) => matches!(
+            problem.problem_type,
+            ProblemType::CsrInvalid | ProblemType::IdempotencyMismatch
+        ),
+        _ => false,
+    }
+}

@@ -1,0 +1,53 @@
+//! `countersign`: a private CA for service-to-service mTLS, and its operators' commands.
+//!
+//! In scope: reading arguments, contexts and files; asking the CA through the library
+//! `countersign`; showing what it says. Results go to stdout, everything else to stderr; the exit
+//! code is one of [`exit::Exit`].
+//!
+//! Not in scope: any rule about certificates. They live in `identity` (verify), `issuance` (lint)
+//! and the CA (policy), and this crate only shows what those decided.
+
+mod acceptance;
+mod args;
+mod bundle;
+mod ca_host;
+mod chain;
+mod clock;
+mod commands;
+mod context;
+mod contexts;
+mod description;
+mod dev_forger;
+mod error;
+mod exit;
+mod files;
+mod installation;
+mod output;
+mod pending;
+mod policy_folder;
+mod presented;
+mod renewal;
+mod report;
+mod svid_directory;
+mod svid_record;
+mod table;
+mod text;
+mod trust;
+mod verdict;
+
+use std::process::ExitCode;
+
+use crate::commands::Session;
+use crate::exit::Exit;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let cli = args::parse();
+    report::start_diagnostics(&cli);
+    let session = Session::new(cli.options);
+    let exit = commands::run(cli.command, &session).await.unwrap_or_else(|error| {
+        report::error(&error);
+        Exit::of(&error)
+    });
+    exit.into()
+}

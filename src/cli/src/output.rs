@@ -1,0 +1,123 @@
+//! What the user sees: results on stdout, everything else on stderr.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::error::Error;
+
+/// Where results and notes go, and in which form.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    /// The form of results.
+    pub(crate) format: Format,
+    /// Whether notes are shown.
+    pub(crate) notes: Notes,
+}
+
+/// The form of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// For people.
+    Human,
+    /// One JSON object, or one per line for lists.
+    Json,
+}
+
+/// Whether notes are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Notes {
+    /// `-q`: warnings and errors only.
+    Hidden,
+    /// On stderr.
+    Shown,
+}
+
+impl Output {
+    /// Shows one result: as JSON, or as `human` puts it.
+    pub(crate) fn show<T: Serialize>(
+        &self,
+        value: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> Result<(), Error> {
+        match self.format {
+            Format::Human => self.text(&human(value)),
+            Format::Json => self.json(value),
+        }
+    }
+
+    /// Shows a list: one JSON object per line, or as `human` puts it.
+    pub(crate) fn list<T: Serialize>(
+        &self,
+        items: &[T],
+        human: impl FnOnce(&[T]) -> String,
+    ) -> Result<(), Error> {
+        match self.format {
+            Format::Human => self.text(&human(items)),
+            Format::Json => items.iter().try_for_each(|item| self.json(item)),
+        }
+    }
+
+    /// Writes text to stdout, with a newline at its end.
+    pub(crate) fn text(&self, text: &str) -> Result<(), Error> {
+        let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+        self.bytes(format!("{text}{newline}").as_bytes())
+    }
+
+    /// Writes bytes to stdout.
+    ///
+    /// A reader that has gone away (`| head`) is no error: the command still does its work and ends
+    /// with its own exit code.
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result<(), Error> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Stdout(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says what happened, unless `-q` was given.
+    pub(crate) fn note(&self, text: impl Display) {
+        if self.notes == Notes::Shown {
+            to_stderr(&text.to_string());
+        }
+    }
+
+    /// Warns, `-q` or not.
+    pub(crate) fn warn(&self, text: impl Display) {
+        to_stderr(&format!("warning: {text}"));
+    }
+
+    fn json<T: Serialize>(&self, value: &T) -> Result<(), Error> {
+        let mut line = serde_json::to_vec(value).expect("results are plain data");
+        line.push(b'\n');
+        self.bytes(&line)
+    }
+}
+
+/// Writes a line to stderr. There is nobody left to tell if that fails.
+pub(crate) fn to_stderr(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{}", printable(text.trim_end()));
+}
+
+/// The text with control characters escaped: certificates and answers are written by others, and a
+/// terminal obeys what it is shown.
+pub(crate) fn printable(text: &str) -> String {
+    let escaped = |c: char| match c {
+        '\n' => "\n".to_owned(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(escaped).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_never_sees_an_escape_sequence_of_others() {
+        assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{9b}"), "a\\u{1b}[2Jb\\r\nc\\u{9b}");
+    }
+}

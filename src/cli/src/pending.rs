@@ -1,0 +1,168 @@
+//! A key and its request, persisted before the request is sent.
+//!
+//! If the answer is lost, the next try sends the very same request: the CA answers it with the
+//! certificate that it issued already, a one-time token is not burnt twice, and no second key
+//! renews the same SVID. A request for other names is another request, with a new key.
+
+use std::collections::BTreeSet;
+
+use issuance::CertificateRequest;
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData, SanType};
+use zeroize::Zeroizing;
+
+use crate::error::Error;
+use crate::files;
+use crate::svid_directory::{KEY, SvidDirectory};
+use crate::svid_record::Wish;
+
+/// A certificate request, and the new key that it proves.
+pub(crate) struct PendingRequest {
+    /// PKCS#8 PEM.
+    pub(crate) key: Zeroizing<String>,
+    /// PKCS#10 PEM.
+    pub(crate) csr: String,
+    /// The request, parsed.
+    pub(crate) request: CertificateRequest,
+}
+
+impl PendingRequest {
+    /// Takes up the request that is pending in the directory, or makes one and persists it. The
+    /// caller holds the directory's lock.
+    pub(crate) fn resume_or_create(directory: &SvidDirectory, wish: &Wish) -> Result<Self, Error> {
+        if let Some(pending) = Self::resume(directory, wish)? {
+            return Ok(pending);
+        }
+        let pending = Self::generate(wish)?;
+        // The request is the last to appear and the first to go: where it is, its key is too.
+        files::remove_if_there(&directory.join(NEXT_CSR))?;
+        files::replace(&directory.join(NEXT_KEY), pending.key.as_bytes())?;
+        files::replace(&directory.join(NEXT_CSR), pending.csr.as_bytes())?;
+        Ok(pending)
+    }
+
+    /// Forgets what was pending: it was answered, or never will be.
+    pub(crate) fn forget(directory: &SvidDirectory) -> Result<(), Error> {
+        files::remove_if_there(&directory.join(NEXT_CSR))?;
+        files::remove_if_there(&directory.join(NEXT_KEY))
+    }
+
+    /// A new P-256 key and a request for the wish, in memory only.
+    pub(crate) fn generate(wish: &Wish) -> Result<Self, Error> {
+        let key = KeyPair::generate().map_err(Error::Key)?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = subject_alt_names(wish)?;
+        let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(Error::Key)?;
+        let request = CertificateRequest::parse_pem(&csr)?;
+        Ok(Self { key: Zeroizing::new(key.serialize_pem()), csr, request })
+    }
+
+    /// Anything that is not a whole pending request for just this wish counts as none.
+    fn resume(directory: &SvidDirectory, wish: &Wish) -> Result<Option<Self>, Error> {
+        let (Some(key), Some(csr)) = (directory.read(NEXT_KEY)?, directory.read(NEXT_CSR)?) else {
+            return Ok(None);
+        };
+        let (key, in_use) = (Zeroizing::new(key), directory.read(KEY)?.map(Zeroizing::new));
+        let was_answered = in_use.is_some_and(|in_use| in_use == key);
+        let key = Zeroizing::new(String::from_utf8_lossy(&key).into_owned());
+        let csr = String::from_utf8_lossy(&csr).into_owned();
+        let Ok(request) = CertificateRequest::parse_pem(&csr) else { return Ok(None) };
+        let whole = public_key_of(&key).is_some_and(|public| public == request.public_key());
+        let usable = whole && !was_answered && asks_for(&request, wish);
+        Ok(usable.then_some(Self { key, csr, request }))
+    }
+}
+
+/// The SubjectPublicKeyInfo of a private key, DER; `None` if it is no private key.
+pub(crate) fn public_key_of(key_pem: &str) -> Option<Vec<u8>> {
+    KeyPair::from_pem(key_pem).ok().map(|key| key.subject_public_key_info())
+}
+
+fn subject_alt_names(wish: &Wish) -> Result<Vec<SanType>, Error> {
+    let uri = wish.spiffe_id.as_str().try_into().map(SanType::URI).map_err(Error::Key)?;
+    let mut names = vec![uri];
+    for dns in &wish.dns {
+        names.push(SanType::DnsName(dns.as_str().try_into().map_err(Error::Key)?));
+    }
+    names.extend(wish.ip.iter().copied().map(SanType::IpAddress));
+    Ok(names)
+}
+
+fn asks_for(request: &CertificateRequest, wish: &Wish) -> bool {
+    let names = request.names();
+    names.spiffe_id.as_ref() == Some(&wish.spiffe_id)
+        && set(&names.dns) == set(&wish.dns)
+        && set(&names.ip) == set(&wish.ip)
+}
+
+fn set<T: Ord>(items: &[T]) -> BTreeSet<&T> {
+    items.iter().collect()
+}
+
+const NEXT_KEY: &str = "svid.key.next";
+const NEXT_CSR: &str = "svid.csr.next";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use identity::SpiffeId;
+
+    struct Environment {
+        directory: SvidDirectory,
+        _folder: tempfile::TempDir,
+    }
+
+    fn environment() -> Environment {
+        let folder = tempfile::tempdir().unwrap();
+        Environment { directory: SvidDirectory::at(folder.path()), _folder: folder }
+    }
+
+    impl Environment {
+        fn ask(&self, path: &str) -> PendingRequest {
+            PendingRequest::resume_or_create(&self.directory, &wish(path)).unwrap()
+        }
+    }
+
+    fn wish(path: &str) -> Wish {
+        let id = SpiffeId::parse(&format!("spiffe://pay.example{path}")).unwrap();
+        let dns = vec![issuance::DnsName::parse("reports.internal").unwrap()];
+        Wish { dns, ip: vec!["10.0.0.1".parse().unwrap()], ..Wish::only(id) }
+    }
+
+    #[test]
+    fn a_lost_answer_is_asked_for_with_the_same_request() {
+        let environment = environment();
+        let first = environment.ask("/reports");
+        let again = environment.ask("/reports");
+        assert_eq!((&first.csr, &first.key), (&again.csr, &again.key));
+        assert_eq!(public_key_of(&first.key).unwrap(), first.request.public_key());
+    }
+
+    #[test]
+    fn other_names_are_another_request_with_another_key() {
+        let environment = environment();
+        let first = environment.ask("/reports");
+        assert_ne!(first.key, environment.ask("/batch").key);
+    }
+
+    #[test]
+    fn a_request_without_its_key_is_no_request() {
+        let environment = environment();
+        let first = environment.ask("/reports");
+        let other = PendingRequest::generate(&wish("/reports")).unwrap();
+        files::replace(&environment.directory.join(NEXT_KEY), other.key.as_bytes()).unwrap();
+        assert_ne!(first.csr, environment.ask("/reports").csr);
+        files::remove_if_there(&environment.directory.join(NEXT_KEY)).unwrap();
+        assert_ne!(other.key, environment.ask("/reports").key);
+    }
+
+    #[test]
+    fn a_request_whose_key_is_in_use_was_answered() {
+        let environment = environment();
+        let first = environment.ask("/reports");
+        files::replace(&environment.directory.join(KEY), first.key.as_bytes()).unwrap();
+        assert_ne!(first.key, environment.ask("/reports").key);
+        PendingRequest::forget(&environment.directory).unwrap();
+        assert!(environment.directory.read(NEXT_CSR).unwrap().is_none());
+    }
+}

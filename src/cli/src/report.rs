@@ -1,0 +1,121 @@
+//! How a failure is told: what happened, why, and what to type next.
+
+use api::Problem;
+use countersign::Error as LibraryError;
+
+use crate::args::{Cli, Command};
+use crate::error::Error;
+use crate::output::to_stderr;
+
+/// Tells the user, on stderr.
+pub(crate) fn error(error: &anyhow::Error) {
+    to_stderr(&render(error));
+}
+
+/// Sends diagnostics (tracing events) to stderr: all of them with `--verbose`; without it, those
+/// of the service that an operator must see, and none of other commands.
+pub(crate) fn start_diagnostics(cli: &Cli) {
+    let filter = match (&cli.command, cli.options.verbose) {
+        (_, true) => "debug,hyper=info,rustls=info,h2=info",
+        (Command::Serve(_), false) => "info",
+        (Command::Dev(_), false) => "error",
+        _ => return,
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(filter)
+        .init();
+}
+
+fn render(error: &anyhow::Error) -> String {
+    if let Some(problem) = problem(error) {
+        return render_problem(problem);
+    }
+    let mut text = format!("error: {error}\n");
+    for cause in error.chain().skip(1) {
+        text.push_str(&format!("  why: {cause}\n"));
+    }
+    if let Some(step) = next_step(error) {
+        text.push_str(&format!("  next: {step}\n"));
+    }
+    text
+}
+
+fn next_step(error: &anyhow::Error) -> Option<String> {
+    let ours = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+    ours.and_then(Error::next_step).or_else(|| match library_error(error)? {
+        LibraryError::Peer { .. } => Some(
+            "if its trust keys are the same: \
+             countersign trust fetch URL --pin PIN --out DIR/trust.note"
+                .to_owned(),
+        ),
+        LibraryError::Unreachable { .. } => Some("the same command again, later".to_owned()),
+        _ => None,
+    })
+}
+
+fn problem(error: &anyhow::Error) -> Option<&Problem> {
+    match library_error(error)? {
+        LibraryError::Authority(problem) => Some(problem),
+        _ => None,
+    }
+}
+
+fn library_error(error: &anyhow::Error) -> Option<&LibraryError> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<Error>() {
+        Some(Error::Library(library)) => Some(library),
+        _ => cause.downcast_ref::<LibraryError>(),
+    })
+}
+
+fn render_problem(problem: &Problem) -> String {
+    let mut text = format!("error: {}: {}\n", problem.title, problem.detail);
+    let policies = (!problem.policies.is_empty()).then(|| problem.policies.join(", "));
+    let details = [
+        ("rule", problem.rule.clone()),
+        ("policies", policies),
+        ("request", Some(problem.request_id.clone())),
+        ("next", problem.next_step.clone()),
+    ];
+    for (name, value) in details {
+        if let Some(value) = value {
+            text.push_str(&format!("  {name}: {value}\n"));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::ProblemType;
+
+    #[test]
+    fn a_problem_tells_detail_policies_request_and_next_step() {
+        let problem = Problem {
+            problem_type: ProblemType::PolicyDenied,
+            title: "Not allowed".into(),
+            status: 403,
+            detail: "no policy permits it".into(),
+            request_id: "r-1".into(),
+            next_step: Some("countersign policy explain".into()),
+            policies: vec!["own-row".into()],
+            rule: None,
+        };
+        let error = Error::Library(LibraryError::Authority(Box::new(problem)));
+        assert_eq!(
+            render(&error.into()),
+            "error: Not allowed: no policy permits it\n  policies: own-row\n  request: r-1\n  \
+             next: countersign policy explain\n"
+        );
+    }
+
+    #[test]
+    fn an_error_of_ours_tells_why_and_what_to_type() {
+        let source = std::io::Error::other("disk full");
+        let error = anyhow::Error::new(Error::Write { path: "x".into(), source });
+        assert_eq!(render(&error), "error: cannot write x\n  why: disk full\n");
+        assert!(render(&Error::NoUrl.into()).contains("  next: add --url"));
+    }
+}

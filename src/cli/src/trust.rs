@@ -1,0 +1,88 @@
+//! The trust state that this side holds.
+
+use countersign::AuthorityClient;
+use identity::{Trust, TrustPin, TrustState};
+use zeroize::Zeroizing;
+
+use crate::bundle;
+use crate::error::Error;
+use crate::output::Output;
+use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
+
+/// A verified trust state with the note that it came in, and the pin that names its keys.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldTrust {
+    /// Ready for verifying.
+    pub(crate) trust: Trust,
+    /// As it was signed.
+    pub(crate) note: Vec<u8>,
+    /// Names the keys that the state's successor is signed with.
+    pub(crate) pin: TrustPin,
+}
+
+impl HeldTrust {
+    /// Reads `trust.note` of a directory and verifies it by the pin.
+    pub(crate) fn load(directory: &SvidDirectory, pin: &TrustPin) -> Result<Self, Error> {
+        let note = directory.read(TRUST_NOTE)?.ok_or_else(|| Error::NoSvid {
+            directory: directory.path().to_owned(),
+            missing: TRUST_NOTE,
+            repair: format!(
+                "countersign trust fetch URL --pin {pin} --out {}",
+                directory.join(TRUST_NOTE).display()
+            ),
+        })?;
+        Self::from_note(note, pin)
+    }
+
+    /// Verifies a note by a pin.
+    pub(crate) fn from_note(note: Vec<u8>, pin: &TrustPin) -> Result<Self, Error> {
+        let trust = countersign::load_trust(&note, pin)?;
+        Ok(Self { trust, note, pin: *pin })
+    }
+
+    /// Asks a CA for its trust state, with nothing but the pin to believe it by.
+    pub(crate) async fn fetch(url: &str, pin: &TrustPin) -> Result<Self, Error> {
+        let fetched = countersign::fetch_trust(url, pin).await?;
+        Self::from_note(fetched.note, pin)
+    }
+
+    /// The newest state, if the CA says that there is one after this. Where it cannot be had or
+    /// believed, this one stays: it is still a trust state that was signed for us.
+    pub(crate) async fn follow(
+        self,
+        sequence: u64,
+        client: &AuthorityClient,
+        output: &Output,
+    ) -> Self {
+        if sequence <= self.state().sequence {
+            return self;
+        }
+        self.successor(client).await.unwrap_or_else(|error| {
+            output.warn(format!("the newer trust state {sequence} was not taken: {error}"));
+            self
+        })
+    }
+
+    /// The state.
+    pub(crate) fn state(&self) -> &TrustState {
+        self.trust.state()
+    }
+
+    /// The files that hold it.
+    pub(crate) fn contents(&self) -> Contents {
+        [
+            (TRUST_NOTE, Zeroizing::new(self.note.clone())),
+            (BUNDLE, Zeroizing::new(bundle::pem(self.state()).into_bytes())),
+        ]
+        .into()
+    }
+
+    /// A successor is signed by the keys of the state held. Two steps at once (N+2 by N+1's new
+    /// keys) cannot be followed; then the pin has to be given anew.
+    async fn successor(&self, client: &AuthorityClient) -> Result<Self, Error> {
+        let note = client.trust_note().await?;
+        let next = self.state().verify_successor(&note)?;
+        let pin = next.pin();
+        Ok(Self { trust: Trust::new(next)?, note, pin })
+    }
+}
