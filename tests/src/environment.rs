@@ -1,0 +1,251 @@
+//! A CA of real processes in a temporary folder, on free ports.
+
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::command::{Outcome, binary, program};
+
+/// The trust domain of every environment.
+pub const TRUST_DOMAIN: &str = "pay.example";
+
+/// What differs between environments.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `workloads.json`.
+    pub workloads: String,
+    /// Further lines of the configuration.
+    pub configuration: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            workloads: r#"{"operators": ["/countersign/operator/second"], "workloads": [
+                {"id": "/prod/reports", "dns": ["localhost"], "ip": ["127.0.0.1"], "profiles": ["default", "common-name", "short-lived"]},
+                {"id": "/prod/monolith"},
+                {"id": "/prod/batch"}]}"#
+                .to_owned(),
+            configuration: "requests_per_second = 0".to_owned(),
+        }
+    }
+}
+
+/// A CA, made by `init` and run by `serve`; stopped when dropped.
+#[derive(Debug)]
+pub struct Environment {
+    folder: tempfile::TempDir,
+    address: SocketAddr,
+    admin: SocketAddr,
+    server: Option<Child>,
+}
+
+impl Environment {
+    /// Makes a CA and serves it.
+    pub fn start() -> Self {
+        Self::start_with(&Settings::default())
+    }
+
+    /// Makes a CA and serves it.
+    pub fn start_with(settings: &Settings) -> Self {
+        let mut environment = Self::prepare(settings);
+        environment.countersign(&["init", "--config", "ca.toml"]).success();
+        environment.serve();
+        environment
+    }
+
+    /// Writes configuration and passphrases, and starts nothing.
+    pub fn prepare(settings: &Settings) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (address, admin) = (free_port(), free_port());
+        let environment = Self { folder, address, admin, server: None };
+        environment.write("passphrase", "the passphrase of this test");
+        environment.write("offline-passphrase", "another passphrase of this test");
+        fs::create_dir(environment.path("policies")).expect("a new folder");
+        environment.write("policies/workloads.json", &settings.workloads);
+        environment.write(
+            "ca.toml",
+            &format!(
+                "trust_domain = \"{TRUST_DOMAIN}\"\nlisten = \"{address}\"\n\
+                 admin_listen = \"{admin}\"\nnames = [\"127.0.0.1\", \"localhost\"]\n\
+                 state = \"{}\"\npolicies = \"{}\"\npassphrase_file = \"{}\"\n\
+                 offline_passphrase_file = \"{}\"\n{}\n",
+                environment.path("state").display(),
+                environment.path("policies").display(),
+                environment.path("passphrase").display(),
+                environment.path("offline-passphrase").display(),
+                settings.configuration,
+            ),
+        );
+        environment
+    }
+
+    /// Starts `serve` and waits until it is ready, 30 s at most.
+    pub fn serve(&mut self) {
+        let log = File::options().create(true).append(true).open(self.path("serve.log"));
+        let log = log.expect("the log can be written");
+        let mut command = self.command(&["serve", "--config", "ca.toml"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.server = Some(command.spawn().expect("the binary can be started"));
+        self.wait_until_ready();
+    }
+
+    fn wait_until_ready(&mut self) {
+        let begun = Instant::now();
+        while !self.admin("/readyz").starts_with("HTTP/1.1 200") {
+            let server = self.server.as_mut().expect("it was started");
+            let ended = server.try_wait().expect("its state can be asked");
+            let late = begun.elapsed() > Duration::from_secs(30);
+            assert!(ended.is_none() && !late, "serve did not start: {}", self.log());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends `serve` with SIGTERM; returns its exit code.
+    pub fn stop(&mut self) -> i32 {
+        let Some(mut server) = self.server.take() else { return 0 };
+        signal(&server, "TERM");
+        server.wait().expect("it can be waited for").code().unwrap_or(-1)
+    }
+
+    /// Ends `serve` with SIGKILL.
+    pub fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().expect("it can be killed");
+            server.wait().expect("it can be waited for");
+        }
+    }
+
+    /// The process id of `serve`.
+    pub fn server_pid(&self) -> u32 {
+        self.server.as_ref().expect("it was started").id()
+    }
+
+    /// Runs a command of `countersign` in the environment's folder, as the first operator.
+    pub fn countersign(&self, arguments: &[&str]) -> Outcome {
+        program(self.command(arguments).stdin(Stdio::null()))
+    }
+
+    /// The command itself, to be changed before it is run.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command
+            .args(arguments)
+            .current_dir(self.folder.path())
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("HOME", self.folder.path());
+        command
+    }
+
+    /// Gets a first certificate by token into a folder of this name.
+    pub fn issue(&self, path: &str, folder: &str) -> PathBuf {
+        self.issue_with(path, folder, &[]).success();
+        self.path(folder)
+    }
+
+    /// The same with further options, and whatever comes of it.
+    pub fn issue_with(&self, path: &str, folder: &str, options: &[&str]) -> Outcome {
+        let id = self.id(path);
+        let token = self.countersign(&["token", "create", &id]).success().stdout;
+        let file = format!("{folder}.token");
+        self.write(&file, &token);
+        let url = self.url();
+        let mut arguments =
+            vec!["issue", &id, "--url", &url, "--token-file", &file, "--out", folder];
+        arguments.extend(options);
+        self.countersign(&arguments)
+    }
+
+    /// The SPIFFE ID of a path.
+    pub fn id(&self, path: &str) -> String {
+        format!("spiffe://{TRUST_DOMAIN}{path}")
+    }
+
+    /// The URL of the API.
+    pub fn url(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    /// Where TLS is served.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A file of the environment.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The environment's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes a file of the environment, for its owner alone.
+    pub fn write(&self, name: &str, contents: &str) {
+        use std::os::unix::fs::OpenOptionsExt;
+        let path = self.path(name);
+        let mut file = File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        file.write_all(contents.as_bytes()).expect("a small file can be written");
+    }
+
+    /// What `serve` has said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.path("serve.log")).unwrap_or_default()
+    }
+
+    /// An answer of the admin port, header and all; empty while it does not answer.
+    pub fn admin(&self, path: &str) -> String {
+        let mut answer = String::new();
+        if let Ok(mut stream) = TcpStream::connect(self.admin) {
+            let request =
+                format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n");
+            if stream.write_all(request.as_bytes()).is_ok() {
+                stream.read_to_string(&mut answer).unwrap_or_default();
+            }
+        }
+        answer
+    }
+
+    /// `curl` against the API, with the operator's certificate, and with further options.
+    pub fn curl(&self, path: &str, options: &[&str]) -> Outcome {
+        let operator = self.path(&format!(".config/countersign/{TRUST_DOMAIN}"));
+        let mut command = Command::new("curl");
+        command
+            .args(["-sS", "--cacert"])
+            .arg(operator.join("bundle.pem"))
+            .arg("--cert")
+            .arg(operator.join("svid.pem"))
+            .arg("--key")
+            .arg(operator.join("svid.key"))
+            .args(options)
+            .arg(format!("{}{path}", self.url()));
+        program(&mut command)
+    }
+}
+
+impl Drop for Environment {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn signal(process: &Child, name: &str) {
+    program(Command::new("kill").arg(format!("-{name}")).arg(process.id().to_string())).success();
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+    listener.local_addr().expect("a bound listener has an address")
+}

@@ -1,0 +1,14 @@
+//! What the tests of the whole share: [`Environment`], a CA of real processes on free ports.
+//!
+//! In scope: starting, stopping and killing `countersign`, running its commands as their users do,
+//! and asking OpenSSL and others what they think of the result. Not in scope: any stand-in for
+//! what runs here.
+//!
+//! The binary is the one built beside these tests (`cargo build -p countersign-cli`, which
+//! `tests/run` does first), or what `COUNTERSIGN_BIN` names.
+
+mod command;
+mod environment;
+
+pub use command::{Outcome, binary, openssl, program};
+pub use environment::{Environment, Settings, TRUST_DOMAIN};

@@ -1,0 +1,100 @@
+//! A newcomer's journey, with the real binary.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::process::Command;
+
+use system_tests::{Environment, openssl, program};
+
+#[test]
+fn from_init_to_a_revoked_certificate() {
+    let mut environment = Environment::start();
+    environment.countersign(&["status"]).success().says("pay.example");
+    let svid = environment.issue("/prod/reports", "reports");
+    openssl(
+        &svid,
+        &["verify", "-x509_strict", "-CAfile", "bundle.pem", "-untrusted", "svid.pem", "svid.pem"],
+    )
+    .success();
+    environment.countersign(&["verify", "reports/svid.pem"]).success().says("countersignature");
+    environment.countersign(&["lint", "reports/svid.pem"]).success();
+    environment.countersign(&["inspect", "reports/svid.pem"]).success().says("SCT index");
+
+    let before = std::fs::read(svid.join("svid.pem")).unwrap();
+    environment.countersign(&["renew", "reports", "--check"]).exits(1);
+    environment.countersign(&["renew", "reports"]).success();
+    assert_eq!(std::fs::read(svid.join("svid.pem")).unwrap(), before, "it was not due");
+
+    let listed = environment.countersign(&["--json", "list", "--id", "*/prod/reports"]).success();
+    let serial = listed.json()["serial_number"].as_str().unwrap().to_owned();
+    environment.countersign(&["show", &serial]).success().says("workload-own-row");
+
+    environment.countersign(&["revoke", &serial, "--reason", "key-compromise"]).success();
+    environment.countersign(&["list", "--revoked"]).success().says("revoked").says("/prod/reports");
+    check_by_crl(&environment, &svid);
+    assert_eq!(environment.stop(), 0);
+}
+
+/// OpenSSL takes the certificate without the CRL, and refuses it with.
+fn check_by_crl(environment: &Environment, svid: &std::path::Path) {
+    let status = environment.countersign(&["--json", "status"]).success().json();
+    let issuer = status["issuers"][0]["id"].as_str().unwrap().to_owned();
+    let crl = svid.join("crl.der");
+    let arguments = ["-o", crl.to_str().unwrap()];
+    environment.curl(&format!("/crl/{issuer}"), &arguments).success();
+    openssl(svid, &["crl", "-inform", "DER", "-in", "crl.der", "-out", "crl.pem"]).success();
+    let verify =
+        ["verify", "-CAfile", "bundle.pem", "-untrusted", "svid.pem", "-CRLfile", "crl.pem"];
+    openssl(svid, &[&verify[..], &["svid.pem"]].concat()).success();
+    openssl(svid, &[&verify[..], &["-crl_check", "svid.pem"]].concat())
+        .exits(2)
+        .says("certificate revoked");
+}
+
+#[test]
+fn dev_shows_what_it_says_and_cleans_up() {
+    let environment = Environment::prepare(&system_tests::Settings::default());
+    let mut command = environment.command(&["dev"]);
+    let log = std::fs::File::create(environment.path("dev.log")).unwrap();
+    let mut dev = command.stdout(log).spawn().unwrap();
+    let read = || std::fs::read_to_string(environment.path("dev.log")).unwrap();
+    let begun = std::time::Instant::now();
+    while !read().contains("Ctrl-C stops it") {
+        assert!(begun.elapsed().as_secs() < 60, "{}", read());
+        std::thread::yield_now();
+    }
+    environment.countersign(&["list"]).success().says("/prod/reports");
+    let shown = read();
+    for expected in ["  200  ", "  401", "no countersignature"] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    paste(&environment, &shown);
+    program(Command::new("kill").arg("-TERM").arg(dev.id().to_string())).success();
+    assert_eq!(dev.wait().unwrap().code(), Some(0));
+    let state = shown.lines().find_map(|line| line.trim().strip_prefix("state ")).unwrap();
+    assert!(!std::path::Path::new(state.trim()).exists());
+    environment.countersign(&["list"]).exits(2);
+}
+
+/// Every command that `dev` prints works as it is, in order.
+fn paste(environment: &Environment, shown: &str) {
+    let begin = shown.find("From other terminals").unwrap();
+    let end = shown.find("Ctrl-C stops").unwrap();
+    let mut script = String::from("set -u\n");
+    for line in shown[begin..end].lines().skip(1) {
+        script.push_str(line);
+        script.push('\n');
+    }
+    let mut shell = environment.command(&[]);
+    let mut bash = Command::new("bash");
+    bash.current_dir(environment.folder()).env_clear();
+    for (key, value) in shell.get_envs() {
+        bash.env(key, value.unwrap_or_default());
+    }
+    shell.args::<[&str; 0], _>([]);
+    let outcome = program(bash.arg("-c").arg(&script));
+    let said = format!("{}\n{}", outcome.stdout, outcome.stderr);
+    assert!(said.contains("svid.pem: OK"), "{said}");
+    assert!(said.contains("\"state\":\"valid\""), "{said}");
+    assert!(said.contains("certificate revoked"), "{said}");
+    assert!(environment.path("monolith/svid.pem").exists(), "{said}");
+}
