@@ -39,9 +39,16 @@ impl Authority {
         caller: &Caller,
         request: &RevokeRequest,
     ) -> Result<Revocation, Error> {
+        self.authenticated(caller)?;
         let reason = reason(&request.reason)?;
         let (target, spiffe_id) = self.revocation_target(&request.target).await?;
-        let policy_hash = self.authorize(caller, Action::Revoke, Some(&spiffe_id))?;
+        let policy_hash = match self.authorize(caller, Action::Revoke, Some(&spiffe_id)) {
+            // A serial number that is not theirs does not exist for them.
+            Err(Error::Denied(_)) if matches!(target, RevocationTarget::Serial(_)) => {
+                return Err(Error::NotFound(format!("certificate {}", request.target)));
+            }
+            authorized => authorized?,
+        };
         let covered = self.covered(&target, &spiffe_id).await?;
         let mut done = Revocation {
             target: request.target.clone(),
@@ -84,9 +91,14 @@ impl Authority {
 
     /// Lifts a denial. Certificates that it revoked stay revoked.
     pub async fn allow(&self, caller: &Caller, id: &str) -> Result<(), Error> {
+        self.authenticated(caller)?;
+        let none = || Error::NotFound(format!("denial {id}"));
         let denial = self.denials_in_force().await?.into_iter().find(|denial| denial.id == id);
-        let denial = denial.ok_or_else(|| Error::NotFound(format!("denial {id}")))?;
-        let policy_hash = self.authorize(caller, Action::Allow, Some(&denial.spiffe_id))?;
+        let denial = denial.ok_or_else(none)?;
+        let policy_hash = match self.authorize(caller, Action::Allow, Some(&denial.spiffe_id)) {
+            Err(Error::Denied(_)) => return Err(none()),
+            authorized => authorized?,
+        };
         let detail = serde_json::json!({ "denied_at": id });
         let draft = self.draft(caller, event::ALLOW, denial.spiffe_id.as_str(), &detail);
         self.act(draft, Effect::Allow(denial.spiffe_id), policy_hash).await.map(drop)

@@ -177,6 +177,15 @@ pub(crate) async fn stop_signal() -> std::io::Result<&'static str> {
     })
 }
 
+/// A file-size limit shall fail a write, as a full disk does, and not end the process: the signal
+/// that the kernel sends (SIGXFSZ) is taken, for as long as the process lives.
+pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
+    let file_size_exceeded = tokio::signal::unix::SignalKind::from_raw(SIGXFSZ);
+    tokio::signal::unix::signal(file_size_exceeded).map(drop)
+}
+
+/// Its number on every architecture that Linux has, but for MIPS.
+const SIGXFSZ: i32 = 25;
 /// An operator's SVID: a week, renewed on use.
 const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 const MIN_PASSPHRASE: usize = 12;

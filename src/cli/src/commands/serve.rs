@@ -14,6 +14,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+    ca_host::survive_file_size_limit()?;
     let config = arguments.config.load()?;
     let passphrase = arguments.config.passphrase(&config, Asking::Known)?;
     let authority = ca_host::open(&config, &passphrase).await?;

@@ -1,0 +1,142 @@
+//! For each write that a certificate needs: "failed, nothing persisted" and "failed, but persisted
+//! anyway". The caller repeats its request, and has exactly one certificate in the end.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use authority::Error;
+use authority::sequencer::Member;
+use authority::store::faulty::{Fault, FaultyStore};
+use authority::store::{RecordQuery, StoreError};
+use support::{Environment, csr};
+
+/// Which write to fail, counted from when the fault is armed; 0 fails none.
+struct Armed(Arc<AtomicUsize>);
+
+impl Armed {
+    fn at(&self, write: usize) {
+        self.0.store(write, Ordering::SeqCst);
+    }
+}
+
+async fn environment(fault: Fault) -> (Environment, Armed) {
+    let countdown = Arc::new(AtomicUsize::new(0));
+    let armed = Armed(Arc::clone(&countdown));
+    let environment = Environment::start_with(
+        |keys, _| keys,
+        |store| {
+            Arc::new(FaultyStore::new(store, move |group| {
+                let is_write = group.iter().any(|member| !matches!(member, Member::Seen(_)));
+                let left = countdown.load(Ordering::SeqCst);
+                if left == 0 || !is_write {
+                    return None;
+                }
+                countdown.store(left - 1, Ordering::SeqCst);
+                (left == 1).then_some(fault)
+            }))
+        },
+    )
+    .await;
+    (environment, armed)
+}
+
+#[tokio::test]
+async fn each_failed_write_of_an_issue_is_repaired_by_the_same_request() {
+    for fault in [Fault::NotPersisted, Fault::Persisted] {
+        let (mut environment, armed) = environment(fault).await;
+        let operator = environment.operator().await;
+        for write in [1, 2] {
+            let token = environment.token(&operator, "/prod/reports").await;
+            let request = csr();
+            armed.at(write);
+            let error = environment.issue_with(&token, &request).await.unwrap_err();
+            assert!(matches!(error, Error::Store(StoreError::Unavailable(_))), "{error}");
+            let issued = environment.issue_with(&token, &request).await.unwrap();
+            environment.verified(&issued);
+            assert_eq!(environment.issue_with(&token, &request).await.unwrap(), issued);
+        }
+        assert_consistent(&environment).await;
+        environment.restart().await;
+        assert_consistent(&environment).await;
+    }
+}
+
+#[tokio::test]
+async fn each_failed_write_of_a_renewal_is_repaired_by_the_same_request() {
+    for fault in [Fault::NotPersisted, Fault::Persisted] {
+        let (environment, armed) = environment(fault).await;
+        let operator = environment.operator().await;
+        let mut current = environment.issue(&operator, "/prod/reports").await;
+        for write in [1, 2] {
+            let caller = environment.caller(&current);
+            let request = csr();
+            armed.at(write);
+            environment.renew(&caller, &request).await.unwrap_err();
+            current = environment.renew(&caller, &request).await.unwrap();
+        }
+        assert_consistent(&environment).await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_revocation_is_in_force_or_not_at_all() {
+    for fault in [Fault::NotPersisted, Fault::Persisted] {
+        let (environment, armed) = environment(fault).await;
+        let operator = environment.operator().await;
+        let issued = environment.issue(&operator, "/prod/reports").await;
+        let request = api::RevokeRequest {
+            target: issued.serial_number.to_string(),
+            reason: "key-compromise".to_owned(),
+            dry_run: false,
+        };
+        armed.at(1);
+        environment.authority.revoke(&operator, &request).await.unwrap_err();
+        environment.authority.refresh().await.unwrap();
+        let caller = environment.caller(&issued);
+        let renewed = environment.renew(&caller, &csr()).await;
+        assert_eq!(renewed.is_ok(), fault == Fault::NotPersisted);
+        environment.authority.revoke(&operator, &request).await.unwrap();
+        assert!(environment.renew(&caller, &csr()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn a_request_left_half_done_is_abandoned_after_a_minute() {
+    let (environment, armed) = environment(Fault::NotPersisted).await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    let request = csr();
+    armed.at(2);
+    environment.issue_with(&token, &request).await.unwrap_err();
+    environment.clock.advance(time::Duration::seconds(61));
+    let error = environment.issue_with(&token, &request).await.unwrap_err();
+    assert!(matches!(error, Error::Abandoned), "{error}");
+    environment.clock.advance(time::Duration::seconds(60));
+    while environment.authority.account().await.unwrap() {}
+    let size = environment.store.head().await.unwrap().edge.size();
+    let last = environment.store.entries(size - 2, 1).await.unwrap().remove(0);
+    assert!(String::from_utf8(last).unwrap().contains("issue.abandoned"));
+    let all = api::CertificateFilter::default();
+    let page = environment.authority.certificates(&operator, &all).await.unwrap();
+    let newest = &page.items[0];
+    assert_eq!(newest.state, api::CertificateState::NeverIssued);
+}
+
+/// No serial number stands twice, and every certificate is its leaf's.
+async fn assert_consistent(environment: &Environment) {
+    let query = RecordQuery { limit: 1000, ..RecordQuery::default() };
+    let records = environment.store.records(query).await.unwrap();
+    let serials: HashSet<_> = records.iter().map(|record| record.serial_number).collect();
+    assert_eq!(serials.len(), records.len());
+    for record in records {
+        let Some(certificate) = record.certificate else { continue };
+        let entry = environment.store.entries(record.leaf_index, 1).await.unwrap().remove(0);
+        let issuer = environment.keys.issuer.public_key();
+        let (leaf, _) = tlog::CertificateLeaf::from_certificate(&certificate, issuer).unwrap();
+        assert_eq!(leaf.encode().unwrap(), entry);
+    }
+}
