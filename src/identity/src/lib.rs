@@ -2,7 +2,7 @@
 //!
 //! In scope: [`SpiffeId`] and [`TrustDomain`]; the signed [`TrustState`] with its thresholds and
 //! the [`TrustPin`] that a workload starts from; the [`Revocations`] a verifier holds; and
-//! [`verify`], the one function that decides whether a chain is a believable X.509-SVID, with its
+//! [`verify()`], the one function that decides whether a chain is a believable X.509-SVID, with its
 //! [`Refusal`]. Library, agent, server, CLI and auditor all call this same function.
 //!
 //! Not in scope: who may talk to whom (`Peers`, in the sidecar), how revocations arrive (the

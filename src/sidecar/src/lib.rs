@@ -8,7 +8,7 @@
 //!   one verdict on a chain, [`identity::verify`], behind a cache.
 //! - [`Credentials`]: our own chain and key, replaceable while connections are made.
 //! - [`server_config`] and [`client_config`]: rustls, with its ways around a verifier closed.
-//! - [`serve`]: the accept loop, from TCP to requests that know their [`Peer`], within [`Limits`].
+//! - [`serve()`]: the accept loop, from TCP to requests that know their [`Peer`], within [`Limits`].
 //! - [`fetch_trust`] and [`load_trust`]: from a trust pin to a trust state.
 //! - [`AuthorityClient`]: the CA's HTTP API.
 //!

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use api::{Secret, TokenRequest};
 use authority::clock::SystemClock;
+use authority::policy::PolicySet;
 use authority::setup::{self, NewAuthority, Parent};
 use clap::{Args, ValueEnum};
 use countersign::{AuthorityClient, Credentials};
@@ -360,7 +361,7 @@ impl Dev {
 }
 
 async fn create(config: &Config, passphrase: &Secret) -> anyhow::Result<Arc<authority::Authority>> {
-    let policy = ca_host::first_policy(None)?;
+    let policy = PolicySet::shipped(WORKLOADS)?;
     let created = setup::create(
         &NewAuthority {
             trust_domain: config.trust_domain.clone(),
@@ -414,5 +415,7 @@ fn shown(path: &Path) -> String {
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
 }
 
+/// The table of the development hierarchy.
+const WORKLOADS: &str = include_str!("../../../../certs-dev/workloads.json");
 const CONTEXT: &str = "dev";
 const DOMAIN: &str = "dev.internal";
