@@ -1,0 +1,132 @@
+//! `init`: with a parent elsewhere, and repairing what expired; `dev` with a state that stays.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::fs;
+
+use system_tests::{Environment, Settings, openssl};
+
+#[test]
+fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
+    let mut environment = Environment::prepare(&Settings::default());
+    let folder = environment.folder().to_owned();
+    let init = ["init", "--config", "ca.toml"];
+    let request = environment.countersign(&[&init[..], &["--parent", "csr"]].concat()).success();
+    let request = request.stdout.trim().to_owned();
+    openssl(&folder, &["req", "-in", &request, "-noout", "-verify"]).success();
+    environment.countersign(&["serve", "--config", "ca.toml"]).exits(1).says("countersign init");
+
+    make_parent(&environment);
+    let sign = |extensions: &str, out: &str| {
+        environment.write("ext", extensions);
+        let arguments = [
+            "x509",
+            "-req",
+            "-in",
+            &request,
+            "-CA",
+            "parent.pem",
+            "-CAkey",
+            "parent.key",
+            "-days",
+            "30",
+            "-extfile",
+            "ext",
+            "-out",
+            out,
+        ];
+        openssl(&folder, &arguments).success();
+        let parent = fs::read_to_string(environment.path("parent.pem")).unwrap();
+        let issuer = fs::read_to_string(environment.path(out)).unwrap();
+        environment.write(&format!("chain-{out}"), &format!("{issuer}{parent}"));
+    };
+    sign("basicConstraints=critical,CA:FALSE\n", "leaf.pem");
+    sign(ISSUER_EXTENSIONS, "issuer.pem");
+    let finish =
+        |file: &str| environment.countersign(&[&init[..], &["--certificate", file]].concat());
+    finish("chain-leaf.pem").exits(1).says("cA=true");
+    finish("issuer.pem").exits(1).says("exactly two certificates");
+    finish("parent.pem").exits(1);
+    finish("chain-issuer.pem").success().says("trust pin");
+
+    environment.serve();
+    let svid = environment.issue("/prod/reports", "reports");
+    let verify = [
+        "verify",
+        "-x509_strict",
+        "-CAfile",
+        "../parent.pem",
+        "-untrusted",
+        "svid.pem",
+        "svid.pem",
+    ];
+    openssl(&svid, &verify).success();
+    environment.countersign(&["verify", "reports/svid.pem"]).success();
+}
+
+fn make_parent(environment: &Environment) {
+    let arguments = [
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:3072",
+        "-nodes",
+        "-keyout",
+        "parent.key",
+        "-out",
+        "parent.pem",
+        "-days",
+        "365",
+        "-subj",
+        "/O=Elsewhere/CN=Parent",
+        "-addext",
+        "basicConstraints=critical,CA:TRUE",
+        "-addext",
+        "keyUsage=critical,keyCertSign,cRLSign",
+    ];
+    openssl(environment.folder(), &arguments).success();
+}
+
+const ISSUER_EXTENSIONS: &str = "basicConstraints=critical,CA:TRUE,pathlen:0\n\
+    keyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n\
+    authorityKeyIdentifier=keyid\nsubjectAltName=URI:spiffe://pay.example\n";
+
+#[test]
+fn a_lost_operator_is_repaired_on_the_host() {
+    let mut environment = Environment::start();
+    let operator = environment.path(".config/countersign/pay.example");
+    fs::remove_dir_all(&operator).unwrap();
+    environment.countersign(&["status"]).exits(1);
+    environment
+        .countersign(&["init", "--config", "ca.toml", "--recover"])
+        .exits(1)
+        .says("another process");
+    environment.stop();
+    environment.countersign(&["init", "--config", "ca.toml", "--recover"]).success();
+    environment.serve();
+    environment.countersign(&["status"]).success();
+}
+
+#[test]
+fn a_kept_development_state_opens_again() {
+    let environment = Environment::prepare(&Settings::default());
+    let pin = |environment: &Environment| {
+        fs::read_to_string(environment.path("kept/state/trust.pin")).unwrap()
+    };
+    let mut pins = Vec::new();
+    for _ in 0..2 {
+        let log = fs::File::create(environment.path("dev.log")).unwrap();
+        let mut command = environment.command(&["dev", "--state", "kept", "--tour", "off"]);
+        let mut dev = command.stdout(log).spawn().unwrap();
+        let begun = std::time::Instant::now();
+        while !fs::read_to_string(environment.path("dev.log")).unwrap().contains("Ctrl-C stops") {
+            assert!(begun.elapsed().as_secs() < 60);
+            std::thread::yield_now();
+        }
+        environment.countersign(&["status"]).success();
+        let id = dev.id().to_string();
+        system_tests::program(std::process::Command::new("kill").args(["-INT", &id])).success();
+        assert_eq!(dev.wait().unwrap().code(), Some(0));
+        pins.push(pin(&environment));
+    }
+    assert_eq!(pins[0], pins[1]);
+}
