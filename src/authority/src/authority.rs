@@ -14,7 +14,7 @@ use crate::checkpoint::CheckpointSigner;
 use crate::clock::Clock;
 use crate::countersigner::Countersigner;
 use crate::error::Error;
-use crate::event::{Event, OPERATOR_CREATE};
+use crate::event::{Event, OPERATOR_CREATE, POLICY_CHANGE};
 use crate::issuer::{Issued, Issuer};
 use crate::keys::Keys;
 use crate::policy::{ActivePolicy, PolicySet, Principal};
@@ -373,12 +373,13 @@ impl Authority {
     pub async fn refresh(&self) -> Result<(), Error> {
         let from = self.folded().next_index();
         let entries = self.store.folding_entries(from).await?;
-        let changes = {
+        {
+            // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
-            folded.fold(entries)?
-        };
-        if let Some(listener) = self.listener.get().filter(|_| !changes.is_empty()) {
-            listener(&changes);
+            let changes = folded.fold(entries)?;
+            if let Some(listener) = self.listener.get().filter(|_| !changes.is_empty()) {
+                listener(&changes);
+            }
         }
         let head = self.store.head().await?;
         if head.policy_hash != *self.policy.load().set().hash() {
@@ -387,9 +388,10 @@ impl Authority {
         Ok(())
     }
 
-    /// Hears of revocations from now on; the state until now is applied first. Once only.
-    pub fn listen(&self, held: &mut identity::Revocations, listener: Box<Listener>) {
-        held.clone_from(&self.folded().revocations);
+    /// Hears of revocations from now on; the state until now is shown first. Once only.
+    pub fn listen(&self, until_now: impl FnOnce(&identity::Revocations), listener: Box<Listener>) {
+        let folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+        until_now(&folded.revocations);
         if self.listener.set(listener).is_err() {
             tracing::error!("a second listener for revocations is ignored");
         }
@@ -498,7 +500,14 @@ pub(crate) async fn load_policy(
 ) -> Result<ActivePolicy, Error> {
     let hash = store.head().await?.policy_hash;
     let gone = || StoreError::Inconsistent(format!("policy set {hash:?} is gone"));
-    let files = store.policy(hash).await?.ok_or_else(gone)?;
+    let (files, log_index) = store.policy(hash).await?.ok_or_else(gone)?;
+    let made = made_by(store, log_index, |event| {
+        event.kind == POLICY_CHANGE && event.detail["hash"] == format!("{hash:?}")
+    });
+    if !made.await? {
+        let why = format!("policy set {hash:?} was not put into force by entry {log_index}");
+        return Err(StoreError::Inconsistent(why).into());
+    }
     let files = serde_json::from_str(&files)
         .map_err(|error| StoreError::Inconsistent(format!("policy set {hash:?}: {error}")))?;
     let set = PolicySet::parse(&files)?;
@@ -513,12 +522,10 @@ pub(crate) async fn load_policy(
 async fn load_operators(store: &dyn Store) -> Result<HashSet<String>, Error> {
     let mut operators = HashSet::new();
     for (name, log_index) in store.operators().await? {
-        let entries = store.entries(log_index, 1).await?;
-        let made =
-            entries.first().and_then(|entry| Event::parse(entry).ok()).is_some_and(|event| {
-                event.kind == OPERATOR_CREATE && event.detail["name"] == name.as_str()
-            });
-        if !made {
+        let made = made_by(store, log_index, |event| {
+            event.kind == OPERATOR_CREATE && event.detail["name"] == name.as_str()
+        });
+        if !made.await? {
             return Err(StoreError::Inconsistent(format!(
                 "operator {name:?} was not made by entry {log_index}"
             ))
@@ -527,6 +534,17 @@ async fn load_operators(store: &dyn Store) -> Result<HashSet<String>, Error> {
         operators.insert(name);
     }
     Ok(operators)
+}
+
+/// Whether the event at this place of the log is the one that a row says made it.
+pub(crate) async fn made_by(
+    store: &dyn Store,
+    log_index: u64,
+    is_it: impl FnOnce(&Event) -> bool,
+) -> Result<bool, StoreError> {
+    let entries = store.entries(log_index, 1).await?;
+    let event = entries.first().and_then(|entry| Event::parse(entry).ok());
+    Ok(event.is_some_and(|event| is_it(&event)))
 }
 
 /// What the transaction refused, told as the earlier checks would have told it.

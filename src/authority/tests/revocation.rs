@@ -131,6 +131,7 @@ async fn tables_that_contradict_the_log_are_refused() {
         "UPDATE entries SET bytes = x'7b7d' WHERE entry_index = 3",
         "UPDATE operators SET name = 'eve'",
         "UPDATE policies SET files = replace(files, '/prod/reports', '/prod/eve')",
+        "UPDATE policies SET log_index = 0",
         "UPDATE head SET size = size - 1",
         "UPDATE checkpoints SET size = 1000000",
     ] {

@@ -135,16 +135,12 @@ impl Running {
 /// The verifier hears of each revocation before the call that made it returns.
 fn follow_revocations(authority: &Authority, verification: &Arc<Verification>) {
     let held = Arc::clone(verification);
-    verification.update_revocations(|revocations| {
-        authority.listen(
-            revocations,
-            Box::new(move |changes| {
-                held.update_revocations(|revocations| {
-                    changes.iter().for_each(|change| change.apply(revocations));
-                });
-            }),
-        );
-    });
+    authority.listen(
+        |until_now| verification.update_revocations(|held| held.clone_from(until_now)),
+        Box::new(move |changes| {
+            held.update_revocations(|held| changes.iter().for_each(|change| change.apply(held)));
+        }),
+    );
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {

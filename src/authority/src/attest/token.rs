@@ -7,8 +7,9 @@ use issuance::CertificateRequest;
 use tlog::Hash;
 
 use super::{Attested, Purpose, TOKEN, refused};
+use crate::authority::made_by;
 use crate::error::Error;
-use crate::event::{Event, TOKEN_CREATE};
+use crate::event::TOKEN_CREATE;
 use crate::policy::Principal;
 use crate::sequencer::{Consumes, TokenRow};
 use crate::store::Store;
@@ -47,13 +48,14 @@ pub(crate) async fn attest(
 
 /// A row that grants authority does not count without the event that made it.
 async fn require_event(store: &dyn Store, row: &TokenRow, hash: &Hash) -> Result<(), Error> {
-    let entries = store.entries(row.log_index, 1).await?;
-    let made = entries.first().and_then(|entry| Event::parse(entry).ok()).is_some_and(|event| {
+    let made = made_by(store, row.log_index, |event| {
         event.kind == TOKEN_CREATE
             && event.subject == row.spiffe_id.as_str()
             && event.detail["token_sha256"] == format!("{hash:?}")
     });
-    made.then_some(()).ok_or_else(|| refused("the token was not made by this log", NEW_TOKEN))
+    made.await?
+        .then_some(())
+        .ok_or_else(|| refused("the token was not made by this log", NEW_TOKEN))
 }
 
 fn require_usable(row: &TokenRow, request: &CertificateRequest, now: u64) -> Result<(), Error> {

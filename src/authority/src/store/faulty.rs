@@ -115,7 +115,7 @@ impl Store for FaultyStore {
     fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>> {
         self.inner.tokens(limit)
     }
-    fn policy(&self, hash: Hash) -> Answer<'_, Option<String>> {
+    fn policy(&self, hash: Hash) -> Answer<'_, Option<(String, u64)>> {
         self.inner.policy(hash)
     }
     fn operators(&self) -> Answer<'_, Vec<(String, u64)>> {

@@ -58,8 +58,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The newest bootstrap tokens, at most `limit`.
     fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>>;
 
-    /// The files of a policy set, as JSON.
-    fn policy(&self, hash: Hash) -> Answer<'_, Option<String>>;
+    /// The files of a policy set, as JSON, and the event that put it into force.
+    fn policy(&self, hash: Hash) -> Answer<'_, Option<(String, u64)>>;
 
     /// Operators made by `init`, with the event that made each.
     fn operators(&self) -> Answer<'_, Vec<(String, u64)>>;

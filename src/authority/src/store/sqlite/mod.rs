@@ -171,7 +171,7 @@ impl Store for SqliteStore {
         self.read(move |connection| read::tokens(connection, limit))
     }
 
-    fn policy(&self, hash: Hash) -> Answer<'_, Option<String>> {
+    fn policy(&self, hash: Hash) -> Answer<'_, Option<(String, u64)>> {
         self.read(move |connection| read::policy(connection, &hash))
     }
 

@@ -238,11 +238,16 @@ pub(super) fn tokens(connection: &Connection, limit: u32) -> Result<Vec<TokenRow
     read().map_err(unavailable)
 }
 
-pub(super) fn policy(connection: &Connection, hash: &Hash) -> Result<Option<String>, StoreError> {
+pub(super) fn policy(
+    connection: &Connection,
+    hash: &Hash,
+) -> Result<Option<(String, u64)>, StoreError> {
     connection
-        .query_row("SELECT files FROM policies WHERE hash = ?1", [hash.as_bytes()], |row| {
-            row.get(0)
-        })
+        .query_row(
+            "SELECT files, log_index FROM policies WHERE hash = ?1",
+            [hash.as_bytes()],
+            |row| Ok((row.get(0)?, number(row, 1)?)),
+        )
         .optional()
         .map_err(unavailable)
 }
