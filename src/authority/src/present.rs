@@ -1,8 +1,7 @@
 //! What leaves the engine: stored bytes, as the API shows them.
 
 use api::{CertificateRecord, CertificateState, IssuedCertificate, RenewalWindow};
-use data_encoding::BASE64;
-use identity::{SerialNumber, SpiffeId};
+use identity::{SerialNumber, SpiffeId, pem};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -75,26 +74,6 @@ pub(crate) fn renewal_window(
     let life = not_after - not_before;
     let start = not_before + life / 2;
     RenewalWindow { start: whole(start), end: whole(start + life / 10) }
-}
-
-/// PEM of one block.
-pub(crate) fn pem(label: &str, der: &[u8]) -> String {
-    let text = BASE64.encode(der);
-    let mut pem = String::with_capacity(text.len() + text.len() / 64 + 64);
-    pem.push_str("-----BEGIN ");
-    pem.push_str(label);
-    pem.push_str("-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        let (line, tail) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = tail;
-    }
-    pem.push_str("-----END ");
-    pem.push_str(label);
-    pem.push_str("-----\n");
-    pem
 }
 
 pub(crate) fn seconds(unix: i64) -> OffsetDateTime {

@@ -12,6 +12,7 @@ use api::Secret;
 use aws_lc_rs::rand;
 use identity::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, TrustDomain, TrustPin, TrustState,
+    pem,
 };
 use issuance::{CaCertificate, IssuerCertificate};
 use time::{Duration, OffsetDateTime};
@@ -27,7 +28,6 @@ use crate::files::{create_private_folder, write_private};
 use crate::keys::{Keys, OfflineKeys, offline_folder, online_folder};
 use crate::operations::policy_change;
 use crate::policy::PolicySet;
-use crate::present::pem;
 use crate::sequencer::{ActMember, Effect, Member, Outcome};
 use crate::signer::{Signer, SignerError};
 use crate::store::Store;

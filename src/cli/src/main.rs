@@ -9,7 +9,6 @@
 
 mod acceptance;
 mod args;
-mod bundle;
 mod ca_host;
 mod chain;
 mod clock;

@@ -4,7 +4,6 @@ use countersign::AuthorityClient;
 use identity::{Trust, TrustPin, TrustState};
 use zeroize::Zeroizing;
 
-use crate::bundle;
 use crate::error::Error;
 use crate::output::Output;
 use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
@@ -72,7 +71,7 @@ impl HeldTrust {
     pub(crate) fn contents(&self) -> Contents {
         [
             (TRUST_NOTE, Zeroizing::new(self.note.clone())),
-            (BUNDLE, Zeroizing::new(bundle::pem(self.state()).into_bytes())),
+            (BUNDLE, Zeroizing::new(self.state().to_pem().into_bytes())),
         ]
         .into()
     }

@@ -18,6 +18,7 @@
 //! # Ok::<(), identity::Error>(())
 //! ```
 
+mod bundle;
 mod error;
 mod refusal;
 mod revocations;
@@ -26,6 +27,7 @@ mod spiffe_id;
 mod trust_state;
 mod verify;
 
+pub use bundle::pem;
 pub use error::{Error, SpiffeIdRule};
 pub use refusal::{CountersignatureRule, Refusal, SvidRule};
 pub use revocations::Revocations;

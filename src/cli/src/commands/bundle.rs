@@ -3,7 +3,6 @@
 use clap::{Subcommand, ValueEnum};
 
 use super::Session;
-use crate::bundle;
 use crate::context;
 use crate::exit::Exit;
 use crate::output::Format as OutputFormat;
@@ -34,9 +33,9 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
     let Command::Show { format } = *command;
     let held = context::trust(session)?;
     if format == Format::Pem && session.output.format == OutputFormat::Human {
-        session.output.text(&bundle::pem(held.state()))?;
+        session.output.text(&held.state().to_pem())?;
     } else {
-        let jwks = bundle::jwks(held.state())?;
+        let jwks = held.state().to_jwks()?;
         session.output.show(&jwks, |jwks| format!("{jwks:#}"))?;
     }
     Ok(Exit::Done)
