@@ -108,4 +108,4 @@ async fn certify(
     Ok((chain, key, Times { renewal: issued.renewal, not_after: issued.not_after }))
 }
 
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
