@@ -4,15 +4,20 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde_json::{Value, json};
 use system_tests::{Environment, Settings, openssl};
 
-/// One CA for the tests of this file that leave it as it is.
-fn shared() -> &'static Environment {
-    static SHARED: OnceLock<Environment> = OnceLock::new();
-    SHARED.get_or_init(Environment::start)
+/// One CA for the tests of this file that leave it as it is; the last of them stops it.
+fn shared() -> Arc<Environment> {
+    static SHARED: Mutex<Weak<Environment>> = Mutex::new(Weak::new());
+    let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+    shared.upgrade().unwrap_or_else(|| {
+        let started = Arc::new(Environment::start());
+        *shared = Arc::downgrade(&started);
+        started
+    })
 }
 
 /// An answer: its status and its JSON.
@@ -86,7 +91,7 @@ const P256: &[&str] = &["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256
 
 #[test]
 fn each_broken_certificate_request_names_its_rule() {
-    let environment = shared();
+    let environment = &*shared();
     let folder = tempfile::tempdir().unwrap();
     let good = p256(folder.path());
     let mut broken: Vec<char> = good.chars().collect();
@@ -124,7 +129,7 @@ fn each_broken_certificate_request_names_its_rule() {
 
 #[test]
 fn each_malformed_spiffe_id_names_its_rule() {
-    let environment = shared();
+    let environment = &*shared();
     let folder = tempfile::tempdir().unwrap();
     let csr = p256(folder.path());
     let long = format!("spiffe://pay.example/{}", "a".repeat(2049 - 21));
@@ -151,7 +156,7 @@ fn each_malformed_spiffe_id_names_its_rule() {
 
 #[test]
 fn what_policy_does_not_give_is_refused_with_row_and_command() {
-    let environment = shared();
+    let environment = &*shared();
     let folder = tempfile::tempdir().unwrap();
     let csr = p256(folder.path());
     let mut body = request(&csr);
@@ -174,7 +179,7 @@ fn what_policy_does_not_give_is_refused_with_row_and_command() {
 
 #[test]
 fn what_is_not_the_json_expected_is_refused() {
-    let environment = shared();
+    let environment = &*shared();
     let folder = tempfile::tempdir().unwrap();
     let mut body = request(&p256(folder.path()));
     body["serial"] = 1.into();
@@ -190,7 +195,7 @@ fn what_is_not_the_json_expected_is_refused() {
 
 #[test]
 fn evidence_that_proves_nothing_is_refused() {
-    let environment = shared();
+    let environment = &*shared();
     let folder = tempfile::tempdir().unwrap();
     let csr = p256(folder.path());
     let body = request(&csr).to_string();
@@ -208,7 +213,7 @@ fn evidence_that_proves_nothing_is_refused() {
 
 #[test]
 fn the_same_key_with_another_request_is_a_mismatch() {
-    let environment = shared();
+    let environment = &*shared();
     let folder = tempfile::tempdir().unwrap();
     let csr = p256(folder.path());
     let operator = environment.path(".config/countersign/pay.example");

@@ -1,0 +1,174 @@
+//! Certificates as they are kept: one, a page, and when each is to be renewed.
+
+use api::{CertificateFilter, CertificateRecord, Page, RenewalWindow};
+use identity::{SerialNumber, SpiffeId};
+
+use super::{LONGEST_VALIDITY_MILLISECONDS, PAGE};
+use crate::authority::{Authority, Caller};
+use crate::error::Error;
+use crate::policy::Action;
+use crate::present;
+use crate::store::{Record, RecordKey, RecordQuery};
+
+impl Authority {
+    /// One certificate's record; for others than its owner and operators it does not exist.
+    pub async fn certificate(
+        &self,
+        caller: &Caller,
+        serial_number: &SerialNumber,
+    ) -> Result<CertificateRecord, Error> {
+        let record = self.readable(caller, serial_number).await?;
+        self.show(record)
+    }
+
+    /// When a certificate is to be renewed.
+    pub async fn renewal(
+        &self,
+        caller: &Caller,
+        serial_number: &SerialNumber,
+    ) -> Result<RenewalWindow, Error> {
+        let record = self.readable(caller, serial_number).await?;
+        let (not_before, not_after) =
+            (present::seconds(record.not_before), present::seconds(record.not_after));
+        Ok(present::renewal_window(not_before, not_after))
+    }
+
+    /// A page of certificates, newest first.
+    pub async fn certificates(
+        &self,
+        caller: &Caller,
+        filter: &CertificateFilter,
+    ) -> Result<Page<CertificateRecord>, Error> {
+        self.authorize(caller, Action::ListInventory, None)?;
+        let limit = filter.limit.unwrap_or(100).clamp(1, 1000);
+        let mut query = self.record_query(filter)?;
+        let horizon = filter.expiring.map(|within| {
+            self.clock().now().unix_timestamp().saturating_add_unsigned(within.0.as_secs())
+        });
+        let mut items = Vec::new();
+        loop {
+            let page = self.store().records(query.clone()).await?;
+            let last_page = page.len() < query.limit as usize;
+            for record in page {
+                query.before = Some(record.leaf_index);
+                let matches = filter.id.as_ref().is_none_or(|glob| {
+                    matches_glob(glob.as_bytes(), record.spiffe_id.as_str().as_bytes())
+                });
+                if !matches || horizon.is_some_and(|horizon| record.not_after > horizon) {
+                    continue;
+                }
+                let shown = self.show(record)?;
+                let revoked = shown.state == api::CertificateState::Revoked;
+                if filter.revoked && !revoked || filter.expiring.is_some() && revoked {
+                    continue;
+                }
+                items.push(shown);
+                if items.len() == limit as usize {
+                    let next = query.before.map(|before| before.to_string());
+                    return Ok(Page { items, next });
+                }
+            }
+            if last_page {
+                return Ok(Page { items, next: None });
+            }
+        }
+    }
+
+    async fn readable(
+        &self,
+        caller: &Caller,
+        serial_number: &SerialNumber,
+    ) -> Result<Record, Error> {
+        self.authenticated(caller)?;
+        let none = || Error::NotFound(format!("certificate {serial_number}"));
+        let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;
+        let record = record.ok_or_else(none)?;
+        match self.authorize(caller, Action::ReadInventory, Some(&record.spiffe_id)) {
+            Err(Error::Denied(_)) => Err(none()),
+            other => other.map(|_| record),
+        }
+    }
+
+    fn show(&self, record: Record) -> Result<CertificateRecord, Error> {
+        let revoked = self
+            .folded()
+            .revocations
+            .check(&record.spiffe_id, &record.serial_number, Some(record.leaf_index))
+            .is_err();
+        let now = self.clock().now().unix_timestamp();
+        present::record(record, revoked, now, self.issuer().certificate().der())
+    }
+
+    fn record_query(&self, filter: &CertificateFilter) -> Result<RecordQuery, Error> {
+        let now = self.clock().now();
+        let live_only = filter.revoked || filter.expiring.is_some();
+        let before = filter.after.as_ref().map(|after| after.parse()).transpose();
+        Ok(RecordQuery {
+            // An ID without a wildcard has an index.
+            spiffe_id: filter.id.as_deref().and_then(|id| SpiffeId::parse(id).ok()),
+            before: before.map_err(|_| Error::Invalid {
+                why: "`after` is not the `next` of a page".to_owned(),
+                next_step: None,
+            })?,
+            ends_after: live_only.then(|| now.unix_timestamp() - 1),
+            // Nothing issued longer ago than the longest validity can still be valid.
+            issued_since: live_only.then(|| {
+                self.clock().unix_milliseconds().saturating_sub(LONGEST_VALIDITY_MILLISECONDS)
+            }),
+            limit: PAGE,
+        })
+    }
+}
+
+/// `*` stands for any run of characters. Time grows with the product of the lengths at most.
+fn matches_glob(glob: &[u8], text: &[u8]) -> bool {
+    let (mut g, mut t) = (0, 0);
+    let mut retry = None;
+    while t < text.len() {
+        match glob.get(g) {
+            Some(b'*') => {
+                retry = Some((g, t));
+                g += 1;
+            }
+            Some(byte) if *byte == text[t] => {
+                g += 1;
+                t += 1;
+            }
+            _ => match retry {
+                Some((star, from)) => {
+                    g = star + 1;
+                    t = from + 1;
+                    retry = Some((star, t));
+                }
+                None => return false,
+            },
+        }
+    }
+    glob[g..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn globs_match_runs_of_characters() {
+        for (glob, text, expected) in [
+            ("*", "", true),
+            ("spiffe://a/*", "spiffe://a/b/c", true),
+            ("*b*", "abc", true),
+            ("a*c*e", "abcde", true),
+            ("a*c*e", "abcd", false),
+            ("", "a", false),
+            ("ab", "ab", true),
+        ] {
+            assert_eq!(matches_glob(glob.as_bytes(), text.as_bytes()), expected, "{glob} {text}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_glob_ends_soon() {
+        let glob = "*a".repeat(40);
+        assert!(!matches_glob(glob.as_bytes(), "a".repeat(39).as_bytes()));
+    }
+}

@@ -1,0 +1,141 @@
+//! What operators, owners and auditors do beside issuing: each call asks the same policy.
+
+mod inventory;
+mod policies;
+mod revocations;
+mod tokens;
+
+use api::{IssuerStatus, Status};
+use identity::{SpiffeId, VerifiedSvid};
+use tlog::Hash;
+
+pub use policies::explain_query;
+pub(crate) use policies::policy_change;
+
+use crate::attest::refused;
+use crate::authority::{Authority, Caller, issuer_id, unexpected};
+use crate::error::Error;
+use crate::event::{Act, EventDraft};
+use crate::policy::{Action, Principal, Query};
+use crate::request::explain;
+use crate::sequencer::{ActMember, Conflict, Effect, Member, Outcome};
+
+impl Authority {
+    /// How the CA is doing.
+    pub async fn status(&self, caller: &Caller) -> Result<Status, Error> {
+        self.authorize(caller, Action::ReadStatus, None)?;
+        let head = self.store().head().await?;
+        let checkpoint = self.store().checkpoint().await?;
+        let certificate = self.issuer().certificate();
+        let policy = self.policy();
+        Ok(Status {
+            trust_domain: self.trust_domain().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            trust_sequence: self.trust().state().sequence,
+            trust_pin: self.trust().state().pin().to_string(),
+            log_size: head.edge.size(),
+            checkpoint_size: checkpoint.map_or(0, |checkpoint| checkpoint.size),
+            policy_hash: format!("{:?}", policy.set().hash()),
+            workloads: policy.set().workloads().rows().count() as u64,
+            denied: self.folded().revocations.denied().count() as u64,
+            issuers: vec![IssuerStatus {
+                id: issuer_id(certificate.key_hash()),
+                serial_number: *certificate.serial_number(),
+                not_after: certificate.not_after(),
+            }],
+        })
+    }
+
+    /// Whether the caller may read the log.
+    pub fn may_read_log(&self, caller: &Caller) -> Result<(), Error> {
+        self.authorize(caller, Action::ReadLog, None).map(drop)
+    }
+
+    /// The newest checkpoint, as a signed note.
+    pub async fn checkpoint(&self) -> Result<Vec<u8>, Error> {
+        let checkpoint = self.store().checkpoint().await?;
+        let none = || Error::NotFound("checkpoint yet".to_owned());
+        Ok(checkpoint.ok_or_else(none)?.note)
+    }
+
+    /// A tile of the log.
+    pub async fn tile(&self, tile: tlog::Tile) -> Result<Vec<u8>, Error> {
+        let none = || Error::NotFound(format!("{} in a log of this size", tile.path()));
+        self.store().tile(tile).await?.ok_or_else(none)
+    }
+
+    /// Asks policy on behalf of an authenticated caller; returns the policy set that said yes.
+    pub(crate) fn authorize(
+        &self,
+        caller: &Caller,
+        action: Action,
+        resource: Option<&SpiffeId>,
+    ) -> Result<Hash, Error> {
+        let svid = self.authenticated(caller)?;
+        self.require_live(svid)?;
+        let policy = self.policy();
+        let principal = Principal::of(svid.spiffe_id());
+        let query = Query { principal, action, resource: resource.cloned() };
+        let decision = policy.decide(&query);
+        if !decision.allowed {
+            return Err(Error::Denied(Box::new(explain(&query, &decision, &policy))));
+        }
+        Ok(*policy.set().hash())
+    }
+
+    pub(super) fn authenticated<'a>(&self, caller: &'a Caller) -> Result<&'a VerifiedSvid, Error> {
+        caller.svid.as_ref().ok_or_else(|| {
+            refused(
+                "this needs a client certificate, and this connection has none",
+                "connect with an SVID of this trust domain; operators: `countersign init` made one",
+            )
+        })
+    }
+
+    /// Logs an act with its effect, and catches up before it answers.
+    pub(super) async fn act(
+        &self,
+        event: EventDraft,
+        effect: Effect,
+        policy_hash: Hash,
+    ) -> Result<u64, Error> {
+        let member = ActMember { event, effect, policy_hash: Some(policy_hash) };
+        let outcome = self.submit(Member::Act(Box::new(member))).await?;
+        self.refresh().await?;
+        match outcome {
+            Outcome::Done { log_index } => Ok(log_index),
+            Outcome::Moved => Err(Error::Conflict(Conflict::PolicyMoved)),
+            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    pub(super) fn by<'a>(&self, caller: &'a Caller) -> Act<'a> {
+        Act { actor: caller.name(), request_id: &caller.request_id }
+    }
+
+    pub(super) fn draft(
+        &self,
+        caller: &Caller,
+        kind: &'static str,
+        subject: &str,
+        detail: &serde_json::Value,
+    ) -> EventDraft {
+        EventDraft::new(kind, &self.by(caller), subject, detail)
+    }
+
+    pub(super) fn require_member(&self, spiffe_id: &SpiffeId) -> Result<(), Error> {
+        if spiffe_id.is_member_of(self.trust_domain()) {
+            return Ok(());
+        }
+        Err(Error::Invalid {
+            why: format!("{spiffe_id} is not in trust domain {}", self.trust_domain()),
+            next_step: None,
+        })
+    }
+}
+
+/// Records read at a time.
+const PAGE: u32 = 500;
+/// No profile allows more than 7 days.
+pub(crate) const LONGEST_VALIDITY_MILLISECONDS: u64 = 7 * 24 * 3600 * 1000;

@@ -1,0 +1,149 @@
+//! The policy set: read, replaced, explained.
+
+use std::collections::BTreeMap;
+
+use api::{ExplainRequest, Explanation};
+use issuance::{DnsName, KeyType};
+use tlog::Hash;
+
+use crate::attest::{SVID, TOKEN};
+use crate::authority::{Authority, Caller};
+use crate::error::Error;
+use crate::event::{self, Act, EventDraft};
+use crate::policy::{
+    Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, PolicySet, Principal, Query,
+};
+use crate::request::explain;
+use crate::sequencer::{Conflict, Effect};
+
+impl Authority {
+    /// The active policy set.
+    pub fn policies(&self, caller: &Caller) -> Result<api::ActivePolicy, Error> {
+        self.authorize(caller, Action::ReadPolicy, None)?;
+        Ok(shown_policy(self.policy().set()))
+    }
+
+    /// Replaces the policy set if `expected` is still the hash of the one in force.
+    pub async fn replace_policies(
+        &self,
+        caller: &Caller,
+        files: &BTreeMap<String, String>,
+        expected: &str,
+    ) -> Result<api::ActivePolicy, Error> {
+        let policy_hash = self.authorize(caller, Action::ChangePolicy, None)?;
+        let set = PolicySet::parse(files)?;
+        if expected != format!("{policy_hash:?}") {
+            return Err(Error::Conflict(Conflict::PolicyMoved));
+        }
+        if set.hash() == &policy_hash {
+            return Ok(shown_policy(&set));
+        }
+        let (draft, effect) = policy_change(&set, Some(policy_hash), &self.by(caller));
+        self.act(draft, effect, policy_hash).await?;
+        Ok(shown_policy(self.policy().set()))
+    }
+
+    /// Which policy decides, and why. A renewal or an issue is explained as `token` attestation
+    /// would see it.
+    pub fn explain(&self, caller: &Caller, asked: &ExplainRequest) -> Result<Explanation, Error> {
+        self.authorize(caller, Action::ReadPolicy, None)?;
+        explain_query(&self.policy(), asked)
+    }
+}
+
+/// Explains a question without a server: `policy explain` offline.
+pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Explanation, Error> {
+    let invalid = |why: String| Error::Invalid { why, next_step: None };
+    let dns: Result<Vec<DnsName>, _> = asked.dns.iter().map(|name| DnsName::parse(name)).collect();
+    let profile = asked.profile.clone().unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
+    let validity = policy
+        .set()
+        .profile(&profile)
+        .ok_or_else(|| invalid(format!("there is no profile {profile:?}")))?
+        .effective_validity(None)?;
+    let attestor = if asked.principal == asked.resource { TOKEN } else { SVID };
+    let context = IssueContext {
+        attestor,
+        dns: dns?,
+        ip: asked.ip.clone(),
+        key_type: KeyType::EcdsaP256,
+        profile,
+        validity_seconds: validity.as_secs(),
+    };
+    let action = action(&asked.action, context)
+        .ok_or_else(|| invalid(format!("{:?} is no action of the schema", asked.action)))?;
+    let concerns_all = matches!(
+        action,
+        Action::ChangePolicy
+            | Action::ListInventory
+            | Action::ReadLog
+            | Action::ReadPolicy
+            | Action::ReadStatus
+            | Action::ReadTokens
+    );
+    let query = Query {
+        principal: Principal::of(&asked.principal),
+        action,
+        resource: (!concerns_all).then(|| asked.resource.clone()),
+    };
+    let decision = policy.decide(&query);
+    let row = policy.set().workloads().row(&asked.resource).map(|row| row.id.clone());
+    if decision.allowed {
+        let reason = format!("permitted by policy {}", decision.policies.join(", "));
+        return Ok(Explanation {
+            allowed: true,
+            policies: decision.policies,
+            row,
+            reason,
+            next_step: None,
+        });
+    }
+    let denied = explain(&query, &decision, policy);
+    Ok(Explanation {
+        allowed: false,
+        policies: denied.policies,
+        row,
+        reason: denied.reason,
+        next_step: denied.next_step,
+    })
+}
+
+/// The event and effect that put a policy set into force.
+pub(crate) fn policy_change(
+    set: &PolicySet,
+    expected: Option<Hash>,
+    by: &Act<'_>,
+) -> (EventDraft, Effect) {
+    let hash = *set.hash();
+    let detail = serde_json::json!({
+        "files": set.files().keys().collect::<Vec<_>>(),
+        "hash": format!("{hash:?}"),
+    });
+    let event = EventDraft::new(event::POLICY_CHANGE, by, "policies", &detail);
+    let files = serde_json::to_string(set.files()).expect("files are plain text");
+    (event, Effect::ActivatePolicy { expected, hash, files })
+}
+
+fn shown_policy(set: &PolicySet) -> api::ActivePolicy {
+    api::ActivePolicy { hash: format!("{:?}", set.hash()), files: set.files().clone() }
+}
+
+fn action(name: &str, context: IssueContext) -> Option<Action> {
+    let simple = [
+        Action::Allow,
+        Action::ChangePolicy,
+        Action::CreateToken,
+        Action::Deny,
+        Action::Issue(context.clone()),
+        Action::ListInventory,
+        Action::ReadInventory,
+        Action::ReadLog,
+        Action::ReadPolicy,
+        Action::ReadStatus,
+        Action::ReadTokens,
+        Action::Renew(context),
+        Action::Revoke,
+    ];
+    let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
+    simple.into_iter().find(|action| plain(action.name()) == plain(name))
+}

@@ -1,0 +1,196 @@
+//! Revoke, deny, allow.
+
+use std::collections::BTreeMap;
+
+use api::{Denial, DenyRequest, Page, Revocation, RevokeRequest};
+use identity::{SerialNumber, SpiffeId};
+use issuance::RevocationReason;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as ValueError;
+
+use super::PAGE;
+use crate::authority::{Authority, Caller};
+use crate::clock::from_milliseconds;
+use crate::error::Error;
+use crate::event;
+use crate::policy::Action;
+use crate::sequencer::{Effect, RevocationTarget};
+use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
+
+impl Authority {
+    /// Revokes one certificate, or all of an identity issued so far. Doing it twice changes
+    /// nothing.
+    pub async fn revoke(
+        &self,
+        caller: &Caller,
+        request: &RevokeRequest,
+    ) -> Result<Revocation, Error> {
+        self.authenticated(caller)?;
+        let reason = reason(&request.reason)?;
+        let (target, spiffe_id) = self.revocation_target(&request.target).await?;
+        let policy_hash = match self.authorize(caller, Action::Revoke, Some(&spiffe_id)) {
+            // A serial number that is not theirs does not exist for them.
+            Err(Error::Denied(_)) if matches!(target, RevocationTarget::Serial(_)) => {
+                return Err(Error::NotFound(format!("certificate {}", request.target)));
+            }
+            authorized => authorized?,
+        };
+        let covered = self.covered(&target, &spiffe_id).await?;
+        let mut done = Revocation {
+            target: request.target.clone(),
+            spiffe_id: spiffe_id.clone(),
+            reason: reason.clone(),
+            log_index: None,
+            certificates: covered,
+        };
+        if request.dry_run || (covered == 0 && self.is_revoked(&target)) {
+            return Ok(done);
+        }
+        let detail = match &target {
+            RevocationTarget::Identity(_) => serde_json::json!({ "reason": reason }),
+            RevocationTarget::Serial(serial_number) => {
+                serde_json::json!({ "reason": reason, "serial_number": serial_number.to_string() })
+            }
+        };
+        let effect = Effect::Revoke { target, reason };
+        let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
+        done.log_index = Some(self.act(draft, effect, policy_hash).await?);
+        metrics::counter!("countersign_revocations_total").increment(1);
+        Ok(done)
+    }
+
+    /// Denies an identity until it is allowed again, and revokes its certificates.
+    pub async fn deny(&self, caller: &Caller, request: &DenyRequest) -> Result<Denial, Error> {
+        let reason = reason(&request.reason)?;
+        self.require_member(&request.spiffe_id)?;
+        let policy_hash = self.authorize(caller, Action::Deny, Some(&request.spiffe_id))?;
+        if let Some(standing) = self.standing_denial(&request.spiffe_id).await? {
+            return Ok(standing);
+        }
+        let detail = serde_json::json!({ "reason": reason });
+        let draft = self.draft(caller, event::DENY, request.spiffe_id.as_str(), &detail);
+        let effect = Effect::Deny { spiffe_id: request.spiffe_id.clone(), reason };
+        self.act(draft, effect, policy_hash).await?;
+        let made = self.standing_denial(&request.spiffe_id).await?;
+        made.ok_or_else(|| Error::NotFound("denial: it was lifted at once".to_owned()))
+    }
+
+    /// Lifts a denial. Certificates that it revoked stay revoked.
+    pub async fn allow(&self, caller: &Caller, id: &str) -> Result<(), Error> {
+        self.authenticated(caller)?;
+        let none = || Error::NotFound(format!("denial {id}"));
+        let denial = self.denials_in_force().await?.into_iter().find(|denial| denial.id == id);
+        let denial = denial.ok_or_else(none)?;
+        let policy_hash = match self.authorize(caller, Action::Allow, Some(&denial.spiffe_id)) {
+            Err(Error::Denied(_)) => return Err(none()),
+            authorized => authorized?,
+        };
+        let detail = serde_json::json!({ "denied_at": id });
+        let draft = self.draft(caller, event::ALLOW, denial.spiffe_id.as_str(), &detail);
+        self.act(draft, Effect::Allow(denial.spiffe_id), policy_hash).await.map(drop)
+    }
+
+    /// Denied identities.
+    pub async fn denials(&self, caller: &Caller) -> Result<Page<Denial>, Error> {
+        self.authorize(caller, Action::ListInventory, None)?;
+        Ok(Page { items: self.denials_in_force().await?, next: None })
+    }
+
+    async fn revocation_target(&self, target: &str) -> Result<(RevocationTarget, SpiffeId), Error> {
+        if target.starts_with("spiffe:") {
+            let spiffe_id = SpiffeId::parse(target)
+                .map_err(|error| Error::Invalid { why: error.to_string(), next_step: None })?;
+            self.require_member(&spiffe_id)?;
+            return Ok((RevocationTarget::Identity(spiffe_id.clone()), spiffe_id));
+        }
+        let serial_number: SerialNumber =
+            target.parse().map_err(|error: identity::Error| Error::Invalid {
+                why: error.to_string(),
+                next_step: Some("give a serial number in hex, or a SPIFFE ID".to_owned()),
+            })?;
+        let record = self.store().record(RecordKey::SerialNumber(serial_number)).await?;
+        let record =
+            record.ok_or_else(|| Error::NotFound(format!("certificate {serial_number}")))?;
+        Ok((RevocationTarget::Serial(serial_number), record.spiffe_id))
+    }
+
+    /// How many unexpired certificates a revocation would newly cover.
+    async fn covered(&self, target: &RevocationTarget, spiffe_id: &SpiffeId) -> Result<u64, Error> {
+        let now = self.clock().now().unix_timestamp();
+        let live = |record: &Record| {
+            let checked = self.folded().revocations.check(
+                &record.spiffe_id,
+                &record.serial_number,
+                Some(record.leaf_index),
+            );
+            record.not_after >= now && record.certificate.is_some() && checked.is_ok()
+        };
+        if let RevocationTarget::Serial(serial_number) = target {
+            let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;
+            return Ok(u64::from(record.as_ref().is_some_and(live)));
+        }
+        let mut query = RecordQuery {
+            spiffe_id: Some(spiffe_id.clone()),
+            ends_after: Some(now - 1),
+            limit: PAGE,
+            ..RecordQuery::default()
+        };
+        let mut covered = 0;
+        loop {
+            let page = self.store().records(query.clone()).await?;
+            covered += page.iter().filter(|record| live(record)).count() as u64;
+            match page.last() {
+                Some(last) if page.len() == PAGE as usize => query.before = Some(last.leaf_index),
+                _ => return Ok(covered),
+            }
+        }
+    }
+
+    fn is_revoked(&self, target: &RevocationTarget) -> bool {
+        let folded = self.folded();
+        match target {
+            RevocationTarget::Serial(serial) => folded.revocations.is_serial_revoked(serial),
+            RevocationTarget::Identity(id) => {
+                folded.revocations.identities().any(|(revoked, _)| revoked == id)
+            }
+        }
+    }
+
+    async fn standing_denial(&self, spiffe_id: &SpiffeId) -> Result<Option<Denial>, Error> {
+        let denials = self.denials_in_force().await?;
+        Ok(denials.into_iter().find(|denial| denial.spiffe_id == *spiffe_id))
+    }
+
+    async fn denials_in_force(&self) -> Result<Vec<Denial>, Error> {
+        let mut standing: BTreeMap<SpiffeId, RevocationRow> = BTreeMap::new();
+        for row in self.store().revocation_rows().await? {
+            match (row.kind.as_str(), SpiffeId::parse(&row.target)) {
+                (event::DENY, Ok(id)) => drop(standing.insert(id, row)),
+                (event::ALLOW, Ok(id)) => drop(standing.remove(&id)),
+                _ => {}
+            }
+        }
+        let denial = |(spiffe_id, row): (SpiffeId, RevocationRow)| Denial {
+            id: row.log_index.to_string(),
+            spiffe_id,
+            reason: row.reason,
+            at: from_milliseconds(row.at),
+        };
+        Ok(standing.into_iter().map(denial).collect())
+    }
+}
+
+/// The reason, as RFC 5280 §5.3.1 spells it in kebab case.
+fn reason(text: &str) -> Result<String, Error> {
+    let parsed: Result<RevocationReason, ValueError> =
+        RevocationReason::deserialize(text.into_deserializer());
+    parsed.map(|_| text.to_owned()).map_err(|_| Error::Invalid {
+        why: format!("{text:?} is no reason for a revocation"),
+        next_step: Some(
+            "use affiliation-changed, cessation-of-operation, key-compromise, \
+             privilege-withdrawn, superseded or unspecified"
+                .to_owned(),
+        ),
+    })
+}

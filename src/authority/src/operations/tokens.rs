@@ -1,0 +1,110 @@
+//! Bootstrap tokens: made, listed, withdrawn.
+
+use api::{BootstrapToken, NewToken, Page, Secret, TokenRecord, TokenRequest};
+use aws_lc_rs::rand;
+use data_encoding::HEXLOWER;
+use tlog::Hash;
+
+use crate::authority::{Authority, Caller};
+use crate::clock::from_milliseconds;
+use crate::error::Error;
+use crate::event;
+use crate::policy::Action;
+use crate::sequencer::{Effect, TokenDraft, TokenRow};
+
+impl Authority {
+    /// Makes a one-time bootstrap token; shown once, kept as a hash.
+    pub async fn create_token(
+        &self,
+        caller: &Caller,
+        request: &TokenRequest,
+    ) -> Result<NewToken, Error> {
+        self.require_member(&request.spiffe_id)?;
+        let policy_hash = self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
+        let seconds = request.ttl.map_or(TOKEN_SECONDS, |ttl| ttl.0.as_secs());
+        if seconds == 0 || seconds > TOKEN_SECONDS {
+            return Err(Error::Invalid {
+                why: "a token lives 1 second to 15 minutes".to_owned(),
+                next_step: Some("ask for ttl 15m or less".to_owned()),
+            });
+        }
+        let mut secret = [0; 32];
+        let mut id = [0; 8];
+        rand::fill(&mut secret)
+            .and_then(|()| rand::fill(&mut id))
+            .map_err(|_| crate::signer::SignerError::Refused("no randomness".to_owned()))?;
+        let hash = Hash::of(&secret);
+        let expires_at = self.clock().unix_milliseconds() + seconds * 1000;
+        let token = TokenDraft {
+            hash,
+            id: HEXLOWER.encode(&id),
+            spiffe_id: request.spiffe_id.clone(),
+            expires_at,
+            key_hash: request.key_sha256.as_deref().map(key_hash).transpose()?,
+        };
+        let detail = serde_json::json!({
+            "expires_at": expires_at,
+            "id": token.id,
+            "token_sha256": format!("{hash:?}"),
+        });
+        let made = NewToken {
+            id: token.id.clone(),
+            token: Secret::new(BootstrapToken::new(secret, self.trust().state().pin()).expose()),
+            spiffe_id: token.spiffe_id.clone(),
+            expires_at: from_milliseconds(expires_at),
+            trust_pin: self.trust().state().pin().to_string(),
+        };
+        let draft = self.draft(caller, event::TOKEN_CREATE, token.spiffe_id.as_str(), &detail);
+        self.act(draft, Effect::CreateToken(token), policy_hash).await?;
+        Ok(made)
+    }
+
+    /// The newest bootstrap tokens.
+    pub async fn tokens(&self, caller: &Caller) -> Result<Page<TokenRecord>, Error> {
+        self.authorize(caller, Action::ReadTokens, None)?;
+        let now = self.clock().unix_milliseconds();
+        let rows = self.store().tokens(TOKENS_SHOWN).await?;
+        Ok(Page { items: rows.into_iter().map(|row| token_record(row, now)).collect(), next: None })
+    }
+
+    /// Withdraws a bootstrap token.
+    pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Error> {
+        let policy_hash = self.authorize(caller, Action::ReadTokens, None)?;
+        let rows = self.store().tokens(TOKENS_SHOWN).await?;
+        let token = rows.into_iter().find(|row| row.id == id);
+        let token = token.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
+        if token.revoked || token.used.is_some() {
+            return Ok(());
+        }
+        let detail = serde_json::json!({ "id": id });
+        let draft = self.draft(caller, event::TOKEN_REVOKE, token.spiffe_id.as_str(), &detail);
+        self.act(draft, Effect::RevokeToken { id: id.to_owned() }, policy_hash).await.map(drop)
+    }
+}
+
+fn key_hash(hex: &str) -> Result<Hash, Error> {
+    let octets = HEXLOWER.decode(hex.as_bytes()).ok();
+    octets.and_then(|octets| Hash::try_from(&octets[..]).ok()).ok_or_else(|| Error::Invalid {
+        why: "key_sha256 is not the hex of a SHA-256".to_owned(),
+        next_step: Some("countersign token create --pin-key FILE computes it".to_owned()),
+    })
+}
+
+fn token_record(row: TokenRow, now: u64) -> TokenRecord {
+    let state = match (&row.used, row.revoked) {
+        (Some(_), _) => "used",
+        (None, true) => "revoked",
+        _ if row.expires_at <= now => "expired",
+        _ => "open",
+    };
+    TokenRecord {
+        id: row.id,
+        spiffe_id: row.spiffe_id,
+        state: state.to_owned(),
+        expires_at: from_milliseconds(row.expires_at),
+    }
+}
+
+/// A token's longest and usual life.
+const TOKEN_SECONDS: u64 = 15 * 60;
+const TOKENS_SHOWN: u32 = 1000;

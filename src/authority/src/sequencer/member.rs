@@ -1,0 +1,288 @@
+//! What asks for a place in a transaction, and what the store knows of it already.
+
+use std::collections::{HashMap, HashSet};
+
+use identity::{SerialNumber, SpiffeId};
+use tlog::Hash;
+
+use crate::event::EventDraft;
+
+/// One request for a place in the transaction.
+#[derive(Debug, Clone)]
+pub enum Member {
+    /// An event with its effect.
+    Act(Box<ActMember>),
+    /// A certificate to log before it is signed.
+    Certificate(Box<CertificateMember>),
+    /// A signed certificate to store before it leaves.
+    Complete(CompleteMember),
+    /// A signed CRL to store before it is served.
+    Crl(CrlRow),
+    /// A certificate was shown to us: its renewal's line is alive.
+    Seen(SerialNumber),
+}
+
+/// An event, what it does, and under which policy set it was authorised.
+#[derive(Debug, Clone)]
+pub struct ActMember {
+    /// The event.
+    pub event: EventDraft,
+    /// What it does to the tables.
+    pub effect: Effect,
+    /// The policy set that allowed it; none for the engine's own acts.
+    pub policy_hash: Option<Hash>,
+}
+
+/// What an event does beside standing in the log.
+#[derive(Debug, Clone)]
+pub enum Effect {
+    /// Puts a policy set into force, if the one expected is still in force.
+    ActivatePolicy {
+        /// The set that it replaces; none at `init`.
+        expected: Option<Hash>,
+        /// Its hash.
+        hash: Hash,
+        /// Its files, as JSON.
+        files: String,
+    },
+    /// Makes an issuer.
+    AddIssuer {
+        /// Its certificate.
+        certificate: Vec<u8>,
+        /// SHA-256 of its public key.
+        key_hash: Hash,
+    },
+    /// Lifts a deny.
+    Allow(SpiffeId),
+    /// Makes an operator.
+    CreateOperator {
+        /// The name.
+        name: String,
+    },
+    /// Makes a bootstrap token.
+    CreateToken(TokenDraft),
+    /// Denies an identity.
+    Deny {
+        /// Who.
+        spiffe_id: SpiffeId,
+        /// Why.
+        reason: String,
+    },
+    /// Nothing.
+    None,
+    /// Takes the next CRL number of an issuer.
+    NumberCrl {
+        /// The issuer.
+        issuer_key_hash: Hash,
+        /// The number.
+        number: u64,
+    },
+    /// Puts a trust state into force.
+    PublishTrust {
+        /// Its sequence.
+        sequence: u64,
+        /// The signed note.
+        note: Vec<u8>,
+    },
+    /// Revokes.
+    Revoke {
+        /// What.
+        target: RevocationTarget,
+        /// Why.
+        reason: String,
+    },
+    /// Withdraws a bootstrap token.
+    RevokeToken {
+        /// Its id.
+        id: String,
+    },
+    /// Leaves below this index are accounted for.
+    Sweep {
+        /// The index.
+        up_to: u64,
+    },
+}
+
+/// What is revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RevocationTarget {
+    /// Every certificate of an identity issued so far.
+    Identity(SpiffeId),
+    /// One certificate.
+    Serial(SerialNumber),
+}
+
+/// A bootstrap token before it stands in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenDraft {
+    /// SHA-256 of the secret.
+    pub hash: Hash,
+    /// Its id.
+    pub id: String,
+    /// For whom.
+    pub spiffe_id: SpiffeId,
+    /// Until when, in milliseconds since 1970.
+    pub expires_at: u64,
+    /// Only for this key, by the SHA-256 of its SubjectPublicKeyInfo.
+    pub key_hash: Option<Hash>,
+}
+
+/// A prepared certificate on its way into the log.
+#[derive(Debug, Clone)]
+pub struct CertificateMember {
+    /// The `issue` or `renew` event that stands before the leaf.
+    pub event: EventDraft,
+    /// The linted bytes.
+    pub tbs: Vec<u8>,
+    /// SHA-256 of the issuer's public key.
+    pub issuer_key_hash: Hash,
+    /// What the store keeps of it.
+    pub record: RecordDraft,
+    /// What it uses up.
+    pub consumes: Consumes,
+    /// The caller's name for the request, with the caller.
+    pub idempotency: Option<IdempotencyKey>,
+    /// The policy set that allowed it.
+    pub policy_hash: Hash,
+    /// The revocation state under which it was allowed.
+    pub revocation_epoch: u64,
+}
+
+/// What the store keeps of a certificate, before it has a place in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordDraft {
+    /// The serial number.
+    pub serial_number: SerialNumber,
+    /// Who it names.
+    pub spiffe_id: SpiffeId,
+    /// The profile.
+    pub profile: String,
+    /// First second of validity, since 1970.
+    pub not_before: i64,
+    /// Last second of validity, since 1970.
+    pub not_after: i64,
+    /// SHA-256 of the request.
+    pub request_hash: Hash,
+    /// Facts and policies, as JSON.
+    pub facts: String,
+}
+
+/// What a certificate uses up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Consumes {
+    /// Nothing.
+    Nothing,
+    /// The one renewal of a certificate.
+    Renewal {
+        /// The certificate renewed.
+        serial_number: SerialNumber,
+        /// The first certificate of its line.
+        lineage: SerialNumber,
+    },
+    /// A bootstrap token.
+    Token {
+        /// SHA-256 of its secret.
+        hash: Hash,
+        /// SHA-256 of the key to be certified.
+        key_hash: Hash,
+    },
+}
+
+/// A caller's own name for a request.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey {
+    /// Who calls.
+    pub principal: String,
+    /// The name.
+    pub key: String,
+    /// SHA-256 of the whole request.
+    pub request_hash: Hash,
+}
+
+/// A signed certificate for a logged leaf.
+#[derive(Debug, Clone)]
+pub struct CompleteMember {
+    /// The leaf.
+    pub leaf_index: u64,
+    /// The certificate.
+    pub certificate: Vec<u8>,
+    /// The revocation state under which it was signed.
+    pub revocation_epoch: u64,
+}
+
+/// A signed CRL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CrlRow {
+    /// The issuer.
+    pub issuer_key_hash: Hash,
+    /// Its number.
+    pub number: u64,
+    /// The CRL.
+    pub der: Vec<u8>,
+    /// The revocation state that it shows.
+    pub revocation_epoch: u64,
+    /// When the next one is due, in seconds since 1970.
+    pub next_update: i64,
+}
+
+/// What the store knows already of a group's members; selected before anything is planned.
+#[derive(Debug, Clone, Default)]
+pub struct Found {
+    /// Serial numbers that are taken.
+    pub serial_numbers: HashSet<SerialNumber>,
+    /// Idempotency keys in use, by principal and key: request hash and leaf.
+    pub idempotency: HashMap<(String, String), (Hash, u64)>,
+    /// Tokens, by hash.
+    pub tokens: HashMap<Hash, TokenRow>,
+    /// Renewals done, by the serial number of the certificate renewed.
+    pub renewals: HashMap<SerialNumber, RenewalRow>,
+    /// Broken lines among those asked for.
+    pub broken_lineages: HashSet<SerialNumber>,
+    /// Leaves to be completed.
+    pub leaves: HashMap<u64, LeafRow>,
+    /// Newest CRL numbers, by issuer.
+    pub crl_numbers: HashMap<Hash, u64>,
+}
+
+/// A stored bootstrap token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRow {
+    /// What it was made as.
+    pub id: String,
+    /// For whom.
+    pub spiffe_id: SpiffeId,
+    /// Until when, in milliseconds since 1970.
+    pub expires_at: u64,
+    /// Only for this key.
+    pub key_hash: Option<Hash>,
+    /// The event that made it.
+    pub log_index: u64,
+    /// The request that used it, and the leaf that came of it.
+    pub used: Option<(Hash, u64)>,
+    /// Whether it was withdrawn.
+    pub revoked: bool,
+}
+
+/// A renewal that was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenewalRow {
+    /// The leaf of the new certificate.
+    pub leaf_index: u64,
+    /// Its serial number.
+    pub serial_number: SerialNumber,
+    /// SHA-256 of its request.
+    pub request_hash: Hash,
+    /// Whether it was ever shown to us.
+    pub seen: bool,
+    /// Whether it replaced an earlier one already.
+    pub replaced: bool,
+}
+
+/// A leaf to be completed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeafRow {
+    /// When it was logged, in milliseconds since 1970.
+    pub logged_at: u64,
+    /// The certificate, if it was stored.
+    pub certificate: Option<Vec<u8>>,
+}
