@@ -7,7 +7,7 @@ use axum::extract::{FromRequest, FromRequestParts, Request};
 use countersign::Peer;
 use data_encoding::HEXLOWER;
 use http::request::Parts;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
 use crate::problem::Refused;
@@ -54,10 +54,9 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         };
         let idempotency_key = header("idempotency-key")?;
         let if_match = header("if-match")?;
-        let read = tokio::time::timeout(BODY_TIME, Limited::new(body, MAX_BODY).collect()).await;
-        let bytes = match read {
-            Ok(Ok(collected)) => collected.to_bytes(),
-            Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => {
+        let bytes = match tokio::time::timeout(BODY_TIME, read_body(body)).await {
+            Ok(Ok(Some(bytes))) => bytes,
+            Ok(Ok(None)) => {
                 return Err(Refused::request(
                     ProblemType::TooLarge,
                     format!("the body is larger than {} KiB", MAX_BODY / 1024),
@@ -80,6 +79,23 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         })?;
         Ok(Self { caller, idempotency_key, if_match, value })
     }
+}
+
+/// Reads a body whole; none if it is too large. What is too large is read on for a while and
+/// dropped: a client that is cut off while it sends does not see why.
+async fn read_body(mut body: axum::body::Body) -> Result<Option<Vec<u8>>, axum::Error> {
+    let (mut kept, mut seen) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        seen += data.len();
+        if seen <= MAX_BODY {
+            kept.extend_from_slice(&data);
+        }
+        if seen > MAX_DROPPED {
+            break;
+        }
+    }
+    Ok((seen <= MAX_BODY).then_some(kept))
 }
 
 fn caller(parts: &Parts) -> Caller {
@@ -105,5 +121,6 @@ impl RequestId {
 }
 
 const MAX_BODY: usize = 64 * 1024;
+const MAX_DROPPED: usize = 4 * 1024 * 1024;
 const MAX_HEADER: usize = 255;
 const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(10);
