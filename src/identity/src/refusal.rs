@@ -87,6 +87,9 @@ pub enum CountersignatureRule {
     /// There is no SCT extension, or not exactly one at the end.
     #[error("it carries no countersignature ({0})")]
     Absent(String),
+    /// RFC 6962 §5.2: the countersignature's time is yet to come.
+    #[error("the countersignature is from the future: compare the clocks")]
+    Future,
     /// The countersignature's time lies outside the key's.
     #[error("the key that countersigned it was not in use at that time")]
     KeyNotInUse,

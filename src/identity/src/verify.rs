@@ -30,6 +30,10 @@ pub fn verify(
     revocations: &Revocations,
 ) -> Result<VerifiedSvid, Refusal> {
     let (leaf, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+    if intermediates.len() > MAX_INTERMEDIATES {
+        let why = format!("more than {MAX_INTERMEDIATES} intermediates were sent");
+        return Err(Refusal::UnknownAuthority(why));
+    }
     let path = verify_path(leaf, intermediates, usage, now, trust)?;
     let certificate = parse(leaf)?;
     let spiffe_id = svid_rules(&certificate, usage)?;
@@ -37,8 +41,14 @@ pub fn verify(
         return Err(Refusal::UnknownTrustDomain(spiffe_id.trust_domain().to_string()));
     }
     let leaf_index = match path.countersignature {
-        Countersignature::Required => Some(trust.verify_countersignature(leaf, &path.issuer_spki)?),
-        Countersignature::None => None,
+        Countersignature::Required => {
+            Some(trust.verify_countersignature(leaf, &path.issuer_spki, now)?)
+        }
+        // Such an anchor speaks for foreign trust domains; ours needs the second key.
+        Countersignature::None => {
+            let why = "its anchor has no log".to_owned();
+            return Err(Refusal::NotCountersigned(CountersignatureRule::Absent(why)));
+        }
     };
     let serial_number = serial_number(&certificate)?;
     revocations.check(&spiffe_id, &serial_number, leaf_index)?;
@@ -148,10 +158,18 @@ impl Trust {
     }
 
     /// Verifies a certificate's countersignature and returns its place in the log.
-    fn verify_countersignature(&self, der: &[u8], issuer_spki: &[u8]) -> Result<u64, Refusal> {
+    fn verify_countersignature(
+        &self,
+        der: &[u8],
+        issuer_spki: &[u8],
+        now: UnixTime,
+    ) -> Result<u64, Refusal> {
         let refuse = Refusal::NotCountersigned;
         let (leaf, sct) = CertificateLeaf::from_certificate(der, issuer_spki)
             .map_err(|error| refuse(CountersignatureRule::Absent(error.to_string())))?;
+        if sct.timestamp > now.as_secs().saturating_mul(1000).saturating_add(FUTURE_MILLISECONDS) {
+            return Err(refuse(CountersignatureRule::Future));
+        }
         let key = self.key_in_use(&sct).map_err(refuse)?;
         leaf.verify_countersignature(&sct, key.key.as_bytes())
             .map_err(|_| refuse(CountersignatureRule::Signature))?;
@@ -224,19 +242,22 @@ fn svid_rules(certificate: &X509Certificate<'_>, usage: Usage) -> Result<SpiffeI
     if !key_usage.is_some_and(|u| u.digital_signature() && !u.key_cert_sign() && !u.crl_sign()) {
         return refuse(SvidRule::KeyUsage);
     }
-    let extended = certificate.extended_key_usage().ok().flatten().map(|e| e.value);
-    let (present, name) = match usage {
-        Usage::Client => (extended.is_some_and(|e| e.client_auth), "clientAuth"),
-        Usage::Server => (extended.is_some_and(|e| e.server_auth), "serverAuth"),
-    };
-    if !present {
-        return refuse(SvidRule::ExtendedKeyUsage(name));
-    }
+    purpose(certificate, usage).map_err(Refusal::NotAnSvid)?;
     let spiffe_id = only_uri(certificate)?;
     if spiffe_id.path().is_empty() {
         return refuse(SvidRule::Path);
     }
     Ok(spiffe_id)
+}
+
+/// X509-SVID §4.4: the purpose that the peer's side needs.
+fn purpose(certificate: &X509Certificate<'_>, usage: Usage) -> Result<(), SvidRule> {
+    let extended = certificate.extended_key_usage().ok().flatten().map(|e| e.value);
+    let (present, name) = match usage {
+        Usage::Client => (extended.is_some_and(|e| e.client_auth), "clientAuth"),
+        Usage::Server => (extended.is_some_and(|e| e.server_auth), "serverAuth"),
+    };
+    if present { Ok(()) } else { Err(SvidRule::ExtendedKeyUsage(name)) }
 }
 
 /// X509-SVID §2: exactly one URI SAN. Raw names are counted, whatever they say.
@@ -298,15 +319,19 @@ fn explain(
             Refusal::NotYetValid { serial_number, not_before: validity.not_before.timestamp() }
         }
         (webpki::Error::CaUsedAsEndEntity, _) => Refusal::NotAnSvid(SvidRule::CertificateAuthority),
-        (webpki::Error::RequiredEkuNotFoundContext(_), _) => {
-            Refusal::NotAnSvid(SvidRule::ExtendedKeyUsage(match usage {
-                Usage::Client => "clientAuth",
-                Usage::Server => "serverAuth",
-            }))
-        }
+        (webpki::Error::RequiredEkuNotFoundContext(_), _) => match purpose(&certificate, usage) {
+            Err(rule) => Refusal::NotAnSvid(rule),
+            Ok(()) => Refusal::UnknownAuthority(error.to_string()),
+        },
         _ => Refusal::UnknownAuthority(error.to_string()),
     }
 }
+
+/// Ours is one; a stranger's maze of many costs path building some 100 ms, five of them 0.2 ms.
+const MAX_INTERMEDIATES: usize = 5;
+/// RFC 6962 §5.2: a timestamp in the future is refused; clocks differ by as much as certificates are
+/// backdated.
+const FUTURE_MILLISECONDS: u64 = 60_000;
 
 const ALGORITHMS: &[&dyn SignatureVerificationAlgorithm] = &[
     algorithms::ECDSA_P256_SHA256,

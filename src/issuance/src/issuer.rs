@@ -3,7 +3,7 @@
 use identity::{SerialNumber, TrustDomain};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyIdMethod,
-    KeyUsagePurpose, SanType, SubjectPublicKeyInfo,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SubjectPublicKeyInfo,
 };
 use time::OffsetDateTime;
 use tlog::Hash;
@@ -34,7 +34,15 @@ impl IssuerCertificate {
         lint::ca_certificate(&certificate)?;
         let public_key = certificate.public_key().raw.to_vec();
         let public_key_info = SubjectPublicKeyInfo::from_der(&public_key).map_err(encoding)?;
+        if public_key_info.algorithm() != &PKCS_ECDSA_P256_SHA256 {
+            return Err(Error::Encoding("the issuer's key is not ECDSA on P-256".to_owned()));
+        }
         let params = naming(&certificate)?;
+        if params.distinguished_name.iter().next().is_none() {
+            return Err(Error::Encoding(
+                "the issuer's subject is empty (RFC 5280 §4.1.2.6)".to_owned(),
+            ));
+        }
         let issuer = Self {
             key_hash: Hash::of(&public_key),
             not_before: certificate.validity().not_before.to_datetime(),

@@ -33,4 +33,4 @@ pub use issuer::{
 pub use profile::{CommonName, EndEntity, Profile, ProfileConfig, RevocationInformation};
 pub use request::{CertificateRequest, KeyType, RequestedNames};
 pub use serial::serial_number;
-pub use tbs::{LintedTbs, assemble, equals_prepared};
+pub use tbs::{LintedTbs, assemble, equals_prepared, same_request};

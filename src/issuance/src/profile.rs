@@ -141,6 +141,11 @@ impl Profile {
         }
     }
 
+    /// The validity nearest to this one, in seconds, that the profile has.
+    pub fn nearest_validity(&self, seconds: u64) -> Duration {
+        Duration::from_secs(seconds).clamp(self.shortest, self.longest)
+    }
+
     /// Builds the certificate's bytes to sign and lints them, bare and with a countersignature of
     /// the largest size.
     ///
@@ -171,6 +176,10 @@ impl Profile {
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
+        if end_entity.crl_url.is_some_and(|url| !url.is_ascii()) {
+            // RFC 5280 §4.2.1.6: a URI is an IA5String; the builder panics at another.
+            return Err(Error::Encoding("the CRL's URL is not ASCII".to_owned()));
+        }
         self.add_revocation_information(&mut params, end_entity.crl_url);
 
         let tbs = capture_end_entity(&params, end_entity.public_key, issuer)?;
@@ -187,7 +196,8 @@ impl Profile {
     ) -> Result<(OffsetDateTime, OffsetDateTime), Error> {
         let now = now.replace_nanosecond(0).unwrap_or(now);
         let not_before = (now - BACKDATE).max(issuer.not_before());
-        let not_after = (now + validity).min(issuer.not_after());
+        let end = (now + validity).min(issuer.not_after());
+        let not_after = end.replace_nanosecond(0).unwrap_or(end);
         if not_after - now < self.shortest {
             return Err(self.refuse(ProfileRule::IssuerEnds));
         }

@@ -6,13 +6,16 @@ use std::net::IpAddr;
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use identity::SpiffeId;
 use serde::{Deserialize, Serialize};
-use tlog::Hash;
+use tlog::{Hash, SplitCertificate};
+use x509_parser::asn1_rs::Tag;
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::ParsedExtension;
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION,
     OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
     OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519,
+    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME, Oid,
 };
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, GeneralName};
@@ -57,7 +60,7 @@ impl CertificateRequest {
         }
         let mut blocks = Pem::iter_from_buffer(text.as_bytes());
         let block = match blocks.next() {
-            Some(Ok(block)) if block.label.ends_with("CERTIFICATE REQUEST") => block,
+            Some(Ok(block)) if LABELS.contains(&block.label.as_str()) => block,
             _ => return Err(Error::Request(RequestRule::Pem)),
         };
         if blocks.next().is_some() {
@@ -136,9 +139,14 @@ fn parse(der: &[u8]) -> Result<CertificateRequest, RequestRule> {
     if !rest.is_empty() {
         return Err(RequestRule::TrailingBytes);
     }
+    // x509-parser passes over other tags and over what follows the signature.
+    let parts = tlog::split_certificate(der).map_err(|error| match error {
+        tlog::Error::SignatureUnusedBits => RequestRule::Signature,
+        _ => RequestRule::Malformed,
+    })?;
     let spki = &request.certification_request_info.subject_pki;
     let key_type = key_type(spki)?;
-    verify_possession(&request, key_type)?;
+    verify_possession(&request, &parts, key_type)?;
     let names = requested_names(&request)?;
     Ok(CertificateRequest { public_key: spki.raw.to_vec(), key_type, hash: Hash::of(der), names })
 }
@@ -147,23 +155,31 @@ fn parse(der: &[u8]) -> Result<CertificateRequest, RequestRule> {
 fn key_type(spki: &SubjectPublicKeyInfo<'_>) -> Result<KeyType, RequestRule> {
     let unsupported = |found: &str| Err(RequestRule::Key(found.to_owned()));
     let algorithm = &spki.algorithm.algorithm;
+    let parameters = spki.algorithm.parameters.as_ref();
     if *algorithm == OID_SIG_ED25519 {
         return match spki.subject_public_key.data.len() {
-            32 => Ok(KeyType::Ed25519),
+            32 if parameters.is_none() => Ok(KeyType::Ed25519),
             _ => unsupported("a malformed Ed25519 key"),
         };
     }
     if *algorithm == OID_PKCS1_RSAENCRYPTION {
-        return match spki.parsed() {
-            Ok(PublicKey::RSA(key)) if (2048..=4096).contains(&key.key_size()) => Ok(KeyType::Rsa),
-            Ok(PublicKey::RSA(key)) => unsupported(&format!("RSA of {} bits", key.key_size())),
-            _ => unsupported("a malformed RSA key"),
+        let bits = match spki.parsed() {
+            Ok(PublicKey::RSA(key)) => bits(key.modulus),
+            _ => 0,
+        };
+        return match bits {
+            _ if parameters.is_none_or(|any| any.tag() != Tag::Null) => {
+                unsupported("RSA without NULL parameters")
+            }
+            0 => unsupported("a malformed RSA key"),
+            2048..=4096 => Ok(KeyType::Rsa),
+            bits => unsupported(&format!("RSA of {bits} bits")),
         };
     }
     if *algorithm != OID_KEY_TYPE_EC_PUBLIC_KEY {
         return unsupported(&format!("of algorithm {algorithm}"));
     }
-    let curve = spki.algorithm.parameters.as_ref().and_then(|any| any.as_oid().ok());
+    let curve = parameters.filter(|any| any.tag() == Tag::Oid).and_then(|any| any.as_oid().ok());
     let point = &spki.subject_public_key.data;
     match curve {
         Some(curve) if curve == OID_EC_P256 && is_uncompressed(point, 65) => Ok(KeyType::EcdsaP256),
@@ -178,6 +194,13 @@ fn key_type(spki: &SubjectPublicKeyInfo<'_>) -> Result<KeyType, RequestRule> {
     }
 }
 
+/// How many bits the modulus has, leading zeros not counted.
+fn bits(modulus: &[u8]) -> usize {
+    let zeros = modulus.iter().take_while(|&&octet| octet == 0).count();
+    let significant = &modulus[zeros..];
+    significant.first().map_or(0, |first| significant.len() * 8 - first.leading_zeros() as usize)
+}
+
 /// SEC 1 §2.3.3: 04 and both coordinates. The other forms are legal and too rare to certify.
 fn is_uncompressed(point: &[u8], length: usize) -> bool {
     point.len() == length && point[0] == 4
@@ -186,6 +209,7 @@ fn is_uncompressed(point: &[u8], length: usize) -> bool {
 /// RFC 2986 §4.2: the signature proves that the sender has the private key.
 fn verify_possession(
     request: &X509CertificationRequest<'_>,
+    parts: &SplitCertificate<'_>,
     key_type: KeyType,
 ) -> Result<(), RequestRule> {
     let oid = &request.signature_algorithm.algorithm;
@@ -208,13 +232,22 @@ fn verify_possession(
         KeyType::Rsa if *oid == OID_PKCS1_SHA512WITHRSA => &signature::RSA_PKCS1_2048_8192_SHA512,
         _ => return Err(RequestRule::SignatureAlgorithm(algorithm_name(&oid.to_string()))),
     };
-    if request.signature_value.unused_bits != 0 {
-        return Err(RequestRule::Signature);
+    if !is_identifier_of(parts.signature_algorithm, oid) {
+        return Err(RequestRule::Malformed);
     }
-    let info = &request.certification_request_info;
-    UnparsedPublicKey::new(algorithm, &info.subject_pki.subject_public_key.data)
-        .verify(info.raw, &request.signature_value.data)
+    let key = &request.certification_request_info.subject_pki.subject_public_key.data;
+    UnparsedPublicKey::new(algorithm, key)
+        .verify(parts.tbs, parts.signature)
         .map_err(|_| RequestRule::Signature)
+}
+
+/// Whether the AlgorithmIdentifier is this OID with no parameters, or NULL (RFC 4055 §5: both).
+fn is_identifier_of(identifier: &[u8], oid: &Oid<'_>) -> bool {
+    let oid = oid.as_bytes();
+    let content = [&[0x06, oid.len() as u8], oid].concat();
+    [&content[..], &[&content[..], &[0x05, 0x00]].concat()]
+        .iter()
+        .any(|content| identifier == [&[0x30, content.len() as u8], *content].concat())
 }
 
 /// Names the algorithms that people really send and we refuse.
@@ -230,10 +263,20 @@ fn algorithm_name(oid: &str) -> String {
 
 fn requested_names(request: &X509CertificationRequest<'_>) -> Result<RequestedNames, RequestRule> {
     let mut names = RequestedNames::default();
-    for extension in request.requested_extensions().into_iter().flatten() {
-        match extension {
+    let requested =
+        request.certification_request_info.iter_attributes().filter_map(
+            |attribute| match attribute.parsed_attribute() {
+                ParsedCriAttribute::ExtensionRequest(requested) => Some(&requested.extensions),
+                _ => None,
+            },
+        );
+    for extension in requested.flatten() {
+        match extension.parsed_extension() {
             ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
                 return Err(RequestRule::CertificateAuthority);
+            }
+            ParsedExtension::ParseError { .. } if is_read(&extension.oid) => {
+                return Err(RequestRule::Malformed);
             }
             ParsedExtension::SubjectAlternativeName(requested) => {
                 requested.general_names.iter().try_for_each(|name| names.add(name))?;
@@ -242,6 +285,11 @@ fn requested_names(request: &X509CertificationRequest<'_>) -> Result<RequestedNa
         }
     }
     Ok(names)
+}
+
+/// The extensions whose wishes count: passing over a broken one would lose a wish.
+fn is_read(oid: &Oid<'_>) -> bool {
+    *oid == OID_X509_EXT_SUBJECT_ALT_NAME || *oid == OID_X509_EXT_BASIC_CONSTRAINTS
 }
 
 impl RequestedNames {
@@ -282,6 +330,8 @@ pub(crate) fn ip_address(octets: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
+/// RFC 7468 §7.
+const LABELS: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
 /// A request with a 4096-bit RSA key and a hundred names fits well.
 const MAX_REQUEST: usize = 16 * 1024;
 /// More DNS and IP names than this is no workload.

@@ -7,6 +7,8 @@ use rcgen::{
     PublicKeyData, SignatureAlgorithm, SigningKey, SubjectPublicKeyInfo,
 };
 use time::OffsetDateTime;
+use x509_parser::certificate::TbsCertificate;
+use x509_parser::prelude::FromDer;
 
 use crate::error::Error;
 use crate::issuer::IssuerCertificate;
@@ -56,6 +58,33 @@ pub fn equals_prepared(certificate: &[u8], prepared: &[u8]) -> Result<(), Error>
         return Err(Error::Signed);
     }
     Ok(())
+}
+
+/// Whether two TBSCertificates answer the same request: they differ in serial number and validity
+/// at most.
+pub fn same_request(one: &[u8], other: &[u8]) -> bool {
+    let (Some(one), Some(other)) = (parse(one), parse(other)) else {
+        return false;
+    };
+    let extensions = |tbs: &TbsCertificate<'_>| -> Vec<(String, bool, Vec<u8>)> {
+        let written = tbs.extensions().iter();
+        written.map(|e| (e.oid.to_string(), e.critical, e.value.to_vec())).collect()
+    };
+    one.version == other.version
+        && one.signature == other.signature
+        && one.issuer.as_raw() == other.issuer.as_raw()
+        && one.subject.as_raw() == other.subject.as_raw()
+        && one.subject_pki.raw == other.subject_pki.raw
+        && one.issuer_uid.is_none()
+        && one.subject_uid.is_none()
+        && extensions(&one) == extensions(&other)
+}
+
+fn parse(tbs: &[u8]) -> Option<TbsCertificate<'_>> {
+    match TbsCertificate::from_der(tbs) {
+        Ok(([], parsed)) => Some(parsed),
+        _ => None,
+    }
 }
 
 pub(crate) fn capture_end_entity(
