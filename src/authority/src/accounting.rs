@@ -54,7 +54,7 @@ pub(crate) async fn account(authority: &Authority) -> Result<bool, Error> {
         .collect();
     let by = Act { actor: "authority", request_id: "" };
     let event = EventDraft::new(ISSUED, &by, "certificates", &IssuedDetail { certificates });
-    let act = ActMember { event, effect: Effect::Sweep { up_to }, policy_hash: None };
+    let act = ActMember { event, effect: Effect::Sweep { up_to }, allowed_under: None };
     authority.submit(Member::Act(Box::new(act))).await?;
     Ok(records.len() == BATCH as usize)
 }
@@ -66,7 +66,7 @@ async fn abandon(authority: &Authority, record: &Record) -> Result<(), Error> {
     });
     let by = Act { actor: "authority", request_id: "" };
     let event = EventDraft::new(ISSUE_ABANDONED, &by, record.spiffe_id.as_str(), &detail);
-    let act = ActMember { event, effect: Effect::None, policy_hash: None };
+    let act = ActMember { event, effect: Effect::None, allowed_under: None };
     authority.submit(Member::Act(Box::new(act))).await.map(drop)
 }
 

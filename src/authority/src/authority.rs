@@ -23,7 +23,9 @@ use crate::queue::Queue;
 use crate::refusals::Refusals;
 use crate::request::{Asked, Logged};
 use crate::revocation::{Change, Folded};
-use crate::sequencer::{CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome};
+use crate::sequencer::{
+    CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
+};
 use crate::store::{Record, RecordKey, Store, StoreError};
 
 /// The CA of one trust domain.
@@ -106,6 +108,7 @@ impl Authority {
             crl_url.map(|url| url.replace("{issuer}", &format!("{:?}", certificate.key_hash())));
         let policy = load_policy(&*store, &trust_domain).await?;
         let folded = Folded::load(&*store).await?;
+        folded.require_head(&store.head().await?)?;
         Ok(Self {
             queue: Queue::start(Arc::clone(&store), Arc::clone(&clock)),
             issuer: Issuer::new(certificate, keys.issuer)?,
@@ -191,6 +194,11 @@ impl Authority {
         for _ in 0..RESTARTS {
             let policy = self.policy.load_full();
             let epoch = self.folded().epoch;
+            // After the epoch is read, on every turn: a caller revoked meanwhile goes no further.
+            let by_token = matches!(attested.consumes, Consumes::Token { .. });
+            if let Some(svid) = caller.svid.as_ref().filter(|_| !by_token) {
+                self.require_live(svid)?;
+            }
             let authorized = asked.clone().authorize(attested.clone(), &policy, epoch)?;
             self.refuse_denied(authorized.spiffe_id())?;
             let serial_number = self.fresh_serial_number()?;
@@ -208,7 +216,7 @@ impl Authority {
                     let logged = Logged::committed(member, leaf_index, timestamp);
                     return self.complete(logged).await;
                 }
-                Outcome::Replay { leaf_index } => return self.replay(leaf_index).await,
+                Outcome::Replay { leaf_index } => return self.replay(leaf_index, &member).await,
                 Outcome::Moved => self.refresh().await?,
                 Outcome::Refused(Conflict::SerialNumber) => {}
                 Outcome::Refused(conflict) => {
@@ -263,16 +271,23 @@ impl Authority {
     }
 
     /// The same request again: what was stored, or what is logged and waits to be signed.
-    async fn replay(&self, leaf_index: u64) -> Result<IssuedCertificate, Error> {
+    ///
+    /// `prepared` is what policy and linter have just allowed for this very request. What is read
+    /// back is signed only if it says the same: the database alone makes nothing that is signed.
+    async fn replay(
+        &self,
+        leaf_index: u64,
+        prepared: &CertificateMember,
+    ) -> Result<IssuedCertificate, Error> {
         let record = self.record_at(leaf_index).await?;
         if let Some(certificate) = &record.certificate {
             return self.present(certificate, leaf_index);
         }
-        let entries = self.store.entries(leaf_index, 1).await?;
-        let entry = entries
-            .first()
-            .ok_or_else(|| StoreError::Inconsistent(format!("entry {leaf_index} is gone")))?;
-        self.complete(Logged::read_back(entry, &record)?).await
+        let entries = self.store.entries(leaf_index.saturating_sub(1), 2).await?;
+        let [event, leaf] = &entries[..] else {
+            return Err(StoreError::Inconsistent(format!("entry {leaf_index} is gone")).into());
+        };
+        self.complete(Logged::read_back(event, leaf, &record, prepared)?).await
     }
 
     async fn record_at(&self, leaf_index: u64) -> Result<Record, Error> {
@@ -332,16 +347,20 @@ impl Authority {
     /// Notes, once for each certificate, that its holder exists.
     pub(crate) async fn see(&self, svid: &VerifiedSvid) -> Result<(), Error> {
         let serial_number = *svid.serial_number();
-        {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            if seen.len() >= SEEN_LIMIT {
-                seen.clear();
-            }
-            if !seen.insert(serial_number) {
-                return Ok(());
-            }
+        if self.seen().contains(&serial_number) {
+            return Ok(());
         }
-        self.queue.submit(Member::Seen(serial_number)).await.map(drop)
+        self.queue.submit(Member::Seen(serial_number)).await?;
+        let mut seen = self.seen();
+        if seen.len() >= SEEN_LIMIT {
+            seen.clear();
+        }
+        seen.insert(serial_number);
+        Ok(())
+    }
+
+    fn seen(&self) -> std::sync::MutexGuard<'_, HashSet<SerialNumber>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refuse_denied(&self, spiffe_id: &SpiffeId) -> Result<(), Error> {
@@ -371,9 +390,10 @@ impl Authority {
 
     /// Catches up with the log: revoking events, and the policy set in force.
     pub async fn refresh(&self) -> Result<(), Error> {
-        let from = self.folded().next_index();
-        let entries = self.store.folding_entries(from).await?;
-        {
+        let head = self.store.head().await?;
+        if head.revocation_epoch != self.folded().epoch {
+            let from = self.folded().next_index();
+            let entries = self.store.folding_entries(from).await?;
             // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
             let changes = folded.fold(entries)?;
@@ -381,7 +401,6 @@ impl Authority {
                 listener(&changes);
             }
         }
-        let head = self.store.head().await?;
         if head.policy_hash != *self.policy.load().set().hash() {
             self.policy.store(Arc::new(load_policy(&*self.store, &self.trust_domain).await?));
         }

@@ -1,6 +1,6 @@
 //! Checkpoints: the log's signed heads.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use identity::TrustDomain;
 use tlog::{Checkpoint, Hash, SignedNote, Tile, TreeEdge, VerifierKey};
@@ -16,13 +16,15 @@ use crate::store::{Store, StoreError, StoredCheckpoint};
 pub(crate) struct CheckpointSigner {
     signer: Arc<dyn Signer>,
     key: VerifierKey,
+    /// Size and root signed last: whatever is signed next extends it.
+    last: Mutex<Option<(u64, Hash)>>,
 }
 
 impl CheckpointSigner {
     /// Takes the log's key; refuses another kind than Ed25519.
     pub(crate) fn new(trust_domain: &TrustDomain, signer: Arc<dyn Signer>) -> Result<Self, Error> {
         let key = verifier_key(trust_domain, signer.public_key())?;
-        Ok(Self { signer, key })
+        Ok(Self { signer, key, last: Mutex::default() })
     }
 
     /// The key as verifiers know it.
@@ -38,6 +40,7 @@ impl CheckpointSigner {
         if size == covered {
             return Ok(size);
         }
+        self.require_extension(store, size, head.edge.root()).await?;
         let origin = self.key.name().to_owned();
         let text = Checkpoint { origin, size, root: head.edge.root() }.text();
         let signature = self.signer.sign(text.as_bytes()).await?;
@@ -46,7 +49,30 @@ impl CheckpointSigner {
             .map_err(|error| SignerError::Refused(error.to_string()))?
             .encode();
         store.put_checkpoint(StoredCheckpoint { size, note }).await?;
+        *self.last() = Some((size, head.edge.root()));
         Ok(size)
+    }
+
+    /// The log key signs one history: the tiles must add up to the head, and to what was signed
+    /// last, whatever the database says now.
+    async fn require_extension(
+        &self,
+        store: &dyn Store,
+        size: u64,
+        root: Hash,
+    ) -> Result<(), Error> {
+        let last = *self.last();
+        for (size, root) in last.into_iter().chain([(size, root)]) {
+            if root_at(store, size).await? != root {
+                let why = format!("the log's first {size} entries are not those that it had");
+                return Err(StoreError::Inconsistent(why).into());
+            }
+        }
+        Ok(())
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<(u64, Hash)>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Verifies that the newest checkpoint is ours and that the log still extends it.
@@ -71,6 +97,7 @@ impl CheckpointSigner {
         if root_at(store, checkpoint.size).await? != checkpoint.root {
             return Err(inconsistent("the log's first entries have another root".into()).into());
         }
+        *self.last() = Some((checkpoint.size, checkpoint.root));
         Ok(())
     }
 }

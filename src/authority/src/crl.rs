@@ -87,7 +87,7 @@ impl Authority {
         let by = Act { actor: "authority", request_id: "" };
         let event = EventDraft::new(event::CRL, &by, &issuer_id(&issuer_key_hash), &detail);
         let effect = Effect::NumberCrl { issuer_key_hash, number };
-        let act = ActMember { event, effect, policy_hash: None };
+        let act = ActMember { event, effect, allowed_under: None };
         match self.submit(Member::Act(Box::new(act))).await? {
             Outcome::Done { .. } => Ok(()),
             Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),

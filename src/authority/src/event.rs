@@ -83,8 +83,8 @@ impl Event {
     }
 }
 
-/// Kinds that the fold of the revocation state reads.
-pub(crate) const FOLDING: &[&str] = &[ALLOW, DENY, RENEW_CONFLICT, REVOKE];
+/// Kinds that the fold reads: what moves the state that commits are checked against.
+pub(crate) const FOLDING: &[&str] = &[ALLOW, DENY, POLICY_CHANGE, RENEW_CONFLICT, REVOKE];
 
 pub(crate) const ALLOW: &str = "allow";
 pub(crate) const CRL: &str = "crl";

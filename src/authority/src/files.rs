@@ -13,6 +13,8 @@ pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut temporary = name.to_owned();
     temporary.push(format!(".{}.new", std::process::id()));
     let temporary = folder.join(temporary);
+    // A crash may have left one of ours; whatever else stands there is not followed.
+    drop(fs::remove_file(&temporary));
     let written = write_new(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
         // What could not be written whole is not left behind; the first error is the one to tell.
@@ -28,8 +30,7 @@ pub fn create_private_folder(path: &Path) -> io::Result<()> {
 }
 
 fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(contents)?;
     file.sync_all()
 }

@@ -33,6 +33,9 @@ pub struct PolicySet {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
+    /// Under the set, nobody could do what keeps the CA going.
+    #[error("the policy set would lock the CA: {0}")]
+    Governance(&'static str),
     /// A policy does not parse, or breaks the schema.
     #[error("policies: {0}")]
     Cedar(String),
@@ -82,7 +85,37 @@ impl PolicySet {
         validate(&schema, &policies)?;
         let profiles = parse_profiles(&files[PROFILES])?;
         require_profiles(&workloads, &profiles)?;
-        Ok(Self { hash: hash(&files), files, schema, policies, workloads, profiles })
+        let set = Self { hash: hash(&files), files, schema, policies, workloads, profiles };
+        set.require_usable()?;
+        Ok(set)
+    }
+
+    /// A set that cannot be put into force, or under which the CA cannot certify itself, would be
+    /// the last one: found here, before anybody depends on it.
+    fn require_usable(&self) -> Result<(), PolicyError> {
+        let any = TrustDomain::parse("example.org").expect("a constant trust domain is valid");
+        let context = IssueContext {
+            attestor: "internal",
+            dns: Vec::new(),
+            ip: Vec::new(),
+            key_type: KeyType::EcdsaP256,
+            profile: DEFAULT_PROFILE.to_owned(),
+            validity_seconds: 3600,
+        };
+        let own = Query {
+            principal: Principal::Authority,
+            action: Action::Issue(context),
+            resource: Some(SpiffeId::authority(&any)),
+        };
+        let (entities, operators) = (entities(self, &any)?, HashSet::new());
+        let decision = evaluate(self, &any, &operators, &entities, &own);
+        match decision {
+            Ok(decision) if decision.allowed => Ok(()),
+            Ok(_) => Err(PolicyError::Governance(
+                "the CA may not issue its own certificate (keep the policy authority-own-paths)",
+            )),
+            Err(error) => Err(PolicyError::Cedar(error)),
+        }
     }
 
     /// The policy set that ships with Countersign, over this workload table.
@@ -125,7 +158,6 @@ pub struct ActivePolicy {
     trust_domain: TrustDomain,
     operators: HashSet<String>,
     entities: Entities,
-    authorizer: Authorizer,
     decisions: Mutex<HashMap<Query, Decision>>,
 }
 
@@ -181,12 +213,14 @@ pub enum Action {
     ReadPolicy,
     /// Read how the CA is doing.
     ReadStatus,
-    /// List or withdraw bootstrap tokens.
+    /// List bootstrap tokens.
     ReadTokens,
     /// A certificate in place of one's own.
     Renew(IssueContext),
     /// Revoke certificates.
     Revoke,
+    /// Withdraw a bootstrap token.
+    RevokeToken,
 }
 
 impl Action {
@@ -206,6 +240,7 @@ impl Action {
             Self::ReadTokens => "ReadTokens",
             Self::Renew(_) => "Renew",
             Self::Revoke => "Revoke",
+            Self::RevokeToken => "RevokeToken",
         }
     }
 }
@@ -256,22 +291,8 @@ impl ActivePolicy {
         trust_domain: TrustDomain,
         operators: HashSet<String>,
     ) -> Result<Self, PolicyError> {
-        let mut made = Made::default();
-        for row in set.workloads.rows() {
-            let id = SpiffeId::new(&trust_domain, &row.id)
-                .map_err(|error| PolicyError::Workloads(error.to_string()))?;
-            made.identity(&id, &set.workloads);
-        }
-        let entities = Entities::from_entities(made.entities, Some(&set.schema))
-            .map_err(|error| PolicyError::Cedar(readable(&error)))?;
-        Ok(Self {
-            set,
-            trust_domain,
-            operators,
-            entities,
-            authorizer: Authorizer::new(),
-            decisions: Mutex::default(),
-        })
+        let entities = entities(&set, &trust_domain)?;
+        Ok(Self { set, trust_domain, operators, entities, decisions: Mutex::default() })
     }
 
     /// The policy set.
@@ -279,10 +300,9 @@ impl ActivePolicy {
         &self.set
     }
 
-    /// Whether this operator was made by `init` or stands in the table.
-    pub fn is_operator(&self, id: &SpiffeId) -> bool {
-        id.operator_name().is_some_and(|name| self.operators.contains(name))
-            || self.set.workloads.lists_operator(id)
+    /// The operators that `init` made, by name.
+    pub(crate) fn operators(&self) -> &HashSet<String> {
+        &self.operators
     }
 
     /// Decides, from the cache where the same was asked under this policy set.
@@ -290,69 +310,100 @@ impl ActivePolicy {
         if let Some(known) = self.cache().get(query) {
             return known.clone();
         }
-        let decision = self.evaluate(query).unwrap_or_else(|error| Decision {
-            allowed: false,
-            policies: Vec::new(),
-            errors: vec![error],
-        });
-        let mut cache = self.cache();
-        if cache.len() >= CACHE_LIMIT {
-            cache.clear();
+        let (set, domain) = (&self.set, &self.trust_domain);
+        let decision =
+            evaluate(set, domain, &self.operators, &self.entities, query).unwrap_or_else(|error| {
+                Decision { allowed: false, policies: Vec::new(), errors: vec![error] }
+            });
+        // What is refused has endless forms; what policy allows has few.
+        if decision.allowed {
+            let mut cache = self.cache();
+            if cache.len() >= CACHE_LIMIT {
+                cache.clear();
+            }
+            cache.insert(query.clone(), decision.clone());
         }
-        cache.insert(query.clone(), decision.clone());
         decision
     }
 
     fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<Query, Decision>> {
         self.decisions.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+}
 
-    fn evaluate(&self, query: &Query) -> Result<Decision, String> {
-        let mut made = Made::default();
-        let principal = self.principal(&query.principal, &mut made);
-        let resource = match &query.resource {
-            Some(id) => made.identity(id, &self.set.workloads),
-            None => uid("TrustDomain", self.trust_domain.as_str()),
-        };
-        let context = match &query.action {
-            Action::Issue(request) | Action::Renew(request) => context(request)?,
-            _ => Context::empty(),
-        };
-        let action = uid("Action", query.action.name());
-        let request = Request::new(principal, action, resource, context, Some(&self.set.schema))
-            .map_err(|error| readable(&error))?;
-        let entities = self
-            .entities
-            .clone()
-            .upsert_entities(made.entities, Some(&self.set.schema))
-            .map_err(|error| readable(&error))?;
-        let response = self.authorizer.is_authorized(&request, &self.set.policies, &entities);
-        let errors: Vec<String> =
-            response.diagnostics().errors().map(|error| error.to_string()).collect();
-        let mut policies: Vec<String> =
-            response.diagnostics().reason().map(ToString::to_string).collect();
-        policies.sort();
-        // Cedar skips a policy that errors, a forbid too: for us, an error denies.
-        let allowed = response.decision() == cedar_policy::Decision::Allow && errors.is_empty();
-        Ok(Decision { allowed, policies, errors })
+/// Every row of the table as an identity.
+fn entities(set: &PolicySet, trust_domain: &TrustDomain) -> Result<Entities, PolicyError> {
+    let mut made = Made::default();
+    for row in set.workloads.rows() {
+        let id = SpiffeId::new(trust_domain, &row.id)
+            .map_err(|error| PolicyError::Workloads(error.to_string()))?;
+        made.identity(&id, &set.workloads);
     }
+    Entities::from_entities(made.entities, Some(&set.schema))
+        .map_err(|error| PolicyError::Cedar(readable(&error)))
+}
 
-    fn principal(&self, principal: &Principal, made: &mut Made) -> EntityUid {
-        match principal {
-            Principal::Authority => uid("Authority", "authority"),
-            Principal::Workload(id) => made.identity(id, &self.set.workloads),
-            Principal::Operator(id) => {
-                let identity = made.identity(id, &self.set.workloads);
-                let operator = uid("Operator", id.as_str());
-                let attributes = HashMap::from([
-                    ("identity".to_owned(), RestrictedExpression::new_entity_uid(identity)),
-                    ("registered".to_owned(), RestrictedExpression::new_bool(self.is_operator(id))),
-                ]);
-                made.add(operator.clone(), attributes, HashSet::new());
-                operator
-            }
+fn evaluate(
+    set: &PolicySet,
+    trust_domain: &TrustDomain,
+    operators: &HashSet<String>,
+    entities: &Entities,
+    query: &Query,
+) -> Result<Decision, String> {
+    let mut made = Made::default();
+    let principal = principal(set, operators, &query.principal, &mut made);
+    let resource = match &query.resource {
+        Some(id) => made.identity(id, &set.workloads),
+        None => uid("TrustDomain", trust_domain.as_str()),
+    };
+    let context = match &query.action {
+        Action::Issue(request) | Action::Renew(request) => context(request)?,
+        _ => Context::empty(),
+    };
+    let action = uid("Action", query.action.name());
+    let request = Request::new(principal, action, resource, context, Some(&set.schema))
+        .map_err(|error| readable(&error))?;
+    let entities = entities
+        .clone()
+        .upsert_entities(made.entities, Some(&set.schema))
+        .map_err(|error| readable(&error))?;
+    let response = Authorizer::new().is_authorized(&request, &set.policies, &entities);
+    let errors: Vec<String> =
+        response.diagnostics().errors().map(|error| error.to_string()).collect();
+    let mut policies: Vec<String> =
+        response.diagnostics().reason().map(ToString::to_string).collect();
+    policies.sort();
+    // Cedar skips a policy that errors, a forbid too: for us, an error denies.
+    let allowed = response.decision() == cedar_policy::Decision::Allow && errors.is_empty();
+    Ok(Decision { allowed, policies, errors })
+}
+
+fn principal(
+    set: &PolicySet,
+    operators: &HashSet<String>,
+    principal: &Principal,
+    made: &mut Made,
+) -> EntityUid {
+    match principal {
+        Principal::Authority => uid("Authority", "authority"),
+        Principal::Workload(id) => made.identity(id, &set.workloads),
+        Principal::Operator(id) => {
+            let identity = made.identity(id, &set.workloads);
+            let operator = uid("Operator", id.as_str());
+            let registered = RestrictedExpression::new_bool(is_operator(set, operators, id));
+            let attributes = HashMap::from([
+                ("identity".to_owned(), RestrictedExpression::new_entity_uid(identity)),
+                ("registered".to_owned(), registered),
+            ]);
+            made.add(operator.clone(), attributes, HashSet::new());
+            operator
         }
     }
+}
+
+fn is_operator(set: &PolicySet, operators: &HashSet<String>, id: &SpiffeId) -> bool {
+    id.operator_name().is_some_and(|name| operators.contains(name))
+        || set.workloads.lists_operator(id)
 }
 
 /// Entities on their way into a request.

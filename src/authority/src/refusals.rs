@@ -43,6 +43,7 @@ impl Refusals {
         if !self.below_cap(principal) {
             return;
         }
+        let reason: String = reason.chars().take(MAX_REASON).collect();
         let detail = serde_json::json!({ "policies": policies, "reason": reason });
         let by = Act { actor: principal, request_id: &caller.request_id };
         if let Err(error) = log(authority, &by, principal, &detail).await {
@@ -76,9 +77,11 @@ async fn log(
     detail: &serde_json::Value,
 ) -> Result<(), Error> {
     let event = EventDraft::new(ISSUE_REFUSED, by, subject, detail);
-    let act = ActMember { event, effect: Effect::None, policy_hash: None };
+    let act = ActMember { event, effect: Effect::None, allowed_under: None };
     authority.submit(Member::Act(Box::new(act))).await.map(drop)
 }
 
+/// Of a reason that repeats a long input, the beginning is enough.
+const MAX_REASON: usize = 500;
 /// Refusals of one principal that are logged between two sums.
 const CAP: u32 = 10;

@@ -16,9 +16,9 @@ use tlog::{CertificateLeaf, Hash};
 
 use crate::attest::{Attested, Facts, Purpose};
 use crate::error::{Denied, Error};
-use crate::event::{Act, EventDraft, ISSUE, RENEW};
+use crate::event::{Act, Event, EventDraft, ISSUE, RENEW};
 use crate::policy::{Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, Query};
-use crate::sequencer::{CertificateMember, IdempotencyKey, RecordDraft};
+use crate::sequencer::{AllowedUnder, CertificateMember, Conflict, IdempotencyKey, RecordDraft};
 use crate::store::Record;
 
 /// A request for a certificate whose possession is proved and whose names are well formed.
@@ -51,6 +51,15 @@ impl Asked {
             return Err(Error::Invalid {
                 why: format!("{foreign} is not in trust domain {trust_domain}"),
                 next_step: Some(format!("ask for spiffe://{trust_domain}{}", foreign.path())),
+            });
+        }
+        let count = body.dns.len() + body.ip.len() + names.dns.len() + names.ip.len();
+        if count > MAX_NAMES || body.profile.as_ref().is_some_and(|name| name.len() > MAX_PROFILE) {
+            return Err(Error::Invalid {
+                why: format!(
+                    "a certificate has at most {MAX_NAMES} names, a profile's name {MAX_PROFILE} bytes"
+                ),
+                next_step: Some("ask for fewer".to_owned()),
             });
         }
         let mut dns = names.dns.clone();
@@ -94,10 +103,12 @@ impl Asked {
             .profile
             .or_else(|| earlier.map(|earlier| earlier.profile.clone()))
             .unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
-        let asked_validity = self
-            .validity
-            .or_else(|| earlier.map(|earlier| Duration::from_secs(earlier.validity_seconds)));
-        let validity = find_profile(policy, &profile)?.effective_validity(asked_validity)?;
+        let template = find_profile(policy, &profile)?;
+        let validity = match (self.validity, earlier) {
+            // Nobody asked for the earlier validity: where the profile shrank, it shrinks too.
+            (None, Some(earlier)) => template.nearest_validity(earlier.validity_seconds),
+            (asked, _) => template.effective_validity(asked)?,
+        };
         let context = IssueContext {
             attestor: attested.attestor,
             dns,
@@ -246,8 +257,10 @@ impl Prepared {
             },
             consumes: attested.consumes,
             idempotency,
-            policy_hash: *policy.set().hash(),
-            revocation_epoch: authorized.revocation_epoch,
+            allowed_under: AllowedUnder {
+                policy_hash: *policy.set().hash(),
+                revocation_epoch: authorized.revocation_epoch,
+            },
             tbs: linted.der().to_vec(),
         }
     }
@@ -276,12 +289,26 @@ impl Logged {
         }
     }
 
-    /// What stands in the log at this place, read back.
-    pub(crate) fn read_back(entry: &[u8], record: &Record) -> Result<Self, Error> {
+    /// What stands in the log at this place, read back: the event, and the leaf after it. It must
+    /// say what was prepared for the same request now, but for serial number and validity.
+    pub(crate) fn read_back(
+        event: &[u8],
+        leaf: &[u8],
+        record: &Record,
+        prepared: &CertificateMember,
+    ) -> Result<Self, Error> {
         let inconsistent = |why: String| Error::Store(crate::store::StoreError::Inconsistent(why));
-        let leaf = CertificateLeaf::parse(entry).map_err(|e| inconsistent(e.to_string()))?;
-        if leaf.leaf_index != record.leaf_index {
+        let leaf = CertificateLeaf::parse(leaf).map_err(|e| inconsistent(e.to_string()))?;
+        let event = Event::parse(event).map_err(|e| inconsistent(e.to_string()))?;
+        let logged = format!("{:?}", Hash::of(&leaf.tbs_certificate));
+        let fits = leaf.leaf_index == record.leaf_index
+            && leaf.issuer_key_hash == prepared.issuer_key_hash
+            && event.detail["tbs_sha256"] == logged;
+        if !fits {
             return Err(inconsistent(format!("entry {} is another's leaf", record.leaf_index)));
+        }
+        if !issuance::same_request(&leaf.tbs_certificate, &prepared.tbs) {
+            return Err(Error::Conflict(Conflict::IdempotencyMismatch));
         }
         Ok(Self { leaf, spiffe_id: record.spiffe_id.clone(), serial_number: record.serial_number })
     }
@@ -357,6 +384,10 @@ fn find_profile<'a>(policy: &'a ActivePolicy, name: &str) -> Result<&'a Profile,
         next_step: Some("profiles.json of the active policy set lists them".to_owned()),
     })
 }
+
+/// DNS and IP names from request and CSR together.
+const MAX_NAMES: usize = 100;
+const MAX_PROFILE: usize = 64;
 
 fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
     let mut kept: Vec<T> = Vec::with_capacity(values.len());

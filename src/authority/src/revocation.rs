@@ -7,7 +7,8 @@ use std::collections::BTreeSet;
 
 use identity::{Revocations, SerialNumber, SpiffeId};
 
-use crate::event::{ALLOW, DENY, Event, RENEW_CONFLICT, REVOKE};
+use crate::event::{ALLOW, DENY, Event, POLICY_CHANGE, RENEW_CONFLICT, REVOKE};
+use crate::sequencer::Head;
 use crate::store::{RevocationRow, Store, StoreError};
 
 /// What a revoking event changes.
@@ -20,6 +21,8 @@ pub enum Change {
     Deny(SpiffeId, u64),
     /// A line of renewals broke: no certificate is revoked by it.
     Lineage,
+    /// This policy set, by the hex of its hash, came into force.
+    Policy(String),
     /// The identity's certificates before this log index are revoked.
     RevokeIdentity(SpiffeId, u64),
     /// One certificate is revoked.
@@ -32,7 +35,7 @@ impl Change {
         match self {
             Self::Allow(id) => held.allow(id),
             Self::Deny(id, index) => held.deny(id.clone(), *index),
-            Self::Lineage => {}
+            Self::Lineage | Self::Policy(_) => {}
             Self::RevokeIdentity(id, index) => held.revoke_identity(id.clone(), *index),
             Self::RevokeSerial(serial_number) => held.revoke_serial(*serial_number),
         }
@@ -44,6 +47,7 @@ impl Change {
 pub(crate) struct Folded {
     pub(crate) epoch: u64,
     pub(crate) revocations: Revocations,
+    policy_set: Option<String>,
     next_index: u64,
 }
 
@@ -74,11 +78,27 @@ impl Folded {
                 StoreError::Inconsistent(format!("entry {index} should revoke, and says not what"))
             })?;
             change.apply(&mut self.revocations);
+            if let Change::Policy(hash) = &change {
+                self.policy_set = Some(hash.clone());
+            }
             changes.push(change);
             self.epoch += 1;
             self.next_index = index + 1;
         }
         Ok(changes)
+    }
+
+    /// The head must count every folding event, and name the newest policy set.
+    pub(crate) fn require_head(&self, head: &Head) -> Result<(), StoreError> {
+        let newest = format!("{:?}", head.policy_hash);
+        if head.revocation_epoch != self.epoch || self.policy_set.as_ref() != Some(&newest) {
+            return Err(StoreError::Inconsistent(format!(
+                "the log's head is at epoch {} with policy set {newest}, its events lead to {} \
+                 with {:?}",
+                head.revocation_epoch, self.epoch, self.policy_set
+            )));
+        }
+        Ok(())
     }
 
     /// The tables must give the same state as the log.
@@ -110,6 +130,9 @@ fn read(index: u64, entry: &[u8]) -> Option<Change> {
     let event = Event::parse(entry).ok()?;
     if event.kind == RENEW_CONFLICT {
         return Some(Change::Lineage);
+    }
+    if event.kind == POLICY_CHANGE {
+        return event.detail["hash"].as_str().map(|hash| Change::Policy(hash.to_owned()));
     }
     let target = event.detail["serial_number"].as_str().unwrap_or(&event.subject);
     change(&event.kind, index, target)

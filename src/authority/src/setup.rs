@@ -333,7 +333,7 @@ impl Ceremony<'_> {
     }
 
     async fn log(&self, event: EventDraft, effect: Effect) -> Result<u64, Error> {
-        let act = ActMember { event, effect, policy_hash: None };
+        let act = ActMember { event, effect, allowed_under: None };
         let group = vec![Member::Act(Box::new(act))];
         match self.store.commit(group, self.clock.unix_milliseconds()).await?.pop() {
             Some(Outcome::Done { log_index }) => Ok(log_index),

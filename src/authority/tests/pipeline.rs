@@ -309,8 +309,14 @@ async fn policy_names_the_row_and_the_command() {
 async fn a_second_operator_comes_from_the_table() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
-    let issued = environment.issue(&operator, "/countersign/operator/second").await;
-    let second = environment.caller(&issued);
+    let second = environment.enrol("second").await;
+    let asked = api::TokenRequest {
+        spiffe_id: id("/countersign/operator/second"),
+        ttl: None,
+        key_sha256: None,
+    };
+    let refused = environment.authority.create_token(&operator, &asked).await.unwrap_err();
+    assert!(refused.to_string().contains("operators-are-themselves"), "{refused}");
     environment.authority.status(&second).await.unwrap();
     let asked = ExplainRequest {
         principal: id("/countersign/operator/third"),

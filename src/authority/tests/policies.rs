@@ -77,6 +77,10 @@ fn like_is_refused_but_on_words_of_ours() {
     let files = BTreeMap::from([
         ("workloads.json".to_owned(), SHIPPED_WORKLOADS.to_owned()),
         ("mine.cedar".to_owned(), like("context.profile")),
+        (
+            "countersign.cedar".to_owned(),
+            include_str!("../../../policies/countersign.cedar").to_owned(),
+        ),
     ]);
     PolicySet::parse(&files).unwrap();
 }
@@ -96,6 +100,10 @@ fn each_broken_policy_set_is_refused_by_name() {
     let stray = BTreeMap::from([("notes.txt".to_owned(), String::new())]);
     assert!(matches!(PolicySet::parse(&stray).unwrap_err(), PolicyError::File(_)));
     assert!(matches!(PolicySet::parse(&BTreeMap::new()).unwrap_err(), PolicyError::Workloads(_)));
+    let locked = refused("permit(principal is Operator, action, resource);");
+    assert!(matches!(locked, PolicyError::Governance(_)), "{locked}");
+    let whole_id = r#"{"workloads": [{"id": "spiffe://pay.example/prod/x"}]}"#;
+    assert!(matches!(PolicySet::shipped(whole_id).unwrap_err(), PolicyError::Workloads(_)));
     let unknown_profile = r#"{"workloads": [{"id": "/a", "profiles": ["imaginary"]}]}"#;
     let error = PolicySet::shipped(unknown_profile).unwrap_err();
     assert!(error.to_string().contains("imaginary"), "{error}");
@@ -104,7 +112,7 @@ fn each_broken_policy_set_is_refused_by_name() {
 /// Cedar skips a policy whose evaluation fails, a `forbid` too; here it denies.
 #[test]
 fn an_evaluation_error_is_a_deny() {
-    let overflow = "@id(\"broken\") forbid(principal, action == Action::\"Issue\", resource) when { context.validity_seconds * 9223372036854775807 == 1 };";
+    let overflow = "@id(\"broken\") forbid(principal is Identity, action == Action::\"Issue\", resource) when { context.validity_seconds * 9223372036854775807 == 1 };";
     let files = BTreeMap::from([
         ("workloads.json".to_owned(), SHIPPED_WORKLOADS.to_owned()),
         ("broken.cedar".to_owned(), overflow.to_owned()),

@@ -52,6 +52,9 @@ async fn require_event(store: &dyn Store, row: &TokenRow, hash: &Hash) -> Result
         event.kind == TOKEN_CREATE
             && event.subject == row.spiffe_id.as_str()
             && event.detail["token_sha256"] == format!("{hash:?}")
+            && event.detail["expires_at"] == row.expires_at
+            && event.detail["key_sha256"]
+                == serde_json::json!(row.key_hash.map(|hash| format!("{hash:?}")))
     });
     made.await?
         .then_some(())

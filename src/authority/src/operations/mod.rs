@@ -7,18 +7,17 @@ mod tokens;
 
 use api::{IssuerStatus, Status};
 use identity::{SpiffeId, VerifiedSvid};
-use tlog::Hash;
 
 pub use policies::explain_query;
 pub(crate) use policies::policy_change;
 
 use crate::attest::refused;
-use crate::authority::{Authority, Caller, issuer_id, unexpected};
+use crate::authority::{Authority, Caller, RESTARTS, issuer_id, unexpected};
 use crate::error::Error;
 use crate::event::{Act, EventDraft};
 use crate::policy::{Action, Principal, Query};
 use crate::request::explain;
-use crate::sequencer::{ActMember, Conflict, Effect, Member, Outcome};
+use crate::sequencer::{ActMember, AllowedUnder, Effect, Member, Outcome};
 
 impl Authority {
     /// How the CA is doing.
@@ -64,13 +63,15 @@ impl Authority {
         self.store().tile(tile).await?.ok_or_else(none)
     }
 
-    /// Asks policy on behalf of an authenticated caller; returns the policy set that said yes.
-    pub(crate) fn authorize(
+    /// Asks policy on behalf of an authenticated caller.
+    pub(super) fn authorize<'a>(
         &self,
-        caller: &Caller,
+        caller: &'a Caller,
         action: Action,
         resource: Option<&SpiffeId>,
-    ) -> Result<Hash, Error> {
+    ) -> Result<Permit<'a>, Error> {
+        // The epoch is read before the caller is looked at: a revocation in between moves it.
+        let revocation_epoch = self.folded().epoch;
         let svid = self.authenticated(caller)?;
         self.require_live(svid)?;
         let policy = self.policy();
@@ -80,7 +81,9 @@ impl Authority {
         if !decision.allowed {
             return Err(Error::Denied(Box::new(explain(&query, &decision, &policy))));
         }
-        Ok(*policy.set().hash())
+        let policy_hash = *policy.set().hash();
+        let allowed_under = AllowedUnder { policy_hash, revocation_epoch };
+        Ok(Permit { caller, query, allowed_under })
     }
 
     pub(super) fn authenticated<'a>(&self, caller: &'a Caller) -> Result<&'a VerifiedSvid, Error> {
@@ -92,22 +95,31 @@ impl Authority {
         })
     }
 
-    /// Logs an act with its effect, and catches up before it answers.
+    /// Logs an act with its effect, and catches up before it answers. Where policy or revocations
+    /// moved since it was allowed, policy is asked again.
     pub(super) async fn act(
         &self,
+        permit: Permit<'_>,
         event: EventDraft,
         effect: Effect,
-        policy_hash: Hash,
     ) -> Result<u64, Error> {
-        let member = ActMember { event, effect, policy_hash: Some(policy_hash) };
-        let outcome = self.submit(Member::Act(Box::new(member))).await?;
-        self.refresh().await?;
-        match outcome {
-            Outcome::Done { log_index } => Ok(log_index),
-            Outcome::Moved => Err(Error::Conflict(Conflict::PolicyMoved)),
-            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
-            other => Err(unexpected(&other)),
+        let mut permit = permit;
+        for _ in 0..RESTARTS {
+            let allowed_under = Some(permit.allowed_under);
+            let member = ActMember { event: event.clone(), effect: effect.clone(), allowed_under };
+            let outcome = self.submit(Member::Act(Box::new(member))).await?;
+            self.refresh().await?;
+            match outcome {
+                Outcome::Done { log_index } => return Ok(log_index),
+                Outcome::Moved => {
+                    let Query { action, resource, .. } = permit.query;
+                    permit = self.authorize(permit.caller, action, resource.as_ref())?;
+                }
+                Outcome::Refused(conflict) => return Err(Error::Conflict(conflict)),
+                other => return Err(unexpected(&other)),
+            }
         }
+        Err(Error::Restless)
     }
 
     pub(super) fn by<'a>(&self, caller: &'a Caller) -> Act<'a> {
@@ -133,6 +145,13 @@ impl Authority {
             next_step: None,
         })
     }
+}
+
+/// What policy allowed to whom, and under which state.
+pub(super) struct Permit<'a> {
+    caller: &'a Caller,
+    query: Query,
+    pub(super) allowed_under: AllowedUnder,
 }
 
 /// Records read at a time.

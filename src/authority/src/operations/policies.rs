@@ -11,7 +11,7 @@ use crate::authority::{Authority, Caller};
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::policy::{
-    Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, PolicySet, Principal, Query,
+    Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, PolicyError, PolicySet, Principal, Query,
 };
 use crate::request::explain;
 use crate::sequencer::{Conflict, Effect};
@@ -30,17 +30,33 @@ impl Authority {
         files: &BTreeMap<String, String>,
         expected: &str,
     ) -> Result<api::ActivePolicy, Error> {
-        let policy_hash = self.authorize(caller, Action::ChangePolicy, None)?;
+        self.refresh().await?;
+        let permit = self.authorize(caller, Action::ChangePolicy, None)?;
         let set = PolicySet::parse(files)?;
-        if expected != format!("{policy_hash:?}") {
+        let in_force = permit.allowed_under.policy_hash;
+        if expected != format!("{in_force:?}") {
             return Err(Error::Conflict(Conflict::PolicyMoved));
         }
-        if set.hash() == &policy_hash {
+        if *set.hash() == in_force {
             return Ok(shown_policy(&set));
         }
-        let (draft, effect) = policy_change(&set, Some(policy_hash), &self.by(caller));
-        self.act(draft, effect, policy_hash).await?;
+        let (draft, effect) = policy_change(&set, Some(in_force), &self.by(caller));
+        self.require_way_back(caller, set)?;
+        self.act(permit, draft, effect).await?;
         Ok(shown_policy(self.policy().set()))
+    }
+
+    /// Whoever replaces the policy set must be able to replace it again.
+    fn require_way_back(&self, caller: &Caller, set: PolicySet) -> Result<(), Error> {
+        let operators = self.policy().operators().clone();
+        let next = ActivePolicy::new(set, self.trust_domain().clone(), operators)?;
+        let principal = Principal::of(self.authenticated(caller)?.spiffe_id());
+        let query = Query { principal, action: Action::ChangePolicy, resource: None };
+        if next.decide(&query).allowed {
+            return Ok(());
+        }
+        let why = "you could not change it again (keep the policy operator-administers)";
+        Err(PolicyError::Governance(why).into())
     }
 
     /// Which policy decides, and why. A renewal or an issue is explained as `token` attestation
@@ -80,6 +96,7 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
             | Action::ReadPolicy
             | Action::ReadStatus
             | Action::ReadTokens
+            | Action::RevokeToken
     );
     let query = Query {
         principal: Principal::of(&asked.principal),
@@ -143,6 +160,7 @@ fn action(name: &str, context: IssueContext) -> Option<Action> {
         Action::ReadTokens,
         Action::Renew(context),
         Action::Revoke,
+        Action::RevokeToken,
     ];
     let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
     simple.into_iter().find(|action| plain(action.name()) == plain(name))

@@ -15,7 +15,7 @@ use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
 use crate::policy::Action;
-use crate::sequencer::{Effect, RevocationTarget};
+use crate::sequencer::{COMPLETION_MILLISECONDS, Effect, RevocationTarget};
 use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
 
 impl Authority {
@@ -29,7 +29,7 @@ impl Authority {
         self.authenticated(caller)?;
         let reason = reason(&request.reason)?;
         let (target, spiffe_id) = self.revocation_target(&request.target).await?;
-        let policy_hash = match self.authorize(caller, Action::Revoke, Some(&spiffe_id)) {
+        let permit = match self.authorize(caller, Action::Revoke, Some(&spiffe_id)) {
             // A serial number that is not theirs does not exist for them.
             Err(Error::Denied(_)) if matches!(target, RevocationTarget::Serial(_)) => {
                 return Err(Error::NotFound(format!("certificate {}", request.target)));
@@ -55,7 +55,7 @@ impl Authority {
         };
         let effect = Effect::Revoke { target, reason };
         let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
-        done.log_index = Some(self.act(draft, effect, policy_hash).await?);
+        done.log_index = Some(self.act(permit, draft, effect).await?);
         metrics::counter!("countersign_revocations_total").increment(1);
         Ok(done)
     }
@@ -64,14 +64,14 @@ impl Authority {
     pub async fn deny(&self, caller: &Caller, request: &DenyRequest) -> Result<Denial, Error> {
         let reason = reason(&request.reason)?;
         self.require_member(&request.spiffe_id)?;
-        let policy_hash = self.authorize(caller, Action::Deny, Some(&request.spiffe_id))?;
+        let permit = self.authorize(caller, Action::Deny, Some(&request.spiffe_id))?;
         if let Some(standing) = self.standing_denial(&request.spiffe_id).await? {
             return Ok(standing);
         }
         let detail = serde_json::json!({ "reason": reason });
         let draft = self.draft(caller, event::DENY, request.spiffe_id.as_str(), &detail);
         let effect = Effect::Deny { spiffe_id: request.spiffe_id.clone(), reason };
-        self.act(draft, effect, policy_hash).await?;
+        self.act(permit, draft, effect).await?;
         let made = self.standing_denial(&request.spiffe_id).await?;
         made.ok_or_else(|| Error::NotFound("denial: it was lifted at once".to_owned()))
     }
@@ -82,13 +82,13 @@ impl Authority {
         let none = || Error::NotFound(format!("denial {id}"));
         let denial = self.denials_in_force().await?.into_iter().find(|denial| denial.id == id);
         let denial = denial.ok_or_else(none)?;
-        let policy_hash = match self.authorize(caller, Action::Allow, Some(&denial.spiffe_id)) {
+        let permit = match self.authorize(caller, Action::Allow, Some(&denial.spiffe_id)) {
             Err(Error::Denied(_)) => return Err(none()),
             authorized => authorized?,
         };
         let detail = serde_json::json!({ "denied_at": id });
         let draft = self.draft(caller, event::ALLOW, denial.spiffe_id.as_str(), &detail);
-        self.act(draft, Effect::Allow(denial.spiffe_id), policy_hash).await.map(drop)
+        self.act(permit, draft, Effect::Allow(denial.spiffe_id)).await.map(drop)
     }
 
     /// Denied identities.
@@ -118,13 +118,17 @@ impl Authority {
     /// How many unexpired certificates a revocation would newly cover.
     async fn covered(&self, target: &RevocationTarget, spiffe_id: &SpiffeId) -> Result<u64, Error> {
         let now = self.clock().now().unix_timestamp();
+        let logged_now = self.clock().unix_milliseconds();
         let live = |record: &Record| {
             let checked = self.folded().revocations.check(
                 &record.spiffe_id,
                 &record.serial_number,
                 Some(record.leaf_index),
             );
-            record.not_after >= now && record.certificate.is_some() && checked.is_ok()
+            // What is logged may still be signed for a minute: it counts.
+            let issued = record.certificate.is_some()
+                || logged_now.saturating_sub(record.issued_at) <= COMPLETION_MILLISECONDS;
+            record.not_after >= now && issued && checked.is_ok()
         };
         if let RevocationTarget::Serial(serial_number) = target {
             let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;

@@ -20,7 +20,7 @@ impl Authority {
         request: &TokenRequest,
     ) -> Result<NewToken, Error> {
         self.require_member(&request.spiffe_id)?;
-        let policy_hash = self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
+        let permit = self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
         let seconds = request.ttl.map_or(TOKEN_SECONDS, |ttl| ttl.0.as_secs());
         if seconds == 0 || seconds > TOKEN_SECONDS {
             return Err(Error::Invalid {
@@ -45,6 +45,7 @@ impl Authority {
         let detail = serde_json::json!({
             "expires_at": expires_at,
             "id": token.id,
+            "key_sha256": token.key_hash.map(|hash| format!("{hash:?}")),
             "token_sha256": format!("{hash:?}"),
         });
         let made = NewToken {
@@ -55,7 +56,7 @@ impl Authority {
             trust_pin: self.trust().state().pin().to_string(),
         };
         let draft = self.draft(caller, event::TOKEN_CREATE, token.spiffe_id.as_str(), &detail);
-        self.act(draft, Effect::CreateToken(token), policy_hash).await?;
+        self.act(permit, draft, Effect::CreateToken(token)).await?;
         Ok(made)
     }
 
@@ -69,7 +70,7 @@ impl Authority {
 
     /// Withdraws a bootstrap token.
     pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Error> {
-        let policy_hash = self.authorize(caller, Action::ReadTokens, None)?;
+        let permit = self.authorize(caller, Action::RevokeToken, None)?;
         let rows = self.store().tokens(TOKENS_SHOWN).await?;
         let token = rows.into_iter().find(|row| row.id == id);
         let token = token.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
@@ -78,7 +79,8 @@ impl Authority {
         }
         let detail = serde_json::json!({ "id": id });
         let draft = self.draft(caller, event::TOKEN_REVOKE, token.spiffe_id.as_str(), &detail);
-        self.act(draft, Effect::RevokeToken { id: id.to_owned() }, policy_hash).await.map(drop)
+        let effect = Effect::RevokeToken { hash: token.hash, id: id.to_owned() };
+        self.act(permit, draft, effect).await.map(drop)
     }
 }
 

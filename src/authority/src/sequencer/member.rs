@@ -29,8 +29,18 @@ pub struct ActMember {
     pub event: EventDraft,
     /// What it does to the tables.
     pub effect: Effect,
-    /// The policy set that allowed it; none for the engine's own acts.
-    pub policy_hash: Option<Hash>,
+    /// What it was allowed under; none for the engine's own acts.
+    pub allowed_under: Option<AllowedUnder>,
+}
+
+/// The state of policy and revocation under which somebody was allowed something: a commit finds
+/// it unchanged, or the request starts again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AllowedUnder {
+    /// The policy set in force.
+    pub policy_hash: Hash,
+    /// The revocation state.
+    pub revocation_epoch: u64,
 }
 
 /// What an event does beside standing in the log.
@@ -91,8 +101,10 @@ pub enum Effect {
         /// Why.
         reason: String,
     },
-    /// Withdraws a bootstrap token.
+    /// Withdraws a bootstrap token that was not used.
     RevokeToken {
+        /// SHA-256 of its secret.
+        hash: Hash,
         /// Its id.
         id: String,
     },
@@ -142,10 +154,8 @@ pub struct CertificateMember {
     pub consumes: Consumes,
     /// The caller's name for the request, with the caller.
     pub idempotency: Option<IdempotencyKey>,
-    /// The policy set that allowed it.
-    pub policy_hash: Hash,
-    /// The revocation state under which it was allowed.
-    pub revocation_epoch: u64,
+    /// What it was allowed under.
+    pub allowed_under: AllowedUnder,
 }
 
 /// What the store keeps of a certificate, before it has a place in the log.
@@ -247,6 +257,8 @@ pub struct Found {
 /// A stored bootstrap token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRow {
+    /// SHA-256 of its secret.
+    pub hash: Hash,
     /// What it was made as.
     pub id: String,
     /// For whom.

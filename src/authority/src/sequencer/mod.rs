@@ -11,8 +11,9 @@ mod plan;
 use tlog::{Hash, TreeEdge};
 
 pub use member::{
-    ActMember, CertificateMember, CompleteMember, Consumes, CrlRow, Effect, Found, IdempotencyKey,
-    LeafRow, Member, RecordDraft, RenewalRow, RevocationTarget, TokenDraft, TokenRow,
+    ActMember, AllowedUnder, CertificateMember, CompleteMember, Consumes, CrlRow, Effect, Found,
+    IdempotencyKey, LeafRow, Member, RecordDraft, RenewalRow, RevocationTarget, TokenDraft,
+    TokenRow,
 };
 pub(crate) use plan::COMPLETION_MILLISECONDS;
 pub use plan::{ClockBehind, plan};

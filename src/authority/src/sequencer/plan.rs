@@ -5,8 +5,8 @@ use time::format_description::well_known::Rfc3339;
 use tlog::{CertificateLeaf, Hash, leaf_hash};
 
 use super::{
-    ActMember, CertificateMember, CompleteMember, Conflict, Consumes, Effect, Entry, Found, Head,
-    Member, Outcome, Plan, RenewalRow, RevocationTarget, Row, TokenRow,
+    ActMember, AllowedUnder, CertificateMember, CompleteMember, Conflict, Consumes, Effect, Entry,
+    Found, Head, Member, Outcome, Plan, RenewalRow, RevocationTarget, Row, TokenRow,
 };
 use crate::clock::from_milliseconds;
 use crate::event::{self, Act, EventDraft};
@@ -72,10 +72,7 @@ impl Planning {
     }
 
     fn certificate(&mut self, member: &CertificateMember, found: &mut Found) -> Outcome {
-        let head = &self.plan.head;
-        let moved = member.policy_hash != head.policy_hash
-            || member.revocation_epoch != head.revocation_epoch;
-        if moved {
+        if self.has_moved(&member.allowed_under) {
             return Outcome::Moved;
         }
         match self.precedent(member, found) {
@@ -237,7 +234,7 @@ impl Planning {
     }
 
     fn act(&mut self, member: &ActMember, found: &mut Found) -> Outcome {
-        if member.policy_hash.is_some_and(|hash| hash != self.plan.head.policy_hash) {
+        if member.allowed_under.is_some_and(|under| self.has_moved(&under)) {
             return Outcome::Moved;
         }
         if let Some(conflict) = self.effect_conflict(&member.effect, found) {
@@ -252,6 +249,12 @@ impl Planning {
         }
     }
 
+    fn has_moved(&self, allowed_under: &AllowedUnder) -> bool {
+        let head = &self.plan.head;
+        allowed_under.policy_hash != head.policy_hash
+            || allowed_under.revocation_epoch != head.revocation_epoch
+    }
+
     fn effect_conflict(&self, effect: &Effect, found: &Found) -> Option<Conflict> {
         match effect {
             Effect::ActivatePolicy { expected: Some(expected), .. }
@@ -259,6 +262,11 @@ impl Planning {
             {
                 Some(Conflict::PolicyMoved)
             }
+            Effect::RevokeToken { hash, .. } => match found.tokens.get(hash) {
+                None => Some(Conflict::TokenUnknown),
+                Some(token) if token.used.is_some() => Some(Conflict::TokenUsed),
+                Some(_) => None,
+            },
             Effect::NumberCrl { issuer_key_hash, number } => {
                 let newest = found.crl_numbers.get(issuer_key_hash).copied().unwrap_or_default();
                 (*number != newest + 1).then_some(Conflict::CrlNumber)
@@ -309,7 +317,12 @@ impl Planning {
                 };
                 revocation(event::REVOKE, target, reason)
             }
-            Effect::RevokeToken { id } => Row::TokenRevoked { id: id.clone(), log_index },
+            Effect::RevokeToken { hash, id } => {
+                if let Some(token) = found.tokens.get_mut(hash) {
+                    token.revoked = true;
+                }
+                Row::TokenRevoked { id: id.clone(), log_index }
+            }
         };
         self.plan.rows.push(row);
     }

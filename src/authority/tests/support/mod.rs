@@ -87,8 +87,13 @@ impl Environment {
 
     /// The first operator, with the certificate that `init` would give.
     pub(crate) async fn operator(&self) -> Caller {
+        self.enrol("admin").await
+    }
+
+    /// An operator with a certificate made on the CA's host.
+    pub(crate) async fn enrol(&self, name: &str) -> Caller {
         let body = IssueRequest {
-            spiffe_id: Some(SpiffeId::operator(&trust_domain(), "admin").unwrap()),
+            spiffe_id: Some(SpiffeId::operator(&trust_domain(), name).unwrap()),
             ..request(&csr())
         };
         let issued = self.authority.issue_internal(&body, "init").await.unwrap();

@@ -8,6 +8,7 @@ mod tiles;
 mod write;
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -42,8 +43,8 @@ impl SqliteStore {
             )));
         }
         let lock = lock(folder)?;
-        let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE)?;
-        restrict(&path)?;
+        create_private(&path)?;
+        let connection = connect(&path, OpenFlags::empty())?;
         connection
             .execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))
             .and_then(|()| write::initialise(&connection, trust_domain))
@@ -251,6 +252,7 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
         .create(true)
         .truncate(false)
         .write(true)
+        .mode(0o600)
         .open(&path)
         .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
     match file.try_lock() {
@@ -260,11 +262,15 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// SQLite gives the files beside the database (WAL, shared memory) the database's own mode.
-fn restrict(path: &Path) -> Result<(), StoreError> {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))
-        .map_err(|error| StoreError::Unavailable(error.to_string()))
+/// An empty file for the owner alone; SQLite gives those beside it (WAL, shared memory) its mode.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map(drop)
+        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))
 }
 
 fn unavailable(error: rusqlite::Error) -> StoreError {
@@ -282,7 +288,7 @@ const LOCK: &str = "lock";
 const SCHEMA: &str = include_str!("schema.sql");
 const MAX_IDLE_READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// FULL: WAL is synced at every commit. Checkpoints of the WAL are rare (64 MiB) because each
+/// FULL: WAL is synced at every commit. Checkpoints of the WAL are rare (16 MiB) because each
 /// rewrites pages that a burst touches again; caches are small because memory is promised.
 const PRAGMAS: &str = "
   PRAGMA journal_mode = WAL;

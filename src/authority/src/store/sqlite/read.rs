@@ -343,6 +343,7 @@ fn token_from_row(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
         _ => Some(hash(row, 3)?),
     };
     Ok(TokenRow {
+        hash: hash(row, 8)?,
         id: row.get(0)?,
         spiffe_id: parsed(row, 1)?,
         expires_at: number(row, 2)?,
@@ -386,4 +387,4 @@ const RECORD_COLUMNS: &str = "SELECT r.leaf_index, r.serial_number, i.spiffe_id,
   FROM records r JOIN identities i ON i.id = r.identity
   LEFT JOIN certificates c ON c.leaf_index = r.leaf_index";
 const TOKEN_COLUMNS: &str = "SELECT id, spiffe_id, expires_at, key_hash, log_index, used_by,
-  used_leaf, revoked_index IS NOT NULL FROM tokens";
+  used_leaf, revoked_index IS NOT NULL, hash FROM tokens";

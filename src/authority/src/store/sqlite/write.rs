@@ -78,11 +78,7 @@ fn find(transaction: &Transaction<'_>, group: &[Member], now: u64) -> rusqlite::
                 }
                 match &certificate.consumes {
                     Consumes::Nothing => {}
-                    Consumes::Token { hash, .. } => {
-                        if let Some(token) = read::token_row(transaction, hash)? {
-                            found.tokens.insert(*hash, token);
-                        }
-                    }
+                    Consumes::Token { hash, .. } => find_token(transaction, hash, &mut found)?,
                     Consumes::Renewal { serial_number, lineage } => {
                         find_renewal(transaction, serial_number, lineage, &mut found)?;
                     }
@@ -91,12 +87,14 @@ fn find(transaction: &Transaction<'_>, group: &[Member], now: u64) -> rusqlite::
             Member::Complete(complete) => {
                 find_leaf(transaction, complete.leaf_index, &mut found)?;
             }
-            Member::Act(act) => {
-                if let Effect::NumberCrl { issuer_key_hash, .. } = &act.effect {
+            Member::Act(act) => match &act.effect {
+                Effect::NumberCrl { issuer_key_hash, .. } => {
                     let number = read::crl_number_row(transaction, issuer_key_hash)?;
                     found.crl_numbers.insert(*issuer_key_hash, number);
                 }
-            }
+                Effect::RevokeToken { hash, .. } => find_token(transaction, hash, &mut found)?,
+                _ => {}
+            },
             Member::Crl(_) | Member::Seen(_) => {}
         }
     }
@@ -113,6 +111,17 @@ fn find_serial_number(
         .exists([serial_number.as_octets()])?;
     if taken {
         found.serial_numbers.insert(*serial_number);
+    }
+    Ok(())
+}
+
+fn find_token(
+    transaction: &Transaction<'_>,
+    hash: &Hash,
+    found: &mut Found,
+) -> rusqlite::Result<()> {
+    if let Some(token) = read::token_row(transaction, hash)? {
+        found.tokens.insert(*hash, token);
     }
     Ok(())
 }
