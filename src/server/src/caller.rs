@@ -73,12 +73,22 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         };
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             invalid(
-                format!("the body is not the JSON expected here: {error}"),
+                format!("the body is not the JSON expected here: {}", explain(&error)),
                 "GET /v1/openapi.json describes it",
             )
         })?;
         Ok(Self { caller, idempotency_key, if_match, value })
     }
+}
+
+/// What is wrong, without the values: they may be secrets.
+fn explain(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let about_names = text.starts_with("unknown field") || text.starts_with("missing field");
+    if about_names || !error.is_data() {
+        return text;
+    }
+    format!("a value is of the wrong kind at line {} column {}", error.line(), error.column())
 }
 
 /// Reads a body whole; none if it is too large. What is too large is read on for a while and

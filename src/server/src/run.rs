@@ -92,6 +92,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(async move { own.keep_fresh().await }),
         tokio::spawn(sign_checkpoints(Arc::clone(&authority))),
         tokio::spawn(account(Arc::clone(&authority))),
+        tokio::spawn(watch_head(Arc::clone(&authority))),
         tokio::spawn(tidy(rate, metrics)),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
     ];
@@ -166,6 +167,16 @@ async fn sign_checkpoints(authority: Arc<Authority>) {
     }
 }
 
+/// Catches up with what was committed by others, or by callers that went away.
+async fn watch_head(authority: Arc<Authority>) {
+    loop {
+        tokio::time::sleep(WATCH_EVERY).await;
+        if let Err(error) = authority.refresh().await {
+            tracing::error!(%error, "cannot follow the log's head");
+        }
+    }
+}
+
 async fn account(authority: Arc<Authority>) {
     loop {
         match authority.account().await {
@@ -208,6 +219,7 @@ fn install_metrics() -> Option<PrometheusHandle> {
 
 /// A checkpoint is at most this much behind the log.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+const WATCH_EVERY: Duration = Duration::from_millis(100);
 const ACCOUNT_EVERY: Duration = Duration::from_secs(5);
 const SUMMARISE_EVERY: Duration = Duration::from_secs(60);
 const TIDY_EVERY: Duration = Duration::from_secs(5);
