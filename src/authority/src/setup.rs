@@ -11,8 +11,8 @@ use std::sync::Arc;
 use api::Secret;
 use aws_lc_rs::rand;
 use identity::{
-    Anchor, Countersignature, CountersignatureKey, Der, LogKey, TrustDomain, TrustPin, TrustState,
-    pem,
+    Anchor, Countersignature, CountersignatureKey, Der, LogKey, Trust, TrustDomain, TrustPin,
+    TrustState, pem,
 };
 use issuance::{CaCertificate, IssuerCertificate};
 use time::{Duration, OffsetDateTime};
@@ -106,7 +106,7 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
                 .map_err(|error| Error::Folder(error.to_string()))?;
             ceremony.issuer(&root, &*keys.issuer).await?;
             Outcomes::Ready(
-                ceremony.trust_state(&root.certificate, &keys, &offline, new.state).await?,
+                ceremony.trust_state(root.certificate.der(), &keys, &offline, new.state).await?,
             )
         }
         None => Outcomes::AwaitsCertificate(ceremony.request(&keys, new.state).await?),
@@ -133,7 +133,6 @@ pub async fn finish(
     let ceremony = Ceremony { trust_domain, store: &*store, clock };
     let certificate = IssuerCertificate::from_der(&issuer)?;
     ceremony.add_issuer(&certificate, "parent elsewhere").await?;
-    let parent = IssuerCertificate::from_der(&parent)?;
     let pin = ceremony.trust_state(&parent, &keys, &offline, state).await?;
     let log = CheckpointSigner::new(trust_domain, Arc::clone(&keys.log))?;
     log.sign_head(&*store).await?;
@@ -272,7 +271,7 @@ impl Ceremony<'_> {
     /// Signs the first trust state, and writes its pin beside the keys.
     async fn trust_state(
         &self,
-        anchor: &IssuerCertificate,
+        anchor: &[u8],
         keys: &Keys,
         offline: &OfflineKeys,
         folder: &Path,
@@ -282,7 +281,7 @@ impl Ceremony<'_> {
             trust_domain: self.trust_domain.clone(),
             sequence: 1,
             anchors: vec![Anchor {
-                certificate: Der::new(anchor.der()),
+                certificate: Der::new(anchor),
                 countersignature: Countersignature::Required,
             }],
             countersignature_keys: vec![CountersignatureKey {
@@ -298,6 +297,7 @@ impl Ceremony<'_> {
             trust_keys: vec![Der::new(offline.trust.public_key())],
             threshold: 1,
         };
+        Trust::new(state.clone())?;
         let text = state.text();
         let detail = serde_json::json!({
             "note_text_sha256": format!("{:?}", Hash::of(text.as_bytes())),

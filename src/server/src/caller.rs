@@ -84,11 +84,19 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
 /// What is wrong, without the values: they may be secrets.
 fn explain(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let about_names = text.starts_with("unknown field") || text.starts_with("missing field");
-    if about_names || !error.is_data() {
+    // Those that repeat a value whatever it is; our own parsers say what they would say anywhere.
+    let repeats = ["invalid ", "unknown variant", "data did not match"];
+    if !repeats.iter().any(|beginning| text.starts_with(beginning)) {
         return text;
     }
     format!("a value is of the wrong kind at line {} column {}", error.line(), error.column())
+}
+
+/// Reads what a client still sends to a path that wants nothing of it.
+pub(crate) async fn discard(request: Request) {
+    let read = read_body(request.into_body());
+    // Whatever comes of it: the answer is a refusal.
+    drop(tokio::time::timeout(BODY_TIME, read).await);
 }
 
 /// Reads a body whole; none if it is too large. What is too large is read on for a while and

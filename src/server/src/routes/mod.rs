@@ -16,7 +16,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post};
 use http::{HeaderValue, Method};
 
-use crate::caller::RequestId;
+use crate::caller::{RequestId, discard};
 use crate::openapi;
 use crate::problem::Refused;
 use crate::rate::RateLimit;
@@ -133,15 +133,21 @@ fn status_class(response: &Response) -> &'static str {
 }
 
 async fn unknown(request: Request) -> Refused {
-    let id = request.extensions().get::<RequestId>().map_or("", |id| &id.0);
     let detail = format!("there is no {}", request.uri().path());
     let next = "GET /v1/openapi.json describes what there is";
-    Refused::request(ProblemType::NotFound, detail, Some(next), id)
+    let id = id_of(&request);
+    discard(request).await;
+    Refused::request(ProblemType::NotFound, detail, Some(next), &id)
 }
 
 async fn wrong_method(request: Request) -> Refused {
-    let id = request.extensions().get::<RequestId>().map_or("", |id| &id.0);
     let detail = format!("{} is not possible on {}", request.method(), request.uri().path());
     let next = "GET /v1/openapi.json describes what is";
-    Refused::request(ProblemType::RequestInvalid, detail, Some(next), id)
+    let id = id_of(&request);
+    discard(request).await;
+    Refused::request(ProblemType::RequestInvalid, detail, Some(next), &id)
+}
+
+fn id_of(request: &Request) -> String {
+    request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
 }
