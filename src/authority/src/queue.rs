@@ -41,10 +41,19 @@ impl Queue {
 }
 
 async fn run(mut receiver: mpsc::Receiver<Waiting>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
-    let mut waiting = Vec::with_capacity(MAX_GROUP);
-    while receiver.recv_many(&mut waiting, MAX_GROUP).await > 0 {
+    while let Some(first) = receiver.recv().await {
+        let mut waiting = vec![first];
+        // Requests that are about to ask may join; on an idle machine there are none to wait for.
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+        }
+        while waiting.len() < MAX_GROUP
+            && let Ok(next) = receiver.try_recv()
+        {
+            waiting.push(next);
+        }
         let (members, answers): (Vec<_>, Vec<_>) =
-            waiting.drain(..).map(|waiting| (waiting.member, waiting.answer)).unzip();
+            waiting.into_iter().map(|waiting| (waiting.member, waiting.answer)).unzip();
         metrics::histogram!("countersign_commit_members").record(members.len() as f64);
         match store.commit(members, clock.unix_milliseconds()).await {
             Ok(outcomes) => {

@@ -92,10 +92,11 @@ pub(crate) fn single(tag: u8, bytes: &[u8]) -> Result<&[u8], Error> {
 
 /// The element with this tag, whose value is `parts`, one after the other.
 pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let value = parts.concat();
-    let mut element = vec![tag];
-    encode_length(value.len(), &mut element);
-    element.extend(value);
+    let length = parts.iter().map(|part| part.len()).sum();
+    let mut element = Vec::with_capacity(length + MAX_HEADER);
+    element.push(tag);
+    encode_length(length, &mut element);
+    parts.iter().for_each(|part| element.extend_from_slice(part));
     element
 }
 
@@ -109,6 +110,9 @@ fn encode_length(length: usize, out: &mut Vec<u8>) {
     out.push(0x80 | (octets.len() - zeros) as u8);
     out.extend(&octets[zeros..]);
 }
+
+/// Tag, and a length of up to nine octets.
+const MAX_HEADER: usize = 10;
 
 #[cfg(test)]
 mod tests {

@@ -189,17 +189,18 @@ fn find_leaf(
     leaf_index: u64,
     found: &mut Found,
 ) -> rusqlite::Result<()> {
-    let row = transaction
-        .prepare_cached(
-            "SELECT r.issued_at, c.der FROM records r
-             LEFT JOIN certificates c ON c.leaf_index = r.leaf_index WHERE r.leaf_index = ?1",
-        )?
-        .query_row([leaf_index as i64], |row| {
-            Ok(LeafRow { logged_at: row.get::<_, i64>(0)? as u64, certificate: row.get(1)? })
-        })
+    // Two plain look-ups: SQLite prepares the join of both anew each time it is run.
+    let key = [leaf_index as i64];
+    let logged_at = transaction
+        .prepare_cached("SELECT issued_at FROM records WHERE leaf_index = ?1")?
+        .query_row(key, |row| read::number(row, 0))
         .optional()?;
-    if let Some(row) = row {
-        found.leaves.insert(leaf_index, row);
+    let certificate = transaction
+        .prepare_cached("SELECT der FROM certificates WHERE leaf_index = ?1")?
+        .query_row(key, |row| row.get(0))
+        .optional()?;
+    if let Some(logged_at) = logged_at {
+        found.leaves.insert(leaf_index, LeafRow { logged_at, certificate });
     }
     Ok(())
 }
