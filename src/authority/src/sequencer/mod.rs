@@ -1,6 +1,6 @@
 //! Sequencing: what becomes of a group of requests inside one transaction.
 //!
-//! [`plan`] is a pure function. A store driver selects what [`Found`] asks for under the head lock,
+//! [`plan()`] is a pure function. A store driver selects what [`Found`] asks for under the head lock,
 //! calls it, and writes the [`Plan`] in the same transaction; so every driver orders, refuses and
 //! builds entries alike, and the rules are tested without a database. A member that fails, fails
 //! alone.
