@@ -1,10 +1,11 @@
 //! The accept loop: who comes in, how many, and how it ends. What a connection does once accepted
 //! is given as a function.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
@@ -27,11 +28,17 @@ pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) remote: SocketAddr,
     /// Dropped after the handshake.
-    pub(crate) handshake: OwnedSemaphorePermit,
+    pub(crate) handshake: Handshaking,
     /// Dropped at the end of the connection.
     pub(crate) connection: OwnedSemaphorePermit,
     /// Becomes true at shutdown.
     pub(crate) draining: watch::Receiver<bool>,
+}
+
+/// A place among the handshakes, of all and of one source.
+pub(crate) struct Handshaking {
+    _place: OwnedSemaphorePermit,
+    _source: SourceGuard,
 }
 
 /// How far a connection came.
@@ -93,20 +100,87 @@ async fn drain(mut connections: JoinSet<Ended>, limit: Duration) -> Drained {
 struct Admission {
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    sources: Sources,
 }
 
 impl Admission {
     fn new(limits: &Limits) -> Self {
         let places = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
-        Self { connections: places(limits.connections), handshakes: places(limits.handshakes) }
+        Self {
+            connections: places(limits.connections),
+            handshakes: places(limits.handshakes),
+            sources: Sources::new(limits.handshakes_per_source),
+        }
     }
 
-    /// The next connection, once there is a place for it. May be dropped at any await.
+    /// The next connection, once there is a place for it. May be dropped at any await. A source
+    /// that has its share of handshakes open already is closed: waiting would hold up the others.
     async fn next(&self, listener: &TcpListener, draining: &watch::Receiver<bool>) -> Accepted {
         let connection = place(&self.connections).await;
         let handshake = place(&self.handshakes).await;
-        let (stream, remote) = accept(listener).await;
-        Accepted { stream, remote, handshake, connection, draining: draining.clone() }
+        loop {
+            let (stream, remote) = accept(listener).await;
+            if let Some(source) = self.sources.enter(remote.ip()) {
+                let handshake = Handshaking { _place: handshake, _source: source };
+                let draining = draining.clone();
+                return Accepted { stream, remote, handshake, connection, draining };
+            }
+            metrics::counter!("countersign_handshakes_refused_total", "reason" => "source")
+                .increment(1);
+        }
+    }
+}
+
+/// Handshakes open now, by source: silent connections of one must not take every place.
+#[derive(Clone)]
+struct Sources {
+    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    share: usize,
+}
+
+impl Sources {
+    fn new(share: usize) -> Self {
+        Self { open: Arc::default(), share }
+    }
+
+    fn enter(&self, address: IpAddr) -> Option<SourceGuard> {
+        let source = network(address);
+        let mut open = self.open();
+        let count = open.entry(source).or_default();
+        if *count >= self.share {
+            return None;
+        }
+        *count += 1;
+        Some(SourceGuard { sources: self.clone(), source })
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+struct SourceGuard {
+    sources: Sources,
+    source: IpAddr,
+}
+
+impl Drop for SourceGuard {
+    fn drop(&mut self) {
+        let mut open = self.sources.open();
+        if let Some(count) = open.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.source);
+            }
+        }
+    }
+}
+
+/// One subscriber has an IPv6 /64: it is the smallest that can be told apart.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !(u128::MAX >> 64)).into()),
+        v4 => v4,
     }
 }
 
@@ -137,3 +211,22 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 const BACKOFF: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_has_its_share_of_handshakes_and_gets_it_back() {
+        let sources = Sources::new(2);
+        let address = |text: &str| text.parse::<IpAddr>().unwrap();
+        let first = sources.enter(address("2001:db8::1")).unwrap();
+        let second = sources.enter(address("2001:db8::2")).unwrap();
+        assert!(sources.enter(address("2001:db8::3")).is_none(), "one /64 is one source");
+        assert!(sources.enter(address("2001:db8:0:1::1")).is_some());
+        drop(first);
+        let third = sources.enter(address("2001:db8::3")).unwrap();
+        drop((second, third));
+        assert!(sources.open().is_empty());
+    }
+}

@@ -10,6 +10,8 @@ pub struct Limits {
     pub connections: usize,
     /// Handshakes at once: 512, half a second's work of one core.
     pub handshakes: usize,
+    /// Handshakes at once from one address (IPv6: one /64): 256, half of all. More are closed.
+    pub handshakes_per_source: usize,
     /// How long a handshake may take: 10 s.
     pub handshake_timeout: Duration,
     /// HTTP/1: from the moment that a request may begin to the end of its header, so the pause
@@ -34,6 +36,7 @@ impl Default for Limits {
         Self {
             connections: 8192,
             handshakes: 512,
+            handshakes_per_source: 256,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(75),
             idle_timeout: Duration::from_secs(5 * 60),
