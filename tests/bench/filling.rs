@@ -5,6 +5,8 @@
 //! certificate, and for every 500 an `issued` event. What is not true of them is their
 //! signatures: they are copied from the one real certificate that all are made after.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use authority::clock::{Clock, SystemClock};
 use authority::sequencer::{
@@ -97,7 +99,7 @@ impl Filling {
         detail["tbs_sha256"] = format!("{:?}", Hash::of(&tbs)).into();
         let by = Act { actor: &event.actor, request_id: &event.request_id };
         let spiffe_id: SpiffeId = format!("spiffe://{TRUST_DOMAIN}{path}").parse()?;
-        Ok(Member::Certificate(Box::new(CertificateMember {
+        Ok(Member::Certificate(Arc::new(CertificateMember {
             event: EventDraft::new("issue", &by, spiffe_id.as_str(), &detail),
             issuer_key_hash: record.issuer_key_hash,
             record: RecordDraft {

@@ -87,7 +87,8 @@ fn compare(environment: &Environment, held: &HashMap<u64, Vec<u8>>) {
     }
     let mut serials = HashSet::new();
     let mut gaps = 0;
-    let mut entries = database.prepare("SELECT entry_index, bytes FROM entries").unwrap();
+    let mut entries =
+        database.prepare("SELECT place & ((1 << 40) - 1), bytes FROM entries").unwrap();
     let entries = entries
         .query_map([], |row| Ok((row.get::<_, i64>(0)? as u64, row.get::<_, Vec<u8>>(1)?)))
         .unwrap();

@@ -21,7 +21,7 @@ use crate::policy::{ActivePolicy, PolicySet, Principal};
 use crate::present;
 use crate::queue::Queue;
 use crate::refusals::Refusals;
-use crate::request::{Asked, Logged};
+use crate::request::{Asked, Logged, Named};
 use crate::revocation::{Change, Folded};
 use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
@@ -110,7 +110,7 @@ impl Authority {
         let folded = Folded::load(&*store).await?;
         folded.require_head(&store.head().await?)?;
         Ok(Self {
-            queue: Queue::start(Arc::clone(&store), Arc::clone(&clock)),
+            queue: Queue::start(Arc::clone(&store), Arc::clone(&clock))?,
             issuer: Issuer::new(certificate, keys.issuer)?,
             countersigner: Countersigner::new(keys.countersignature),
             policy: ArcSwap::from_pointee(policy),
@@ -209,11 +209,12 @@ impl Authority {
                 now,
                 self.crl_url.as_deref(),
             )?;
-            let member = prepared.into_member(&caller.request_id, idempotency.clone());
-            match self.queue.submit(Member::Certificate(Box::new(member.clone()))).await? {
+            let member = Arc::new(prepared.into_member(&caller.request_id, idempotency.clone()));
+            let certificate = Member::Certificate(Arc::clone(&member));
+            match self.queue.submit(certificate).await? {
                 Outcome::Logged { leaf_index, timestamp } => {
                     metrics::counter!("countersign_logged_total").increment(1);
-                    let logged = Logged::committed(member, leaf_index, timestamp);
+                    let logged = Logged::committed(&member, leaf_index, timestamp);
                     return self.complete(logged).await;
                 }
                 Outcome::Replay { leaf_index } => return self.replay(leaf_index, &member).await,
@@ -243,9 +244,15 @@ impl Authority {
             match self.queue.submit(Member::Complete(complete)).await? {
                 Outcome::Stored => {
                     metrics::counter!("countersign_issued_total").increment(1);
-                    return self.present(&issued.certificate, leaf_index);
+                    return Ok(self.present(
+                        issued.logged.named(),
+                        &issued.certificate,
+                        leaf_index,
+                    ));
                 }
-                Outcome::Existing(first) => return self.present(&first, leaf_index),
+                Outcome::Existing(first) => {
+                    return Ok(self.present(issued.logged.named(), &first, leaf_index));
+                }
                 Outcome::Abandoned => return Err(Error::Abandoned),
                 Outcome::Moved => {
                     self.refresh().await?;
@@ -281,7 +288,7 @@ impl Authority {
     ) -> Result<IssuedCertificate, Error> {
         let record = self.record_at(leaf_index).await?;
         if let Some(certificate) = &record.certificate {
-            return self.present(certificate, leaf_index);
+            return Ok(self.present(&Named::from(&record), certificate, leaf_index));
         }
         let entries = self.store.entries(leaf_index.saturating_sub(1), 2).await?;
         let [event, leaf] = &entries[..] else {
@@ -296,9 +303,9 @@ impl Authority {
         Ok(record.ok_or_else(gone)?)
     }
 
-    fn present(&self, certificate: &[u8], leaf_index: u64) -> Result<IssuedCertificate, Error> {
+    fn present(&self, named: &Named, certificate: &[u8], leaf_index: u64) -> IssuedCertificate {
         let sequence = self.trust.state().sequence;
-        present::issued(certificate, self.issuer.certificate().der(), leaf_index, sequence)
+        present::issued(named, certificate, self.issuer.pem(), leaf_index, sequence)
     }
 
     async fn attest(
@@ -376,7 +383,7 @@ impl Authority {
         let leaf_index = Some(logged.leaf().leaf_index);
         folded
             .revocations
-            .check(logged.spiffe_id(), logged.serial_number(), leaf_index)
+            .check(&logged.named().spiffe_id, &logged.named().serial_number, leaf_index)
             .map_err(Error::Revoked)?;
         Ok(folded.epoch)
     }

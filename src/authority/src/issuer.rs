@@ -13,6 +13,7 @@ use crate::signer::Signer;
 #[derive(Debug)]
 pub(crate) struct Issuer {
     certificate: IssuerCertificate,
+    pem: String,
     signer: Arc<dyn Signer>,
 }
 
@@ -34,11 +35,17 @@ impl Issuer {
                 "the issuer's key file does not belong to the newest issuer certificate".to_owned(),
             ));
         }
-        Ok(Self { certificate, signer })
+        let pem = identity::pem("CERTIFICATE", certificate.der());
+        Ok(Self { certificate, pem, signer })
     }
 
     pub(crate) fn certificate(&self) -> &IssuerCertificate {
         &self.certificate
+    }
+
+    /// The certificate, PEM.
+    pub(crate) fn pem(&self) -> &str {
+        &self.pem
     }
 
     /// Embeds the countersignature and signs; then reads the result again and compares it with

@@ -1,38 +1,34 @@
 //! What leaves the engine: stored bytes, as the API shows them.
 
 use api::{CertificateRecord, CertificateState, IssuedCertificate, RenewalWindow};
-use identity::{SerialNumber, SpiffeId, pem};
+use identity::pem;
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::attest::Facts;
 use crate::clock::from_milliseconds;
 use crate::error::Error;
+use crate::request::Named;
 use crate::store::{Record, StoreError};
 
-/// An answer made of stored bytes alone.
+/// A stored certificate, as whoever asked for it gets it.
 pub(crate) fn issued(
+    named: &Named,
     certificate: &[u8],
-    issuer: &[u8],
+    issuer_pem: &str,
     log_index: u64,
     trust_sequence: u64,
-) -> Result<IssuedCertificate, Error> {
-    let broken = || StoreError::Inconsistent(format!("certificate {log_index} cannot be parsed"));
-    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|_| broken())?;
-    let spiffe_id = spiffe_id(&parsed).ok_or_else(broken)?;
-    let serial_number = SerialNumber::from_octets(parsed.raw_serial()).map_err(|_| broken())?;
-    let not_before = parsed.validity().not_before.to_datetime();
-    let not_after = parsed.validity().not_after.to_datetime();
-    Ok(IssuedCertificate {
-        spiffe_id,
-        serial_number,
-        chain: chain(certificate, issuer),
+) -> IssuedCertificate {
+    let (not_before, not_after) = (seconds(named.not_before), seconds(named.not_after));
+    IssuedCertificate {
+        spiffe_id: named.spiffe_id.clone(),
+        serial_number: named.serial_number,
+        chain: chain(certificate, issuer_pem),
         not_before,
         not_after,
         renewal: renewal_window(not_before, not_after),
         log_index,
         trust_sequence,
-    })
+    }
 }
 
 /// A record as operators and owners see it.
@@ -40,7 +36,7 @@ pub(crate) fn record(
     record: Record,
     revoked: bool,
     now: i64,
-    issuer: &[u8],
+    issuer_pem: &str,
 ) -> Result<CertificateRecord, Error> {
     let facts: Facts = serde_json::from_str(&record.facts)
         .map_err(|error| StoreError::Inconsistent(error.to_string()))?;
@@ -62,7 +58,7 @@ pub(crate) fn record(
         attestor: facts.attestor,
         principal: facts.principal,
         policies: facts.policies,
-        chain: record.certificate.map(|certificate| chain(&certificate, issuer)),
+        chain: record.certificate.map(|certificate| chain(&certificate, issuer_pem)),
     })
 }
 
@@ -80,18 +76,10 @@ pub(crate) fn seconds(unix: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(unix).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-fn chain(certificate: &[u8], issuer: &[u8]) -> String {
-    pem("CERTIFICATE", certificate) + &pem("CERTIFICATE", issuer)
+fn chain(certificate: &[u8], issuer_pem: &str) -> String {
+    pem("CERTIFICATE", certificate) + issuer_pem
 }
 
 fn whole(time: OffsetDateTime) -> OffsetDateTime {
     time.replace_nanosecond(0).unwrap_or(time)
-}
-
-fn spiffe_id(certificate: &X509Certificate<'_>) -> Option<SpiffeId> {
-    let names = certificate.subject_alternative_name().ok()??.value;
-    names.general_names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => SpiffeId::parse(uri).ok(),
-        _ => None,
-    })
 }

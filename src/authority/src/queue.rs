@@ -1,21 +1,26 @@
 //! The way into the transaction: concurrent requests share commits.
 //!
 //! Whatever waits is taken together, at most 256 members; one request on an idle machine waits for
-//! no company. While a commit is on its way to the disk, the next group gathers.
+//! no company. While a commit is on its way to the disk, the next group gathers. (To wait for those
+//! that are still signing makes larger groups and fewer of them: measured, it costs a sixth of the
+//! rate and saves no CPU.) Commits have a thread of their own, because a store may hold it up until
+//! the disk has answered.
 
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::sequencer::{Member, Outcome};
 use crate::store::{Store, StoreError};
 
-/// A handle on the queue; the task ends with the last of them.
+/// A handle on the queue; its thread ends with the last of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
-    sender: mpsc::Sender<Waiting>,
+    sender: SyncSender<Waiting>,
 }
 
 struct Waiting {
@@ -25,10 +30,14 @@ struct Waiting {
 
 impl Queue {
     /// Starts the queue before a store.
-    pub(crate) fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
-        let (sender, receiver) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(run(receiver, store, clock));
-        Self { sender }
+    pub(crate) fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
+        let (sender, waiting) = sync_channel(MAX_WAITING);
+        let runtime = Handle::current();
+        std::thread::Builder::new()
+            .name("commits".to_owned())
+            .spawn(move || run(&waiting, &*store, &*clock, &runtime))
+            .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        Ok(Self { sender })
     }
 
     /// Takes part in the next commit, and returns what became of it.
@@ -40,22 +49,13 @@ impl Queue {
     }
 }
 
-async fn run(mut receiver: mpsc::Receiver<Waiting>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) {
-    while let Some(first) = receiver.recv().await {
-        let mut waiting = vec![first];
-        // Requests that are about to ask may join; on an idle machine there are none to wait for.
-        for _ in 0..2 {
-            tokio::task::yield_now().await;
-        }
-        while waiting.len() < MAX_GROUP
-            && let Ok(next) = receiver.try_recv()
-        {
-            waiting.push(next);
-        }
+fn run(waiting: &Receiver<Waiting>, store: &dyn Store, clock: &dyn Clock, runtime: &Handle) {
+    while let Ok(first) = waiting.recv() {
+        let group = std::iter::once(first).chain(waiting.try_iter()).take(MAX_GROUP);
         let (members, answers): (Vec<_>, Vec<_>) =
-            waiting.into_iter().map(|waiting| (waiting.member, waiting.answer)).unzip();
+            group.map(|waiting| (waiting.member, waiting.answer)).unzip();
         metrics::histogram!("countersign_commit_members").record(members.len() as f64);
-        match store.commit(members, clock.unix_milliseconds()).await {
+        match runtime.block_on(store.commit(members, clock.unix_milliseconds())) {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     // A caller that went away will ask again, and find what was written.

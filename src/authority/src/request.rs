@@ -270,22 +270,51 @@ impl Prepared {
 #[derive(Debug)]
 pub(crate) struct Logged {
     leaf: CertificateLeaf,
-    spiffe_id: SpiffeId,
-    serial_number: SerialNumber,
+    named: Named,
+}
+
+/// What a certificate says of itself, for those who need not parse it again.
+#[derive(Debug, Clone)]
+pub(crate) struct Named {
+    pub(crate) spiffe_id: SpiffeId,
+    pub(crate) serial_number: SerialNumber,
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+}
+
+impl From<&RecordDraft> for Named {
+    fn from(draft: &RecordDraft) -> Self {
+        Self {
+            spiffe_id: draft.spiffe_id.clone(),
+            serial_number: draft.serial_number,
+            not_before: draft.not_before,
+            not_after: draft.not_after,
+        }
+    }
+}
+
+impl From<&Record> for Named {
+    fn from(record: &Record) -> Self {
+        Self {
+            spiffe_id: record.spiffe_id.clone(),
+            serial_number: record.serial_number,
+            not_before: record.not_before,
+            not_after: record.not_after,
+        }
+    }
 }
 
 impl Logged {
     /// What was just committed at this place.
-    pub(crate) fn committed(member: CertificateMember, leaf_index: u64, timestamp: u64) -> Self {
+    pub(crate) fn committed(member: &CertificateMember, leaf_index: u64, timestamp: u64) -> Self {
         Self {
             leaf: CertificateLeaf {
                 timestamp,
                 issuer_key_hash: member.issuer_key_hash,
-                tbs_certificate: member.tbs,
+                tbs_certificate: member.tbs.clone(),
                 leaf_index,
             },
-            spiffe_id: member.record.spiffe_id,
-            serial_number: member.record.serial_number,
+            named: Named::from(&member.record),
         }
     }
 
@@ -310,19 +339,15 @@ impl Logged {
         if !issuance::same_request(&leaf.tbs_certificate, &prepared.tbs) {
             return Err(Error::Conflict(Conflict::IdempotencyMismatch));
         }
-        Ok(Self { leaf, spiffe_id: record.spiffe_id.clone(), serial_number: record.serial_number })
+        Ok(Self { leaf, named: Named::from(record) })
     }
 
     pub(crate) fn leaf(&self) -> &CertificateLeaf {
         &self.leaf
     }
 
-    pub(crate) fn spiffe_id(&self) -> &SpiffeId {
-        &self.spiffe_id
-    }
-
-    pub(crate) fn serial_number(&self) -> &SerialNumber {
-        &self.serial_number
+    pub(crate) fn named(&self) -> &Named {
+        &self.named
     }
 }
 

@@ -136,8 +136,8 @@ fn a_token_withdrawn_in_the_same_commit_issues_nothing() {
         },
     };
     let group =
-        [act("token.revoke", "/prod/reports", withdraw), Member::Certificate(Box::new(issue))];
+        vec![act("token.revoke", "/prod/reports", withdraw), Member::Certificate(Arc::new(issue))];
     let now = authority::clock::ManualClock::new(NOW).unix_milliseconds();
-    let outcomes = plan(&head, found, &group, now).unwrap().outcomes;
+    let outcomes = plan(&head, found, group, now).unwrap().outcomes;
     assert!(matches!(outcomes[1], Outcome::Refused(_)), "{outcomes:?}");
 }

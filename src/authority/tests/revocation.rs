@@ -128,7 +128,7 @@ async fn tables_that_contradict_the_log_are_refused() {
     for tampering in [
         "DELETE FROM revocations",
         "DELETE FROM entries WHERE folds = 1",
-        "UPDATE entries SET bytes = x'7b7d' WHERE entry_index = 3",
+        "UPDATE entries SET bytes = x'7b7d' WHERE place = (1 << 40) + 3",
         "UPDATE operators SET name = 'eve'",
         "UPDATE policies SET files = replace(files, '/prod/reports', '/prod/eve')",
         "UPDATE policies SET log_index = 0",

@@ -96,7 +96,7 @@ impl Authority {
             .check(&record.spiffe_id, &record.serial_number, Some(record.leaf_index))
             .is_err();
         let now = self.clock().now().unix_timestamp();
-        present::record(record, revoked, now, self.issuer().certificate().der())
+        present::record(record, revoked, now, self.issuer().pem())
     }
 
     fn record_query(&self, filter: &CertificateFilter) -> Result<RecordQuery, Error> {

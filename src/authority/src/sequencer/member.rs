@@ -1,6 +1,7 @@
 //! What asks for a place in a transaction, and what the store knows of it already.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use identity::{SerialNumber, SpiffeId};
 use tlog::Hash;
@@ -13,7 +14,7 @@ pub enum Member {
     /// An event with its effect.
     Act(Box<ActMember>),
     /// A certificate to log before it is signed.
-    Certificate(Box<CertificateMember>),
+    Certificate(Arc<CertificateMember>),
     /// A signed certificate to store before it leaves.
     Complete(CompleteMember),
     /// A signed CRL to store before it is served.

@@ -8,6 +8,8 @@
 mod member;
 mod plan;
 
+use std::sync::Arc;
+
 use tlog::{Hash, TreeEdge};
 
 pub use member::{
@@ -61,12 +63,14 @@ pub struct Plan {
 pub struct Entry {
     /// Its bytes.
     pub bytes: Vec<u8>,
+    /// Their leaf hash.
+    pub hash: Hash,
     /// Whether the fold of the revocation state reads it.
     pub folds: bool,
 }
 
 /// A row to write.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "each is a table of the schema, whose columns are documented there")]
 pub enum Row {
     BrokenLineage { lineage: SerialNumber, log_index: u64 },
@@ -77,7 +81,7 @@ pub enum Row {
     Issuer { certificate: Vec<u8>, key_hash: Hash, log_index: u64 },
     Operator { name: String, log_index: u64 },
     Policy { hash: Hash, files: String, log_index: u64 },
-    Record { leaf_index: u64, issued_at: u64, issuer_key_hash: Hash, draft: RecordDraft },
+    Record { leaf_index: u64, issued_at: u64, member: Arc<CertificateMember> },
     Renewal { serial_number: SerialNumber, leaf_index: u64, replaced: bool },
     Revocation { log_index: u64, kind: &'static str, target: String, reason: String, at: u64 },
     Seen { serial_number: SerialNumber },

@@ -1,5 +1,7 @@
 //! The rules of a transaction.
 
+use std::sync::Arc;
+
 use identity::SerialNumber;
 use time::format_description::well_known::Rfc3339;
 use tlog::{CertificateLeaf, Hash, leaf_hash};
@@ -22,7 +24,7 @@ pub struct ClockBehind {
 pub fn plan(
     head: &Head,
     mut found: Found,
-    group: &[Member],
+    group: Vec<Member>,
     now: u64,
 ) -> Result<Plan, ClockBehind> {
     if head.at > now + CLOCK_TOLERANCE {
@@ -55,23 +57,23 @@ impl Planning {
         }
     }
 
-    fn member(&mut self, member: &Member, found: &mut Found) -> Outcome {
+    fn member(&mut self, member: Member, found: &mut Found) -> Outcome {
         match member {
-            Member::Act(act) => self.act(act, found),
-            Member::Certificate(certificate) => self.certificate(certificate, found),
+            Member::Act(act) => self.act(&act, found),
+            Member::Certificate(certificate) => self.certificate(&certificate, found),
             Member::Complete(complete) => self.complete(complete, found),
             Member::Crl(crl) => {
-                self.plan.rows.push(Row::Crl(crl.clone()));
+                self.plan.rows.push(Row::Crl(crl));
                 Outcome::Stored
             }
             Member::Seen(serial_number) => {
-                self.plan.rows.push(Row::Seen { serial_number: *serial_number });
+                self.plan.rows.push(Row::Seen { serial_number });
                 Outcome::Stored
             }
         }
     }
 
-    fn certificate(&mut self, member: &CertificateMember, found: &mut Found) -> Outcome {
+    fn certificate(&mut self, member: &Arc<CertificateMember>, found: &mut Found) -> Outcome {
         if self.has_moved(&member.allowed_under) {
             return Outcome::Moved;
         }
@@ -169,15 +171,14 @@ impl Planning {
     }
 
     /// Writes what the certificate uses up, and lets later members of the group see it.
-    fn consume(&mut self, member: &CertificateMember, leaf_index: u64, found: &mut Found) {
+    fn consume(&mut self, member: &Arc<CertificateMember>, leaf_index: u64, found: &mut Found) {
         let record = &member.record;
         let request_hash = record.request_hash;
         found.serial_numbers.insert(record.serial_number);
         self.plan.rows.push(Row::Record {
             leaf_index,
             issued_at: self.at,
-            issuer_key_hash: member.issuer_key_hash,
-            draft: record.clone(),
+            member: Arc::clone(member),
         });
         if let Some(key) = &member.idempotency {
             let name = (key.principal.clone(), key.key.clone());
@@ -212,7 +213,7 @@ impl Planning {
         }
     }
 
-    fn complete(&mut self, member: &CompleteMember, found: &mut Found) -> Outcome {
+    fn complete(&mut self, member: CompleteMember, found: &mut Found) -> Outcome {
         let Some(leaf) = found.leaves.get_mut(&member.leaf_index) else {
             return Outcome::Abandoned;
         };
@@ -226,10 +227,9 @@ impl Planning {
             return Outcome::Moved;
         }
         leaf.certificate = Some(member.certificate.clone());
-        self.plan.rows.push(Row::Certificate {
-            leaf_index: member.leaf_index,
-            der: member.certificate.clone(),
-        });
+        self.plan
+            .rows
+            .push(Row::Certificate { leaf_index: member.leaf_index, der: member.certificate });
         Outcome::Stored
     }
 
@@ -341,8 +341,9 @@ impl Planning {
 
     fn append(&mut self, bytes: Vec<u8>, folds: bool) -> u64 {
         let index = self.plan.head.edge.size();
-        self.plan.head.edge.push(leaf_hash(&bytes));
-        self.plan.entries.push(Entry { bytes, folds });
+        let hash = leaf_hash(&bytes);
+        self.plan.head.edge.push(hash);
+        self.plan.entries.push(Entry { bytes, hash, folds });
         index
     }
 }

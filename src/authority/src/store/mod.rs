@@ -20,6 +20,7 @@ pub mod sqlite;
 /// Where the engine keeps things. One implementation a database, and one that fails on purpose.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Plans and writes a group in one durable transaction. `now` is in milliseconds since 1970.
+    /// May hold up the thread that calls it: that is a thread for nothing else.
     fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>>;
 
     /// The head of the log.

@@ -67,10 +67,9 @@ pub(super) fn entries(
     let read = || -> rusqlite::Result<Vec<_>> {
         connection
             .prepare_cached(
-                "SELECT bytes FROM entries WHERE log_id = ?1 AND entry_index >= ?2
-                 ORDER BY entry_index LIMIT ?3",
+                "SELECT bytes FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT ?3",
             )?
-            .query_map(params![LOG, from as i64, limit as i64], |row| row.get(0))?
+            .query_map(params![place(from), LAST_PLACE, limit as i64], |row| row.get(0))?
             .collect()
     };
     read().map_err(unavailable)
@@ -83,10 +82,12 @@ pub(super) fn folding_entries(
     let read = || -> rusqlite::Result<Vec<_>> {
         connection
             .prepare_cached(
-                "SELECT entry_index, bytes FROM entries
-                 WHERE log_id = ?1 AND entry_index >= ?2 AND folds = 1 ORDER BY entry_index",
+                "SELECT place, bytes FROM entries INDEXED BY folding_entries
+                 WHERE place BETWEEN ?1 AND ?2 AND folds = 1 ORDER BY place",
             )?
-            .query_map(params![LOG, from as i64], |row| Ok((number(row, 0)?, row.get(1)?)))?
+            .query_map([place(from), LAST_PLACE], |row| {
+                Ok((number(row, 0)? - FIRST_PLACE as u64, row.get(1)?))
+            })?
             .collect()
     };
     read().map_err(unavailable)
@@ -369,6 +370,11 @@ fn parsed(row: &Row<'_>, column: usize) -> rusqlite::Result<SpiffeId> {
     SpiffeId::parse(text).map_err(|error| broken(column, Type::Text, error))
 }
 
+/// The key of an entry of the log.
+pub(super) fn place(entry_index: u64) -> i64 {
+    FIRST_PLACE + entry_index as i64
+}
+
 /// Indexes and times fit in 63 bits.
 pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(|value| value as u64)
@@ -382,6 +388,9 @@ fn broken(
     rusqlite::Error::FromSqlConversionFailure(column, of, Box::new(error))
 }
 
+/// A log's entries lie between these keys: see the schema.
+const FIRST_PLACE: i64 = LOG << 40;
+const LAST_PLACE: i64 = FIRST_PLACE + (1 << 40) - 1;
 const RECORD_COLUMNS: &str = "SELECT r.leaf_index, r.serial_number, i.spiffe_id, r.issued_at,
   r.issuer_key_hash, r.profile, r.not_before, r.not_after, r.request_hash, r.facts, c.der
   FROM records r JOIN identities i ON i.id = r.identity

@@ -19,15 +19,15 @@ CREATE TABLE head (
   swept INTEGER NOT NULL
 );
 
--- The log's entries. Those that the fold of the revocation state reads are marked.
+-- The log's entries. `place` is log_id * 2^40 + the entry's index (an SCT names it by 40 bits): one
+-- integer key, so one tree of pages to write. Those that the fold of the revocation state reads are
+-- marked.
 CREATE TABLE entries (
-  log_id INTEGER NOT NULL,
-  entry_index INTEGER NOT NULL,
+  place INTEGER PRIMARY KEY,
   folds INTEGER NOT NULL,
-  bytes BLOB NOT NULL,
-  PRIMARY KEY (log_id, entry_index)
+  bytes BLOB NOT NULL
 );
-CREATE INDEX folding_entries ON entries (log_id, entry_index) WHERE folds = 1;
+CREATE INDEX folding_entries ON entries (place) WHERE folds = 1;
 
 -- Full hash tiles; partial ones are computed.
 CREATE TABLE tiles (

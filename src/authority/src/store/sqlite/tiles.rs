@@ -1,33 +1,73 @@
 //! The tree as tiles: full ones are stored when they fill up, partial ones are computed.
 
+use std::mem;
+
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, Subtree, TILE_WIDTH, Tile, TileKind, TreeEdge, leaf_hash};
 
 use super::{LOG, StoreError, read, unavailable};
+use crate::sequencer::Entry;
 
-/// Stores the tiles that growing from `old` to `new` entries fills.
-pub(super) fn complete(
-    transaction: &Transaction<'_>,
-    old: u64,
-    new: u64,
-) -> Result<(), StoreError> {
-    for level in 0..8 {
-        let shift = 8 * (u32::from(level) + 1);
-        let (before, after) = (old >> shift, new >> shift);
-        for index in before..after {
-            let hashes = compute(transaction, level, index, TILE_WIDTH)?;
-            transaction
-                .prepare_cached(
-                    "INSERT INTO tiles (log_id, level, tile_index, hashes) VALUES (?1, ?2, ?3, ?4)",
-                )
-                .and_then(|mut insert| insert.execute(params![LOG, level, index as i64, hashes]))
-                .map_err(unavailable)?;
+/// The hashes of the newest tile of level 0 while it fills, so that a full one is not read back.
+///
+/// A cache: where its size is not the log's, as after a transaction that failed, it is read anew.
+#[derive(Debug, Default)]
+pub(super) struct NewestTile {
+    size: u64,
+    hashes: Vec<u8>,
+}
+
+impl NewestTile {
+    /// Takes what is appended to a log of `size` entries, and stores the tiles that this fills.
+    pub(super) fn grow(
+        &mut self,
+        transaction: &Transaction<'_>,
+        size: u64,
+        appended: &[Entry],
+    ) -> Result<(), StoreError> {
+        if self.size != size {
+            let (index, width) = (size / TILE_WIDTH, size % TILE_WIDTH);
+            *self = Self { size, hashes: compute(transaction, 0, index, width)? };
         }
-        if after == 0 {
+        for entry in appended {
+            self.hashes.extend(entry.hash.as_bytes());
+            self.size += 1;
+            if self.size.is_multiple_of(TILE_WIDTH) {
+                store(transaction, 0, self.size / TILE_WIDTH - 1, &mem::take(&mut self.hashes))?;
+                complete_above(transaction, self.size)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Stores the tiles above level 0 that the log's `size`th entry fills.
+fn complete_above(transaction: &Transaction<'_>, size: u64) -> Result<(), StoreError> {
+    let mut filled = size / TILE_WIDTH;
+    for level in 1..8 {
+        if !filled.is_multiple_of(TILE_WIDTH) {
             break;
         }
+        filled /= TILE_WIDTH;
+        let hashes = compute(transaction, level, filled - 1, TILE_WIDTH)?;
+        store(transaction, level, filled - 1, &hashes)?;
     }
     Ok(())
+}
+
+fn store(
+    transaction: &Transaction<'_>,
+    level: u8,
+    index: u64,
+    hashes: &[u8],
+) -> Result<(), StoreError> {
+    transaction
+        .prepare_cached(
+            "INSERT INTO tiles (log_id, level, tile_index, hashes) VALUES (?1, ?2, ?3, ?4)",
+        )
+        .and_then(|mut insert| insert.execute(params![LOG, level, index as i64, hashes]))
+        .map(drop)
+        .map_err(unavailable)
 }
 
 /// The bytes of a tile; none where the log does not reach so far.

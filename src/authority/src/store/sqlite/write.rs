@@ -7,13 +7,14 @@ use rusqlite::{
 use tlog::Hash;
 
 use super::read;
-use super::{LOG, StoreError, StoredCheckpoint, tiles, unavailable};
+use super::tiles::NewestTile;
+use super::{LOG, StoreError, StoredCheckpoint, unavailable};
 use crate::sequencer::{
     Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, RenewalRow, Row, plan,
 };
 
 /// Version of the schema. A store of another version is refused.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 /// Writes the rows that every store has.
 pub(super) fn initialise(
@@ -36,17 +37,18 @@ pub(super) fn initialise(
 /// One transaction: select what the group may contradict, plan, write, commit.
 pub(super) fn commit(
     connection: &mut Connection,
-    group: &[Member],
+    newest_tile: &mut NewestTile,
+    group: Vec<Member>,
     now: u64,
 ) -> Result<Vec<Outcome>, StoreError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)?;
     let head = read::head(&transaction)?;
-    let found = find(&transaction, group, now).map_err(unavailable)?;
+    let found = find(&transaction, &group, now).map_err(unavailable)?;
     let plan = plan(&head, found, group, now)
         .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
-    write(&transaction, &head, &plan)?;
+    write(&transaction, newest_tile, &head, &plan)?;
     transaction.commit().map_err(unavailable)?;
     Ok(plan.outcomes)
 }
@@ -205,12 +207,17 @@ fn find_leaf(
     Ok(())
 }
 
-fn write(transaction: &Transaction<'_>, head: &Head, plan: &Plan) -> Result<(), StoreError> {
+fn write(
+    transaction: &Transaction<'_>,
+    newest_tile: &mut NewestTile,
+    head: &Head,
+    plan: &Plan,
+) -> Result<(), StoreError> {
     write_entries(transaction, head, plan).map_err(unavailable)?;
     for row in &plan.rows {
         write_row(transaction, row).map_err(unavailable)?;
     }
-    tiles::complete(transaction, head.edge.size(), plan.head.edge.size())?;
+    newest_tile.grow(transaction, head.edge.size(), &plan.entries)?;
     if plan.head != *head {
         write_head(transaction, &plan.head).map_err(unavailable)?;
     }
@@ -221,12 +228,11 @@ fn write(transaction: &Transaction<'_>, head: &Head, plan: &Plan) -> Result<(), 
 }
 
 fn write_entries(transaction: &Transaction<'_>, head: &Head, plan: &Plan) -> rusqlite::Result<()> {
-    let mut insert = transaction.prepare_cached(
-        "INSERT INTO entries (log_id, entry_index, folds, bytes) VALUES (?1, ?2, ?3, ?4)",
-    )?;
+    let mut insert = transaction
+        .prepare_cached("INSERT INTO entries (place, folds, bytes) VALUES (?1, ?2, ?3)")?;
     for (position, entry) in plan.entries.iter().enumerate() {
         let index = head.edge.size() + position as u64;
-        insert.execute(params![LOG, index as i64, entry.folds, entry.bytes])?;
+        insert.execute(params![read::place(index), entry.folds, entry.bytes])?;
     }
     Ok(())
 }
@@ -357,10 +363,11 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
 }
 
 fn write_record(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
-    let Row::Record { leaf_index, issued_at, issuer_key_hash, draft } = row else {
+    let Row::Record { leaf_index, issued_at, member } = row else {
         return Ok(());
     };
-    let identity = identity(transaction, draft.spiffe_id.as_str())?;
+    let record = &member.record;
+    let identity = identity(transaction, record.spiffe_id.as_str())?;
     let mut insert: CachedStatement<'_> = transaction.prepare_cached(
         "INSERT INTO records (leaf_index, serial_number, identity, issued_at, issuer_key_hash,
          profile, not_before, not_after, request_hash, facts)
@@ -368,15 +375,15 @@ fn write_record(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()
     )?;
     insert.execute(params![
         *leaf_index as i64,
-        draft.serial_number.as_octets(),
+        record.serial_number.as_octets(),
         identity,
         *issued_at as i64,
-        issuer_key_hash.as_bytes(),
-        draft.profile,
-        draft.not_before,
-        draft.not_after,
-        draft.request_hash.as_bytes(),
-        draft.facts
+        member.issuer_key_hash.as_bytes(),
+        record.profile,
+        record.not_before,
+        record.not_after,
+        record.request_hash.as_bytes(),
+        record.facts
     ])?;
     Ok(())
 }
