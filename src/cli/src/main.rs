@@ -36,8 +36,14 @@ mod verdict;
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
 use crate::commands::Session;
 use crate::exit::Exit;
+
+/// A certificate costs some hundred allocations: with the system's allocator a tenth of its time.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
