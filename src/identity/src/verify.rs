@@ -139,6 +139,9 @@ impl Trust {
             if !certificate.is_ca() {
                 return Err(refuse("it is not a CA certificate"));
             }
+            if !may_sign_certificates(&certificate) {
+                return Err(refuse("its key usage is not to sign certificates"));
+            }
             let prepared = webpki::anchor_from_trusted_cert(&der)
                 .map_err(|error| refuse(&error.to_string()))?;
             anchor_spkis.push(certificate.public_key().raw.to_vec());
@@ -210,7 +213,15 @@ fn verify_path(
         Usage::Server => webpki::KeyUsage::server_auth(),
     };
     let path = end_entity
-        .verify_for_usage(ALGORITHMS, &trust.anchors, intermediates, now, key_usage, None, None)
+        .verify_for_usage(
+            ALGORITHMS,
+            &trust.anchors,
+            intermediates,
+            now,
+            key_usage,
+            None,
+            Some(&only_issuers),
+        )
         .map_err(|error| explain(error, leaf, now, usage))?;
     let position = trust
         .anchors
@@ -230,6 +241,20 @@ fn verify_path(
         serials,
         countersignature: trust.state.anchors[position].countersignature,
     })
+}
+
+/// RFC 5280 §6.1.4 (n), which webpki leaves out; it then looks for another path.
+fn only_issuers(path: &webpki::VerifiedPath<'_>) -> Result<(), webpki::Error> {
+    path.intermediate_certificates().try_for_each(|intermediate| {
+        let der = intermediate.der();
+        let certificate = parse(&der).map_err(|_| webpki::Error::BadDer)?;
+        may_sign_certificates(&certificate).then_some(()).ok_or(webpki::Error::EndEntityUsedAsCa)
+    })
+}
+
+/// RFC 5280 §4.2.1.3: a CA whose certificate has a key usage has keyCertSign in it.
+fn may_sign_certificates(certificate: &X509Certificate<'_>) -> bool {
+    certificate.key_usage().is_ok_and(|usage| usage.is_none_or(|u| u.value.key_cert_sign()))
 }
 
 /// X509-SVID §2 to §4; returns the one SPIFFE ID.

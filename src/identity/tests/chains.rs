@@ -196,6 +196,17 @@ fn an_anchor_that_is_no_ca_certificate_is_refused_by_its_place() {
     }
 }
 
+#[test]
+fn an_anchor_whose_key_usage_is_not_to_sign_certificates_is_refused() {
+    let mut environment = Environment::new();
+    let anchor = environment.root.certify("root", |params| {
+        params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+    });
+    environment.state.anchors = vec![anchor.anchor(Countersignature::Required)];
+    let refused = Trust::new(environment.state).unwrap_err().to_string();
+    assert!(refused.contains("its key usage is not to sign certificates"), "{refused}");
+}
+
 /// Made with Google's and Go's libraries (see the README beside the data).
 #[test]
 fn a_certificate_that_others_made_and_countersigned_is_believed() {

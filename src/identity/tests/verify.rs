@@ -102,6 +102,17 @@ fn a_leaf_is_no_issuer() {
 }
 
 #[test]
+fn an_issuer_whose_key_usage_is_not_to_sign_certificates_is_none() {
+    let mut environment = Environment::new();
+    environment.issuer = environment.root.certify("issuer", |params| {
+        params.key_usages = vec![KeyUsagePurpose::CrlSign];
+    });
+    expect_unknown_authority(&environment, &environment.issue(|_| {}), "EndEntityUsedAsCa");
+    environment.issuer = environment.root.certify("issuer", |params| params.key_usages = vec![]);
+    assert!(environment.verify(&environment.issue(|_| {})).is_ok());
+}
+
+#[test]
 fn an_issuer_makes_no_further_issuer_beyond_its_path_length() {
     let mut environment = Environment::new();
     let issuer = environment.root.certify("issuer", |params| {
