@@ -36,6 +36,7 @@ pub fn verify(
     }
     let path = verify_path(leaf, intermediates, usage, now, trust)?;
     let certificate = parse(leaf)?;
+    let serial_number = serial_number(&certificate)?;
     let spiffe_id = svid_rules(&certificate, usage)?;
     if !spiffe_id.is_member_of(&trust.state.trust_domain) {
         return Err(Refusal::UnknownTrustDomain(spiffe_id.trust_domain().to_string()));
@@ -50,7 +51,6 @@ pub fn verify(
             return Err(Refusal::NotCountersigned(CountersignatureRule::Absent(why)));
         }
     };
-    let serial_number = serial_number(&certificate)?;
     revocations.check(&spiffe_id, &serial_number, leaf_index)?;
     if let Some(&revoked) = path.serials.iter().find(|s| revocations.is_serial_revoked(s)) {
         return Err(Refusal::Revoked { serial_number: revoked });
