@@ -291,6 +291,10 @@ fn only_uri(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Refusal> {
         .subject_alternative_name()
         .map_err(|_| Refusal::NotAnSvid(SvidRule::Malformed))?
         .map_or(&[][..], |extension| &extension.value.general_names);
+    // Of a name whose bytes cannot be read, x509-parser does not say that it is a URI.
+    if names.iter().any(|name| matches!(name, GeneralName::Invalid(..))) {
+        return Err(Refusal::NotAnSvid(SvidRule::Malformed));
+    }
     let uris: Vec<&str> = names
         .iter()
         .filter_map(|name| match name {

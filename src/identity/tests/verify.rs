@@ -142,6 +142,18 @@ fn two_uri_names_are_refused_even_if_one_is_foreign_or_the_same() {
     }
 }
 
+/// Else a second URI would hide from being counted.
+#[test]
+fn a_name_whose_bytes_are_no_text_is_refused() {
+    let environment = Environment::new();
+    for second in [uri("https://pay.example/"), dns("pay.example")] {
+        let mut bare = environment.bare(|params| params.subject_alt_names.push(second));
+        let last_letter = bare.windows(12).rposition(|window| window.ends_with(b"pay.example"));
+        bare[last_letter.unwrap() + 11] = 0xff;
+        expect_rule(&environment, &environment.finish(&bare), SvidRule::Malformed);
+    }
+}
+
 #[test]
 fn a_certificate_without_uri_name_is_refused() {
     let environment = Environment::new();
