@@ -1,6 +1,7 @@
 //! Why a verifier refuses a peer.
 
 use crate::serial_number::SerialNumber;
+use crate::spiffe_id::SpiffeId;
 
 /// Why a peer is refused: the rule that failed, named so that both ends can be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +21,18 @@ pub enum Refusal {
     /// The peer showed no certificate.
     #[error("the peer showed no certificate")]
     NoCertificate,
+    /// The certificate is a good one, but its owner is none of the peers accepted.
+    #[error(
+        "{spiffe_id} (certificate {serial_number}) is not among the peers accepted here: {accepted}"
+    )]
+    NotAmongPeers {
+        /// Who it is.
+        spiffe_id: SpiffeId,
+        /// Its certificate.
+        serial_number: SerialNumber,
+        /// Who would be welcome, in words.
+        accepted: String,
+    },
     /// The certificate is no X.509-SVID.
     #[error("not an X.509-SVID: {0}")]
     NotAnSvid(SvidRule),
@@ -41,6 +54,18 @@ pub enum Refusal {
     Revoked {
         /// Which one.
         serial_number: SerialNumber,
+    },
+    /// The verifier was without news of revocations for longer than its owner allows.
+    #[error(
+        "no news of revocations {}, and the limit is {max_staleness} s: is the feed of the CA \
+         reached from here?",
+        age.map_or_else(|| "yet".to_owned(), |age| format!("for {age} s"))
+    )]
+    StaleRevocations {
+        /// For how many seconds; none if nothing was ever heard.
+        age: Option<u64>,
+        /// How many seconds are allowed.
+        max_staleness: u64,
     },
     /// No path leads to an anchor of the trust state.
     #[error("no path to a trust anchor: {0}")]

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use crate::refusal::Refusal;
 use crate::serial_number::SerialNumber;
 use crate::spiffe_id::SpiffeId;
+use crate::verify::VerifiedSvid;
 
 /// Who is revoked or denied; look-ups are O(1).
 ///
@@ -87,6 +88,17 @@ impl Revocations {
             return Err(Refusal::Revoked { serial_number: *serial_number });
         }
         Ok(())
+    }
+
+    /// Refuses a verified peer that is revoked or denied, or below an issuer that is revoked.
+    /// Costs a few look-ups: all that a new revocation can change of what was verified before.
+    pub fn check_svid(&self, svid: &VerifiedSvid) -> Result<(), Refusal> {
+        self.check(svid.spiffe_id(), svid.serial_number(), svid.leaf_index())?;
+        let mut issuers = svid.issuers().iter();
+        match issuers.find(|issuer| self.is_serial_revoked(issuer)) {
+            Some(&serial_number) => Err(Refusal::Revoked { serial_number }),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The rules by which one workload believes another.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
 use tlog::{CertificateLeaf, Hash, SignedCertificateTimestamp};
@@ -51,11 +52,7 @@ pub fn verify(
             return Err(Refusal::NotCountersigned(CountersignatureRule::Absent(why)));
         }
     };
-    revocations.check(&spiffe_id, &serial_number, leaf_index)?;
-    if let Some(&revoked) = path.serials.iter().find(|s| revocations.is_serial_revoked(s)) {
-        return Err(Refusal::Revoked { serial_number: revoked });
-    }
-    Ok(VerifiedSvid {
+    let svid = VerifiedSvid {
         spiffe_id,
         serial_number,
         not_before: certificate.validity().not_before.timestamp(),
@@ -63,7 +60,10 @@ pub fn verify(
         leaf_index,
         fingerprint: Hash::of(leaf),
         issuer_key_hash: Hash::of(&path.issuer_spki),
-    })
+        issuers: path.serials.into(),
+    };
+    revocations.check_svid(&svid)?;
+    Ok(svid)
 }
 
 /// Which side of the handshake the peer is.
@@ -85,6 +85,7 @@ pub struct VerifiedSvid {
     leaf_index: Option<u64>,
     fingerprint: Hash,
     issuer_key_hash: Hash,
+    issuers: Arc<[SerialNumber]>,
 }
 
 impl VerifiedSvid {
@@ -115,6 +116,10 @@ impl VerifiedSvid {
     /// SHA-256 of the issuer's SubjectPublicKeyInfo.
     pub fn issuer_key_hash(&self) -> &Hash {
         &self.issuer_key_hash
+    }
+    /// Serial numbers of the certificates between this one and its anchor, the nearest first.
+    pub fn issuers(&self) -> &[SerialNumber] {
+        &self.issuers
     }
 }
 

@@ -84,8 +84,9 @@ fn what_befalls_others_changes_nothing() {
 fn expect_revoked(revoke: impl FnOnce(&mut Revocations), octets: &[u8]) {
     let mut environment = Environment::new();
     let leaf = environment.issue(|_| {});
-    assert!(environment.verify(&leaf).is_ok());
+    let verified_before = environment.verify(&leaf).unwrap();
     revoke(&mut environment.revocations);
-    let refused = Refusal::Revoked { serial_number: serial(octets) };
-    assert_eq!(environment.verify(&leaf), Err(refused));
+    let refused = Err(Refusal::Revoked { serial_number: serial(octets) });
+    assert_eq!(environment.revocations.check_svid(&verified_before), refused.clone());
+    assert_eq!(environment.verify(&leaf).map(drop), refused);
 }
