@@ -94,6 +94,24 @@ pub enum ConfigurationFault {
         /// Which header.
         name: &'static str,
     },
+    /// No peers are named, and there is no default.
+    #[error(
+        "no peers are named: set COUNTERSIGN_PEERS to SPIFFE IDs separated by commas; one that ends \
+         in / stands for all below it"
+    )]
+    NoPeers,
+    /// A peer is not named by a whole SPIFFE ID.
+    #[error("peers are whole SPIFFE IDs, such as spiffe://pay.example/prod/reports: {0}")]
+    Peers(identity::Error),
+    /// A group of peers has another form.
+    #[error(
+        "{given:?} is not spiffe://TRUST-DOMAIN/PATH/ with the slash at its end; to accept a whole \
+         trust domain, say allow_whole_trust_domain"
+    )]
+    PeersBelow {
+        /// What was given.
+        given: String,
+    },
     /// A file holds no PEM, or not the PEM expected.
     #[error("{} is not the PEM file expected", path.display())]
     Pem {

@@ -62,6 +62,7 @@ mod handshake;
 mod http_client;
 mod limits;
 mod peer;
+mod peers;
 mod serve;
 mod verification;
 
@@ -73,5 +74,6 @@ pub use error::{AnswerFault, ConfigurationFault, Error};
 pub use handshake::{ExpectedServer, client_config, server_config};
 pub use limits::Limits;
 pub use peer::{Peer, RemoteAddress};
+pub use peers::Peers;
 pub use serve::{serve, serve_plaintext};
 pub use verification::{Epoch, Verification};
