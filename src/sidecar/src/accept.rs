@@ -50,7 +50,7 @@ pub(crate) enum Ended {
 
 /// Accepts until `shutdown`, runs `connection` for each in a task of its own, then waits for them.
 pub(crate) async fn accept_loop<C, F>(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     limits: &Limits,
     shutdown: impl Future<Output = ()>,
     connection: C,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use identity::SerialNumber;
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::pki_types::pem::PemObject;
@@ -14,6 +15,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::error::{ConfigurationFault, Error};
 use crate::handshake::crypto_provider;
+use crate::refusal::serial_number;
 
 /// The chain and key that we show to peers, replaceable: each handshake takes the newest.
 pub struct Credentials {
@@ -52,6 +54,11 @@ impl Credentials {
     ) -> Result<(), Error> {
         self.current.store(Arc::new(certified_key(chain, key)?));
         Ok(())
+    }
+
+    /// The serial number of the certificate shown now.
+    pub fn serial_number(&self) -> Option<SerialNumber> {
+        serial_number(self.current.load().end_entity_cert().ok()?)
     }
 }
 

@@ -6,6 +6,11 @@ use identity::{Refusal, SpiffeId};
 use rustls::AlertDescription;
 use rustls::pki_types::pem;
 
+use crate::refusal::RefusedPeer;
+
+/// An error of any kind, below one of ours.
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
 /// What went wrong, by whose fault.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -16,6 +21,16 @@ pub enum Error {
     /// What the caller gave cannot be used.
     #[error(transparent)]
     Configuration(ConfigurationFault),
+    /// There is no connection, or no longer one, and no verdict on anybody.
+    #[error(
+        "the connection with {peer} failed: is it running, and does the network let you through?"
+    )]
+    Connection {
+        /// The address or URL that was asked for.
+        peer: String,
+        /// Why.
+        source: BoxError,
+    },
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Io {
@@ -24,15 +39,20 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
-    /// The server failed our verification: it received no request.
-    #[error(
-        "the server at {peer} is not to be trusted, and nothing was sent to it: {refusal}. \
-         If the CA is new, compare the trust pin with the one that its operator names"
-    )]
+    /// We cannot listen there.
+    #[error("cannot listen on {address}: choose another address")]
+    Listen {
+        /// Where.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// The peer failed our verification. If it was connected already, it was cut off then.
+    #[error("{peer} is not to be trusted, and nothing is sent to it: {refusal}{}", advice(.refusal))]
     Peer {
         /// Why.
         refusal: Refusal,
-        /// The URL that led to it.
+        /// The address or URL that led to it.
         peer: String,
     },
     /// The server refused our certificate; a TLS alert says no more than this.
@@ -77,7 +97,7 @@ pub enum Error {
         /// What was asked.
         url: String,
         /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: BoxError,
     },
 }
 
@@ -123,6 +143,14 @@ pub enum ConfigurationFault {
     /// The TLS library refuses our configuration.
     #[error("TLS cannot be configured: {0}")]
     Tls(rustls::Error),
+    /// An address or URL of a peer has another form.
+    #[error("{given:?} cannot be connected to: {why}")]
+    Target {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
     /// The URL of the CA has another form.
     #[error("{url:?} is not the URL of a CA, such as https://ca.pay.internal:8443: {why}")]
     Url {
@@ -157,25 +185,35 @@ pub(crate) struct OtherServer {
 }
 
 impl Error {
-    /// Explains why an exchange came to nothing: our verifier's words, when it was that.
-    pub(crate) fn of_exchange(url: &str, source: Box<dyn std::error::Error + Send + Sync>) -> Self {
+    /// Explains why an exchange with the CA came to nothing.
+    pub(crate) fn of_exchange(url: &str, source: BoxError) -> Self {
         let url = url.to_owned();
-        match tls_error(source.as_ref()) {
-            Some(&rustls::Error::AlertReceived(alert)) if is_about_certificates(alert) => {
-                Self::Refused { url, alert }
-            }
-            Some(error) => {
-                if let Some(refusal) = refusal(error) {
-                    return Self::Peer { refusal: refusal.clone(), peer: url };
-                }
-                if let Some(OtherServer { expected, found }) = verdict(error) {
-                    let (expected, found) = (expected.clone(), found.clone());
-                    return Self::UnexpectedServer { url, expected, found };
-                }
-                Self::Unreachable { url, source }
-            }
+        match Self::of_handshake(&url, source.as_ref()) {
+            Some(error) => error,
             None => Self::Unreachable { url, source },
         }
+    }
+
+    /// Explains why a connection with a peer came to nothing.
+    pub(crate) fn of_connection(peer: String, source: BoxError) -> Self {
+        match Self::of_handshake(&peer, source.as_ref()) {
+            Some(error) => error,
+            None => Self::Connection { peer, source },
+        }
+    }
+
+    /// The verdict in an error: our verifier's words, or the other end's alert.
+    fn of_handshake(peer: &str, source: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        let (error, peer) = (tls_error(source)?, peer.to_owned());
+        if let &rustls::Error::AlertReceived(alert) = error {
+            return is_about_certificates(alert).then_some(Self::Refused { url: peer, alert });
+        }
+        if let Some(RefusedPeer { refusal, .. }) = refused_peer(error) {
+            return Some(Self::Peer { refusal: refusal.clone(), peer });
+        }
+        let OtherServer { expected, found } = verdict(error)?;
+        let (expected, found) = (expected.clone(), found.clone());
+        Some(Self::UnexpectedServer { url: peer, expected, found })
     }
 }
 
@@ -198,7 +236,7 @@ pub(crate) fn tls_error<'a>(
 }
 
 /// The refusal that one of our verifiers gave to the TLS library.
-pub(crate) fn refusal(error: &rustls::Error) -> Option<&Refusal> {
+pub(crate) fn refused_peer(error: &rustls::Error) -> Option<&RefusedPeer> {
     verdict(error)
 }
 
@@ -230,6 +268,16 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
             | Alert::UnknownCA
             | Alert::UnsupportedCertificate
     )
+}
+
+/// Who trusts another CA than the peer's has an old trust state, or is deceived.
+fn advice(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::UnknownAuthority(_) | Refusal::NotCountersigned(_) => {
+            ". If the CA is new, compare the trust pin with the one that its operator names"
+        }
+        _ => "",
+    }
 }
 
 fn next_step(problem: &Problem) -> String {

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use identity::{SpiffeId, TrustDomain, Usage};
+use identity::{SpiffeId, TrustDomain, Usage, VerifiedSvid};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::{self, kx_group};
@@ -22,6 +22,8 @@ use rustls::{
 
 use crate::credentials::Credentials;
 use crate::error::{ConfigurationFault, Error, OtherServer, refuse};
+use crate::peers::LivePeers;
+use crate::refusal::RefusedPeer;
 use crate::verification::Verification;
 
 /// Who must answer: the workload that has exactly this ID.
@@ -39,22 +41,29 @@ impl ExpectedServer {
 ///
 /// A client may show none: what it may do then is the service's question. One that it shows is
 /// verified, and the handshake ends if it fails. `time` is the clock that certificates are compared
-/// with; the system's if none is given.
+/// with; that of `verification` if none is given.
 pub fn server_config(
     credentials: Arc<Credentials>,
     verification: Arc<Verification>,
     time: Option<Arc<dyn TimeProvider>>,
 ) -> Result<Arc<ServerConfig>, Error> {
-    let time = time.unwrap_or_else(|| Arc::new(DefaultTimeProvider));
-    let mut config = ServerConfig::builder_with_details(crypto_provider(), time)
-        .with_protocol_versions(VERSIONS)
-        .map_err(unusable)?
-        .with_client_cert_verifier(Arc::new(ClientVerifier { verification }))
-        .with_cert_resolver(credentials);
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.send_tls13_tickets = 0;
-    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
+    let time = time.unwrap_or_else(|| verification.clock());
+    let verifier = ClientVerifier { verification, clients: Clients::Anyone };
+    let mut config = server_config_with(verifier, credentials, time)?;
+    config.alpn_protocols = http_protocols();
     Ok(Arc::new(config))
+}
+
+/// A server that shows `credentials` and serves nobody but these peers, without an application
+/// protocol.
+pub(crate) fn mutual_server_config(
+    credentials: Arc<Credentials>,
+    verification: Arc<Verification>,
+    peers: Arc<LivePeers>,
+) -> Result<ServerConfig, Error> {
+    let time = verification.clock();
+    let verifier = ClientVerifier { verification, clients: Clients::Among(peers) };
+    server_config_with(verifier, credentials, time)
 }
 
 /// A client that talks to nobody but the expected server, and shows `credentials` if it has them.
@@ -65,7 +74,23 @@ pub fn client_config(
     expected: ExpectedServer,
     credentials: Option<Arc<Credentials>>,
 ) -> Result<Arc<ClientConfig>, Error> {
-    client_config_with(Arc::new(ServerVerifier { verification, expected }), credentials)
+    let time = verification.clock();
+    let verifier = ServerVerifier { verification, servers: Servers::Exactly(expected) };
+    let mut config = client_config_with(Arc::new(verifier), credentials, time)?;
+    config.alpn_protocols = http_protocols();
+    Ok(Arc::new(config))
+}
+
+/// A client that shows `credentials` and talks to nobody but these peers, without an application
+/// protocol.
+pub(crate) fn mutual_client_config(
+    credentials: Arc<Credentials>,
+    verification: Arc<Verification>,
+    peers: Arc<LivePeers>,
+) -> Result<ClientConfig, Error> {
+    let time = verification.clock();
+    let verifier = ServerVerifier { verification, servers: Servers::Among(peers) };
+    client_config_with(Arc::new(verifier), Some(credentials), time)
 }
 
 /// A client that believes *any* server: whoever answers may be an attacker.
@@ -73,7 +98,15 @@ pub fn client_config(
 /// For the one unauthenticated `GET /v1/trust` of a bootstrap, whose answer is a note that proves
 /// itself against the pin. It shows no certificate, and nothing secret may ever be sent through it.
 pub(crate) fn dangerous_unverified_config() -> Result<Arc<ClientConfig>, Error> {
-    client_config_with(Arc::new(DangerousAnyServer), None)
+    let time = Arc::new(DefaultTimeProvider);
+    let mut config = client_config_with(Arc::new(DangerousAnyServer), None, time)?;
+    config.alpn_protocols = http_protocols();
+    Ok(Arc::new(config))
+}
+
+/// HTTP/2 where both ends speak it.
+pub(crate) fn http_protocols() -> Vec<Vec<u8>> {
+    vec![HTTP_2.to_vec(), HTTP_1.to_vec()]
 }
 
 /// The crypto of every handshake: aws-lc-rs, and a key exchange that a future quantum computer
@@ -90,11 +123,27 @@ pub(crate) fn crypto_provider() -> Arc<CryptoProvider> {
     })
 }
 
+fn server_config_with(
+    verifier: ClientVerifier,
+    credentials: Arc<Credentials>,
+    time: Arc<dyn TimeProvider>,
+) -> Result<ServerConfig, Error> {
+    let mut config = ServerConfig::builder_with_details(crypto_provider(), time)
+        .with_protocol_versions(VERSIONS)
+        .map_err(unusable)?
+        .with_client_cert_verifier(Arc::new(verifier))
+        .with_cert_resolver(credentials);
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
 fn client_config_with(
     verifier: Arc<dyn ServerCertVerifier>,
     credentials: Option<Arc<Credentials>>,
-) -> Result<Arc<ClientConfig>, Error> {
-    let builder = ClientConfig::builder_with_provider(crypto_provider())
+    time: Arc<dyn TimeProvider>,
+) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_details(crypto_provider(), time)
         .with_protocol_versions(VERSIONS)
         .map_err(unusable)?
         .dangerous()
@@ -104,8 +153,7 @@ fn client_config_with(
         None => builder.with_no_client_auth(),
     };
     config.resumption = Resumption::disabled();
-    config.alpn_protocols = vec![HTTP_2.to_vec(), HTTP_1.to_vec()];
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 fn unusable(error: rustls::Error) -> Error {
@@ -144,11 +192,21 @@ macro_rules! signatures_of_tls13 {
 #[derive(Debug)]
 struct ClientVerifier {
     verification: Arc<Verification>,
+    clients: Clients,
+}
+
+/// Whom a server takes as its clients.
+#[derive(Debug)]
+enum Clients {
+    /// Nobody but these, each with a certificate.
+    Among(Arc<LivePeers>),
+    /// Whoever verifies, and whoever shows nothing.
+    Anyone,
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        false
+        matches!(self.clients, Clients::Among(_))
     }
 
     /// No hints: they would be those of one trust state, and clients have one certificate anyway.
@@ -163,7 +221,12 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
-        self.verification.verify(&chain, Usage::Client, now).map_err(refuse)?;
+        let verified = self.verification.admit(&chain, Usage::Client, now);
+        let welcome = verified.and_then(|(svid, _)| match &self.clients {
+            Clients::Among(peers) => peers.check(&svid),
+            Clients::Anyone => Ok(()),
+        });
+        welcome.map_err(|refusal| refuse(RefusedPeer::new(refusal, end_entity)))?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -174,7 +237,31 @@ impl ClientCertVerifier for ClientVerifier {
 #[derive(Debug)]
 struct ServerVerifier {
     verification: Arc<Verification>,
-    expected: ExpectedServer,
+    servers: Servers,
+}
+
+/// Whom a client takes as its server.
+#[derive(Debug)]
+enum Servers {
+    /// Any of these.
+    Among(Arc<LivePeers>),
+    /// This one.
+    Exactly(ExpectedServer),
+}
+
+impl Servers {
+    fn check(&self, svid: &VerifiedSvid, shown: &CertificateDer<'_>) -> Result<(), rustls::Error> {
+        match self {
+            Self::Among(peers) => {
+                peers.check(svid).map_err(|refusal| refuse(RefusedPeer::new(refusal, shown)))
+            }
+            Self::Exactly(ExpectedServer(expected)) if svid.spiffe_id() != expected => {
+                let (expected, found) = (expected.clone(), svid.spiffe_id().clone());
+                Err(refuse(OtherServer { expected, found }))
+            }
+            Self::Exactly(_) => Ok(()),
+        }
+    }
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -187,12 +274,10 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
-        let svid = self.verification.verify(&chain, Usage::Server, now).map_err(refuse)?;
-        let ExpectedServer(expected) = &self.expected;
-        if svid.spiffe_id() != expected {
-            let (expected, found) = (expected.clone(), svid.spiffe_id().clone());
-            return Err(refuse(OtherServer { expected, found }));
-        }
+        let verified = self.verification.admit(&chain, Usage::Server, now);
+        let (svid, _) =
+            verified.map_err(|refusal| refuse(RefusedPeer::new(refusal, end_entity)))?;
+        self.servers.check(&svid, end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use identity::{Refusal, SpiffeId, VerifiedSvid};
 
 use crate::error::{ConfigurationFault, Error};
@@ -133,6 +135,28 @@ impl fmt::Display for Peers {
         let entries: Vec<String> = self.entries().collect();
         f.write_str(if entries.is_empty() { "nobody" } else { "" })?;
         f.write_str(&entries.join(","))
+    }
+}
+
+/// Peers that may be replaced while connections are open which they admitted.
+#[derive(Debug)]
+pub(crate) struct LivePeers(ArcSwap<Peers>);
+
+impl LivePeers {
+    pub(crate) fn new(peers: Peers) -> Arc<Self> {
+        Arc::new(Self(ArcSwap::from_pointee(peers)))
+    }
+
+    pub(crate) fn current(&self) -> Arc<Peers> {
+        self.0.load_full()
+    }
+
+    pub(crate) fn replace(&self, peers: Peers) {
+        self.0.store(Arc::new(peers));
+    }
+
+    pub(crate) fn check(&self, svid: &VerifiedSvid) -> Result<(), Refusal> {
+        self.0.load().check(svid)
     }
 }
 

@@ -1,21 +1,30 @@
 //! What all verifiers of a process share, and the cache before them.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use aws_lc_rs::digest::{Context, SHA256};
+use std::time::Duration;
+
 use identity::{Refusal, Revocations, Trust, Usage, VerifiedSvid};
 use rustls::pki_types::{CertificateDer, UnixTime};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+
+use crate::chain_cache::{ChainCache, cache_key};
+use crate::connections::{ConnectionCounts, Connections};
+use crate::staleness::{Freshness, Staleness};
+use crate::stream::Connection;
 
 /// The trust and the revocations that every verifier of a process obeys, both replaceable.
 ///
-/// A change counts for every handshake that verifies after it. Connections that are open already
-/// are not touched.
+/// A change counts for every handshake that verifies after it, and for every connection of
+/// [`Stream`](crate::Stream) that is open: those that it no longer covers are closed before the
+/// call that makes it returns.
 pub struct Verification {
     held: RwLock<Held>,
-    cache: Mutex<Cache>,
+    cache: Mutex<ChainCache>,
+    freshness: Mutex<Freshness>,
+    connections: Connections,
+    clock: Arc<dyn TimeProvider>,
 }
 
 /// Counts the changes of what a [`Verification`] holds: what was verified in one epoch says nothing
@@ -37,9 +46,21 @@ struct Held {
 impl Verification {
     /// Trusts a trust state; nothing is revoked yet.
     pub fn new(trust: Trust) -> Arc<Self> {
+        Self::with_clock(trust, Arc::new(DefaultTimeProvider))
+    }
+
+    /// As [`new`](Self::new), by this clock: for validity, expiry of open connections, and the age
+    /// of the revocations.
+    pub fn with_clock(trust: Trust, clock: Arc<dyn TimeProvider>) -> Arc<Self> {
         let (revocations, epoch) = (Revocations::default(), Epoch::default());
         let held = Held { trust: Arc::new(trust), revocations, epoch };
-        Arc::new(Self { held: RwLock::new(held), cache: Mutex::default() })
+        Arc::new(Self {
+            held: RwLock::new(held),
+            cache: Mutex::default(),
+            freshness: Mutex::default(),
+            connections: Connections::default(),
+            clock,
+        })
     }
 
     /// The trust held now.
@@ -52,16 +73,26 @@ impl Verification {
         self.held().epoch
     }
 
-    /// Trusts another state from now on.
-    pub fn replace_trust(&self, trust: Trust) {
+    /// Trusts another state from now on, and closes the open connections whose chains it does not
+    /// cover; says how many.
+    ///
+    /// Each chain is verified again: some 0.2 ms for each peer's certificate, on this thread.
+    pub fn replace_trust(&self, trust: Trust) -> usize {
         let mut held = self.held_exclusively();
         held.epoch.trust += 1;
         held.trust = Arc::new(trust);
+        drop(held);
+        self.connections.sweep(|connection| self.verify_again(connection))
     }
 
-    /// Changes the revocations in place: they may have a million entries. No handshake verifies
-    /// meanwhile, so prepare outside what can be prepared; `update` must not call back.
+    /// Changes the revocations in place: they may have a million entries. Open connections that are
+    /// revoked now are closed before this returns; [`connections`](Self::connections) counts them.
+    ///
+    /// No handshake verifies meanwhile, so prepare outside what can be prepared; `update` must not
+    /// call back.
     pub fn update_revocations<R>(&self, update: impl FnOnce(&mut Revocations) -> R) -> R {
+        // Dropped last, so that connections are judged even should the update panic half way.
+        let _sweep = Sweep(self);
         let mut held = self.held_exclusively();
         // Before the update: should that panic half way, nothing verified before it is believed.
         held.epoch.revocations += 1;
@@ -71,6 +102,29 @@ impl Verification {
     /// Reads the revocations; `read` must not call back.
     pub fn with_revocations<R>(&self, read: impl FnOnce(&Revocations) -> R) -> R {
         read(&self.held().revocations)
+    }
+
+    /// Says what to do without news of revocations. Until it is said, handshakes go on.
+    pub fn set_staleness(&self, staleness: Staleness) {
+        self.freshness().staleness = staleness;
+    }
+
+    /// Notes that the revocations held are those of `at`, the time of a heartbeat, say; none later
+    /// than now is believed, and an earlier one than before changes nothing.
+    pub fn confirm_revocations(&self, at: UnixTime) {
+        let now = self.now();
+        self.freshness().confirm(at, now);
+    }
+
+    /// How long ago the revocations were last confirmed; none if they never were.
+    pub fn revocations_age(&self) -> Option<Duration> {
+        let now = self.now();
+        self.freshness().age(now)
+    }
+
+    /// How many connections are open, and how many were closed for which rule.
+    pub fn connections(&self) -> ConnectionCounts {
+        self.registry().counts()
     }
 
     /// Verifies the chain that a peer presents, as [`identity::verify`] does.
@@ -83,15 +137,65 @@ impl Verification {
         usage: Usage,
         now: UnixTime,
     ) -> Result<VerifiedSvid, Refusal> {
+        self.verify_in_epoch(chain, usage, now).map(|(svid, _)| svid)
+    }
+
+    /// Verifies the chain of a handshake: as [`verify`](Self::verify) does, unless the revocations
+    /// are too old to say anything. Returns the epoch of the verdict too.
+    pub(crate) fn admit(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixTime,
+    ) -> Result<(VerifiedSvid, Epoch), Refusal> {
+        self.freshness().check(now)?;
+        self.verify_in_epoch(chain, usage, now)
+    }
+
+    /// The time by the clock given. Without one everything is expired.
+    pub(crate) fn now(&self) -> UnixTime {
+        self.clock.current_time().unwrap_or(END_OF_TIME)
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn TimeProvider> {
+        Arc::clone(&self.clock)
+    }
+
+    pub(crate) fn registry(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// Ends the connections whose peers' certificates have expired.
+    pub(crate) fn end_expired(&self) {
+        self.connections.end_expired(seconds(self.now()));
+    }
+
+    fn verify_in_epoch(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+        now: UnixTime,
+    ) -> Result<(VerifiedSvid, Epoch), Refusal> {
         let key = cache_key(chain, usage);
         // Held to the end: no update comes between the verdict and its entry under this epoch.
         let held = self.held();
         if let Some(svid) = self.cache().find(&key, held.epoch, now) {
-            return Ok(svid);
+            return Ok((svid, held.epoch));
         }
         let svid = identity::verify(chain, usage, now, &held.trust, &held.revocations)?;
         self.cache().insert(key, held.epoch, chain, &svid);
-        Ok(svid)
+        Ok((svid, held.epoch))
+    }
+
+    /// Judges an open connection by the trust of now. What has expired has its own way to end.
+    fn verify_again(&self, connection: &Connection) -> Result<(), Refusal> {
+        let chain = connection.chain();
+        if chain.is_empty() {
+            return Ok(());
+        }
+        let last_second = u64::try_from(connection.peer().not_after()).unwrap_or_default();
+        let last_second = UnixTime::since_unix_epoch(Duration::from_secs(last_second));
+        self.verify(&chain, connection.usage(), self.now().min(last_second)).map(drop)
     }
 
     fn held(&self) -> RwLockReadGuard<'_, Held> {
@@ -103,8 +207,22 @@ impl Verification {
     }
 
     /// Locked after `held`, never before it.
-    fn cache(&self) -> MutexGuard<'_, Cache> {
+    fn cache(&self) -> MutexGuard<'_, ChainCache> {
         self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn freshness(&self) -> MutexGuard<'_, Freshness> {
+        self.freshness.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Judges every open connection by the revocations when it is dropped.
+struct Sweep<'a>(&'a Verification);
+
+impl Drop for Sweep<'_> {
+    fn drop(&mut self) {
+        let held = self.0.held();
+        self.0.connections.sweep(|open| held.revocations.check_svid(open.peer().svid()));
     }
 }
 
@@ -114,89 +232,10 @@ impl fmt::Debug for Verification {
     }
 }
 
-/// Chains that passed in one epoch.
-#[derive(Default)]
-struct Cache {
-    epoch: Epoch,
-    passed: HashMap<CacheKey, Passed>,
+/// Seconds since 1970, as certificates count them.
+fn seconds(time: UnixTime) -> i64 {
+    i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 
-struct Passed {
-    svid: VerifiedSvid,
-    validity: Validity,
-}
-
-/// SHA-256 over the usage and every certificate of the chain.
-type CacheKey = [u8; 32];
-
-impl Cache {
-    fn find(&mut self, key: &CacheKey, epoch: Epoch, now: UnixTime) -> Option<VerifiedSvid> {
-        self.enter(epoch);
-        let passed = self.passed.get(key)?;
-        passed.validity.contains(now).then(|| passed.svid.clone())
-    }
-
-    fn insert(
-        &mut self,
-        key: CacheKey,
-        epoch: Epoch,
-        chain: &[CertificateDer<'_>],
-        svid: &VerifiedSvid,
-    ) {
-        let Some(validity) = Validity::of_chain(chain) else { return };
-        self.enter(epoch);
-        // Only chains of our own CA come here. Whoever has more of them verifies them all once more.
-        if self.passed.len() >= MAX_CACHED {
-            self.passed.clear();
-        }
-        self.passed.insert(key, Passed { svid: svid.clone(), validity });
-    }
-
-    fn enter(&mut self, epoch: Epoch) {
-        if self.epoch != epoch {
-            self.passed.clear();
-            self.epoch = epoch;
-        }
-    }
-}
-
-/// When *every* certificate presented is valid: an issuer may end before what it issued.
-struct Validity {
-    not_before: i64,
-    not_after: i64,
-}
-
-impl Validity {
-    fn of_chain(chain: &[CertificateDer<'_>]) -> Option<Self> {
-        let always = Self { not_before: i64::MIN, not_after: i64::MAX };
-        chain.iter().try_fold(always, |whole, der| {
-            let (_, certificate) = X509Certificate::from_der(der).ok()?;
-            let validity = certificate.validity();
-            Some(Self {
-                not_before: whole.not_before.max(validity.not_before.timestamp()),
-                not_after: whole.not_after.min(validity.not_after.timestamp()),
-            })
-        })
-    }
-
-    fn contains(&self, now: UnixTime) -> bool {
-        i64::try_from(now.as_secs())
-            .is_ok_and(|now| (self.not_before..=self.not_after).contains(&now))
-    }
-}
-
-fn cache_key(chain: &[CertificateDer<'_>], usage: Usage) -> CacheKey {
-    let mut context = Context::new(&SHA256);
-    context.update(match usage {
-        Usage::Client => b"client",
-        Usage::Server => b"server",
-    });
-    for certificate in chain {
-        context.update(&(certificate.len() as u64).to_be_bytes());
-        context.update(certificate);
-    }
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 octets")
-}
-
-/// Twice the instances of 500 services with four tasks each; about half a kilobyte an entry.
-const MAX_CACHED: usize = 4096;
+/// Later than any certificate's end.
+const END_OF_TIME: UnixTime = UnixTime::since_unix_epoch(Duration::from_secs(i64::MAX as u64));

@@ -1,0 +1,241 @@
+//! The registry: every connection with a verified peer, so that none outlives its welcome.
+//!
+//! Who registers compares afterwards: a connection stands here *before* its verdict is compared
+//! with the newest revocations and trust, so a change finds it here, or it finds the change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use identity::{Refusal, Usage};
+use metrics::{counter, gauge};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsStream;
+
+use crate::peer::Peer;
+use crate::peers::LivePeers;
+use crate::refusal::{RefusedPeer, reason, serial_number};
+use crate::stream::{Connection, Phase, Stream};
+use crate::verification::{Epoch, Verification};
+
+/// How many connections with verified peers are open, and how many were closed for a refusal.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionCounts {
+    /// Open now, in both directions.
+    pub open: usize,
+    /// Closed by us since the start, by the rule that the peer breaks: `revoked`, `denied`,
+    /// `expired`, `not-among-peers`, ….
+    pub closed: BTreeMap<&'static str, u64>,
+}
+
+impl ConnectionCounts {
+    /// All that were closed: its difference over a change says how many the change closed.
+    pub fn closed_in_all(&self) -> u64 {
+        self.closed.values().sum()
+    }
+}
+
+/// Takes a connection whose handshake is done: registers it, and only then believes its verdict.
+///
+/// `peers` says who may be there; without it whoever verifies.
+pub(crate) fn admit(
+    verification: &Arc<Verification>,
+    tls: TlsStream<TcpStream>,
+    remote: SocketAddr,
+    usage: Usage,
+    peers: Option<Arc<LivePeers>>,
+) -> Result<Stream, RefusedPeer> {
+    let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
+    let verified = verification.admit(chain, usage, verification.now());
+    let serial_number = || serial_number(chain.first()?);
+    let (svid, epoch) =
+        verified.map_err(|refusal| RefusedPeer { refusal, serial_number: serial_number() })?;
+    let connection = Connection::new(tls, remote, Peer::from(svid), usage, peers);
+    let stream = Stream::new(Arc::clone(&connection), Registered::new(verification, &connection));
+    match compare(verification, &connection, epoch) {
+        Ok(()) => Ok(stream),
+        Err(refusal) => {
+            connection.close(&refusal);
+            let serial_number = Some(*connection.peer().serial_number());
+            Err(RefusedPeer { refusal, serial_number })
+        }
+    }
+}
+
+/// Judges a registered connection again if anything changed since it was verified.
+fn compare(
+    verification: &Verification,
+    connection: &Connection,
+    verified_in: Epoch,
+) -> Result<(), Refusal> {
+    if let Some(peers) = connection.peers() {
+        peers.check(connection.peer().svid())?;
+    }
+    if verification.epoch() == verified_in {
+        return Ok(());
+    }
+    let chain = connection.chain();
+    if chain.is_empty() {
+        // The change has found it already.
+        return Ok(());
+    }
+    verification.verify(&chain, connection.usage(), verification.now()).map(drop)
+}
+
+/// The registry of one [`Verification`].
+#[derive(Default)]
+pub(crate) struct Connections {
+    live: Mutex<Live>,
+    closed: Mutex<BTreeMap<&'static str, u64>>,
+}
+
+#[derive(Default)]
+struct Live {
+    connections: HashMap<u64, Arc<Connection>>,
+    next: u64,
+    /// The second after which one of them is to be looked at; since 1970.
+    look_after: Option<i64>,
+    watch: Option<JoinHandle<()>>,
+}
+
+impl Connections {
+    /// Closes those that `judge` refuses, before it returns; says how many.
+    ///
+    /// The registry is open meanwhile: who registers now compares for itself.
+    pub(crate) fn sweep(&self, judge: impl Fn(&Connection) -> Result<(), Refusal>) -> usize {
+        let mut closed = 0;
+        for (id, connection) in self.snapshot() {
+            let Err(refusal) = judge(&connection) else { continue };
+            closed += usize::from(self.close(id, &connection, &refusal));
+        }
+        if closed > 0 {
+            tracing::info!(closed, "connections closed, their peers are no longer welcome");
+        }
+        closed
+    }
+
+    /// Ends those whose peer's certificate has expired: politely first, [`GRACE`] later anyhow.
+    pub(crate) fn end_expired(&self, now: i64) {
+        if self.live().look_after.is_none_or(|look_after| now <= look_after) {
+            return;
+        }
+        for (id, connection) in self.snapshot() {
+            let svid = connection.peer().svid();
+            let (serial_number, not_after) = (*svid.serial_number(), svid.not_after());
+            if now > not_after.saturating_add(GRACE) {
+                self.close(id, &connection, &Refusal::Expired { serial_number, not_after });
+            } else if now > not_after {
+                connection.end_gracefully();
+            }
+        }
+        let mut live = self.live();
+        live.look_after = live.connections.values().map(|live| next_look(live)).min();
+    }
+
+    pub(crate) fn counts(&self) -> ConnectionCounts {
+        let open = self.live().connections.len();
+        ConnectionCounts { open, closed: self.closed().clone() }
+    }
+
+    fn close(&self, id: u64, connection: &Connection, refusal: &Refusal) -> bool {
+        let closed = connection.close(refusal);
+        if closed {
+            let reason = reason(refusal);
+            counter!(CLOSED, "reason" => reason).increment(1);
+            *self.closed().entry(reason).or_default() += 1;
+            let (peer, remote) = (connection.peer(), connection.remote());
+            let (spiffe_id, serial_number) = (peer.spiffe_id(), peer.serial_number());
+            tracing::debug!(%remote, %spiffe_id, %serial_number, %refusal, "connection closed");
+        }
+        self.remove(id);
+        closed
+    }
+
+    fn insert(&self, connection: Arc<Connection>) -> u64 {
+        gauge!(OPEN).increment(1.0);
+        let mut live = self.live();
+        let id = live.next;
+        live.next += 1;
+        let look = next_look(&connection);
+        live.look_after = Some(live.look_after.map_or(look, |earlier| earlier.min(look)));
+        live.connections.insert(id, connection);
+        id
+    }
+
+    fn remove(&self, id: u64) {
+        let removed = self.live().connections.remove(&id);
+        if removed.is_some() {
+            gauge!(OPEN).decrement(1.0);
+        }
+    }
+
+    fn snapshot(&self) -> Vec<(u64, Arc<Connection>)> {
+        let live = self.live();
+        live.connections.iter().map(|(&id, live)| (id, Arc::clone(live))).collect()
+    }
+
+    fn live(&self) -> MutexGuard<'_, Live> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the registry, given back when dropped.
+pub(crate) struct Registered {
+    verification: Arc<Verification>,
+    id: u64,
+}
+
+impl Registered {
+    fn new(verification: &Arc<Verification>, connection: &Arc<Connection>) -> Self {
+        let id = verification.registry().insert(Arc::clone(connection));
+        watch_expiry(verification);
+        Self { verification: Arc::clone(verification), id }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.verification.registry().remove(self.id);
+    }
+}
+
+/// Starts the task that ends what expires, unless one runs: the last may have ended with its
+/// runtime.
+fn watch_expiry(verification: &Arc<Verification>) {
+    let mut live = verification.registry().live();
+    if live.watch.as_ref().is_none_or(JoinHandle::is_finished) {
+        live.watch = Some(tokio::spawn(end_expired(Arc::downgrade(verification))));
+    }
+}
+
+/// Looks at the clock every second, because a timer does not see that it was set or the machine
+/// slept.
+async fn end_expired(verification: Weak<Verification>) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(verification) = verification.upgrade() else { return };
+        verification.end_expired();
+    }
+}
+
+/// The second after which a connection expires, or its grace ends.
+fn next_look(connection: &Connection) -> i64 {
+    let not_after = connection.peer().not_after();
+    match connection.phase() {
+        Phase::Open => not_after,
+        Phase::Ending | Phase::Closed => not_after.saturating_add(GRACE),
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Seconds for requests in flight when a certificate expires: as many as at a shutdown.
+const GRACE: i64 = 20;
+const CLOSED: &str = "countersign_connections_closed_total";
+const OPEN: &str = "countersign_peer_connections_open";

@@ -1,0 +1,91 @@
+//! The accepting side of TLS: from a TCP connection to a peer that is verified and registered.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::Usage;
+use rustls::ServerConfig;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::connections::admit;
+use crate::credentials::Credentials;
+use crate::peers::LivePeers;
+use crate::refusal::{report_failure, report_refusal, report_timeout};
+use crate::stream::Stream;
+use crate::verification::Verification;
+
+/// What the handshakes of one listener share.
+pub(crate) struct Secure {
+    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) verification: Arc<Verification>,
+    /// What we show, for diagnostics.
+    pub(crate) credentials: Option<Arc<Credentials>>,
+    /// Who may come; none where the service decides.
+    pub(crate) peers: Option<Arc<LivePeers>>,
+    pub(crate) handshake_timeout: Duration,
+}
+
+/// Who came in.
+pub(crate) enum Client {
+    /// Somebody who showed no certificate, where none is required.
+    Anonymous(Box<TlsStream<TcpStream>>),
+    /// A peer.
+    Verified(Stream),
+}
+
+impl Secure {
+    /// Shakes hands; none if that failed or lasted too long, which is reported here.
+    pub(crate) async fn shake_hands(
+        &self,
+        stream: TcpStream,
+        remote: SocketAddr,
+    ) -> Option<Client> {
+        // Answers are written whole: waiting for more of them only delays.
+        let _ = stream.set_nodelay(true);
+        let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream).into_fallible();
+        match tokio::time::timeout(self.handshake_timeout, handshake).await {
+            Ok(Ok(stream)) => self.admit(stream, remote),
+            Ok(Err((error, stream))) => {
+                report_failure(&error, remote, self.credentials.as_deref());
+                let _ = tokio::time::timeout(LINGER, linger(stream)).await;
+                None
+            }
+            Err(_) => {
+                report_timeout(remote);
+                None
+            }
+        }
+    }
+
+    fn admit(&self, stream: TlsStream<TcpStream>, remote: SocketAddr) -> Option<Client> {
+        if stream.get_ref().1.peer_certificates().is_none() {
+            // Where a certificate is required, the handshake has not come this far without.
+            return self.peers.is_none().then(|| Client::Anonymous(Box::new(stream)));
+        }
+        let peers = self.peers.clone();
+        match admit(&self.verification, stream.into(), remote, Usage::Client, peers) {
+            Ok(stream) => Some(Client::Verified(stream)),
+            Err(refused) => {
+                report_refusal(&refused, remote, self.credentials.as_deref());
+                None
+            }
+        }
+    }
+}
+
+/// Lets the alert reach the peer. To close with bytes unread resets the connection, and a reset
+/// overtakes the alert; so read on for a moment.
+async fn linger(mut stream: TcpStream) {
+    if stream.shutdown().await.is_ok() {
+        let mut rest = stream.take(MAX_LINGER);
+        let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    }
+}
+
+const LINGER: Duration = Duration::from_secs(1);
+/// More than a client sends before it has read an alert.
+const MAX_LINGER: u64 = 256 * 1024;

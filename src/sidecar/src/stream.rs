@@ -1,0 +1,326 @@
+//! A verified connection, and the means to end it from outside.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use identity::{Refusal, Usage};
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio_rustls::TlsStream;
+
+use crate::connections::Registered;
+use crate::error::{Error, tls_error};
+use crate::peer::Peer;
+use crate::peers::LivePeers;
+
+/// A connection with a verified peer, in either direction: bytes in, bytes out.
+///
+/// It ends when its peer is revoked, denied, no longer trusted or no longer among the peers
+/// accepted, and at most 20 s after its peer's certificate has expired, whether or not it is used
+/// meanwhile. The socket is closed at once then; reading and writing fail with
+/// [`io::ErrorKind::ConnectionAborted`] around the [`Refusal`].
+pub struct Stream {
+    connection: Arc<Connection>,
+    _registered: Registered,
+}
+
+impl Stream {
+    pub(crate) fn new(connection: Arc<Connection>, registered: Registered) -> Self {
+        Self { connection, _registered: registered }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.connection.peer
+    }
+
+    /// Where the other end is.
+    pub fn remote_address(&self) -> SocketAddr {
+        self.connection.remote
+    }
+
+    /// Says what an error of reading or writing means: [`Error::Peer`] if we ended the connection,
+    /// [`Error::Refused`] if the other end does not take our certificate, which a client learns
+    /// only when it reads.
+    pub fn explain(&self, error: io::Error) -> Error {
+        self.connection.explain(self.connection.remote.to_string(), error.into())
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+}
+
+/// What the registry, the stream and the HTTP on it share.
+pub(crate) struct Connection {
+    peer: Peer,
+    usage: Usage,
+    peers: Option<Arc<LivePeers>>,
+    remote: SocketAddr,
+    phase: AtomicU8,
+    moved: Notify,
+    state: Mutex<State>,
+}
+
+/// How far a connection is in its life; it only moves forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub(crate) enum Phase {
+    /// In use.
+    Open,
+    /// The peer's certificate has expired: finish what is begun.
+    Ending,
+    /// Gone.
+    Closed,
+}
+
+struct State {
+    /// None once the connection is closed: the stream owns its socket and everything read.
+    tls: Option<TlsStream<TcpStream>>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+    place: Option<OwnedSemaphorePermit>,
+    end: Option<End>,
+}
+
+/// Why a connection ended, as far as it is known.
+#[derive(Clone)]
+enum End {
+    Refused(Refusal),
+    Tls(rustls::Error),
+}
+
+impl Connection {
+    pub(crate) fn new(
+        tls: TlsStream<TcpStream>,
+        remote: SocketAddr,
+        peer: Peer,
+        usage: Usage,
+        peers: Option<Arc<LivePeers>>,
+    ) -> Arc<Self> {
+        let state = State { tls: Some(tls), reader: None, writer: None, place: None, end: None };
+        let (phase, moved) = (AtomicU8::new(Phase::Open as u8), Notify::new());
+        Arc::new(Self { peer, usage, peers, remote, phase, moved, state: Mutex::new(state) })
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    pub(crate) fn usage(&self) -> Usage {
+        self.usage
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    /// The peers that this connection was opened for; none where any verified peer may come.
+    pub(crate) fn peers(&self) -> Option<&Arc<LivePeers>> {
+        self.peers.as_ref()
+    }
+
+    /// The chain that the peer showed; empty once closed.
+    pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
+        let state = self.state();
+        let tls = state.tls.as_ref().map(|tls| tls.get_ref().1);
+        tls.and_then(|tls| tls.peer_certificates()).unwrap_or_default().to_vec()
+    }
+
+    /// The application protocol of the handshake.
+    pub(crate) fn has_protocol(&self, protocol: &[u8]) -> bool {
+        let state = self.state();
+        let tls = state.tls.as_ref().map(|tls| tls.get_ref().1);
+        tls.and_then(|tls| tls.alpn_protocol()) == Some(protocol)
+    }
+
+    /// Gives back a place among the connections when this one is closed.
+    pub(crate) fn keep_place(&self, place: OwnedSemaphorePermit) {
+        let mut state = self.state();
+        if state.tls.is_some() {
+            state.place = Some(place);
+        }
+    }
+
+    /// Asks whoever serves the connection to finish.
+    pub(crate) fn end_gracefully(&self) {
+        self.move_to(Phase::Ending);
+    }
+
+    /// Closes the socket and wakes whoever waits for it; false if it was closed before.
+    ///
+    /// After the return nothing that the peer sent is read any more. What was written and has not
+    /// left the machine is dropped: with a linger of zero the kernel resets the connection.
+    pub(crate) fn close(&self, refusal: &Refusal) -> bool {
+        let mut state = self.state();
+        let Some(tls) = state.tls.take() else { return false };
+        state.end = Some(End::Refused(refusal.clone()));
+        let freed = (state.place.take(), state.reader.take(), state.writer.take());
+        drop(state);
+        // A socket that cannot linger is gone already.
+        let _ = tls.get_ref().0.set_zero_linger();
+        drop(tls);
+        let (place, reader, writer) = freed;
+        drop(place);
+        self.move_to(Phase::Closed);
+        reader.into_iter().chain(writer).for_each(Waker::wake);
+        true
+    }
+
+    pub(crate) fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Open,
+            1 => Phase::Ending,
+            _ => Phase::Closed,
+        }
+    }
+
+    /// Waits until the connection is past a phase. For one waiter at a time.
+    pub(crate) async fn past(&self, phase: Phase) -> Phase {
+        loop {
+            let now = self.phase();
+            if now > phase {
+                return now;
+            }
+            self.moved.notified().await;
+        }
+    }
+
+    /// What an error on this connection means. HTTP/2 keeps no more of it than a text.
+    pub(crate) fn explain(
+        &self,
+        peer: String,
+        error: Box<dyn std::error::Error + Send + Sync>,
+    ) -> Error {
+        match self.state().end.clone() {
+            Some(End::Refused(refusal)) => Error::Peer { refusal, peer },
+            Some(End::Tls(tls)) => Error::of_connection(peer, tls.into()),
+            None => Error::of_connection(peer, error),
+        }
+    }
+
+    fn move_to(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+        self.moved.notify_one();
+    }
+
+    /// Closes the socket as its owner wishes, politely or not.
+    fn abandon(&self) {
+        let mut state = self.state();
+        let taken = (state.tls.take(), state.place.take());
+        drop(state);
+        drop(taken);
+        self.move_to(Phase::Closed);
+    }
+
+    /// Polls the stream below, under the lock: whoever closes the connection comes before or after.
+    fn poll<T>(
+        &self,
+        cx: &mut Context<'_>,
+        side: fn(&mut State) -> &mut Option<Waker>,
+        poll: impl FnOnce(Pin<&mut TlsStream<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        let mut state = self.state();
+        let Some(tls) = &mut state.tls else { return Poll::Ready(Err(state.aborted())) };
+        let polled = poll(Pin::new(tls), cx);
+        match &polled {
+            Poll::Pending => keep(side(&mut state), cx.waker()),
+            Poll::Ready(Err(error)) => state.remember(error),
+            Poll::Ready(Ok(_)) => {}
+        }
+        polled
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn aborted(&self) -> io::Error {
+        match &self.end {
+            Some(End::Refused(refusal)) => {
+                io::Error::new(io::ErrorKind::ConnectionAborted, refusal.clone())
+            }
+            _ => io::ErrorKind::NotConnected.into(),
+        }
+    }
+
+    fn remember(&mut self, error: &io::Error) {
+        if let Some(error) = tls_error(error) {
+            self.end.get_or_insert(End::Tls(error.clone()));
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.connection.poll(cx, |state| &mut state.reader, |tls, cx| tls.poll_read(cx, buffer))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.connection.poll(cx, |state| &mut state.writer, |tls, cx| tls.poll_write(cx, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let write =
+            |tls: Pin<&mut TlsStream<_>>, cx: &mut Context<'_>| tls.poll_write_vectored(cx, slices);
+        self.connection.poll(cx, |state| &mut state.writer, write)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.poll(cx, |state| &mut state.writer, |tls, cx| tls.poll_flush(cx))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.poll(cx, |state| &mut state.writer, |tls, cx| tls.poll_shutdown(cx))
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.connection.abandon();
+    }
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Connection { peer, remote, .. } = &*self.connection;
+        f.debug_struct("Stream")
+            .field("peer", &peer.spiffe_id())
+            .field("remote", remote)
+            .field("phase", &self.connection.phase())
+            .finish()
+    }
+}
+
+fn keep(slot: &mut Option<Waker>, waker: &Waker) {
+    if !slot.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
+        *slot = Some(waker.clone());
+    }
+}
