@@ -56,18 +56,25 @@ mod accept;
 mod authority_client;
 mod bootstrap;
 mod chain_cache;
+#[cfg(feature = "http")]
+mod client;
 mod connections;
 mod connector;
 mod credentials;
+mod endpoint;
 mod error;
 mod handshake;
 mod http_client;
 mod limits;
+mod listener;
 mod peer;
 mod peers;
 mod refusal;
 mod secure;
+#[cfg(feature = "http")]
 mod serve;
+#[cfg(feature = "http")]
+mod serving;
 mod staleness;
 mod stream;
 mod verification;
@@ -75,14 +82,21 @@ mod verification;
 pub use accept::Drained;
 pub use authority_client::AuthorityClient;
 pub use bootstrap::{FetchedTrust, fetch_trust, load_trust};
+#[cfg(feature = "http")]
+pub use client::HttpClient;
 pub use connections::ConnectionCounts;
 pub use credentials::Credentials;
+pub use endpoint::Endpoint;
 pub use error::{AnswerFault, ConfigurationFault, Error};
 pub use handshake::{ExpectedServer, client_config, server_config};
 pub use limits::Limits;
+pub use listener::{Listener, ListenerPeers};
 pub use peer::{Peer, RemoteAddress};
 pub use peers::Peers;
+#[cfg(feature = "http")]
 pub use serve::{serve, serve_plaintext};
+#[cfg(feature = "http")]
+pub use serving::Serving;
 pub use staleness::{Staleness, WhenStale};
 pub use stream::Stream;
 pub use verification::{Epoch, Verification};

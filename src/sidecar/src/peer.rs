@@ -32,6 +32,36 @@ impl Peer {
     }
 }
 
+#[cfg(feature = "axum")]
+mod extractor {
+    use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
+    use http::StatusCode;
+    use http::request::Parts;
+
+    use super::Peer;
+
+    /// Whoever is at the other end of the request's connection; 401 if nobody showed a certificate.
+    impl<S: Sync> FromRequestParts<S> for Peer {
+        type Rejection = (StatusCode, &'static str);
+
+        async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
+            let peer = parts.extensions.get::<Self>().cloned();
+            peer.ok_or((StatusCode::UNAUTHORIZED, "a client certificate is required\n"))
+        }
+    }
+
+    impl<S: Sync> OptionalFromRequestParts<S> for Peer {
+        type Rejection = std::convert::Infallible;
+
+        async fn from_request_parts(
+            parts: &mut Parts,
+            _: &S,
+        ) -> Result<Option<Self>, Self::Rejection> {
+            Ok(parts.extensions.get::<Self>().cloned())
+        }
+    }
+}
+
 impl From<VerifiedSvid> for Peer {
     fn from(svid: VerifiedSvid) -> Self {
         Self(Arc::new(svid))

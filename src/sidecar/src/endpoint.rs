@@ -1,0 +1,150 @@
+//! Both ends of mutual TLS, under one identity.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use identity::Usage;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
+use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::sync::watch;
+use tokio_rustls::TlsConnector;
+
+use crate::connections::admit;
+use crate::credentials::Credentials;
+use crate::error::{ConfigurationFault, Error, refuse};
+use crate::handshake::{mutual_client_config, mutual_server_config};
+use crate::listener::Listener;
+use crate::peers::{LivePeers, Peers};
+use crate::stream::Stream;
+use crate::verification::Verification;
+
+/// What a workload speaks mutual TLS with: its own credentials, and what it believes of others.
+///
+/// Every connection made here is registered with the [`Verification`], which closes it when its
+/// peer is no longer welcome. Clones are the same endpoint.
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    credentials: Arc<Credentials>,
+    verification: Arc<Verification>,
+    stopping: Arc<watch::Sender<bool>>,
+}
+
+impl Endpoint {
+    /// Shows `credentials`, and believes whom `verification` does.
+    pub fn new(credentials: Arc<Credentials>, verification: Arc<Verification>) -> Self {
+        Self { credentials, verification, stopping: Arc::new(watch::Sender::new(false)) }
+    }
+
+    /// Our own chain and key.
+    pub fn credentials(&self) -> &Arc<Credentials> {
+        &self.credentials
+    }
+
+    /// What is believed of others; it counts our connections too.
+    pub fn verification(&self) -> &Arc<Verification> {
+        &self.verification
+    }
+
+    /// Listens for these peers, and nobody else. Accepts once the [`Listener`] is used.
+    pub async fn listen(
+        &self,
+        address: impl ToSocketAddrs + std::fmt::Debug,
+        peers: Peers,
+    ) -> Result<Listener, Error> {
+        let named = format!("{address:?}");
+        let failed = |source| Error::Listen { address: named, source };
+        let socket = TcpListener::bind(address).await.map_err(failed)?;
+        Listener::new(socket, self.clone(), peers)
+    }
+
+    /// Connects to `HOST:PORT`, whoever of these peers is there. Nothing is sent to anybody else.
+    ///
+    /// TLS 1.3 tells a client that *it* was refused only when it reads: see [`Stream::explain`].
+    pub async fn connect(&self, address: &str, peers: Peers) -> Result<Stream, Error> {
+        let (host, port) = host_and_port(address)?;
+        let peers = LivePeers::new(peers);
+        let tls = self.client_config(Arc::clone(&peers))?;
+        let connect = open(&self.verification, Arc::new(tls), host, port, peers);
+        let timeout = || io::Error::from(io::ErrorKind::TimedOut);
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
+        let connected = connected.unwrap_or_else(|_| Err(timeout()));
+        connected.map_err(|error| Error::of_connection(address.to_owned(), error.into()))
+    }
+
+    /// For software that takes a rustls configuration, such as reqwest: our credentials, servers
+    /// among these peers only, no application protocol until the caller names some.
+    ///
+    /// *Unregistered*: each handshake is verified, but nobody closes a connection that is open, so
+    /// it outlives a revocation, a deny and its peer's certificate. Prefer
+    /// [`connect`](Self::connect) where one can.
+    pub fn unregistered_client_config(&self, peers: Peers) -> Result<ClientConfig, Error> {
+        self.client_config(LivePeers::new(peers))
+    }
+
+    /// The same for servers, such as axum-server: clients must show a certificate and be among
+    /// these peers.
+    ///
+    /// *Unregistered*, as [`unregistered_client_config`](Self::unregistered_client_config) says.
+    pub fn unregistered_server_config(&self, peers: Peers) -> Result<ServerConfig, Error> {
+        self.server_config(LivePeers::new(peers))
+    }
+
+    /// Ends all listeners: `accept` gives none any more, and HTTP finishes as at its own shutdown.
+    /// Connections go on.
+    pub fn stop(&self) {
+        self.stopping.send_replace(true);
+    }
+
+    /// Returns once [`stop`](Self::stop) was called.
+    pub(crate) fn stopped(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut stopping = self.stopping.subscribe();
+        async move {
+            // A sender that is gone will never stop anything.
+            if stopping.wait_for(|stopping| *stopping).await.is_err() {
+                std::future::pending().await
+            }
+        }
+    }
+
+    pub(crate) fn client_config(&self, peers: Arc<LivePeers>) -> Result<ClientConfig, Error> {
+        mutual_client_config(Arc::clone(&self.credentials), Arc::clone(&self.verification), peers)
+    }
+
+    pub(crate) fn server_config(&self, peers: Arc<LivePeers>) -> Result<ServerConfig, Error> {
+        mutual_server_config(Arc::clone(&self.credentials), Arc::clone(&self.verification), peers)
+    }
+}
+
+/// Opens one registered connection.
+pub(crate) async fn open(
+    verification: &Arc<Verification>,
+    tls: Arc<ClientConfig>,
+    host: &str,
+    port: u16,
+    peers: Arc<LivePeers>,
+) -> io::Result<Stream> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    let remote = stream.peer_addr()?;
+    let stream = TlsConnector::from(tls).connect(name, stream).await?;
+    admit(verification, stream.into(), remote, Usage::Server, Some(peers))
+        .map_err(|refused| io::Error::other(refuse(refused)))
+}
+
+/// `HOST:PORT`; an IPv6 address stands in brackets.
+fn host_and_port(address: &str) -> Result<(&str, u16), Error> {
+    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
+    match parts {
+        Some((host, port)) if !host.is_empty() => Ok((host.trim_matches(['[', ']']), port)),
+        _ => {
+            let (given, why) = (address.to_owned(), "it is not HOST:PORT");
+            Err(Error::Configuration(ConfigurationFault::Target { given, why }))
+        }
+    }
+}
+
+/// TCP and TLS together.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

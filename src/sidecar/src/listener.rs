@@ -1,0 +1,206 @@
+//! A socket that lets in nobody but the peers named.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use identity::Refusal;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::accept::{Accepted, Ended, accept_loop};
+use crate::endpoint::Endpoint;
+use crate::error::Error;
+use crate::limits::Limits;
+use crate::peers::{LivePeers, Peers};
+use crate::secure::{Client, Secure};
+use crate::stream::{Phase, Stream};
+use crate::verification::Verification;
+
+/// A bound socket. Take streams from it with [`accept`](Self::accept), or give it a service with
+/// `serve`.
+///
+/// A client must show a certificate, pass verification and be among the [`Peers`]; one that does
+/// not takes nothing but its own connection with it. Handshakes run beside each other, so that a
+/// slow peer holds up nobody.
+pub struct Listener {
+    socket: Arc<TcpListener>,
+    address: SocketAddr,
+    endpoint: Endpoint,
+    tls: ServerConfig,
+    peers: Arc<LivePeers>,
+    limits: Limits,
+    acceptor: Option<Acceptor>,
+}
+
+impl Listener {
+    pub(crate) fn new(
+        socket: TcpListener,
+        endpoint: Endpoint,
+        peers: Peers,
+    ) -> Result<Self, Error> {
+        let unbound = |source| Error::Listen { address: String::new(), source };
+        let address = socket.local_addr().map_err(unbound)?;
+        let (socket, peers) = (Arc::new(socket), LivePeers::new(peers));
+        let tls = endpoint.server_config(Arc::clone(&peers))?;
+        let limits = Limits::default();
+        Ok(Self { socket, address, endpoint, tls, peers, limits, acceptor: None })
+    }
+
+    /// Other limits than the default ones; to be said before the first use.
+    #[must_use]
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Where it listens.
+    pub fn local_address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The peers let in, replaceable while it is used.
+    pub fn peers(&self) -> ListenerPeers {
+        let verification = Arc::clone(self.endpoint.verification());
+        ListenerPeers { verification, live: Arc::clone(&self.peers) }
+    }
+
+    /// The next verified peer's stream; none once the endpoint has stopped.
+    ///
+    /// May be dropped at any await. Streams that nobody takes wait, and keep their places among
+    /// [`Limits::connections`] until they are dropped.
+    pub async fn accept(&mut self) -> Option<Stream> {
+        if self.acceptor.is_none() {
+            self.acceptor = Some(self.start());
+        }
+        let streams = &mut self.acceptor.as_mut()?.streams;
+        loop {
+            let stream = streams.recv().await?;
+            // One whose peer was revoked while it waited is nothing to take.
+            if stream.connection().phase() != Phase::Closed {
+                return Some(stream);
+            }
+        }
+    }
+
+    fn start(&self) -> Acceptor {
+        let (sender, streams) = mpsc::channel(WAITING);
+        let secure = Arc::new(self.secure(self.tls.clone()));
+        let (socket, limits) = (Arc::clone(&self.socket), self.limits.clone());
+        let stopped = self.endpoint.stopped();
+        let task = tokio::spawn(async move {
+            let accepting = accept_loop(socket, &limits, stopped, move |accepted| {
+                hand_over(Arc::clone(&secure), accepted, sender.clone())
+            });
+            if let Err(error) = accepting.await {
+                tracing::error!(%error, "the listener has ended");
+            }
+        });
+        Acceptor { streams, task }
+    }
+
+    /// Takes the socket back from the task that accepts.
+    #[cfg(feature = "http")]
+    pub(crate) async fn end_accepting(&mut self) {
+        if let Some(mut acceptor) = self.acceptor.take() {
+            acceptor.task.abort();
+            // Cancelled, as it was told.
+            let _ = (&mut acceptor.task).await;
+        }
+    }
+
+    /// What it accepts with, for a service that speaks one of these protocols.
+    #[cfg(feature = "http")]
+    pub(crate) fn into_parts(
+        self,
+        protocols: Vec<Vec<u8>>,
+    ) -> (Arc<TcpListener>, Secure, Limits, Endpoint) {
+        let mut tls = self.tls.clone();
+        tls.alpn_protocols = protocols;
+        let secure = self.secure(tls);
+        (self.socket, secure, self.limits, self.endpoint)
+    }
+
+    fn secure(&self, tls: ServerConfig) -> Secure {
+        Secure {
+            tls: Arc::new(tls),
+            verification: Arc::clone(self.endpoint.verification()),
+            credentials: Some(Arc::clone(self.endpoint.credentials())),
+            peers: Some(Arc::clone(&self.peers)),
+            handshake_timeout: self.limits.handshake_timeout,
+        }
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Listener")
+            .field("address", &self.address)
+            .field("peers", &self.peers.current())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The peers of a [`Listener`], whoever holds it now.
+#[derive(Debug, Clone)]
+pub struct ListenerPeers {
+    verification: Arc<Verification>,
+    live: Arc<LivePeers>,
+}
+
+impl ListenerPeers {
+    /// Who is let in now.
+    pub fn current(&self) -> Arc<Peers> {
+        self.live.current()
+    }
+
+    /// Lets in these from now on, and closes the open connections of whoever is not among them
+    /// before it returns; says how many.
+    pub fn replace(&self, peers: Peers) -> usize {
+        self.live.replace(peers);
+        self.verification.registry().sweep(|open| match open.peers() {
+            Some(peers) if Arc::ptr_eq(peers, &self.live) => peers.check(open.peer().svid()),
+            _ => Ok::<(), Refusal>(()),
+        })
+    }
+}
+
+/// The task that accepts, and where it leaves the streams. Ends when dropped.
+struct Acceptor {
+    streams: mpsc::Receiver<Stream>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Acceptor {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Shakes hands and leaves the stream to whoever accepts.
+async fn hand_over(
+    secure: Arc<Secure>,
+    accepted: Accepted,
+    streams: mpsc::Sender<Stream>,
+) -> Ended {
+    let Accepted { stream, remote, handshake, connection, mut draining } = accepted;
+    let handed_over = async {
+        let client = secure.shake_hands(stream, remote).await;
+        drop(handshake);
+        if let Some(Client::Verified(stream)) = client {
+            stream.connection().keep_place(connection);
+            // Whoever accepted may be gone; the stream then is too.
+            let _ = streams.send(stream).await;
+        }
+    };
+    tokio::select! {
+        () = handed_over => {}
+        _ = draining.wait_for(|draining| *draining) => {}
+    }
+    Ended::InHandshake
+}
+
+/// Streams that wait to be accepted without a task of their own.
+const WAITING: usize = 64;
