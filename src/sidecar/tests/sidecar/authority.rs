@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::{SystemRandom, fill};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use countersign::Credentials;
 use identity::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, SerialNumber, SpiffeId, Trust,
@@ -13,6 +13,10 @@ use identity::{
 use issuance::{
     CaCertificate, CommonName, EndEntity, IssuerCertificate, KeyType, Profile, ProfileConfig,
     RevocationInformation, assemble, prepare_issuer, prepare_root, serial_number,
+};
+use rcgen::{
+    CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use time::{Duration, OffsetDateTime};
@@ -104,6 +108,52 @@ impl TestAuthority {
         }
     }
 
+    /// An SVID that is flawless but for an edit, made past all lints, as by a thief of the CA key;
+    /// `sct` countersigns the bytes that it is given, or others.
+    pub(crate) fn flawed_svid(
+        &self,
+        path: &str,
+        edit: impl FnOnce(&mut CertificateParams),
+        sct: impl FnOnce(&Self, &[u8]) -> Option<SignedCertificateTimestamp>,
+    ) -> TestSvid {
+        let pkcs8 = |key: &EcdsaKeyPair| key.to_pkcs8v1().unwrap().as_ref().to_vec();
+        let rcgen_key = |pkcs8: &[u8]| KeyPair::try_from(pkcs8).unwrap();
+        let subject = pkcs8(&key());
+        let serial_number = random_serial_number();
+        let mut params = CertificateParams::default();
+        params.serial_number = Some(serial_number.as_octets().to_vec().into());
+        params.not_before = now() - Duration::minutes(1);
+        params.not_after = now() + Duration::hours(24);
+        params.distinguished_name = DistinguishedName::new();
+        params.subject_alt_names = vec![uri(self.id(path).as_str())];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        edit(&mut params);
+        let issuer = self.issuer_certificate.der().to_vec().into();
+        let issuer = Issuer::from_ca_cert_der(&issuer, rcgen_key(&pkcs8(&self.issuer))).unwrap();
+        let draft = params.signed_by(&rcgen_key(&subject), &issuer).unwrap();
+        let bare = tlog::split_certificate(draft.der()).unwrap().tbs.to_vec();
+        let tbs = match sct(self, &bare) {
+            Some(sct) => tlog::splice_in(&bare, &sct).unwrap(),
+            None => bare,
+        };
+        TestSvid {
+            chain: vec![
+                certificate(&self.issuer, &tbs).into(),
+                self.issuer_certificate.der().to_vec().into(),
+            ],
+            key: PrivatePkcs8KeyDer::from(subject).into(),
+            serial_number,
+        }
+    }
+
+    /// The log's honest answer to these bytes.
+    pub(crate) fn sct(&self, bare: &[u8]) -> Option<SignedCertificateTimestamp> {
+        Some(self.countersign(bare, now()))
+    }
+
     /// Another certificate of the same issuer key, that ends sooner.
     pub(crate) fn short_issuer(&self, until: Duration) -> CertificateDer<'static> {
         let (root, above) = (&self.root, &self.root_certificate);
@@ -116,7 +166,14 @@ impl TestAuthority {
     }
 
     pub(crate) fn trust(&self) -> Trust {
-        Trust::new(self.trust_state()).unwrap()
+        self.trust_with(|_| {})
+    }
+
+    /// The trust but for an edit.
+    pub(crate) fn trust_with(&self, edit: impl FnOnce(&mut TrustState)) -> Trust {
+        let mut state = self.trust_state();
+        edit(&mut state);
+        Trust::new(state).unwrap()
     }
 
     pub(crate) fn pin(&self) -> TrustPin {
@@ -171,6 +228,12 @@ impl TestAuthority {
 }
 
 impl TestSvid {
+    /// The same chain and key once more.
+    pub(crate) fn again(&self) -> Self {
+        let (chain, key) = (self.chain.clone(), self.key.clone_key());
+        Self { chain, key, serial_number: self.serial_number }
+    }
+
     pub(crate) fn credentials(self) -> Arc<Credentials> {
         Credentials::new(self.chain, self.key).unwrap()
     }
@@ -178,6 +241,10 @@ impl TestSvid {
 
 pub(crate) fn now() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(UnixTime::now().as_secs() as i64).unwrap()
+}
+
+pub(crate) fn uri(text: &str) -> SanType {
+    SanType::URI(text.try_into().unwrap())
 }
 
 fn issuer_certificate(
