@@ -3,10 +3,11 @@
 //! In scope: [`SpiffeId`] and [`TrustDomain`]; the signed [`TrustState`] with its thresholds and
 //! the [`TrustPin`] that a workload starts from; the [`Revocations`] a verifier holds; and
 //! [`verify()`], the one function that decides whether a chain is a believable X.509-SVID, with its
-//! [`Refusal`]. Library, agent, server, CLI and auditor all call this same function.
+//! [`Refusal`]. Library, agent, server, CLI and auditor all call this same function. And [`feed`]:
+//! what messages about revocations mean, and whether they can be believed.
 //!
-//! Not in scope: who may talk to whom (`Peers`, in the sidecar), how revocations arrive (the
-//! feed), and how certificates are made (`issuance`).
+//! Not in scope: who may talk to whom (`Peers`, in the sidecar), how the feed's messages travel
+//! (server and sidecar), and how certificates are made (`issuance`).
 //!
 //! ```
 //! use identity::{SpiffeId, TrustDomain};
@@ -20,6 +21,7 @@
 
 mod bundle;
 mod error;
+pub mod feed;
 mod refusal;
 mod revocations;
 mod serial_number;

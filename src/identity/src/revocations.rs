@@ -42,6 +42,11 @@ impl Revocations {
         self.denied.remove(spiffe_id);
     }
 
+    /// Puts these denials in place of all others. What was revoked stays revoked.
+    pub(crate) fn replace_denied(&mut self, denied: HashSet<SpiffeId>) {
+        self.denied = denied;
+    }
+
     /// Whether the identity is denied now.
     pub fn is_denied(&self, spiffe_id: &SpiffeId) -> bool {
         self.denied.contains(spiffe_id)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 pub(crate) mod der;
+pub(crate) mod feed;
 
 use std::time::Duration;
 

@@ -1,0 +1,187 @@
+//! The messages: JSON whose unknown fields are refused.
+
+use std::collections::HashSet;
+
+use serde::{Deserialize, Serialize};
+use tlog::Hash;
+
+use super::error::FeedError;
+use super::item::{FeedItem, Position};
+use crate::revocations::Revocations;
+use crate::serial_number::SerialNumber;
+use crate::spiffe_id::{SpiffeId, TrustDomain};
+
+/// A message of the feed, as its signer says it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// The version of this form: 1.
+    pub v: u32,
+    /// The trust domain spoken of.
+    pub trust_domain: TrustDomain,
+    /// When it was signed, in milliseconds since 1970; a node's next message says no earlier time.
+    pub at: u64,
+    /// See [`Position::sequence`]: after this message, where it carries items.
+    pub sequence: u64,
+    /// See [`Position::hash`], lower-case hex.
+    #[serde(with = "hex")]
+    pub hash: Hash,
+    /// What it carries.
+    pub content: Content,
+}
+
+/// What a message carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Content {
+    /// Items since an earlier position.
+    Delta(Delta),
+    /// No items: the position is the newest there is.
+    Heartbeat(Heartbeat),
+    /// The whole folded state.
+    Snapshot(Snapshot),
+}
+
+/// Items since an earlier position, which is so bound to this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delta {
+    /// The earlier position's sequence.
+    pub previous_sequence: u64,
+    /// The earlier position's hash.
+    #[serde(with = "hex")]
+    pub previous_hash: Hash,
+    /// What came after it: at least one, their log indexes ascending.
+    pub items: Vec<FeedItem>,
+}
+
+/// What else the CA stands at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Heartbeat {
+    /// The log's newest checkpoint, a signed note.
+    pub checkpoint: String,
+    /// The sequence of the trust state in force.
+    pub trust_sequence: u64,
+    /// SHA-256 of its signed note.
+    #[serde(with = "hex")]
+    pub trust_hash: Hash,
+}
+
+/// The whole folded state, in no particular order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Snapshot {
+    /// Serial numbers revoked one by one.
+    pub serials: Vec<SerialNumber>,
+    /// Identities revoked as a whole.
+    pub identities: Vec<RevokedIdentity>,
+    /// Identities denied now.
+    pub denied: Vec<SpiffeId>,
+}
+
+/// An identity whose certificates before a place in the log are revoked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RevokedIdentity {
+    /// Who.
+    pub spiffe_id: SpiffeId,
+    /// The place: leaves before it are revoked.
+    pub before: u64,
+}
+
+impl Message {
+    /// The version of the form.
+    pub const VERSION: u32 = 1;
+
+    /// The body that is signed and sent: compact JSON, on one line.
+    pub fn body(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a message is plain data")
+    }
+
+    /// Where the feed stands after it.
+    pub fn position(&self) -> Position {
+        Position { sequence: self.sequence, hash: self.hash }
+    }
+
+    /// Reads a body whose signature was verified.
+    pub(super) fn parse_verified(body: &[u8]) -> Result<Self, FeedError> {
+        let message: Self =
+            serde_json::from_slice(body).map_err(|error| FeedError::Message(error.to_string()))?;
+        if message.v != Self::VERSION {
+            return Err(FeedError::Version { v: message.v });
+        }
+        if let Content::Delta(delta) = &message.content {
+            delta.require_chain(message.position())?;
+        }
+        Ok(message)
+    }
+}
+
+impl Delta {
+    /// The earlier position.
+    pub fn previous(&self) -> Position {
+        Position { sequence: self.previous_sequence, hash: self.previous_hash }
+    }
+
+    /// The items must lead from the earlier position to the one claimed.
+    fn require_chain(&self, claimed: Position) -> Result<(), FeedError> {
+        let mut position = self.previous();
+        for item in &self.items {
+            if item.log_index <= position.sequence {
+                return Err(FeedError::Chain { sequence: claimed.sequence });
+            }
+            position = position.after(item);
+        }
+        if self.items.is_empty() || position != claimed {
+            return Err(FeedError::Chain { sequence: claimed.sequence });
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// What is folded so far.
+    pub fn of(held: &Revocations) -> Self {
+        let identities = held.identities();
+        Self {
+            serials: held.serials().copied().collect(),
+            identities: identities
+                .map(|(id, before)| RevokedIdentity { spiffe_id: id.clone(), before })
+                .collect(),
+            denied: held.denied().cloned().collect(),
+        }
+    }
+
+    /// Brings a verifier up to this state.
+    ///
+    /// Revocations are added and never taken away: what a CA leaves out because it has expired
+    /// stays with whoever heard of it. Only denials are replaced, since a denial can be lifted.
+    pub fn apply(self, held: &mut Revocations) {
+        for serial_number in self.serials {
+            held.revoke_serial(serial_number);
+        }
+        for revoked in self.identities {
+            held.revoke_identity(revoked.spiffe_id, revoked.before);
+        }
+        held.replace_denied(HashSet::from_iter(self.denied));
+    }
+}
+
+/// Hashes as lower-case hex.
+mod hex {
+    use data_encoding::HEXLOWER;
+    use serde::de::Error as _;
+    use serde::{Deserialize, Deserializer, Serializer};
+    use tlog::Hash;
+
+    pub(super) fn serialize<S: Serializer>(hash: &Hash, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{hash:?}"))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Hash, D::Error> {
+        let text = String::deserialize(from)?;
+        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(D::Error::custom)?;
+        Hash::try_from(&bytes[..]).map_err(D::Error::custom)
+    }
+}
