@@ -18,6 +18,8 @@ pub struct Keys {
     pub countersignature: Arc<dyn Signer>,
     /// Checkpoints, Ed25519.
     pub log: Arc<dyn Signer>,
+    /// Messages of the revocation feed, Ed25519.
+    pub feed: Arc<dyn Signer>,
 }
 
 /// The keys that are above the engine: their folder has its own passphrase.
@@ -32,17 +34,11 @@ pub(crate) struct OfflineKeys {
 impl Keys {
     /// Opens the sealed files of `<state>/keys`, side by side: each costs 600,000 rounds.
     pub fn open(state: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
-        let open = |name| FileSigner::open(&online(state, name), passphrase);
-        std::thread::scope(|scope| {
-            let issuer = scope.spawn(|| open(ISSUER));
-            let countersignature = scope.spawn(|| open(COUNTERSIGNATURE));
-            let log = open(LOG);
-            Ok(Self {
-                issuer: joined(issuer)?,
-                countersignature: joined(countersignature)?,
-                log: Arc::new(log?),
-            })
-        })
+        let feed = online(state, FEED);
+        if online(state, LOG).exists() && !feed.exists() {
+            return Err(SignerError::NoFeedKey { path: feed.display().to_string() });
+        }
+        Self::each(|name, _| FileSigner::open(&online(state, name), passphrase))
     }
 
     /// Where the issuer's sealed key lies.
@@ -52,15 +48,22 @@ impl Keys {
 
     /// Makes and seals them.
     pub(crate) fn generate(state: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
-        let make = |name, kind| FileSigner::generate(kind, &online(state, name), passphrase);
+        Self::each(|name, kind| FileSigner::generate(kind, &online(state, name), passphrase))
+    }
+
+    fn each(
+        key: impl Fn(&str, KeyKind) -> Result<FileSigner, SignerError> + Sync,
+    ) -> Result<Self, SignerError> {
         std::thread::scope(|scope| {
-            let issuer = scope.spawn(|| make(ISSUER, KeyKind::EcdsaP256));
-            let countersignature = scope.spawn(|| make(COUNTERSIGNATURE, KeyKind::EcdsaP256));
-            let log = make(LOG, KeyKind::Ed25519);
+            let issuer = scope.spawn(|| key(ISSUER, KeyKind::EcdsaP256));
+            let countersignature = scope.spawn(|| key(COUNTERSIGNATURE, KeyKind::EcdsaP256));
+            let feed = scope.spawn(|| key(FEED, KeyKind::Ed25519));
+            let log = key(LOG, KeyKind::Ed25519);
             Ok(Self {
                 issuer: joined(issuer)?,
                 countersignature: joined(countersignature)?,
                 log: Arc::new(log?),
+                feed: joined(feed)?,
             })
         })
     }
@@ -122,5 +125,6 @@ fn offline(state: &Path, name: &str) -> PathBuf {
 const ISSUER: &str = "issuer";
 const COUNTERSIGNATURE: &str = "countersignature";
 const LOG: &str = "log";
+const FEED: &str = "feed";
 const ROOT: &str = "root";
 const TRUST: &str = "trust";

@@ -189,6 +189,7 @@ impl Ceremony<'_> {
         let key = |signer: &dyn Signer| format!("{:?}", Hash::of(signer.public_key()));
         let detail = serde_json::json!({
             "countersignature_key_sha256": key(&*keys.countersignature),
+            "feed_key_sha256": key(&*keys.feed),
             "issuer_key_sha256": key(&*keys.issuer),
             "log_key": verifier_key(self.trust_domain, keys.log.public_key())?.to_string(),
             "root_key_sha256": offline.root.as_ref().map(|root| key(&**root)),
@@ -293,7 +294,7 @@ impl Ceremony<'_> {
                 origin: origin(self.trust_domain),
                 key: verifier_key(self.trust_domain, keys.log.public_key())?.to_string(),
             },
-            feed_keys: Vec::new(),
+            feed_keys: vec![Der::new(keys.feed.public_key())],
             trust_keys: vec![Der::new(offline.trust.public_key())],
             threshold: 1,
         };

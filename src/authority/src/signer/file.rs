@@ -27,7 +27,7 @@ pub struct FileSigner {
 pub enum KeyKind {
     /// Certificates, countersignatures and trust states.
     EcdsaP256,
-    /// Checkpoints.
+    /// Checkpoints and the feed.
     Ed25519,
 }
 

@@ -38,6 +38,16 @@ pub enum SignerError {
         /// Its mode.
         mode: u32,
     },
+    /// The state folder has no feed key.
+    #[error(
+        "key file {path} is missing: restore it from a backup. A CA made before there was a \
+         revocation feed never had one; make it anew with `countersign init` in another state \
+         folder, and give workloads its trust pin"
+    )]
+    NoFeedKey {
+        /// Where it should be.
+        path: String,
+    },
     /// The passphrase does not open it, or it is damaged.
     #[error("key file {path} does not open with this passphrase (check `passphrase_file`)")]
     Passphrase {
