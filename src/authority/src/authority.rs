@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use api::{Attestation, IssueRequest, IssuedCertificate};
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
+use identity::feed::FeedItem;
 use identity::{SerialNumber, SpiffeId, Trust, TrustDomain, VerifiedSvid};
 use tlog::Hash;
 
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::countersigner::Countersigner;
 use crate::error::Error;
 use crate::event::{Event, OPERATOR_CREATE, POLICY_CHANGE};
+use crate::feed::Feed;
 use crate::issuer::{Issued, Issuer};
 use crate::keys::Keys;
 use crate::policy::{ActivePolicy, PolicySet, Principal};
@@ -22,7 +24,7 @@ use crate::present;
 use crate::queue::Queue;
 use crate::refusals::Refusals;
 use crate::request::{Asked, Logged, Named};
-use crate::revocation::{Change, Folded};
+use crate::revocation::Folded;
 use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
 };
@@ -43,13 +45,14 @@ pub struct Authority {
     policy: ArcSwap<ActivePolicy>,
     folded: RwLock<Folded>,
     listener: OnceLock<Box<Listener>>,
+    feed: Feed,
     seen: std::sync::Mutex<HashSet<SerialNumber>>,
     refusals: Refusals,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
 }
 
 /// Hears of each change of the revocation state before the call that made it returns.
-pub type Listener = dyn Fn(&[Change]) + Send + Sync;
+pub type Listener = dyn Fn(&[FeedItem]) + Send + Sync;
 
 /// Who calls, and in which request.
 #[derive(Debug, Clone)]
@@ -107,13 +110,14 @@ impl Authority {
         let crl_url =
             crl_url.map(|url| url.replace("{issuer}", &format!("{:?}", certificate.key_hash())));
         let policy = load_policy(&*store, &trust_domain).await?;
-        let folded = Folded::load(&*store).await?;
+        let folded = Folded::load(&*store, &trust_domain).await?;
         folded.require_head(&store.head().await?)?;
         Ok(Self {
             queue: Queue::start(Arc::clone(&store), Arc::clone(&clock))?,
             issuer: Issuer::new(certificate, keys.issuer)?,
             countersigner: Countersigner::new(keys.countersignature),
             policy: ArcSwap::from_pointee(policy),
+            feed: Feed::new(keys.feed, folded.items.newest()),
             folded: RwLock::new(folded),
             listener: OnceLock::new(),
             seen: std::sync::Mutex::default(),
@@ -395,7 +399,8 @@ impl Authority {
         Ok(issuance::serial_number(self.clock.unix_milliseconds(), random))
     }
 
-    /// Catches up with the log: revoking events, and the policy set in force.
+    /// Catches up with the log: revoking events, of which the feed's subscribers hear before this
+    /// returns, and the policy set in force.
     pub async fn refresh(&self) -> Result<(), Error> {
         let head = self.store.head().await?;
         if head.revocation_epoch != self.folded().epoch {
@@ -403,11 +408,12 @@ impl Authority {
             let entries = self.store.folding_entries(from).await?;
             // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
-            let changes = folded.fold(entries)?;
-            if let Some(listener) = self.listener.get().filter(|_| !changes.is_empty()) {
-                listener(&changes);
+            let items = folded.fold(entries)?;
+            if let Some(listener) = self.listener.get().filter(|_| !items.is_empty()) {
+                listener(&items);
             }
         }
+        self.publish().await;
         if head.policy_hash != *self.policy.load().set().hash() {
             self.policy.store(Arc::new(load_policy(&*self.store, &self.trust_domain).await?));
         }
@@ -430,6 +436,10 @@ impl Authority {
 
     pub(crate) fn folded(&self) -> RwLockReadGuard<'_, Folded> {
         self.folded.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     pub(crate) fn store(&self) -> &dyn Store {
@@ -509,10 +519,11 @@ fn require_keys(
         .countersignature_keys
         .iter()
         .any(|named| named.key.as_bytes() == keys.countersignature.public_key());
-    if !countersigns || state.log.key != checkpoints.verifier_key().to_string() {
+    let feeds = state.feed_keys.iter().any(|named| named.as_bytes() == keys.feed.public_key());
+    if !countersigns || !feeds || state.log.key != checkpoints.verifier_key().to_string() {
         return Err(Error::Folder(
-            "the log's key files are not those that the trust state names: the folder mixes files \
-             of two CAs"
+            "the log's or the feed's key files are not those that the trust state names: the \
+             folder mixes files of two CAs"
                 .to_owned(),
         ));
     }

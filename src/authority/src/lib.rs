@@ -16,7 +16,7 @@
 //! | store | here | what keeps it |
 //! |---|---|---|
 //! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the fold of the log against the tables at every start |
-//! | issuer, countersignature, log keys | `keys/`, sealed PKCS#8 | passphrase of `serve` |
+//! | issuer, countersignature, log, feed keys | `keys/`, sealed PKCS#8 | passphrase of `serve` |
 //! | root, trust keys | `offline/`, sealed PKCS#8 | a passphrase of its own; `serve` never opens it |
 //!
 //! # What a thief gains
@@ -26,13 +26,14 @@
 //! | the issuer's key alone | nothing that a verifier of ours takes: it lacks the countersignature |
 //! | code execution in the CA's process | mints unseen: both keys are in it (a separate countersigner is not built yet) |
 //! | write access to the database, no key | no certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. It can mislead a running CA (lift a denial by rewriting the fold's marks, append a policy event); an audit of the entries against a checkpoint held elsewhere shows it |
+//! | the feed's key | revokes and denies without right, and lifts denials, for whoever it reaches over TLS as the CA; makes no revoked certificate good again |
 //! | log keys and database | cannot mint; rewrites history, and checkpoints held elsewhere convict |
 //! | all keys | all; only checkpoints held elsewhere convict |
 //!
 //! # Not in scope
 //!
-//! HTTP, TLS and configuration (`server`); PostgreSQL, key services, a separate countersigner, the
-//! feed: they come with the capabilities that need them.
+//! HTTP, TLS and configuration (`server`); PostgreSQL, key services, a separate countersigner:
+//! they come with the capabilities that need them.
 
 mod accounting;
 mod attest;
@@ -43,6 +44,7 @@ mod countersigner;
 mod crl;
 mod error;
 mod event;
+mod feed;
 pub mod files;
 mod issuer;
 mod keys;
@@ -62,6 +64,6 @@ pub mod workloads;
 pub use authority::{Authority, Caller, Listener, Parts};
 pub use error::{Denied, Error};
 pub use event::{Act, Event, EventDraft};
+pub use feed::{FeedMessage, Subscription};
 pub use keys::Keys;
 pub use operations::explain_query;
-pub use revocation::Change;

@@ -5,56 +5,48 @@
 
 use std::collections::BTreeSet;
 
-use identity::{Revocations, SerialNumber, SpiffeId};
+use identity::feed::{FeedChange, FeedItem, Position};
+use identity::{Revocations, SpiffeId, TrustDomain};
 
 use crate::event::{ALLOW, DENY, Event, POLICY_CHANGE, RENEW_CONFLICT, REVOKE};
+use crate::feed::RecentItems;
 use crate::sequencer::Head;
 use crate::store::{RevocationRow, Store, StoreError};
 
-/// What a revoking event changes.
+/// What a folding event changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Change {
-    /// The identity may have certificates again.
-    Allow(SpiffeId),
-    /// The identity is denied, and its certificates before this log index are revoked.
-    Deny(SpiffeId, u64),
+enum Change {
     /// A line of renewals broke: no certificate is revoked by it.
     Lineage,
     /// This policy set, by the hex of its hash, came into force.
     Policy(String),
-    /// The identity's certificates before this log index are revoked.
-    RevokeIdentity(SpiffeId, u64),
-    /// One certificate is revoked.
-    RevokeSerial(SerialNumber),
-}
-
-impl Change {
-    /// Applies it to what a verifier holds.
-    pub fn apply(&self, held: &mut Revocations) {
-        match self {
-            Self::Allow(id) => held.allow(id),
-            Self::Deny(id, index) => held.deny(id.clone(), *index),
-            Self::Lineage | Self::Policy(_) => {}
-            Self::RevokeIdentity(id, index) => held.revoke_identity(id.clone(), *index),
-            Self::RevokeSerial(serial_number) => held.revoke_serial(*serial_number),
-        }
-    }
+    /// What everyone who verifies must hear of.
+    Revocation(FeedItem),
 }
 
 /// The state as folded so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Folded {
     pub(crate) epoch: u64,
     pub(crate) revocations: Revocations,
+    pub(crate) items: RecentItems,
     policy_set: Option<String>,
     next_index: u64,
 }
 
 impl Folded {
     /// Folds the whole log and compares it with the tables.
-    pub(crate) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
-        let mut folded = Self::default();
+    pub(crate) async fn load(
+        store: &dyn Store,
+        trust_domain: &TrustDomain,
+    ) -> Result<Self, StoreError> {
+        let mut folded = Self {
+            epoch: 0,
+            revocations: Revocations::default(),
+            items: RecentItems::after(Position::genesis(trust_domain)),
+            policy_set: None,
+            next_index: 0,
+        };
         folded.fold(store.folding_entries(0).await?)?;
         let rows = store.revocation_rows().await?;
         folded.compare(&rows)?;
@@ -66,9 +58,12 @@ impl Folded {
         self.next_index
     }
 
-    /// Folds further events, and returns what they changed.
-    pub(crate) fn fold(&mut self, entries: Vec<(u64, Vec<u8>)>) -> Result<Vec<Change>, StoreError> {
-        let mut changes = Vec::with_capacity(entries.len());
+    /// Folds further events, and returns what they revoke.
+    pub(crate) fn fold(
+        &mut self,
+        entries: Vec<(u64, Vec<u8>)>,
+    ) -> Result<Vec<FeedItem>, StoreError> {
+        let mut items = Vec::with_capacity(entries.len());
         for (index, entry) in entries {
             // Two refreshes may have read the same entries: each counts once.
             if index < self.next_index {
@@ -77,15 +72,19 @@ impl Folded {
             let change = read(index, &entry).ok_or_else(|| {
                 StoreError::Inconsistent(format!("entry {index} should revoke, and says not what"))
             })?;
-            change.apply(&mut self.revocations);
-            if let Change::Policy(hash) = &change {
-                self.policy_set = Some(hash.clone());
+            match change {
+                Change::Lineage => {}
+                Change::Policy(hash) => self.policy_set = Some(hash),
+                Change::Revocation(item) => {
+                    item.apply(&mut self.revocations);
+                    self.items.push(item.clone());
+                    items.push(item);
+                }
             }
-            changes.push(change);
             self.epoch += 1;
             self.next_index = index + 1;
         }
-        Ok(changes)
+        Ok(items)
     }
 
     /// The head must count every folding event, and name the newest policy set.
@@ -105,10 +104,10 @@ impl Folded {
     fn compare(&self, rows: &[RevocationRow]) -> Result<(), StoreError> {
         let mut from_rows = Revocations::default();
         for row in rows {
-            let change = change(&row.kind, row.log_index, &row.target).ok_or_else(|| {
+            let item = item(&row.kind, row.log_index, &row.target).ok_or_else(|| {
                 StoreError::Inconsistent(format!("revocation {} has no meaning", row.log_index))
             })?;
-            change.apply(&mut from_rows);
+            item.apply(&mut from_rows);
         }
         if from_rows != self.revocations {
             let logged: BTreeSet<_> = self.revocations.serials().collect();
@@ -135,15 +134,16 @@ fn read(index: u64, entry: &[u8]) -> Option<Change> {
         return event.detail["hash"].as_str().map(|hash| Change::Policy(hash.to_owned()));
     }
     let target = event.detail["serial_number"].as_str().unwrap_or(&event.subject);
-    change(&event.kind, index, target)
+    item(&event.kind, index, target).map(Change::Revocation)
 }
 
-fn change(kind: &str, log_index: u64, target: &str) -> Option<Change> {
-    match (kind, SpiffeId::parse(target)) {
-        (REVOKE, Ok(id)) => Some(Change::RevokeIdentity(id, log_index)),
-        (REVOKE, Err(_)) => target.parse().ok().map(Change::RevokeSerial),
-        (DENY, Ok(id)) => Some(Change::Deny(id, log_index)),
-        (ALLOW, Ok(id)) => Some(Change::Allow(id)),
-        _ => None,
-    }
+fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
+    let change = match (kind, SpiffeId::parse(target)) {
+        (REVOKE, Ok(id)) => FeedChange::RevokeIdentity(id),
+        (REVOKE, Err(_)) => FeedChange::RevokeSerial(target.parse().ok()?),
+        (DENY, Ok(id)) => FeedChange::Deny(id),
+        (ALLOW, Ok(id)) => FeedChange::Allow(id),
+        _ => return None,
+    };
+    Some(FeedItem { log_index, change })
 }

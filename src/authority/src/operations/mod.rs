@@ -86,7 +86,7 @@ impl Authority {
         Ok(Permit { caller, query, allowed_under })
     }
 
-    pub(super) fn authenticated<'a>(&self, caller: &'a Caller) -> Result<&'a VerifiedSvid, Error> {
+    pub(crate) fn authenticated<'a>(&self, caller: &'a Caller) -> Result<&'a VerifiedSvid, Error> {
         caller.svid.as_ref().ok_or_else(|| {
             refused(
                 "this needs a client certificate, and this connection has none",

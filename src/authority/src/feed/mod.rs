@@ -1,0 +1,207 @@
+//! The CA's end of the revocation feed: messages are signed once, whoever listens.
+//!
+//! A delta leaves at every fold of new items, before the call that made the change returns. One
+//! task at a time signs, so that messages leave in the order of their times. What a newcomer needs
+//! first (a snapshot, or a delta from where it stands) is kept for as long as it may be told.
+
+mod recent;
+mod subscription;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use identity::feed::{
+    Content, Delta, Envelope, Heartbeat, Message, Position, Snapshot, signed_text,
+};
+use tlog::Hash;
+use tokio::sync::{Mutex, broadcast};
+
+pub(crate) use recent::RecentItems;
+pub use subscription::Subscription;
+
+use crate::authority::Authority;
+use crate::error::Error;
+use crate::signer::Signer;
+
+/// Who signs, who listens, and what they were told.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    signer: Arc<dyn Signer>,
+    listeners: broadcast::Sender<FeedMessage>,
+    /// The sequence that listeners were told of.
+    published: AtomicU64,
+    turn: Mutex<Turn>,
+}
+
+/// What only one task at a time may change.
+#[derive(Debug)]
+struct Turn {
+    /// The newest message's time.
+    at: u64,
+    /// The position that listeners were told of.
+    published: Position,
+    /// What newcomers are told first, by the sequence that they have; none for a snapshot.
+    first: HashMap<Option<u64>, FeedMessage>,
+}
+
+/// A signed message, shared by all who hear it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedMessage {
+    at: u64,
+    kind: Kind,
+    sequence: u64,
+    line: Bytes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Heartbeat,
+    /// A delta or a snapshot.
+    News,
+}
+
+impl FeedMessage {
+    /// [`Envelope::encode`]'s line.
+    pub fn line(&self) -> &Bytes {
+        &self.line
+    }
+}
+
+impl Feed {
+    /// Nobody listens yet, and what is folded needs not be told.
+    pub(crate) fn new(signer: Arc<dyn Signer>, folded: Position) -> Self {
+        let (listeners, _) = broadcast::channel(BACKLOG);
+        let turn = Turn { at: 0, published: folded, first: HashMap::new() };
+        let published = AtomicU64::new(folded.sequence);
+        Self { signer, listeners, published, turn: Mutex::new(turn) }
+    }
+
+    fn tell(&self, message: FeedMessage) {
+        // An error says that nobody listens.
+        drop(self.listeners.send(message));
+    }
+}
+
+impl Authority {
+    /// Tells subscribers of what was folded; returns once they are told.
+    ///
+    /// A key that does not sign holds nothing else up: the next refresh, a moment later, tries
+    /// again, and until then subscribers hear no heartbeat either.
+    pub(crate) async fn publish(&self) {
+        let newest = self.folded().items.newest();
+        if self.feed().published.load(Ordering::Acquire) == newest.sequence {
+            return;
+        }
+        let now = self.clock().unix_milliseconds();
+        let mut turn = self.feed().turn.lock().await;
+        let (position, content) = self.content_since(Some(turn.published.sequence));
+        if position == turn.published {
+            return;
+        }
+        match self.sign_message(&mut turn, position, content, now).await {
+            Ok(message) => {
+                turn.published = position;
+                turn.first.clear();
+                self.feed().tell(message);
+                self.feed().published.store(position.sequence, Ordering::Release);
+            }
+            Err(error) => tracing::error!(%error, "the feed cannot tell of a revocation"),
+        }
+    }
+
+    /// Tells subscribers that they have heard of everything, and where log and trust stand.
+    ///
+    /// Fails, and tells nothing, where the store does not say what is new.
+    pub async fn heartbeat(&self) -> Result<(), Error> {
+        // Read first: a slow store makes a heartbeat older, not fresher than what it says.
+        let now = self.clock().unix_milliseconds();
+        self.refresh().await?;
+        if self.store().checkpoint().await?.is_none() {
+            self.sign_checkpoint().await?;
+        }
+        let note = self.checkpoint().await?;
+        let heartbeat = Heartbeat {
+            checkpoint: String::from_utf8_lossy(&note).into_owned(),
+            trust_sequence: self.trust().state().sequence,
+            trust_hash: Hash::of(self.trust_note()),
+        };
+        let mut turn = self.feed().turn.lock().await;
+        let position = turn.published;
+        let content = Content::Heartbeat(heartbeat);
+        let message = self.sign_message(&mut turn, position, content, now).await?;
+        self.feed().tell(message);
+        Ok(())
+    }
+
+    /// What a subscriber that has folded up to `after` is told first: nothing if that is all.
+    async fn first_message(&self, after: Option<u64>) -> Result<Option<FeedMessage>, Error> {
+        let now = self.clock().unix_milliseconds();
+        let mut turn = self.feed().turn.lock().await;
+        let (position, content) = self.content_since(after);
+        if after == Some(position.sequence) {
+            return Ok(None);
+        }
+        let from = after.filter(|_| matches!(content, Content::Delta(_)));
+        let known = turn.first.get(&from).filter(|known| {
+            known.sequence == position.sequence && now.saturating_sub(known.at) < FIRST_LIFE
+        });
+        if let Some(known) = known {
+            return Ok(Some(known.clone()));
+        }
+        let message = self.sign_message(&mut turn, position, content, now).await?;
+        if turn.first.len() >= FIRST_KEPT {
+            turn.first.clear();
+        }
+        turn.first.insert(from, message.clone());
+        Ok(Some(message))
+    }
+
+    /// The newest position, and what leads there: a delta where `after` is known, else a snapshot.
+    fn content_since(&self, after: Option<u64>) -> (Position, Content) {
+        let folded = self.folded();
+        let since = after.and_then(|after| folded.items.since(after));
+        let content = match since {
+            Some((previous, items)) => Content::Delta(Delta {
+                previous_sequence: previous.sequence,
+                previous_hash: previous.hash,
+                items,
+            }),
+            None => Content::Snapshot(Snapshot::of(&folded.revocations)),
+        };
+        (folded.items.newest(), content)
+    }
+
+    async fn sign_message(
+        &self,
+        turn: &mut Turn,
+        position: Position,
+        content: Content,
+        now: u64,
+    ) -> Result<FeedMessage, Error> {
+        // Each message is later than the one before, whatever the clock does.
+        let at = now.max(turn.at + 1);
+        let Position { sequence, hash } = position;
+        let kind = match content {
+            Content::Heartbeat(_) => Kind::Heartbeat,
+            Content::Delta(_) | Content::Snapshot(_) => Kind::News,
+        };
+        let trust_domain = self.trust_domain().clone();
+        let body =
+            Message { v: Message::VERSION, trust_domain, at, sequence, hash, content }.body();
+        let signer = &self.feed().signer;
+        let text = signed_text(self.trust_domain(), &body);
+        let signature = signer.sign(text.as_bytes()).await?;
+        turn.at = at;
+        let line = Envelope::new(signer.public_key(), signature, body).encode().into();
+        Ok(FeedMessage { at, kind, sequence, line })
+    }
+}
+
+/// Messages that a subscriber may be behind: a minute of heartbeats and as many revocations more.
+const BACKLOG: usize = 256;
+/// Subscribers take a message that is 10 s older than one that they have seen.
+const FIRST_LIFE: u64 = 5_000;
+/// Subscribers that come back at once stand at few places.
+const FIRST_KEPT: usize = 64;

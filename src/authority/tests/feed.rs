@@ -1,0 +1,227 @@
+//! The feed as its subscribers hear it.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::{DenyRequest, RevokeRequest};
+use authority::clock::Clock;
+use authority::{Authority, Caller, Error, FeedMessage, Subscription};
+use identity::Revocations;
+use identity::feed::{Envelope, FeedState, FeedUpdate, Message};
+use support::{Environment, id};
+
+/// A subscriber that believes only what it verifies.
+struct Listener {
+    authority: Arc<Authority>,
+    now: u64,
+    subscription: Subscription,
+    state: FeedState,
+    held: Revocations,
+}
+
+impl Listener {
+    async fn start(environment: &Environment, caller: &Caller, after: Option<u64>) -> Self {
+        let authority = Arc::clone(&environment.authority);
+        Self {
+            subscription: authority.subscribe(caller, after).await.unwrap(),
+            now: environment.clock.unix_milliseconds(),
+            state: FeedState::new(support::trust_domain()),
+            held: Revocations::default(),
+            authority,
+        }
+    }
+
+    /// What the next message asks for; what it says is applied.
+    async fn hear(&mut self) -> FeedUpdate {
+        let message = soon(self.subscription.next()).await.unwrap();
+        let envelope = Envelope::parse(message.line()).unwrap();
+        let verified = envelope.verify(self.authority.trust().state()).unwrap();
+        let update = self.state.accept(verified, self.now).unwrap();
+        update.clone().apply(&mut self.held);
+        update
+    }
+}
+
+async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it takes too long")
+}
+
+fn message(told: &FeedMessage) -> Message {
+    let line = told.line();
+    let body = line.splitn(3, |&byte| byte == b' ').last().unwrap();
+    serde_json::from_slice(body).unwrap()
+}
+
+async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> u64 {
+    let request = RevokeRequest {
+        target: target.to_owned(),
+        reason: "key-compromise".to_owned(),
+        dry_run: false,
+    };
+    environment.authority.revoke(operator, &request).await.unwrap().log_index.unwrap()
+}
+
+#[tokio::test]
+async fn a_revocation_is_told_before_the_call_that_made_it_returns() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let listening = environment.caller(&environment.issue(&operator, "/prod/monolith").await);
+    let mut listener = Listener::start(&environment, &listening, None).await;
+    assert!(matches!(listener.hear().await, FeedUpdate::Nothing), "a snapshot of nothing");
+    let log_index = revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+    let told = tokio::time::timeout(Duration::ZERO, listener.hear()).await;
+    assert!(matches!(told, Ok(FeedUpdate::Apply(items)) if items.len() == 1));
+    assert_eq!(listener.state.position().sequence, log_index);
+    assert!(listener.held.is_serial_revoked(&issued.serial_number));
+    environment.authority.heartbeat().await.unwrap();
+    assert_eq!(listener.hear().await, FeedUpdate::Nothing);
+    let size = environment.store.checkpoint().await.unwrap().unwrap().size;
+    assert_eq!(listener.state.checkpoint_size(), Some(size));
+}
+
+#[tokio::test]
+async fn every_subscriber_hears_the_same_bytes() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let mut subscriptions = Vec::new();
+    for _ in 0..50 {
+        subscriptions.push(environment.authority.subscribe(&operator, Some(0)).await.unwrap());
+    }
+    revoke(&environment, &operator, id("/prod/reports").as_str()).await;
+    let first = soon(subscriptions[0].next()).await.unwrap();
+    for subscription in &mut subscriptions[1..] {
+        let line = soon(subscription.next()).await.unwrap().line().clone();
+        assert_eq!(line.as_ptr(), first.line().as_ptr(), "signed once, and never copied");
+    }
+}
+
+#[tokio::test]
+async fn a_newcomer_hears_what_it_lacks() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let mut indexes = Vec::new();
+    for path in ["/prod/a", "/prod/b", "/prod/c"] {
+        indexes.push(revoke(&environment, &operator, id(path).as_str()).await);
+    }
+    let first = async |after| {
+        let mut subscription = environment.authority.subscribe(&operator, after).await.unwrap();
+        match soon(subscription.next_news(Duration::ZERO)).await {
+            Some(told) => format!("{:?}", message(&told).content),
+            None => "nothing".to_owned(),
+        }
+    };
+    assert!(first(None).await.starts_with("Snapshot"));
+    assert!(first(Some(indexes[0] - 1)).await.starts_with("Snapshot"), "no item stands there");
+    assert!(first(Some(indexes[2] + 9)).await.starts_with("Snapshot"), "nor in the future");
+    let delta = first(Some(indexes[0])).await;
+    assert!(delta.starts_with("Delta") && delta.contains("/prod/b") && delta.contains("/prod/c"));
+    assert!(!delta.contains("/prod/a"));
+    assert_eq!(first(Some(indexes[2])).await, "nothing");
+}
+
+#[tokio::test]
+async fn all_nodes_and_restarts_derive_the_same_position() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    revoke(&environment, &operator, id("/prod/reports").as_str()).await;
+    let request =
+        DenyRequest { spiffe_id: id("/prod/monolith"), reason: "key-compromise".to_owned() };
+    let denial = environment.authority.deny(&operator, &request).await.unwrap();
+    let mut before = Listener::start(&environment, &operator, None).await;
+    drop(before.hear().await);
+    environment.restart().await;
+    let mut after = Listener::start(&environment, &operator, None).await;
+    drop(after.hear().await);
+    assert_eq!((after.state.position(), &after.held), (before.state.position(), &before.held));
+
+    environment.authority.allow(&operator, &denial.id).await.unwrap();
+    assert!(matches!(after.hear().await, FeedUpdate::Apply(_)));
+    assert!(!after.held.is_denied(&id("/prod/monolith")));
+}
+
+#[tokio::test]
+async fn a_message_is_never_older_than_the_one_before() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let mut subscription = environment.authority.subscribe(&operator, None).await.unwrap();
+    let mut newest = message(&soon(subscription.next()).await.unwrap()).at;
+    for _ in 0..3 {
+        environment.clock.advance(time::Duration::seconds(-1));
+        environment.authority.heartbeat().await.unwrap();
+        let at = message(&soon(subscription.next()).await.unwrap()).at;
+        assert!(at > newest);
+        newest = at;
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_is_made_again_before_subscribers_take_it_for_a_replay() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    revoke(&environment, &operator, id("/prod/reports").as_str()).await;
+    let snapshot = async || {
+        let mut subscription = environment.authority.subscribe(&operator, None).await.unwrap();
+        message(&soon(subscription.next()).await.unwrap()).at
+    };
+    let first = snapshot().await;
+    assert_eq!(snapshot().await, first, "it is kept");
+    environment.clock.advance(time::Duration::seconds(6));
+    assert!(snapshot().await >= first + 5_000);
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_is_dropped_and_the_others_are_not() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let mut slow = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    let mut quick = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    for _ in 0..300 {
+        environment.authority.heartbeat().await.unwrap();
+        assert!(soon(quick.next()).await.is_some());
+    }
+    assert_eq!(soon(slow.next()).await, None);
+}
+
+#[tokio::test]
+async fn a_subscriber_hears_nothing_once_its_certificate_is_revoked_or_expired() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let caller = environment.caller(&issued);
+    let mut subscription = environment.authority.subscribe(&caller, Some(0)).await.unwrap();
+    revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+    assert_eq!(soon(subscription.next()).await, None);
+    assert!(environment.authority.subscribe(&caller, None).await.is_err());
+
+    let caller = environment.caller(&environment.issue(&operator, "/prod/monolith").await);
+    let mut subscription = environment.authority.subscribe(&caller, None).await.unwrap();
+    environment.clock.advance(time::Duration::hours(25));
+    assert_eq!(soon(subscription.next()).await, None);
+}
+
+#[tokio::test]
+async fn strangers_do_not_listen() {
+    let environment = Environment::start().await;
+    let refused = environment.authority.subscribe(&support::anonymous(), None).await;
+    assert!(matches!(refused, Err(Error::Attestation { .. })));
+}
+
+#[tokio::test]
+async fn a_folder_without_a_feed_key_says_what_to_do() {
+    let environment = Environment::start().await;
+    let keys = environment.folder.path().join("keys");
+    let open = || authority::Keys::open(environment.folder.path(), &api::Secret::new("online"));
+    std::fs::copy(keys.join("log.key"), keys.join("kept")).unwrap();
+    std::fs::remove_file(keys.join("feed.key")).unwrap();
+    let refused = open().unwrap_err().to_string();
+    assert!(refused.contains("feed.key") && refused.contains("countersign init"), "{refused}");
+
+    std::fs::rename(keys.join("kept"), keys.join("feed.key")).unwrap();
+    let mixed = open().unwrap();
+    let opened = support::open(&environment.store, &mixed, &environment.clock, environment.pin);
+    assert!(matches!(opened.await, Err(Error::Folder(_))), "the trust state names another");
+}
