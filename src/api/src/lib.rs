@@ -4,6 +4,7 @@
 //! Times are RFC 3339 in UTC, serial numbers lower-case hex, certificates PEM. Unknown fields of
 //! requests are refused; unknown fields of responses are for newer clients and ignored.
 
+mod fleet;
 pub mod paths;
 mod problem;
 mod secret;
@@ -11,6 +12,7 @@ mod token;
 mod ttl;
 mod v1;
 
+pub use fleet::*;
 pub use problem::{Problem, ProblemType};
 pub use secret::Secret;
 pub use token::BootstrapToken;

@@ -12,6 +12,14 @@ pub const CERTIFICATE: &str = "/v1/certificates/{serial}";
 pub const RENEWAL: &str = "/v1/certificates/{serial}/renewal";
 /// Revoke certificates issued so far.
 pub const REVOCATIONS: &str = "/v1/revocations";
+/// How far a revocation has come, by its place in the log.
+pub const REVOCATION: &str = "/v1/revocations/{log_index}";
+/// The revocation feed; with `?after=N`, what came after item N.
+pub const FEED: &str = "/v1/feed";
+/// What the calling workload holds and saw (PUT).
+pub const OWN_REPORT: &str = "/v1/reports/self";
+/// What workloads hold and saw.
+pub const WORKLOADS: &str = "/v1/workloads";
 /// Denied identities: list (GET), deny (POST).
 pub const DENIALS: &str = "/v1/denials";
 /// Allow again (DELETE), by the denial's id.
@@ -43,6 +51,11 @@ pub fn certificate(serial: &identity::SerialNumber) -> String {
 /// The path of one certificate's renewal window.
 pub fn renewal(serial: &identity::SerialNumber) -> String {
     RENEWAL.replace("{serial}", &serial.to_string())
+}
+
+/// The path of one revocation's reach.
+pub fn revocation(log_index: u64) -> String {
+    REVOCATION.replace("{log_index}", &log_index.to_string())
 }
 
 /// The path of one denial.

@@ -17,6 +17,7 @@ use crate::countersigner::Countersigner;
 use crate::error::Error;
 use crate::event::{Event, OPERATOR_CREATE, POLICY_CHANGE};
 use crate::feed::Feed;
+use crate::fleet::Fleet;
 use crate::issuer::{Issued, Issuer};
 use crate::keys::Keys;
 use crate::policy::{ActivePolicy, PolicySet, Principal};
@@ -46,6 +47,7 @@ pub struct Authority {
     folded: RwLock<Folded>,
     listener: OnceLock<Box<Listener>>,
     feed: Feed,
+    fleet: Fleet,
     seen: std::sync::Mutex<HashSet<SerialNumber>>,
     refusals: Refusals,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
@@ -120,6 +122,7 @@ impl Authority {
             feed: Feed::new(keys.feed, folded.items.newest()),
             folded: RwLock::new(folded),
             listener: OnceLock::new(),
+            fleet: Fleet::default(),
             seen: std::sync::Mutex::default(),
             refusals: Refusals::default(),
             crl_turn: tokio::sync::Mutex::default(),
@@ -440,6 +443,10 @@ impl Authority {
 
     pub(crate) fn feed(&self) -> &Feed {
         &self.feed
+    }
+
+    pub(crate) fn fleet(&self) -> &Fleet {
+        &self.fleet
     }
 
     pub(crate) fn store(&self) -> &dyn Store {

@@ -46,6 +46,7 @@ mod error;
 mod event;
 mod feed;
 pub mod files;
+mod fleet;
 mod issuer;
 mod keys;
 mod operations;

@@ -60,6 +60,7 @@ impl Subscription {
             None => self.heard().await?,
         };
         self.authority.require_live(&self.svid).ok()?;
+        self.authority.fleet().see(&self.svid, self.authority.clock().unix_milliseconds());
         Some(message)
     }
 

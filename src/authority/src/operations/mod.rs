@@ -64,7 +64,7 @@ impl Authority {
     }
 
     /// Asks policy on behalf of an authenticated caller.
-    pub(super) fn authorize<'a>(
+    pub(crate) fn authorize<'a>(
         &self,
         caller: &'a Caller,
         action: Action,
@@ -148,7 +148,7 @@ impl Authority {
 }
 
 /// What policy allowed to whom, and under which state.
-pub(super) struct Permit<'a> {
+pub(crate) struct Permit<'a> {
     caller: &'a Caller,
     query: Query,
     pub(super) allowed_under: AllowedUnder,

@@ -1,0 +1,106 @@
+//! What workloads report, and what operators learn from it.
+
+use identity::{SerialNumber, SpiffeId};
+use serde::{Deserialize, Serialize};
+
+/// What a workload holds and saw: `PUT /v1/reports/self`. It replaces the report before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Report {
+    /// The sequence of the trust state that it holds.
+    pub trust_sequence: u64,
+    /// How far it has applied the feed: the log index of the newest item.
+    pub feed_sequence: u64,
+    /// The size of the newest checkpoint that it verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_size: Option<u64>,
+    /// Connections that it closed, for each revocation that closed some; the newest 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<ClosedConnections>,
+    /// Connections open now.
+    pub open_connections: u64,
+    /// Identities of peers that it spoke with; 200 at most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub peers: Vec<SpiffeId>,
+    /// How long it can go on without the CA, in seconds.
+    pub seconds_without_authority: u64,
+    /// The certificate that its present one took the place of: that one's report is dropped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub replaces: Option<SerialNumber>,
+}
+
+/// Connections that one revocation closed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClosedConnections {
+    /// The revocation's place in the log.
+    pub log_index: u64,
+    /// How many.
+    pub connections: u64,
+}
+
+/// A workload's instance, as this node of the CA knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WorkloadInstance {
+    /// Who.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// Its certificate.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub serial_number: SerialNumber,
+    /// Seconds since it reported or heard the feed.
+    pub seconds_ago: u64,
+    /// Seconds since its report; none where it only hears the feed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_seconds_ago: Option<u64>,
+    /// Its newest report.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<Report>,
+}
+
+/// Pages of `GET /v1/workloads`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+pub struct WorkloadFilter {
+    /// Items a page, 100 if left out, at most 1,000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<String>,
+}
+
+/// How far a revocation has come: `GET /v1/revocations/{log_index}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RevocationReach {
+    /// The revocation's place in the log.
+    pub log_index: u64,
+    /// Workload instances that reported or heard the feed within the last minute, and whose
+    /// certificates are good.
+    pub live: u64,
+    /// How many of them reported that they have applied it.
+    pub reached: u64,
+    /// Connections that workloads reported to have closed for it.
+    pub connections_closed: u64,
+    /// Those that have not answered; the first 1,000.
+    pub waiting: Vec<WaitingInstance>,
+}
+
+/// A workload's instance that has not answered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct WaitingInstance {
+    /// Who.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// Its certificate.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub serial_number: SerialNumber,
+}

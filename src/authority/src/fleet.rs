@@ -1,0 +1,211 @@
+//! The fleet: what each workload's instance reported last, and when it was heard of.
+//!
+//! In memory and bounded: a report says only something about who sent it, and a restart learns all
+//! of it again within a minute. An instance is an identity with a certificate.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use api::{Page, Report, RevocationReach, WaitingInstance, WorkloadFilter, WorkloadInstance};
+use identity::{SerialNumber, SpiffeId, VerifiedSvid};
+
+use crate::authority::{Authority, Caller};
+use crate::error::Error;
+use crate::event::{ALLOW, DENY, REVOKE};
+use crate::policy::Action;
+
+/// The instances that this node has heard of.
+#[derive(Debug, Default)]
+pub(crate) struct Fleet(Mutex<BTreeMap<Key, Instance>>);
+
+type Key = (SpiffeId, SerialNumber);
+
+#[derive(Debug)]
+struct Instance {
+    leaf_index: Option<u64>,
+    not_after: i64,
+    /// When it reported or heard the feed, in milliseconds since 1970.
+    seen_at: u64,
+    /// Its newest report, and when.
+    report: Option<(Report, u64)>,
+}
+
+impl Fleet {
+    /// Notes that an instance is there.
+    pub(crate) fn see(&self, svid: &VerifiedSvid, now: u64) {
+        self.note(svid, now, |_| {});
+    }
+
+    fn report(&self, svid: &VerifiedSvid, report: Report, now: u64) {
+        if let Some(replaced) = report.replaces.filter(|replaced| replaced != svid.serial_number())
+        {
+            self.instances().remove(&(svid.spiffe_id().clone(), replaced));
+        }
+        self.note(svid, now, |instance| instance.report = Some((report, now)));
+    }
+
+    fn note(&self, svid: &VerifiedSvid, now: u64, change: impl FnOnce(&mut Instance)) {
+        let key = (svid.spiffe_id().clone(), *svid.serial_number());
+        let mut instances = self.instances();
+        if !instances.contains_key(&key) {
+            make_room(&mut instances, svid.spiffe_id());
+        }
+        let instance = instances.entry(key).or_insert_with(|| Instance {
+            leaf_index: svid.leaf_index(),
+            not_after: svid.not_after(),
+            seen_at: now,
+            report: None,
+        });
+        instance.seen_at = now;
+        change(instance);
+    }
+
+    fn instances(&self) -> MutexGuard<'_, BTreeMap<Key, Instance>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One identity with many certificates makes nobody forget the others.
+fn make_room(instances: &mut BTreeMap<Key, Instance>, id: &SpiffeId) {
+    let own = |(key, _): &(&Key, &Instance)| key.0 == *id;
+    let own_count = instances.iter().filter(own).count();
+    let oldest = if own_count >= MAX_PER_IDENTITY {
+        instances.iter().filter(own).min_by_key(|(_, instance)| instance.seen_at)
+    } else if instances.len() >= MAX_INSTANCES {
+        instances.iter().min_by_key(|(_, instance)| instance.seen_at)
+    } else {
+        return;
+    };
+    if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+        instances.remove(&oldest);
+    }
+}
+
+impl Authority {
+    /// Takes the report of the calling workload.
+    pub fn report(&self, caller: &Caller, report: Report) -> Result<(), Error> {
+        let svid = self.authenticated(caller)?;
+        self.require_live(svid)?;
+        if report.closed.len() > MAX_CLOSED || report.peers.len() > MAX_PEERS {
+            return Err(Error::Invalid {
+                why: format!("a report names at most {MAX_CLOSED} revocations, {MAX_PEERS} peers"),
+                next_step: Some("send the newest".to_owned()),
+            });
+        }
+        self.fleet().report(svid, report, self.clock().unix_milliseconds());
+        Ok(())
+    }
+
+    /// A page of the instances that this node has heard of, by identity and serial number.
+    pub fn workloads(
+        &self,
+        caller: &Caller,
+        filter: &WorkloadFilter,
+    ) -> Result<Page<WorkloadInstance>, Error> {
+        self.authorize(caller, Action::ListInventory, None)?;
+        let after = filter.after.as_deref().map(parse_cursor).transpose()?;
+        let limit = filter.limit.unwrap_or(100).clamp(1, 1000) as usize;
+        let now = self.clock().unix_milliseconds();
+        let mut instances = self.fleet().instances();
+        instances.retain(|_, instance| now.saturating_sub(instance.seen_at) < FORGOTTEN);
+        let mut rest = instances
+            .iter()
+            .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
+            .peekable();
+        let mut items: Vec<WorkloadInstance> = Vec::new();
+        while items.len() < limit
+            && let Some((key, instance)) = rest.next()
+        {
+            items.push(show(key, instance, now));
+        }
+        let more = rest.peek().is_some();
+        let next = items.last().filter(|_| more);
+        let next = next.map(|last| format!("{} {}", last.spiffe_id, last.serial_number));
+        Ok(Page { items, next })
+    }
+
+    /// How far a revocation, or a denial or its end, has come.
+    pub async fn revocation_reach(
+        &self,
+        caller: &Caller,
+        log_index: u64,
+    ) -> Result<RevocationReach, Error> {
+        self.authorize(caller, Action::ListInventory, None)?;
+        self.require_revocation(log_index).await?;
+        let now = self.clock().unix_milliseconds();
+        let seconds = self.clock().now().unix_timestamp();
+        let folded = self.folded();
+        let instances = self.fleet().instances();
+        let live = instances.iter().filter(|((id, serial_number), instance)| {
+            let checked = folded.revocations.check(id, serial_number, instance.leaf_index);
+            let recent = now.saturating_sub(instance.seen_at) < LIVE;
+            recent && instance.not_after >= seconds && checked.is_ok()
+        });
+        let mut reach = RevocationReach {
+            log_index,
+            live: 0,
+            reached: 0,
+            connections_closed: 0,
+            waiting: vec![],
+        };
+        for ((id, serial_number), instance) in live {
+            reach.live += 1;
+            let report = instance.report.as_ref().map(|(report, _)| report);
+            if report.is_some_and(|report| report.feed_sequence >= log_index) {
+                reach.reached += 1;
+            } else if reach.waiting.len() < MAX_WAITING {
+                let (spiffe_id, serial_number) = (id.clone(), *serial_number);
+                reach.waiting.push(WaitingInstance { spiffe_id, serial_number });
+            }
+        }
+        let reports = instances.values().filter_map(|instance| instance.report.as_ref());
+        let closed = reports.flat_map(|(report, _)| &report.closed);
+        reach.connections_closed = closed
+            .filter(|closed| closed.log_index == log_index)
+            .fold(0, |sum, closed| sum.saturating_add(closed.connections));
+        Ok(reach)
+    }
+
+    /// There must be an event at this place that the feed tells of.
+    async fn require_revocation(&self, log_index: u64) -> Result<(), Error> {
+        let none = || Error::NotFound(format!("revocation {log_index}"));
+        if log_index > self.folded().items.newest().sequence {
+            return Err(none());
+        }
+        let is_one = crate::authority::made_by(self.store(), log_index, |event| {
+            [ALLOW, DENY, REVOKE].contains(&event.kind.as_str())
+        });
+        if is_one.await? { Ok(()) } else { Err(none()) }
+    }
+}
+
+fn show((id, serial_number): &Key, instance: &Instance, now: u64) -> WorkloadInstance {
+    let seconds_since = |at: u64| now.saturating_sub(at) / 1000;
+    WorkloadInstance {
+        spiffe_id: id.clone(),
+        serial_number: *serial_number,
+        seconds_ago: seconds_since(instance.seen_at),
+        report_seconds_ago: instance.report.as_ref().map(|(_, at)| seconds_since(*at)),
+        report: instance.report.as_ref().map(|(report, _)| report.clone()),
+    }
+}
+
+fn parse_cursor(text: &str) -> Result<Key, Error> {
+    let parsed = text.split_once(' ').and_then(|(id, serial_number)| {
+        Some((SpiffeId::parse(id).ok()?, serial_number.parse().ok()?))
+    });
+    parsed.ok_or_else(|| Error::Invalid {
+        why: "`after` is not the `next` of a page".to_owned(),
+        next_step: None,
+    })
+}
+
+const MAX_INSTANCES: usize = 10_000;
+const MAX_PER_IDENTITY: usize = 200;
+const MAX_CLOSED: usize = 100;
+const MAX_PEERS: usize = 200;
+const MAX_WAITING: usize = 1000;
+/// Whoever was not heard of for so long, in milliseconds, is asked about no revocation.
+const LIVE: u64 = 60_000;
+/// Listed for so long, in milliseconds.
+const FORGOTTEN: u64 = 3_600_000;

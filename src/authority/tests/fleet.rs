@@ -1,0 +1,138 @@
+//! What workloads report, and how far a revocation has come.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use api::{
+    ClosedConnections, IssuedCertificate, Report, RevocationReach, RevokeRequest, WorkloadFilter,
+};
+use authority::{Caller, Error};
+use support::{Environment, id};
+
+async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> u64 {
+    let request = RevokeRequest {
+        target: target.to_owned(),
+        reason: "key-compromise".to_owned(),
+        dry_run: false,
+    };
+    environment.authority.revoke(operator, &request).await.unwrap().log_index.unwrap()
+}
+
+/// Reports that the feed was applied up to an index, and that it closed so many connections.
+fn report(environment: &Environment, issued: &IssuedCertificate, sequence: u64, connections: u64) {
+    let closed = vec![ClosedConnections { log_index: sequence, connections }];
+    let report = Report { feed_sequence: sequence, closed, ..Report::default() };
+    environment.authority.report(&environment.caller(issued), report).unwrap();
+}
+
+async fn reach(environment: &Environment, operator: &Caller, index: u64) -> RevocationReach {
+    environment.authority.revocation_reach(operator, index).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_revocation_counts_who_has_it_and_names_who_has_not_answered() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let reports = environment.issue(&operator, "/prod/reports").await;
+    let monolith = environment.issue(&operator, "/prod/monolith").await;
+    let quick = environment.issue(&operator, "/prod/quick").await;
+    for issued in [&reports, &monolith, &quick] {
+        report(&environment, issued, 0, 0);
+    }
+    let log_index = revoke(&environment, &operator, quick.spiffe_id.as_str()).await;
+    let begun = reach(&environment, &operator, log_index).await;
+    assert_eq!((begun.live, begun.reached), (2, 0), "the revoked one answers no more");
+    report(&environment, &reports, log_index, 3);
+    let later = reach(&environment, &operator, log_index).await;
+    assert_eq!((later.live, later.reached, later.connections_closed), (2, 1, 3));
+    assert_eq!(later.waiting.len(), 1);
+    assert_eq!(later.waiting[0].spiffe_id, monolith.spiffe_id);
+    assert_eq!(later.waiting[0].serial_number, monolith.serial_number);
+}
+
+#[tokio::test]
+async fn whoever_hears_the_feed_is_waited_for_and_whoever_is_silent_is_not() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let monolith = environment.issue(&operator, "/prod/monolith").await;
+    let caller = environment.caller(&monolith);
+    let mut subscription = environment.authority.subscribe(&caller, None).await.unwrap();
+    assert!(subscription.next().await.is_some());
+    let log_index = revoke(&environment, &operator, id("/prod/reports").as_str()).await;
+    let waiting = reach(&environment, &operator, log_index).await;
+    assert_eq!((waiting.live, waiting.reached, waiting.waiting.len()), (1, 0, 1));
+    environment.clock.advance(time::Duration::seconds(61));
+    let silent = reach(&environment, &operator, log_index).await;
+    assert_eq!((silent.live, silent.waiting.len()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_takes_the_place_of_the_one_before() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let first = environment.issue(&operator, "/prod/monolith").await;
+    let second = environment.issue(&operator, "/prod/monolith").await;
+    let other = environment.issue(&operator, "/prod/reports").await;
+    report(&environment, &first, 0, 0);
+    let replaces = |issued: &IssuedCertificate| Report {
+        replaces: Some(issued.serial_number),
+        ..Report::default()
+    };
+    let authority = &environment.authority;
+    authority.report(&environment.caller(&other), replaces(&first)).unwrap();
+    let list = || authority.workloads(&operator, &WorkloadFilter::default()).unwrap().items;
+    assert_eq!(list().len(), 2, "nobody takes the place of another identity");
+    authority.report(&environment.caller(&second), replaces(&first)).unwrap();
+    let serials: Vec<_> = list().iter().map(|instance| instance.serial_number).collect();
+    assert_eq!(serials, [second.serial_number, other.serial_number]);
+}
+
+#[tokio::test]
+async fn workloads_come_in_pages_with_the_age_of_their_reports() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    for path in ["/prod/quick", "/prod/monolith", "/prod/reports"] {
+        let issued = environment.issue(&operator, path).await;
+        report(&environment, &issued, 7, 1);
+    }
+    environment.clock.advance(time::Duration::seconds(5));
+    let mut filter = WorkloadFilter { limit: Some(2), after: None };
+    let first = environment.authority.workloads(&operator, &filter).unwrap();
+    assert_eq!(first.items.len(), 2);
+    assert_eq!(first.items[0].spiffe_id, id("/prod/monolith"));
+    assert_eq!(first.items[0].report_seconds_ago, Some(5));
+    filter.after = first.next;
+    let last = environment.authority.workloads(&operator, &filter).unwrap();
+    assert_eq!((last.items.len(), last.next), (1, None));
+    filter.after = Some("elsewhere".to_owned());
+    assert!(matches!(
+        environment.authority.workloads(&operator, &filter),
+        Err(Error::Invalid { .. })
+    ));
+    environment.clock.advance(time::Duration::hours(2));
+    let operator = environment.operator().await;
+    let forgotten = environment.authority.workloads(&operator, &WorkloadFilter::default());
+    assert!(forgotten.unwrap().items.is_empty());
+}
+
+#[tokio::test]
+async fn reports_are_bounded_and_read_by_operators_alone() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let caller = environment.caller(&issued);
+    let peers = vec![id("/prod/monolith"); 201];
+    let large = environment.authority.report(&caller, Report { peers, ..Report::default() });
+    assert!(matches!(large, Err(Error::Invalid { .. })));
+    let stranger = environment.authority.report(&support::anonymous(), Report::default());
+    assert!(matches!(stranger, Err(Error::Attestation { .. })));
+    let listed = environment.authority.workloads(&caller, &WorkloadFilter::default());
+    assert!(matches!(listed, Err(Error::Denied(_))));
+    let log_index = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
+    let asked = environment.authority.revocation_reach(&caller, log_index).await;
+    assert!(matches!(asked, Err(Error::Denied(_))));
+    for none in [log_index - 1, log_index + 1, u64::MAX] {
+        let asked = environment.authority.revocation_reach(&operator, none).await;
+        assert!(matches!(asked, Err(Error::NotFound(_))), "{none}");
+    }
+}
