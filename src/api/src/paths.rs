@@ -67,3 +67,7 @@ pub fn denial(id: &str) -> String {
 pub fn token(id: &str) -> String {
     TOKEN.replace("{id}", id)
 }
+
+/// The request header in which a client shows the newest checkpoint that it verified: the signed
+/// note, base64.
+pub const CHECKPOINT_HEADER: &str = "countersign-checkpoint";

@@ -384,6 +384,9 @@ pub struct Status {
     pub workloads: u64,
     /// Identities denied now.
     pub denied: u64,
+    /// Why nothing is issued any more, where the log was found to be another than it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted: Option<String>,
     /// The issuers.
     pub issuers: Vec<IssuerStatus>,
 }

@@ -30,6 +30,7 @@ use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
 };
 use crate::store::{Record, RecordKey, Store, StoreError};
+use crate::witness::Witnesses;
 
 /// The CA of one trust domain.
 pub struct Authority {
@@ -48,6 +49,7 @@ pub struct Authority {
     listener: OnceLock<Box<Listener>>,
     feed: Feed,
     fleet: Fleet,
+    witnesses: Witnesses,
     seen: std::sync::Mutex<HashSet<SerialNumber>>,
     refusals: Refusals,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
@@ -123,6 +125,7 @@ impl Authority {
             folded: RwLock::new(folded),
             listener: OnceLock::new(),
             fleet: Fleet::default(),
+            witnesses: Witnesses::default(),
             seen: std::sync::Mutex::default(),
             refusals: Refusals::default(),
             crl_turn: tokio::sync::Mutex::default(),
@@ -144,6 +147,7 @@ impl Authority {
         body: &IssueRequest,
         idempotency_key: Option<&str>,
     ) -> Result<IssuedCertificate, Error> {
+        self.require_whole_log()?;
         let asked = Asked::parse(body, &self.trust_domain)?;
         let attested = match self.attest(caller, &body.attestation, &asked).await {
             Ok(attested) => attested,
@@ -167,6 +171,7 @@ impl Authority {
         body: &IssueRequest,
         request_id: &str,
     ) -> Result<IssuedCertificate, Error> {
+        self.require_whole_log()?;
         let caller = Caller { svid: None, request_id: request_id.to_owned() };
         let asked = Asked::parse(body, &self.trust_domain)?;
         let spiffe_id = asked
@@ -273,6 +278,7 @@ impl Authority {
 
     /// Two signatures over logged bytes, unless they were revoked meanwhile.
     async fn sign(&self, logged: Logged) -> Result<(Issued, u64), Error> {
+        self.require_whole_log()?;
         let epoch = self.refuse_revoked(&logged)?;
         let countersignature = self.countersigner.countersign(&logged).await?;
         let issued = self.issuer.issue(logged, &countersignature).await?;
@@ -405,7 +411,14 @@ impl Authority {
     /// Catches up with the log: revoking events, of which the feed's subscribers hear before this
     /// returns, and the policy set in force.
     pub async fn refresh(&self) -> Result<(), Error> {
+        let signed = self.checkpoints.newest_size();
         let head = self.store.head().await?;
+        if head.edge.size() < signed {
+            self.halt(format!(
+                "the log has {} entries, and {signed} were signed: an older database was put back",
+                head.edge.size()
+            ));
+        }
         if head.revocation_epoch != self.folded().epoch {
             let from = self.folded().next_index();
             let entries = self.store.folding_entries(from).await?;
@@ -447,6 +460,14 @@ impl Authority {
 
     pub(crate) fn fleet(&self) -> &Fleet {
         &self.fleet
+    }
+
+    pub(crate) fn witnesses(&self) -> &Witnesses {
+        &self.witnesses
+    }
+
+    pub(crate) fn checkpoints(&self) -> &CheckpointSigner {
+        &self.checkpoints
     }
 
     pub(crate) fn store(&self) -> &dyn Store {
@@ -492,8 +513,10 @@ impl Authority {
         &self.trust_note
     }
 
-    /// Signs a checkpoint if the log has grown; returns the size covered.
+    /// Signs a checkpoint if the log has grown; returns the size covered. The log's key signs one
+    /// history alone: nothing once the log was found to be another.
     pub async fn sign_checkpoint(&self) -> Result<u64, Error> {
+        self.require_whole_log()?;
         self.checkpoints.sign_head(&*self.store).await
     }
 

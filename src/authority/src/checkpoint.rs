@@ -32,6 +32,16 @@ impl CheckpointSigner {
         &self.key
     }
 
+    /// The size of the newest checkpoint that this node signed, or found at its start.
+    pub(crate) fn newest_size(&self) -> u64 {
+        self.last().map_or(0, |(size, _)| size)
+    }
+
+    /// Verifies that a note is a checkpoint signed by the log's key, of whatever size.
+    pub(crate) fn verify(&self, note: &[u8]) -> Result<Checkpoint, tlog::Error> {
+        Checkpoint::verify(note, self.key.name(), &self.key)
+    }
+
     /// Signs the head if it has grown since the newest checkpoint; returns the size covered.
     pub(crate) async fn sign_head(&self, store: &dyn Store) -> Result<u64, Error> {
         let head = store.head().await?;
@@ -81,8 +91,8 @@ impl CheckpointSigner {
             return Ok(());
         };
         let inconsistent = |why: String| StoreError::Inconsistent(format!("the checkpoint: {why}"));
-        let checkpoint = Checkpoint::verify(&stored.note, self.key.name(), &self.key)
-            .map_err(|error| inconsistent(error.to_string()))?;
+        let checkpoint =
+            self.verify(&stored.note).map_err(|error| inconsistent(error.to_string()))?;
         let size = store.head().await?.edge.size();
         if checkpoint.size != stored.size {
             return Err(inconsistent("its row says another size".to_owned()).into());
@@ -103,7 +113,7 @@ impl CheckpointSigner {
 }
 
 /// The root of the first `size` entries, from a few tiles.
-async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, Error> {
+pub(crate) async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, Error> {
     let inconsistent = |error: tlog::Error| StoreError::Inconsistent(error.to_string());
     let mut hashes = Vec::new();
     for subtree in tlog::edge_subtrees(size) {

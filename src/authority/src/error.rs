@@ -24,6 +24,9 @@ pub enum Error {
     /// The state folder cannot be served from.
     #[error("{0}")]
     Folder(String),
+    /// The log is not what it was: nothing is issued until an operator has repaired it.
+    #[error("{0}; nothing is issued until the newest database is back and the CA restarted")]
+    Halted(String),
     /// A request that cannot be understood.
     #[error("{why}")]
     Invalid {

@@ -60,6 +60,7 @@ pub mod sequencer;
 pub mod setup;
 pub mod signer;
 pub mod store;
+mod witness;
 pub mod workloads;
 
 pub use authority::{Authority, Caller, Listener, Parts};
@@ -68,3 +69,4 @@ pub use event::{Act, Event, EventDraft};
 pub use feed::{FeedMessage, Subscription};
 pub use keys::Keys;
 pub use operations::explain_query;
+pub use witness::Shown;

@@ -67,12 +67,13 @@ impl OwnCertificate {
         Ok(())
     }
 
-    /// Whether this service can do its work.
+    /// Whether this service can do its work: issue certificates, that is.
     pub(crate) async fn ready(&self) -> Result<(), String> {
         if self.times().not_after < self.authority.clock().now() {
             return Err("the CA's own certificate has expired".to_owned());
         }
-        self.authority.refresh().await.map_err(|error| error.to_string())
+        self.authority.refresh().await.map_err(|error| error.to_string())?;
+        self.authority.halted().map_or(Ok(()), |why| Err(why.to_owned()))
     }
 
     fn times(&self) -> Times {

@@ -91,6 +91,14 @@ fn describe(error: &Error, request_id: &str) -> Problem {
             text,
             Some("an operator lifts a denial: countersign allow SPIFFE_ID".to_owned()),
         ),
+        Error::Halted(_) => make(
+            ProblemType::LogUnavailable,
+            text,
+            Some(
+                "keep the database as it is, put the newest one back, and restart the CA"
+                    .to_owned(),
+            ),
+        ),
         Error::Invalid { why, next_step } => {
             make(ProblemType::RequestInvalid, why.clone(), next_step.clone())
         }

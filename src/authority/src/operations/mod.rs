@@ -37,6 +37,7 @@ impl Authority {
             policy_hash: format!("{:?}", policy.set().hash()),
             workloads: policy.set().workloads().rows().count() as u64,
             denied: self.folded().revocations.denied().count() as u64,
+            halted: self.halted().map(ToOwned::to_owned),
             issuers: vec![IssuerStatus {
                 id: issuer_id(certificate.key_hash()),
                 serial_number: *certificate.serial_number(),

@@ -1,0 +1,119 @@
+//! Rolled-back stores are caught: clients show the newest checkpoint that they have verified.
+//!
+//! A checkpoint that the log's key signed and that this log does not lead to proves that the store
+//! lost what others have seen, or that the key signed two histories. Either way nothing more is
+//! issued until an operator has looked: what was revoked may stand in the part that is gone. It can
+//! still revoke and deny.
+
+use std::collections::VecDeque;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use tlog::{Checkpoint, Hash, SignedNote};
+
+use crate::authority::Authority;
+use crate::error::Error;
+use crate::store::StoreError;
+
+/// What others have seen of the log, and whether it still does what they saw.
+#[derive(Debug, Default)]
+pub(crate) struct Witnesses {
+    /// Sizes and roots that were shown and are right, newest last.
+    right: Mutex<VecDeque<(u64, Hash)>>,
+    halted: OnceLock<String>,
+}
+
+/// Who shows a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shown {
+    /// Somebody without a certificate: looked at only where it says more than is known.
+    ByStranger,
+    /// A caller with a certificate of the trust domain.
+    ByWorkload,
+}
+
+impl Authority {
+    /// Compares a checkpoint that a client verified with the log. What is no checkpoint of ours is
+    /// ignored: the request that carries it is none the worse.
+    pub async fn witness(&self, note: &[u8], shown: Shown) {
+        let Some(claimed) = claimed(note) else { return };
+        let signed = self.checkpoints().newest_size();
+        let is_news = claimed.size > signed || shown == Shown::ByWorkload;
+        if self.halted().is_some() || !is_news || self.witnesses().knows(&claimed) {
+            return;
+        }
+        // A signature costs less than to ask the store, and strangers have none.
+        if self.checkpoints().verify(note).is_err() {
+            return;
+        }
+        match self.contradiction(&claimed).await {
+            Ok(None) => self.witnesses().remember(&claimed),
+            Ok(Some(why)) => self.halt(why),
+            Err(error) => tracing::warn!(%error, "cannot compare a checkpoint with the log"),
+        }
+    }
+
+    /// Why nothing is issued any more.
+    pub fn halted(&self) -> Option<&str> {
+        self.witnesses().halted.get().map(String::as_str)
+    }
+
+    /// Refuses once the log was found to be another than it was.
+    pub(crate) fn require_whole_log(&self) -> Result<(), Error> {
+        self.halted().map_or(Ok(()), |why| Err(Error::Halted(why.to_owned())))
+    }
+
+    /// Issues nothing from now on.
+    pub(crate) fn halt(&self, why: String) {
+        tracing::error!(why, "nothing is issued any more");
+        metrics::gauge!("countersign_halted").set(1.0);
+        // The first reason stands.
+        drop(self.witnesses().halted.set(why));
+    }
+
+    /// Whether the log, read now, does not lead to this checkpoint.
+    async fn contradiction(&self, shown: &Checkpoint) -> Result<Option<String>, Error> {
+        let size = self.store().head().await?.edge.size();
+        if shown.size > size {
+            return Ok(Some(format!(
+                "a client showed a signed checkpoint of {} entries, and the log has {size}: an \
+                 older database was put back",
+                shown.size
+            )));
+        }
+        match crate::checkpoint::root_at(self.store(), shown.size).await {
+            Ok(root) if root == shown.root => Ok(None),
+            Ok(_) | Err(Error::Store(StoreError::Inconsistent(_))) => Ok(Some(format!(
+                "a client showed a signed checkpoint of {} entries, and the log's are others: an \
+                 older database was put back and has grown since",
+                shown.size
+            ))),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Witnesses {
+    fn knows(&self, claimed: &Checkpoint) -> bool {
+        self.right().contains(&(claimed.size, claimed.root))
+    }
+
+    fn remember(&self, right: &Checkpoint) {
+        let mut known = self.right();
+        if known.len() >= KNOWN {
+            known.pop_front();
+        }
+        known.push_back((right.size, right.root));
+    }
+
+    fn right(&self) -> MutexGuard<'_, VecDeque<(u64, Hash)>> {
+        self.right.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a note claims, before its signature is verified: only to tell whether to verify it.
+fn claimed(note: &[u8]) -> Option<Checkpoint> {
+    Checkpoint::parse(SignedNote::parse(note).ok()?.text()).ok()
+}
+
+/// Clients show the newest few, one a second.
+const KNOWN: usize = 256;

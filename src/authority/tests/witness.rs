@@ -1,0 +1,116 @@
+//! A database that was put back is caught by what others have seen.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use authority::{Error, Shown};
+use support::{Environment, anonymous, id};
+use tlog::{Checkpoint, Hash, SignedNote};
+
+/// A checkpoint of the log's key, whatever it says.
+async fn signed(environment: &Environment, size: u64, root: Hash) -> Vec<u8> {
+    let key = tlog::VerifierKey::parse(&environment.authority.trust().state().log.key).unwrap();
+    let text = Checkpoint { origin: "pay.example/log".to_owned(), size, root }.text();
+    let signature = environment.keys.log.sign(text.as_bytes()).await.unwrap();
+    let note = SignedNote::unsigned(text).unwrap();
+    note.with_signature(key.name(), key.key_id(), &signature).unwrap().encode()
+}
+
+async fn newest(environment: &Environment) -> Vec<u8> {
+    environment.authority.sign_checkpoint().await.unwrap();
+    environment.store.checkpoint().await.unwrap().unwrap().note
+}
+
+/// Whether a certificate can still be had.
+async fn issues(environment: &Environment) -> bool {
+    let operator = environment.enrol_anyway("admin").await;
+    let Some(operator) = operator else { return false };
+    let token = environment.token(&operator, "/prod/reports").await;
+    match environment.issue_with(&token, &support::csr()).await {
+        Ok(_) => true,
+        Err(Error::Halted(_)) => false,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn a_signed_checkpoint_larger_than_the_log_stops_issuing_and_says_so() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let size = environment.store.head().await.unwrap().edge.size();
+    let larger = signed(&environment, size + 1, Hash::new([7; 32])).await;
+    environment.authority.witness(&larger, Shown::ByStranger).await;
+    assert!(environment.authority.halted().unwrap().contains("older database"));
+    assert!(environment.authority.status(&operator).await.unwrap().halted.is_some());
+    assert!(!issues(&environment).await);
+    let renewed = environment.renew(&environment.caller(&issued), &support::csr()).await;
+    assert!(matches!(renewed, Err(Error::Halted(_))));
+    assert!(matches!(environment.authority.sign_checkpoint().await, Err(Error::Halted(_))));
+
+    let deny = api::DenyRequest { spiffe_id: id("/prod/quick"), reason: "unspecified".to_owned() };
+    environment.authority.deny(&operator, &deny).await.unwrap();
+}
+
+#[tokio::test]
+async fn another_root_at_a_size_that_the_log_had_stops_issuing() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let size = environment.store.head().await.unwrap().edge.size();
+    environment.issue(&operator, "/prod/reports").await;
+    newest(&environment).await;
+    let other = signed(&environment, size, Hash::new([7; 32])).await;
+    environment.authority.witness(&other, Shown::ByStranger).await;
+    assert!(issues(&environment).await, "a stranger with an old checkpoint is not listened to");
+    environment.authority.witness(&other, Shown::ByWorkload).await;
+    assert!(!issues(&environment).await);
+}
+
+#[tokio::test]
+async fn checkpoints_that_the_log_leads_to_change_nothing() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    for _ in 0..3 {
+        let seen = newest(&environment).await;
+        environment.issue(&operator, "/prod/reports").await;
+        for _ in 0..2 {
+            environment.authority.witness(&seen, Shown::ByWorkload).await;
+        }
+    }
+    assert!(issues(&environment).await);
+}
+
+#[tokio::test]
+async fn what_the_logs_key_did_not_sign_changes_nothing() {
+    let environment = Environment::start().await;
+    let text = Checkpoint {
+        origin: "pay.example/log".to_owned(),
+        size: 1_000_000,
+        root: Hash::new([7; 32]),
+    };
+    let key = tlog::VerifierKey::parse(&environment.authority.trust().state().log.key).unwrap();
+    let forged = SignedNote::unsigned(text.text()).unwrap();
+    let forged = forged.with_signature(key.name(), key.key_id(), &[7; 64]).unwrap().encode();
+    for note in [&forged[..], b"", b"\xff", b"pay.example/log\n5\n", &vec![b'a'; 100_000]] {
+        environment.authority.witness(note, Shown::ByWorkload).await;
+    }
+    assert!(issues(&environment).await);
+}
+
+#[tokio::test]
+async fn a_database_put_back_below_a_running_ca_is_noticed() {
+    let environment = Environment::start().await;
+    let database = environment.folder.path().join("countersign.db");
+    let operator = environment.operator().await;
+    let second = rusqlite::Connection::open(&database).unwrap();
+    let kept: (i64, Vec<u8>) = second
+        .query_row("SELECT size, edge FROM head", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    environment.issue(&operator, "/prod/reports").await;
+    newest(&environment).await;
+    second.execute("UPDATE head SET size = ?1, edge = ?2", kept).unwrap();
+    environment.authority.refresh().await.unwrap();
+    let refused = environment.issue_with(&api::Secret::new("ct1"), &support::csr()).await;
+    assert!(matches!(refused, Err(Error::Halted(_))));
+    assert!(environment.authority.policies(&anonymous()).is_err());
+}
