@@ -5,9 +5,12 @@ use std::sync::Arc;
 use api::{
     ActivePolicy, CertificateFilter, CertificateRecord, Denial, DenyRequest, ExplainRequest,
     Explanation, IssueRequest, IssuedCertificate, NewToken, Page, PolicyFiles, RenewalWindow,
-    Revocation, RevokeRequest, Status, TokenRecord, TokenRequest, paths,
+    Report, Revocation, RevocationReach, RevokeRequest, Status, TokenRecord, TokenRequest,
+    WorkloadFilter, WorkloadInstance, paths,
 };
+use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use data_encoding::BASE64;
 use http::{HeaderMap, HeaderValue, Method, header};
 use identity::{SerialNumber, Trust};
 use serde::Serialize;
@@ -15,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::credentials::Credentials;
 use crate::error::{AnswerFault, Error};
+use crate::feed_stream::FeedStream;
 use crate::handshake::{ExpectedServer, client_config};
 use crate::http_client::{Answer, HttpClient, header_value, percent_encode};
 use crate::verification::Verification;
@@ -26,6 +30,7 @@ use crate::verification::Verification;
 /// [`Error::Authority`] where the CA says no. Nothing is tried twice once it was sent.
 pub struct AuthorityClient {
     http: HttpClient,
+    checkpoint: ArcSwapOption<HeaderValue>,
 }
 
 impl AuthorityClient {
@@ -40,7 +45,44 @@ impl AuthorityClient {
     ) -> Result<Self, Error> {
         let expected = ExpectedServer::authority(&trust.state().trust_domain);
         let tls = client_config(Verification::new(trust), expected, credentials)?;
-        Ok(Self { http: HttpClient::new(url, tls)? })
+        Ok(Self { http: HttpClient::new(url, tls)?, checkpoint: ArcSwapOption::empty() })
+    }
+
+    /// Shows the CA from now on the newest checkpoint that was verified, a signed note: a CA whose
+    /// database was rolled back then notices.
+    pub fn set_checkpoint(&self, note: &str) {
+        let header = HeaderValue::from_str(&BASE64.encode(note.as_bytes()));
+        let header = header.expect("base64 can stand in a header");
+        self.checkpoint.store(Some(Arc::new(header)));
+    }
+
+    /// Hears the revocation feed: what came after the item at log index `after`, or a snapshot
+    /// first; then whatever comes, without end. [`identity::feed`] says what to make of it.
+    pub async fn feed(&self, after: Option<u64>) -> Result<FeedStream, Error> {
+        let path = format!("{}{}", paths::FEED, query([("after", after.map(|n| n.to_string()))]));
+        let headers = self.with_checkpoint(HeaderMap::new());
+        let (url, body) = self.http.stream(&path, headers, EVENT_STREAM).await?;
+        Ok(FeedStream::new(url, body))
+    }
+
+    /// Reports what this workload holds and saw.
+    pub async fn report(&self, report: &Report) -> Result<(), Error> {
+        self.send_json(Method::PUT, paths::OWN_REPORT, HeaderMap::new(), report).await.map(drop)
+    }
+
+    /// What workloads hold and saw.
+    pub async fn workloads(
+        &self,
+        filter: &WorkloadFilter,
+    ) -> Result<Page<WorkloadInstance>, Error> {
+        let WorkloadFilter { limit, after } = filter;
+        let fields = [("limit", limit.map(|limit| limit.to_string())), ("after", after.clone())];
+        self.get(&format!("{}{}", paths::WORKLOADS, query(fields))).await
+    }
+
+    /// How far a revocation has come, by its [`Revocation::log_index`].
+    pub async fn revocation_reach(&self, log_index: u64) -> Result<RevocationReach, Error> {
+        self.get(&paths::revocation(log_index)).await
     }
 
     /// Asks for a certificate. With the same `idempotency_key` the same request gets the same
@@ -62,7 +104,7 @@ impl AuthorityClient {
         &self,
         filter: &CertificateFilter,
     ) -> Result<Page<CertificateRecord>, Error> {
-        self.get(&format!("{}{}", paths::CERTIFICATES, query(filter))).await
+        self.get(&format!("{}{}", paths::CERTIFICATES, filter_query(filter))).await
     }
 
     /// What the CA keeps of one certificate.
@@ -164,12 +206,22 @@ impl AuthorityClient {
         &self,
         method: Method,
         path: &str,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         body: &impl Serialize,
     ) -> Result<T, Error> {
+        read(self.send_json(method, path, headers, body).await?)
+    }
+
+    async fn send_json(
+        &self,
+        method: Method,
+        path: &str,
+        mut headers: HeaderMap,
+        body: &impl Serialize,
+    ) -> Result<Answer, Error> {
         let body = serde_json::to_vec(body).expect("requests are plain data");
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        read(self.exchange(method, path, headers, body.into()).await?)
+        self.exchange(method, path, headers, body.into()).await
     }
 
     async fn exchange(
@@ -179,7 +231,14 @@ impl AuthorityClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer, Error> {
-        self.http.exchange(method, path, headers, body).await
+        self.http.exchange(method, path, self.with_checkpoint(headers), body).await
+    }
+
+    fn with_checkpoint(&self, mut headers: HeaderMap) -> HeaderMap {
+        if let Some(checkpoint) = self.checkpoint.load_full() {
+            headers.insert(paths::CHECKPOINT_HEADER, HeaderValue::clone(&checkpoint));
+        }
+        headers
     }
 }
 
@@ -187,16 +246,19 @@ fn read<T: DeserializeOwned>(answer: Answer) -> Result<T, Error> {
     serde_json::from_slice(&answer.body).map_err(|_| answer.unexpected(AnswerFault::Shape))
 }
 
-/// The filter as a query, `?` included; empty if it filters nothing.
-fn query(filter: &CertificateFilter) -> String {
+fn filter_query(filter: &CertificateFilter) -> String {
     let CertificateFilter { id, expiring, revoked, limit, after } = filter;
-    let fields = [
+    query([
         ("id", id.clone()),
         ("expiring", expiring.as_ref().map(ToString::to_string)),
         ("revoked", revoked.then(|| "true".to_owned())),
         ("limit", limit.map(|limit| limit.to_string())),
         ("after", after.clone()),
-    ];
+    ])
+}
+
+/// The fields that are set as a query, `?` included; empty if none is.
+fn query<const N: usize>(fields: [(&str, Option<String>); N]) -> String {
     let set = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     set.enumerate().fold(String::new(), |query, (position, (name, value))| {
         let separator = if position == 0 { '?' } else { '&' };
@@ -206,6 +268,7 @@ fn query(filter: &CertificateFilter) -> String {
 
 /// draft-ietf-httpapi-idempotency-key-header §2.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const EVENT_STREAM: &str = "text/event-stream";
 
 #[cfg(test)]
 mod tests {
@@ -213,7 +276,7 @@ mod tests {
 
     #[test]
     fn filter_becomes_a_query_that_no_value_can_leave() {
-        assert_eq!(query(&CertificateFilter::default()), "");
+        assert_eq!(filter_query(&CertificateFilter::default()), "");
         let filter = CertificateFilter {
             id: Some("spiffe://a/*&revoked=x#".to_owned()),
             expiring: Some("26h".parse().unwrap()),
@@ -221,7 +284,7 @@ mod tests {
             ..CertificateFilter::default()
         };
         assert_eq!(
-            query(&filter),
+            filter_query(&filter),
             "?id=spiffe%3A%2F%2Fa%2F%2A%26revoked%3Dx%23&expiring=1day%202h&revoked=true"
         );
     }

@@ -38,6 +38,9 @@ impl HttpClient {
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(PING_INTERVAL)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
             .build(connector);
         Ok(Self { url, client, failure })
     }
@@ -50,12 +53,7 @@ impl HttpClient {
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Answer, Error> {
-        let uri = self.url.join(path)?;
-        let url = uri.to_string();
-        let mut request = Request::new(Full::new(body));
-        *request.method_mut() = method;
-        *request.uri_mut() = uri;
-        *request.headers_mut() = headers;
+        let (url, request) = self.request(method, path, headers, body)?;
         let exchanged = tokio::time::timeout(EXCHANGE_TIMEOUT, async {
             let response = self.client.request(request).await.map_err(Exchange::Failed)?;
             read(response).await
@@ -65,6 +63,52 @@ impl HttpClient {
             Ok(Err(error)) => Err(self.explain(&url, error)),
             Err(elapsed) => Err(Error::Unreachable { url, source: elapsed.into() }),
         }
+    }
+
+    /// Asks for an answer without end, of this kind; returns once it has begun. An answer of
+    /// failure becomes an error.
+    pub(crate) async fn stream(
+        &self,
+        path: &str,
+        mut headers: HeaderMap,
+        kind: &'static str,
+    ) -> Result<(String, Incoming), Error> {
+        headers.insert(header::ACCEPT, HeaderValue::from_static(kind));
+        let (url, request) = self.request(Method::GET, path, headers, Bytes::new())?;
+        let begun = tokio::time::timeout(EXCHANGE_TIMEOUT, async {
+            let response = self.client.request(request).await.map_err(Exchange::Failed)?;
+            let found = response.headers().get(header::CONTENT_TYPE);
+            let is_it = found.is_some_and(|found| found.as_bytes().starts_with(kind.as_bytes()));
+            if response.status().is_success() && is_it {
+                return Ok(Ok(response.into_body()));
+            }
+            read(response).await.map(Err)
+        });
+        match begun.await {
+            Ok(Ok(Ok(body))) => Ok((url, body)),
+            Ok(Ok(Err((status, headers, body)))) => {
+                let answer = judge(Answer { url, status, body }, &headers)?;
+                Err(answer.unexpected(AnswerFault::Shape))
+            }
+            Ok(Err(error)) => Err(self.explain(&url, error)),
+            Err(elapsed) => Err(Error::Unreachable { url, source: elapsed.into() }),
+        }
+    }
+
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<(String, Request<Full<Bytes>>), Error> {
+        let uri = self.url.join(path)?;
+        let url = uri.to_string();
+        let mut request = Request::new(Full::new(body));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        *request.headers_mut() = headers;
+        Ok((url, request))
     }
 
     fn explain(&self, url: &str, error: Exchange) -> Error {
@@ -180,3 +224,6 @@ const MAX_BODY: usize = 8 * 1024 * 1024;
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Below the 75 s that our servers wait for another request.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// While an answer is awaited or streamed: a connection that leads nowhere is not taken again.
+const PING_INTERVAL: Duration = Duration::from_secs(5);
+const PING_TIMEOUT: Duration = Duration::from_secs(5);

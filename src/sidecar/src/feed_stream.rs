@@ -1,0 +1,120 @@
+//! The revocation feed as it comes in: server-sent events, a message each.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use identity::feed::{Envelope, MAX_ENVELOPE};
+
+use crate::error::{AnswerFault, Error};
+
+/// Messages of the feed in the order in which the CA sent them, none of them verified: that is for
+/// [`Envelope::verify`] and [`identity::feed::FeedState`].
+#[derive(Debug)]
+pub struct FeedStream {
+    url: String,
+    body: Incoming,
+    events: Events,
+}
+
+impl FeedStream {
+    pub(crate) fn new(url: String, body: Incoming) -> Self {
+        Self { url, body, events: Events::default() }
+    }
+
+    /// The next message; none once the CA ends the stream, as it does when it stops, and with
+    /// subscribers that are slow or whose certificate has come to its end.
+    ///
+    /// Fails where nothing comes for longer than heartbeats take, and for anything that is no
+    /// message. May be dropped at any await.
+    pub async fn next(&mut self) -> Result<Option<Envelope>, Error> {
+        loop {
+            if let Some(line) = self.events.next_data().map_err(|fault| self.unexpected(fault))? {
+                let envelope = Envelope::parse(&line);
+                return envelope.map(Some).map_err(|_| self.unexpected(AnswerFault::Shape));
+            }
+            match tokio::time::timeout(READ_TIMEOUT, self.body.frame()).await {
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.events.buffer.extend_from_slice(&data);
+                    }
+                }
+                Ok(Some(Err(error))) => return Err(Error::of_exchange(&self.url, error.into())),
+                Ok(None) => return Ok(None),
+                Err(elapsed) => {
+                    let (url, source) = (self.url.clone(), elapsed.into());
+                    return Err(Error::Unreachable { url, source });
+                }
+            }
+        }
+    }
+
+    fn unexpected(&self, fault: AnswerFault) -> Error {
+        Error::UnexpectedAnswer { url: self.url.clone(), status: 200, fault }
+    }
+}
+
+/// The data lines of an event stream (WHATWG HTML §9.2.6); ours is one line an event.
+#[derive(Debug, Default)]
+struct Events {
+    buffer: BytesMut,
+    /// So much of the buffer has no line break.
+    searched: usize,
+}
+
+impl Events {
+    fn next_data(&mut self) -> Result<Option<Bytes>, AnswerFault> {
+        loop {
+            let rest = &self.buffer[self.searched..];
+            let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {
+                self.searched = self.buffer.len();
+                let fits = self.buffer.len() <= MAX_LINE;
+                return if fits { Ok(None) } else { Err(AnswerFault::TooLarge) };
+            };
+            let line = self.buffer.split_to(self.searched + length + 1).freeze();
+            self.searched = 0;
+            let line = line.slice(..line.len() - 1 - usize::from(line.ends_with(b"\r\n")));
+            if let Some(data) = line.strip_prefix(b"data:") {
+                let data = data.strip_prefix(b" ").unwrap_or(data);
+                return Ok(Some(line.slice_ref(data)));
+            }
+        }
+    }
+}
+
+const MAX_LINE: usize = MAX_ENVELOPE + b"data: \r\n".len();
+/// Four heartbeats: the CA, or the way to it, is gone.
+const READ_TIMEOUT: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(events: &mut Events) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| events.next_data().unwrap()).map(Vec::from).collect()
+    }
+
+    #[test]
+    fn events_are_read_however_they_are_cut() {
+        let stream = b": hello\r\nevent: x\r\ndata: one\r\n\r\ndata:two\n\ndata: three";
+        for cut in 1..stream.len() {
+            let mut events = Events::default();
+            let mut read = Vec::new();
+            for piece in stream.chunks(cut) {
+                events.buffer.extend_from_slice(piece);
+                read.append(&mut data(&mut events));
+            }
+            assert_eq!(read, [&b"one"[..], b"two"], "the third has no end yet");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused() {
+        let mut events = Events::default();
+        events.buffer.extend_from_slice(&vec![b'a'; MAX_LINE]);
+        assert_eq!(events.next_data(), Ok(None));
+        events.buffer.extend_from_slice(b"a");
+        assert_eq!(events.next_data(), Err(AnswerFault::TooLarge));
+    }
+}
