@@ -3,12 +3,12 @@
 //! Who registers compares afterwards: a connection stands here *before* its verdict is compared
 //! with the newest revocations and trust, so a change finds it here, or it finds the change.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use identity::{Refusal, Usage};
+use identity::{Refusal, SpiffeId, Usage};
 use metrics::{counter, gauge};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -133,6 +133,14 @@ impl Connections {
         }
         let mut live = self.live();
         live.look_after = live.connections.values().map(|live| next_look(live)).min();
+    }
+
+    /// Identities of the peers connected now, at most `limit`.
+    pub(crate) fn peers(&self, limit: usize) -> Vec<SpiffeId> {
+        let live = self.live();
+        let ids = live.connections.values().map(|connection| connection.peer().spiffe_id());
+        let distinct: BTreeSet<&SpiffeId> = ids.collect();
+        distinct.into_iter().take(limit).cloned().collect()
     }
 
     pub(crate) fn counts(&self) -> ConnectionCounts {

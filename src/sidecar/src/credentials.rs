@@ -36,12 +36,7 @@ impl Credentials {
 
     /// Reads `svid.pem` and `svid.key` of a folder, as `countersign issue` writes them.
     pub fn load(dir: &Path) -> Result<Arc<Self>, Error> {
-        let path = dir.join("svid.pem");
-        let chain = CertificateDer::pem_file_iter(&path)
-            .and_then(Iterator::collect)
-            .map_err(|error| unreadable(&path, error))?;
-        let path = dir.join("svid.key");
-        let key = PrivateKeyDer::from_pem_file(&path).map_err(|error| unreadable(&path, error))?;
+        let (chain, key) = read(dir)?;
         Self::new(chain, key)
     }
 
@@ -83,6 +78,19 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Credentials")
     }
+}
+
+/// Reads `svid.pem` and `svid.key` of a folder.
+pub(crate) fn read(
+    dir: &Path,
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    let path = dir.join("svid.pem");
+    let chain = CertificateDer::pem_file_iter(&path)
+        .and_then(Iterator::collect)
+        .map_err(|error| unreadable(&path, error))?;
+    let path = dir.join("svid.key");
+    let key = PrivateKeyDer::from_pem_file(&path).map_err(|error| unreadable(&path, error))?;
+    Ok((chain, key))
 }
 
 fn certified_key(

@@ -31,6 +31,12 @@ pub enum Error {
         /// Why.
         source: BoxError,
     },
+    /// The CA ended the feed of revocations.
+    #[error("the CA ended the feed of revocations; it is heard again in a moment")]
+    FeedEnded,
+    /// The feed of revocations cannot be believed.
+    #[error(transparent)]
+    Feed(#[from] identity::feed::FeedError),
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Io {
@@ -46,6 +52,18 @@ pub enum Error {
         address: String,
         /// Why.
         source: io::Error,
+    },
+    /// The files of an SVID are still those that were to be replaced.
+    #[error("nobody has renewed the files in {} yet: is `countersign renew` run?", directory.display())]
+    NotRenewed {
+        /// Where they are.
+        directory: PathBuf,
+    },
+    /// Our own certificate would be refused by our peers, so it is not shown to them.
+    #[error("our own new certificate would be refused by our peers, so it is not used: {refusal}")]
+    OwnCertificate {
+        /// Why.
+        refusal: Refusal,
     },
     /// The peer failed our verification. If it was connected already, it was cut off then.
     #[error("{peer} is not to be trusted, and nothing is sent to it: {refusal}{}", advice(.refusal))]
@@ -105,6 +123,9 @@ pub enum Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigurationFault {
+    /// A chain of certificates cannot be parsed.
+    #[error("the chain is no PEM of certificates")]
+    Chain,
     /// A chain and a key do not belong together, or one of them is of no use.
     #[error("certificate and private key cannot be used together: {0}")]
     Credentials(rustls::Error),
@@ -113,6 +134,12 @@ pub enum ConfigurationFault {
     Header {
         /// Which header.
         name: &'static str,
+    },
+    /// A setting without default is missing.
+    #[error("{variable} is not set, and a workload cannot start without it")]
+    Missing {
+        /// Its environment variable; the builder has a function for it.
+        variable: &'static str,
     },
     /// No peers are named, and there is no default.
     #[error(
@@ -140,6 +167,9 @@ pub enum ConfigurationFault {
         /// Why.
         source: pem::Error,
     },
+    /// The machine gives no randomness, so no key can be made.
+    #[error("no key can be made: the machine gives no randomness")]
+    Randomness,
     /// The TLS library refuses our configuration.
     #[error("TLS cannot be configured: {0}")]
     Tls(rustls::Error),
@@ -185,6 +215,16 @@ pub(crate) struct OtherServer {
 }
 
 impl Error {
+    /// Whether the same may succeed later: the CA is away, busy or in trouble.
+    pub(crate) fn is_temporary(&self) -> bool {
+        match self {
+            Self::Authority(problem) => problem.status == 429 || problem.status >= 500,
+            Self::UnexpectedAnswer { status, .. } => *status >= 500,
+            Self::Unreachable { .. } | Self::FeedEnded => true,
+            _ => false,
+        }
+    }
+
     /// Explains why an exchange with the CA came to nothing.
     pub(crate) fn of_exchange(url: &str, source: BoxError) -> Self {
         let url = url.to_owned();

@@ -54,6 +54,7 @@
 
 mod accept;
 mod authority_client;
+mod authority_source;
 mod bootstrap;
 mod chain_cache;
 #[cfg(feature = "http")]
@@ -71,14 +72,21 @@ mod listener;
 mod peer;
 mod peers;
 mod refusal;
+mod renewal;
+mod request;
+mod retry;
 mod secure;
 #[cfg(feature = "http")]
 mod serve;
 #[cfg(feature = "http")]
 mod serving;
+mod source;
 mod staleness;
+mod status;
 mod stream;
+mod upkeep;
 mod verification;
+mod workload;
 
 pub use accept::Drained;
 pub use authority_client::AuthorityClient;
@@ -99,6 +107,9 @@ pub use peers::Peers;
 pub use serve::{serve, serve_plaintext};
 #[cfg(feature = "http")]
 pub use serving::Serving;
+pub use source::{FileSource, Svid, SvidFuture, SvidSource};
 pub use staleness::{Staleness, WhenStale};
+pub use status::Status;
 pub use stream::Stream;
 pub use verification::{Epoch, Verification};
+pub use workload::{Builder, Workload};

@@ -122,6 +122,13 @@ impl Verification {
         self.freshness().age(now)
     }
 
+    /// Whether handshakes go on: they do unless it is [`WhenStale::Refuse`](crate::WhenStale) and
+    /// the revocations are too old.
+    pub fn is_fresh(&self) -> bool {
+        let now = self.now();
+        self.freshness().check(now).is_ok()
+    }
+
     /// How many connections are open, and how many were closed for which rule.
     pub fn connections(&self) -> ConnectionCounts {
         self.registry().counts()

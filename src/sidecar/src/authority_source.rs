@@ -1,0 +1,147 @@
+//! SVIDs from the CA: attested once, then renewed.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use api::{Attestation, IssueRequest, ProblemType, Secret};
+use identity::SpiffeId;
+use tokio::sync::Mutex;
+
+use crate::authority_client::AuthorityClient;
+use crate::credentials::Credentials;
+use crate::error::Error;
+use crate::request::KeyRequest;
+use crate::source::{Svid, SvidFuture, SvidSource};
+use crate::verification::Verification;
+
+/// How a workload without an SVID proves who it is.
+#[derive(Debug, Clone)]
+pub(crate) enum Evidence {
+    /// A one-time bootstrap token.
+    Token(Secret),
+    /// A file that holds one, read whenever it is needed.
+    TokenFile(PathBuf),
+}
+
+/// Asks the CA. A request whose answer was lost is asked again with the same key, so that the CA
+/// answers it with the same certificate, and no token is burnt twice.
+pub(crate) struct AuthoritySource {
+    url: String,
+    verification: Arc<Verification>,
+    evidence: Evidence,
+    spiffe_id: Option<SpiffeId>,
+    pending: Mutex<Option<KeyRequest>>,
+}
+
+impl AuthoritySource {
+    pub(crate) fn new(
+        url: &str,
+        verification: &Arc<Verification>,
+        evidence: Evidence,
+        spiffe_id: Option<SpiffeId>,
+    ) -> Self {
+        let (url, verification) = (url.to_owned(), Arc::clone(verification));
+        Self { url, verification, evidence, spiffe_id, pending: Mutex::default() }
+    }
+
+    /// Renews; where the CA refuses that, attests again, if the evidence serves twice.
+    async fn after(&self, held: &Held) -> Result<Svid, Error> {
+        let credentials = Credentials::new(held.chain.clone(), held.key.clone_key())?;
+        match self.ask(Attestation::Svid {}, Some(credentials)).await {
+            Err(refused) if refused.is_refusal_of_evidence() => {
+                tracing::warn!(error = %refused, "renewal is refused; attesting again");
+                self.attest().await.map_err(|error| {
+                    tracing::warn!(%error, "attesting again failed");
+                    refused
+                })
+            }
+            answer => answer,
+        }
+    }
+
+    async fn attest(&self) -> Result<Svid, Error> {
+        let token = match &self.evidence {
+            Evidence::Token(token) => token.clone(),
+            Evidence::TokenFile(path) => read_token(path).await?,
+        };
+        self.ask(Attestation::Token { token }, None).await
+    }
+
+    async fn ask(
+        &self,
+        attestation: Attestation,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Result<Svid, Error> {
+        let trust = (*self.verification.trust()).clone();
+        let client = AuthorityClient::new(&self.url, trust, credentials)?;
+        let mut pending = self.pending.lock().await;
+        let request = match &mut *pending {
+            Some(request) => request,
+            none => none.insert(KeyRequest::generate()?),
+        };
+        let asked = IssueRequest {
+            csr: request.csr.clone(),
+            spiffe_id: self.spiffe_id.clone(),
+            dns: Vec::new(),
+            ip: Vec::new(),
+            profile: None,
+            ttl: None,
+            attestation,
+        };
+        let answer = client.issue(&asked, Some(&request.idempotency_key)).await;
+        let issued = match answer {
+            Ok(issued) => issued,
+            Err(error) => {
+                if !error.is_temporary() {
+                    *pending = None;
+                }
+                return Err(error);
+            }
+        };
+        let svid = Svid::issued(&issued, request.key.clone_key());
+        *pending = None;
+        svid
+    }
+}
+
+/// What renewing needs of the SVID held.
+struct Held {
+    chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+    key: rustls::pki_types::PrivateKeyDer<'static>,
+}
+
+impl SvidSource for AuthoritySource {
+    fn next(&self, after: Option<&Svid>) -> SvidFuture<'_> {
+        let held = after.map(|svid| Held { chain: svid.chain.clone(), key: svid.key.clone_key() });
+        Box::pin(async move {
+            match held {
+                Some(held) => self.after(&held).await,
+                None => self.attest().await,
+            }
+        })
+    }
+}
+
+impl fmt::Debug for AuthoritySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthoritySource").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+async fn read_token(path: &std::path::Path) -> Result<Secret, Error> {
+    let read = tokio::fs::read_to_string(path).await;
+    let text = read.map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    Ok(Secret::new(text.trim()))
+}
+
+impl Error {
+    /// Whether the CA does not believe the evidence shown: a certificate it no longer takes, say.
+    fn is_refusal_of_evidence(&self) -> bool {
+        match self {
+            Self::Authority(problem) => problem.problem_type == ProblemType::AttestationRefused,
+            Self::Refused { .. } => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! How a workload is doing.
+
+use identity::{SerialNumber, SpiffeId};
+use time::OffsetDateTime;
+
+use crate::connections::ConnectionCounts;
+
+/// What a workload holds, and how long it can go on with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Status {
+    /// Who it is.
+    pub spiffe_id: SpiffeId,
+    /// Its certificate.
+    pub serial_number: SerialNumber,
+    /// Its certificate's last second.
+    pub not_after: OffsetDateTime,
+    /// When it asks for the next one.
+    pub next_renewal: OffsetDateTime,
+    /// How long it can go on without the CA, in seconds: until its certificate's end.
+    pub seconds_without_authority: u64,
+    /// The sequence of the trust state held.
+    pub trust_sequence: u64,
+    /// The log index of the newest revocation applied.
+    pub feed_sequence: u64,
+    /// Seconds since the revocations were last confirmed; none before the first time.
+    pub feed_age: Option<u64>,
+    /// Connections, open and closed.
+    pub connections: ConnectionCounts,
+    /// Whether it can serve.
+    pub ready: bool,
+    /// Why the newest renewal failed; none once one has succeeded.
+    pub renewal_error: Option<String>,
+    /// Why the feed is not heard; none while it is.
+    pub feed_error: Option<String>,
+}
+
+impl Status {
+    /// Whether nothing but time has passed between the two.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let Self { seconds_without_authority, feed_age, .. } = other.clone();
+        Self { seconds_without_authority, feed_age, ..self.clone() } == *other
+    }
+}

@@ -1,0 +1,233 @@
+//! What a running workload does beside its own work: it renews, hears the feed, follows the trust
+//! state, and reports. Each of these fails alone, waits and tries again; none ends the workload.
+
+mod feed;
+mod report;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use api::{ClosedConnections, RenewalWindow};
+use identity::{SerialNumber, VerifiedSvid};
+use metrics::{counter, gauge};
+use time::OffsetDateTime;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+
+use crate::authority_client::AuthorityClient;
+use crate::credentials::Credentials;
+use crate::error::Error;
+use crate::renewal::Schedule;
+use crate::retry::chance;
+use crate::source::{Svid, SvidSource};
+use crate::status::Status;
+use crate::verification::Verification;
+
+/// What the tasks of a workload share.
+pub(crate) struct Upkeep {
+    url: String,
+    verification: Arc<Verification>,
+    credentials: Arc<Credentials>,
+    source: Arc<dyn SvidSource>,
+    state: Mutex<State>,
+    /// There is another SVID: connections to the CA begin anew.
+    renewed: Notify,
+    /// There is something to report at once.
+    news: Notify,
+    heard: watch::Sender<bool>,
+    changes: watch::Sender<Status>,
+}
+
+/// What is held, and what came of the newest attempts.
+struct State {
+    svid: Svid,
+    identity: VerifiedSvid,
+    replaces: Option<SerialNumber>,
+    schedule: Schedule,
+    renewal_error: Option<String>,
+    feed_error: Option<String>,
+    feed_sequence: u64,
+    checkpoint_size: Option<u64>,
+    closed: VecDeque<ClosedConnections>,
+}
+
+impl Upkeep {
+    pub(crate) fn new(
+        url: String,
+        verification: Arc<Verification>,
+        credentials: Arc<Credentials>,
+        source: Arc<dyn SvidSource>,
+        svid: Svid,
+        identity: VerifiedSvid,
+    ) -> Arc<Self> {
+        let state = State {
+            schedule: Schedule::new(svid.renewal, svid.not_after, chance()),
+            svid,
+            identity,
+            replaces: None,
+            renewal_error: None,
+            feed_error: None,
+            feed_sequence: 0,
+            checkpoint_size: None,
+            closed: VecDeque::new(),
+        };
+        let changes = watch::Sender::new(state.status(&verification));
+        Arc::new(Self {
+            url,
+            verification,
+            credentials,
+            source,
+            state: Mutex::new(state),
+            renewed: Notify::new(),
+            news: Notify::new(),
+            heard: watch::Sender::new(false),
+            changes,
+        })
+    }
+
+    /// Starts the tasks; they end when the set is dropped.
+    pub(crate) fn start(self: &Arc<Self>) -> JoinSet<()> {
+        let mut tasks = JoinSet::new();
+        let upkeep = Arc::clone(self);
+        tasks.spawn(async move { upkeep.keep_renewing().await });
+        let upkeep = Arc::clone(self);
+        tasks.spawn(async move { upkeep.keep_hearing().await });
+        let upkeep = Arc::clone(self);
+        tasks.spawn(async move { upkeep.keep_reporting().await });
+        let upkeep = Arc::clone(self);
+        tasks.spawn(async move { upkeep.keep_measuring().await });
+        tasks
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.state().status(&self.verification)
+    }
+
+    pub(crate) fn changes(&self) -> watch::Receiver<Status> {
+        self.changes.subscribe()
+    }
+
+    /// Returns once the feed was heard for the first time.
+    pub(crate) async fn heard(&self) {
+        // The sender lives as long as this does.
+        let _ = self.heard.subscribe().wait_for(|heard| *heard).await;
+    }
+
+    async fn keep_renewing(&self) {
+        loop {
+            let next = self.state().schedule.next();
+            let left = Duration::try_from(next - self.now()).unwrap_or_default();
+            if !left.is_zero() {
+                // In slices: clocks are set, machines sleep, and the CA may bring it forward.
+                tokio::time::sleep(left.min(LOOK_AGAIN)).await;
+                continue;
+            }
+            match self.renew().await {
+                Ok(()) => counter!(RENEWALS, "result" => "done").increment(1),
+                Err(error) => {
+                    counter!(RENEWALS, "result" => "failed").increment(1);
+                    let now = self.now();
+                    let mut state = self.state();
+                    state.schedule.failed(now, chance());
+                    state.renewal_error = Some(error.to_string());
+                    tracing::warn!(%error, next = %state.schedule.next(), "cannot renew");
+                }
+            }
+            self.publish();
+        }
+    }
+
+    /// Gets the next SVID, and shows it once it has passed the verifier that peers use.
+    async fn renew(&self) -> Result<(), Error> {
+        let held = self.state().svid.copy();
+        let svid = self.source.next(Some(&held)).await?;
+        self.follow_trust(svid.trust_sequence).await;
+        let identity = svid.verify(&self.verification)?;
+        self.credentials.replace(svid.chain.clone(), svid.key.clone_key())?;
+        let mut state = self.state();
+        state.schedule = Schedule::new(svid.renewal, svid.not_after, chance());
+        state.replaces = Some(*state.identity.serial_number());
+        (state.svid, state.identity, state.renewal_error) = (svid, identity, None);
+        drop(state);
+        self.renewed.notify_one();
+        Ok(())
+    }
+
+    /// The CA may bring a renewal forward, never put it off.
+    fn hasten(&self, window: RenewalWindow) {
+        let moment = window.start + (window.end - window.start) * chance();
+        self.state().schedule.hasten(moment);
+    }
+
+    /// Says how long the workload can go on without the CA, and how old its revocations are.
+    async fn keep_measuring(&self) {
+        loop {
+            let status = self.publish();
+            gauge!(WITHOUT_AUTHORITY).set(status.seconds_without_authority as f64);
+            if let Some(age) = status.feed_age {
+                gauge!(FEED_AGE).set(age as f64);
+            }
+            tokio::time::sleep(MEASURE_EVERY).await;
+        }
+    }
+
+    fn publish(&self) -> Status {
+        let status = self.status();
+        self.changes.send_if_modified(|known| {
+            let changed = !known.is_like(&status);
+            *known = status.clone();
+            changed
+        });
+        status
+    }
+
+    /// A connection to the CA of its own, under the SVID and the trust held now.
+    fn authority(&self) -> Result<AuthorityClient, Error> {
+        let trust = (*self.verification.trust()).clone();
+        AuthorityClient::new(&self.url, trust, Some(Arc::clone(&self.credentials)))
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        crate::source::date(self.verification.now())
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn status(&self, verification: &Verification) -> Status {
+        let now = crate::source::date(verification.now());
+        let left = (self.svid.not_after - now).whole_seconds();
+        let left = u64::try_from(left).unwrap_or(0);
+        Status {
+            spiffe_id: self.identity.spiffe_id().clone(),
+            serial_number: *self.identity.serial_number(),
+            not_after: self.svid.not_after,
+            next_renewal: self.schedule.next(),
+            seconds_without_authority: left,
+            trust_sequence: verification.trust().state().sequence,
+            feed_sequence: self.feed_sequence,
+            feed_age: verification.revocations_age().map(|age| age.as_secs()),
+            connections: verification.connections(),
+            ready: left > 0 && verification.is_fresh(),
+            renewal_error: self.renewal_error.clone(),
+            feed_error: self.feed_error.clone(),
+        }
+    }
+}
+
+impl fmt::Debug for Upkeep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upkeep").field("url", &self.url).finish_non_exhaustive()
+    }
+}
+
+const RENEWALS: &str = "countersign_renewals_total";
+const WITHOUT_AUTHORITY: &str = "countersign_seconds_without_authority";
+const FEED_AGE: &str = "countersign_feed_age_seconds";
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const MEASURE_EVERY: Duration = Duration::from_secs(5);

@@ -1,0 +1,61 @@
+//! Reporting to the CA: what this workload holds, saw and closed.
+
+use std::time::Duration;
+
+use api::Report;
+
+use super::Upkeep;
+use crate::authority_client::AuthorityClient;
+use crate::error::Error;
+
+impl Upkeep {
+    /// Reports at each change and every 20 s. A report that is lost is made good by the next.
+    pub(super) async fn keep_reporting(&self) {
+        self.heard().await;
+        let mut client: Option<(AuthorityClient, _)> = None;
+        loop {
+            let held = self.status().serial_number;
+            if client.as_ref().is_none_or(|(_, shown)| *shown != held) {
+                client = self.authority().ok().map(|made| (made, held));
+            }
+            if let Some((authority, serial_number)) = &client
+                && let Err(error) = self.report(authority, serial_number).await
+            {
+                tracing::debug!(%error, "cannot report");
+            }
+            // Whichever comes first; a moment gathers what comes at once.
+            let _ = tokio::time::timeout(REPORT_EVERY, self.news.notified()).await;
+        }
+    }
+
+    async fn report(
+        &self,
+        authority: &AuthorityClient,
+        serial_number: &identity::SerialNumber,
+    ) -> Result<(), Error> {
+        authority.report(&self.as_reported()).await?;
+        let window = authority.renewal(serial_number).await?;
+        self.hasten(window);
+        Ok(())
+    }
+
+    fn as_reported(&self) -> Report {
+        let status = self.status();
+        let peers = self.verification.registry().peers(MAX_PEERS);
+        let state = self.state();
+        Report {
+            trust_sequence: status.trust_sequence,
+            feed_sequence: status.feed_sequence,
+            checkpoint_size: state.checkpoint_size,
+            closed: state.closed.iter().copied().collect(),
+            open_connections: status.connections.open as u64,
+            peers,
+            seconds_without_authority: status.seconds_without_authority,
+            replaces: state.replaces,
+        }
+    }
+}
+
+const REPORT_EVERY: Duration = Duration::from_secs(20);
+/// As many as a report may name.
+const MAX_PEERS: usize = 200;

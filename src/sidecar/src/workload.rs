@@ -1,0 +1,259 @@
+//! A workload: its identity, what it believes of others, and the work that keeps both fresh.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Secret;
+use identity::{SpiffeId, Trust, TrustPin};
+use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
+use rustls::{ClientConfig, ServerConfig};
+use tokio::net::ToSocketAddrs;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::authority_source::{AuthoritySource, Evidence};
+use crate::bootstrap::fetch_trust;
+#[cfg(feature = "http")]
+use crate::client::HttpClient;
+use crate::credentials::Credentials;
+use crate::endpoint::Endpoint;
+use crate::error::{ConfigurationFault, Error};
+use crate::listener::Listener;
+use crate::peers::Peers;
+use crate::retry::Retry;
+use crate::source::SvidSource;
+use crate::staleness::Staleness;
+use crate::status::Status;
+use crate::stream::Stream;
+use crate::upkeep::Upkeep;
+use crate::verification::Verification;
+
+/// A running workload. It holds a valid SVID from the start, renews it, follows the trust state and
+/// the revocations of its CA, and reports back, until it is stopped or dropped.
+///
+/// The CA may be down: everything goes on until the certificate's end, and
+/// [`Status::seconds_without_authority`] says how long that is.
+#[derive(Debug)]
+pub struct Workload {
+    endpoint: Endpoint,
+    upkeep: Arc<Upkeep>,
+    tasks: JoinSet<()>,
+}
+
+/// What a workload is started with; see the functions for what may be left out.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    url: Option<String>,
+    trust_pin: Option<String>,
+    spiffe_id: Option<String>,
+    evidence: Option<Evidence>,
+    source: Option<Arc<dyn SvidSource>>,
+    staleness: Staleness,
+    give_up_after: Option<Duration>,
+    clock: Option<Clock>,
+}
+
+#[derive(Debug, Clone)]
+struct Clock(Arc<dyn TimeProvider>);
+
+impl Workload {
+    /// Takes what is needed from the environment: `COUNTERSIGN_URL`, `COUNTERSIGN_TRUST_PIN`,
+    /// `COUNTERSIGN_TOKEN_FILE`, and `COUNTERSIGN_SPIFFE_ID` where the evidence names no one
+    /// identity. Fails if one of the first two is not there.
+    pub fn from_env() -> Result<Builder, Error> {
+        let mut builder = Self::builder().url(required(URL)?).trust_pin(required(TRUST_PIN)?);
+        if let Some(id) = variable(SPIFFE_ID) {
+            builder = builder.spiffe_id(id);
+        }
+        if let Some(path) = variable(TOKEN_FILE) {
+            builder = builder.token_file(path);
+        }
+        Ok(builder)
+    }
+
+    /// Begins with nothing.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Listens for these peers, and nobody else.
+    pub async fn listen(
+        &self,
+        address: impl ToSocketAddrs + Debug,
+        peers: Peers,
+    ) -> Result<Listener, Error> {
+        self.endpoint.listen(address, peers).await
+    }
+
+    /// Connects to `HOST:PORT`, whoever of these peers is there.
+    pub async fn connect(&self, address: &str, peers: Peers) -> Result<Stream, Error> {
+        self.endpoint.connect(address, peers).await
+    }
+
+    /// A client of HTTPS servers among these peers; its connections are closed when one is revoked.
+    #[cfg(feature = "http")]
+    pub fn http_client(&self, peers: Peers) -> HttpClient {
+        self.endpoint.http_client(peers)
+    }
+
+    /// For software that takes a rustls configuration and keeps connections itself, such as
+    /// reqwest: new handshakes are verified, open connections outlive a revocation.
+    pub fn unregistered_client_config(&self, peers: Peers) -> Result<ClientConfig, Error> {
+        self.endpoint.unregistered_client_config(peers)
+    }
+
+    /// The same for servers.
+    pub fn unregistered_server_config(&self, peers: Peers) -> Result<ServerConfig, Error> {
+        self.endpoint.unregistered_server_config(peers)
+    }
+
+    /// Both ends of TLS under this identity.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// How it is doing now.
+    pub fn status(&self) -> Status {
+        self.upkeep.status()
+    }
+
+    /// Whether it can serve: its certificate is valid, and its revocations are not too old to go by.
+    pub fn ready(&self) -> bool {
+        self.status().ready
+    }
+
+    /// Tells of each change: a new certificate, trust state, revocation, or an error that came or
+    /// went.
+    pub fn changes(&self) -> watch::Receiver<Status> {
+        self.upkeep.changes()
+    }
+
+    /// Ends listeners and upkeep. Connections that are open go on until they are dropped.
+    pub async fn stop(mut self) {
+        self.endpoint.stop();
+        self.tasks.shutdown().await;
+    }
+}
+
+impl Builder {
+    /// The CA, `https://HOST:PORT`.
+    #[must_use]
+    pub fn url(mut self, url: impl Into<String>) -> Self {
+        self.url = Some(url.into());
+        self
+    }
+
+    /// The trust pin that the CA's operator names: `countersign trust pin`.
+    #[must_use]
+    pub fn trust_pin(mut self, pin: impl Into<String>) -> Self {
+        self.trust_pin = Some(pin.into());
+        self
+    }
+
+    /// Who to be, where the evidence names more than one identity, or none.
+    #[must_use]
+    pub fn spiffe_id(mut self, id: impl Into<String>) -> Self {
+        self.spiffe_id = Some(id.into());
+        self
+    }
+
+    /// Proves who it is by a one-time bootstrap token in a file. It is read whenever it is needed:
+    /// whoever replaces the file lets a workload attest again.
+    #[must_use]
+    pub fn token_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.evidence = Some(Evidence::TokenFile(path.into()));
+        self
+    }
+
+    /// Proves who it is by a one-time bootstrap token.
+    #[must_use]
+    pub fn token(mut self, token: Secret) -> Self {
+        self.evidence = Some(Evidence::Token(token));
+        self
+    }
+
+    /// Takes SVIDs from elsewhere than the CA: from files that another process renews, say.
+    #[must_use]
+    pub fn svid_source(mut self, source: Arc<dyn SvidSource>) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// What to do without news of revocations: go on and say so (as if it is left out), or refuse.
+    #[must_use]
+    pub fn staleness(mut self, staleness: Staleness) -> Self {
+        self.staleness = staleness;
+        self
+    }
+
+    /// How long [`start`](Self::start) waits for a CA that does not answer: 5 min if left out.
+    #[must_use]
+    pub fn give_up_after(mut self, limit: Duration) -> Self {
+        self.give_up_after = Some(limit);
+        self
+    }
+
+    /// The clock that certificates are compared with; the system's if left out.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn TimeProvider>) -> Self {
+        self.clock = Some(Clock(clock));
+        self
+    }
+
+    /// Attests, and returns with a valid SVID and the revocations of now.
+    ///
+    /// The CA's trust state is fetched and verified against the pin; a connection is made under it,
+    /// the CA's own SVID is verified, and only then is evidence sent. While the CA does not answer
+    /// this waits and says why; what it refuses fails at once.
+    pub async fn start(self) -> Result<Workload, Error> {
+        let url = self.url.ok_or(missing(URL))?;
+        let pin: TrustPin = self.trust_pin.ok_or(missing(TRUST_PIN))?.parse()?;
+        let spiffe_id = self.spiffe_id.map(|id| SpiffeId::parse(&id)).transpose()?;
+        let clock = self.clock.map_or_else(|| Arc::new(DefaultTimeProvider) as _, |clock| clock.0);
+        let mut retry = Retry::until(self.give_up_after.unwrap_or(GIVE_UP_AFTER));
+        let fetched = retry.run("the trust state", || fetch_trust(&url, &pin)).await?;
+        let verification = Verification::with_clock(Trust::new(fetched.state)?, clock);
+        verification.set_staleness(self.staleness);
+        let source = match self.source {
+            Some(source) => source,
+            None => {
+                let evidence = self.evidence.ok_or(missing(TOKEN_FILE))?;
+                Arc::new(AuthoritySource::new(&url, &verification, evidence, spiffe_id))
+            }
+        };
+        let svid = retry.run("a certificate", || source.next(None)).await?;
+        let identity = svid.verify(&verification)?;
+        let credentials = Credentials::new(svid.chain.clone(), svid.key.clone_key())?;
+        let endpoint = Endpoint::new(Arc::clone(&credentials), Arc::clone(&verification));
+        let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity);
+        let tasks = upkeep.start();
+        // What was revoked before we came is not let in: the first snapshot is awaited, for a while.
+        let heard = tokio::time::timeout(FIRST_SNAPSHOT, upkeep.heard()).await;
+        if heard.is_err() {
+            tracing::warn!("no word of revocations yet: serving goes on as `staleness` says");
+        }
+        Ok(Workload { endpoint, upkeep, tasks })
+    }
+}
+
+fn required(name: &'static str) -> Result<String, Error> {
+    variable(name).ok_or(missing(name))
+}
+
+fn missing(name: &'static str) -> Error {
+    Error::Configuration(ConfigurationFault::Missing { variable: name })
+}
+
+fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+const URL: &str = "COUNTERSIGN_URL";
+const TRUST_PIN: &str = "COUNTERSIGN_TRUST_PIN";
+const SPIFFE_ID: &str = "COUNTERSIGN_SPIFFE_ID";
+const TOKEN_FILE: &str = "COUNTERSIGN_TOKEN_FILE";
+const GIVE_UP_AFTER: Duration = Duration::from_secs(5 * 60);
+const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);
