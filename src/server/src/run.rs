@@ -69,7 +69,11 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let rate = Arc::new(RateLimit::new(config.requests_per_second));
     let (stop, stopped) = watch::channel(false);
 
-    let service = Service { authority: Arc::clone(&authority), rate: Arc::clone(&rate) };
+    let service = Service {
+        authority: Arc::clone(&authority),
+        rate: Arc::clone(&rate),
+        stopped: stopped.clone(),
+    };
     let service = TowerToHyperService::new(router(service));
     let limits = Limits::default();
     let api = tokio::spawn(countersign::serve(
@@ -93,6 +97,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(sign_checkpoints(Arc::clone(&authority))),
         tokio::spawn(account(Arc::clone(&authority))),
         tokio::spawn(watch_head(Arc::clone(&authority))),
+        tokio::spawn(beat(Arc::clone(&authority))),
         tokio::spawn(tidy(rate, metrics)),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
     ];
@@ -138,8 +143,8 @@ fn follow_revocations(authority: &Authority, verification: &Arc<Verification>) {
     let held = Arc::clone(verification);
     authority.listen(
         |until_now| verification.update_revocations(|held| held.clone_from(until_now)),
-        Box::new(move |changes| {
-            held.update_revocations(|held| changes.iter().for_each(|change| change.apply(held)));
+        Box::new(move |items| {
+            held.update_revocations(|held| items.iter().for_each(|item| item.apply(held)));
         }),
     );
 }
@@ -173,6 +178,18 @@ async fn watch_head(authority: Arc<Authority>) {
         tokio::time::sleep(WATCH_EVERY).await;
         if let Err(error) = authority.refresh().await {
             tracing::error!(%error, "cannot follow the log's head");
+        }
+    }
+}
+
+/// Lets subscribers of the feed know that they have heard of everything.
+async fn beat(authority: Arc<Authority>) {
+    let mut beats = tokio::time::interval(BEAT_EVERY);
+    beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        beats.tick().await;
+        if let Err(error) = authority.heartbeat().await {
+            tracing::error!(%error, "no heartbeat of the feed");
         }
     }
 }
@@ -219,6 +236,7 @@ fn install_metrics() -> Option<PrometheusHandle> {
 
 /// A checkpoint is at most this much behind the log.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+const BEAT_EVERY: Duration = Duration::from_secs(2);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 const ACCOUNT_EVERY: Duration = Duration::from_secs(5);
 const SUMMARISE_EVERY: Duration = Duration::from_secs(60);

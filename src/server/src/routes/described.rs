@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{certificates, evidence, operators, trust};
+use super::{certificates, evidence, feed, fleet, operators, trust};
 use crate::openapi;
 
 /// The API as OpenAPI 3.1.
@@ -20,6 +20,10 @@ use crate::openapi;
         certificates::record,
         certificates::renewal,
         operators::revoke,
+        fleet::revocation,
+        feed::feed,
+        fleet::report,
+        fleet::workloads,
         operators::denials,
         operators::deny,
         operators::allow,

@@ -3,18 +3,23 @@
 mod certificates;
 pub(crate) mod described;
 mod evidence;
+mod feed;
+mod fleet;
 mod operators;
 mod trust;
 
 use std::sync::Arc;
 
-use authority::Authority;
+use authority::{Authority, Shown};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
+use countersign::Peer;
+use data_encoding::BASE64;
 use http::{HeaderValue, Method};
+use tokio::sync::watch;
 
 use crate::caller::{RequestId, discard};
 use crate::openapi;
@@ -27,6 +32,8 @@ use api::{ProblemType, paths};
 pub(crate) struct Service {
     pub(crate) authority: Arc<Authority>,
     pub(crate) rate: Arc<RateLimit>,
+    /// Becomes true when streams must end.
+    pub(crate) stopped: watch::Receiver<bool>,
 }
 
 /// Who may call a route at all; policy decides the rest.
@@ -49,6 +56,10 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, paths::CERTIFICATE, Access::Svid),
     (Method::GET, paths::RENEWAL, Access::Svid),
     (Method::POST, paths::REVOCATIONS, Access::Svid),
+    (Method::GET, paths::REVOCATION, Access::Svid),
+    (Method::GET, paths::FEED, Access::Svid),
+    (Method::PUT, paths::OWN_REPORT, Access::Svid),
+    (Method::GET, paths::WORKLOADS, Access::Svid),
     (Method::GET, paths::DENIALS, Access::Svid),
     (Method::POST, paths::DENIALS, Access::Svid),
     (Method::DELETE, paths::DENIAL, Access::Svid),
@@ -86,6 +97,10 @@ fn handlers(path: &str) -> MethodRouter<Service> {
         paths::CERTIFICATE => get(certificates::record),
         paths::RENEWAL => get(certificates::renewal),
         paths::REVOCATIONS => post(operators::revoke),
+        paths::REVOCATION => get(fleet::revocation),
+        paths::FEED => get(feed::feed),
+        paths::OWN_REPORT => put(fleet::report),
+        paths::WORKLOADS => get(fleet::workloads),
         paths::DENIALS => get(operators::denials).post(operators::deny),
         paths::DENIAL => delete(operators::allow),
         paths::TOKENS => get(operators::tokens).post(operators::create_token),
@@ -108,6 +123,9 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
     let admitted = service.rate.admits(request.extensions());
     let mut response = if admitted {
         request.extensions_mut().insert(id);
+        if let Some((note, shown)) = checkpoint_of(&request) {
+            service.authority.witness(&note, shown).await;
+        }
         next.run(request).await
     } else {
         metrics::counter!("countersign_rate_limited_total").increment(1);
@@ -121,6 +139,17 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
     metrics::counter!("countersign_requests_total", "status" => status_class(&response))
         .increment(1);
     response
+}
+
+/// The newest checkpoint that the client verified, where it brings one along.
+fn checkpoint_of(request: &Request) -> Option<(Vec<u8>, Shown)> {
+    let note = request.headers().get(paths::CHECKPOINT_HEADER)?;
+    let note = BASE64.decode(note.as_bytes()).ok()?;
+    let shown = match request.extensions().get::<Peer>() {
+        Some(_) => Shown::ByWorkload,
+        None => Shown::ByStranger,
+    };
+    Some((note, shown))
 }
 
 fn status_class(response: &Response) -> &'static str {

@@ -1,0 +1,105 @@
+//! The revocation feed: as server-sent events, or by long polls.
+//!
+//! A message is one line, signed once and shared by all who hear it. A subscriber that reads too
+//! slowly is dropped by the engine; one whose connection is gone, by the connection.
+
+use std::time::Duration;
+
+use api::{Problem, ProblemType};
+use authority::{FeedMessage, Subscription};
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
+use http::{HeaderMap, HeaderValue, header};
+use serde::Deserialize;
+use tokio::sync::watch;
+
+use super::Service;
+use crate::caller::From;
+use crate::problem::Refused;
+
+/// Where the subscriber stands.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct After {
+    /// The log index of the newest item applied; without it, a snapshot comes first.
+    after: Option<u64>,
+}
+
+/// The revocation feed: lines of key id, signature and body.
+///
+/// With `Accept: text/event-stream` each is an event's data, without end: what the subscriber
+/// lacks, then deltas, and a heartbeat every 2 s. Otherwise the next message that is news, or
+/// after 25 s a heartbeat.
+#[utoipa::path(get, path = api::paths::FEED, params(After),
+    responses((status = 200, content((String = "text/event-stream"), (String = "text/plain"))), (status = "4XX", body = Problem)))]
+pub(crate) async fn feed(
+    State(service): State<Service>,
+    From(caller): From,
+    after: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let id = &caller.request_id;
+    let Query(After { after }) = after.map_err(|error| {
+        Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
+    })?;
+    let subscribed = service.authority.subscribe(&caller, after).await;
+    let subscription = subscribed.map_err(|error| Refused::new(error, id))?;
+    let wants_events = headers
+        .get(header::ACCEPT)
+        .and_then(|accept| accept.to_str().ok())
+        .is_some_and(|accept| accept.contains(EVENTS));
+    if wants_events {
+        let body = Body::from_stream(events(subscription, service.stopped).map(Ok::<_, NoError>));
+        return Ok((not_stored(EVENTS), body).into_response());
+    }
+    let told = poll(subscription, service.stopped).await;
+    let line = told.map(|message| message.line().clone()).unwrap_or_default();
+    Ok((not_stored("text/plain; charset=utf-8"), line).into_response())
+}
+
+type NoError = std::convert::Infallible;
+
+/// Each message as an event, until the service stops. Its line is not copied.
+fn events(
+    subscription: Subscription,
+    stopped: watch::Receiver<bool>,
+) -> impl Stream<Item = Bytes> + Send {
+    let messages =
+        stream::unfold((subscription, stopped), async |(mut subscription, mut stopped)| {
+            let message = tokio::select! {
+                biased;
+                _ = stopped.wait_for(|stopped| *stopped) => None,
+                message = subscription.next() => message,
+            };
+            message.map(|message| (message, (subscription, stopped)))
+        });
+    messages.flat_map(|message| {
+        let line = message.line().clone();
+        stream::iter([Bytes::from_static(b"data: "), line, Bytes::from_static(b"\n\n")])
+    })
+}
+
+/// The next news, or a heartbeat; nothing where the service stops, or the subscriber must.
+async fn poll(
+    mut subscription: Subscription,
+    mut stopped: watch::Receiver<bool>,
+) -> Option<FeedMessage> {
+    tokio::select! {
+        biased;
+        _ = stopped.wait_for(|stopped| *stopped) => None,
+        message = subscription.next_news(LONGEST_POLL) => message,
+    }
+}
+
+fn not_stored(kind: &'static str) -> [(header::HeaderName, HeaderValue); 2] {
+    [
+        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ]
+}
+
+const EVENTS: &str = "text/event-stream";
+/// Below the 30 s that clients and load balancers wait for an answer.
+const LONGEST_POLL: Duration = Duration::from_secs(25);

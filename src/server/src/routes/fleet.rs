@@ -1,0 +1,56 @@
+//! What workloads report, and what operators learn from it.
+
+use api::{Page, Problem, ProblemType, Report, RevocationReach, WorkloadFilter, WorkloadInstance};
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use http::StatusCode;
+
+use super::Service;
+use crate::caller::{Body, From};
+use crate::problem::Refused;
+
+/// Takes the report of the calling workload.
+#[utoipa::path(put, path = api::paths::OWN_REPORT, request_body = Report,
+    responses((status = 204), (status = "4XX", body = Problem)))]
+pub(crate) async fn report(
+    State(service): State<Service>,
+    body: Body<Report>,
+) -> Result<StatusCode, Refused> {
+    let Body { caller, value, .. } = body;
+    let taken = service.authority.report(&caller, value);
+    taken.map_err(|error| Refused::new(error, &caller.request_id))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Lists workloads' instances, with their newest reports.
+#[utoipa::path(get, path = api::paths::WORKLOADS, params(WorkloadFilter),
+    responses((status = 200, body = Page<WorkloadInstance>), (status = "4XX", body = Problem)))]
+pub(crate) async fn workloads(
+    State(service): State<Service>,
+    From(caller): From,
+    filter: Result<Query<WorkloadFilter>, QueryRejection>,
+) -> Result<Json<Page<WorkloadInstance>>, Refused> {
+    let id = &caller.request_id;
+    let Query(filter) = filter.map_err(|error| {
+        Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
+    })?;
+    let page = service.authority.workloads(&caller, &filter);
+    page.map(Json).map_err(|error| Refused::new(error, id))
+}
+
+/// Says how many workloads have a revocation, and who has not answered.
+#[utoipa::path(get, path = api::paths::REVOCATION, params(("log_index" = u64, Path)),
+    responses((status = 200, body = RevocationReach), (status = "4XX", body = Problem)))]
+pub(crate) async fn revocation(
+    State(service): State<Service>,
+    From(caller): From,
+    log_index: Result<Path<u64>, PathRejection>,
+) -> Result<Json<RevocationReach>, Refused> {
+    let id = &caller.request_id;
+    let Path(log_index) = log_index.map_err(|error| {
+        Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
+    })?;
+    let reach = service.authority.revocation_reach(&caller, log_index).await;
+    reach.map(Json).map_err(|error| Refused::new(error, id))
+}
