@@ -1,0 +1,134 @@
+//! A real service on free ports, with a clock that the test holds.
+#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use api::{Attestation, IssueRequest, IssuedCertificate, Secret, TokenRequest};
+use authority::clock::{Clock, ManualClock};
+use authority::policy::PolicySet;
+use authority::setup::{self, NewAuthority, Outcomes, Parent};
+use authority::{Authority, Keys, Parts};
+use countersign::{AuthorityClient, Credentials};
+use identity::SpiffeId;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use server::Config;
+
+pub(crate) struct Service {
+    _state: tempfile::TempDir,
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) keys: Keys,
+    pub(crate) authority: Arc<Authority>,
+    pub(crate) running: server::Running,
+}
+
+impl Service {
+    /// Starts it as if it were so much earlier.
+    pub(crate) async fn start(behind: time::Duration) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let mut config = Config::parse(
+            "trust_domain = \"pay.example\"\nlisten = \"127.0.0.1:0\"\n\
+             admin_listen = \"127.0.0.1:0\"\nnames = [\"127.0.0.1\"]\nrequests_per_second = 0",
+        )
+        .unwrap();
+        config.state = state.path().to_owned();
+        let clock = Arc::new(ManualClock::new(real_now() - behind));
+        let created = setup::create(
+            &NewAuthority {
+                trust_domain: config.trust_domain.clone(),
+                state: &config.state,
+                passphrase: &Secret::new("online passphrase"),
+                offline_passphrase: &Secret::new("offline passphrase"),
+                policy: &policy(),
+                operator: "admin",
+                parent: Parent::Local,
+            },
+            &*clock,
+        )
+        .await
+        .unwrap();
+        let Outcomes::Ready(trust_pin) = created.outcome else { panic!("a local parent is ready") };
+        let keys = created.keys.clone();
+        let parts = Parts {
+            trust_domain: config.trust_domain.clone(),
+            crl_url: None,
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            store: created.store,
+            keys: created.keys,
+            trust_pin,
+        };
+        let authority = Arc::new(Authority::open(parts).await.unwrap());
+        let running = server::start(Arc::clone(&authority), &config).await.unwrap();
+        Self { _state: state, clock, keys, authority, running }
+    }
+
+    /// A client of the service, with or without a certificate.
+    pub(crate) fn client(&self, credentials: Option<Arc<Credentials>>) -> AuthorityClient {
+        let url = format!("https://{}", self.running.address);
+        AuthorityClient::new(&url, self.authority.trust().clone(), credentials).unwrap()
+    }
+
+    /// The first operator's client.
+    pub(crate) async fn operator(&self) -> AuthorityClient {
+        let id = SpiffeId::operator(self.authority.trust_domain(), "admin").unwrap();
+        let (csr, key) = csr();
+        let body = IssueRequest { spiffe_id: Some(id), ..request(csr, Attestation::Svid {}) };
+        let issued = self.authority.issue_internal(&body, "init").await.unwrap();
+        self.client(Some(credentials(&issued, key)))
+    }
+
+    /// A workload's certificate, by token, and its client.
+    pub(crate) async fn workload(&self, path: &str) -> (IssuedCertificate, AuthorityClient) {
+        let spiffe_id = self.id(path);
+        let asked = TokenRequest { spiffe_id, ttl: None, key_sha256: None };
+        let token = self.operator().await.create_token(&asked).await.unwrap().token;
+        let (csr, key) = csr();
+        let body = request(csr, Attestation::Token { token });
+        let issued = self.client(None).issue(&body, None).await.unwrap();
+        let client = self.client(Some(credentials(&issued, key)));
+        (issued, client)
+    }
+
+    pub(crate) fn id(&self, path: &str) -> SpiffeId {
+        SpiffeId::new(self.authority.trust_domain(), path).unwrap()
+    }
+}
+
+pub(crate) fn request(csr: String, attestation: Attestation) -> IssueRequest {
+    IssueRequest {
+        csr,
+        spiffe_id: None,
+        dns: vec![],
+        ip: vec![],
+        profile: None,
+        ttl: None,
+        attestation,
+    }
+}
+
+/// A request with a new key.
+pub(crate) fn csr() -> (String, rcgen::KeyPair) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
+    (request.pem().unwrap(), key)
+}
+
+fn credentials(issued: &IssuedCertificate, key: rcgen::KeyPair) -> Arc<Credentials> {
+    let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes());
+    let chain = chain.collect::<Result<_, _>>().unwrap();
+    Credentials::new(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into()).unwrap()
+}
+
+fn policy() -> PolicySet {
+    let workloads = r#"{"workloads": [{"id": "/prod/reports"}, {"id": "/prod/monolith"}]}"#;
+    let files = BTreeMap::from([("workloads.json".to_owned(), workloads.to_owned())]);
+    PolicySet::parse(&files).unwrap()
+}
+
+/// The machine's clock, by which rustls verifies.
+#[expect(clippy::disallowed_methods, reason = "rustls looks at the machine's clock")]
+pub(crate) fn real_now() -> time::OffsetDateTime {
+    time::OffsetDateTime::now_utc()
+}
