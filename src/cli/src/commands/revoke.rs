@@ -1,10 +1,12 @@
 //! `revoke`: certificates issued so far.
 
 use std::io::{self, BufRead, IsTerminal};
+use std::time::{Duration, Instant};
 
-use api::{Revocation, RevokeRequest};
+use api::{Revocation, RevocationReach, RevokeRequest, Ttl};
 use clap::Args;
 use countersign::AuthorityClient;
+use serde::Serialize;
 
 use super::Session;
 use super::target::{Reason, Target};
@@ -26,6 +28,18 @@ pub(crate) struct Arguments {
     /// Only say what would be revoked
     #[arg(long)]
     dry_run: bool,
+    /// Wait so long for every workload to have it, and say who has not answered
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    wait: Option<Ttl>,
+}
+
+/// What was revoked, and how far it came.
+#[derive(Debug, Serialize)]
+struct Revoked {
+    #[serde(flatten)]
+    revocation: Revocation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reach: Option<RevocationReach>,
 }
 
 pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
@@ -44,14 +58,40 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         return Ok(Exit::Failed);
     }
     let revocation = client.revoke(&request).await?;
-    session.output.show(&revocation, |revocation| to_text(revocation, arguments.dry_run))?;
+    let reach = match (arguments.wait, revocation.log_index) {
+        (Some(wait), Some(log_index)) => Some(follow(&client, log_index, wait.0).await?),
+        _ => None,
+    };
+    let revoked = Revoked { revocation, reach };
+    session.output.show(&revoked, |revoked| to_text(revoked, arguments.dry_run))?;
+    let Revoked { revocation, reach } = revoked;
     if matches!(arguments.target, Target::Identity(_)) && !arguments.dry_run {
         session.output.note(format!(
             "it may get new certificates; to keep it out: countersign deny {} --reason {}",
             revocation.spiffe_id, revocation.reason
         ));
     }
-    Ok(Exit::Done)
+    match reach {
+        Some(reach) if reach.reached < reach.live => Ok(Exit::Failed),
+        _ => Ok(Exit::Done),
+    }
+}
+
+/// Asks until every live workload has it, or the time is over.
+async fn follow(
+    client: &AuthorityClient,
+    log_index: u64,
+    wait: Duration,
+) -> Result<RevocationReach, Error> {
+    let begun = Instant::now();
+    loop {
+        let reach = client.revocation_reach(log_index).await?;
+        let left = wait.saturating_sub(begun.elapsed());
+        if reach.reached >= reach.live || left.is_zero() {
+            return Ok(reach);
+        }
+        tokio::time::sleep(left.min(ASK_AGAIN)).await;
+    }
 }
 
 /// Says how many certificates it is about before it asks.
@@ -71,18 +111,69 @@ async fn confirm(client: &AuthorityClient, request: &RevokeRequest) -> Result<bo
     Ok(matches!(answer.trim(), "y" | "yes"))
 }
 
-fn to_text(revocation: &Revocation, dry_run: bool) -> String {
+fn to_text(Revoked { revocation, reach }: &Revoked, dry_run: bool) -> String {
     let what = format!("{} of {}", count(revocation), revocation.spiffe_id);
-    match (dry_run, revocation.log_index) {
+    let done = match (dry_run, revocation.log_index) {
         (true, _) => format!("would revoke {what}"),
         (false, Some(index)) => format!("revoked {what}, log index {index}"),
         (false, None) => format!("nothing was left to revoke: {what}"),
+    };
+    match reach {
+        Some(reach) => format!("{done}\n{}", reach_to_text(reach)),
+        None => done,
     }
+}
+
+fn reach_to_text(reach: &RevocationReach) -> String {
+    if reach.live == 0 {
+        return "no workload reports to the CA: nobody was told".to_owned();
+    }
+    let RevocationReach { live, reached, connections_closed, waiting, .. } = reach;
+    let mut text =
+        format!("{reached} of {live} workloads have it, connections closed: {connections_closed}");
+    for instance in waiting {
+        text.push_str(&format!(
+            "\nno answer from {} (certificate {})",
+            instance.spiffe_id, instance.serial_number
+        ));
+    }
+    text
 }
 
 fn count(revocation: &Revocation) -> String {
     match revocation.certificates {
         1 => "1 certificate".to_owned(),
         count => format!("{count} certificates"),
+    }
+}
+
+/// Workloads answer within a second.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
+
+#[cfg(test)]
+mod tests {
+    use api::WaitingInstance;
+
+    use super::*;
+
+    #[test]
+    fn the_reach_names_who_has_not_answered() {
+        let mut reach = RevocationReach {
+            log_index: 7,
+            live: 2,
+            reached: 1,
+            connections_closed: 3,
+            waiting: vec![WaitingInstance {
+                spiffe_id: identity::SpiffeId::parse("spiffe://pay.example/reports").unwrap(),
+                serial_number: "8f2c".parse().unwrap(),
+            }],
+        };
+        assert_eq!(
+            reach_to_text(&reach),
+            "1 of 2 workloads have it, connections closed: 3\n\
+             no answer from spiffe://pay.example/reports (certificate 8f2c)"
+        );
+        reach.live = 0;
+        assert!(reach_to_text(&reach).contains("nobody was told"));
     }
 }

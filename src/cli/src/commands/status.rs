@@ -27,6 +27,9 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
         ("workloads", status.workloads.to_string()),
         ("denied", status.denied.to_string()),
     ];
+    if let Some(why) = &status.halted {
+        fields.push(("HALTED", why.clone()));
+    }
     for issuer in &status.issuers {
         let ends = table::distance(issuer.not_after, now);
         fields.push(("issuer", format!("{}, ends {ends}", issuer.serial_number)));
