@@ -1,0 +1,133 @@
+//! Two services by the library: they start from two strings and a token, speak, and are cut off.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::time::Duration;
+
+use api::Secret;
+use countersign::{Error, Peers, Stream, Workload};
+use identity::Refusal;
+use system_tests::Environment;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_workload_loses_its_stream_and_comes_back_with_nothing() {
+    let environment = Environment::start();
+    let monolith = start(&environment, "/prod/monolith").await;
+    let batch = start(&environment, "/prod/batch").await;
+    let peers = Peers::one_of([environment.id("/prod/batch")]).unwrap();
+    let mut listener = monolith.listen("127.0.0.1:0", peers).await.unwrap();
+    let address = listener.local_address().to_string();
+    let accepted = tokio::spawn(async move { (listener.accept().await.unwrap(), listener) });
+    let to = Peers::one_of([environment.id("/prod/monolith")]).unwrap();
+    let mut ours = batch.connect(&address, to.clone()).await.unwrap();
+    let (mut theirs, mut listener) = accepted.await.unwrap();
+    assert_eq!(theirs.peer().spiffe_id().path(), "/prod/batch");
+    exchange(&mut ours, &mut theirs).await;
+
+    let outcome = countersign(
+        &environment,
+        &["--json", "revoke", "--yes", &environment.id("/prod/batch"), "--reason", "superseded", "--wait", "5s"],
+    )
+    .success();
+    // Whoever was told closed its connection, whichever end hears of it first.
+    let mut byte = [0];
+    let ended = tokio::time::timeout(SOON, ours.read(&mut byte)).await.expect("cut off");
+    assert!(!matches!(ended, Ok(1)), "{ended:?}");
+    assert!(matches!(theirs.read(&mut byte).await, Err(_) | Ok(0)));
+    let told = outcome.json();
+    assert_eq!(told["reach"]["connections_closed"].as_u64(), Some(1), "{told}");
+
+    let refused = tokio::spawn(async move { listener.accept().await.map(drop) });
+    let again = batch.connect(&address, to).await;
+    let seen = match again {
+        Ok(mut stream) => {
+            let ended = tokio::time::timeout(SOON, stream.read(&mut byte)).await.unwrap();
+            stream.explain(ended.expect_err("a revoked client hears nothing"))
+        }
+        Err(error) => error,
+    };
+    assert!(matches!(seen, Error::Refused { .. } | Error::Peer { .. }), "{seen}");
+    assert!(!refused.is_finished(), "nobody was accepted");
+    assert_eq!(monolith.status().connections.closed["revoked"], 1);
+    batch.stop().await;
+    monolith.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pin_sends_no_evidence() {
+    let environment = Environment::start();
+    let token = token(&environment, "/prod/batch").await;
+    let other = Environment::start();
+    let workload = Workload::builder().url(environment.url()).trust_pin(pin(&other).await);
+    let error = workload.token(Secret::new(&token)).start().await.unwrap_err();
+    assert!(error.to_string().contains("pin"), "{error}");
+    // The token was not burnt: the right pin still starts with it.
+    let workload = Workload::builder().url(environment.url()).trust_pin(pin(&environment).await);
+    workload.token(Secret::new(&token)).start().await.unwrap().stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_workload_waits_for_its_authority_and_gives_up_by_its_limit() {
+    let mut environment = Environment::start();
+    let pin = pin(&environment).await;
+    let token = token(&environment, "/prod/batch").await;
+    environment.stop();
+    let start = |limit| {
+        let builder = Workload::builder().url(environment.url()).trust_pin(&pin);
+        builder.token(Secret::new(&token)).give_up_after(limit).start()
+    };
+    let error = start(Duration::ZERO).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    let waiting = tokio::spawn(start(Duration::from_secs(60)));
+    tokio::task::block_in_place(|| environment.serve());
+    let workload = waiting.await.unwrap().unwrap();
+    assert_eq!(workload.status().spiffe_id.to_string(), environment.id("/prod/batch"));
+    assert!(workload.ready());
+    workload.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_but_the_peers_named_comes_in() {
+    let environment = Environment::start();
+    let monolith = start(&environment, "/prod/monolith").await;
+    let batch = start(&environment, "/prod/batch").await;
+    let reports = Peers::one_of([environment.id("/prod/reports")]).unwrap();
+    let mut listener = monolith.listen("127.0.0.1:0", reports.clone()).await.unwrap();
+    let address = listener.local_address().to_string();
+    let accepting = tokio::spawn(async move { listener.accept().await.map(drop) });
+    let wrong = batch.connect(&address, reports).await.unwrap_err();
+    let Error::Peer { refusal, .. } = &wrong else { panic!("{wrong}") };
+    assert!(matches!(refusal, Refusal::NotAmongPeers { .. }), "{refusal}");
+    assert!(!accepting.is_finished());
+    monolith.stop().await;
+}
+
+async fn start(environment: &Environment, path: &str) -> Workload {
+    let token = token(environment, path).await;
+    let workload = Workload::builder().url(environment.url()).trust_pin(pin(environment).await);
+    workload.token(Secret::new(&token)).start().await.unwrap()
+}
+
+async fn token(environment: &Environment, path: &str) -> String {
+    let id = environment.id(path);
+    let outcome = countersign(environment, &["token", "create", &id]).success();
+    outcome.stdout.trim().to_owned()
+}
+
+async fn pin(environment: &Environment) -> String {
+    let outcome = countersign(environment, &["trust", "pin"]).success();
+    outcome.stdout.trim().to_owned()
+}
+
+fn countersign(environment: &Environment, arguments: &[&str]) -> system_tests::Outcome {
+    tokio::task::block_in_place(|| environment.countersign(arguments))
+}
+
+async fn exchange(ours: &mut Stream, theirs: &mut Stream) {
+    ours.write_all(b"hello").await.unwrap();
+    let mut heard = [0; 5];
+    theirs.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"hello");
+}
+
+const SOON: Duration = Duration::from_secs(10);
