@@ -62,9 +62,10 @@ fn dev_shows_what_it_says_and_cleans_up() {
         assert!(begun.elapsed().as_secs() < 60, "{}", read());
         std::thread::yield_now();
     }
-    environment.countersign(&["list"]).success().says("/prod/reports");
+    environment.countersign(&["list"]).success().says("/reports");
     let shown = read();
-    for expected in ["  200  ", "  401", "no countersignature"] {
+    let told = ["  200  ", "not among peers", "no countersignature", "stream closed after", "0 of"];
+    for expected in told.into_iter().chain(["window pulled forward", "root recomputed"]) {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
     paste(&environment, &shown);

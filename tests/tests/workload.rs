@@ -26,7 +26,16 @@ async fn a_revoked_workload_loses_its_stream_and_comes_back_with_nothing() {
 
     let outcome = countersign(
         &environment,
-        &["--json", "revoke", "--yes", &environment.id("/prod/batch"), "--reason", "superseded", "--wait", "5s"],
+        &[
+            "--json",
+            "revoke",
+            "--yes",
+            &environment.id("/prod/batch"),
+            "--reason",
+            "superseded",
+            "--wait",
+            "5s",
+        ],
     )
     .success();
     // Whoever was told closed its connection, whichever end hears of it first.

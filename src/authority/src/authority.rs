@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::event::{Event, OPERATOR_CREATE, POLICY_CHANGE};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
+use crate::hastened::Hastened;
 use crate::issuer::{Issued, Issuer};
 use crate::keys::Keys;
 use crate::policy::{ActivePolicy, PolicySet, Principal};
@@ -52,6 +53,7 @@ pub struct Authority {
     witnesses: Witnesses,
     seen: std::sync::Mutex<HashSet<SerialNumber>>,
     refusals: Refusals,
+    hastened: std::sync::Mutex<Hastened>,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
 }
 
@@ -128,6 +130,7 @@ impl Authority {
             witnesses: Witnesses::default(),
             seen: std::sync::Mutex::default(),
             refusals: Refusals::default(),
+            hastened: std::sync::Mutex::default(),
             crl_turn: tokio::sync::Mutex::default(),
             trust_domain,
             crl_url,
@@ -381,6 +384,10 @@ impl Authority {
 
     fn seen(&self) -> std::sync::MutexGuard<'_, HashSet<SerialNumber>> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn hastened(&self) -> std::sync::MutexGuard<'_, Hastened> {
+        self.hastened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refuse_denied(&self, spiffe_id: &SpiffeId) -> Result<(), Error> {

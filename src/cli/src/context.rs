@@ -1,5 +1,7 @@
 //! A context, opened: the CA's client, with the operator's credentials.
 
+use std::path::PathBuf;
+
 use std::path::Path;
 
 use api::{Attestation, Ttl};
@@ -38,6 +40,13 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     let operator = Operator { directory: SvidDirectory::at(&context.directory), context, url };
     operator.renew_if_due(session).await?;
     operator.open()
+}
+
+/// The folder of the context that the options name.
+pub(crate) fn directory(session: &Session) -> Result<PathBuf, Error> {
+    let contexts = Contexts::load(&session.options)?;
+    let (_, context) = contexts.select(session.options.context.as_deref())?;
+    Ok(context.directory.clone())
 }
 
 /// The trust state of the context that the options name; asks nobody.

@@ -16,7 +16,6 @@ mod commands;
 mod context;
 mod contexts;
 mod description;
-mod dev_forger;
 mod error;
 mod exit;
 mod files;

@@ -53,6 +53,11 @@ impl Stream {
         self.connection.explain(self.connection.remote.to_string(), error.into())
     }
 
+    /// The key exchange of its handshake, as IANA names it; none once it is closed.
+    pub fn key_exchange(&self) -> Option<String> {
+        self.connection.key_exchange()
+    }
+
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.connection
     }
@@ -132,6 +137,13 @@ impl Connection {
         let state = self.state();
         let tls = state.tls.as_ref().map(|tls| tls.get_ref().1);
         tls.and_then(|tls| tls.peer_certificates()).unwrap_or_default().to_vec()
+    }
+
+    /// The name of the handshake's key exchange; none once closed.
+    pub(crate) fn key_exchange(&self) -> Option<String> {
+        let state = self.state();
+        let tls = state.tls.as_ref().map(|tls| tls.get_ref().1)?;
+        Some(format!("{:?}", tls.negotiated_key_exchange_group()?.name()))
     }
 
     /// The application protocol of the handshake.

@@ -28,9 +28,24 @@ impl Authority {
         serial_number: &SerialNumber,
     ) -> Result<RenewalWindow, Error> {
         let record = self.readable(caller, serial_number).await?;
+        if let Some(window) = self.hastened().window(&record.spiffe_id, record.leaf_index) {
+            return Ok(window);
+        }
         let (not_before, not_after) =
             (present::seconds(record.not_before), present::seconds(record.not_after));
         Ok(present::renewal_window(not_before, not_after))
+    }
+
+    /// Brings the renewal of an identity's certificates issued so far forward: workloads learn of
+    /// it when they report next. Forgotten when the CA starts anew.
+    pub async fn hasten_renewal(
+        &self,
+        spiffe_id: &SpiffeId,
+        window: RenewalWindow,
+    ) -> Result<(), Error> {
+        let before = self.store().head().await?.edge.size();
+        self.hastened().insert(spiffe_id.clone(), before, window);
+        Ok(())
     }
 
     /// A page of certificates, newest first.

@@ -11,18 +11,19 @@ use authority::signer::file::FileSigner;
 use authority::{Authority, Keys};
 use identity::SpiffeId;
 use issuance::{EndEntity, IssuerCertificate, KeyType};
+use zeroize::Zeroizing;
 
 use crate::clock;
 use crate::pending::PendingRequest;
 use crate::svid_record::Wish;
 
-/// A certificate, DER, that the CA's key signed and the log never saw.
+/// A certificate, DER, that the CA's key signed and the log never saw, and its key, PKCS#8 PEM.
 pub(crate) async fn forge(
     state: &Path,
     passphrase: &Secret,
     authority: &Authority,
     spiffe_id: &SpiffeId,
-) -> anyhow::Result<Vec<u8>> {
+) -> anyhow::Result<(Vec<u8>, Zeroizing<String>)> {
     let stolen = FileSigner::open(&Keys::issuer_file(state), passphrase)?;
     let pending = PendingRequest::generate(&Wish::only(spiffe_id.clone()))?;
     let issuer = IssuerCertificate::from_der(authority.issuer_certificate())?;
@@ -46,5 +47,5 @@ pub(crate) async fn forge(
         &issuer,
     )?;
     let signature = stolen.sign(tbs.der()).await?;
-    Ok(issuance::assemble(tbs.der(), &signature))
+    Ok((issuance::assemble(tbs.der(), &signature), pending.key))
 }

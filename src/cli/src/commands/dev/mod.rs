@@ -1,5 +1,10 @@
-//! `dev`: a CA on free ports in a temporary folder, and a first look at what it does. Every line
-//! is printed from what happened.
+//! `dev`: a CA on free ports in a temporary folder, demo services that use it, and a tour of what
+//! they do. Every line is printed from what happened.
+
+mod env;
+mod forger;
+mod services;
+mod tour;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,17 +16,17 @@ use api::{Secret, TokenRequest};
 use authority::clock::SystemClock;
 use authority::policy::PolicySet;
 use authority::setup::{self, NewAuthority, Parent};
-use clap::{Args, ValueEnum};
-use countersign::{AuthorityClient, Credentials};
-use identity::{Refusal, SpiffeId, Trust, TrustDomain, TrustPin, Usage};
-use rustls_pki_types::CertificateDer;
+use clap::{Args, Subcommand, ValueEnum};
+use countersign::AuthorityClient;
+use identity::{SpiffeId, TrustDomain, TrustPin};
 use server::{Config, Running};
 
+use self::services::{Services, Starter};
 use super::Session;
 use crate::ca_host;
 use crate::clock;
+use crate::context::OpenContext;
 use crate::contexts::{self, Context, MakeCurrent};
-use crate::dev_forger::forge;
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
@@ -30,13 +35,22 @@ use crate::svid_record::Wish;
 use crate::trust::HeldTrust;
 
 #[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Option<DevCommand>,
     /// Keep the state in this folder; a temporary one otherwise
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// Show what the CA does, or only run it
     #[arg(long, value_enum, default_value = "on")]
     tour: Tour,
+}
+
+#[derive(Debug, Subcommand)]
+enum DevCommand {
+    /// Lets your own service take part: adds its row, writes a token, prints the environment
+    Env(env::Arguments),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -46,29 +60,27 @@ enum Tour {
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+    if let Some(DevCommand::Env(arguments)) = arguments.command {
+        return env::run(arguments, session).await;
+    }
     let stop = ca_host::stop_signal();
     tokio::pin!(stop);
     let folder = Folder::of(arguments.state.as_deref())?;
     let dev = Dev::start(&folder, session).await?;
-    let shown = async {
-        dev.introduce(session)?;
-        if arguments.tour == Tour::On {
-            dev.tour(session).await?;
-        }
-        dev.say_what_to_type(session)
-    };
+    let mut services = None;
+    let shown = dev.show(arguments.tour, &mut services, session);
     let signal = tokio::select! {
-        signal = &mut stop => signal?,
+        signal = &mut stop => signal,
         shown = shown => match shown {
-            Ok(()) => stop.await?,
+            Ok(()) => stop.await,
             Err(error) => {
-                dev.stop(session).await;
+                dev.stop(services, session).await;
                 return Err(error);
             }
         },
     };
-    session.output.text(&format!("\n{signal}"))?;
-    dev.stop(session).await;
+    session.output.text(&format!("\n{}", signal?))?;
+    dev.stop(services, session).await;
     folder.remove(session)?;
     Ok(Exit::Done)
 }
@@ -147,30 +159,51 @@ impl Dev {
         Ok(Self { running, pin, started, folder, executable, passphrase })
     }
 
+    /// Says what there is, then what happens, then what to type.
+    async fn show(
+        &self,
+        tour: Tour,
+        running: &mut Option<Services>,
+        session: &Session,
+    ) -> anyhow::Result<()> {
+        self.introduce(session)?;
+        if tour == Tour::On {
+            let context = crate::context::open(session).await?;
+            let services = running.insert(self.start_services(&context).await?);
+            session.output.text(&format!(
+                "  services  gateway → reports → monolith   batch → monolith (one stream held open)\n\
+                 \x20           TLS 1.3 {}\n",
+                services.key_exchange
+            ))?;
+            self.tour(services, &context, session).await?;
+            let tools = SpiffeId::new(&state_domain(&context.held), "/tools")?;
+            self.issue_first(&context.client, &tools, session).await?;
+        }
+        self.say_what_to_type(session)
+    }
+
+    async fn start_services(&self, context: &OpenContext) -> anyhow::Result<Services> {
+        let starter = Starter {
+            operator: &context.client,
+            url: &self.url(),
+            pin: self.pin.to_string(),
+            authority: Arc::clone(self.running.authority()),
+        };
+        starter.start().await
+    }
+
     /// What there is, before anything is done with it.
     fn introduce(&self, session: &Session) -> anyhow::Result<()> {
         let pin = self.pin.to_string();
-        let state = self.running.authority().trust().state().clone();
-        session.output.text(&format!(
+        let state = self.running.authority().trust().state();
+        Ok(session.output.text(&format!(
             "  ca        https://{}    admin http://{}\n  trust     {}   pin {}…\n  state     {}",
             self.running.address,
             self.running.admin_address,
             state.trust_domain.id(),
             &pin[..8],
             self.folder.display(),
-        ))?;
-        Ok(session.output.text("")?)
-    }
-
-    async fn tour(&self, session: &Session) -> anyhow::Result<()> {
-        let context = crate::context::open(session).await?;
-        let reports = SpiffeId::new(&state_domain(&context.held), "/prod/reports")?;
-        let directory = self.issue_first(&context.client, &reports, session).await?;
-        let (serial_number, client) = self.first_call(&context.held, &directory, session).await?;
-        self.call_without_certificate(&context.held, &serial_number, session).await?;
-        self.show_forgery(&context.held.trust, &reports, session).await?;
-        drop(client);
-        Ok(())
+        ))?)
     }
 
     /// A first certificate, the way a workload gets it: token, key made here, request.
@@ -179,13 +212,13 @@ impl Dev {
         operator: &AuthorityClient,
         spiffe_id: &SpiffeId,
         session: &Session,
-    ) -> anyhow::Result<SvidDirectory> {
+    ) -> anyhow::Result<()> {
         let asked = TokenRequest { spiffe_id: spiffe_id.clone(), ttl: None, key_sha256: None };
         let token = operator.create_token(&asked).await?;
         let url = self.url();
         let held = HeldTrust::fetch(&url, &self.pin).await?;
         let client = AuthorityClient::new(&url, held.trust.clone(), None)?;
-        let directory = SvidDirectory::create(self.folder.join("reports"))?;
+        let directory = SvidDirectory::create(self.folder.join("tools"))?;
         let lock = directory.lock()?;
         let wish = Wish {
             dns: vec![issuance::DnsName::parse("localhost")?],
@@ -206,85 +239,18 @@ impl Dev {
             session,
             "issue",
             format!(
-                "{}   {}   countersigned #{}",
+                "{} for curl and openssl   {}   countersigned #{}",
                 spiffe_id.path(),
                 milliseconds(begun.elapsed()),
                 issued.log_index
             ),
-        )?;
-        Ok(directory)
-    }
-
-    /// One mTLS call with it: the CA shows its owner the record.
-    async fn first_call(
-        &self,
-        held: &HeldTrust,
-        directory: &SvidDirectory,
-        session: &Session,
-    ) -> anyhow::Result<(identity::SerialNumber, AuthorityClient)> {
-        let credentials = Credentials::load(directory.path())?;
-        let client = AuthorityClient::new(&self.url(), held.trust.clone(), Some(credentials))?;
-        let record = directory.record()?.ok_or_else(|| anyhow::anyhow!("no svid.json"))?;
-        let begun = Instant::now();
-        client.certificate(&record.serial_number).await?;
-        self.line(
-            session,
-            "call",
-            format!(
-                "/prod/reports → ca   200   {}   mutual TLS 1.3",
-                milliseconds(begun.elapsed())
-            ),
-        )?;
-        Ok((record.serial_number, client))
-    }
-
-    async fn call_without_certificate(
-        &self,
-        held: &HeldTrust,
-        serial_number: &identity::SerialNumber,
-        session: &Session,
-    ) -> anyhow::Result<()> {
-        let nobody = AuthorityClient::new(&self.url(), held.trust.clone(), None)?;
-        match nobody.certificate(serial_number).await {
-            Err(countersign::Error::Authority(problem)) => self.line(
-                session,
-                "denied",
-                format!("the same call without a certificate   {}", problem.status),
-            ),
-            Err(error) => Err(error.into()),
-            Ok(_) => anyhow::bail!("the CA answered a caller without a certificate"),
-        }
-    }
-
-    /// A thief of the CA key alone: the certificate is made outside the engine, with the key file.
-    async fn show_forgery(
-        &self,
-        trust: &Trust,
-        spiffe_id: &SpiffeId,
-        session: &Session,
-    ) -> anyhow::Result<()> {
-        let authority = self.running.authority();
-        let keys = self.folder.join("state");
-        let forged = forge(&keys, &self.passphrase, authority, spiffe_id).await?;
-        let issuer = CertificateDer::from(authority.issuer_certificate().to_vec());
-        let chain = [CertificateDer::from(forged), issuer];
-        let now = clock::unix(clock::now());
-        let verdict =
-            identity::verify(&chain, Usage::Client, now, trust, &identity::Revocations::default());
-        match verdict {
-            Err(Refusal::NotCountersigned(_)) => self.line(
-                session,
-                "denied",
-                "forger   signed by the CA key, no countersignature".to_owned(),
-            ),
-            other => anyhow::bail!("a forged certificate met with {other:?}"),
-        }
+        )
     }
 
     /// Lines that can be pasted as they are.
     fn say_what_to_type(&self, session: &Session) -> anyhow::Result<()> {
         let program = shown(&self.executable);
-        let reports = shown(&self.folder.join("reports"));
+        let tools = shown(&self.folder.join("tools"));
         let url = self.url();
         let mut text = String::from("\n  From other terminals, while this runs:\n\n");
         let mut add = |comment: &str, lines: &[String]| {
@@ -293,61 +259,75 @@ impl Dev {
                 text.push_str(&format!("  {line}\n"));
             }
         };
-        if self.folder.join("reports").exists() {
+        if self.folder.join("tools").exists() {
             let crl = self.running.authority().issuer_id();
             let serial = format!(
-                "$({program} --json list --id '*/prod/reports' \\\n    | grep -o '\"serial_number\":\"[0-9a-f]*' | cut -d'\"' -f4 | head -n 1)"
+                "$({program} --json list --id '*/tools' \\\n    | grep -o '\"serial_number\":\"[0-9a-f]*' | cut -d'\"' -f4 | head -n 1)"
             );
             add(
                 "a call with its certificate",
                 &[
-                    format!("curl --cacert {reports}/bundle.pem \\"),
-                    format!("  --cert {reports}/svid.pem --key {reports}/svid.key \\"),
+                    format!("curl --cacert {tools}/bundle.pem \\"),
+                    format!("  --cert {tools}/svid.pem --key {tools}/svid.key \\"),
                     format!("  {url}/v1/certificates/{serial}"),
                 ],
             );
             add(
                 "what others say of it",
                 &[
-                    format!("openssl verify -x509_strict -CAfile {reports}/bundle.pem \\"),
-                    format!("  -untrusted {reports}/svid.pem {reports}/svid.pem"),
-                    format!("{program} verify {reports}/svid.pem"),
+                    format!("openssl verify -x509_strict -CAfile {tools}/bundle.pem \\"),
+                    format!("  -untrusted {tools}/svid.pem {tools}/svid.pem"),
+                    format!("{program} verify {tools}/svid.pem"),
                 ],
             );
             add(
                 "revoke it: OpenSSL sees it by CRL, and it renews no more",
                 &[
                     format!(
-                        "{program} revoke --yes spiffe://{DOMAIN}/prod/reports --reason key-compromise"
+                        "{program} revoke --yes spiffe://{DOMAIN}/tools --reason key-compromise"
                     ),
-                    format!("curl -s --cacert {reports}/bundle.pem {url}/crl/{crl} \\"),
-                    format!("  | openssl crl -inform DER -out {reports}/crl.pem"),
-                    format!("openssl verify -crl_check -CRLfile {reports}/crl.pem \\"),
+                    format!("curl -s --cacert {tools}/bundle.pem {url}/crl/{crl} \\"),
+                    format!("  | openssl crl -inform DER -out {tools}/crl.pem"),
+                    format!("openssl verify -crl_check -CRLfile {tools}/crl.pem \\"),
                     format!(
-                        "  -CAfile {reports}/bundle.pem -untrusted {reports}/svid.pem {reports}/svid.pem"
+                        "  -CAfile {tools}/bundle.pem -untrusted {tools}/svid.pem {tools}/svid.pem"
                     ),
                 ],
             );
         }
         add(
-            "a certificate for a service of yours, in two steps",
+            "a certificate in files, in two steps",
             &[
-                format!("{program} token create spiffe://{DOMAIN}/prod/monolith > token"),
-                format!("{program} issue spiffe://{DOMAIN}/prod/monolith --url {url} \\"),
+                format!("{program} token create spiffe://{DOMAIN}/monolith > token"),
+                format!("{program} issue spiffe://{DOMAIN}/monolith --url {url} \\"),
                 "  --token-file token --out monolith".to_owned(),
             ],
+        );
+        add(
+            "a Rust service of yours (the sidecar library reads this environment)",
+            &[format!("eval \"$({program} dev env /orders)\"")],
+        );
+        add(
+            "cut a demo service off, and see who was told",
+            &[format!(
+                "{program} revoke --yes spiffe://{DOMAIN}/reports \\\n    --reason key-compromise --wait 5s"
+            )],
         );
         add("everything", &[format!("{program} status; {program} list")]);
         text.push_str("\n  Ctrl-C stops it and cleans up.");
         Ok(session.output.text(&text)?)
     }
 
-    async fn stop(self, session: &Session) {
+    async fn stop(self, services: Option<Services>, session: &Session) {
         if let Err(error) = contexts::remove(CONTEXT, &session.options) {
             session.output.warn(error);
         }
-        let drained = self.running.stop().await;
-        session.output.note(format!("drained {} connections", drained.drained));
+        let mut drained = 0;
+        if let Some(services) = services {
+            drained += services.stop().await;
+        }
+        drained += self.running.stop().await.drained;
+        session.output.note(format!("drained {drained} connections"));
     }
 
     fn url(&self) -> String {
@@ -416,6 +396,6 @@ fn shown(path: &Path) -> String {
 }
 
 /// The table of the development hierarchy.
-const WORKLOADS: &str = include_str!("../../../../certs-dev/workloads.json");
+const WORKLOADS: &str = include_str!("../../../../../certs-dev/workloads.json");
 const CONTEXT: &str = "dev";
 const DOMAIN: &str = "dev.internal";

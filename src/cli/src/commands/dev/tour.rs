@@ -1,0 +1,179 @@
+//! The tour: each line is printed from what happened just before, with its measured figure.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use api::{RenewalWindow, RevokeRequest};
+use countersign::{Credentials, Endpoint, Error, Peers, Verification};
+use identity::{Refusal, SpiffeId};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tlog::{Checkpoint, EntryKind, TILE_WIDTH, Tile, TileKind, TreeEdge, VerifierKey};
+use tokio::io::AsyncReadExt;
+
+use super::Session;
+use super::forger::forge;
+use super::services::Services;
+use super::{DOMAIN, Dev, milliseconds};
+use crate::clock;
+use crate::context::OpenContext;
+
+impl Dev {
+    /// Shows one thing after another.
+    pub(super) async fn tour(
+        &self,
+        services: &mut Services,
+        context: &OpenContext,
+        session: &Session,
+    ) -> anyhow::Result<()> {
+        self.show_call(services, session).await?;
+        self.show_intruder(services, session).await?;
+        self.show_forgery(services, context, session).await?;
+        self.hasten_renewal().await?;
+        self.show_revocation(services, context, session).await?;
+        self.show_renewal(services, session).await?;
+        self.show_log(session).await
+    }
+
+    async fn show_call(&self, services: &mut Services, session: &Session) -> anyhow::Result<()> {
+        let call = services.calls.recv().await;
+        let call = call.ok_or_else(|| anyhow::anyhow!("reports has ended"))?;
+        let countersigned =
+            call.log_index.map(|index| format!("countersigned #{index}")).unwrap_or_default();
+        let (status, took) = (call.status.as_u16(), milliseconds(call.took));
+        let text = format!("reports → monolith     {status}   {took}   {countersigned}");
+        self.line(session, "call", text)
+    }
+
+    /// A certificate of ours, but of nobody whom the monolith expects.
+    async fn show_intruder(&self, services: &Services, session: &Session) -> anyhow::Result<()> {
+        refused(call_as(services.intruder.endpoint(), services).await)?;
+        let text = "intruder → monolith    valid certificate, not among peers";
+        self.line(session, "denied", text.to_owned())?;
+        let accepted = services.monolith_peers();
+        Ok(session.output.text(&format!("                why: monolith accepts {accepted}"))?)
+    }
+
+    /// A thief of the CA key alone: the certificate is made outside the engine, with the key file.
+    async fn show_forgery(
+        &self,
+        services: &Services,
+        context: &OpenContext,
+        session: &Session,
+    ) -> anyhow::Result<()> {
+        let authority = self.running.authority();
+        let victim = self.id("/reports")?;
+        let keys = self.folder.join("state");
+        let (forged, key) = forge(&keys, &self.passphrase, authority, &victim).await?;
+        let issuer = CertificateDer::from(authority.issuer_certificate().to_vec());
+        let chain = vec![CertificateDer::from(forged), issuer];
+        let verification = Verification::new(context.held.trust.clone());
+        let now = clock::unix(clock::now());
+        match verification.verify(&chain, identity::Usage::Client, now) {
+            Err(Refusal::NotCountersigned(_)) => {}
+            other => anyhow::bail!("a forged certificate met with {other:?}"),
+        }
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+        let forger = Endpoint::new(Credentials::new(chain, key)?, verification);
+        refused(call_as(&forger, services).await)?;
+        let text = "forger → monolith      signed by the CA key, no countersignature";
+        self.line(session, "denied", text.to_owned())
+    }
+
+    /// The CA wishes another certificate for reports, now.
+    async fn hasten_renewal(&self) -> anyhow::Result<()> {
+        let now = clock::now();
+        let window = RenewalWindow { start: now, end: now };
+        Ok(self.running.authority().hasten_renewal(&self.id("/reports")?, window).await?)
+    }
+
+    async fn show_renewal(&self, services: &Services, session: &Session) -> anyhow::Result<()> {
+        let before = services.first_serial_number;
+        let mut changes = services.reports.changes();
+        let renewed = changes.wait_for(|status| status.serial_number != before);
+        let renewed = tokio::time::timeout(PATIENCE, renewed).await??.serial_number;
+        let made = services.counts.made.load(Ordering::Relaxed);
+        let failed = services.counts.failed.load(Ordering::Relaxed);
+        let (old, new) = (short(&before), short(&renewed));
+        let text = format!(
+            "reports   {old}… → {new}…   window pulled forward; {failed} of {made} calls failed"
+        );
+        self.line(session, "renew", text)
+    }
+
+    /// From the operator's command to the end that batch saw of its open stream.
+    async fn show_revocation(
+        &self,
+        services: &mut Services,
+        context: &OpenContext,
+        session: &Session,
+    ) -> anyhow::Result<()> {
+        let batch = self.id("/batch")?;
+        let begun = Instant::now();
+        let request = RevokeRequest {
+            target: batch.to_string(),
+            reason: "key-compromise".to_owned(),
+            dry_run: false,
+        };
+        context.client.revoke(&request).await?;
+        let ended = services.stream.wait_for(Option::is_some);
+        let ended = tokio::time::timeout(PATIENCE, ended).await??.unwrap_or(begun);
+        let took = milliseconds(ended.saturating_duration_since(begun));
+        refused(call_as(services.batch_endpoint(), services).await)?;
+        let text = format!("batch   stream closed after {took}; its next handshake is refused");
+        self.line(session, "revoke", text)
+    }
+
+    /// What an auditor does: the root from entries alone, against the signed checkpoint.
+    async fn show_log(&self, session: &Session) -> anyhow::Result<()> {
+        let authority = self.running.authority();
+        let size = authority.sign_checkpoint().await?;
+        let state = authority.trust().state();
+        let key = VerifierKey::parse(&state.log.key)?;
+        let note = authority.checkpoint().await?;
+        let checkpoint = Checkpoint::verify(&note, &state.log.origin, &key)?;
+        let (mut edge, mut certificates) = (TreeEdge::new(), 0);
+        for index in 0..checkpoint.size.div_ceil(TILE_WIDTH) {
+            let tile = Tile::in_tree(TileKind::Entries, index, checkpoint.size)?;
+            let bytes = authority.tile(tile).await?;
+            for entry in tlog::parse_bundle(&bytes)? {
+                certificates += usize::from(tlog::entry_kind(entry) == Some(EntryKind::Leaf));
+                edge.push(tlog::leaf_hash(entry));
+            }
+        }
+        anyhow::ensure!(edge.root() == checkpoint.root, "the log is not what its checkpoint says");
+        let text =
+            format!("{size} entries, {certificates} certificates, root recomputed from tiles: ok");
+        self.line(session, "verify", text)
+    }
+
+    fn id(&self, path: &str) -> anyhow::Result<SpiffeId> {
+        Ok(SpiffeId::parse(&format!("spiffe://{DOMAIN}{path}"))?)
+    }
+}
+
+/// Asks the monolith for data. TLS 1.3 tells a client only on reading that it was refused.
+async fn call_as(endpoint: &Endpoint, services: &Services) -> Result<(), Error> {
+    let monolith = Peers::one_of([format!("spiffe://{DOMAIN}/monolith")])?;
+    let mut stream = endpoint.connect(&services.monolith_address.to_string(), monolith).await?;
+    match stream.read(&mut [0]).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(stream.explain(error)),
+    }
+}
+
+/// Whoever was to be refused was.
+fn refused(called: Result<(), Error>) -> anyhow::Result<()> {
+    match called {
+        Err(Error::Refused { .. } | Error::Peer { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(()) => anyhow::bail!("the monolith let in whom it must not"),
+    }
+}
+
+fn short(serial_number: &identity::SerialNumber) -> String {
+    let text = serial_number.to_string();
+    text[text.len().saturating_sub(6)..].to_owned()
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
