@@ -7,7 +7,7 @@ use identity::{Refusal, SpiffeIdRule, SvidRule, Usage};
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose};
 use rustls_pki_types::CertificateDer;
 use support::{
-    Ca, Environment, ID, LEAF_INDEX, LEAF_SERIAL, NOT_AFTER, NOT_BEFORE, NOW, dns, serial, uri,
+    Ca, Environment, ID, LEAF_INDEX, LEAF_SERIAL, NOT_AFTER, NOT_BEFORE, NOW, der, dns, serial, uri,
 };
 use time::Duration;
 use tlog::Hash;
@@ -152,6 +152,21 @@ fn a_name_whose_bytes_are_no_text_is_refused() {
         bare[last_letter.unwrap() + 11] = 0xff;
         expect_rule(&environment, &environment.finish(&bare), SvidRule::Malformed);
     }
+}
+
+/// Else a second URI could hide there: x509-parser passes over it, webpki does not.
+#[test]
+fn names_behind_the_names_are_refused() {
+    let environment = Environment::new();
+    let leaf = environment.issue_edited(|tbs| {
+        let names = tbs.extensions.iter_mut().find(|e| e.ends_with(ID.as_bytes())).unwrap();
+        let mut fields = der::elements(der::value(names));
+        let value = fields.pop().unwrap();
+        let more = der::element(0x30, &[&der::element(0x86, &[b"spiffe://pay.example/other"])]);
+        fields.push(der::element(0x04, &[der::value(&value), &more]));
+        *names = der::element(0x30, &[&fields.concat()]);
+    });
+    expect_rule(&environment, &leaf, SvidRule::Malformed);
 }
 
 #[test]
