@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use identity::SpiffeId;
 use time::OffsetDateTime;
 use tlog::SignedCertificateTimestamp;
+use x509_parser::asn1_rs::{Any, Class, Tag};
 use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{
@@ -270,6 +271,12 @@ fn extensions(tbs: &TbsCertificate<'_>, findings: &mut Findings) {
             "an extension stands twice",
         );
         seen.push(&extension.oid);
+        let unread = matches!(extension.parsed_extension(), ParsedExtension::ParseError { .. });
+        findings.require(
+            unread || is_one_value(extension.value),
+            "RFC 5280 §4.2",
+            "an extension's value is not the DER of one ASN.1 value",
+        );
     }
     findings.require(
         find(tbs, &no_rev_avail).is_none()
@@ -399,6 +406,17 @@ fn parse_tbs(bytes: &[u8]) -> Result<TbsCertificate<'_>, Error> {
         Ok(([], tbs)) => Ok(tbs),
         _ => Err(Error::Encoding("what was built is no TBSCertificate".to_owned())),
     }
+}
+
+/// RFC 5280 §4.2, of an extension's value: x509-parser passes over what follows it, and over a tag
+/// that DER does not know.
+pub(crate) fn is_one_value(value: &[u8]) -> bool {
+    Any::from_der(value).is_ok_and(|(rest, any)| {
+        let constructed = matches!(any.tag(), Tag::Sequence | Tag::Set);
+        rest.is_empty()
+            && any.class() == Class::Universal
+            && any.header.constructed() == constructed
+    })
 }
 
 fn trim(octets: &[u8]) -> &[u8] {

@@ -24,6 +24,7 @@ use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::dns_name::DnsName;
 use crate::error::{Error, RequestRule};
+use crate::lint::is_one_value;
 
 /// A PKCS#10 request whose sender has proved possession of an acceptable key.
 ///
@@ -276,6 +277,9 @@ fn requested_names(request: &X509CertificationRequest<'_>) -> Result<RequestedNa
                 return Err(RequestRule::CertificateAuthority);
             }
             ParsedExtension::ParseError { .. } if is_read(&extension.oid) => {
+                return Err(RequestRule::Malformed);
+            }
+            _ if is_read(&extension.oid) && !is_one_value(extension.value) => {
                 return Err(RequestRule::Malformed);
             }
             ParsedExtension::SubjectAlternativeName(requested) => {

@@ -219,6 +219,13 @@ fn an_extension_that_stands_twice() {
 }
 
 #[test]
+fn more_than_one_value_in_an_extension() {
+    let names = element(0x30, &[&uri(ID)]);
+    let twice = |tbs: &mut Tbs| set(tbs, SAN, true, &[&names[..], &names].concat());
+    expect(twice, "RFC 5280 §4.2", "one ASN.1 value");
+}
+
+#[test]
 fn no_revocation_available_beside_a_crl() {
     let none = || extension(&[0x55, 0x1d, NO_REV_AVAIL], false, &[5, 0]);
     let url = name(0x86, b"http://pki.pay.example/issuer.crl");

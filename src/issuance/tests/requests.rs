@@ -182,6 +182,18 @@ fn names_that_no_policy_could_allow_are_refused() {
     assert_eq!(most.names().dns.len(), 100);
 }
 
+/// Else a wish would be lost: `DNS:a` and behind it, outside of the names, `DNS:b`. Nor are the
+/// names in anything but a SEQUENCE.
+#[test]
+fn names_behind_the_names_are_refused() {
+    for names in ["30038201613003820162", "3003820161ff", "b003820161", "1003820161"] {
+        let names = extension("subjectAltName", &format!("DER:{names}"));
+        assert_eq!(refusal(&OpenSsl::new(), P256, &names), RequestRule::Malformed);
+    }
+    let names = extension("subjectAltName", "DER:3003820161");
+    assert_eq!(parse(&OpenSsl::new(), P256, &names).unwrap().names().dns.len(), 1);
+}
+
 #[test]
 fn what_is_no_request_at_all_is_refused_as_such() {
     let openssl = OpenSsl::new();
