@@ -62,6 +62,9 @@ pub enum Error {
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// One certificate listens to the feed too often.
+    #[error("this certificate listens to the feed {0} times already")]
+    Subscriptions(usize),
     /// The trust state cannot be used.
     #[error("the trust state cannot be used: {0}")]
     Trust(#[from] identity::Error),

@@ -88,7 +88,7 @@ async fn every_subscriber_hears_the_same_bytes() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let mut subscriptions = Vec::new();
-    for _ in 0..50 {
+    for _ in 0..16 {
         subscriptions.push(environment.authority.subscribe(&operator, Some(0)).await.unwrap());
     }
     revoke(&environment, &operator, id("/prod/reports").as_str()).await;
@@ -201,6 +201,21 @@ async fn a_subscriber_hears_nothing_once_its_certificate_is_revoked_or_expired()
     let mut subscription = environment.authority.subscribe(&caller, None).await.unwrap();
     environment.clock.advance(time::Duration::hours(25));
     assert_eq!(soon(subscription.next()).await, None);
+}
+
+#[tokio::test]
+async fn one_certificate_has_its_share_of_subscriptions_and_gets_it_back() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let subscribe = || environment.authority.subscribe(&operator, Some(0));
+    let mut subscriptions = Vec::new();
+    for _ in 0..16 {
+        subscriptions.push(subscribe().await.unwrap());
+    }
+    assert!(matches!(subscribe().await, Err(Error::Subscriptions(16))));
+    assert!(environment.authority.subscribe(&environment.operator().await, None).await.is_ok());
+    subscriptions.pop();
+    assert!(subscribe().await.is_ok());
 }
 
 #[tokio::test]

@@ -104,7 +104,7 @@ fn describe(error: &Error, request_id: &str) -> Problem {
         }
         Error::Issuance(issuance) => issuance_problem(issuance, request_id),
         Error::NotFound(_) => make(ProblemType::NotFound, text, None),
-        Error::Overloaded => make(ProblemType::RateLimited, text, None),
+        Error::Overloaded | Error::Subscriptions(_) => make(ProblemType::RateLimited, text, None),
         Error::Policy(policy) => policy_problem(policy, request_id),
         Error::Store(StoreError::ClockBehind { .. }) => make(
             ProblemType::LogUnavailable,

@@ -19,6 +19,7 @@ use tlog::Hash;
 use tokio::sync::{Mutex, broadcast};
 
 pub(crate) use recent::RecentItems;
+use subscription::Places;
 pub use subscription::Subscription;
 
 use crate::authority::Authority;
@@ -33,6 +34,8 @@ pub(crate) struct Feed {
     /// The sequence that listeners were told of.
     published: AtomicU64,
     turn: Mutex<Turn>,
+    /// Subscriptions by certificate.
+    places: Places,
 }
 
 /// What only one task at a time may change.
@@ -75,7 +78,8 @@ impl Feed {
         let (listeners, _) = broadcast::channel(BACKLOG);
         let turn = Turn { at: 0, published: folded, first: HashMap::new() };
         let published = AtomicU64::new(folded.sequence);
-        Self { signer, listeners, published, turn: Mutex::new(turn) }
+        let places = Places::default();
+        Self { signer, listeners, published, turn: Mutex::new(turn), places }
     }
 
     fn tell(&self, message: FeedMessage) {

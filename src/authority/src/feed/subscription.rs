@@ -1,9 +1,10 @@
 //! One subscriber's place in the feed.
 
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use identity::VerifiedSvid;
+use identity::{SerialNumber, VerifiedSvid};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::{FeedMessage, Kind};
@@ -20,6 +21,45 @@ pub struct Subscription {
     /// Messages up to this time are in what it was told first.
     from: u64,
     messages: broadcast::Receiver<FeedMessage>,
+    _place: Place,
+}
+
+/// How many subscriptions each certificate has.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Places(Arc<Mutex<HashMap<SerialNumber, usize>>>);
+
+/// One of them, given back when dropped.
+#[derive(Debug)]
+struct Place {
+    places: Places,
+    serial_number: SerialNumber,
+}
+
+impl Places {
+    /// Takes a place; none where the certificate has its share.
+    fn take(&self, serial_number: SerialNumber) -> Option<Place> {
+        let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(serial_number).or_default();
+        if *count >= SHARE {
+            return None;
+        }
+        *count += 1;
+        metrics::gauge!(SUBSCRIBERS).increment(1.0);
+        Some(Place { places: self.clone(), serial_number })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        metrics::gauge!(SUBSCRIBERS).decrement(1.0);
+        let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = taken.get_mut(&self.serial_number) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.serial_number);
+            }
+        }
+    }
 }
 
 impl Authority {
@@ -33,6 +73,8 @@ impl Authority {
     ) -> Result<Subscription, Error> {
         let svid = self.authenticated(caller)?;
         self.require_live(svid)?;
+        let place = self.feed().places.take(*svid.serial_number());
+        let place = place.ok_or(Error::Subscriptions(SHARE))?;
         if after.is_some_and(|after| after > self.folded().items.newest().sequence) {
             // Another node may have told of what this one has not read yet.
             self.refresh().await?;
@@ -40,13 +82,13 @@ impl Authority {
         // Listen first: what is told between both is heard twice, and not missed.
         let messages = self.feed().listeners.subscribe();
         let first = self.first_message(after).await?;
-        metrics::gauge!(SUBSCRIBERS).increment(1.0);
         Ok(Subscription {
             authority: Arc::clone(self),
             svid: svid.clone(),
             from: first.as_ref().map_or(0, |first| first.at),
             first,
             messages,
+            _place: place,
         })
     }
 }
@@ -102,10 +144,6 @@ impl Subscription {
     }
 }
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        metrics::gauge!(SUBSCRIBERS).decrement(1.0);
-    }
-}
-
+/// One is enough; those that were cut off take a moment to be noticed.
+const SHARE: usize = 16;
 const SUBSCRIBERS: &str = "countersign_feed_subscribers";
