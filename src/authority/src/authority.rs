@@ -420,12 +420,7 @@ impl Authority {
     pub async fn refresh(&self) -> Result<(), Error> {
         let signed = self.checkpoints.newest_size();
         let head = self.store.head().await?;
-        if head.edge.size() < signed {
-            self.halt(format!(
-                "the log has {} entries, and {signed} were signed: an older database was put back",
-                head.edge.size()
-            ));
-        }
+        self.require_growth(signed, head.edge.size())?;
         if head.revocation_epoch != self.folded().epoch {
             let from = self.folded().next_index();
             let entries = self.store.folding_entries(from).await?;

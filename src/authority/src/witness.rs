@@ -2,10 +2,14 @@
 //!
 //! A checkpoint that the log's key signed and that this log does not lead to proves that the store
 //! lost what others have seen, or that the key signed two histories. Either way nothing more is
-//! issued until an operator has looked: what was revoked may stand in the part that is gone. It can
-//! still revoke and deny.
+//! issued until an operator has looked: what was revoked may stand in the part that is gone.
+//!
+//! What is revoked meanwhile is logged, and told to those who have seen no more than this log.
+//! Where the log went back below a running process, it fails instead: new entries stand where older
+//! ones are folded already, and would be passed over in silence.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tlog::{Checkpoint, Hash, SignedNote};
@@ -20,6 +24,8 @@ pub(crate) struct Witnesses {
     /// Sizes and roots that were shown and are right, newest last.
     right: Mutex<VecDeque<(u64, Hash)>>,
     halted: OnceLock<String>,
+    /// The log went back while this process was running: what it folded stands nowhere any more.
+    went_back: AtomicBool,
 }
 
 /// Who shows a checkpoint.
@@ -62,12 +68,29 @@ impl Authority {
         self.halted().map_or(Ok(()), |why| Err(Error::Halted(why.to_owned())))
     }
 
+    /// Refuses to go on once the log has fewer entries than were signed.
+    pub(crate) fn require_growth(&self, signed: u64, size: u64) -> Result<(), Error> {
+        let went_back = &self.witnesses().went_back;
+        if size < signed {
+            went_back.store(true, Ordering::Release);
+            self.halt(format!(
+                "the log has {size} entries, and {signed} were signed: an older database was put \
+                 back"
+            ));
+        }
+        // It stays so when the log has grown again: that is another past.
+        if went_back.load(Ordering::Acquire) { self.require_whole_log() } else { Ok(()) }
+    }
+
     /// Issues nothing from now on.
-    pub(crate) fn halt(&self, why: String) {
-        tracing::error!(why, "nothing is issued any more");
+    fn halt(&self, why: String) {
+        // The first reason stands, and is told once.
+        if let Err(again) = self.witnesses().halted.set(why) {
+            tracing::debug!(again, "halted already");
+            return;
+        }
+        tracing::error!(why = self.halted(), "nothing is issued any more");
         metrics::gauge!("countersign_halted").set(1.0);
-        // The first reason stands.
-        drop(self.witnesses().halted.set(why));
     }
 
     /// Whether the log, read now, does not lead to this checkpoint.

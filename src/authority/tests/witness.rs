@@ -4,7 +4,7 @@
 mod support;
 
 use authority::{Error, Shown};
-use support::{Environment, anonymous, id};
+use support::{Environment, id};
 use tlog::{Checkpoint, Hash, SignedNote};
 
 /// A checkpoint of the log's key, whatever it says.
@@ -103,14 +103,34 @@ async fn a_database_put_back_below_a_running_ca_is_noticed() {
     let database = environment.folder.path().join("countersign.db");
     let operator = environment.operator().await;
     let second = rusqlite::Connection::open(&database).unwrap();
-    let kept: (i64, Vec<u8>) = second
-        .query_row("SELECT size, edge FROM head", [], |row| Ok((row.get(0)?, row.get(1)?)))
-        .unwrap();
+    let head = || -> (i64, Vec<u8>) {
+        let row = "SELECT size, edge FROM head";
+        second.query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+    };
+    let put = |head| second.execute("UPDATE head SET size = ?1, edge = ?2", head).unwrap();
+    let older = head();
     environment.issue(&operator, "/prod/reports").await;
     newest(&environment).await;
-    second.execute("UPDATE head SET size = ?1, edge = ?2", kept).unwrap();
-    environment.authority.refresh().await.unwrap();
-    let refused = environment.issue_with(&api::Secret::new("ct1"), &support::csr()).await;
-    assert!(matches!(refused, Err(Error::Halted(_))));
-    assert!(environment.authority.policies(&anonymous()).is_err());
+    let newer = head();
+    put(older);
+    assert!(matches!(environment.authority.refresh().await, Err(Error::Halted(_))));
+    assert!(!issues(&environment).await);
+    assert!(environment.authority.heartbeat().await.is_err(), "it knows of nothing new");
+    put(newer);
+    let grown = environment.authority.refresh().await;
+    assert!(matches!(grown, Err(Error::Halted(_))), "it may have another past");
+}
+
+#[tokio::test]
+async fn a_halted_ca_tells_nobody_of_another_past() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let deny = api::DenyRequest { spiffe_id: id("/prod/quick"), reason: "unspecified".to_owned() };
+    environment.authority.deny(&operator, &deny).await.unwrap();
+    let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
+    environment.authority.witness(&larger, Shown::ByWorkload).await;
+    let subscribe = |after| environment.authority.subscribe(&operator, after);
+    assert!(matches!(subscribe(Some(1)).await, Err(Error::Halted(_))), "nothing stands there");
+    assert!(subscribe(Some(0)).await.is_ok());
+    assert!(subscribe(None).await.is_ok());
 }

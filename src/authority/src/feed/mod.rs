@@ -148,6 +148,10 @@ impl Authority {
             return Ok(None);
         }
         let from = after.filter(|_| matches!(content, Content::Delta(_)));
+        if from.is_none() && after.is_some_and(|after| after > 0) {
+            // It stands where this log never was: a snapshot might lift what is denied.
+            self.require_whole_log()?;
+        }
         let known = turn.first.get(&from).filter(|known| {
             known.sequence == position.sequence && now.saturating_sub(known.at) < FIRST_LIFE
         });
