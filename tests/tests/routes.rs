@@ -23,7 +23,7 @@ fn strangers_reach_what_is_public_and_nothing_else() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 21, "the description names every route");
+    assert_eq!(asked, 25, "the description names every route");
 }
 
 /// The status that somebody without a certificate gets; bodies are empty objects.
@@ -36,6 +36,7 @@ fn stranger(
     let path = path
         .replace("{serial}", "01")
         .replace("{id}", "1")
+        .replace("{log_index}", "1")
         .replace("{path}", "0/000")
         .replace("{issuer}", "00");
     let mut curl = std::process::Command::new("curl");
@@ -55,6 +56,9 @@ fn body(path: &str) -> &'static str {
         "/v1/denials" => r#"{"spiffe_id":"spiffe://pay.example/a","reason":"unspecified"}"#,
         "/v1/tokens" => r#"{"spiffe_id":"spiffe://pay.example/a"}"#,
         "/v1/policies" => r#"{"files":{}}"#,
+        "/v1/reports/self" => {
+            r#"{"trust_sequence":1,"feed_sequence":0,"open_connections":0,"seconds_without_authority":0}"#
+        }
         _ => {
             r#"{"as":"spiffe://pay.example/a","action":"issue","resource":"spiffe://pay.example/a"}"#
         }

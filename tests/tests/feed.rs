@@ -1,0 +1,59 @@
+//! The feed with curl, and an operator who waits until everybody has heard.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use system_tests::Environment;
+
+/// A report, by the operator's certificate, of how far the feed was applied.
+fn report(environment: &Environment, feed_sequence: u64) {
+    let body = serde_json::json!({
+        "trust_sequence": 1, "feed_sequence": feed_sequence, "open_connections": 0,
+        "seconds_without_authority": 3600,
+    });
+    let arguments = ["-X", "PUT", "--json", &body.to_string()];
+    let answer = environment.curl("/v1/reports/self", &arguments).success();
+    assert_eq!(answer.stdout, "");
+}
+
+#[test]
+fn an_operator_waits_until_everybody_has_heard_or_learns_who_has_not() {
+    let environment = Environment::start();
+    let revoke = |path: &str, wait: &str| {
+        environment.issue(path, path.trim_start_matches("/prod/"));
+        let id = environment.id(path);
+        let arguments = ["revoke", &id, "--reason", "superseded", "--yes", "--wait", wait];
+        environment.countersign(&arguments)
+    };
+    revoke("/prod/reports", "1s").success().says("nobody was told");
+    report(&environment, 0);
+    revoke("/prod/monolith", "1s")
+        .exits(1)
+        .says("0 of 1 workloads")
+        .says("no answer from spiffe://pay.example/countersign/operator/admin");
+    report(&environment, 1_000_000);
+    revoke("/prod/batch", "30s").success().says("1 of 1 workloads have it");
+    let again = environment.issue("/prod/reports", "again");
+    assert!(again.exists());
+    let id = environment.id("/prod/reports");
+    let arguments = ["--json", "revoke", &id, "--reason", "superseded", "--yes", "--wait", "5s"];
+    let json = environment.countersign(&arguments).success().json();
+    assert_eq!((&json["certificates"], &json["reach"]["reached"]), (&1.into(), &1.into()));
+}
+
+#[test]
+fn the_feed_can_be_polled_and_streamed_with_curl() {
+    let environment = Environment::start();
+    environment.issue("/prod/reports", "reports");
+    let id = environment.id("/prod/reports");
+    environment.countersign(&["revoke", &id, "--reason", "superseded", "--yes"]).success();
+    let snapshot = environment.curl("/v1/feed", &[]).success();
+    assert!(snapshot.stdout.contains(r#""content":{"snapshot":{"#), "{}", snapshot.stdout);
+    let delta = environment.curl("/v1/feed?after=0", &[]).success();
+    assert!(delta.stdout.contains(r#""content":{"delta":{"#), "{}", delta.stdout);
+    let refused = environment.curl("/v1/feed?since=0", &["-o", "/dev/null", "-w", "%{http_code}"]);
+    assert_eq!(refused.stdout, "400");
+
+    let streamed =
+        environment.curl("/v1/feed", &["-N", "-m", "5", "-H", "Accept: text/event-stream"]);
+    let heartbeats = streamed.exits(28).says("data: ").stdout.matches("\"heartbeat\"").count();
+    assert!((1..=3).contains(&heartbeats), "{heartbeats} in 5 s");
+}
