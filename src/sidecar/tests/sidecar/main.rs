@@ -7,6 +7,7 @@ mod authority_client;
 mod bootstrap;
 mod credentials;
 mod endpoints;
+mod feed_stream;
 mod handshakes;
 mod listening;
 mod live;

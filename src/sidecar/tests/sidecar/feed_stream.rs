@@ -1,0 +1,114 @@
+//! The feed as it comes in: what is a message, and how long a silence is borne.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use countersign::{AnswerFault, AuthorityClient, Error, Limits};
+use hyper::body::{Bytes, Frame};
+use identity::feed::Envelope;
+use tokio::sync::mpsc;
+
+use crate::authority::TestAuthority;
+use crate::server::{TestServer, soon};
+
+/// A body that ends when its sender is dropped.
+struct Streamed(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Streamed {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+}
+
+fn events(body: Body) -> Response {
+    ([("content-type", "text/event-stream")], body).into_response()
+}
+
+fn envelope(body: &str) -> Envelope {
+    Envelope::new(b"key", vec![7; 64], body)
+}
+
+fn event(body: &str) -> Bytes {
+    [b"data: ", &envelope(body).encode()[..], b"\n\n"].concat().into()
+}
+
+async fn start(router: Router, limits: Limits) -> (TestServer, AuthorityClient) {
+    let authority = TestAuthority::new();
+    let server = TestServer::start_with(&authority, authority.own_svid(), router, limits).await;
+    let client = server.client(&authority, None);
+    (server, client)
+}
+
+/// A server whose feed is one stream, which the test feeds.
+async fn streaming(limits: Limits) -> (TestServer, AuthorityClient, mpsc::Sender<Bytes>) {
+    let (sender, receiver) = mpsc::channel(8);
+    let receiver = std::sync::Arc::new(std::sync::Mutex::new(Some(receiver)));
+    let feed = async move || {
+        let receiver = receiver.lock().unwrap().take().unwrap();
+        events(Body::new(Streamed(receiver)))
+    };
+    let (server, client) = start(Router::new().route("/v1/feed", get(feed)), limits).await;
+    (server, client, sender)
+}
+
+#[tokio::test]
+async fn messages_come_in_order_until_the_ca_ends_the_stream() {
+    let (_server, client, sender) = streaming(Limits::default()).await;
+    let mut stream = soon(client.feed(Some(7))).await.unwrap();
+    for body in ["one", "two"] {
+        sender.send(event(body)).await.unwrap();
+        assert_eq!(soon(stream.next()).await.unwrap(), Some(envelope(body)));
+    }
+    drop(sender);
+    assert_eq!(soon(stream.next()).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_stream_outlives_the_rule_for_idle_connections() {
+    let short = Duration::from_millis(50);
+    let limits = Limits { idle_timeout: short, ..Limits::default() };
+    let (_server, client, sender) = streaming(limits).await;
+    let mut stream = soon(client.feed(None)).await.unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < 10 * short {
+        sender.send(event("beat")).await.unwrap();
+        assert_eq!(soon(stream.next()).await.unwrap(), Some(envelope("beat")));
+        tokio::time::sleep(short).await;
+    }
+}
+
+#[tokio::test]
+async fn a_silence_longer_than_heartbeats_take_is_an_end() {
+    let (_server, client, sender) = streaming(Limits::default()).await;
+    let mut stream = soon(client.feed(None)).await.unwrap();
+    let silent = tokio::time::timeout(Duration::from_secs(15), stream.next()).await.unwrap();
+    assert!(matches!(silent, Err(Error::Unreachable { .. })), "{silent:?}");
+    drop(sender);
+}
+
+#[tokio::test]
+async fn what_is_no_feed_is_refused() {
+    let is_shape =
+        |error: &Error| matches!(error, Error::UnexpectedAnswer { fault: AnswerFault::Shape, .. });
+    let json = Router::new().route("/v1/feed", get(async || "{}"));
+    let (_server, client) = start(json, Limits::default()).await;
+    let error = soon(client.feed(None)).await.unwrap_err();
+    assert!(is_shape(&error), "{error:?}");
+
+    let garbage = Router::new().route("/v1/feed", get(async || events(Body::from("data: x\n\n"))));
+    let (_server, client) = start(garbage, Limits::default()).await;
+    let mut stream = soon(client.feed(None)).await.unwrap();
+    let error = soon(stream.next()).await.unwrap_err();
+    assert!(is_shape(&error), "{error:?}");
+}
