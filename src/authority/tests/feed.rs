@@ -4,11 +4,14 @@
 mod support;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::{DenyRequest, RevokeRequest};
 use authority::clock::Clock;
-use authority::{Authority, Caller, Error, FeedMessage, Subscription};
+use authority::signer::SignerError;
+use authority::signer::spy::SpySigner;
+use authority::{Authority, Caller, Error, FeedMessage, Keys, Subscription};
 use identity::Revocations;
 use identity::feed::{Envelope, FeedState, FeedUpdate, Message};
 use support::{Environment, id};
@@ -204,6 +207,32 @@ async fn a_subscriber_hears_nothing_once_its_certificate_is_revoked_or_expired()
 }
 
 #[tokio::test]
+async fn while_the_feed_key_does_not_sign_no_heartbeat_hides_a_revocation() {
+    let broken = Arc::new(AtomicBool::new(false));
+    let watched = Arc::clone(&broken);
+    let environment = Environment::start_with(
+        |keys, _| {
+            let spied = SpySigner::new(Arc::clone(&keys.feed), move |_| {
+                let refused = || SignerError::Refused("it is away".to_owned());
+                if watched.load(Ordering::Relaxed) { Err(refused()) } else { Ok(()) }
+            });
+            Keys { feed: Arc::new(spied), ..keys }
+        },
+        |store| store,
+    )
+    .await;
+    let operator = environment.operator().await;
+    let mut listener = Listener::start(&environment, &operator, Some(0)).await;
+    broken.store(true, Ordering::Relaxed);
+    let log_index = revoke(&environment, &operator, id("/prod/reports").as_str()).await;
+    assert!(environment.authority.heartbeat().await.is_err());
+    broken.store(false, Ordering::Relaxed);
+    environment.authority.refresh().await.unwrap();
+    assert!(matches!(listener.hear().await, FeedUpdate::Apply(_)));
+    assert_eq!(listener.state.position().sequence, log_index);
+}
+
+#[tokio::test]
 async fn one_certificate_has_its_share_of_subscriptions_and_gets_it_back() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
@@ -229,7 +258,7 @@ async fn strangers_do_not_listen() {
 async fn a_folder_without_a_feed_key_says_what_to_do() {
     let environment = Environment::start().await;
     let keys = environment.folder.path().join("keys");
-    let open = || authority::Keys::open(environment.folder.path(), &api::Secret::new("online"));
+    let open = || Keys::open(environment.folder.path(), &api::Secret::new("online"));
     std::fs::copy(keys.join("log.key"), keys.join("kept")).unwrap();
     std::fs::remove_file(keys.join("feed.key")).unwrap();
     let refused = open().unwrap_err().to_string();

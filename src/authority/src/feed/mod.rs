@@ -100,24 +100,27 @@ impl Authority {
         }
         let now = self.clock().unix_milliseconds();
         let mut turn = self.feed().turn.lock().await;
+        if let Err(error) = self.tell_news(&mut turn, now).await {
+            tracing::error!(%error, "the feed cannot tell of a revocation");
+        }
+    }
+
+    async fn tell_news(&self, turn: &mut Turn, now: u64) -> Result<(), Error> {
         let (position, content) = self.content_since(Some(turn.published.sequence));
         if position == turn.published {
-            return;
+            return Ok(());
         }
-        match self.sign_message(&mut turn, position, content, now).await {
-            Ok(message) => {
-                turn.published = position;
-                turn.first.clear();
-                self.feed().tell(message);
-                self.feed().published.store(position.sequence, Ordering::Release);
-            }
-            Err(error) => tracing::error!(%error, "the feed cannot tell of a revocation"),
-        }
+        let message = self.sign_message(turn, position, content, now).await?;
+        turn.published = position;
+        turn.first.clear();
+        self.feed().tell(message);
+        self.feed().published.store(position.sequence, Ordering::Release);
+        Ok(())
     }
 
     /// Tells subscribers that they have heard of everything, and where log and trust stand.
     ///
-    /// Fails, and tells nothing, where the store does not say what is new.
+    /// Fails, and tells nothing, where the store does not say what is new, or news cannot be told.
     pub async fn heartbeat(&self) -> Result<(), Error> {
         // Read first: a slow store makes a heartbeat older, not fresher than what it says.
         let now = self.clock().unix_milliseconds();
@@ -132,6 +135,7 @@ impl Authority {
             trust_hash: Hash::of(self.trust_note()),
         };
         let mut turn = self.feed().turn.lock().await;
+        self.tell_news(&mut turn, now).await?;
         let position = turn.published;
         let content = Content::Heartbeat(heartbeat);
         let message = self.sign_message(&mut turn, position, content, now).await?;
