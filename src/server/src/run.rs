@@ -167,7 +167,7 @@ async fn sign_checkpoints(authority: Arc<Authority>) {
         tokio::time::sleep(CHECKPOINT_EVERY).await;
         match authority.sign_checkpoint().await {
             Ok(size) => metrics::gauge!("countersign_checkpoint_size").set(size as f64),
-            Err(error) => tracing::error!(%error, "cannot sign a checkpoint"),
+            Err(error) => complain(&error, "cannot sign a checkpoint"),
         }
     }
 }
@@ -177,7 +177,7 @@ async fn watch_head(authority: Arc<Authority>) {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
         if let Err(error) = authority.refresh().await {
-            tracing::error!(%error, "cannot follow the log's head");
+            complain(&error, "cannot follow the log's head");
         }
     }
 }
@@ -189,8 +189,15 @@ async fn beat(authority: Arc<Authority>) {
     loop {
         beats.tick().await;
         if let Err(error) = authority.heartbeat().await {
-            tracing::error!(%error, "no heartbeat of the feed");
+            complain(&error, "no heartbeat of the feed");
         }
+    }
+}
+
+/// Why the CA has halted was told when it happened, and `/readyz` goes on telling it.
+fn complain(error: &authority::Error, what: &str) {
+    if !matches!(error, authority::Error::Halted(_)) {
+        tracing::error!(%error, "{what}");
     }
 }
 

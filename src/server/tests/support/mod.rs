@@ -81,14 +81,20 @@ impl Service {
 
     /// A workload's certificate, by token, and its client.
     pub(crate) async fn workload(&self, path: &str) -> (IssuedCertificate, AuthorityClient) {
+        let (issued, credentials) = self.enrol(path).await;
+        (issued, self.client(Some(credentials)))
+    }
+
+    /// A workload's certificate, by token.
+    pub(crate) async fn enrol(&self, path: &str) -> (IssuedCertificate, Arc<Credentials>) {
         let spiffe_id = self.id(path);
         let asked = TokenRequest { spiffe_id, ttl: None, key_sha256: None };
         let token = self.operator().await.create_token(&asked).await.unwrap().token;
         let (csr, key) = csr();
         let body = request(csr, Attestation::Token { token });
         let issued = self.client(None).issue(&body, None).await.unwrap();
-        let client = self.client(Some(credentials(&issued, key)));
-        (issued, client)
+        let credentials = credentials(&issued, key);
+        (issued, credentials)
     }
 
     pub(crate) fn id(&self, path: &str) -> SpiffeId {
