@@ -208,8 +208,8 @@ impl Builder {
     /// the CA's own SVID is verified, and only then is evidence sent. While the CA does not answer
     /// this waits and says why; what it refuses fails at once.
     pub async fn start(self) -> Result<Workload, Error> {
-        let url = self.url.ok_or(missing(URL))?;
-        let pin: TrustPin = self.trust_pin.ok_or(missing(TRUST_PIN))?.parse()?;
+        let url = self.url.ok_or_else(|| missing(URL))?;
+        let pin: TrustPin = self.trust_pin.ok_or_else(|| missing(TRUST_PIN))?.parse()?;
         let spiffe_id = self.spiffe_id.map(|id| SpiffeId::parse(&id)).transpose()?;
         let clock = self.clock.map_or_else(|| Arc::new(DefaultTimeProvider) as _, |clock| clock.0);
         let mut retry = Retry::until(self.give_up_after.unwrap_or(GIVE_UP_AFTER));
@@ -219,7 +219,7 @@ impl Builder {
         let source = match self.source {
             Some(source) => source,
             None => {
-                let evidence = self.evidence.ok_or(missing(TOKEN_FILE))?;
+                let evidence = self.evidence.ok_or_else(|| missing(TOKEN_FILE))?;
                 Arc::new(AuthoritySource::new(&url, &verification, evidence, spiffe_id))
             }
         };
@@ -239,7 +239,7 @@ impl Builder {
 }
 
 fn required(name: &'static str) -> Result<String, Error> {
-    variable(name).ok_or(missing(name))
+    variable(name).ok_or_else(|| missing(name))
 }
 
 fn missing(name: &'static str) -> Error {
