@@ -30,7 +30,7 @@ use crate::verification::Verification;
 
 /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`, then finishes the requests in flight.
 ///
-/// Each request carries a [`RemoteAddress`] in its extensions, and a [`Peer`] where the client
+/// Each request carries a [`RemoteAddress`] in its extensions, and a [`Peer`](crate::Peer) where the client
 /// showed a certificate. `service` is a hyper service; wrap a tower one, such as an axum router, in
 /// `hyper_util::service::TowerToHyperService`.
 ///

@@ -9,7 +9,7 @@ use api::{
     Problem, ProblemType, RenewalWindow,
 };
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -280,7 +280,7 @@ async fn issue(
 }
 
 /// Three pages of one certificate each.
-async fn list(State(ca): Shared, uri: axum::http::Uri) -> Json<Page<CertificateRecord>> {
+async fn list(State(ca): Shared, uri: Uri) -> Json<Page<CertificateRecord>> {
     let query = uri.query().unwrap_or_default();
     let page = ["after=1", "after=2"].iter().position(|after| query.contains(after));
     let next = match page {
