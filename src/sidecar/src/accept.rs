@@ -45,6 +45,7 @@ pub(crate) struct Handshaking {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     InHandshake,
+    #[cfg(feature = "http")]
     Served,
 }
 

@@ -85,6 +85,13 @@ fn compare(
     verification.verify(&chain, connection.usage(), verification.now()).map(drop)
 }
 
+/// A connection that is to be closed.
+pub(crate) struct RefusedConnection {
+    id: u64,
+    connection: Arc<Connection>,
+    refusal: Refusal,
+}
+
 /// The registry of one [`Verification`].
 #[derive(Default)]
 pub(crate) struct Connections {
@@ -102,15 +109,26 @@ struct Live {
 }
 
 impl Connections {
-    /// Closes those that `judge` refuses, before it returns; says how many.
+    /// Those that `judge` refuses now.
     ///
     /// The registry is open meanwhile: who registers now compares for itself.
-    pub(crate) fn sweep(&self, judge: impl Fn(&Connection) -> Result<(), Refusal>) -> usize {
-        let mut closed = 0;
-        for (id, connection) in self.snapshot() {
-            let Err(refusal) = judge(&connection) else { continue };
-            closed += usize::from(self.close(id, &connection, &refusal));
-        }
+    pub(crate) fn refused(
+        &self,
+        judge: impl Fn(&Connection) -> Result<(), Refusal>,
+    ) -> Vec<RefusedConnection> {
+        let judge = |(id, connection): (u64, Arc<Connection>)| {
+            let refusal = judge(&connection).err()?;
+            Some(RefusedConnection { id, connection, refusal })
+        };
+        self.snapshot().into_iter().filter_map(judge).collect()
+    }
+
+    /// Closes these before it returns; says how many were open.
+    pub(crate) fn close_all(&self, refused: Vec<RefusedConnection>) -> usize {
+        let close = |refused: &RefusedConnection| {
+            self.close(refused.id, &refused.connection, &refused.refusal)
+        };
+        let closed = refused.iter().filter(|refused| close(refused)).count();
         if closed > 0 {
             tracing::info!(closed, "connections closed, their peers are no longer welcome");
         }

@@ -78,7 +78,8 @@ impl Endpoint {
     ///
     /// *Unregistered*: each handshake is verified, but nobody closes a connection that is open, so
     /// it outlives a revocation, a deny and its peer's certificate. Prefer
-    /// [`connect`](Self::connect) where one can.
+    /// [`connect`](Self::connect) where one can. Leave resumption off: a session that resumes is
+    /// not verified at all.
     pub fn unregistered_client_config(&self, peers: Peers) -> Result<ClientConfig, Error> {
         self.client_config(LivePeers::new(peers))
     }

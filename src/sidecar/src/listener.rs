@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use identity::Refusal;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -160,10 +159,11 @@ impl ListenerPeers {
     /// before it returns; says how many.
     pub fn replace(&self, peers: Peers) -> usize {
         self.live.replace(peers);
-        self.verification.registry().sweep(|open| match open.peers() {
+        let registry = self.verification.registry();
+        registry.close_all(registry.refused(|open| match open.peers() {
             Some(peers) if Arc::ptr_eq(peers, &self.live) => peers.check(open.peer().svid()),
-            _ => Ok::<(), Refusal>(()),
-        })
+            _ => Ok(()),
+        }))
     }
 }
 

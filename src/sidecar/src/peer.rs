@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use identity::{SerialNumber, SpiffeId, VerifiedSvid};
 
-/// A verified peer. [`serve`](crate::serve()) puts it into the extensions of each request whose
+/// A verified peer. An HTTP service has it in the extensions of each request whose
 /// client showed a certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Peer(Arc<VerifiedSvid>);

@@ -32,6 +32,7 @@ pub(crate) struct Secure {
 /// Who came in.
 pub(crate) enum Client {
     /// Somebody who showed no certificate, where none is required.
+    #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only the CA serves them"))]
     Anonymous(Box<TlsStream<TcpStream>>),
     /// A peer.
     Verified(Stream),

@@ -146,7 +146,8 @@ impl Connection {
         Some(format!("{:?}", tls.negotiated_key_exchange_group()?.name()))
     }
 
-    /// The application protocol of the handshake.
+    /// Whether the handshake has chosen this application protocol.
+    #[cfg(feature = "http")]
     pub(crate) fn has_protocol(&self, protocol: &[u8]) -> bool {
         let state = self.state();
         let tls = state.tls.as_ref().map(|tls| tls.get_ref().1);
@@ -195,6 +196,7 @@ impl Connection {
     }
 
     /// Waits until the connection is past a phase. For one waiter at a time.
+    #[cfg(feature = "http")]
     pub(crate) async fn past(&self, phase: Phase) -> Phase {
         loop {
             let now = self.phase();

@@ -82,7 +82,8 @@ impl Verification {
         held.epoch.trust += 1;
         held.trust = Arc::new(trust);
         drop(held);
-        self.connections.sweep(|connection| self.verify_again(connection))
+        let refused = self.connections.refused(|connection| self.verify_again(connection));
+        self.connections.close_all(refused)
     }
 
     /// Changes the revocations in place: they may have a million entries. Open connections that are
@@ -228,8 +229,13 @@ struct Sweep<'a>(&'a Verification);
 
 impl Drop for Sweep<'_> {
     fn drop(&mut self) {
-        let held = self.0.held();
-        self.0.connections.sweep(|open| held.revocations.check_svid(open.peer().svid()));
+        let Self(verification) = self;
+        let refused = {
+            let Held { revocations, .. } = &*verification.held();
+            let check = |open: &Connection| revocations.check_svid(open.peer().svid());
+            verification.connections.refused(check)
+        };
+        verification.connections.close_all(refused);
     }
 }
 
