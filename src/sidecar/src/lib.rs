@@ -5,34 +5,47 @@
 //! # In scope
 //!
 //! - [`Verification`]: the trust and the revocations that all verifiers of a process obey, with the
-//!   one verdict on a chain, [`identity::verify`], behind a cache.
+//!   one verdict on a chain, [`identity::verify`], behind a cache; and the registry of connections.
 //! - [`Credentials`]: our own chain and key, replaceable while connections are made.
-//! - [`server_config`] and [`client_config`]: rustls, with its ways around a verifier closed.
-//! - [`serve()`]: the accept loop, from TCP to requests that know their [`Peer`], within [`Limits`].
+//! - [`Endpoint`]: both of them at work. It listens, connects and asks over HTTP; each time the
+//!   [`Peers`] that are welcome are named.
+//! - [`Stream`]: a connection with its [`Peer`], which ends when that is no longer welcome.
+//! - [`server_config`], [`client_config`] and `serve`: what the CA and its clients are made of,
+//!   where a certificate is asked for, not required.
 //! - [`fetch_trust`] and [`load_trust`]: from a trust pin to a trust state.
 //! - [`AuthorityClient`]: the CA's HTTP API.
 //!
 //! # Out of scope
 //!
-//! - The rules themselves: they live in `identity`. Here they are only put where rustls asks.
+//! - The rules themselves: they live in `identity`. Here they are only put where rustls asks, and
+//!   asked again.
 //! - What a peer may do: a service asks its [`Peer`] for the SPIFFE ID and decides.
-//! - Connections that are open: they outlive a revocation, and their peer's certificate.
+//! - Connections made from an `unregistered_…` configuration, and those of [`AuthorityClient`]: they
+//!   are verified once, and outlive a revocation.
 //! - SQL, AWS, policy, and making certificates.
 //!
 //! # Rules
 //!
 //! Nothing is sent to a server before it is verified, and to be verified means: a path to an anchor,
-//! a countersignature of the log, not revoked, *and* exactly the SPIFFE ID expected. A client that
-//! shows a certificate which fails is refused in the handshake; one without is served, as nobody.
-//! There is no switch to believe any peer. The one exception, [`fetch_trust`], believes no peer
-//! but a signature.
+//! a countersignature of the log, not revoked, *and* among the peers named. There is no switch to
+//! believe any peer. The one exception, [`fetch_trust`], believes no peer but a signature.
+//!
+//! A revocation, a deny, new trust and new peers of a listener close the open connections that they
+//! concern before the call that makes the change returns, whether the application polls them or
+//! not: nothing more is read from such a peer, and what was written and had not left the machine is
+//! dropped. What was handed to the service before then is the service's to finish or not. An expired
+//! peer finishes what it has begun, within 20 s.
+//!
+//! # Features
+//!
+//! `http` (default): HTTP services and the client for them. `axum`: [`Peer`] as an extractor.
 //!
 //! # Example
 //!
-//! ```no_run
+#![cfg_attr(not(feature = "http"), doc = "```ignore")]
+#![cfg_attr(feature = "http", doc = "```no_run")]
 //! use axum::{Extension, Router, routing::get};
-//! use countersign::{Credentials, Limits, Peer, Verification};
-//! use hyper_util::service::TowerToHyperService;
+//! use countersign::{Credentials, Endpoint, Peer, Peers, Verification};
 //!
 //! async fn hello(Extension(peer): Extension<Peer>) -> String {
 //!     format!("hello {}", peer.spiffe_id())
@@ -40,14 +53,17 @@
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 //! let trust = countersign::load_trust(&std::fs::read("trust.note")?, &"PIN".parse()?)?;
-//! let verification = Verification::new(trust);
-//! let credentials = Credentials::load("/run/svid".as_ref())?;
-//! let tls = countersign::server_config(credentials, verification.clone(), None)?;
-//! let listener = tokio::net::TcpListener::bind("0.0.0.0:8443").await?;
-//! let service = TowerToHyperService::new(Router::new().route("/", get(hello)));
+//! let endpoint = Endpoint::new(Credentials::load("/run/svid".as_ref())?, Verification::new(trust));
+//!
+//! let reports = Peers::one_of(["spiffe://pay.example/prod/reports"])?;
 //! let interrupt = async { drop(tokio::signal::ctrl_c().await) };
-//! let limits = Limits::default();
-//! countersign::serve(listener, tls, verification, service, limits, interrupt).await?;
+//! let grace = std::time::Duration::from_secs(20);
+//! let router = Router::new().route("/", get(hello));
+//! endpoint.listen("0.0.0.0:8443", reports).await?.serve(router).until(interrupt, grace).await?;
+//!
+//! let http = endpoint.http_client(Peers::one_of(["spiffe://pay.example/prod/ledger"])?);
+//! let answer = http.get("https://ledger.pay.internal:8443/accounts").await?;
+//! # drop(answer);
 //! # Ok(())
 //! # }
 //! ```
