@@ -329,8 +329,8 @@ fn a_serial_number_is_positive_and_has_at_most_20_octets() {
 #[test]
 fn a_serial_number_of_the_issuer_is_positive_too() {
     let mut environment = Environment::new();
-    let mut tbs =
-        support::der::Tbs::parse(tlog::split_certificate(&environment.issuer.der).unwrap().tbs);
+    let issuer = tlog::split_certificate(&environment.issuer.der).unwrap();
+    let mut tbs = Tbs::parse(issuer.tbs);
     tbs.set_serial(&[0x80]);
     environment.issuer.der = environment.root.sign(&tbs.encode());
     expect_rule(&environment, &environment.issue(|_| {}), SvidRule::SerialNumber);
