@@ -330,7 +330,7 @@ fn a_serial_number_is_positive_and_has_at_most_20_octets() {
 fn a_serial_number_of_the_issuer_is_positive_too() {
     let mut environment = Environment::new();
     let issuer = tlog::split_certificate(&environment.issuer.der).unwrap();
-    let mut tbs = Tbs::parse(issuer.tbs);
+    let mut tbs = der::Tbs::parse(issuer.tbs);
     tbs.set_serial(&[0x80]);
     environment.issuer.der = environment.root.sign(&tbs.encode());
     expect_rule(&environment, &environment.issue(|_| {}), SvidRule::SerialNumber);
