@@ -1,0 +1,238 @@
+//! Writes the committed corpus: a few valid inputs for each target.
+//!
+//! `cd tests/fuzz && cargo run --example seeds`
+#![allow(clippy::unwrap_used, reason = "a corpus that cannot be written is no corpus")]
+
+use std::fs;
+use std::path::Path;
+
+use api::BootstrapToken;
+use fuzz::{
+    ISSUER_SEED, ORIGIN, OTHER_KEY, OTHER_SEED, P256_SPKI, ROOT_KEY, ROOT_SEED, checkpoint_key,
+    issue, p256_signature, trust_state,
+};
+use identity::{Der, TrustState, pem};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType,
+};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use time::macros::datetime;
+use tlog::{
+    CertificateLeaf, Checkpoint, Hash, SignedCertificateTimestamp, SignedNote, encode_bundle_entry,
+    split_certificate,
+};
+
+fn main() {
+    let root = certificates();
+    requests();
+    notes(&root);
+    texts();
+    bodies();
+}
+
+/// Returns the root, which the trust states name.
+fn certificates() -> Vec<u8> {
+    let [root_key, issuer_key, key] = [ROOT_SEED, ISSUER_SEED, OTHER_SEED].map(key_pair);
+    let root = ca("root").self_signed(&root_key).unwrap();
+    let root_as_issuer = Issuer::new(ca("root"), &root_key);
+    let issuer = ca("issuer").signed_by(&issuer_key, &root_as_issuer).unwrap();
+    let stranger = ca("issuer").signed_by(&key, &root_as_issuer).unwrap();
+    let issuer_as_issuer = Issuer::new(ca("issuer"), &issuer_key);
+    let bare = |params: CertificateParams| {
+        let certificate = params.signed_by(&key, &issuer_as_issuer).unwrap();
+        split_certificate(certificate.der()).unwrap().tbs.to_vec()
+    };
+    let plain = bare(workload());
+    let leaf = issue(&plain).unwrap();
+    let named = bare(named_workload());
+
+    let (root, issuer) = (root.der(), issuer.der());
+    seed("chain", "leaf-issuer-root", chain(&[&leaf, issuer, root]));
+    seed("chain", "leaf-issuer", chain(&[&leaf, issuer]));
+    seed("chain", "leaf-stranger-root-issuer", chain(&[&leaf, stranger.der(), root, issuer]));
+    seed("svid", "plain", &plain);
+    seed("svid", "named", &named);
+    let tbs = split_certificate(&leaf).unwrap().tbs;
+    seed("splice", "bare", &named);
+    seed("splice", "spliced", tbs);
+    seed("splice", "certificate", &leaf);
+    let (entry, sct) = CertificateLeaf::from_certificate(&leaf, b"issuer").unwrap();
+    seed("certificate_leaf", "entry", entry.encode().unwrap());
+    seed("certificate_leaf", "certificate", &leaf);
+    let list = tlog::sct_list_extension(&sct).unwrap();
+    seed("sct", "bare", sct.encode().unwrap());
+    seed("sct", "list", &list[EXTENSION_HEADER..]);
+    let largest = tlog::sct_list_extension(&SignedCertificateTimestamp::largest()).unwrap();
+    seed("sct", "largest-list", &largest[EXTENSION_HEADER..]);
+    seed("pem", "chain", pem("CERTIFICATE", &leaf) + &pem("CERTIFICATE", issuer));
+    root.to_vec()
+}
+
+/// Length of an SCT extension's header: SEQUENCE, OID, OCTET STRING, in short lengths.
+const EXTENSION_HEADER: usize = 17;
+
+fn requests() {
+    let request = |mut params: CertificateParams, key: KeyPair| {
+        params.serial_number = None;
+        params.use_authority_key_identifier_extension = false;
+        params.serialize_request(&key).unwrap().der().to_vec()
+    };
+    let plain = request(workload(), key_pair(OTHER_SEED));
+    let named = request(named_workload(), key_pair(OTHER_SEED));
+    seed("csr", "plain", &plain);
+    seed("csr", "named", &named);
+    seed("csr", "p256", request(workload(), KeyPair::generate().unwrap()));
+    seed("csr", "ca", request(ca("issuer"), key_pair(OTHER_SEED)));
+    seed("pem", "request", pem("CERTIFICATE REQUEST", &plain));
+    seed("pem", "new-request", pem("NEW CERTIFICATE REQUEST", &named));
+}
+
+fn notes(root: &[u8]) {
+    let checkpoint = Checkpoint { origin: ORIGIN.to_owned(), size: 4, root: Hash::new([7; 32]) };
+    let signed = SignedNote::unsigned(checkpoint.text()).unwrap();
+    let signature = OTHER_KEY.sign(checkpoint.text().as_bytes());
+    let signed =
+        signed.with_signature(ORIGIN, checkpoint_key().key_id(), signature.as_ref()).unwrap();
+    let witnessed = signed.clone().with_signature("witness.example/w1", 7, &[4; 72]).unwrap();
+    let others = vector("checkpoint");
+    for target in ["checkpoint", "note"] {
+        seed(target, "ours", signed.encode());
+        seed(target, "witnessed", witnessed.encode());
+        seed(target, "others", &others);
+    }
+    seed("checkpoint", "text", checkpoint.text());
+    seed("note", "lines", "text\n\nmore\n\n\u{2014} pay.example/log AAAAAQID\n");
+
+    let state = trust_state(root);
+    seed("trust_state", "first", trust_note(&state));
+    let next = TrustState { sequence: 2, ..state };
+    seed("trust_state", "second", next.text());
+    let keys = [P256_SPKI.clone(), fuzz::ed25519_spki(&ROOT_KEY)].map(Der::new).to_vec();
+    let rotated = TrustState { sequence: 3, trust_keys: keys.clone(), threshold: 2, ..next };
+    seed("trust_state", "rotated", TrustState { feed_keys: keys, ..rotated }.text());
+
+    seed("bundle", "entries", vector("tile/entries/000.p/4"));
+    seed("bundle", "hashes", vector("tile/0/000.p/4"));
+}
+
+fn trust_note(state: &TrustState) -> Vec<u8> {
+    let name = TrustState::signer_name(&state.trust_domain);
+    let signature = p256_signature(state.text().as_bytes());
+    let note = SignedNote::unsigned(state.text()).unwrap();
+    note.with_signature(&name, tlog::ecdsa_key_id(&P256_SPKI), &signature).unwrap().encode()
+}
+
+fn texts() {
+    seed("spiffe_id", "workload", "spiffe://pay.example/prod/reports");
+    seed("spiffe_id", "trust-domain", "spiffe://pay.example");
+    seed("spiffe_id", "operator", "spiffe://pay.example/countersign/operator/a.b-c_d");
+    seed("spiffe_id", "name", "pay.example");
+    let pin = trust_state(&[]).pin();
+    let token = BootstrapToken::new([7; 32], pin).expose();
+    for (name, text) in [
+        ("pin", pin.to_string()),
+        ("pin-with-sequence", pin.at_least(3).to_string()),
+        ("token", token),
+        ("ttl", "1h 30m".to_owned()),
+        ("serial", "4d8f01".to_owned()),
+        ("dns", "reports.pay.internal".to_owned()),
+        ("tile", "tile/0/x001/x234/067".to_owned()),
+        ("partial", "tile/entries/000.p/4".to_owned()),
+        ("vkey", checkpoint_key().to_string()),
+    ] {
+        seed("text_forms", name, text);
+    }
+}
+
+fn bodies() {
+    for (name, json) in BODIES {
+        seed("api_bodies", name, json);
+    }
+}
+
+const BODIES: [(&str, &str); 9] = [
+    (
+        "issue",
+        r#"{"csr":"","spiffe_id":"spiffe://a/b","dns":["c.d"],"ip":["::1"],"profile":"default","ttl":"1h","attestation":{"type":"token","token":"ct1.x.y"}}"#,
+    ),
+    ("renew", r#"{"csr":"","attestation":{"type":"svid"}}"#),
+    ("revoke", r#"{"target":"4d","reason":"superseded","dry_run":true}"#),
+    ("deny", r#"{"spiffe_id":"spiffe://a/b","reason":"key-compromise"}"#),
+    ("token", r#"{"spiffe_id":"spiffe://a/b","ttl":"15m","key_sha256":"00"}"#),
+    ("policies", r#"{"files":{"workloads.json":"{}"}}"#),
+    (
+        "explain",
+        r#"{"as":"spiffe://a/b","action":"issue","resource":"spiffe://a/b","dns":["c.d"],"ip":["10.0.0.1"]}"#,
+    ),
+    (
+        "issued",
+        r#"{"spiffe_id":"spiffe://a/b","serial_number":"4d","chain":"","not_before":"2026-11-21T12:00:00Z","not_after":"2026-11-22T12:00:00Z","renewal":{"start":"2026-11-22T04:00:00Z","end":"2026-11-22T06:00:00Z"},"log_index":2,"trust_sequence":1}"#,
+    ),
+    (
+        "problem",
+        r#"{"type":"urn:countersign:problem:policy-denied","title":"t","status":403,"detail":"d","request_id":"r","policies":["p"]}"#,
+    ),
+];
+
+fn workload() -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(vec![0x4d, 1, 2, 3].into());
+    (params.not_before, params.not_after) =
+        (datetime!(2026-11-21 11:59 UTC), datetime!(2026-11-22 12:00 UTC));
+    params.distinguished_name = DistinguishedName::new();
+    let uri = "spiffe://pay.example/prod/reports";
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn named_workload() -> CertificateParams {
+    let mut params = workload();
+    params.distinguished_name.push(DnType::CommonName, "reports.pay.internal");
+    params.subject_alt_names.push(SanType::DnsName("reports.pay.internal".try_into().unwrap()));
+    params.subject_alt_names.push(SanType::IpAddress([10, 0, 0, 1].into()));
+    params
+}
+
+fn ca(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.serial_number = Some(vec![0x15].into());
+    (params.not_before, params.not_after) =
+        (datetime!(2026-01-01 0:00 UTC), datetime!(2027-01-01 0:00 UTC));
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+/// The same key as in the library, for rcgen (RFC 8410 §7).
+fn key_pair(seed: [u8; 32]) -> KeyPair {
+    let header = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+    let pkcs8 = [&header[..], &seed].concat();
+    let pkcs8 = PrivatePkcs8KeyDer::from(pkcs8);
+    KeyPair::from_pkcs8_der_and_sign_algo(&pkcs8, &PKCS_ED25519).unwrap()
+}
+
+fn chain(certificates: &[&[u8]]) -> Vec<u8> {
+    let mut chain = Vec::new();
+    certificates.iter().for_each(|der| encode_bundle_entry(der, &mut chain).unwrap());
+    chain
+}
+
+fn vector(name: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../src/tlog/tests/vectors");
+    fs::read(Path::new(folder).join(name)).unwrap()
+}
+
+fn seed(target: &str, name: &str, bytes: impl AsRef<[u8]>) {
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")).join(target);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join(name), bytes).unwrap();
+}
