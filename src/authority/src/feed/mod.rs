@@ -147,21 +147,26 @@ impl Authority {
     async fn first_message(&self, after: Option<u64>) -> Result<Option<FeedMessage>, Error> {
         let now = self.clock().unix_milliseconds();
         let mut turn = self.feed().turn.lock().await;
-        let (position, content) = self.content_since(after);
-        if after == Some(position.sequence) {
+        let (newest, from) = {
+            let folded = self.folded();
+            let from = after.filter(|after| folded.items.knows(*after));
+            (folded.items.newest().sequence, from)
+        };
+        if after == Some(newest) {
             return Ok(None);
         }
-        let from = after.filter(|_| matches!(content, Content::Delta(_)));
         if from.is_none() && after.is_some_and(|after| after > 0) {
             // It stands where this log never was: a snapshot might lift what is denied.
             self.require_whole_log()?;
         }
-        let known = turn.first.get(&from).filter(|known| {
-            known.sequence == position.sequence && now.saturating_sub(known.at) < FIRST_LIFE
-        });
+        let known = turn
+            .first
+            .get(&from)
+            .filter(|known| known.sequence == newest && now.saturating_sub(known.at) < FIRST_LIFE);
         if let Some(known) = known {
             return Ok(Some(known.clone()));
         }
+        let (position, content) = self.content_since(from);
         let message = self.sign_message(&mut turn, position, content, now).await?;
         if turn.first.len() >= FIRST_KEPT {
             turn.first.clear();

@@ -36,13 +36,23 @@ impl RecentItems {
     /// The position at a sequence and the items after it; none where it is too long ago, or no
     /// item stands there.
     pub(crate) fn since(&self, sequence: u64) -> Option<(Position, Vec<FeedItem>)> {
-        let after = self.items.partition_point(|(item, _)| item.log_index <= sequence);
-        let position = match after.checked_sub(1) {
+        let (position, after) = self.place_of(sequence)?;
+        Some((position, self.items.range(after..).map(|(item, _)| item.clone()).collect()))
+    }
+
+    /// Whether [`since`](Self::since) would tell.
+    pub(crate) fn knows(&self, sequence: u64) -> bool {
+        self.place_of(sequence).is_some()
+    }
+
+    /// The position at a sequence, and how many of the items lead to it.
+    fn place_of(&self, sequence: u64) -> Option<(Position, usize)> {
+        let count = self.items.partition_point(|(item, _)| item.log_index <= sequence);
+        let position = match count.checked_sub(1) {
             Some(last) => self.items[last].1,
             None => self.before,
         };
-        let items = self.items.range(after..).map(|(item, _)| item.clone()).collect();
-        (position.sequence == sequence).then_some((position, items))
+        (position.sequence == sequence).then_some((position, count))
     }
 }
 
