@@ -87,6 +87,9 @@ pub struct RevocationReach {
     pub live: u64,
     /// How many of them reported that they have applied it.
     pub reached: u64,
+    /// Instances with good certificates that have not applied it and were not heard of for a minute,
+    /// but within the hour: they have ended, or are cut off.
+    pub silent: u64,
     /// Connections that workloads reported to have closed for it.
     pub connections_closed: u64,
     /// Those that have not answered; the first 1,000.

@@ -426,7 +426,7 @@ impl Authority {
             let entries = self.store.folding_entries(from).await?;
             // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
-            let items = folded.fold(entries)?;
+            let items = folded.fold(&entries)?;
             if let Some(listener) = self.listener.get().filter(|_| !items.is_empty()) {
                 listener(&items);
             }

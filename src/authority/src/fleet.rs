@@ -83,7 +83,7 @@ fn make_room(instances: &mut BTreeMap<Key, Instance>, id: &SpiffeId) {
 
 impl Authority {
     /// Takes the report of the calling workload.
-    pub fn report(&self, caller: &Caller, report: Report) -> Result<(), Error> {
+    pub async fn report(&self, caller: &Caller, report: Report) -> Result<(), Error> {
         let svid = self.authenticated(caller)?;
         self.require_live(svid)?;
         if report.closed.len() > MAX_CLOSED || report.peers.len() > MAX_PEERS {
@@ -92,6 +92,8 @@ impl Authority {
                 next_step: Some("send the newest".to_owned()),
             });
         }
+        // Whoever reports holds it: its predecessor's one silent replacement is over.
+        self.see(svid).await?;
         self.fleet().report(svid, report, self.clock().unix_milliseconds());
         Ok(())
     }
@@ -136,23 +138,30 @@ impl Authority {
         let seconds = self.clock().now().unix_timestamp();
         let folded = self.folded();
         let instances = self.fleet().instances();
-        let live = instances.iter().filter(|((id, serial_number), instance)| {
+        let valid = instances.iter().filter(|((id, serial_number), instance)| {
             let checked = folded.revocations.check(id, serial_number, instance.leaf_index);
-            let recent = now.saturating_sub(instance.seen_at) < LIVE;
-            recent && instance.not_after >= seconds && checked.is_ok()
+            let known = now.saturating_sub(instance.seen_at) < FORGOTTEN;
+            known && instance.not_after >= seconds && checked.is_ok()
         });
         let mut reach = RevocationReach {
             log_index,
             live: 0,
             reached: 0,
+            silent: 0,
             connections_closed: 0,
             waiting: vec![],
         };
-        for ((id, serial_number), instance) in live {
-            reach.live += 1;
+        for ((id, serial_number), instance) in valid {
+            let recent = now.saturating_sub(instance.seen_at) < LIVE;
+            if recent {
+                reach.live += 1;
+            } else {
+                reach.silent += 1;
+            }
             let report = instance.report.as_ref().map(|(report, _)| report);
             if report.is_some_and(|report| report.feed_sequence >= log_index) {
-                reach.reached += 1;
+                reach.reached += u64::from(recent);
+                reach.silent -= u64::from(!recent);
             } else if reach.waiting.len() < MAX_WAITING {
                 let (spiffe_id, serial_number) = (id.clone(), *serial_number);
                 reach.waiting.push(WaitingInstance { spiffe_id, serial_number });
@@ -205,7 +214,7 @@ const MAX_PER_IDENTITY: usize = 200;
 const MAX_CLOSED: usize = 100;
 const MAX_PEERS: usize = 200;
 const MAX_WAITING: usize = 1000;
-/// Whoever was not heard of for so long, in milliseconds, is asked about no revocation.
+/// Whoever was not heard of for so long, in milliseconds, is silent: it has ended, or is cut off.
 const LIVE: u64 = 60_000;
-/// Listed for so long, in milliseconds.
+/// Listed, and asked about, for so long, in milliseconds.
 const FORGOTTEN: u64 = 3_600_000;

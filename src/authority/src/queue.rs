@@ -6,6 +6,7 @@
 //! rate and saves no CPU.) Commits have a thread of their own, because a store may hold it up until
 //! the disk has answered.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -55,7 +56,11 @@ fn run(waiting: &Receiver<Waiting>, store: &dyn Store, clock: &dyn Clock, runtim
         let (members, answers): (Vec<_>, Vec<_>) =
             group.map(|waiting| (waiting.member, waiting.answer)).unzip();
         metrics::histogram!("countersign_commit_members").record(members.len() as f64);
-        match runtime.block_on(store.commit(members, clock.unix_milliseconds())) {
+        // A panic would end this thread, and issuing with it; the transaction is rolled back.
+        let commit = || runtime.block_on(store.commit(members, clock.unix_milliseconds()));
+        let committed = catch_unwind(AssertUnwindSafe(commit));
+        let panicked = |_| Err(StoreError::Unavailable("a commit panicked".to_owned()));
+        match committed.unwrap_or_else(panicked) {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     // A caller that went away will ask again, and find what was written.

@@ -47,7 +47,7 @@ impl Folded {
             policy_set: None,
             next_index: 0,
         };
-        folded.fold(store.folding_entries(0).await?)?;
+        folded.fold(&store.folding_entries(0).await?)?;
         let rows = store.revocation_rows().await?;
         folded.compare(&rows)?;
         Ok(folded)
@@ -59,19 +59,18 @@ impl Folded {
     }
 
     /// Folds further events, and returns what they revoke.
-    pub(crate) fn fold(
-        &mut self,
-        entries: Vec<(u64, Vec<u8>)>,
-    ) -> Result<Vec<FeedItem>, StoreError> {
-        let mut items = Vec::with_capacity(entries.len());
-        for (index, entry) in entries {
-            // Two refreshes may have read the same entries: each counts once.
-            if index < self.next_index {
-                continue;
-            }
-            let change = read(index, &entry).ok_or_else(|| {
-                StoreError::Inconsistent(format!("entry {index} should revoke, and says not what"))
-            })?;
+    pub(crate) fn fold(&mut self, entries: &[(u64, Vec<u8>)]) -> Result<Vec<FeedItem>, StoreError> {
+        // Two refreshes may have read the same entries: each counts once.
+        let new = entries.iter().filter(|(index, _)| *index >= self.next_index);
+        // All are read before one is applied: listeners hear of all that is, or none is.
+        let changes = new.map(|(index, entry)| {
+            let unread = || format!("entry {index} should revoke, and says not what");
+            let change = read(*index, entry).ok_or_else(|| StoreError::Inconsistent(unread()))?;
+            Ok((*index, change))
+        });
+        let changes = changes.collect::<Result<Vec<_>, StoreError>>()?;
+        let mut items = Vec::with_capacity(changes.len());
+        for (index, change) in changes {
             match change {
                 Change::Lineage => {}
                 Change::Policy(hash) => self.policy_set = Some(hash),

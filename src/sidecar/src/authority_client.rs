@@ -43,8 +43,19 @@ impl AuthorityClient {
         trust: Trust,
         credentials: Option<Arc<Credentials>>,
     ) -> Result<Self, Error> {
-        let expected = ExpectedServer::authority(&trust.state().trust_domain);
-        let tls = client_config(Verification::new(trust), expected, credentials)?;
+        Self::verified_by(url, Verification::new(trust), credentials)
+    }
+
+    /// As [`new`](Self::new), by what a workload believes already: a CA whose own certificate is
+    /// revoked is sent nothing more.
+    pub fn verified_by(
+        url: &str,
+        verification: Arc<Verification>,
+        credentials: Option<Arc<Credentials>>,
+    ) -> Result<Self, Error> {
+        let trust_domain = verification.trust().state().trust_domain.clone();
+        let expected = ExpectedServer::authority(&trust_domain);
+        let tls = client_config(verification, expected, credentials)?;
         Ok(Self { http: HttpClient::new(url, tls)?, checkpoint: ArcSwapOption::empty() })
     }
 

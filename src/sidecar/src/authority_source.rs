@@ -73,8 +73,8 @@ impl AuthoritySource {
         attestation: Attestation,
         credentials: Option<Arc<Credentials>>,
     ) -> Result<Svid, Error> {
-        let trust = (*self.verification.trust()).clone();
-        let client = AuthorityClient::new(&self.url, trust, credentials)?;
+        let verification = Arc::clone(&self.verification);
+        let client = AuthorityClient::verified_by(&self.url, verification, credentials)?;
         let mut pending = self.pending.lock().await;
         let request = match &mut *pending {
             Some(request) => request,
@@ -93,7 +93,7 @@ impl AuthoritySource {
         let issued = match answer {
             Ok(issued) => issued,
             Err(error) => {
-                if !error.is_temporary() {
+                if is_final(&error) {
                     *pending = None;
                 }
                 return Err(error);
@@ -133,6 +133,12 @@ async fn read_token(path: &std::path::Path) -> Result<Secret, Error> {
     let read = tokio::fs::read_to_string(path).await;
     let text = read.map_err(|source| Error::Io { path: path.to_owned(), source })?;
     Ok(Secret::new(text.trim()))
+}
+
+/// Whether the CA itself has refused this very request: then it has issued nothing for it. Whatever
+/// else went wrong may have gone wrong after it had, so that the same key must be asked for again.
+fn is_final(error: &Error) -> bool {
+    matches!(error, Error::Authority(problem) if !error.is_temporary() && problem.status < 500)
 }
 
 impl Error {

@@ -59,6 +59,14 @@ pub enum Error {
         /// Where they are.
         directory: PathBuf,
     },
+    /// The new certificate names somebody else than the workload is.
+    #[error("the new certificate is {found}'s, but this workload is {expected}: it is not used")]
+    OtherIdentity {
+        /// Who the workload is.
+        expected: SpiffeId,
+        /// Whom the certificate names.
+        found: SpiffeId,
+    },
     /// Our own certificate would be refused by our peers, so it is not shown to them.
     #[error("our own new certificate would be refused by our peers, so it is not used: {refusal}")]
     OwnCertificate {
@@ -221,6 +229,8 @@ impl Error {
             Self::Authority(problem) => problem.status == 429 || problem.status >= 500,
             Self::UnexpectedAnswer { status, .. } => *status >= 500,
             Self::Unreachable { .. } | Self::FeedEnded => true,
+            // Our clock is behind the CA's; it is set, or time passes.
+            Self::OwnCertificate { refusal: Refusal::NotYetValid { .. } } => true,
             _ => false,
         }
     }

@@ -22,9 +22,18 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     /// Picks the moment in the window that `chance`, from 0 to 1, stands for.
-    pub(crate) fn new(window: RenewalWindow, not_after: OffsetDateTime, chance: f64) -> Self {
-        let width = (window.end - window.start).max(time::Duration::ZERO);
-        let next = (window.start + width * clamp(chance)).min(not_after);
+    ///
+    /// Never before a twentieth of what is left of its life has passed: a clock that is far ahead
+    /// must not make it renew without end.
+    pub(crate) fn new(
+        window: RenewalWindow,
+        not_after: OffsetDateTime,
+        now: OffsetDateTime,
+        chance: f64,
+    ) -> Self {
+        let left = (not_after - now).max(time::Duration::ZERO);
+        let earliest = now + left / 20 + SHORTEST;
+        let next = moment(window, chance).min(not_after).max(earliest);
         Self { next, not_after, backoff: Backoff::default() }
     }
 
@@ -36,12 +45,14 @@ impl Schedule {
     /// Puts the next try off after one that failed.
     pub(crate) fn failed(&mut self, now: OffsetDateTime, chance: f64) {
         let left = Duration::try_from(self.not_after - now).unwrap_or_default();
-        self.next = now + self.backoff.next(left / TRIES_AT_LEAST, chance);
+        // Past the end there is no hurry any more, and everybody else is as late.
+        let ceiling = if left.is_zero() { LONGEST } else { (left / TRIES_AT_LEAST).max(HASTIEST) };
+        self.next = now + self.backoff.next(ceiling, chance);
     }
 
-    /// Brings the next try forward: the CA wishes it.
-    pub(crate) fn hasten(&mut self, to: OffsetDateTime) {
-        self.next = self.next.min(to);
+    /// Brings the next try forward to a moment of another window: the CA wishes it.
+    pub(crate) fn hasten(&mut self, window: RenewalWindow, chance: f64) {
+        self.next = self.next.min(moment(window, chance));
     }
 }
 
@@ -61,6 +72,11 @@ impl Backoff {
     }
 }
 
+/// The moment in a window that `chance` stands for.
+fn moment(window: RenewalWindow, chance: f64) -> OffsetDateTime {
+    window.start + (window.end - window.start).max(time::Duration::ZERO) * clamp(chance)
+}
+
 /// A number from 0 to 1; what is none of them counts as one half.
 fn clamp(chance: f64) -> f64 {
     if chance.is_finite() { chance.clamp(0.0, 1.0) } else { 0.5 }
@@ -69,6 +85,8 @@ fn clamp(chance: f64) -> f64 {
 const SHORTEST: Duration = Duration::from_secs(1);
 /// The longest bound of a pause.
 pub(crate) const LONGEST: Duration = Duration::from_secs(5 * 60);
+/// The shortest bound of a pause near the end.
+const HASTIEST: Duration = Duration::from_secs(15);
 /// However little time is left, it holds about this many tries or more.
 const TRIES_AT_LEAST: u32 = 20;
 
@@ -81,7 +99,8 @@ mod tests {
 
     fn schedule(chance: f64) -> Schedule {
         let window = RenewalWindow { start: START, end: START + time::Duration::hours(2) };
-        Schedule::new(window, START + time::Duration::hours(12), chance)
+        let now = START - time::Duration::hours(12);
+        Schedule::new(window, START + time::Duration::hours(12), now, chance)
     }
 
     #[test]
@@ -95,8 +114,17 @@ mod tests {
     #[test]
     fn a_window_that_ends_before_it_begins_is_its_beginning() {
         let window = RenewalWindow { start: START, end: START - time::Duration::hours(1) };
-        let schedule = Schedule::new(window, START + time::Duration::hours(12), 1.0);
+        let before = START - time::Duration::hours(12);
+        let schedule = Schedule::new(window, START + time::Duration::hours(12), before, 1.0);
         assert_eq!(schedule.next(), START);
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_does_not_renew_without_end() {
+        let window = RenewalWindow { start: START, end: START };
+        let (late, end) = (time::Duration::hours(11), time::Duration::hours(12));
+        let schedule = Schedule::new(window, START + end, START + late, 0.0);
+        assert_eq!(schedule.next() - (START + late), time::Duration::minutes(3) + SHORTEST);
     }
 
     #[test]
@@ -127,6 +155,18 @@ mod tests {
     }
 
     #[test]
+    fn after_the_end_pauses_grow_as_ever() {
+        let mut schedule = schedule(0.0);
+        let mut now = START + time::Duration::hours(13);
+        for _ in 0..12 {
+            schedule.failed(now, 1.0);
+            now = schedule.next();
+        }
+        schedule.failed(now, 1.0);
+        assert_eq!(schedule.next() - now, time::Duration::seconds(301));
+    }
+
+    #[test]
     fn nobody_asks_more_than_once_a_second() {
         let mut schedule = schedule(0.0);
         let after_the_end = START + time::Duration::hours(13);
@@ -137,9 +177,10 @@ mod tests {
     #[test]
     fn the_authority_can_bring_a_renewal_forward_and_not_put_it_off() {
         let mut schedule = schedule(0.5);
-        schedule.hasten(START + time::Duration::hours(3));
+        let at = |moment| RenewalWindow { start: moment, end: moment };
+        schedule.hasten(at(START + time::Duration::hours(3)), 0.5);
         assert_eq!(schedule.next(), START + time::Duration::hours(1));
-        schedule.hasten(START);
+        schedule.hasten(at(START), 0.5);
         assert_eq!(schedule.next(), START);
     }
 }

@@ -1,6 +1,6 @@
 //! How old the revocations may be that a verifier goes by.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use identity::Refusal;
 use rustls::pki_types::UnixTime;
@@ -35,19 +35,23 @@ impl Default for Staleness {
 #[derive(Debug, Default)]
 pub(crate) struct Freshness {
     pub(crate) staleness: Staleness,
-    confirmed: Option<UnixTime>,
+    confirmed: Option<(UnixTime, Instant)>,
 }
 
 impl Freshness {
     pub(crate) fn confirm(&mut self, at: UnixTime, now: UnixTime) {
         // Of a time to come it cannot be known what is revoked then.
-        self.confirmed = self.confirmed.max(Some(at.min(now)));
+        let at = at.min(now);
+        if self.confirmed.is_none_or(|(before, _)| at > before) {
+            self.confirmed = Some((at, Instant::now()));
+        }
     }
 
-    /// A clock that was set back makes nothing younger than no age at all.
+    /// By the clock, or by what has passed since: a clock that was set back makes nothing younger.
     pub(crate) fn age(&self, now: UnixTime) -> Option<Duration> {
-        let confirmed = self.confirmed?.as_secs();
-        Some(Duration::from_secs(now.as_secs().saturating_sub(confirmed)))
+        let (confirmed, heard) = self.confirmed?;
+        let by_clock = now.as_secs().saturating_sub(confirmed.as_secs());
+        Some(Duration::from_secs(by_clock.max(heard.elapsed().as_secs())))
     }
 
     pub(crate) fn check(&self, now: UnixTime) -> Result<(), Refusal> {

@@ -36,6 +36,8 @@ pub(crate) struct Upkeep {
     renewed: Notify,
     /// There is something to report at once.
     news: Notify,
+    /// There is a newer trust state than the one held.
+    trust_is_old: Notify,
     heard: watch::Sender<bool>,
     changes: watch::Sender<Status>,
 }
@@ -44,6 +46,10 @@ pub(crate) struct Upkeep {
 struct State {
     svid: Svid,
     identity: VerifiedSvid,
+    /// The next one, issued already, that our verifier does not take yet.
+    candidate: Option<Svid>,
+    /// The CA refused our certificate: it is revoked, and peers will refuse it too.
+    refused: Option<SerialNumber>,
     replaces: Option<SerialNumber>,
     schedule: Schedule,
     renewal_error: Option<String>,
@@ -62,10 +68,13 @@ impl Upkeep {
         svid: Svid,
         identity: VerifiedSvid,
     ) -> Arc<Self> {
+        let now = crate::source::date(verification.now());
         let state = State {
-            schedule: Schedule::new(svid.renewal, svid.not_after, chance()),
+            schedule: Schedule::new(svid.renewal, svid.not_after, now, chance()),
             svid,
             identity,
+            candidate: None,
+            refused: None,
             replaces: None,
             renewal_error: None,
             feed_error: None,
@@ -82,6 +91,7 @@ impl Upkeep {
             state: Mutex::new(state),
             renewed: Notify::new(),
             news: Notify::new(),
+            trust_is_old: Notify::new(),
             heard: watch::Sender::new(false),
             changes,
         })
@@ -94,6 +104,8 @@ impl Upkeep {
         tasks.spawn(async move { upkeep.keep_renewing().await });
         let upkeep = Arc::clone(self);
         tasks.spawn(async move { upkeep.keep_hearing().await });
+        let upkeep = Arc::clone(self);
+        tasks.spawn(async move { upkeep.keep_trusting().await });
         let upkeep = Arc::clone(self);
         tasks.spawn(async move { upkeep.keep_reporting().await });
         let upkeep = Arc::clone(self);
@@ -141,13 +153,28 @@ impl Upkeep {
 
     /// Gets the next SVID, and shows it once it has passed the verifier that peers use.
     async fn renew(&self) -> Result<(), Error> {
-        let held = self.state().svid.copy();
-        let svid = self.source.next(Some(&held)).await?;
+        let (held, candidate) = {
+            let mut state = self.state();
+            (state.svid.copy(), state.candidate.take())
+        };
+        let now = self.now();
+        let svid = match candidate.filter(|candidate| candidate.not_after > now) {
+            Some(candidate) => candidate,
+            None => self.source.next(Some(&held)).await?,
+        };
         self.follow_trust(svid.trust_sequence).await;
-        let identity = svid.verify(&self.verification)?;
+        let identity = match svid.verify(&self.verification) {
+            Ok(identity) => identity,
+            Err(error) => {
+                // It is issued, and the CA takes no third request in its place: it may pass later.
+                self.state().candidate = Some(svid);
+                return Err(error);
+            }
+        };
+        self.require_same_identity(&identity)?;
         self.credentials.replace(svid.chain.clone(), svid.key.clone_key())?;
         let mut state = self.state();
-        state.schedule = Schedule::new(svid.renewal, svid.not_after, chance());
+        state.schedule = Schedule::new(svid.renewal, svid.not_after, now, chance());
         state.replaces = Some(*state.identity.serial_number());
         (state.svid, state.identity, state.renewal_error) = (svid, identity, None);
         drop(state);
@@ -155,10 +182,35 @@ impl Upkeep {
         Ok(())
     }
 
-    /// The CA may bring a renewal forward, never put it off.
-    fn hasten(&self, window: RenewalWindow) {
-        let moment = window.start + (window.end - window.start) * chance();
-        self.state().schedule.hasten(moment);
+    fn require_same_identity(&self, renewed: &VerifiedSvid) -> Result<(), Error> {
+        let (expected, found) = (self.state().identity.spiffe_id().clone(), renewed.spiffe_id());
+        if expected == *found {
+            return Ok(());
+        }
+        Err(Error::OtherIdentity { expected, found: found.clone() })
+    }
+
+    /// The CA may bring the renewal of a certificate forward, never put it off. Each window is drawn
+    /// from once: a fleet that drew again and again would come together at its beginning.
+    fn hasten(&self, of: &SerialNumber, window: RenewalWindow) {
+        let mut state = self.state();
+        if state.identity.serial_number() == of && state.svid.renewal != window {
+            state.svid.renewal = window;
+            state.schedule.hasten(window, chance());
+        }
+    }
+
+    /// The CA no longer takes our certificate: what renewing means then is to attest again, at once.
+    fn note_refusal(&self, error: &Error) {
+        if !matches!(error, Error::Refused { .. }) {
+            return;
+        }
+        let now = self.now();
+        let mut state = self.state();
+        let serial_number = *state.identity.serial_number();
+        if state.refused.replace(serial_number) != Some(serial_number) {
+            state.schedule.hasten(RenewalWindow { start: now, end: now }, 0.0);
+        }
     }
 
     /// Says how long the workload can go on without the CA, and how old its revocations are.
@@ -185,8 +237,8 @@ impl Upkeep {
 
     /// A connection to the CA of its own, under the SVID and the trust held now.
     fn authority(&self) -> Result<AuthorityClient, Error> {
-        let trust = (*self.verification.trust()).clone();
-        AuthorityClient::new(&self.url, trust, Some(Arc::clone(&self.credentials)))
+        let verification = Arc::clone(&self.verification);
+        AuthorityClient::verified_by(&self.url, verification, Some(Arc::clone(&self.credentials)))
     }
 
     fn now(&self) -> OffsetDateTime {
@@ -213,7 +265,9 @@ impl State {
             feed_sequence: self.feed_sequence,
             feed_age: verification.revocations_age().map(|age| age.as_secs()),
             connections: verification.connections(),
-            ready: left > 0 && verification.is_fresh(),
+            ready: left > 0
+                && verification.is_fresh()
+                && self.refused.as_ref() != Some(self.identity.serial_number()),
             renewal_error: self.renewal_error.clone(),
             feed_error: self.feed_error.clone(),
         }

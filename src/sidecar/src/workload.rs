@@ -220,11 +220,16 @@ impl Builder {
             Some(source) => source,
             None => {
                 let evidence = self.evidence.ok_or_else(|| missing(TOKEN_FILE))?;
-                Arc::new(AuthoritySource::new(&url, &verification, evidence, spiffe_id))
+                Arc::new(AuthoritySource::new(&url, &verification, evidence, spiffe_id.clone()))
             }
         };
         let svid = retry.run("a certificate", || source.next(None)).await?;
-        let identity = svid.verify(&verification)?;
+        // The same one, should our clock be behind the CA's: another would burn the evidence.
+        let verify = || std::future::ready(svid.verify(&verification));
+        let identity = retry.run("its certificate to become valid", verify).await?;
+        if let Some(expected) = spiffe_id.filter(|expected| expected != identity.spiffe_id()) {
+            return Err(Error::OtherIdentity { expected, found: identity.spiffe_id().clone() });
+        }
         let credentials = Credentials::new(svid.chain.clone(), svid.key.clone_key())?;
         let endpoint = Endpoint::new(Arc::clone(&credentials), Arc::clone(&verification));
         let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity);

@@ -197,8 +197,9 @@ impl Authority {
         content: Content,
         now: u64,
     ) -> Result<FeedMessage, Error> {
-        // Each message is later than the one before, whatever the clock does.
-        let at = now.max(turn.at + 1);
+        // Each message is later than the one before, unless that came from a clock far ahead: those
+        // were refused, and to go on from them would be refused until the clock gets there.
+        let at = if turn.at > now + CLOCK_STEP { now } else { now.max(turn.at + 1) };
         let Position { sequence, hash } = position;
         let kind = match content {
             Content::Heartbeat(_) => Kind::Heartbeat,
@@ -216,6 +217,8 @@ impl Authority {
     }
 }
 
+/// Subscribers refuse what is a minute ahead of their clock.
+const CLOCK_STEP: u64 = 60_000;
 /// Messages that a subscriber may be behind: a minute of heartbeats and as many revocations more.
 const BACKLOG: usize = 256;
 /// Subscribers take a message that is 10 s older than one that they have seen.

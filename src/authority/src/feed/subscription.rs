@@ -79,6 +79,7 @@ impl Authority {
             // Another node may have told of what this one has not read yet.
             self.refresh().await?;
         }
+        self.see(svid).await?;
         // Listen first: what is told between both is heard twice, and not missed.
         let messages = self.feed().listeners.subscribe();
         let first = self.first_message(after).await?;

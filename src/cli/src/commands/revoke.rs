@@ -59,7 +59,14 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     }
     let revocation = client.revoke(&request).await?;
     let reach = match (arguments.wait, revocation.log_index) {
-        (Some(wait), Some(log_index)) => Some(follow(&client, log_index, wait.0).await?),
+        (Some(wait), Some(log_index)) => {
+            let followed = follow(&client, log_index, wait.0).await;
+            // It is revoked whatever comes of asking: that must be said first of all.
+            followed.map(Some).unwrap_or_else(|error| {
+                session.output.warn(format!("it is revoked, but who was told is unknown: {error}"));
+                None
+            })
+        }
         _ => None,
     };
     let revoked = Revoked { revocation, reach };
@@ -71,9 +78,13 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
             revocation.spiffe_id, revocation.reason
         ));
     }
+    let waited = arguments.wait.is_some() && revocation.log_index.is_some();
     match reach {
-        Some(reach) if reach.reached < reach.live => Ok(Exit::Failed),
-        _ => Ok(Exit::Done),
+        Some(reach) if reach.live > 0 && reach.reached >= reach.live && reach.silent == 0 => {
+            Ok(Exit::Done)
+        }
+        None if !waited => Ok(Exit::Done),
+        _ => Ok(Exit::Failed),
     }
 }
 
@@ -128,9 +139,14 @@ fn reach_to_text(reach: &RevocationReach) -> String {
     if reach.live == 0 {
         return "no workload reports to the CA: nobody was told".to_owned();
     }
-    let RevocationReach { live, reached, connections_closed, waiting, .. } = reach;
+    let RevocationReach { live, reached, silent, connections_closed, waiting, .. } = reach;
     let mut text =
         format!("{reached} of {live} workloads have it, connections closed: {connections_closed}");
+    if *silent > 0 {
+        text.push_str(&format!(
+            "\n{silent} more were not heard of for over a minute: they have ended, or are cut off"
+        ));
+    }
     for instance in waiting {
         text.push_str(&format!(
             "\nno answer from {} (certificate {})",
@@ -159,6 +175,7 @@ mod tests {
     #[test]
     fn the_reach_names_who_has_not_answered() {
         let mut reach = RevocationReach {
+            silent: 0,
             log_index: 7,
             live: 2,
             reached: 1,

@@ -18,7 +18,7 @@ pub(crate) async fn report(
     body: Body<Report>,
 ) -> Result<StatusCode, Refused> {
     let Body { caller, value, .. } = body;
-    let taken = service.authority.report(&caller, value);
+    let taken = service.authority.report(&caller, value).await;
     taken.map_err(|error| Refused::new(error, &caller.request_id))?;
     Ok(StatusCode::NO_CONTENT)
 }

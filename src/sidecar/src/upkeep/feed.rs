@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::ClosedConnections;
-use identity::feed::{Envelope, FeedState, FeedUpdate, VerifiedMessage};
+use identity::feed::{Envelope, FeedError, FeedState, FeedUpdate, VerifiedMessage};
 use identity::{Trust, TrustState};
 use rustls::pki_types::UnixTime;
 
@@ -29,6 +29,10 @@ impl Upkeep {
                 backoff = Backoff::default();
             }
             let Err(error) = ended else { continue };
+            self.note_refusal(&error);
+            if matches!(error, Error::Feed(FeedError::UnknownKey { .. })) {
+                self.trust_is_old.notify_one();
+            }
             tracing::warn!(%error, "the feed of revocations is not heard");
             self.state().feed_error = Some(error.to_string());
             self.publish();
@@ -60,7 +64,7 @@ impl Upkeep {
         client: &AuthorityClient,
     ) -> Result<bool, Error> {
         let message = self.verify(envelope).await?;
-        let at = message.message().at;
+        let (at, newest_before) = (message.message().at, feed.newest_at());
         let now = self.verification.now().as_secs() * 1000;
         let update = feed.accept(message, now)?;
         if update == FeedUpdate::Gap {
@@ -68,8 +72,11 @@ impl Upkeep {
         }
         let news = update != FeedUpdate::Nothing;
         self.apply(update, feed.position().sequence);
-        self.verification
-            .confirm_revocations(UnixTime::since_unix_epoch(Duration::from_millis(at)));
+        // One that was sent again confirms nothing anew.
+        if feed.newest_at() > newest_before {
+            let at = UnixTime::since_unix_epoch(Duration::from_millis(at));
+            self.verification.confirm_revocations(at);
+        }
         if let Some(checkpoint) = feed.checkpoint() {
             client.set_checkpoint(checkpoint);
         }
@@ -84,8 +91,9 @@ impl Upkeep {
             self.news.notify_one();
             self.publish();
         }
-        if let Some((sequence, _)) = feed.trust() {
-            self.follow_trust(sequence).await;
+        let held = self.verification.trust().state().sequence;
+        if feed.trust().is_some_and(|(sequence, _)| sequence > held) {
+            self.trust_is_old.notify_one();
         }
         Ok(true)
     }
@@ -143,11 +151,29 @@ impl Upkeep {
         state.closed.push_back(ClosedConnections { log_index, connections });
     }
 
-    /// Takes the trust state in force, if the one held is older; keeps the one held otherwise.
-    pub(super) async fn follow_trust(&self, sequence: u64) {
-        if sequence <= self.verification.trust().state().sequence {
-            return;
+    /// Follows the trust state whenever there is a newer one, beside the feed and not before it. A
+    /// fleet hears of it in the same moment: each fetches it a moment of its own later.
+    pub(super) async fn keep_trusting(&self) {
+        let mut backoff = Backoff::default();
+        loop {
+            self.trust_is_old.notified().await;
+            tokio::time::sleep(SPREAD.mul_f64(chance())).await;
+            if self.take_successor().await {
+                backoff = Backoff::default();
+            } else {
+                tokio::time::sleep(backoff.next(LONGEST_SILENCE, chance())).await;
+            }
         }
+    }
+
+    /// Takes the trust state in force, if the one held is older than this.
+    pub(super) async fn follow_trust(&self, sequence: u64) {
+        if sequence > self.verification.trust().state().sequence {
+            self.take_successor().await;
+        }
+    }
+
+    async fn take_successor(&self) -> bool {
         match self.fetch_successor().await {
             Ok(trust) => {
                 let sequence = trust.state().sequence;
@@ -155,8 +181,12 @@ impl Upkeep {
                 tracing::info!(sequence, closed, "took a new trust state");
                 self.news.notify_one();
                 self.publish();
+                true
             }
-            Err(error) => tracing::error!(%error, "cannot take the new trust state"),
+            Err(error) => {
+                tracing::error!(%error, "cannot take the new trust state");
+                false
+            }
         }
     }
 
@@ -169,6 +199,8 @@ impl Upkeep {
 
 /// While the CA is away, how long to wait between two tries at most.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
+/// Over how long a fleet fetches what it hears of at once.
+const SPREAD: Duration = Duration::from_secs(3);
 /// A message with so many items is applied item by item, so that each knows what it closed.
 const COUNTED_SINGLY: usize = 16;
 /// As many as a report may name.

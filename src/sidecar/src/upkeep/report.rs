@@ -7,23 +7,28 @@ use api::Report;
 use super::Upkeep;
 use crate::authority_client::AuthorityClient;
 use crate::error::Error;
+use crate::renewal::Backoff;
+use crate::retry::chance;
 
 impl Upkeep {
     /// Reports at each change and every 20 s. A report that is lost is made good by the next.
     pub(super) async fn keep_reporting(&self) {
         self.heard().await;
         let mut client: Option<(AuthorityClient, _)> = None;
+        let mut backoff = Backoff::default();
         loop {
             let held = self.status().serial_number;
             if client.as_ref().is_none_or(|(_, shown)| *shown != held) {
                 client = self.authority().ok().map(|made| (made, held));
             }
-            if let Some((authority, serial_number)) = &client
-                && let Err(error) = self.report(authority, serial_number).await
-            {
+            let Some((authority, serial_number)) = &client else { return };
+            if let Err(error) = self.report(authority, serial_number).await {
                 tracing::debug!(%error, "cannot report");
+                self.note_refusal(&error);
+                tokio::time::sleep(backoff.next(REPORT_EVERY, chance())).await;
+                continue;
             }
-            // Whichever comes first; a moment gathers what comes at once.
+            backoff = Backoff::default();
             let _ = tokio::time::timeout(REPORT_EVERY, self.news.notified()).await;
         }
     }
@@ -35,7 +40,7 @@ impl Upkeep {
     ) -> Result<(), Error> {
         authority.report(&self.as_reported()).await?;
         let window = authority.renewal(serial_number).await?;
-        self.hasten(window);
+        self.hasten(serial_number, window);
         Ok(())
     }
 
