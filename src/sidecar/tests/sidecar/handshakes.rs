@@ -67,11 +67,7 @@ async fn peer_and_address_are_those_of_the_connection() {
 
 /// Over HTTP/2, and over HTTP/1.1: the client learns that it was refused, and is never served.
 async fn assert_refused(authority: &TestAuthority, server: &TestServer, svid: TestSvid) {
-    let again = TestSvid {
-        chain: svid.chain.clone(),
-        key: svid.key.clone_key(),
-        serial_number: svid.serial_number,
-    };
+    let again = svid.again();
     let refused = soon(server.client(authority, Some(svid)).trust_note()).await;
     assert!(matches!(refused, Err(Error::Refused { .. })), "{refused:?}");
     let config = http1_config(authority, Some(again));
@@ -104,21 +100,17 @@ async fn expired_client_is_refused() {
 }
 
 #[tokio::test]
-async fn revoked_client_is_refused_though_it_was_welcome_before() {
+async fn revoked_client_loses_its_connection_and_is_refused_a_new_one() {
     let authority = TestAuthority::new();
     let server = TestServer::start(&authority, who()).await;
     let svid = authority.svid(REPORTS);
-    let config = http1_config(
-        &authority,
-        Some(TestSvid {
-            chain: svid.chain.clone(),
-            key: svid.key.clone_key(),
-            serial_number: svid.serial_number,
-        }),
-    );
+    let config = http1_config(&authority, Some(svid.again()));
     let mut stream = connect(server.address, config).await.unwrap();
     assert!(converse(&mut stream, WHO, "reports").await.unwrap().contains("200 OK"));
+    let mut nobody = connect(server.address, http1_config(&authority, None)).await.unwrap();
     server.verification.update_revocations(|held| held.revoke_serial(svid.serial_number));
+    assert!(soon(stream.read(&mut [0; 1])).await.is_err());
+    assert!(converse(&mut nobody, WHO, "nobody").await.unwrap().contains("200 OK"));
     assert_refused(&authority, &server, svid).await;
 }
 
