@@ -1,0 +1,140 @@
+//! Connections that do nothing: what they weigh, and how long they take to be judged again.
+//!
+//! Their clients live in another process, so that only the server's memory counts.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Instant;
+
+use countersign::{Credentials, Endpoint, Verification, load_trust};
+use identity::Der;
+
+use crate::authority::TestAuthority;
+use crate::floor::{CLIENT, SERVER, endpoint, peers};
+use crate::process::{in_thread, resident, runtime};
+
+pub(crate) fn print(authority: &TestAuthority) {
+    println!("\n{CONNECTIONS} idle connections (target: 20 KiB each; sweep: low milliseconds)");
+    let server = endpoint(authority, authority.svid(SERVER));
+    let verification = Arc::clone(server.verification());
+    let peers = peers(authority, CLIENT);
+    let (_, address) =
+        in_thread(async move |ready| {
+            let mut listener = server.listen("127.0.0.1:0", peers).await.unwrap().with_limits(
+                countersign::Limits { connections: CONNECTIONS + 100, ..Default::default() },
+            );
+            ready.send(listener.local_address()).unwrap();
+            let mut held = Vec::with_capacity(CONNECTIONS);
+            while let Some(stream) = listener.accept().await {
+                held.push(stream);
+            }
+        });
+    let warm = Clients::start(authority, address, 100);
+    let before = resident();
+    let clients = Clients::start(authority, address, CONNECTIONS - 100);
+    while verification.connections().open < CONNECTIONS {
+        std::thread::yield_now();
+    }
+    let each = (resident() - before) / (CONNECTIONS - 100) as f64;
+    println!("{:<46} {each:>9.1} KiB", "memory, each");
+    sweep(authority, &verification);
+    drop((warm, clients));
+}
+
+fn sweep(authority: &TestAuthority, verification: &Verification) {
+    verification.update_revocations(|held| {
+        for number in 0_u64..100_000 {
+            let serial_number = identity::SerialNumber::from_octets(&(number + 1).to_be_bytes());
+            held.revoke_serial(serial_number.unwrap());
+        }
+    });
+    let timed = |name: &str, change: &dyn Fn()| {
+        let begun = Instant::now();
+        change();
+        println!("{name:<46} {:>9.2} ms", begun.elapsed().as_secs_f64() * 1000.0);
+    };
+    timed("a revocation that closes none of them", &|| {
+        let other = authority.id("/prod/other");
+        verification.update_revocations(|held| held.deny(other, 1));
+    });
+    timed("a trust state that covers all of them", &|| {
+        assert_eq!(verification.replace_trust(authority.trust()), 0);
+    });
+    timed("a revocation that closes all of them", &|| {
+        let client = authority.id(CLIENT);
+        verification.update_revocations(|held| held.deny(client, 1));
+    });
+    assert_eq!(verification.connections().closed_in_all(), CONNECTIONS as u64);
+}
+
+/// A process that holds connections until it is dropped.
+struct Clients(Child);
+
+impl Clients {
+    fn start(authority: &TestAuthority, address: SocketAddr, count: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        write(authority, folder.path());
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args([MODE, &address.to_string(), &count.to_string()])
+            .arg(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let ready = BufReader::new(child.stdout.take().unwrap()).lines().next();
+        assert_eq!(ready.unwrap().unwrap(), READY);
+        Self(child)
+    }
+}
+
+impl Drop for Clients {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+fn write(authority: &TestAuthority, folder: &Path) {
+    let svid = authority.svid(CLIENT);
+    let pem = |label: &str, der: &[u8]| {
+        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", String::from(Der::new(der)))
+    };
+    let chain: String = svid.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
+    std::fs::write(folder.join("svid.pem"), chain).unwrap();
+    let key = pem("PRIVATE KEY", svid.key.secret_der());
+    std::fs::write(folder.join("svid.key"), key).unwrap();
+    std::fs::write(folder.join("trust.note"), authority.trust_note()).unwrap();
+    std::fs::write(folder.join("pin"), authority.pin().to_string()).unwrap();
+    std::fs::write(folder.join("server"), authority.id(SERVER).as_str()).unwrap();
+}
+
+/// The arguments of a process that is to be the clients.
+pub(crate) fn arguments(all: &[String]) -> Option<&[String; 3]> {
+    match all {
+        [_, mode, rest @ ..] if mode == MODE => rest.try_into().ok(),
+        _ => None,
+    }
+}
+
+/// Opens connections, says so, and holds them.
+pub(crate) fn client(address: &str, count: usize, folder: &Path) {
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let trust = load_trust(read("trust.note").as_bytes(), &read("pin").parse().unwrap()).unwrap();
+    let endpoint = Endpoint::new(Credentials::load(folder).unwrap(), Verification::new(trust));
+    let peers = countersign::Peers::one_of([read("server")]).unwrap();
+    runtime().block_on(async {
+        let mut held = Vec::with_capacity(count);
+        for _ in 0..count {
+            held.push(endpoint.connect(address, peers.clone()).await.unwrap());
+        }
+        println!("{READY}");
+        std::future::pending::<()>().await;
+    });
+}
+
+const CONNECTIONS: usize = 10_000;
+const MODE: &str = "hold-connections";
+const READY: &str = "ready";

@@ -1,0 +1,38 @@
+//! What mutual TLS costs a server, as multiples of rustls alone in the same run, and what an idle
+//! connection weighs: `cargo bench -p countersign`. Linux only: it reads `/proc`.
+
+#![allow(clippy::unwrap_used, reason = "a benchmark fails where it unwraps")]
+
+#[allow(dead_code, reason = "the tests use more of it")]
+#[path = "../../tests/sidecar/authority.rs"]
+mod authority;
+mod floor;
+mod handshakes;
+mod idle;
+mod process;
+mod requests;
+
+use authority::TestAuthority;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let Some([address, count, folder]) = idle::arguments(&arguments) {
+        return idle::client(address, count.parse().unwrap(), folder.as_ref());
+    }
+    process::describe_machine();
+    let authority = TestAuthority::new();
+    let floor = floor::measure(&authority);
+    println!("\nfull handshakes with X25519MLKEM768, P-256, both certificates: CPU of the server");
+    println!("{:<46} {:>9} {:>8} {:>8}", "", "µs", "x floor", "target");
+    row("floor: rustls' server half in memory, webpki", floor, floor, None);
+    row("tokio-rustls over TCP, webpki", handshakes::bare(&authority), floor, None);
+    row("Listener, a peer that returns", handshakes::returning(&authority), floor, Some(1.35));
+    row("Listener, a new peer", handshakes::new(&authority), floor, Some(1.6));
+    requests::print(&authority);
+    idle::print(&authority);
+}
+
+fn row(name: &str, cost: f64, floor: f64, target: Option<f64>) {
+    let target = target.map(|target| format!("{target:.2}")).unwrap_or_default();
+    println!("{name:<46} {cost:>9.1} {:>8.2} {target:>8}", cost / floor);
+}

@@ -1,0 +1,91 @@
+//! Requests on a connection that is kept alive.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::authority::TestAuthority;
+use crate::floor::{CLIENT, SERVER, client_config, endpoint, peers, server_config};
+use crate::process::{Thread, in_thread, median, runtime};
+
+pub(crate) fn print(authority: &TestAuthority) {
+    println!("\nHTTP/1.1 requests on one connection, one after the other: CPU of the server");
+    println!("{:<46} {:>9} {:>8}", "", "µs", "x bare");
+    let bare = measure(authority, bare(authority));
+    println!("{:<46} {bare:>9.1} {:>8.2}", "hyper on tokio-rustls", 1.0);
+    let ours = measure(authority, listen(authority));
+    println!("{:<46} {ours:>9.1} {:>8.2}", "Listener::serve", ours / bare);
+}
+
+/// A service that says hello.
+pub(crate) fn listen(authority: &TestAuthority) -> (Thread, SocketAddr) {
+    let server = endpoint(authority, authority.svid(SERVER));
+    let peers = peers(authority, CLIENT);
+    in_thread(async move |ready| {
+        let listener = server.listen("127.0.0.1:0", peers).await.unwrap();
+        ready.send(listener.local_address()).unwrap();
+        let serving = listener.serve(tower::service_fn(hello));
+        serving.until(std::future::pending(), Duration::ZERO).await.unwrap();
+    })
+}
+
+fn bare(authority: &TestAuthority) -> (Thread, SocketAddr) {
+    let tls = TlsAcceptor::from(Arc::new(server_config(authority)));
+    in_thread(async move |ready| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        ready.send(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let stream = TokioIo::new(tls.accept(stream).await.unwrap());
+        let http = hyper::server::conn::http1::Builder::new();
+        let _ = http.serve_connection(stream, hyper::service::service_fn(hello)).await;
+    })
+}
+
+async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    Ok(Response::new(Full::new(Bytes::from_static(b"hello"))))
+}
+
+fn measure(authority: &TestAuthority, (thread, address): (Thread, SocketAddr)) -> f64 {
+    let mut config = client_config(authority, authority.svid(CLIENT));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    runtime().block_on(async {
+        let stream = TcpStream::connect(address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::from(address.ip());
+        let tls = TlsConnector::from(Arc::new(config));
+        let mut stream = tls.connect(name, stream).await.unwrap();
+        let mut rounds = Vec::new();
+        for _ in 0..ROUNDS {
+            let before = thread.micros();
+            for _ in 0..REQUESTS {
+                ask(&mut stream).await;
+            }
+            rounds.push((thread.micros() - before) / f64::from(REQUESTS));
+        }
+        median(rounds)
+    })
+}
+
+pub(crate) async fn ask<IO: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut IO) {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: ledger\r\n\r\n").await.unwrap();
+    stream.flush().await.unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"hello") {
+        assert!(stream.read_buf(&mut answer).await.unwrap() > 0);
+    }
+}
+
+const ROUNDS: usize = 5;
+const REQUESTS: u32 = 4000;
