@@ -1,6 +1,7 @@
 //! SVIDs from the CA: attested once, then renewed.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -24,6 +25,13 @@ pub(crate) enum Evidence {
     TokenFile(PathBuf),
 }
 
+/// Names in a certificate beside the SPIFFE ID. Renewal leaves them out: the CA keeps them then.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Names {
+    pub(crate) dns: Vec<String>,
+    pub(crate) ip: Vec<IpAddr>,
+}
+
 /// Asks the CA. A request whose answer was lost is asked again with the same key, so that the CA
 /// answers it with the same certificate, and no token is burnt twice.
 pub(crate) struct AuthoritySource {
@@ -31,6 +39,7 @@ pub(crate) struct AuthoritySource {
     verification: Arc<Verification>,
     evidence: Evidence,
     spiffe_id: Option<SpiffeId>,
+    names: Names,
     pending: Mutex<Option<KeyRequest>>,
 }
 
@@ -40,15 +49,16 @@ impl AuthoritySource {
         verification: &Arc<Verification>,
         evidence: Evidence,
         spiffe_id: Option<SpiffeId>,
+        names: Names,
     ) -> Self {
         let (url, verification) = (url.to_owned(), Arc::clone(verification));
-        Self { url, verification, evidence, spiffe_id, pending: Mutex::default() }
+        Self { url, verification, evidence, spiffe_id, names, pending: Mutex::default() }
     }
 
     /// Renews; where the CA refuses that, attests again, if the evidence serves twice.
     async fn after(&self, held: &Held) -> Result<Svid, Error> {
         let credentials = Credentials::new(held.chain.clone(), held.key.clone_key())?;
-        match self.ask(Attestation::Svid {}, Some(credentials)).await {
+        match self.ask(Attestation::Svid {}, Names::default(), Some(credentials)).await {
             Err(refused) if refused.is_refusal_of_evidence() => {
                 tracing::warn!(error = %refused, "renewal is refused; attesting again");
                 self.attest().await.map_err(|error| {
@@ -65,12 +75,13 @@ impl AuthoritySource {
             Evidence::Token(token) => token.clone(),
             Evidence::TokenFile(path) => read_token(path).await?,
         };
-        self.ask(Attestation::Token { token }, None).await
+        self.ask(Attestation::Token { token }, self.names.clone(), None).await
     }
 
     async fn ask(
         &self,
         attestation: Attestation,
+        names: Names,
         credentials: Option<Arc<Credentials>>,
     ) -> Result<Svid, Error> {
         let verification = Arc::clone(&self.verification);
@@ -83,8 +94,8 @@ impl AuthoritySource {
         let asked = IssueRequest {
             csr: request.csr.clone(),
             spiffe_id: self.spiffe_id.clone(),
-            dns: Vec::new(),
-            ip: Vec::new(),
+            dns: names.dns,
+            ip: names.ip,
             profile: None,
             ttl: None,
             attestation,

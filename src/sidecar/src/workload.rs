@@ -1,6 +1,7 @@
 //! A workload: its identity, what it believes of others, and the work that keeps both fresh.
 
 use std::fmt::Debug;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use tokio::net::ToSocketAddrs;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::authority_source::{AuthoritySource, Evidence};
+use crate::authority_source::{AuthoritySource, Evidence, Names};
 use crate::bootstrap::fetch_trust;
 #[cfg(feature = "http")]
 use crate::client::HttpClient;
@@ -48,6 +49,7 @@ pub struct Builder {
     url: Option<String>,
     trust_pin: Option<String>,
     spiffe_id: Option<String>,
+    names: Names,
     evidence: Option<Evidence>,
     source: Option<Arc<dyn SvidSource>>,
     staleness: Staleness,
@@ -159,6 +161,23 @@ impl Builder {
         self
     }
 
+    /// A DNS name in its certificate, beside others. Our own verifiers look at the SPIFFE ID alone;
+    /// curl, Python and most others want the name in the URL. The CA refuses names that the
+    /// workload's row does not have.
+    #[must_use]
+    pub fn dns(mut self, name: impl Into<String>) -> Self {
+        self.names.dns.push(name.into());
+        self
+    }
+
+    /// An IP address in its certificate, beside others: for clients that call it by address. See
+    /// [`dns`](Self::dns).
+    #[must_use]
+    pub fn ip(mut self, address: IpAddr) -> Self {
+        self.names.ip.push(address);
+        self
+    }
+
     /// Proves who it is by a one-time bootstrap token in a file. It is read whenever it is needed:
     /// whoever replaces the file lets a workload attest again.
     #[must_use]
@@ -220,7 +239,8 @@ impl Builder {
             Some(source) => source,
             None => {
                 let evidence = self.evidence.ok_or_else(|| missing(TOKEN_FILE))?;
-                Arc::new(AuthoritySource::new(&url, &verification, evidence, spiffe_id.clone()))
+                let (asked, names) = (spiffe_id.clone(), self.names);
+                Arc::new(AuthoritySource::new(&url, &verification, evidence, asked, names))
             }
         };
         let svid = retry.run("a certificate", || source.next(None)).await?;
