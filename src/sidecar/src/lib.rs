@@ -105,6 +105,7 @@ mod verification;
 mod workload;
 
 pub use accept::Drained;
+pub use api::{Problem, ProblemType, Secret};
 pub use authority_client::AuthorityClient;
 pub use bootstrap::{FetchedTrust, fetch_trust, load_trust};
 #[cfg(feature = "http")]
@@ -115,6 +116,7 @@ pub use endpoint::Endpoint;
 pub use error::{AnswerFault, ConfigurationFault, Error};
 pub use feed_stream::FeedStream;
 pub use handshake::{ExpectedServer, client_config, server_config};
+pub use identity::{Refusal, SerialNumber, SpiffeId, TrustPin, VerifiedSvid};
 pub use limits::Limits;
 pub use listener::{Listener, ListenerPeers};
 pub use peer::{Peer, RemoteAddress};
