@@ -4,37 +4,36 @@
 //!
 //! # In scope
 //!
-//! - [`Verification`]: the trust and the revocations that all verifiers of a process obey, with the
-//!   one verdict on a chain, [`identity::verify`], behind a cache; and the registry of connections.
-//! - [`Credentials`]: our own chain and key, replaceable while connections are made.
-//! - [`Endpoint`]: both of them at work. It listens, connects and asks over HTTP; each time the
-//!   [`Peers`] that are welcome are named.
-//! - [`Stream`]: a connection with its [`Peer`], which ends when that is no longer welcome.
-//! - [`server_config`], [`client_config`] and `serve`: what the CA and its clients are made of,
-//!   where a certificate is asked for, not required.
-//! - [`fetch_trust`] and [`load_trust`]: from a trust pin to a trust state.
-//! - [`AuthorityClient`]: the CA's HTTP API.
+//! - [`Workload`]: an identity from the CA, renewed in time, with the trust state and the revocations
+//!   of now; it says by [`Status`] how it is doing, and tells the CA.
+//! - [`Peers`]: who is accepted at the other end, as data.
+//! - [`Listener`], [`Stream`] and [`HttpClient`]: connections with peers, verified and *registered*.
+//! - [`Endpoint`]: the same with [`Credentials`] and a [`Verification`] that somebody else keeps
+//!   fresh.
+//! - [`serve()`], [`server_config`], [`client_config`], [`fetch_trust`], [`AuthorityClient`]: what the
+//!   CA and its command line are made of. A client of [`serve()`] may show no certificate.
 //!
 //! # Out of scope
 //!
-//! - The rules themselves: they live in `identity`. Here they are only put where rustls asks, and
-//!   asked again.
+//! - The rules themselves: they live in `identity`. Here they are only put where rustls asks.
 //! - What a peer may do: a service asks its [`Peer`] for the SPIFFE ID and decides.
-//! - Connections made from an `unregistered_…` configuration, and those of [`AuthorityClient`]: they
-//!   are verified once, and outlive a revocation.
 //! - SQL, AWS, policy, and making certificates.
 //!
 //! # Rules
 //!
 //! Nothing is sent to a server before it is verified, and to be verified means: a path to an anchor,
-//! a countersignature of the log, not revoked, *and* among the peers named. There is no switch to
-//! believe any peer. The one exception, [`fetch_trust`], believes no peer but a signature.
+//! a countersignature of the log, not revoked, *and* among the peers named. There is no default for
+//! them, and no switch to believe any peer. The one exception, [`fetch_trust`], believes no peer but
+//! a signature.
 //!
-//! A revocation, a deny, new trust and new peers of a listener close the open connections that they
-//! concern before the call that makes the change returns, whether the application polls them or
-//! not: nothing more is read from such a peer, and what was written and had not left the machine is
-//! dropped. What was handed to the service before then is the service's to finish or not. An expired
-//! peer finishes what it has begun, within 20 s.
+//! A registered connection does not outlive what it was admitted by: it is closed when its peer is
+//! revoked, denied, no longer trusted or no longer among the peers, and soon after its peer's
+//! certificate has expired. A configuration given away, such as
+//! [`Workload::unregistered_client_config`], verifies each handshake; connections that are open
+//! outlive a revocation.
+//!
+//! While the CA is away all goes on, until the certificate's end. Nothing is heard of revocations
+//! meanwhile, and [`Staleness`] says what follows.
 //!
 //! # Features
 //!
@@ -42,28 +41,38 @@
 //!
 //! # Example
 //!
-#![cfg_attr(not(feature = "http"), doc = "```ignore")]
-#![cfg_attr(feature = "http", doc = "```no_run")]
-//! use axum::{Extension, Router, routing::get};
-//! use countersign::{Credentials, Endpoint, Peer, Peers, Verification};
+//! ```no_run
+//! use std::time::Duration;
 //!
-//! async fn hello(Extension(peer): Extension<Peer>) -> String {
-//!     format!("hello {}", peer.spiffe_id())
-//! }
+//! use countersign::{Peer, Peers, Workload};
 //!
-//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let trust = countersign::load_trust(&std::fs::read("trust.note")?, &"PIN".parse()?)?;
-//! let endpoint = Endpoint::new(Credentials::load("/run/svid".as_ref())?, Verification::new(trust));
+//! async fn data(peer: Peer) -> String { format!("hello {}", peer.spiffe_id()) }
 //!
+//! # async fn shutdown_signal() {}
+//! # async fn service() -> Result<(), Box<dyn std::error::Error>> {
+//! let workload = Workload::from_env()?.start().await?; // attests; returns with a valid SVID
 //! let reports = Peers::one_of(["spiffe://pay.example/prod/reports"])?;
-//! let interrupt = async { drop(tokio::signal::ctrl_c().await) };
-//! let grace = std::time::Duration::from_secs(20);
-//! let router = Router::new().route("/", get(hello));
-//! endpoint.listen("0.0.0.0:8443", reports).await?.serve(router).until(interrupt, grace).await?;
+//! let app = axum::Router::new().route("/api/data/reports", axum::routing::get(data));
+//! workload.listen("0.0.0.0:8443", reports).await?
+//!     .serve(app) // any tower service; the extractor needs the feature "axum"
+//!     .until(shutdown_signal(), Duration::from_secs(20)).await?; // GOAWAY, finish, close
+//! workload.stop().await;
+//! # Ok(())
+//! # }
+//! ```
 //!
-//! let http = endpoint.http_client(Peers::one_of(["spiffe://pay.example/prod/ledger"])?);
-//! let answer = http.get("https://ledger.pay.internal:8443/accounts").await?;
-//! # drop(answer);
+//! The other end, and plain TCP:
+//!
+//! ```no_run
+//! # use countersign::{Error, Peers, Stream, Workload};
+//! # async fn echo(_stream: Stream) {}
+//! # async fn client(workload: Workload, peers: Peers) -> Result<(), Error> {
+//! let http = workload.http_client(Peers::one_of(["spiffe://pay.example/prod/monolith"])?);
+//! let reply = http.get("https://monolith.pay.internal:8443/api/data/reports").await?;
+//!
+//! let stream = workload.connect("ledger:9443", peers.clone()).await?; // AsyncRead + AsyncWrite
+//! let mut listener = workload.listen("0.0.0.0:9443", peers).await?;
+//! while let Some(stream) = listener.accept().await { tokio::spawn(echo(stream)); }
 //! # Ok(())
 //! # }
 //! ```
