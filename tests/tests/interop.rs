@@ -10,7 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use system_tests::{Environment, Outcome, openssl, program};
+use axum::Router;
+use axum::routing::get;
+use countersign::{Listener, Peer, Peers, Secret, Workload};
+use system_tests::{Environment, Outcome, Settings, openssl, program};
+use tokio::task::block_in_place;
 
 use certified::{KeyType, bounded, certify, made, record};
 
@@ -87,6 +91,32 @@ fn clients_ask_nobody_but_the_server_they_named() {
         }
         ask(runtime, &client, &right.url("localhost")).success();
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_by_the_library_answers_every_runtime_until_it_is_revoked() {
+    require_runtimes();
+    let environment = Environment::start_with(&clients_of_reports());
+    let (workload, listener) = reports(&environment).await;
+    let port = listener.local_address().port();
+    let app = Router::new().route("/", get(async |peer: Peer| peer.spiffe_id().to_string()));
+    let service = tokio::spawn(listener.serve(app).until(std::future::pending(), PATIENCE));
+    block_in_place(|| {
+        for runtime in CLIENTS {
+            let id = environment.id(&path_of(runtime));
+            let own = environment.issue(&path_of(runtime), runtime.name());
+            for host in ["localhost", "127.0.0.1"] {
+                ask(runtime, &own, &format!("https://{host}:{port}/")).success().says(&id);
+            }
+            let revoke = ["revoke", "--yes", &id, "--reason", "superseded", "--wait", "5s"];
+            environment.countersign(&revoke).success();
+            let refused = ask(runtime, &own, &format!("https://localhost:{port}/"));
+            assert_ne!(refused.code, 0, "{} was answered {refused:?}", runtime.name());
+            assert_eq!(refused.stdout, "", "{}", runtime.name());
+        }
+    });
+    workload.stop().await;
+    service.await.unwrap().unwrap();
 }
 
 #[test]
@@ -314,6 +344,41 @@ impl<'e> Round<'e> {
         }
         Ok(())
     }
+}
+
+/// A row for the service, and one for each client.
+fn clients_of_reports() -> Settings {
+    let service = serde_json::json!(
+        {"id": "/prod/reports", "dns": ["localhost"], "ip": ["127.0.0.1"]}
+    );
+    let clients = CLIENTS.map(|client| serde_json::json!({"id": path_of(client)}));
+    let rows = [&[service][..], &clients].concat();
+    let workloads = serde_json::json!({ "workloads": rows }).to_string();
+    Settings { workloads, ..Settings::default() }
+}
+
+fn path_of(client: Runtime) -> String {
+    format!("/client/{}", client.name())
+}
+
+/// A service in this process, whose certificate has the names that others look for.
+async fn reports(environment: &Environment) -> (Workload, Listener) {
+    let said = |arguments: &[&str]| {
+        let outcome = block_in_place(|| environment.countersign(arguments)).success();
+        outcome.stdout.trim().to_owned()
+    };
+    let workload = Workload::builder()
+        .url(environment.url())
+        .trust_pin(said(&["trust", "pin"]))
+        .token(Secret::new(said(&["token", "create", &environment.id("/prod/reports")])))
+        .dns("localhost")
+        .ip([127, 0, 0, 1].into())
+        .start()
+        .await
+        .unwrap();
+    let peers = Peers::below(&environment.id("/client/")).unwrap();
+    let listener = workload.listen("127.0.0.1:0", peers).await.unwrap();
+    (workload, listener)
 }
 
 /// Says the same names as ours, by a CA of its own.
