@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use aws_lc_rs::digest::{Context, SHA256};
-use identity::{Usage, VerifiedSvid};
+use identity::Usage;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use crate::peer::Peer;
 use crate::verification::Epoch;
 
 /// Chains that passed in one epoch.
@@ -17,7 +18,7 @@ pub(crate) struct ChainCache {
 }
 
 struct Passed {
-    svid: VerifiedSvid,
+    peer: Peer,
     validity: Validity,
 }
 
@@ -25,15 +26,10 @@ struct Passed {
 pub(crate) type CacheKey = [u8; 32];
 
 impl ChainCache {
-    pub(crate) fn find(
-        &mut self,
-        key: &CacheKey,
-        epoch: Epoch,
-        now: UnixTime,
-    ) -> Option<VerifiedSvid> {
+    pub(crate) fn find(&mut self, key: &CacheKey, epoch: Epoch, now: UnixTime) -> Option<Peer> {
         self.enter(epoch);
         let passed = self.passed.get(key)?;
-        passed.validity.contains(now).then(|| passed.svid.clone())
+        passed.validity.contains(now).then(|| passed.peer.clone())
     }
 
     pub(crate) fn insert(
@@ -41,7 +37,7 @@ impl ChainCache {
         key: CacheKey,
         epoch: Epoch,
         chain: &[CertificateDer<'_>],
-        svid: &VerifiedSvid,
+        peer: &Peer,
     ) {
         let Some(validity) = Validity::of_chain(chain) else { return };
         self.enter(epoch);
@@ -49,7 +45,7 @@ impl ChainCache {
         if self.passed.len() >= MAX_CACHED {
             self.passed.clear();
         }
-        self.passed.insert(key, Passed { svid: svid.clone(), validity });
+        self.passed.insert(key, Passed { peer: peer.clone(), validity });
     }
 
     fn enter(&mut self, epoch: Epoch) {

@@ -51,9 +51,9 @@ pub(crate) fn admit(
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let verified = verification.admit(chain, usage, verification.now());
     let serial_number = || serial_number(chain.first()?);
-    let (svid, epoch) =
+    let (peer, epoch) =
         verified.map_err(|refusal| RefusedPeer { refusal, serial_number: serial_number() })?;
-    let connection = Connection::new(tls, remote, Peer::from(svid), usage, peers);
+    let connection = Connection::new(tls, remote, peer, usage, peers);
     let stream = Stream::new(Arc::clone(&connection), Registered::new(verification, &connection));
     match compare(verification, &connection, epoch) {
         Ok(()) => Ok(stream),
@@ -85,6 +85,14 @@ fn compare(
     verification.verify(&chain, connection.usage(), verification.now()).map(drop)
 }
 
+/// An open connection. Its peer, shared by all connections with the same certificate, stands beside
+/// it so that ten thousand are judged without looking at each.
+#[derive(Clone)]
+pub(crate) struct Open {
+    pub(crate) peer: Peer,
+    pub(crate) connection: Arc<Connection>,
+}
+
 /// A connection that is to be closed.
 pub(crate) struct RefusedConnection {
     id: u64,
@@ -101,7 +109,7 @@ pub(crate) struct Connections {
 
 #[derive(Default)]
 struct Live {
-    connections: HashMap<u64, Arc<Connection>>,
+    connections: HashMap<u64, Open>,
     next: u64,
     /// The second after which one of them is to be looked at; since 1970.
     look_after: Option<i64>,
@@ -109,18 +117,23 @@ struct Live {
 }
 
 impl Connections {
-    /// Those that `judge` refuses now.
-    ///
-    /// The registry is open meanwhile: who registers now compares for itself.
+    /// Those that `judge` refuses now, at the cost of a few look-ups each: nobody registers
+    /// meanwhile.
     pub(crate) fn refused(
         &self,
-        judge: impl Fn(&Connection) -> Result<(), Refusal>,
+        judge: impl Fn(&Open) -> Result<(), Refusal>,
     ) -> Vec<RefusedConnection> {
-        let judge = |(id, connection): (u64, Arc<Connection>)| {
-            let refusal = judge(&connection).err()?;
-            Some(RefusedConnection { id, connection, refusal })
-        };
-        self.snapshot().into_iter().filter_map(judge).collect()
+        let live = self.live();
+        let refused = live.connections.iter().filter_map(|(&id, open)| open.refused(id, &judge));
+        refused.collect()
+    }
+
+    /// The same for a judge that takes its time. Who registers meanwhile compares for itself.
+    pub(crate) fn refused_slowly(
+        &self,
+        judge: impl Fn(&Open) -> Result<(), Refusal>,
+    ) -> Vec<RefusedConnection> {
+        self.snapshot().iter().filter_map(|(id, open)| open.refused(*id, &judge)).collect()
     }
 
     /// Closes these before it returns; says how many were open.
@@ -140,9 +153,8 @@ impl Connections {
         if self.live().look_after.is_none_or(|look_after| now <= look_after) {
             return;
         }
-        for (id, connection) in self.snapshot() {
-            let svid = connection.peer().svid();
-            let (serial_number, not_after) = (*svid.serial_number(), svid.not_after());
+        for (id, Open { peer, connection }) in self.snapshot() {
+            let (serial_number, not_after) = (*peer.serial_number(), peer.not_after());
             if now > not_after.saturating_add(GRACE) {
                 self.close(id, &connection, &Refusal::Expired { serial_number, not_after });
             } else if now > not_after {
@@ -150,13 +162,13 @@ impl Connections {
             }
         }
         let mut live = self.live();
-        live.look_after = live.connections.values().map(|live| next_look(live)).min();
+        live.look_after = live.connections.values().map(next_look).min();
     }
 
     /// Identities of the peers connected now, at most `limit`.
     pub(crate) fn peers(&self, limit: usize) -> Vec<SpiffeId> {
         let live = self.live();
-        let ids = live.connections.values().map(|connection| connection.peer().spiffe_id());
+        let ids = live.connections.values().map(|open| open.peer.spiffe_id());
         let distinct: BTreeSet<&SpiffeId> = ids.collect();
         distinct.into_iter().take(limit).cloned().collect()
     }
@@ -182,12 +194,13 @@ impl Connections {
 
     fn insert(&self, connection: Arc<Connection>) -> u64 {
         gauge!(OPEN).increment(1.0);
+        let open = Open { peer: connection.peer().clone(), connection };
         let mut live = self.live();
         let id = live.next;
         live.next += 1;
-        let look = next_look(&connection);
+        let look = next_look(&open);
         live.look_after = Some(live.look_after.map_or(look, |earlier| earlier.min(look)));
-        live.connections.insert(id, connection);
+        live.connections.insert(id, open);
         id
     }
 
@@ -198,9 +211,9 @@ impl Connections {
         }
     }
 
-    fn snapshot(&self) -> Vec<(u64, Arc<Connection>)> {
+    fn snapshot(&self) -> Vec<(u64, Open)> {
         let live = self.live();
-        live.connections.iter().map(|(&id, live)| (id, Arc::clone(live))).collect()
+        live.connections.iter().map(|(&id, open)| (id, open.clone())).collect()
     }
 
     fn live(&self) -> MutexGuard<'_, Live> {
@@ -209,6 +222,17 @@ impl Connections {
 
     fn closed(&self) -> MutexGuard<'_, BTreeMap<&'static str, u64>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Open {
+    fn refused(
+        &self,
+        id: u64,
+        judge: impl Fn(&Self) -> Result<(), Refusal>,
+    ) -> Option<RefusedConnection> {
+        let refusal = judge(self).err()?;
+        Some(RefusedConnection { id, connection: Arc::clone(&self.connection), refusal })
     }
 }
 
@@ -252,9 +276,9 @@ async fn end_expired(verification: Weak<Verification>) {
 }
 
 /// The second after which a connection expires, or its grace ends.
-fn next_look(connection: &Connection) -> i64 {
-    let not_after = connection.peer().not_after();
-    match connection.phase() {
+fn next_look(open: &Open) -> i64 {
+    let not_after = open.peer.not_after();
+    match open.connection.phase() {
         Phase::Open => not_after,
         Phase::Ending | Phase::Closed => not_after.saturating_add(GRACE),
     }

@@ -22,6 +22,7 @@ use rustls::{
 
 use crate::credentials::Credentials;
 use crate::error::{ConfigurationFault, Error, OtherServer, refuse};
+use crate::peer::Peer;
 use crate::peers::LivePeers;
 use crate::refusal::RefusedPeer;
 use crate::verification::Verification;
@@ -222,8 +223,8 @@ impl ClientCertVerifier for ClientVerifier {
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
         let verified = self.verification.admit(&chain, Usage::Client, now);
-        let welcome = verified.and_then(|(svid, _)| match &self.clients {
-            Clients::Among(peers) => peers.check(&svid),
+        let welcome = verified.and_then(|(peer, _)| match &self.clients {
+            Clients::Among(peers) => peers.check(peer.svid()),
             Clients::Anyone => Ok(()),
         });
         welcome.map_err(|refusal| refuse(RefusedPeer::new(refusal, end_entity)))?;
@@ -276,13 +277,15 @@ impl ServerCertVerifier for ServerVerifier {
         let chain = chain(end_entity, intermediates);
         let verified = match self.servers {
             Servers::Among(_) => {
-                self.verification.admit(&chain, Usage::Server, now).map(|(s, _)| s)
+                self.verification.admit(&chain, Usage::Server, now).map(|(p, _)| p)
             }
             // From the CA comes what makes old revocations fresh: their age is no reason to refuse it.
-            Servers::Exactly(_) => self.verification.verify(&chain, Usage::Server, now),
+            Servers::Exactly(_) => {
+                self.verification.verify(&chain, Usage::Server, now).map(Peer::from)
+            }
         };
-        let svid = verified.map_err(|refusal| refuse(RefusedPeer::new(refusal, end_entity)))?;
-        self.servers.check(&svid, end_entity)?;
+        let peer = verified.map_err(|refusal| refuse(RefusedPeer::new(refusal, end_entity)))?;
+        self.servers.check(peer.svid(), end_entity)?;
         Ok(ServerCertVerified::assertion())
     }
 

@@ -160,10 +160,11 @@ impl ListenerPeers {
     pub fn replace(&self, peers: Peers) -> usize {
         self.live.replace(peers);
         let registry = self.verification.registry();
-        registry.close_all(registry.refused(|open| match open.peers() {
-            Some(peers) if Arc::ptr_eq(peers, &self.live) => peers.check(open.peer().svid()),
+        let refused = registry.refused(|open| match open.connection.peers() {
+            Some(peers) if Arc::ptr_eq(peers, &self.live) => peers.check(open.peer.svid()),
             _ => Ok(()),
-        }))
+        });
+        registry.close_all(refused)
     }
 }
 

@@ -10,9 +10,9 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 
 use crate::chain_cache::{ChainCache, cache_key};
-use crate::connections::{ConnectionCounts, Connections};
+use crate::connections::{ConnectionCounts, Connections, Open};
+use crate::peer::Peer;
 use crate::staleness::{Freshness, Staleness};
-use crate::stream::Connection;
 
 /// The trust and the revocations that every verifier of a process obeys, both replaceable.
 ///
@@ -82,7 +82,7 @@ impl Verification {
         held.epoch.trust += 1;
         held.trust = Arc::new(trust);
         drop(held);
-        let refused = self.connections.refused(|connection| self.verify_again(connection));
+        let refused = self.connections.refused_slowly(|open| self.verify_again(open));
         self.connections.close_all(refused)
     }
 
@@ -145,7 +145,7 @@ impl Verification {
         usage: Usage,
         now: UnixTime,
     ) -> Result<VerifiedSvid, Refusal> {
-        self.verify_in_epoch(chain, usage, now).map(|(svid, _)| svid)
+        self.verify_in_epoch(chain, usage, now).map(|(peer, _)| peer.svid().clone())
     }
 
     /// Verifies the chain of a handshake: as [`verify`](Self::verify) does, unless the revocations
@@ -155,7 +155,7 @@ impl Verification {
         chain: &[CertificateDer<'_>],
         usage: Usage,
         now: UnixTime,
-    ) -> Result<(VerifiedSvid, Epoch), Refusal> {
+    ) -> Result<(Peer, Epoch), Refusal> {
         self.freshness().check(now)?;
         self.verify_in_epoch(chain, usage, now)
     }
@@ -183,27 +183,29 @@ impl Verification {
         chain: &[CertificateDer<'_>],
         usage: Usage,
         now: UnixTime,
-    ) -> Result<(VerifiedSvid, Epoch), Refusal> {
+    ) -> Result<(Peer, Epoch), Refusal> {
         let key = cache_key(chain, usage);
         // Held to the end: no update comes between the verdict and its entry under this epoch.
         let held = self.held();
-        if let Some(svid) = self.cache().find(&key, held.epoch, now) {
-            return Ok((svid, held.epoch));
+        if let Some(peer) = self.cache().find(&key, held.epoch, now) {
+            return Ok((peer, held.epoch));
         }
         let svid = identity::verify(chain, usage, now, &held.trust, &held.revocations)?;
-        self.cache().insert(key, held.epoch, chain, &svid);
-        Ok((svid, held.epoch))
+        let peer = Peer::from(svid);
+        self.cache().insert(key, held.epoch, chain, &peer);
+        Ok((peer, held.epoch))
     }
 
     /// Judges an open connection by the trust of now. What has expired has its own way to end.
-    fn verify_again(&self, connection: &Connection) -> Result<(), Refusal> {
-        let chain = connection.chain();
+    fn verify_again(&self, open: &Open) -> Result<(), Refusal> {
+        let chain = open.connection.chain();
         if chain.is_empty() {
             return Ok(());
         }
-        let last_second = u64::try_from(connection.peer().not_after()).unwrap_or_default();
+        let last_second = u64::try_from(open.peer.not_after()).unwrap_or_default();
         let last_second = UnixTime::since_unix_epoch(Duration::from_secs(last_second));
-        self.verify(&chain, connection.usage(), self.now().min(last_second)).map(drop)
+        let now = self.now().min(last_second);
+        self.verify_in_epoch(&chain, open.connection.usage(), now).map(drop)
     }
 
     fn held(&self) -> RwLockReadGuard<'_, Held> {
@@ -232,8 +234,7 @@ impl Drop for Sweep<'_> {
         let Self(verification) = self;
         let refused = {
             let Held { revocations, .. } = &*verification.held();
-            let check = |open: &Connection| revocations.check_svid(open.peer().svid());
-            verification.connections.refused(check)
+            verification.connections.refused(|open| revocations.check_svid(open.peer.svid()))
         };
         verification.connections.close_all(refused);
     }
