@@ -18,6 +18,10 @@ fuzz_target!(|data: &[u8]| {
         }
         Err(_) => String::from_utf8_lossy(data).into_owned(),
     };
+    // Spares a signature for most inputs.
+    if serde_json::from_str::<TrustState>(&text).is_err() {
+        return;
+    }
     let Some(note) = signed(&text) else { return };
     let successor = HELD.verify_successor(&note);
     if let Ok(state) = TrustState::verify_pinned(&note, &PIN) {
