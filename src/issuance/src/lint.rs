@@ -279,6 +279,11 @@ fn extensions(tbs: &TbsCertificate<'_>, findings: &mut Findings) {
         );
     }
     findings.require(
+        find(tbs, &no_rev_avail).is_none_or(|e| !e.critical && e.value == NULL),
+        "RFC 9608 §2",
+        "noRevAvail is critical, or not NULL",
+    );
+    findings.require(
         find(tbs, &no_rev_avail).is_none()
             || find(tbs, &OID_X509_EXT_CRL_DISTRIBUTION_POINTS).is_none(),
         "RFC 9608 §2",
@@ -446,6 +451,9 @@ impl Findings {
         if self.0.is_empty() { Ok(()) } else { Err(Error::Lint(self.0)) }
     }
 }
+
+/// X.690 §8.8.
+const NULL: &[u8] = &[0x05, 0x00];
 
 const KNOWN: &[Oid<'static>] = &[
     OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER,

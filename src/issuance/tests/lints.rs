@@ -226,6 +226,14 @@ fn more_than_one_value_in_an_extension() {
 }
 
 #[test]
+fn no_revocation_available_in_another_form() {
+    for (critical, content) in [(true, &[5, 0][..]), (false, &[0x30, 0])] {
+        let none = extension(&[0x55, 0x1d, NO_REV_AVAIL], critical, content);
+        expect(|tbs| tbs.extensions.insert(0, none), "RFC 9608 §2", "critical, or not NULL");
+    }
+}
+
+#[test]
 fn no_revocation_available_beside_a_crl() {
     let none = || extension(&[0x55, 0x1d, NO_REV_AVAIL], false, &[5, 0]);
     let url = name(0x86, b"http://pki.pay.example/issuer.crl");
