@@ -13,6 +13,7 @@ mod listening;
 mod live;
 mod mutual_http;
 mod refusals;
+mod registering;
 mod server;
 mod serving;
 mod staleness;
