@@ -5,6 +5,7 @@
 //! requests are refused; unknown fields of responses are for newer clients and ignored.
 
 mod fleet;
+mod keys;
 pub mod paths;
 mod problem;
 mod secret;
@@ -13,6 +14,7 @@ mod ttl;
 mod v1;
 
 pub use fleet::*;
+pub use keys::*;
 pub use problem::{Problem, ProblemType};
 pub use secret::Secret;
 pub use token::BootstrapToken;

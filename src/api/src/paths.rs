@@ -32,6 +32,10 @@ pub const TOKEN: &str = "/v1/tokens/{id}";
 pub const POLICIES: &str = "/v1/policies";
 /// Which policy decides, and why.
 pub const EXPLAIN: &str = "/v1/policies/explain";
+/// The CA's keys, and what the next step of each waits for.
+pub const KEYS: &str = "/v1/keys";
+/// A step of a key's rotation (POST), by the hex SHA-256 of its public key.
+pub const KEY_STEP: &str = "/v1/keys/{id}/{step}";
 /// How the CA is doing; operators.
 pub const STATUS: &str = "/v1/status";
 /// The newest checkpoint of the log.
@@ -56,6 +60,11 @@ pub fn renewal(serial: &identity::SerialNumber) -> String {
 /// The path of one revocation's reach.
 pub fn revocation(log_index: u64) -> String {
     REVOCATION.replace("{log_index}", &log_index.to_string())
+}
+
+/// The path of a step of a key's rotation.
+pub fn key_step(id: &str, step: crate::KeyStep) -> String {
+    KEY_STEP.replace("{id}", id).replace("{step}", step.name())
 }
 
 /// The path of one denial.

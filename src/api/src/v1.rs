@@ -6,6 +6,7 @@ use identity::{SerialNumber, SpiffeId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::keys::KeyRecord;
 use crate::secret::Secret;
 use crate::ttl::Ttl;
 
@@ -387,8 +388,11 @@ pub struct Status {
     /// Why nothing is issued any more, where the log was found to be another than it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
-    /// The issuers.
+    /// The issuers, the active one first.
     pub issuers: Vec<IssuerStatus>,
+    /// Keys whose rotation has begun, and what the next step of each waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rotating: Vec<KeyRecord>,
 }
 
 /// An issuer.

@@ -3,30 +3,30 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use api::{Attestation, IssueRequest, IssuedCertificate};
+use api::{Attestation, IssueRequest, IssuedCertificate, KeyPurpose, KeyState, TrustQuery};
 use arc_swap::ArcSwap;
 use aws_lc_rs::rand;
 use identity::feed::FeedItem;
-use identity::{SerialNumber, SpiffeId, Trust, TrustDomain, VerifiedSvid};
+use identity::{SerialNumber, SpiffeId, Trust, TrustDomain, TrustPin, TrustState, VerifiedSvid};
+use issuance::IssuerCertificate;
 use tlog::Hash;
 
 use crate::attest::{self, Attested, INTERNAL, Purpose, refused};
-use crate::checkpoint::CheckpointSigner;
+use crate::checkpoint::{Checkpoints, origin};
 use crate::clock::Clock;
-use crate::countersigner::Countersigner;
 use crate::error::Error;
-use crate::event::{Event, OPERATOR_CREATE, POLICY_CHANGE};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::hastened::Hastened;
-use crate::issuer::{Issued, Issuer};
+use crate::issuer::Issued;
 use crate::keys::Keys;
-use crate::policy::{ActivePolicy, PolicySet, Principal};
+use crate::policy::{ActivePolicy, Principal};
 use crate::present;
 use crate::queue::Queue;
 use crate::refusals::Refusals;
 use crate::request::{Asked, Logged, Named};
 use crate::revocation::Folded;
+use crate::rotation::InForce;
 use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
 };
@@ -35,30 +35,39 @@ use crate::witness::Witnesses;
 
 /// The CA of one trust domain.
 pub struct Authority {
-    trust_domain: TrustDomain,
-    crl_url: Option<String>,
-    clock: Arc<dyn Clock>,
-    store: Arc<dyn Store>,
-    queue: Queue,
-    issuer: Issuer,
-    countersigner: Countersigner,
-    checkpoints: CheckpointSigner,
-    trust: Trust,
-    trust_note: Vec<u8>,
-    policy: ArcSwap<ActivePolicy>,
-    folded: RwLock<Folded>,
-    listener: OnceLock<Box<Listener>>,
-    feed: Feed,
-    fleet: Fleet,
-    witnesses: Witnesses,
-    seen: std::sync::Mutex<HashSet<SerialNumber>>,
-    refusals: Refusals,
-    hastened: std::sync::Mutex<Hastened>,
+    pub(crate) trust_domain: TrustDomain,
+    pub(crate) crl_url: Option<String>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) queue: Queue,
+    pub(crate) keys: Keys,
+    pub(crate) trust_pin: TrustPin,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) policy: ArcSwap<ActivePolicy>,
+    /// Read and exchanged under the lock of `folded`, whose events it follows from.
+    pub(crate) in_force: ArcSwap<InForce>,
+    pub(crate) folded: RwLock<Folded>,
+    pub(crate) listener: OnceLock<Box<Listener>>,
+    pub(crate) feed: Feed,
+    pub(crate) fleet: Fleet,
+    pub(crate) witnesses: Witnesses,
+    pub(crate) seen: std::sync::Mutex<HashSet<SerialNumber>>,
+    pub(crate) refusals: Refusals,
+    pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
 }
 
 /// Hears of each change of the revocation state before the call that made it returns.
 pub type Listener = dyn Fn(&[FeedItem]) + Send + Sync;
+
+/// A trust state as it was signed.
+#[derive(Debug, Clone)]
+pub struct SignedTrust {
+    /// Its sequence.
+    pub sequence: u64,
+    /// The note.
+    pub note: Arc<[u8]>,
+}
 
 /// Who calls, and in which request.
 #[derive(Debug, Clone)]
@@ -87,61 +96,13 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// The store.
     pub store: Arc<dyn Store>,
-    /// The keys that the engine signs with.
+    /// The keys that the engine signs with: those that the log's events name.
     pub keys: Keys,
-    /// The pin that the stored trust state must fit.
-    pub trust_pin: identity::TrustPin,
+    /// The pin that names the trust keys of one of the stored trust states; the later ones follow.
+    pub trust_pin: TrustPin,
 }
 
 impl Authority {
-    /// Loads the state and refuses on any disagreement: log against tables, log against
-    /// checkpoint, keys against trust state.
-    pub async fn open(parts: Parts) -> Result<Self, Error> {
-        let Parts { trust_domain, crl_url, clock, store, keys, trust_pin } = parts;
-        let trust_note = store
-            .trust_state()
-            .await?
-            .ok_or_else(|| Error::Folder("there is no trust state: `init` is unfinished".into()))?;
-        let state = identity::TrustState::verify_pinned(&trust_note, &trust_pin)?;
-        let checkpoints = CheckpointSigner::new(&trust_domain, Arc::clone(&keys.log))?;
-        checkpoints.verify_newest(&*store).await?;
-        require_keys(&state, &keys, &checkpoints)?;
-        let trust = Trust::new(state)?;
-        let certificate = store
-            .issuers()
-            .await?
-            .pop()
-            .ok_or_else(|| Error::Folder("there is no issuer: `init` is unfinished".into()))?;
-        let certificate = issuance::IssuerCertificate::from_der(&certificate)?;
-        let crl_url =
-            crl_url.map(|url| url.replace("{issuer}", &format!("{:?}", certificate.key_hash())));
-        let policy = load_policy(&*store, &trust_domain).await?;
-        let folded = Folded::load(&*store, &trust_domain).await?;
-        folded.require_head(&store.head().await?)?;
-        Ok(Self {
-            queue: Queue::start(Arc::clone(&store), Arc::clone(&clock))?,
-            issuer: Issuer::new(certificate, keys.issuer)?,
-            countersigner: Countersigner::new(keys.countersignature),
-            policy: ArcSwap::from_pointee(policy),
-            feed: Feed::new(keys.feed, folded.items.newest()),
-            folded: RwLock::new(folded),
-            listener: OnceLock::new(),
-            fleet: Fleet::default(),
-            witnesses: Witnesses::default(),
-            seen: std::sync::Mutex::default(),
-            refusals: Refusals::default(),
-            hastened: std::sync::Mutex::default(),
-            crl_turn: tokio::sync::Mutex::default(),
-            trust_domain,
-            crl_url,
-            clock,
-            store,
-            checkpoints,
-            trust,
-            trust_note,
-        })
-    }
-
     /// Issues or renews: attests, asks policy, prepares, logs, signs, stores, and only then
     /// answers. The same request again returns the same certificate.
     pub async fn issue(
@@ -208,7 +169,7 @@ impl Authority {
         });
         for _ in 0..RESTARTS {
             let policy = self.policy.load_full();
-            let epoch = self.folded().epoch;
+            let (epoch, in_force) = self.state();
             // After the epoch is read, on every turn: a caller revoked meanwhile goes no further.
             let by_token = matches!(attested.consumes, Consumes::Token { .. });
             if let Some(svid) = caller.svid.as_ref().filter(|_| !by_token) {
@@ -218,12 +179,9 @@ impl Authority {
             self.refuse_denied(authorized.spiffe_id())?;
             let serial_number = self.fresh_serial_number()?;
             let now = self.clock.now();
-            let prepared = authorized.prepare(
-                self.issuer.certificate(),
-                serial_number,
-                now,
-                self.crl_url.as_deref(),
-            )?;
+            let issuer = in_force.issuer.certificate();
+            let crl_url = self.crl_url_of(issuer);
+            let prepared = authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
             let member = Arc::new(prepared.into_member(&caller.request_id, idempotency.clone()));
             let certificate = Member::Certificate(Arc::clone(&member));
             match self.queue.submit(certificate).await? {
@@ -262,11 +220,13 @@ impl Authority {
                     return Ok(self.present(
                         issued.logged.named(),
                         &issued.certificate,
+                        &issued.logged.leaf().issuer_key_hash,
                         leaf_index,
                     ));
                 }
                 Outcome::Existing(first) => {
-                    return Ok(self.present(issued.logged.named(), &first, leaf_index));
+                    let issuer = &issued.logged.leaf().issuer_key_hash;
+                    return Ok(self.present(issued.logged.named(), &first, issuer, leaf_index));
                 }
                 Outcome::Abandoned => return Err(Error::Abandoned),
                 Outcome::Moved => {
@@ -282,14 +242,17 @@ impl Authority {
     /// Two signatures over logged bytes, unless they were revoked meanwhile.
     async fn sign(&self, logged: Logged) -> Result<(Issued, u64), Error> {
         self.require_whole_log()?;
-        let epoch = self.refuse_revoked(&logged)?;
-        let countersignature = self.countersigner.countersign(&logged).await?;
-        let issued = self.issuer.issue(logged, &countersignature).await?;
+        let (epoch, in_force) = self.refuse_revoked(&logged)?;
+        let key_hash = &logged.leaf().issuer_key_hash;
+        let retired = || StoreError::Inconsistent(format!("issuer {key_hash:?} is retired"));
+        let issuer = Arc::clone(in_force.issuer_of(key_hash).ok_or_else(retired)?);
+        let countersignature = in_force.countersigner.countersign(&logged).await?;
+        let issued = issuer.issue(logged, &countersignature).await?;
         Ok((issued, epoch))
     }
 
     fn check_again(&self, issued: Issued) -> Result<(Issued, u64), Error> {
-        let epoch = self.refuse_revoked(&issued.logged)?;
+        let (epoch, _) = self.refuse_revoked(&issued.logged)?;
         Ok((issued, epoch))
     }
 
@@ -304,7 +267,8 @@ impl Authority {
     ) -> Result<IssuedCertificate, Error> {
         let record = self.record_at(leaf_index).await?;
         if let Some(certificate) = &record.certificate {
-            return Ok(self.present(&Named::from(&record), certificate, leaf_index));
+            let issuer = &record.issuer_key_hash;
+            return Ok(self.present(&Named::from(&record), certificate, issuer, leaf_index));
         }
         let entries = self.store.entries(leaf_index.saturating_sub(1), 2).await?;
         let [event, leaf] = &entries[..] else {
@@ -319,9 +283,22 @@ impl Authority {
         Ok(record.ok_or_else(gone)?)
     }
 
-    fn present(&self, named: &Named, certificate: &[u8], leaf_index: u64) -> IssuedCertificate {
-        let sequence = self.trust.state().sequence;
-        present::issued(named, certificate, self.issuer.pem(), leaf_index, sequence)
+    fn present(
+        &self,
+        named: &Named,
+        certificate: &[u8],
+        issuer: &Hash,
+        leaf_index: u64,
+    ) -> IssuedCertificate {
+        let in_force = self.in_force();
+        let sequence = in_force.trust.state().sequence;
+        present::issued(named, certificate, in_force.issuer_pem(issuer), leaf_index, sequence)
+    }
+
+    /// Where the CRL of an issuer is found.
+    fn crl_url_of(&self, issuer: &IssuerCertificate) -> Option<String> {
+        let url = self.crl_url.as_ref()?;
+        Some(url.replace("{issuer}", &issuer_id(issuer.key_hash())))
     }
 
     async fn attest(
@@ -397,15 +374,31 @@ impl Authority {
         Ok(())
     }
 
-    /// Returns the epoch at which it is not revoked.
-    fn refuse_revoked(&self, logged: &Logged) -> Result<u64, Error> {
+    /// Returns the epoch at which it is not revoked, and what is in force at it.
+    fn refuse_revoked(&self, logged: &Logged) -> Result<(u64, Arc<InForce>), Error> {
         let folded = self.folded();
         let leaf_index = Some(logged.leaf().leaf_index);
         folded
             .revocations
             .check(&logged.named().spiffe_id, &logged.named().serial_number, leaf_index)
             .map_err(Error::Revoked)?;
-        Ok(folded.epoch)
+        Ok((folded.epoch, self.in_force.load_full()))
+    }
+
+    /// The epoch, and what is in force at it.
+    fn state(&self) -> (u64, Arc<InForce>) {
+        let folded = self.folded();
+        (folded.epoch, self.in_force.load_full())
+    }
+
+    /// The keys and the trust state in force.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        self.in_force.load_full()
+    }
+
+    /// The sealed keys.
+    pub(crate) fn key_files(&self) -> &Keys {
+        &self.keys
     }
 
     fn fresh_serial_number(&self) -> Result<SerialNumber, Error> {
@@ -413,29 +406,6 @@ impl Authority {
         rand::fill(&mut random)
             .map_err(|_| crate::signer::SignerError::Refused("no randomness".to_owned()))?;
         Ok(issuance::serial_number(self.clock.unix_milliseconds(), random))
-    }
-
-    /// Catches up with the log: revoking events, of which the feed's subscribers hear before this
-    /// returns, and the policy set in force.
-    pub async fn refresh(&self) -> Result<(), Error> {
-        let signed = self.checkpoints.newest_size();
-        let head = self.store.head().await?;
-        self.require_growth(signed, head.edge.size())?;
-        if head.revocation_epoch != self.folded().epoch {
-            let from = self.folded().next_index();
-            let entries = self.store.folding_entries(from).await?;
-            // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
-            let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
-            let items = folded.fold(&entries)?;
-            if let Some(listener) = self.listener.get().filter(|_| !items.is_empty()) {
-                listener(&items);
-            }
-        }
-        self.publish().await;
-        if head.policy_hash != *self.policy.load().set().hash() {
-            self.policy.store(Arc::new(load_policy(&*self.store, &self.trust_domain).await?));
-        }
-        Ok(())
     }
 
     /// Hears of revocations from now on; the state until now is shown first. Once only.
@@ -468,16 +438,12 @@ impl Authority {
         &self.witnesses
     }
 
-    pub(crate) fn checkpoints(&self) -> &CheckpointSigner {
+    pub(crate) fn checkpoints(&self) -> &Checkpoints {
         &self.checkpoints
     }
 
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
-    }
-
-    pub(crate) fn issuer(&self) -> &Issuer {
-        &self.issuer
     }
 
     /// The clock.
@@ -490,14 +456,23 @@ impl Authority {
         self.policy.load_full()
     }
 
-    /// The issuer's id: its CRL is `/crl/{id}`.
+    /// The active issuer's id: its CRL is `/crl/{id}`.
     pub fn issuer_id(&self) -> String {
-        issuer_id(self.issuer.certificate().key_hash())
+        issuer_id(self.in_force().issuer.certificate().key_hash())
     }
 
-    /// The issuer's certificate, DER.
-    pub fn issuer_certificate(&self) -> &[u8] {
-        self.issuer.certificate().der()
+    /// The active issuer's certificate, DER.
+    pub fn issuer_certificate(&self) -> Vec<u8> {
+        self.in_force().issuer.certificate().der().to_vec()
+    }
+
+    /// The place of the event that made the newest of the keys active that certificates are signed
+    /// with: it grows whenever another takes over.
+    pub fn signing_since(&self) -> u64 {
+        let ledger = &self.in_force().ledger;
+        let purposes = [KeyPurpose::Countersignature, KeyPurpose::Issuer];
+        let active = purposes.map(|purpose| ledger.find(purpose, KeyState::Active));
+        active.into_iter().flatten().map(|key| key.log_index).max().unwrap_or_default()
     }
 
     /// The trust domain.
@@ -506,20 +481,52 @@ impl Authority {
     }
 
     /// The trust state in force.
-    pub fn trust(&self) -> &Trust {
-        &self.trust
+    pub fn trust(&self) -> Arc<Trust> {
+        Arc::clone(&self.in_force().trust)
+    }
+
+    /// The trust state that a query asks for.
+    pub fn trust_state(&self, query: &TrustQuery) -> Result<SignedTrust, Error> {
+        let in_force = self.in_force();
+        let signed = |(state, note): &(TrustState, Arc<[u8]>)| SignedTrust {
+            sequence: state.sequence,
+            note: Arc::clone(note),
+        };
+        match (&query.pin, query.after) {
+            (Some(_), Some(_)) => Err(Error::Invalid {
+                why: "`pin` and `after` ask for two things".to_owned(),
+                next_step: None,
+            }),
+            (Some(pin), None) => {
+                let pin = pin.parse::<TrustPin>().map_err(|error| Error::Invalid {
+                    why: error.to_string(),
+                    next_step: Some("countersign trust pin".to_owned()),
+                })?;
+                let found = in_force.trust_by_pin(&pin).map(signed);
+                found.ok_or_else(|| Error::NotFound("trust state of that pin".to_owned()))
+            }
+            (None, Some(after)) => {
+                let found = in_force.trust_after(after).map(signed);
+                found.ok_or_else(|| Error::NotFound(format!("trust state {after}")))
+            }
+            (None, None) => Ok(SignedTrust {
+                sequence: in_force.trust.state().sequence,
+                note: Arc::clone(&in_force.trust_note),
+            }),
+        }
     }
 
     /// The trust state in force, as its signed note.
-    pub fn trust_note(&self) -> &[u8] {
-        &self.trust_note
+    pub fn trust_note(&self) -> Arc<[u8]> {
+        Arc::clone(&self.in_force().trust_note)
     }
 
     /// Signs a checkpoint if the log has grown; returns the size covered. The log's key signs one
     /// history alone: nothing once the log was found to be another.
     pub async fn sign_checkpoint(&self) -> Result<u64, Error> {
         self.require_whole_log()?;
-        self.checkpoints.sign_head(&*self.store).await
+        let in_force = self.in_force();
+        self.checkpoints.sign_head(&*self.store, origin(&self.trust_domain), &in_force.log).await
     }
 
     /// Logs how many strangers were refused since the last time, if any were.
@@ -539,81 +546,6 @@ impl std::fmt::Debug for Authority {
             .field("trust_domain", &self.trust_domain)
             .finish_non_exhaustive()
     }
-}
-
-/// The keys that sign must be those that the trust state names.
-fn require_keys(
-    state: &identity::TrustState,
-    keys: &Keys,
-    checkpoints: &CheckpointSigner,
-) -> Result<(), Error> {
-    let countersigns = state
-        .countersignature_keys
-        .iter()
-        .any(|named| named.key.as_bytes() == keys.countersignature.public_key());
-    let feeds = state.feed_keys.iter().any(|named| named.as_bytes() == keys.feed.public_key());
-    if !countersigns || !feeds || state.log.key != checkpoints.verifier_key().to_string() {
-        return Err(Error::Folder(
-            "the log's or the feed's key files are not those that the trust state names: the \
-             folder mixes files of two CAs"
-                .to_owned(),
-        ));
-    }
-    Ok(())
-}
-
-/// Loads the policy set that the head names, and the operators whose events stand in the log.
-pub(crate) async fn load_policy(
-    store: &dyn Store,
-    trust_domain: &TrustDomain,
-) -> Result<ActivePolicy, Error> {
-    let hash = store.head().await?.policy_hash;
-    let gone = || StoreError::Inconsistent(format!("policy set {hash:?} is gone"));
-    let (files, log_index) = store.policy(hash).await?.ok_or_else(gone)?;
-    let made = made_by(store, log_index, |event| {
-        event.kind == POLICY_CHANGE && event.detail["hash"] == format!("{hash:?}")
-    });
-    if !made.await? {
-        let why = format!("policy set {hash:?} was not put into force by entry {log_index}");
-        return Err(StoreError::Inconsistent(why).into());
-    }
-    let files = serde_json::from_str(&files)
-        .map_err(|error| StoreError::Inconsistent(format!("policy set {hash:?}: {error}")))?;
-    let set = PolicySet::parse(&files)?;
-    if *set.hash() != hash {
-        return Err(gone().into());
-    }
-    let operators = load_operators(store).await?;
-    Ok(ActivePolicy::new(set, trust_domain.clone(), operators)?)
-}
-
-/// An operator's row does not count without the event that made it.
-async fn load_operators(store: &dyn Store) -> Result<HashSet<String>, Error> {
-    let mut operators = HashSet::new();
-    for (name, log_index) in store.operators().await? {
-        let made = made_by(store, log_index, |event| {
-            event.kind == OPERATOR_CREATE && event.detail["name"] == name.as_str()
-        });
-        if !made.await? {
-            return Err(StoreError::Inconsistent(format!(
-                "operator {name:?} was not made by entry {log_index}"
-            ))
-            .into());
-        }
-        operators.insert(name);
-    }
-    Ok(operators)
-}
-
-/// Whether the event at this place of the log is the one that a row says made it.
-pub(crate) async fn made_by(
-    store: &dyn Store,
-    log_index: u64,
-    is_it: impl FnOnce(&Event) -> bool,
-) -> Result<bool, StoreError> {
-    let entries = store.entries(log_index, 1).await?;
-    let event = entries.first().and_then(|entry| Event::parse(entry).ok());
-    Ok(event.is_some_and(|event| is_it(&event)))
 }
 
 /// What the transaction refused, told as the earlier checks would have told it.

@@ -11,54 +11,50 @@ use crate::error::Error;
 use crate::signer::{Signer, SignerError};
 use crate::store::{Store, StoreError, StoredCheckpoint};
 
-/// Signs checkpoints with the log's Ed25519 key.
-#[derive(Debug)]
-pub(crate) struct CheckpointSigner {
-    signer: Arc<dyn Signer>,
-    key: VerifierKey,
-    /// Size and root signed last: whatever is signed next extends it.
+/// Who signs checkpoints: a key as verifiers know it, and its signer. Two of them while one takes the
+/// other's place.
+pub(crate) type LogSigner = (VerifierKey, Arc<dyn Signer>);
+
+/// The newest checkpoint: whatever is signed next extends it.
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    /// Size and root signed last.
     last: Mutex<Option<(u64, Hash)>>,
 }
 
-impl CheckpointSigner {
-    /// Takes the log's key; refuses another kind than Ed25519.
-    pub(crate) fn new(trust_domain: &TrustDomain, signer: Arc<dyn Signer>) -> Result<Self, Error> {
-        let key = verifier_key(trust_domain, signer.public_key())?;
-        Ok(Self { signer, key, last: Mutex::default() })
-    }
-
-    /// The key as verifiers know it.
-    pub(crate) fn verifier_key(&self) -> &VerifierKey {
-        &self.key
-    }
-
+impl Checkpoints {
     /// The size of the newest checkpoint that this node signed, or found at its start.
     pub(crate) fn newest_size(&self) -> u64 {
         self.last().map_or(0, |(size, _)| size)
     }
 
-    /// Verifies that a note is a checkpoint signed by the log's key, of whatever size.
-    pub(crate) fn verify(&self, note: &[u8]) -> Result<Checkpoint, tlog::Error> {
-        Checkpoint::verify(note, self.key.name(), &self.key)
-    }
-
-    /// Signs the head if it has grown since the newest checkpoint; returns the size covered.
-    pub(crate) async fn sign_head(&self, store: &dyn Store) -> Result<u64, Error> {
+    /// Signs the head if it has grown since the newest checkpoint, or that one lacks a signature;
+    /// returns the size covered.
+    pub(crate) async fn sign_head(
+        &self,
+        store: &dyn Store,
+        origin: String,
+        signers: &[LogSigner],
+    ) -> Result<u64, Error> {
         let head = store.head().await?;
-        let covered = store.checkpoint().await?.map_or(0, |checkpoint| checkpoint.size);
+        let newest = store.checkpoint().await?;
         let size = head.edge.size();
-        if size == covered {
+        let is_signed = |stored: &StoredCheckpoint| {
+            stored.size == size
+                && signers.iter().all(|(key, _)| verify(&stored.note, [key]).is_some())
+        };
+        if newest.as_ref().is_some_and(is_signed) {
             return Ok(size);
         }
         self.require_extension(store, size, head.edge.root()).await?;
-        let origin = self.key.name().to_owned();
         let text = Checkpoint { origin, size, root: head.edge.root() }.text();
-        let signature = self.signer.sign(text.as_bytes()).await?;
-        let note = SignedNote::unsigned(text)
-            .and_then(|note| note.with_signature(self.key.name(), self.key.key_id(), &signature))
-            .map_err(|error| SignerError::Refused(error.to_string()))?
-            .encode();
-        store.put_checkpoint(StoredCheckpoint { size, note }).await?;
+        let refused = |error: tlog::Error| SignerError::Refused(error.to_string());
+        let mut note = SignedNote::unsigned(text.clone()).map_err(refused)?;
+        for (key, signer) in signers {
+            let signature = signer.sign(text.as_bytes()).await?;
+            note = note.with_signature(key.name(), key.key_id(), &signature).map_err(refused)?;
+        }
+        store.put_checkpoint(StoredCheckpoint { size, note: note.encode() }).await?;
         *self.last() = Some((size, head.edge.root()));
         Ok(size)
     }
@@ -86,13 +82,17 @@ impl CheckpointSigner {
     }
 
     /// Verifies that the newest checkpoint is ours and that the log still extends it.
-    pub(crate) async fn verify_newest(&self, store: &dyn Store) -> Result<(), Error> {
+    pub(crate) async fn verify_newest(
+        &self,
+        store: &dyn Store,
+        keys: &[VerifierKey],
+    ) -> Result<(), Error> {
         let Some(stored) = store.checkpoint().await? else {
             return Ok(());
         };
         let inconsistent = |why: String| StoreError::Inconsistent(format!("the checkpoint: {why}"));
-        let checkpoint =
-            self.verify(&stored.note).map_err(|error| inconsistent(error.to_string()))?;
+        let checkpoint = verify(&stored.note, keys)
+            .ok_or_else(|| inconsistent("no key of this log signed it".to_owned()))?;
         let size = store.head().await?.edge.size();
         if checkpoint.size != stored.size {
             return Err(inconsistent("its row says another size".to_owned()).into());
@@ -110,6 +110,14 @@ impl CheckpointSigner {
         *self.last() = Some((checkpoint.size, checkpoint.root));
         Ok(())
     }
+}
+
+/// The checkpoint that one of these keys signed, of whatever size; none for any other note.
+pub(crate) fn verify<'a>(
+    note: &[u8],
+    keys: impl IntoIterator<Item = &'a VerifierKey>,
+) -> Option<Checkpoint> {
+    keys.into_iter().find_map(|key| Checkpoint::verify(note, key.name(), key).ok())
 }
 
 /// The root of the first `size` entries, from a few tiles.

@@ -1,6 +1,7 @@
 //! CRLs: logged, then signed, then stored, then served. One is made when it is asked for and the
 //! newest is older than the revocation state, or past half of its life.
 
+use api::KeyPurpose;
 use identity::{SerialNumber, SpiffeId};
 use issuance::{RevocationList, RevocationReason, RevokedCertificate, prepare_crl};
 use serde::Deserialize;
@@ -13,25 +14,29 @@ use crate::authority::{Authority, issuer_id, unexpected};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
+use crate::issuer::Issuer;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::sequencer::{ActMember, CrlRow, Effect, Member, Outcome};
 use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
 
 impl Authority {
     /// The CRL of an issuer, by the hex SHA-256 of its public key: never older than the last
-    /// revocation.
+    /// revocation. A retired issuer's is the last that it signed.
     pub async fn crl(&self, issuer: &str) -> Result<Vec<u8>, Error> {
-        let key_hash = *self.issuer().certificate().key_hash();
-        if issuer != issuer_id(&key_hash) {
-            return Err(Error::NotFound(format!("issuer {issuer}")));
-        }
+        let none = || Error::NotFound(format!("issuer {issuer}"));
+        let in_force = self.in_force();
+        let key = in_force.ledger.by_id(issuer).filter(|key| key.purpose == KeyPurpose::Issuer);
+        let key_hash = key.ok_or_else(none)?.id;
+        let Some(signing) = in_force.issuer_of(&key_hash) else {
+            return Ok(self.store().crl(key_hash).await?.ok_or_else(none)?.der);
+        };
         if let Some(fresh) = self.fresh_crl(key_hash).await? {
             return Ok(fresh);
         }
         let _turn = self.crl_turn.lock().await;
         match self.fresh_crl(key_hash).await? {
             Some(fresh) => Ok(fresh),
-            None => self.make_crl(key_hash).await,
+            None => self.make_crl(signing).await,
         }
     }
 
@@ -44,7 +49,8 @@ impl Authority {
             .map(|crl| crl.der))
     }
 
-    async fn make_crl(&self, issuer_key_hash: Hash) -> Result<Vec<u8>, Error> {
+    async fn make_crl(&self, issuer: &Issuer) -> Result<Vec<u8>, Error> {
+        let issuer_key_hash = *issuer.certificate().key_hash();
         // The epoch is read first: what is revoked later makes this list old, not wrong.
         let revocation_epoch = self.folded().epoch;
         let revoked = self.revoked_certificates(issuer_key_hash).await?;
@@ -56,9 +62,9 @@ impl Authority {
             next_update: this_update + LIFE,
             revoked: &revoked,
         };
-        let tbs = prepare_crl(&list, self.issuer().certificate())?;
+        let tbs = prepare_crl(&list, issuer.certificate())?;
         self.log_crl(issuer_key_hash, number, revoked.len(), &tbs).await?;
-        let der = self.issuer().sign_crl(&tbs).await?;
+        let der = issuer.sign_crl(&tbs).await?;
         let crl = CrlRow {
             issuer_key_hash,
             number,

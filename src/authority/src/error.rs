@@ -1,3 +1,6 @@
+use api::NextStep;
+use time::format_description::well_known::Rfc3339;
+
 use crate::policy::PolicyError;
 use crate::sequencer::Conflict;
 use crate::signer::SignerError;
@@ -68,6 +71,25 @@ pub enum Error {
     /// The trust state cannot be used.
     #[error("the trust state cannot be used: {0}")]
     Trust(#[from] identity::Error),
+    /// A step of a rotation waits.
+    #[error("{}", waits(.0))]
+    Waits(Box<NextStep>),
+}
+
+fn waits(next: &NextStep) -> String {
+    match (&next.first, next.until) {
+        (Some(first), _) => format!("{} waits: {first} is still in use", next.step),
+        (None, until) => format!(
+            "{} waits for {} certificates that are neither renewed, revoked, expired nor \
+             acknowledged{}",
+            next.step,
+            next.waiting,
+            until
+                .and_then(|until| until.format(&Rfc3339).ok())
+                .map(|until| format!("; the last ends at {until}"))
+                .unwrap_or_default()
+        ),
+    }
 }
 
 /// What policy said.

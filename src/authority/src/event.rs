@@ -84,7 +84,17 @@ impl Event {
 }
 
 /// Kinds that the fold reads: what moves the state that commits are checked against.
-pub(crate) const FOLDING: &[&str] = &[ALLOW, DENY, POLICY_CHANGE, RENEW_CONFLICT, REVOKE];
+pub(crate) const FOLDING: &[&str] = &[
+    ALLOW,
+    DENY,
+    KEY_ACTIVATE,
+    KEY_PREPARE,
+    KEY_RETIRE,
+    LOG_GENESIS,
+    POLICY_CHANGE,
+    RENEW_CONFLICT,
+    REVOKE,
+];
 
 pub(crate) const ALLOW: &str = "allow";
 pub(crate) const CRL: &str = "crl";
@@ -93,7 +103,10 @@ pub(crate) const ISSUE: &str = "issue";
 pub(crate) const ISSUE_ABANDONED: &str = "issue.abandoned";
 pub(crate) const ISSUE_REFUSED: &str = "issue.refused";
 pub(crate) const ISSUED: &str = "issued";
+pub(crate) const KEY_ACTIVATE: &str = "key.activate";
 pub(crate) const KEY_ISSUER: &str = "key.issuer";
+pub(crate) const KEY_PREPARE: &str = "key.prepare";
+pub(crate) const KEY_RETIRE: &str = "key.retire";
 pub(crate) const LOG_GENESIS: &str = "log.genesis";
 pub(crate) const OPERATOR_CREATE: &str = "operator.create";
 pub(crate) const POLICY_CHANGE: &str = "policy.change";

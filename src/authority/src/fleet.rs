@@ -36,6 +36,19 @@ impl Fleet {
         self.note(svid, now, |_| {});
     }
 
+    /// Whether the holder of this certificate reported a trust state of at least this sequence.
+    pub(crate) fn has_acknowledged(
+        &self,
+        id: &SpiffeId,
+        serial_number: &SerialNumber,
+        trust_sequence: u64,
+    ) -> bool {
+        let instances = self.instances();
+        let instance = instances.get(&(id.clone(), *serial_number));
+        let report = instance.and_then(|instance| instance.report.as_ref());
+        report.is_some_and(|(report, _)| report.trust_sequence >= trust_sequence)
+    }
+
     fn report(&self, svid: &VerifiedSvid, report: Report, now: u64) {
         if let Some(replaced) = report.replaces.filter(|replaced| replaced != svid.serial_number())
         {
@@ -181,7 +194,7 @@ impl Authority {
         if log_index > self.folded().items.newest().sequence {
             return Err(none());
         }
-        let is_one = crate::authority::made_by(self.store(), log_index, |event| {
+        let is_one = crate::loading::made_by(self.store(), log_index, |event| {
             [ALLOW, DENY, REVOKE].contains(&event.kind.as_str())
         });
         if is_one.await? { Ok(()) } else { Err(none()) }

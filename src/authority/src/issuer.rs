@@ -12,8 +12,7 @@ use crate::signer::Signer;
 /// A CA key with its certificate. It signs what is logged, and nothing else.
 #[derive(Debug)]
 pub(crate) struct Issuer {
-    certificate: IssuerCertificate,
-    pem: String,
+    certificate: Arc<IssuerCertificate>,
     signer: Arc<dyn Signer>,
 }
 
@@ -27,25 +26,19 @@ pub(crate) struct Issued {
 impl Issuer {
     /// Puts a key and its certificate together; refuses a pair that does not match.
     pub(crate) fn new(
-        certificate: IssuerCertificate,
+        certificate: Arc<IssuerCertificate>,
         signer: Arc<dyn Signer>,
     ) -> Result<Self, Error> {
         if certificate.public_key() != signer.public_key() {
             return Err(Error::Folder(
-                "the issuer's key file does not belong to the newest issuer certificate".to_owned(),
+                "the issuer's key does not belong to its certificate".to_owned(),
             ));
         }
-        let pem = identity::pem("CERTIFICATE", certificate.der());
-        Ok(Self { certificate, pem, signer })
+        Ok(Self { certificate, signer })
     }
 
     pub(crate) fn certificate(&self) -> &IssuerCertificate {
         &self.certificate
-    }
-
-    /// The certificate, PEM.
-    pub(crate) fn pem(&self) -> &str {
-        &self.pem
     }
 
     /// Embeds the countersignature and signs; then reads the result again and compares it with

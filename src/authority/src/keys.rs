@@ -1,107 +1,226 @@
 //! The keys of a state folder: those that `serve` holds, and those that only `init` and `rotate`
-//! open.
+//! open. A key is found by what it is, the hash of its public key, not by its file's name.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use api::Secret;
+use api::{KeyPurpose, Secret};
+use tlog::Hash;
 
 use crate::signer::file::{FileSigner, KeyKind};
 use crate::signer::{Signer, SignerError};
 
-/// The keys that a serving engine signs with.
+/// The sealed keys of a folder, opened. Clones share what is open.
 #[derive(Debug, Clone)]
 pub struct Keys {
-    /// Certificates and CRLs.
-    pub issuer: Arc<dyn Signer>,
-    /// Countersignatures.
-    pub countersignature: Arc<dyn Signer>,
-    /// Checkpoints, Ed25519.
-    pub log: Arc<dyn Signer>,
-    /// Messages of the revocation feed, Ed25519.
-    pub feed: Arc<dyn Signer>,
+    folder: PathBuf,
+    passphrase: Secret,
+    open: Arc<Mutex<Vec<OpenKey>>>,
 }
 
-/// The keys that are above the engine: their folder has its own passphrase.
 #[derive(Debug, Clone)]
-pub(crate) struct OfflineKeys {
-    /// Certifies issuers; none where a foreign parent does.
-    pub(crate) root: Option<Arc<dyn Signer>>,
-    /// Signs trust states.
-    pub(crate) trust: Arc<dyn Signer>,
+struct OpenKey {
+    path: PathBuf,
+    id: Hash,
+    signer: Arc<dyn Signer>,
 }
 
 impl Keys {
-    /// Opens the sealed files of `<state>/keys`, side by side: each costs 600,000 rounds.
+    /// Opens the keys that `serve` signs with, in `<state>/keys`.
     pub fn open(state: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
-        let feed = online(state, FEED);
-        if online(state, LOG).exists() && !feed.exists() {
-            return Err(SignerError::NoFeedKey { path: feed.display().to_string() });
-        }
-        Self::each(|name, _| FileSigner::open(&online(state, name), passphrase))
+        Self::open_folder(online_folder(state), passphrase)
     }
 
-    /// Where the issuer's sealed key lies.
-    pub fn issuer_file(state: &Path) -> PathBuf {
-        online(state, ISSUER)
+    /// Opens the root and trust keys, in `<state>/offline`.
+    pub fn open_offline(state: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
+        Self::open_folder(offline_folder(state), passphrase)
     }
 
-    /// Makes and seals them.
-    pub(crate) fn generate(state: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
-        Self::each(|name, kind| FileSigner::generate(kind, &online(state, name), passphrase))
-    }
-
-    fn each(
-        key: impl Fn(&str, KeyKind) -> Result<FileSigner, SignerError> + Sync,
-    ) -> Result<Self, SignerError> {
-        std::thread::scope(|scope| {
-            let issuer = scope.spawn(|| key(ISSUER, KeyKind::EcdsaP256));
-            let countersignature = scope.spawn(|| key(COUNTERSIGNATURE, KeyKind::EcdsaP256));
-            let feed = scope.spawn(|| key(FEED, KeyKind::Ed25519));
-            let log = key(LOG, KeyKind::Ed25519);
-            Ok(Self {
-                issuer: joined(issuer)?,
-                countersignature: joined(countersignature)?,
-                log: Arc::new(log?),
-                feed: joined(feed)?,
-            })
-        })
-    }
-}
-
-impl OfflineKeys {
-    pub(crate) fn open(state: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
-        let root = offline(state, ROOT);
-        let root: Option<Arc<dyn Signer>> = match root.exists() {
-            true => Some(Arc::new(FileSigner::open(&root, passphrase)?)),
-            false => None,
-        };
-        let trust = FileSigner::open(&offline(state, TRUST), passphrase)?;
-        Ok(Self { root, trust: Arc::new(trust) })
-    }
-
+    /// Makes the first keys for these purposes, side by side: each costs 600,000 rounds.
     pub(crate) fn generate(
-        state: &Path,
+        folder: PathBuf,
         passphrase: &Secret,
-        with_root: bool,
+        purposes: &[KeyPurpose],
     ) -> Result<Self, SignerError> {
-        let make =
-            |name| FileSigner::generate(KeyKind::EcdsaP256, &offline(state, name), passphrase);
-        std::thread::scope(|scope| {
-            let root = with_root.then(|| scope.spawn(|| make(ROOT)));
-            let trust = make(TRUST);
-            Ok(Self { root: root.map(joined).transpose()?, trust: Arc::new(trust?) })
+        let make = |purpose: &KeyPurpose| {
+            let path = folder.join(format!("{purpose}.key"));
+            let signer = FileSigner::generate(kind(*purpose), &path, passphrase)?;
+            Ok(OpenKey::new(path, signer))
+        };
+        let open = side_by_side(purposes, make)?;
+        Ok(Self { folder, passphrase: passphrase.clone(), open: Arc::new(Mutex::new(open)) })
+    }
+
+    fn open_folder(folder: PathBuf, passphrase: &Secret) -> Result<Self, SignerError> {
+        let keys = Self { folder, passphrase: passphrase.clone(), open: Arc::default() };
+        keys.look_again()?;
+        Ok(keys)
+    }
+
+    /// The key with this SubjectPublicKeyInfo's SHA-256; also one that was put there since.
+    pub fn signer(&self, purpose: KeyPurpose, id: &Hash) -> Result<Arc<dyn Signer>, SignerError> {
+        if let Some(signer) = self.find(id) {
+            return Ok(signer);
+        }
+        self.look_again()?;
+        self.find(id).ok_or_else(|| SignerError::Missing {
+            purpose: purpose.name(),
+            id: format!("{id:?}"),
+            folder: self.folder.display().to_string(),
         })
+    }
+
+    /// A key for this purpose that is none of those known by these ids: one that an earlier attempt
+    /// left, or a new one.
+    pub fn unused_or_new(
+        &self,
+        purpose: KeyPurpose,
+        known: &[String],
+    ) -> Result<Arc<dyn Signer>, SignerError> {
+        self.look_again()?;
+        let prefix = format!("{purpose}-");
+        let is_left = |key: &&OpenKey| key.is_named(&prefix) && !known.contains(&key.id());
+        if let Some(left) = self.open_keys().iter().find(is_left).cloned() {
+            return Ok(left.signer);
+        }
+        let named = |id: &Hash| self.folder.join(format!("{prefix}{:.16}.key", format!("{id:?}")));
+        let (signer, path) = FileSigner::generate_at(kind(purpose), named, &self.passphrase)?;
+        let key = OpenKey::new(path, signer);
+        self.open_keys().push(key.clone());
+        Ok(key.signer)
+    }
+
+    /// Removes the file of a key that counts no more. It is no error if it is gone already.
+    pub fn destroy(&self, id: &str) -> Result<(), SignerError> {
+        let mut open = self.open_keys();
+        for key in open.iter().filter(|key| key.id() == id) {
+            match fs::remove_file(&key.path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(SignerError::File {
+                        path: key.path.display().to_string(),
+                        why: error.to_string(),
+                    });
+                }
+                _ => {}
+            }
+        }
+        open.retain(|key| key.id() != id);
+        Ok(())
+    }
+
+    /// Forgets what is open of these keys; their files are whoever's removes them.
+    pub(crate) fn forget(&self, is_retired: impl Fn(&Hash) -> bool) {
+        self.open_keys().retain(|key| !is_retired(&key.id));
+    }
+
+    /// The key with this id, in hex.
+    pub(crate) fn find_by_id(&self, id: &str) -> Option<Hash> {
+        self.open_keys().iter().find(|key| key.id() == id).map(|key| key.id)
+    }
+
+    /// Where the sealed files are.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The key that `init` made for this purpose; none where a parent elsewhere holds it.
+    pub fn first(&self, purpose: KeyPurpose) -> Option<Arc<dyn Signer>> {
+        let name = format!("{purpose}.key");
+        let open = self.open_keys();
+        open.iter().find(|key| key.is_named(&name)).map(|key| Arc::clone(&key.signer))
+    }
+
+    /// Puts a watch around the key that `init` made for this purpose.
+    #[cfg(any(test, feature = "test-seams"))]
+    pub fn wrap(
+        self,
+        purpose: KeyPurpose,
+        wrap: impl FnOnce(Arc<dyn Signer>) -> Arc<dyn Signer>,
+    ) -> Self {
+        let name = format!("{purpose}.key");
+        let found = self.open_keys().iter().position(|key| key.is_named(&name));
+        if let Some(position) = found {
+            let signer = Arc::clone(&self.open_keys()[position].signer);
+            let wrapped = wrap(signer);
+            self.open_keys()[position].signer = wrapped;
+        }
+        self
+    }
+
+    /// Opens the files that are not open yet.
+    fn look_again(&self) -> Result<(), SignerError> {
+        let unreadable = |error: std::io::Error| SignerError::File {
+            path: self.folder.display().to_string(),
+            why: error.to_string(),
+        };
+        let known: Vec<PathBuf> = self.open_keys().iter().map(|key| key.path.clone()).collect();
+        let mut new = Vec::new();
+        for file in fs::read_dir(&self.folder).map_err(unreadable)? {
+            let path = file.map_err(unreadable)?.path();
+            if path.extension().is_some_and(|is| is == "key") && !known.contains(&path) {
+                new.push(path);
+            }
+        }
+        let opened = side_by_side(&new, |path| {
+            Ok(OpenKey::new(path.clone(), FileSigner::open(path, &self.passphrase)?))
+        })?;
+        self.open_keys().extend(opened);
+        Ok(())
+    }
+
+    fn find(&self, id: &Hash) -> Option<Arc<dyn Signer>> {
+        let open = self.open_keys();
+        open.iter().find(|key| key.id == *id).map(|key| Arc::clone(&key.signer))
+    }
+
+    fn open_keys(&self) -> MutexGuard<'_, Vec<OpenKey>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn joined(
-    thread: std::thread::ScopedJoinHandle<'_, Result<FileSigner, SignerError>>,
-) -> Result<Arc<dyn Signer>, SignerError> {
-    let signer = thread
-        .join()
-        .map_err(|_| SignerError::Refused("the thread that opened it died".to_owned()))??;
-    Ok(Arc::new(signer))
+impl OpenKey {
+    fn new(path: PathBuf, signer: FileSigner) -> Self {
+        Self { path, id: Hash::of(signer.public_key()), signer: Arc::new(signer) }
+    }
+
+    fn id(&self) -> String {
+        format!("{:?}", self.id)
+    }
+
+    fn is_named(&self, prefix: &str) -> bool {
+        let name = self.path.file_name().and_then(|name| name.to_str());
+        name.is_some_and(|name| name.starts_with(prefix))
+    }
+}
+
+/// Which kind of key a purpose needs.
+fn kind(purpose: KeyPurpose) -> KeyKind {
+    match purpose {
+        KeyPurpose::Feed | KeyPurpose::Log => KeyKind::Ed25519,
+        KeyPurpose::Countersignature
+        | KeyPurpose::Issuer
+        | KeyPurpose::Root
+        | KeyPurpose::Trust => KeyKind::EcdsaP256,
+    }
+}
+
+/// Each costs 600,000 rounds of PBKDF2.
+fn side_by_side<T: Sync>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<OpenKey, SignerError> + Sync,
+) -> Result<Vec<OpenKey>, SignerError> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
+        threads
+            .into_iter()
+            .map(|thread| {
+                let died = |_| SignerError::Refused("the thread that opened it died".to_owned());
+                thread.join().map_err(died)?
+            })
+            .collect()
+    })
 }
 
 /// The folder of the keys that `serve` opens.
@@ -113,18 +232,3 @@ pub(crate) fn online_folder(state: &Path) -> PathBuf {
 pub(crate) fn offline_folder(state: &Path) -> PathBuf {
     state.join("offline")
 }
-
-fn online(state: &Path, name: &str) -> PathBuf {
-    online_folder(state).join(format!("{name}.key"))
-}
-
-fn offline(state: &Path, name: &str) -> PathBuf {
-    offline_folder(state).join(format!("{name}.key"))
-}
-
-const ISSUER: &str = "issuer";
-const COUNTERSIGNATURE: &str = "countersignature";
-const LOG: &str = "log";
-const FEED: &str = "feed";
-const ROOT: &str = "root";
-const TRUST: &str = "trust";

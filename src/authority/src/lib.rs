@@ -1,4 +1,4 @@
-//! The CA engine: attestation, policy, sequencing, issuers, store, revocation.
+//! The CA engine: attestation, policy, sequencing, issuers, store, revocation, rotation.
 //!
 //! # How a certificate is made
 //!
@@ -17,7 +17,7 @@
 //! |---|---|---|
 //! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the fold of the log against the tables at every start |
 //! | issuer, countersignature, log, feed keys | `keys/`, sealed PKCS#8 | passphrase of `serve` |
-//! | root, trust keys | `offline/`, sealed PKCS#8 | a passphrase of its own; `serve` never opens it |
+//! | root, trust keys | `offline/`, sealed PKCS#8 | a passphrase of its own; `init` and `rotate` open it, `serve` never |
 //!
 //! # What a thief gains
 //!
@@ -50,6 +50,7 @@ mod fleet;
 mod hastened;
 mod issuer;
 mod keys;
+mod loading;
 mod operations;
 pub mod policy;
 mod present;
@@ -57,6 +58,7 @@ mod queue;
 mod refusals;
 mod request;
 mod revocation;
+pub mod rotation;
 pub mod sequencer;
 pub mod setup;
 pub mod signer;
@@ -64,7 +66,7 @@ pub mod store;
 mod witness;
 pub mod workloads;
 
-pub use authority::{Authority, Caller, Listener, Parts};
+pub use authority::{Authority, Caller, Listener, Parts, SignedTrust};
 pub use error::{Denied, Error};
 pub use event::{Act, Event, EventDraft};
 pub use feed::{FeedMessage, Subscription};

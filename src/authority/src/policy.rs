@@ -221,6 +221,8 @@ pub enum Action {
     Revoke,
     /// Withdraw a bootstrap token.
     RevokeToken,
+    /// Take a step of a key's rotation.
+    RotateKey,
 }
 
 impl Action {
@@ -241,6 +243,7 @@ impl Action {
             Self::Renew(_) => "Renew",
             Self::Revoke => "Revoke",
             Self::RevokeToken => "RevokeToken",
+            Self::RotateKey => "RotateKey",
         }
     }
 }

@@ -10,12 +10,15 @@ use identity::{Revocations, SpiffeId, TrustDomain};
 
 use crate::event::{ALLOW, DENY, Event, POLICY_CHANGE, RENEW_CONFLICT, REVOKE};
 use crate::feed::RecentItems;
+use crate::rotation::KeyLedger;
 use crate::sequencer::Head;
 use crate::store::{RevocationRow, Store, StoreError};
 
 /// What a folding event changes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Change {
+    /// A key came into another state.
+    Key(Box<Event>),
     /// A line of renewals broke: no certificate is revoked by it.
     Lineage,
     /// This policy set, by the hex of its hash, came into force.
@@ -30,6 +33,7 @@ pub(crate) struct Folded {
     pub(crate) epoch: u64,
     pub(crate) revocations: Revocations,
     pub(crate) items: RecentItems,
+    pub(crate) keys: KeyLedger,
     policy_set: Option<String>,
     next_index: u64,
 }
@@ -44,6 +48,7 @@ impl Folded {
             epoch: 0,
             revocations: Revocations::default(),
             items: RecentItems::after(Position::genesis(trust_domain)),
+            keys: KeyLedger::default(),
             policy_set: None,
             next_index: 0,
         };
@@ -56,6 +61,18 @@ impl Folded {
     /// Index of the first entry not yet looked at.
     pub(crate) fn next_index(&self) -> u64 {
         self.next_index
+    }
+
+    /// The keys as they stand after these events, too.
+    pub(crate) fn keys_after(&self, entries: &[(u64, Vec<u8>)]) -> Option<KeyLedger> {
+        let mut keys = self.keys.clone();
+        for (index, entry) in entries.iter().filter(|(index, _)| *index >= self.next_index) {
+            let event = Event::parse(entry).ok()?;
+            if KeyLedger::reads(&event.kind) {
+                keys.fold(*index, &event)?;
+            }
+        }
+        Some(keys)
     }
 
     /// Folds further events, and returns what they revoke.
@@ -72,6 +89,11 @@ impl Folded {
         let mut items = Vec::with_capacity(changes.len());
         for (index, change) in changes {
             match change {
+                Change::Key(event) => {
+                    let unknown = || format!("entry {index} does not follow from the keys before");
+                    let folded = self.keys.fold(index, &event);
+                    folded.ok_or_else(|| StoreError::Inconsistent(unknown()))?;
+                }
                 Change::Lineage => {}
                 Change::Policy(hash) => self.policy_set = Some(hash),
                 Change::Revocation(item) => {
@@ -126,6 +148,9 @@ impl Folded {
 /// Reads a revoking event of the log.
 fn read(index: u64, entry: &[u8]) -> Option<Change> {
     let event = Event::parse(entry).ok()?;
+    if KeyLedger::reads(&event.kind) {
+        return Some(Change::Key(Box::new(event)));
+    }
     if event.kind == RENEW_CONFLICT {
         return Some(Change::Lineage);
     }

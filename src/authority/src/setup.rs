@@ -4,31 +4,35 @@
 //! in it as an event with its hash before it is signed. A crash leaves a folder that `serve`
 //! refuses and that `init` asks to be removed: nobody has trusted it yet.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::Secret;
+use api::{KeyPurpose, KeyState, Secret};
 use aws_lc_rs::rand;
 use identity::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, Trust, TrustDomain, TrustPin,
     TrustState, pem,
 };
 use issuance::{CaCertificate, IssuerCertificate};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use tlog::{Hash, SignedNote};
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::checkpoint::{CheckpointSigner, origin, verifier_key};
+use crate::checkpoint::{Checkpoints, origin, verifier_key};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::files::{create_private_folder, write_private};
-use crate::keys::{Keys, OfflineKeys, offline_folder, online_folder};
+use crate::keys::{Keys, offline_folder, online_folder};
+use crate::loading::load_keys;
 use crate::operations::policy_change;
 use crate::policy::PolicySet;
-use crate::sequencer::{ActMember, Effect, Member, Outcome};
+use crate::rotation::InForce;
+use crate::rotation::ceremony::{BACKDATE, ISSUER_LIFE, ROOT_LIFE};
+use crate::sequencer::{ActMember, ChangedKeys, Effect, Member, Outcome};
 use crate::signer::{Signer, SignerError};
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
@@ -90,29 +94,28 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
             .map_err(|error| Error::Folder(format!("{}: {error}", folder.display())))?;
     }
     let store = Arc::new(SqliteStore::create(new.state, &new.trust_domain)?);
-    let keys = Keys::generate(new.state, new.passphrase)?;
-    let with_root = new.parent == Parent::Local;
-    let offline = OfflineKeys::generate(new.state, new.offline_passphrase, with_root)?;
+    let keys = Keys::generate(online_folder(new.state), new.passphrase, ONLINE)?;
+    let offline = match new.parent {
+        Parent::Local => OFFLINE,
+        Parent::Elsewhere => &[KeyPurpose::Trust],
+    };
+    let offline = Keys::generate(offline_folder(new.state), new.offline_passphrase, offline)?;
+    let first = First::of(&keys, &offline)?;
     let ceremony = Ceremony { trust_domain: &new.trust_domain, store: &*store, clock };
-    ceremony.genesis(&keys, &offline).await?;
+    ceremony.genesis(&first).await?;
     let by = Act { actor: INIT, request_id: INIT };
     let (event, effect) = policy_change(new.policy, None, &by);
     ceremony.log(event, effect).await?;
     ceremony.operator(new.operator).await?;
-    let outcome = match &offline.root {
+    let outcome = match &first.root {
         Some(root) => {
-            let root = ceremony.root(&**root).await?;
-            write_private(&offline_folder(new.state).join("root.pem"), root.pem.as_bytes())
-                .map_err(|error| Error::Folder(error.to_string()))?;
-            ceremony.issuer(&root, &*keys.issuer).await?;
-            Outcomes::Ready(
-                ceremony.trust_state(root.certificate.der(), &keys, &offline, new.state).await?,
-            )
+            let certificate = ceremony.root(&**root).await?;
+            ceremony.issuer(&certificate, &**root, &*first.issuer).await?;
+            Outcomes::Ready(ceremony.trust_state(certificate.der(), &first, new.state).await?)
         }
-        None => Outcomes::AwaitsCertificate(ceremony.request(&keys, new.state).await?),
+        None => Outcomes::AwaitsCertificate(ceremony.request(&*first.issuer, new.state).await?),
     };
-    let log = CheckpointSigner::new(&new.trust_domain, Arc::clone(&keys.log))?;
-    log.sign_head(&*store).await?;
+    ceremony.sign_head(&first).await?;
     Ok(Created { store, keys, outcome })
 }
 
@@ -128,19 +131,19 @@ pub async fn finish(
 ) -> Result<Created, Error> {
     let store = Arc::new(SqliteStore::open(state, trust_domain)?);
     let keys = Keys::open(state, passphrase)?;
-    let offline = OfflineKeys::open(state, offline_passphrase)?;
-    let (issuer, parent) = parse_pair(certificates, &*keys.issuer)?;
+    let offline = Keys::open_offline(state, offline_passphrase)?;
+    let first = First::of(&keys, &offline)?;
+    let (issuer, parent) = parse_pair(certificates, &*first.issuer)?;
     let ceremony = Ceremony { trust_domain, store: &*store, clock };
     let certificate = IssuerCertificate::from_der(&issuer)?;
     ceremony.add_issuer(&certificate, "parent elsewhere").await?;
-    let pin = ceremony.trust_state(&parent, &keys, &offline, state).await?;
-    let log = CheckpointSigner::new(trust_domain, Arc::clone(&keys.log))?;
-    log.sign_head(&*store).await?;
+    let pin = ceremony.trust_state(&parent, &first, state).await?;
+    ceremony.sign_head(&first).await?;
     Ok(Created { store, keys, outcome: Outcomes::Ready(pin) })
 }
 
-/// Certifies the issuer's key again, under the root of this folder: what repairs an issuer that
-/// has expired, or soon will.
+/// Certifies the active issuer's key again, under the active root: what repairs an issuer that has
+/// expired, or soon will.
 pub async fn recertify_issuer(
     trust_domain: &TrustDomain,
     state: &Path,
@@ -149,15 +152,25 @@ pub async fn recertify_issuer(
     offline_passphrase: &Secret,
     clock: &dyn Clock,
 ) -> Result<(), Error> {
-    let offline = OfflineKeys::open(state, offline_passphrase)?;
-    let root = offline.root.ok_or_else(|| {
-        Error::Folder("the parent is elsewhere: have the request certified again".to_owned())
+    let ledger = load_keys(store, trust_domain).await?;
+    let active = |purpose| ledger.find(purpose, KeyState::Active).map(|key| key.id);
+    let elsewhere =
+        || Error::Folder("the parent is elsewhere: have the request certified again".to_owned());
+    let (root, issuer) = (active(KeyPurpose::Root), active(KeyPurpose::Issuer));
+    let (root, issuer) = root.zip(issuer).ok_or_else(elsewhere)?;
+    let pin = read_pin(state)?;
+    let in_force = InForce::open(ledger, keys, store, trust_domain, &pin).await?;
+    let mut anchors = in_force.trust.state().anchors.iter();
+    let anchor = anchors.find_map(|anchor| {
+        let certificate = IssuerCertificate::from_der(anchor.certificate.as_bytes()).ok()?;
+        (*certificate.key_hash() == root).then_some(certificate)
+    });
+    let certificate = anchor.ok_or_else(|| {
+        Error::Folder("the trust state has no anchor for the active root".to_owned())
     })?;
-    let pem = fs::read_to_string(offline_folder(state).join("root.pem"))
-        .map_err(|error| Error::Folder(format!("root.pem: {error}")))?;
-    let der = blocks(&pem)?.pop().ok_or_else(|| Error::Folder("root.pem is empty".to_owned()))?;
-    let root = Root { certificate: IssuerCertificate::from_der(&der)?, signer: &*root, pem };
-    Ceremony { trust_domain, store, clock }.issuer(&root, &*keys.issuer).await
+    let root = Keys::open_offline(state, offline_passphrase)?.signer(KeyPurpose::Root, &root)?;
+    let issuer = keys.signer(KeyPurpose::Issuer, &issuer)?;
+    Ceremony { trust_domain, store, clock }.issuer(&certificate, &*root, &*issuer).await
 }
 
 /// The pin of a finished CA, as its folder keeps it.
@@ -176,28 +189,63 @@ struct Ceremony<'a> {
     clock: &'a dyn Clock,
 }
 
-/// A root with its key at hand.
-struct Root<'a> {
-    certificate: IssuerCertificate,
-    signer: &'a dyn Signer,
-    pem: String,
+/// The keys that `init` makes.
+struct First {
+    countersignature: Arc<dyn Signer>,
+    feed: Arc<dyn Signer>,
+    issuer: Arc<dyn Signer>,
+    log: Arc<dyn Signer>,
+    /// None where a parent elsewhere certifies the issuer.
+    root: Option<Arc<dyn Signer>>,
+    trust: Arc<dyn Signer>,
+}
+
+impl First {
+    fn of(online: &Keys, offline: &Keys) -> Result<Self, Error> {
+        let made = |keys: &Keys, purpose| {
+            keys.first(purpose)
+                .ok_or_else(|| Error::Folder(format!("the state folder has no {purpose} key")))
+        };
+        Ok(Self {
+            countersignature: made(online, KeyPurpose::Countersignature)?,
+            feed: made(online, KeyPurpose::Feed)?,
+            issuer: made(online, KeyPurpose::Issuer)?,
+            log: made(online, KeyPurpose::Log)?,
+            root: offline.first(KeyPurpose::Root),
+            trust: made(offline, KeyPurpose::Trust)?,
+        })
+    }
+
+    fn by_purpose(&self) -> impl Iterator<Item = (KeyPurpose, &Arc<dyn Signer>)> {
+        [
+            (KeyPurpose::Countersignature, &self.countersignature),
+            (KeyPurpose::Feed, &self.feed),
+            (KeyPurpose::Issuer, &self.issuer),
+            (KeyPurpose::Log, &self.log),
+            (KeyPurpose::Trust, &self.trust),
+        ]
+        .into_iter()
+        .chain(self.root.as_ref().map(|root| (KeyPurpose::Root, root)))
+    }
 }
 
 impl Ceremony<'_> {
     /// The first entry names the log and every key.
-    async fn genesis(&self, keys: &Keys, offline: &OfflineKeys) -> Result<(), Error> {
-        let key = |signer: &dyn Signer| format!("{:?}", Hash::of(signer.public_key()));
-        let detail = serde_json::json!({
-            "countersignature_key_sha256": key(&*keys.countersignature),
-            "feed_key_sha256": key(&*keys.feed),
-            "issuer_key_sha256": key(&*keys.issuer),
-            "log_key": verifier_key(self.trust_domain, keys.log.public_key())?.to_string(),
-            "root_key_sha256": offline.root.as_ref().map(|root| key(&**root)),
-            "trust_key_sha256": key(&*offline.trust),
-            "version": env!("CARGO_PKG_VERSION"),
-        });
+    async fn genesis(&self, first: &First) -> Result<(), Error> {
+        let keys: BTreeMap<&str, String> = first
+            .by_purpose()
+            .map(|(purpose, key)| (purpose.name(), String::from(Der::new(key.public_key()))))
+            .collect();
+        let detail = serde_json::json!({ "keys": keys, "version": env!("CARGO_PKG_VERSION") });
         let origin = origin(self.trust_domain);
         self.log(self.draft(event::LOG_GENESIS, &origin, &detail), Effect::None).await.map(drop)
+    }
+
+    async fn sign_head(&self, first: &First) -> Result<(), Error> {
+        let key = verifier_key(self.trust_domain, first.log.public_key())?;
+        let signers = [(key, Arc::clone(&first.log))];
+        let origin = origin(self.trust_domain);
+        Checkpoints::default().sign_head(self.store, origin, &signers).await.map(drop)
     }
 
     async fn operator(&self, name: &str) -> Result<(), Error> {
@@ -207,7 +255,7 @@ impl Ceremony<'_> {
         self.log(event, Effect::CreateOperator { name: name.to_owned() }).await.map(drop)
     }
 
-    async fn root<'a>(&self, signer: &'a dyn Signer) -> Result<Root<'a>, Error> {
+    async fn root(&self, signer: &dyn Signer) -> Result<IssuerCertificate, Error> {
         let now = self.clock.now();
         let tbs = issuance::prepare_root(&CaCertificate {
             trust_domain: self.trust_domain,
@@ -219,11 +267,15 @@ impl Ceremony<'_> {
         })?;
         self.log_tbs(event::KEY_ISSUER, "root", &tbs).await?;
         let der = issuance::assemble(&tbs, &signer.sign(&tbs).await?);
-        let certificate = IssuerCertificate::from_der(&der)?;
-        Ok(Root { certificate, signer, pem: pem("CERTIFICATE", &der) })
+        Ok(IssuerCertificate::from_der(&der)?)
     }
 
-    async fn issuer(&self, root: &Root<'_>, key: &dyn Signer) -> Result<(), Error> {
+    async fn issuer(
+        &self,
+        root: &IssuerCertificate,
+        signer: &dyn Signer,
+        key: &dyn Signer,
+    ) -> Result<(), Error> {
         let now = self.clock.now();
         let tbs = issuance::prepare_issuer(
             &CaCertificate {
@@ -234,10 +286,10 @@ impl Ceremony<'_> {
                 not_before: now - BACKDATE,
                 not_after: now + ISSUER_LIFE,
             },
-            &root.certificate,
+            root,
         )?;
         self.log_tbs(event::KEY_ISSUER, "issuer", &tbs).await?;
-        let der = issuance::assemble(&tbs, &root.signer.sign(&tbs).await?);
+        let der = issuance::assemble(&tbs, &signer.sign(&tbs).await?);
         self.add_issuer(&IssuerCertificate::from_der(&der)?, "local root").await
     }
 
@@ -249,20 +301,22 @@ impl Ceremony<'_> {
             "serial_number": issuer.serial_number().to_string(),
         });
         let event = self.draft(event::KEY_ISSUER, "issuer", &detail);
-        let effect =
-            Effect::AddIssuer { certificate: issuer.der().to_vec(), key_hash: *issuer.key_hash() };
+        let effect = Effect::ChangeKeys(ChangedKeys {
+            issuer: Some((issuer.der().to_vec(), *issuer.key_hash())),
+            trust_state: None,
+        });
         self.log(event, effect).await.map(drop)
     }
 
     /// Writes the request for a CA elsewhere.
-    async fn request(&self, keys: &Keys, state: &Path) -> Result<PathBuf, Error> {
+    async fn request(&self, issuer: &dyn Signer, state: &Path) -> Result<PathBuf, Error> {
         let tbs = issuance::prepare_issuer_request(
             self.trust_domain,
             "Countersign Issuer",
-            keys.issuer.public_key(),
+            issuer.public_key(),
         )?;
         self.log_tbs(event::KEY_ISSUER, "request", &tbs).await?;
-        let der = issuance::assemble(&tbs, &keys.issuer.sign(&tbs).await?);
+        let der = issuance::assemble(&tbs, &issuer.sign(&tbs).await?);
         let path = state.join("issuer.csr");
         write_private(&path, pem("CERTIFICATE REQUEST", &der).as_bytes())
             .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))?;
@@ -273,8 +327,7 @@ impl Ceremony<'_> {
     async fn trust_state(
         &self,
         anchor: &[u8],
-        keys: &Keys,
-        offline: &OfflineKeys,
+        first: &First,
         folder: &Path,
     ) -> Result<TrustPin, Error> {
         let state = TrustState {
@@ -286,16 +339,16 @@ impl Ceremony<'_> {
                 countersignature: Countersignature::Required,
             }],
             countersignature_keys: vec![CountersignatureKey {
-                key: Der::new(keys.countersignature.public_key()),
+                key: Der::new(first.countersignature.public_key()),
                 not_before: 0,
                 not_after: None,
             }],
             log: LogKey {
                 origin: origin(self.trust_domain),
-                key: verifier_key(self.trust_domain, keys.log.public_key())?.to_string(),
+                key: verifier_key(self.trust_domain, first.log.public_key())?.to_string(),
             },
-            feed_keys: vec![Der::new(keys.feed.public_key())],
-            trust_keys: vec![Der::new(offline.trust.public_key())],
+            feed_keys: vec![Der::new(first.feed.public_key())],
+            trust_keys: vec![Der::new(first.trust.public_key())],
             threshold: 1,
         };
         Trust::new(state.clone())?;
@@ -308,16 +361,17 @@ impl Ceremony<'_> {
         // Logged with its hash before the trust key signs it; stored once it is signed.
         let intent = self.draft(event::TRUST_CHANGE, "prepare", &detail);
         self.log(intent, Effect::None).await?;
-        let signature = offline.trust.sign(text.as_bytes()).await?;
+        let signature = first.trust.sign(text.as_bytes()).await?;
         let name = TrustState::signer_name(self.trust_domain);
-        let id = tlog::ecdsa_key_id(offline.trust.public_key());
+        let id = tlog::ecdsa_key_id(first.trust.public_key());
         let note = SignedNote::unsigned(text)
             .and_then(|note| note.with_signature(&name, id, &signature))
             .map_err(|error| SignerError::Refused(error.to_string()))?
             .encode();
         TrustState::verify_pinned(&note, &state.pin())?;
         let event = self.draft(event::TRUST_CHANGE, "activate", &detail);
-        self.log(event, Effect::PublishTrust { sequence: state.sequence, note }).await?;
+        let changed = ChangedKeys { issuer: None, trust_state: Some((state.sequence, note)) };
+        self.log(event, Effect::ChangeKeys(changed)).await?;
         let path = folder.join(PIN);
         write_private(&path, format!("{}\n", state.pin()).as_bytes())
             .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))?;
@@ -396,6 +450,8 @@ pub async fn issuer_ends_soon(store: &dyn Store, now: OffsetDateTime) -> Result<
 
 const INIT: &str = "init";
 const PIN: &str = "trust.pin";
-const BACKDATE: Duration = Duration::seconds(60);
-const ROOT_LIFE: Duration = Duration::days(3650);
-const ISSUER_LIFE: Duration = Duration::days(365);
+/// The keys that `serve` opens.
+const ONLINE: &[KeyPurpose] =
+    &[KeyPurpose::Countersignature, KeyPurpose::Feed, KeyPurpose::Issuer, KeyPurpose::Log];
+/// The keys that only `init` and `rotate` open.
+const OFFLINE: &[KeyPurpose] = &[KeyPurpose::Root, KeyPurpose::Trust];

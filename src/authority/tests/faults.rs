@@ -135,7 +135,8 @@ async fn assert_consistent(environment: &Environment) {
     for record in records {
         let Some(certificate) = record.certificate else { continue };
         let entry = environment.store.entries(record.leaf_index, 1).await.unwrap().remove(0);
-        let issuer = environment.keys.issuer.public_key();
+        let issuer = environment.keys.first(api::KeyPurpose::Issuer).unwrap();
+        let issuer = issuer.public_key();
         let (leaf, _) = tlog::CertificateLeaf::from_certificate(&certificate, issuer).unwrap();
         assert_eq!(leaf.encode().unwrap(), entry);
     }

@@ -212,11 +212,11 @@ async fn while_the_feed_key_does_not_sign_no_heartbeat_hides_a_revocation() {
     let watched = Arc::clone(&broken);
     let environment = Environment::start_with(
         |keys, _| {
-            let spied = SpySigner::new(Arc::clone(&keys.feed), move |_| {
+            let watch = move |_: &[u8]| {
                 let refused = || SignerError::Refused("it is away".to_owned());
                 if watched.load(Ordering::Relaxed) { Err(refused()) } else { Ok(()) }
-            });
-            Keys { feed: Arc::new(spied), ..keys }
+            };
+            keys.wrap(api::KeyPurpose::Feed, |feed| Arc::new(SpySigner::new(feed, watch)))
         },
         |store| store,
     )
@@ -255,17 +255,12 @@ async fn strangers_do_not_listen() {
 }
 
 #[tokio::test]
-async fn a_folder_without_a_feed_key_says_what_to_do() {
+async fn a_folder_without_a_key_that_the_log_names_says_what_to_do() {
     let environment = Environment::start().await;
-    let keys = environment.folder.path().join("keys");
-    let open = || Keys::open(environment.folder.path(), &api::Secret::new("online"));
-    std::fs::copy(keys.join("log.key"), keys.join("kept")).unwrap();
-    std::fs::remove_file(keys.join("feed.key")).unwrap();
-    let refused = open().unwrap_err().to_string();
-    assert!(refused.contains("feed.key") && refused.contains("countersign init"), "{refused}");
-
-    std::fs::rename(keys.join("kept"), keys.join("feed.key")).unwrap();
-    let mixed = open().unwrap();
-    let opened = support::open(&environment.store, &mixed, &environment.clock, environment.pin);
-    assert!(matches!(opened.await, Err(Error::Folder(_))), "the trust state names another");
+    let folder = environment.folder.path().join("keys");
+    std::fs::copy(folder.join("log.key"), folder.join("feed.key")).unwrap();
+    let keys = Keys::open(environment.folder.path(), &api::Secret::new("online")).unwrap();
+    let opened = support::open(&environment.store, &keys, &environment.clock, environment.pin);
+    let refused = opened.await.unwrap_err().to_string();
+    assert!(refused.contains("holds the feed key") && refused.contains("backup"), "{refused}");
 }

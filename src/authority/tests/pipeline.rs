@@ -5,11 +5,11 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use api::{Attestation, ExplainRequest, IssueRequest, RevokeRequest};
+use api::{Attestation, ExplainRequest, IssueRequest, KeyPurpose, RevokeRequest};
 use authority::signer::spy::SpySigner;
 use authority::store::RecordKey;
 use authority::store::sqlite::SqliteStore;
-use authority::{Error, Event, Keys};
+use authority::{Error, Event};
 use support::{Environment, anonymous, csr, id, request};
 use tlog::{CertificateLeaf, Hash};
 
@@ -34,13 +34,14 @@ async fn no_ca_key_signs_what_the_log_does_not_hold() {
     let environment = Environment::start_with(
         |keys, folder| {
             let database = folder.join("countersign.db");
-            let spki = keys.issuer.public_key().to_vec();
-            let spied = SpySigner::new(Arc::clone(&keys.issuer), move |message| {
-                let second = rusqlite::Connection::open(&database).unwrap();
-                seen.lock().unwrap().push(find_in_log(&second, message, &spki));
-                Ok(())
-            });
-            Keys { issuer: Arc::new(spied), ..keys }
+            keys.wrap(KeyPurpose::Issuer, |issuer| {
+                let spki = issuer.public_key().to_vec();
+                Arc::new(SpySigner::new(issuer, move |message| {
+                    let second = rusqlite::Connection::open(&database).unwrap();
+                    seen.lock().unwrap().push(find_in_log(&second, message, &spki));
+                    Ok(())
+                }))
+            })
         },
         |store| store,
     )

@@ -11,7 +11,8 @@ use tlog::{Checkpoint, Hash, SignedNote};
 async fn signed(environment: &Environment, size: u64, root: Hash) -> Vec<u8> {
     let key = tlog::VerifierKey::parse(&environment.authority.trust().state().log.key).unwrap();
     let text = Checkpoint { origin: "pay.example/log".to_owned(), size, root }.text();
-    let signature = environment.keys.log.sign(text.as_bytes()).await.unwrap();
+    let signature =
+        environment.keys.first(api::KeyPurpose::Log).unwrap().sign(text.as_bytes()).await.unwrap();
     let note = SignedNote::unsigned(text).unwrap();
     note.with_signature(key.name(), key.key_id(), &signature).unwrap().encode()
 }

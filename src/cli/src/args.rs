@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    allow, bundle, completions, config, deny, dev, init, inspect, issue, lint, list, policy, renew,
-    revoke, serve, show, token, trust, verify,
+    allow, bundle, completions, config, deny, dev, init, inspect, issue, keys, lint, list, policy,
+    renew, revoke, serve, show, token, trust, verify,
 };
 use crate::output::{Format, Notes, Output};
 
@@ -95,6 +95,14 @@ pub(crate) enum Command {
     /// Show the anchors in plain form
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// List issuers, and let one take another's place
+    #[command(subcommand)]
+    Issuer(keys::IssuerCommand),
+    /// List the CA's keys, and let one take another's place
+    #[command(subcommand)]
+    Key(keys::KeyCommand),
+    /// Take every step of a rotation that is due; for cron
+    Rotate(keys::Rotate),
     /// Check, apply and explain policies
     #[command(subcommand)]
     Policy(policy::Command),
@@ -154,7 +162,7 @@ const GROUPS: &[(&str, &[&str])] = &[
             "allow", "token",
         ],
     ),
-    ("Trust and keys", &["trust", "bundle"]),
+    ("Trust and keys", &["trust", "bundle", "issuer", "key", "rotate"]),
     ("Policy", &["policy"]),
     ("Operate", &["status", "config", "completions"]),
 ];

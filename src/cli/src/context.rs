@@ -8,6 +8,7 @@ use api::{Attestation, Ttl};
 use countersign::{AuthorityClient, Credentials};
 use identity::SpiffeId;
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::chain;
 use crate::clock;
@@ -16,8 +17,8 @@ use crate::contexts::{Context, Contexts};
 use crate::error::Error;
 use crate::installation::Installation;
 use crate::renewal::Due;
-use crate::svid_directory::{CHAIN, SvidDirectory};
-use crate::svid_record::Wish;
+use crate::svid_directory::{CHAIN, RECORD, SvidDirectory};
+use crate::svid_record::{SvidRecord, Wish};
 use crate::table;
 use crate::trust::HeldTrust;
 
@@ -38,6 +39,7 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     let (_, context) = contexts.select(session.options.context.as_deref())?;
     let url = session.options.url.as_deref().unwrap_or(&context.url);
     let operator = Operator { directory: SvidDirectory::at(&context.directory), context, url };
+    operator.follow_trust().await?;
     operator.renew_if_due(session).await?;
     operator.open()
 }
@@ -78,6 +80,28 @@ impl Operator<'_> {
         let credentials = Credentials::load(self.directory.path())?;
         let client = AuthorityClient::new(self.url, held.trust.clone(), Some(credentials))?;
         Ok(OpenContext { client, held, url: self.url.to_owned() })
+    }
+
+    /// Keys of the CA may have been replaced since the last command: the newest trust state is kept
+    /// together with the pin of its keys.
+    async fn follow_trust(&self) -> Result<(), Error> {
+        let held = held_trust(self.context, &self.directory)?;
+        let sequence = held.state().sequence;
+        let newest = held.newest(self.url).await;
+        if newest.state().sequence <= sequence {
+            return Ok(());
+        }
+        let lock = self.directory.lock()?;
+        let held = held_trust(self.context, &self.directory)?;
+        if held.state().sequence >= newest.state().sequence {
+            return Ok(());
+        }
+        let mut contents = newest.contents();
+        if let Some(record) = self.directory.record()? {
+            let record = SvidRecord { trust_pin: newest.pin, ..record };
+            contents.insert(RECORD, Zeroizing::new(record.to_json()));
+        }
+        self.directory.replace(contents, &lock)
     }
 
     async fn renew_if_due(&self, session: &Session) -> Result<(), Error> {

@@ -50,7 +50,7 @@ impl Installation<'_> {
                 return Err(error.into());
             }
         };
-        let held = held.follow(answer.trust_sequence, self.client, self.output).await;
+        let held = held.follow(answer.trust_sequence, self.url, self.output).await;
         let public_key = pending.request.public_key();
         let asked = Asked { spiffe_id: &wish.spiffe_id, public_key };
         accept(&answer, &asked, &held.trust, now)?;

@@ -1,6 +1,6 @@
 //! The trust state that this side holds.
 
-use countersign::AuthorityClient;
+use countersign::FetchedTrust;
 use identity::{Trust, TrustPin, TrustState};
 use zeroize::Zeroizing;
 
@@ -41,25 +41,29 @@ impl HeldTrust {
 
     /// Asks a CA for its trust state, with nothing but the pin to believe it by.
     pub(crate) async fn fetch(url: &str, pin: &TrustPin) -> Result<Self, Error> {
-        let fetched = countersign::fetch_trust(url, pin).await?;
-        Self::from_note(fetched.note, pin)
+        Self::of(countersign::fetch_trust(url, pin).await?)
+    }
+
+    /// The newest state, asked of whoever answers at the URL: it is believed by what is held. Where
+    /// it cannot be had, this one stays; what needs a newer one then says so.
+    pub(crate) async fn newest(self, url: &str) -> Self {
+        match countersign::follow_trust(url, self.state()).await {
+            Ok(Some(newest)) => Self::of(newest).unwrap_or(self),
+            _ => self,
+        }
     }
 
     /// The newest state, if the CA says that there is one after this. Where it cannot be had or
     /// believed, this one stays: it is still a trust state that was signed for us.
-    pub(crate) async fn follow(
-        self,
-        sequence: u64,
-        client: &AuthorityClient,
-        output: &Output,
-    ) -> Self {
+    pub(crate) async fn follow(self, sequence: u64, url: &str, output: &Output) -> Self {
         if sequence <= self.state().sequence {
             return self;
         }
-        self.successor(client).await.unwrap_or_else(|error| {
-            output.warn(format!("the newer trust state {sequence} was not taken: {error}"));
-            self
-        })
+        let held = self.newest(url).await;
+        if held.state().sequence < sequence {
+            output.warn(format!("the newer trust state {sequence} was not taken"));
+        }
+        held
     }
 
     /// The state.
@@ -76,12 +80,9 @@ impl HeldTrust {
         .into()
     }
 
-    /// A successor is signed by the keys of the state held. Two steps at once (N+2 by N+1's new
-    /// keys) cannot be followed; then the pin has to be given anew.
-    async fn successor(&self, client: &AuthorityClient) -> Result<Self, Error> {
-        let note = client.trust_note().await?;
-        let next = self.state().verify_successor(&note)?;
-        let pin = next.pin();
-        Ok(Self { trust: Trust::new(next)?, note, pin })
+    fn of(fetched: FetchedTrust) -> Result<Self, Error> {
+        let FetchedTrust { state, note } = fetched;
+        let pin = state.pin();
+        Ok(Self { trust: Trust::new(state)?, note, pin })
     }
 }

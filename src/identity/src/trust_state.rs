@@ -121,7 +121,7 @@ impl TrustState {
         }
         verify_threshold(&note, &claimed)?;
         let state = Self::parse_verified(&note)?;
-        pin.sequence.map_or(Ok(()), |held| require_sequence(state.sequence, held))?;
+        pin.require_sequence(&state)?;
         Ok(state)
     }
 
@@ -234,6 +234,21 @@ pub struct TrustPin {
 }
 
 impl TrustPin {
+    /// Whether it names the trust keys of this state, of whatever sequence.
+    pub fn names(&self, state: &TrustState) -> bool {
+        self.keys == keys_digest(&state.trust_keys, state.threshold)
+    }
+
+    /// The same pin, demanding no sequence.
+    pub fn of_any_sequence(self) -> Self {
+        Self { sequence: None, ..self }
+    }
+
+    /// Refuses a state that is older than the pin demands.
+    pub fn require_sequence(&self, state: &TrustState) -> Result<(), Error> {
+        self.sequence.map_or(Ok(()), |held| require_sequence(state.sequence, held))
+    }
+
     /// The same pin, demanding at least this sequence.
     pub fn at_least(self, sequence: u64) -> Self {
         Self { sequence: Some(sequence), ..self }

@@ -171,6 +171,15 @@ pub fn prepare_issuer_request(
     capture_request(&params, &key)
 }
 
+/// Whether a certificate's signature is by the key with this SubjectPublicKeyInfo.
+pub fn is_signed_by(certificate: &[u8], public_key: &[u8]) -> bool {
+    let key = x509_parser::x509::SubjectPublicKeyInfo::from_der(public_key);
+    match (parse(certificate), key) {
+        (Ok(certificate), Ok(([], key))) => certificate.verify_signature(Some(&key)).is_ok(),
+        _ => false,
+    }
+}
+
 fn ca_params(ca: &CaCertificate<'_>, path_length: u8) -> Result<CertificateParams, Error> {
     let mut params = CertificateParams::default();
     params.serial_number = Some(ca.serial_number.as_octets().to_vec().into());

@@ -28,7 +28,8 @@ pub use crl::{RevocationList, RevocationReason, RevokedCertificate, prepare_crl}
 pub use dns_name::DnsName;
 pub use error::{Error, ProfileRule, RequestRule};
 pub use issuer::{
-    CaCertificate, IssuerCertificate, prepare_issuer, prepare_issuer_request, prepare_root,
+    CaCertificate, IssuerCertificate, is_signed_by, prepare_issuer, prepare_issuer_request,
+    prepare_root,
 };
 pub use profile::{CommonName, EndEntity, Profile, ProfileConfig, RevocationInformation};
 pub use request::{CertificateRequest, KeyType, RequestedNames};

@@ -92,8 +92,8 @@ pub(crate) fn end_entity(tbs: &[u8], expected: &Expected<'_>) -> Result<(), Erro
     Ok(())
 }
 
-/// Lints a CA certificate's bytes to sign.
-pub(crate) fn ca_tbs(tbs: &[u8]) -> Result<(), Error> {
+/// Lints a CA certificate's bytes to sign: RFC 5280's rules for CAs, and ours.
+pub fn ca_tbs(tbs: &[u8]) -> Result<(), Error> {
     ca_rules(&parse_tbs(tbs)?)
 }
 

@@ -16,6 +16,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use api::Ttl;
 use identity::TrustDomain;
 use serde::{Deserialize, Serialize};
 
@@ -53,9 +54,28 @@ pub struct Config {
     /// carry a distribution point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crl_url: Option<String>,
+    /// When keys are replaced.
+    #[serde(default)]
+    pub keys: KeysConfig,
     /// Requests a second that one source address may make, in bursts of twice as many; 0 lifts it.
     #[serde(default = "default_rate")]
     pub requests_per_second: u32,
+}
+
+/// When keys are replaced: `[keys]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KeysConfig {
+    /// `rotate` replaces issuer, countersignature, log and feed keys that are as old as this;
+    /// 90 days, unless it is set.
+    #[serde(default = "default_rotate_every")]
+    pub rotate_every: Ttl,
+}
+
+impl Default for KeysConfig {
+    fn default() -> Self {
+        Self { rotate_every: default_rotate_every() }
+    }
 }
 
 /// Why a configuration cannot be used.
@@ -127,6 +147,10 @@ fn default_admin_listen() -> SocketAddr {
 
 fn default_state() -> PathBuf {
     PathBuf::from("/var/lib/countersign")
+}
+
+fn default_rotate_every() -> Ttl {
+    Ttl(std::time::Duration::from_secs(90 * 24 * 3600))
 }
 
 fn default_rate() -> u32 {

@@ -17,6 +17,6 @@ mod rate;
 mod routes;
 mod run;
 
-pub use config::{Config, ConfigError, DEFAULT_PATH};
+pub use config::{Config, ConfigError, DEFAULT_PATH, KeysConfig};
 pub use routes::{Access, ROUTES};
 pub use run::{Running, ServerError, start};

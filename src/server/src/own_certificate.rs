@@ -28,6 +28,8 @@ pub(crate) struct OwnCertificate {
 struct Times {
     renewal: RenewalWindow,
     not_after: OffsetDateTime,
+    /// Since when the keys sign that it is signed with.
+    signing_since: u64,
 }
 
 impl OwnCertificate {
@@ -46,11 +48,15 @@ impl OwnCertificate {
         Arc::clone(&self.credentials)
     }
 
-    /// Renews it when its window has begun; a failure is tried again.
+    /// Renews it when its window has begun, and when another key took over: the one that signed it
+    /// retires only after it. A failure is tried again.
     pub(crate) async fn keep_fresh(&self) {
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
-            if self.authority.clock().now() < self.times().renewal.start {
+            let Times { renewal, signing_since, .. } = self.times();
+            let is_due = self.authority.clock().now() >= renewal.start
+                || self.authority.signing_since() > signing_since;
+            if !is_due {
                 continue;
             }
             match self.renew().await {
@@ -90,6 +96,7 @@ async fn certify(
     ip: &[std::net::IpAddr],
 ) -> Result<Certified, ServerError> {
     let unusable = |error: rcgen::Error| ServerError::OwnKey(error.to_string());
+    let signing_since = authority.signing_since();
     let key = rcgen::KeyPair::generate().map_err(unusable)?;
     let request = rcgen::CertificateParams::default().serialize_request(&key).map_err(unusable)?;
     let body = IssueRequest {
@@ -106,7 +113,7 @@ async fn certify(
         CertificateDer::pem_slice_iter(issued.chain.as_bytes()).collect();
     let chain = chain.map_err(|error| ServerError::OwnKey(error.to_string()))?;
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    Ok((chain, key, Times { renewal: issued.renewal, not_after: issued.not_after }))
+    Ok((chain, key, Times { renewal: issued.renewal, not_after: issued.not_after, signing_since }))
 }
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

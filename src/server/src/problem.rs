@@ -122,10 +122,22 @@ fn describe(error: &Error, request_id: &str) -> Problem {
             "the CA's key does not sign now".to_owned(),
             Some("send the same request again later".to_owned()),
         ),
+        Error::Waits(next) => make(ProblemType::Conflict, text, Some(what_ends_it(next))),
         _ => make(
             ProblemType::IssuerUnavailable,
             "the CA cannot do this now".to_owned(),
             Some("see the CA's diagnostics".to_owned()),
+        ),
+    }
+}
+
+/// What an operator can do about a step that waits.
+fn what_ends_it(next: &api::NextStep) -> String {
+    match (&next.first, next.certificates.first()) {
+        (Some(_), _) | (None, None) => "countersign rotate, again and again".to_owned(),
+        (None, Some(first)) => format!(
+            "wait, or see to {} (serial number {}): renew, or countersign revoke",
+            first.spiffe_id, first.serial_number
         ),
     }
 }

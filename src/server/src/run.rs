@@ -7,6 +7,7 @@ use std::time::Duration;
 use authority::Authority;
 use countersign::{Drained, Limits, Verification};
 use hyper_util::service::TowerToHyperService;
+use identity::Trust;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -63,9 +64,10 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let admin_address =
         admin_listener.local_addr().map_err(|source| failed(config.admin_listen, source))?;
     let own = Arc::new(OwnCertificate::issue(Arc::clone(&authority), config).await?);
-    let verification = Verification::new(authority.trust().clone());
+    let verification = Verification::new(Trust::clone(&authority.trust()));
     follow_revocations(&authority, &verification);
     let tls = countersign::server_config(own.credentials(), Arc::clone(&verification), None)?;
+    let held = Arc::clone(&verification);
     let rate = Arc::new(RateLimit::new(config.requests_per_second));
     let (stop, stopped) = watch::channel(false);
 
@@ -96,7 +98,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(async move { own.keep_fresh().await }),
         tokio::spawn(sign_checkpoints(Arc::clone(&authority))),
         tokio::spawn(account(Arc::clone(&authority))),
-        tokio::spawn(watch_head(Arc::clone(&authority))),
+        tokio::spawn(watch_head(Arc::clone(&authority), held)),
         tokio::spawn(beat(Arc::clone(&authority))),
         tokio::spawn(tidy(rate, metrics)),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
@@ -172,12 +174,17 @@ async fn sign_checkpoints(authority: Arc<Authority>) {
     }
 }
 
-/// Catches up with what was committed by others, or by callers that went away.
-async fn watch_head(authority: Arc<Authority>) {
+/// Catches up with what was committed by others, or by callers that went away; clients are verified
+/// by the newest trust state.
+async fn watch_head(authority: Arc<Authority>, verification: Arc<Verification>) {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
         if let Err(error) = authority.refresh().await {
             complain(&error, "cannot follow the log's head");
+        }
+        let trust = authority.trust();
+        if trust.state().sequence > verification.trust().state().sequence {
+            verification.replace_trust(Trust::clone(&trust));
         }
     }
 }

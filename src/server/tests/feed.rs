@@ -91,7 +91,7 @@ async fn heartbeats_carry_the_newest_checkpoint_and_trust() {
     let (_, monolith) = service.workload("/prod/monolith").await;
     let mut follower = Follower::start(&service, &monolith, Some(0)).await;
     assert_eq!(follower.hear().await, FeedUpdate::Nothing);
-    let trust = (1, Hash::of(service.authority.trust_note()));
+    let trust = (1, Hash::of(&service.authority.trust_note()));
     assert_eq!(follower.state.trust(), Some(trust));
     monolith.set_checkpoint(follower.state.checkpoint().unwrap());
     monolith.report(&Report::default()).await.unwrap();
@@ -156,7 +156,8 @@ async fn a_client_that_saw_more_of_the_log_stops_the_ca() {
     let key = tlog::VerifierKey::parse(&service.authority.trust().state().log.key).unwrap();
     let (origin, size) = (key.name().to_owned(), 1_000_000);
     let text = Checkpoint { origin, size, root: Hash::new([7; 32]) }.text();
-    let signature = service.keys.log.sign(text.as_bytes()).await.unwrap();
+    let signature =
+        service.keys.first(api::KeyPurpose::Log).unwrap().sign(text.as_bytes()).await.unwrap();
     let note = SignedNote::unsigned(text).unwrap();
     let note = note.with_signature(key.name(), key.key_id(), &signature).unwrap().encode();
     monolith.set_checkpoint(std::str::from_utf8(&note).unwrap());

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 /// The serial number of the certificate that a client meets now.
 async fn presented(service: &Service) -> SerialNumber {
-    let trust = service.authority.trust().clone();
+    let trust = identity::Trust::clone(&service.authority.trust());
     let expected = ExpectedServer::authority(service.authority.trust_domain());
     let config = client_config(Verification::new(trust), expected, None).unwrap();
     let address: SocketAddr = service.running.address;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use api::{
     ActivePolicy, CertificateFilter, CertificateRecord, Denial, DenyRequest, ExplainRequest,
-    Explanation, IssueRequest, IssuedCertificate, NewToken, Page, PolicyFiles, RenewalWindow,
-    Report, Revocation, RevocationReach, RevokeRequest, Status, TokenRecord, TokenRequest,
-    WorkloadFilter, WorkloadInstance, paths,
+    Explanation, IssueRequest, IssuedCertificate, KeyRecord, KeyStep, KeyStepOutcome,
+    KeyStepRequest, NewToken, Page, PolicyFiles, RenewalWindow, Report, Revocation,
+    RevocationReach, RevokeRequest, Status, TokenRecord, TokenRequest, WorkloadFilter,
+    WorkloadInstance, paths,
 };
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
@@ -190,8 +191,23 @@ impl AuthorityClient {
         self.get(paths::STATUS).await
     }
 
+    /// The CA's keys, and what the next step of each waits for.
+    pub async fn keys(&self) -> Result<Page<KeyRecord>, Error> {
+        self.get(paths::KEYS).await
+    }
+
+    /// Takes a step of the rotation of the key with this id.
+    pub async fn key_step(
+        &self,
+        id: &str,
+        step: KeyStep,
+        request: &KeyStepRequest,
+    ) -> Result<KeyStepOutcome, Error> {
+        self.post(&paths::key_step(&percent_encode(id), step), request).await
+    }
+
     /// The newest trust state, a signed note. It counts only once its signatures are verified: see
-    /// [`identity::TrustState::verify_successor`].
+    /// [`crate::follow_trust`].
     pub async fn trust_note(&self) -> Result<Vec<u8>, Error> {
         let answer = self.exchange(Method::GET, paths::TRUST, HeaderMap::new(), Bytes::new());
         Ok(answer.await?.body.into())

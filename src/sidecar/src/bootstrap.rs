@@ -18,17 +18,47 @@ pub struct FetchedTrust {
     pub note: Vec<u8>,
 }
 
-/// Fetches the trust state from a CA that nothing is known of but its pin.
+/// Fetches the trust state from a CA that nothing is known of but its pin; where the keys that the
+/// pin names were replaced since, by way of the states that did so.
 ///
-/// The server of this one request is not verified: whoever answers, only a note that the pin names
-/// is believed, and nothing but the path is sent. Connect again under the state before sending any
-/// evidence, as [`crate::AuthorityClient`] does.
+/// The server of these requests is not verified: whoever answers, only notes that the pin's keys
+/// lead to are believed, and nothing but the path is sent. Connect again under the state before
+/// sending any evidence, as [`crate::AuthorityClient`] does.
 pub async fn fetch_trust(url: &str, pin: &TrustPin) -> Result<FetchedTrust, Error> {
     let anybody = HttpClient::new(url, dangerous_unverified_config()?)?;
-    let nothing = (HeaderMap::new(), Bytes::new());
-    let answer = anybody.exchange(Method::GET, paths::TRUST, nothing.0, nothing.1).await?;
-    let state = TrustState::verify_pinned(&answer.body, pin)?;
-    Ok(FetchedTrust { state, note: answer.body.into() })
+    let any_sequence = pin.of_any_sequence();
+    let note = fetch(&anybody, &format!("?pin={any_sequence}")).await?;
+    let state = TrustState::verify_pinned(&note, &any_sequence)?;
+    let first = FetchedTrust { state, note: note.into() };
+    let newest = follow(&anybody, &first.state).await?.unwrap_or(first);
+    pin.require_sequence(&newest.state)?;
+    Ok(newest)
+}
+
+/// The newest trust state, from one that is held; none where that is the newest. As sceptical of
+/// the server as [`fetch_trust`]: a CA whose keys were replaced since is no other CA.
+pub async fn follow_trust(url: &str, held: &TrustState) -> Result<Option<FetchedTrust>, Error> {
+    follow(&HttpClient::new(url, dangerous_unverified_config()?)?, held).await
+}
+
+async fn follow(anybody: &HttpClient, held: &TrustState) -> Result<Option<FetchedTrust>, Error> {
+    let mut newest: Option<FetchedTrust> = None;
+    loop {
+        let state = newest.as_ref().map_or(held, |newest| &newest.state);
+        let note = fetch(anybody, &format!("?after={}", state.sequence)).await?;
+        match state.verify_successor(&note) {
+            Ok(state) => newest = Some(FetchedTrust { state, note: note.into() }),
+            // It is the one that is held.
+            Err(identity::Error::Sequence { .. }) => return Ok(newest),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn fetch(anybody: &HttpClient, query: &str) -> Result<Bytes, Error> {
+    let path = format!("{}{query}", paths::TRUST);
+    let answer = anybody.exchange(Method::GET, &path, HeaderMap::new(), Bytes::new()).await?;
+    Ok(answer.body)
 }
 
 /// Reads a note that was kept, as sceptically as if it came over the network.

@@ -116,7 +116,7 @@ mod workload;
 pub use accept::Drained;
 pub use api::{Problem, ProblemType, Secret};
 pub use authority_client::AuthorityClient;
-pub use bootstrap::{FetchedTrust, fetch_trust, load_trust};
+pub use bootstrap::{FetchedTrust, fetch_trust, follow_trust, load_trust};
 #[cfg(feature = "http")]
 pub use client::HttpClient;
 pub use connections::ConnectionCounts;

@@ -7,9 +7,9 @@ use issuance::CertificateRequest;
 use tlog::Hash;
 
 use super::{Attested, Purpose, TOKEN, refused};
-use crate::authority::made_by;
 use crate::error::Error;
 use crate::event::TOKEN_CREATE;
+use crate::loading::made_by;
 use crate::policy::Principal;
 use crate::sequencer::{Consumes, TokenRow};
 use crate::store::Store;

@@ -24,12 +24,10 @@ pub use subscription::Subscription;
 
 use crate::authority::Authority;
 use crate::error::Error;
-use crate::signer::Signer;
 
-/// Who signs, who listens, and what they were told.
+/// Who listens, and what they were told.
 #[derive(Debug)]
 pub(crate) struct Feed {
-    signer: Arc<dyn Signer>,
     listeners: broadcast::Sender<FeedMessage>,
     /// The sequence that listeners were told of.
     published: AtomicU64,
@@ -74,12 +72,12 @@ impl FeedMessage {
 
 impl Feed {
     /// Nobody listens yet, and what is folded needs not be told.
-    pub(crate) fn new(signer: Arc<dyn Signer>, folded: Position) -> Self {
+    pub(crate) fn new(folded: Position) -> Self {
         let (listeners, _) = broadcast::channel(BACKLOG);
         let turn = Turn { at: 0, published: folded, first: HashMap::new() };
         let published = AtomicU64::new(folded.sequence);
         let places = Places::default();
-        Self { signer, listeners, published, turn: Mutex::new(turn), places }
+        Self { listeners, published, turn: Mutex::new(turn), places }
     }
 
     fn tell(&self, message: FeedMessage) {
@@ -129,10 +127,11 @@ impl Authority {
             self.sign_checkpoint().await?;
         }
         let note = self.checkpoint().await?;
+        let in_force = self.in_force();
         let heartbeat = Heartbeat {
             checkpoint: String::from_utf8_lossy(&note).into_owned(),
-            trust_sequence: self.trust().state().sequence,
-            trust_hash: Hash::of(self.trust_note()),
+            trust_sequence: in_force.trust.state().sequence,
+            trust_hash: Hash::of(&in_force.trust_note),
         };
         let mut turn = self.feed().turn.lock().await;
         self.tell_news(&mut turn, now).await?;
@@ -208,7 +207,7 @@ impl Authority {
         let trust_domain = self.trust_domain().clone();
         let body =
             Message { v: Message::VERSION, trust_domain, at, sequence, hash, content }.body();
-        let signer = &self.feed().signer;
+        let signer = Arc::clone(&self.in_force().feed);
         let text = signed_text(self.trust_domain(), &body);
         let signature = signer.sign(text.as_bytes()).await?;
         turn.at = at;

@@ -111,7 +111,9 @@ impl Authority {
             .check(&record.spiffe_id, &record.serial_number, Some(record.leaf_index))
             .is_err();
         let now = self.clock().now().unix_timestamp();
-        present::record(record, revoked, now, self.issuer().pem())
+        let in_force = self.in_force();
+        let issuer_pem = in_force.issuer_pem(&record.issuer_key_hash);
+        present::record(record, revoked, now, issuer_pem)
     }
 
     fn record_query(&self, filter: &CertificateFilter) -> Result<RecordQuery, Error> {

@@ -7,6 +7,7 @@ mod tokens;
 
 use api::{IssuerStatus, Status};
 use identity::{SpiffeId, VerifiedSvid};
+use issuance::IssuerCertificate;
 
 pub use policies::explain_query;
 pub(crate) use policies::policy_change;
@@ -25,24 +26,23 @@ impl Authority {
         self.authorize(caller, Action::ReadStatus, None)?;
         let head = self.store().head().await?;
         let checkpoint = self.store().checkpoint().await?;
-        let certificate = self.issuer().certificate();
+        let in_force = self.in_force();
+        let trust = in_force.trust.state();
         let policy = self.policy();
+        let keys = self.key_records().await?;
         Ok(Status {
             trust_domain: self.trust_domain().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            trust_sequence: self.trust().state().sequence,
-            trust_pin: self.trust().state().pin().to_string(),
+            trust_sequence: trust.sequence,
+            trust_pin: trust.pin().to_string(),
             log_size: head.edge.size(),
             checkpoint_size: checkpoint.map_or(0, |checkpoint| checkpoint.size),
             policy_hash: format!("{:?}", policy.set().hash()),
             workloads: policy.set().workloads().rows().count() as u64,
             denied: self.folded().revocations.denied().count() as u64,
             halted: self.halted().map(ToOwned::to_owned),
-            issuers: vec![IssuerStatus {
-                id: issuer_id(certificate.key_hash()),
-                serial_number: *certificate.serial_number(),
-                not_after: certificate.not_after(),
-            }],
+            issuers: in_force.issuers().map(issuer_status).collect(),
+            rotating: keys.into_iter().filter(|key| key.next.is_some()).collect(),
         })
     }
 
@@ -145,6 +145,14 @@ impl Authority {
             why: format!("{spiffe_id} is not in trust domain {}", self.trust_domain()),
             next_step: None,
         })
+    }
+}
+
+fn issuer_status(certificate: &IssuerCertificate) -> IssuerStatus {
+    IssuerStatus {
+        id: issuer_id(certificate.key_hash()),
+        serial_number: *certificate.serial_number(),
+        not_after: certificate.not_after(),
     }
 }
 

@@ -56,15 +56,10 @@ pub enum Effect {
         /// Its files, as JSON.
         files: String,
     },
-    /// Makes an issuer.
-    AddIssuer {
-        /// Its certificate.
-        certificate: Vec<u8>,
-        /// SHA-256 of its public key.
-        key_hash: Hash,
-    },
     /// Lifts a deny.
     Allow(SpiffeId),
+    /// A key comes into another state.
+    ChangeKeys(ChangedKeys),
     /// Makes an operator.
     CreateOperator {
         /// The name.
@@ -88,13 +83,6 @@ pub enum Effect {
         /// The number.
         number: u64,
     },
-    /// Puts a trust state into force.
-    PublishTrust {
-        /// Its sequence.
-        sequence: u64,
-        /// The signed note.
-        note: Vec<u8>,
-    },
     /// Revokes.
     Revoke {
         /// What.
@@ -114,6 +102,15 @@ pub enum Effect {
         /// The index.
         up_to: u64,
     },
+}
+
+/// What comes with a key's new state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ChangedKeys {
+    /// An issuer's certificate, and SHA-256 of its public key.
+    pub issuer: Option<(Vec<u8>, Hash)>,
+    /// A trust state: its sequence and its signed note.
+    pub trust_state: Option<(u64, Vec<u8>)>,
 }
 
 /// What is revoked.

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use tlog::{Hash, TreeEdge};
 
 pub use member::{
-    ActMember, AllowedUnder, CertificateMember, CompleteMember, Consumes, CrlRow, Effect, Found,
-    IdempotencyKey, LeafRow, Member, RecordDraft, RenewalRow, RevocationTarget, TokenDraft,
-    TokenRow,
+    ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Consumes, CrlRow,
+    Effect, Found, IdempotencyKey, LeafRow, Member, RecordDraft, RenewalRow, RevocationTarget,
+    TokenDraft, TokenRow,
 };
 pub(crate) use plan::COMPLETION_MILLISECONDS;
 pub use plan::{ClockBehind, plan};

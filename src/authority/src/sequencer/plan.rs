@@ -7,8 +7,8 @@ use time::format_description::well_known::Rfc3339;
 use tlog::{CertificateLeaf, Hash, leaf_hash};
 
 use super::{
-    ActMember, AllowedUnder, CertificateMember, CompleteMember, Conflict, Consumes, Effect, Entry,
-    Found, Head, Member, Outcome, Plan, RenewalRow, RevocationTarget, Row, TokenRow,
+    ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Conflict, Consumes,
+    Effect, Entry, Found, Head, Member, Outcome, Plan, RenewalRow, RevocationTarget, Row, TokenRow,
 };
 use crate::clock::from_milliseconds;
 use crate::event::{self, Act, EventDraft};
@@ -286,6 +286,20 @@ impl Planning {
         };
         let row = match effect {
             Effect::None => return,
+            Effect::ChangeKeys(ChangedKeys { issuer, trust_state }) => {
+                let issuer = issuer.clone().map(|(certificate, key_hash)| Row::Issuer {
+                    certificate,
+                    key_hash,
+                    log_index,
+                });
+                let trust_state = trust_state.clone().map(|(sequence, note)| Row::TrustState {
+                    sequence,
+                    note,
+                    log_index,
+                });
+                self.plan.rows.extend(issuer.into_iter().chain(trust_state));
+                return;
+            }
             Effect::Sweep { up_to } => {
                 self.plan.head.swept = *up_to;
                 return;
@@ -293,9 +307,6 @@ impl Planning {
             Effect::ActivatePolicy { hash, files, .. } => {
                 self.plan.head.policy_hash = *hash;
                 Row::Policy { hash: *hash, files: files.clone(), log_index }
-            }
-            Effect::AddIssuer { certificate, key_hash } => {
-                Row::Issuer { certificate: certificate.clone(), key_hash: *key_hash, log_index }
             }
             Effect::Allow(id) => revocation(event::ALLOW, id.to_string(), ""),
             Effect::CreateOperator { name } => Row::Operator { name: name.clone(), log_index },
@@ -306,9 +317,6 @@ impl Planning {
             Effect::NumberCrl { issuer_key_hash, number } => {
                 found.crl_numbers.insert(*issuer_key_hash, *number);
                 Row::CrlNumber { issuer_key_hash: *issuer_key_hash, number: *number }
-            }
-            Effect::PublishTrust { sequence, note } => {
-                Row::TrustState { sequence: *sequence, note: note.clone(), log_index }
             }
             Effect::Revoke { target, reason } => {
                 let target = match target {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use api::Secret;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -10,6 +10,7 @@ use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use tlog::Hash;
 use zeroize::Zeroizing;
 
 use super::{Signer, SignerError, sealed};
@@ -39,10 +40,22 @@ enum Key {
 impl FileSigner {
     /// Makes a key and writes it, sealed, with mode 0600. Costs 600,000 rounds of PBKDF2.
     pub fn generate(kind: KeyKind, path: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
-        let pkcs8 = generate(kind).map_err(|error| SignerError::Refused(error.to_string()))?;
-        let pem = sealed::seal(&pkcs8, passphrase).map_err(|error| file_error(path, &error))?;
-        write_private(path, pem.as_bytes()).map_err(|error| file_error(path, &error))?;
-        Self::from_pkcs8(&pkcs8, path)
+        Self::generate_at(kind, |_| path.to_owned(), passphrase).map(|(signer, _)| signer)
+    }
+
+    /// The same, in a file that is named after the key.
+    pub(crate) fn generate_at(
+        kind: KeyKind,
+        path: impl FnOnce(&Hash) -> PathBuf,
+        passphrase: &Secret,
+    ) -> Result<(Self, PathBuf), SignerError> {
+        let no_key = || SignerError::Refused("no key could be made".to_owned());
+        let pkcs8 = generate(kind).map_err(|_| no_key())?;
+        let signer = Self::from_pkcs8(&pkcs8).ok_or_else(no_key)?;
+        let path = path(&Hash::of(&signer.public_key));
+        let pem = sealed::seal(&pkcs8, passphrase).map_err(|error| file_error(&path, &error))?;
+        write_private(&path, pem.as_bytes()).map_err(|error| file_error(&path, &error))?;
+        Ok((signer, path))
     }
 
     /// Opens a sealed key that nobody but its owner may read.
@@ -56,21 +69,22 @@ impl FileSigner {
         let pem = fs::read_to_string(path).map_err(|error| file_error(path, &error))?;
         let pkcs8 = sealed::open(&pem, passphrase)
             .ok_or_else(|| SignerError::Passphrase { path: path.display().to_string() })?;
-        Self::from_pkcs8(pkcs8.as_bytes(), path)
+        Self::from_pkcs8(pkcs8.as_bytes())
+            .ok_or_else(|| file_error(path, &"it is neither a P-256 nor an Ed25519 key"))
     }
 
-    fn from_pkcs8(pkcs8: &[u8], path: &Path) -> Result<Self, SignerError> {
+    fn from_pkcs8(pkcs8: &[u8]) -> Option<Self> {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)
             .map(Key::EcdsaP256)
             .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map(Key::Ed25519))
-            .map_err(|error| file_error(path, &error))?;
-        let public_key: PublicKeyX509Der<'_> = match &key {
+            .ok()?;
+        let public_key: Result<PublicKeyX509Der<'_>, _> = match &key {
             Key::EcdsaP256(pair) => pair.public_key().as_der(),
             Key::Ed25519(pair) => pair.public_key().as_der(),
-        }
-        .map_err(|error| file_error(path, &error))?;
+        };
+        let public_key = public_key.ok()?;
         let public_key = public_key.as_ref().to_vec();
-        Ok(Self { key, public_key, random: SystemRandom::new() })
+        Some(Self { key, public_key, random: SystemRandom::new() })
     }
 }
 

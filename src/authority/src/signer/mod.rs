@@ -38,15 +38,17 @@ pub enum SignerError {
         /// Its mode.
         mode: u32,
     },
-    /// The state folder has no feed key.
+    /// No file of the folder holds it.
     #[error(
-        "key file {path} is missing: restore it from a backup. A CA made before there was a \
-         revocation feed never had one; make it anew with `countersign init` in another state \
-         folder, and give workloads its trust pin"
+        "no file in {folder} holds the {purpose} key {id}: restore it from a backup of that folder"
     )]
-    NoFeedKey {
-        /// Where it should be.
-        path: String,
+    Missing {
+        /// What it is for.
+        purpose: &'static str,
+        /// SHA-256 of its public key, hex.
+        id: String,
+        /// Where it was looked for.
+        folder: String,
     },
     /// The passphrase does not open it, or it is damaged.
     #[error("key file {path} does not open with this passphrase (check `passphrase_file`)")]

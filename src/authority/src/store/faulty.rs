@@ -7,7 +7,8 @@ use futures_util::FutureExt;
 use tlog::{Hash, Tile};
 
 use super::{
-    Answer, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError, StoredCheckpoint,
+    Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
+    StoreError, StoredCheckpoint,
 };
 use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
 
@@ -109,6 +110,9 @@ impl Store for FaultyStore {
     fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>> {
         self.inner.records_from(leaf_index, limit)
     }
+    fn outstanding(&self, query: OutstandingQuery) -> Answer<'_, Vec<Outstanding>> {
+        self.inner.outstanding(query)
+    }
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
         self.inner.token(hash)
     }
@@ -121,8 +125,8 @@ impl Store for FaultyStore {
     fn operators(&self) -> Answer<'_, Vec<(String, u64)>> {
         self.inner.operators()
     }
-    fn trust_state(&self) -> Answer<'_, Option<Vec<u8>>> {
-        self.inner.trust_state()
+    fn trust_states(&self) -> Answer<'_, Vec<Vec<u8>>> {
+        self.inner.trust_states()
     }
     fn issuers(&self) -> Answer<'_, Vec<Vec<u8>>> {
         self.inner.issuers()

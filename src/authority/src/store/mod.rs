@@ -53,6 +53,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Records from a leaf on, oldest first, at most `limit`.
     fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>>;
 
+    /// A page of the certificates that somebody may still use, newest first.
+    fn outstanding(&self, query: OutstandingQuery) -> Answer<'_, Vec<Outstanding>>;
+
     /// A bootstrap token by the hash of its secret.
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>>;
 
@@ -65,8 +68,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Operators made by `init`, with the event that made each.
     fn operators(&self) -> Answer<'_, Vec<(String, u64)>>;
 
-    /// The newest trust state, as its signed note.
-    fn trust_state(&self) -> Answer<'_, Option<Vec<u8>>>;
+    /// Every trust state there was, oldest first, as signed notes.
+    fn trust_states(&self) -> Answer<'_, Vec<Vec<u8>>>;
 
     /// Issuers' certificates, newest last.
     fn issuers(&self) -> Answer<'_, Vec<Vec<u8>>>;
@@ -151,6 +154,37 @@ pub struct RecordQuery {
     pub issued_since: Option<u64>,
     /// At most this many.
     pub limit: u32,
+}
+
+/// Which certificates a page shows that somebody may still use: neither expired, nor renewed by one
+/// that was seen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutstandingQuery {
+    /// Only before this leaf.
+    pub before: u64,
+    /// Only those that end after this second since 1970.
+    pub ends_after: i64,
+    /// Only those issued at or after this, in milliseconds since 1970.
+    pub issued_since: u64,
+    /// At most this many.
+    pub limit: u32,
+}
+
+/// A certificate that somebody may still use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outstanding {
+    /// Its place in the log.
+    pub leaf_index: u64,
+    /// When it was logged, in milliseconds since 1970.
+    pub issued_at: u64,
+    /// Its serial number.
+    pub serial_number: SerialNumber,
+    /// Who it names.
+    pub spiffe_id: SpiffeId,
+    /// Last second of validity, since 1970.
+    pub not_after: i64,
+    /// Whether signing was completed.
+    pub is_issued: bool,
 }
 
 /// What is kept of a certificate.

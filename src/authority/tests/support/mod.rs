@@ -69,7 +69,7 @@ impl Environment {
     }
 
     pub(crate) fn trust(&self) -> Trust {
-        self.authority.trust().clone()
+        Trust::clone(&self.authority.trust())
     }
 
     /// What the peers' verifier says of a certificate, revocations aside.

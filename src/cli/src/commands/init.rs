@@ -132,6 +132,8 @@ async fn recover(
             session.output.note("the issuer has a new certificate for the same key");
         }
         let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
+        // The trust keys may have been replaced since `init`.
+        let pin = authority.trust().state().pin();
         ready(arguments, config, &authority, pin, session).await
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod dev;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod issue;
+pub(crate) mod keys;
 pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod policy;
@@ -55,11 +56,14 @@ pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<E
         Command::Init(arguments) => init::run(arguments, session).await,
         Command::Inspect(arguments) => inspect::run(&arguments, session).await,
         Command::Issue(arguments) => issue::run(arguments, session).await,
+        Command::Issuer(command) => keys::run_issuer(command, session).await,
+        Command::Key(command) => keys::run(command, session).await,
         Command::Lint(arguments) => lint::run(&arguments, session).await,
         Command::List(arguments) => list::run(arguments, session).await,
         Command::Policy(command) => policy::run(command, session).await,
         Command::Renew(arguments) => renew::run(&arguments, session).await,
         Command::Revoke(arguments) => revoke::run(&arguments, session).await,
+        Command::Rotate(arguments) => keys::rotate(arguments, session).await,
         Command::Serve(arguments) => serve::run(arguments, session).await,
         Command::Show(arguments) => show::run(&arguments, session).await,
         Command::Status => status::run(session).await,

@@ -3,7 +3,7 @@
 use api::Status;
 use time::OffsetDateTime;
 
-use super::Session;
+use super::{Session, keys};
 use crate::clock;
 use crate::context;
 use crate::exit::Exit;
@@ -29,6 +29,12 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
     ];
     if let Some(why) = &status.halted {
         fields.push(("HALTED", why.clone()));
+    }
+    for key in &status.rotating {
+        if let Some(next) = &key.next {
+            let text = format!("{} {}: {}", next.step, key.purpose, keys::waits_for(next, now));
+            fields.push(("rotation", text));
+        }
     }
     for issuer in &status.issuers {
         let ends = table::distance(issuer.not_after, now);

@@ -2,7 +2,7 @@
 
 use utoipa::OpenApi;
 
-use super::{certificates, evidence, feed, fleet, operators, trust};
+use super::{certificates, evidence, feed, fleet, keys, operators, trust};
 use crate::openapi;
 
 /// The API as OpenAPI 3.1.
@@ -33,6 +33,8 @@ use crate::openapi;
         operators::policies,
         operators::replace_policies,
         operators::explain,
+        keys::keys,
+        keys::step,
         operators::status,
         evidence::checkpoint,
         evidence::tile,

@@ -5,6 +5,7 @@ pub(crate) mod described;
 mod evidence;
 mod feed;
 mod fleet;
+mod keys;
 mod operators;
 mod trust;
 
@@ -69,6 +70,8 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, paths::POLICIES, Access::Svid),
     (Method::PUT, paths::POLICIES, Access::Svid),
     (Method::POST, paths::EXPLAIN, Access::Svid),
+    (Method::GET, paths::KEYS, Access::Svid),
+    (Method::POST, paths::KEY_STEP, Access::Svid),
     (Method::GET, paths::STATUS, Access::Svid),
     (Method::GET, paths::CHECKPOINT, Access::Svid),
     (Method::GET, paths::TILE, Access::Svid),
@@ -107,6 +110,8 @@ fn handlers(path: &str) -> MethodRouter<Service> {
         paths::TOKEN => delete(operators::revoke_token),
         paths::POLICIES => get(operators::policies).put(operators::replace_policies),
         paths::EXPLAIN => post(operators::explain),
+        paths::KEYS => get(keys::keys),
+        paths::KEY_STEP => post(keys::step),
         paths::STATUS => get(operators::status),
         paths::CHECKPOINT => get(evidence::checkpoint),
         paths::TILE => get(evidence::tile),

@@ -1,6 +1,8 @@
 //! The trust state, and its plain forms for software that knows no trust state.
 
-use axum::extract::State;
+use api::{ProblemType, TrustQuery};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
@@ -8,21 +10,33 @@ use super::Service;
 use crate::caller::From;
 use crate::problem::Refused;
 
-/// The signed trust state.
-#[utoipa::path(get, path = api::paths::TRUST,
+/// The signed trust state: the newest; with `pin`, the newest that the pin's keys signed; with
+/// `after`, the newest that the keys of that state signed, which is the next one where those keys
+/// were replaced since.
+#[utoipa::path(get, path = api::paths::TRUST, params(TrustQuery),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 304)))]
-pub(crate) async fn trust(State(service): State<Service>, headers: HeaderMap) -> Response {
-    let etag = format!("\"{}\"", service.authority.trust().state().sequence);
+pub(crate) async fn trust(
+    State(service): State<Service>,
+    From(caller): From,
+    asked: Result<Query<TrustQuery>, QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let id = &caller.request_id;
+    let Query(asked) = asked.map_err(|error| {
+        Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
+    })?;
+    let found = service.authority.trust_state(&asked).map_err(|e| Refused::new(e, id))?;
+    let etag = format!("\"{}\"", found.sequence);
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| *known == *etag);
     let mut answer = HeaderMap::new();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         answer.insert(header::ETAG, etag);
     }
     if known {
-        return (StatusCode::NOT_MODIFIED, answer).into_response();
+        return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
     answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    (answer, service.authority.trust_note().to_vec()).into_response()
+    Ok((answer, found.note.to_vec()).into_response())
 }
 
 /// The trust anchors: a SPIFFE bundle (JWKS), or PEM where `Accept` asks for it.
@@ -33,7 +47,8 @@ pub(crate) async fn bundle(
     From(caller): From,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let state = service.authority.trust().state();
+    let trust = service.authority.trust();
+    let state = trust.state();
     let wants_pem = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())

@@ -67,7 +67,8 @@ impl Service {
     /// A client of the service, with or without a certificate.
     pub(crate) fn client(&self, credentials: Option<Arc<Credentials>>) -> AuthorityClient {
         let url = format!("https://{}", self.running.address);
-        AuthorityClient::new(&url, self.authority.trust().clone(), credentials).unwrap()
+        AuthorityClient::new(&url, identity::Trust::clone(&self.authority.trust()), credentials)
+            .unwrap()
     }
 
     /// The first operator's client.

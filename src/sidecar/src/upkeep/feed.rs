@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use api::ClosedConnections;
+use identity::Trust;
 use identity::feed::{Envelope, FeedError, FeedState, FeedUpdate, VerifiedMessage};
-use identity::{Trust, TrustState};
 use rustls::pki_types::UnixTime;
 
 use super::Upkeep;
 use crate::authority_client::AuthorityClient;
+use crate::bootstrap::follow_trust;
 use crate::error::Error;
 use crate::renewal::Backoff;
 use crate::retry::chance;
@@ -30,7 +31,8 @@ impl Upkeep {
             }
             let Err(error) = ended else { continue };
             self.note_refusal(&error);
-            if matches!(error, Error::Feed(FeedError::UnknownKey { .. })) {
+            // Keys that are new to us may have been made known while we did not listen.
+            if matches!(error, Error::Feed(FeedError::UnknownKey { .. }) | Error::Peer { .. }) {
                 self.trust_is_old.notify_one();
             }
             tracing::warn!(%error, "the feed of revocations is not heard");
@@ -175,7 +177,8 @@ impl Upkeep {
 
     async fn take_successor(&self) -> bool {
         match self.fetch_successor().await {
-            Ok(trust) => {
+            Ok(None) => false,
+            Ok(Some(trust)) => {
                 let sequence = trust.state().sequence;
                 let closed = self.verification.replace_trust(trust);
                 tracing::info!(sequence, closed, "took a new trust state");
@@ -190,10 +193,10 @@ impl Upkeep {
         }
     }
 
-    async fn fetch_successor(&self) -> Result<Trust, Error> {
-        let note = self.authority()?.trust_note().await?;
+    async fn fetch_successor(&self) -> Result<Option<Trust>, Error> {
         let held = self.verification.trust();
-        Ok(Trust::new(TrustState::verify_successor(held.state(), &note)?)?)
+        let newest = follow_trust(&self.url, held.state()).await?;
+        Ok(newest.map(|newest| Trust::new(newest.state)).transpose()?)
     }
 }
 

@@ -21,7 +21,8 @@ use tlog::{Hash, Tile};
 
 use self::tiles::NewestTile;
 use super::{
-    Answer, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError, StoredCheckpoint,
+    Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
+    StoreError, StoredCheckpoint,
 };
 use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
 
@@ -143,6 +144,10 @@ impl Store for SqliteStore {
         self.read(move |connection| read::records_from(connection, leaf_index, limit))
     }
 
+    fn outstanding(&self, query: OutstandingQuery) -> Answer<'_, Vec<Outstanding>> {
+        self.read(move |connection| read::outstanding(connection, &query))
+    }
+
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
         self.read(move |connection| read::token(connection, &hash))
     }
@@ -159,8 +164,8 @@ impl Store for SqliteStore {
         self.read(read::operators)
     }
 
-    fn trust_state(&self) -> Answer<'_, Option<Vec<u8>>> {
-        self.read(read::trust_state)
+    fn trust_states(&self) -> Answer<'_, Vec<Vec<u8>>> {
+        self.read(read::trust_states)
     }
 
     fn issuers(&self) -> Answer<'_, Vec<Vec<u8>>> {

@@ -14,7 +14,7 @@ use crate::sequencer::{
 };
 
 /// Version of the schema. A store of another version is refused.
-pub(super) const VERSION: i64 = 2;
+pub(super) const VERSION: i64 = 3;
 
 /// Writes the rows that every store has.
 pub(super) fn initialise(

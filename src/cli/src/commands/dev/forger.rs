@@ -5,9 +5,7 @@
 
 use std::path::Path;
 
-use api::Secret;
-use authority::signer::Signer;
-use authority::signer::file::FileSigner;
+use api::{KeyPurpose, Secret};
 use authority::{Authority, Keys};
 use identity::SpiffeId;
 use issuance::{EndEntity, IssuerCertificate, KeyType};
@@ -24,9 +22,9 @@ pub(crate) async fn forge(
     authority: &Authority,
     spiffe_id: &SpiffeId,
 ) -> anyhow::Result<(Vec<u8>, Zeroizing<String>)> {
-    let stolen = FileSigner::open(&Keys::issuer_file(state), passphrase)?;
     let pending = PendingRequest::generate(&Wish::only(spiffe_id.clone()))?;
-    let issuer = IssuerCertificate::from_der(authority.issuer_certificate())?;
+    let issuer = IssuerCertificate::from_der(&authority.issuer_certificate())?;
+    let stolen = Keys::open(state, passphrase)?.signer(KeyPurpose::Issuer, issuer.key_hash())?;
     let policy = authority.policy();
     let profile = policy
         .set()

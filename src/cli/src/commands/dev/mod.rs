@@ -195,7 +195,8 @@ impl Dev {
     /// What there is, before anything is done with it.
     fn introduce(&self, session: &Session) -> anyhow::Result<()> {
         let pin = self.pin.to_string();
-        let state = self.running.authority().trust().state();
+        let trust = self.running.authority().trust();
+        let state = trust.state();
         Ok(session.output.text(&format!(
             "  ca        https://{}    admin http://{}\n  trust     {}   pin {}…\n  state     {}",
             self.running.address,

@@ -65,7 +65,7 @@ impl Dev {
         let victim = self.id("/reports")?;
         let keys = self.folder.join("state");
         let (forged, key) = forge(&keys, &self.passphrase, authority, &victim).await?;
-        let issuer = CertificateDer::from(authority.issuer_certificate().to_vec());
+        let issuer = CertificateDer::from(authority.issuer_certificate());
         let chain = vec![CertificateDer::from(forged), issuer];
         let verification = Verification::new(context.held.trust.clone());
         let now = clock::unix(clock::now());
@@ -128,7 +128,8 @@ impl Dev {
     async fn show_log(&self, session: &Session) -> anyhow::Result<()> {
         let authority = self.running.authority();
         let size = authority.sign_checkpoint().await?;
-        let state = authority.trust().state();
+        let trust = authority.trust();
+        let state = trust.state();
         let key = VerifierKey::parse(&state.log.key)?;
         let note = authority.checkpoint().await?;
         let checkpoint = Checkpoint::verify(&note, &state.log.origin, &key)?;

@@ -1,0 +1,161 @@
+//! Loading the state, and catching up with the log.
+
+use std::collections::HashSet;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+
+use arc_swap::ArcSwap;
+use identity::TrustDomain;
+
+use crate::authority::{Authority, Parts};
+use crate::checkpoint::Checkpoints;
+use crate::error::Error;
+use crate::event::{Event, OPERATOR_CREATE, POLICY_CHANGE};
+use crate::feed::Feed;
+use crate::fleet::Fleet;
+use crate::policy::{ActivePolicy, PolicySet};
+use crate::queue::Queue;
+use crate::refusals::Refusals;
+use crate::revocation::Folded;
+use crate::rotation::{InForce, KeyLedger};
+use crate::store::{Store, StoreError};
+use crate::witness::Witnesses;
+
+impl Authority {
+    /// Loads the state and refuses on any disagreement: log against tables, log against
+    /// checkpoint, keys against trust state.
+    pub async fn open(parts: Parts) -> Result<Self, Error> {
+        let Parts { trust_domain, crl_url, clock, store, keys, trust_pin } = parts;
+        let folded = Folded::load(&*store, &trust_domain).await?;
+        folded.require_head(&store.head().await?)?;
+        let ledger = folded.keys.clone();
+        let in_force = InForce::open(ledger, &keys, &*store, &trust_domain, &trust_pin).await?;
+        let checkpoints = Checkpoints::default();
+        checkpoints.verify_newest(&*store, &in_force.log_keys).await?;
+        let policy = load_policy(&*store, &trust_domain).await?;
+        Ok(Self {
+            queue: Queue::start(Arc::clone(&store), Arc::clone(&clock))?,
+            policy: ArcSwap::from_pointee(policy),
+            feed: Feed::new(folded.items.newest()),
+            in_force: ArcSwap::from_pointee(in_force),
+            folded: RwLock::new(folded),
+            listener: OnceLock::new(),
+            fleet: Fleet::default(),
+            witnesses: Witnesses::default(),
+            seen: std::sync::Mutex::default(),
+            refusals: Refusals::default(),
+            hastened: std::sync::Mutex::default(),
+            crl_turn: tokio::sync::Mutex::default(),
+            trust_domain,
+            crl_url,
+            clock,
+            store,
+            keys,
+            trust_pin,
+            checkpoints,
+        })
+    }
+
+    /// Catches up with the log: keys, revoking events, of which the feed's subscribers hear before
+    /// this returns, and the policy set in force.
+    pub async fn refresh(&self) -> Result<(), Error> {
+        let signed = self.checkpoints.newest_size();
+        let head = self.store.head().await?;
+        self.require_growth(signed, head.edge.size())?;
+        if head.revocation_epoch != self.folded().epoch {
+            let from = self.folded().next_index();
+            let entries = self.store.folding_entries(from).await?;
+            let in_force = self.in_force_after(&entries).await?;
+            // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
+            let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+            let items = folded.fold(&entries)?;
+            // Another refresh may have come further meanwhile: then that one's stands.
+            if let Some(in_force) = in_force.filter(|it| it.ledger == folded.keys) {
+                self.in_force.store(Arc::new(in_force));
+            }
+            if let Some(listener) = self.listener.get().filter(|_| !items.is_empty()) {
+                listener(&items);
+            }
+        }
+        self.publish().await;
+        if head.policy_hash != *self.policy.load().set().hash() {
+            self.policy.store(Arc::new(load_policy(&*self.store, &self.trust_domain).await?));
+        }
+        Ok(())
+    }
+
+    /// What these entries bring into force; none where they change no key.
+    async fn in_force_after(&self, entries: &[(u64, Vec<u8>)]) -> Result<Option<InForce>, Error> {
+        let ledger = self.folded().keys_after(entries).ok_or_else(|| {
+            StoreError::Inconsistent("a key event does not follow from those before".to_owned())
+        })?;
+        if ledger == self.in_force().ledger {
+            return Ok(None);
+        }
+        let (store, domain) = (&*self.store, &self.trust_domain);
+        let in_force = InForce::open(ledger, &self.keys, store, domain, &self.trust_pin).await?;
+        self.keys.forget(|id| in_force.ledger.is_retired(id));
+        Ok(Some(in_force))
+    }
+}
+
+/// The keys that a log names.
+pub(crate) async fn load_keys(
+    store: &dyn Store,
+    trust_domain: &TrustDomain,
+) -> Result<KeyLedger, Error> {
+    Ok(Folded::load(store, trust_domain).await?.keys)
+}
+
+/// Loads the policy set that the head names, and the operators whose events stand in the log.
+pub(crate) async fn load_policy(
+    store: &dyn Store,
+    trust_domain: &TrustDomain,
+) -> Result<ActivePolicy, Error> {
+    let hash = store.head().await?.policy_hash;
+    let gone = || StoreError::Inconsistent(format!("policy set {hash:?} is gone"));
+    let (files, log_index) = store.policy(hash).await?.ok_or_else(gone)?;
+    let made = made_by(store, log_index, |event| {
+        event.kind == POLICY_CHANGE && event.detail["hash"] == format!("{hash:?}")
+    });
+    if !made.await? {
+        let why = format!("policy set {hash:?} was not put into force by entry {log_index}");
+        return Err(StoreError::Inconsistent(why).into());
+    }
+    let files = serde_json::from_str(&files)
+        .map_err(|error| StoreError::Inconsistent(format!("policy set {hash:?}: {error}")))?;
+    let set = PolicySet::parse(&files)?;
+    if *set.hash() != hash {
+        return Err(gone().into());
+    }
+    let operators = load_operators(store).await?;
+    Ok(ActivePolicy::new(set, trust_domain.clone(), operators)?)
+}
+
+/// An operator's row does not count without the event that made it.
+async fn load_operators(store: &dyn Store) -> Result<HashSet<String>, Error> {
+    let mut operators = HashSet::new();
+    for (name, log_index) in store.operators().await? {
+        let made = made_by(store, log_index, |event| {
+            event.kind == OPERATOR_CREATE && event.detail["name"] == name.as_str()
+        });
+        if !made.await? {
+            return Err(StoreError::Inconsistent(format!(
+                "operator {name:?} was not made by entry {log_index}"
+            ))
+            .into());
+        }
+        operators.insert(name);
+    }
+    Ok(operators)
+}
+
+/// Whether the event at this place of the log is the one that a row says made it.
+pub(crate) async fn made_by(
+    store: &dyn Store,
+    log_index: u64,
+    is_it: impl FnOnce(&Event) -> bool,
+) -> Result<bool, StoreError> {
+    let entries = store.entries(log_index, 1).await?;
+    let event = entries.first().and_then(|entry| Event::parse(entry).ok());
+    Ok(event.is_some_and(|event| is_it(&event)))
+}

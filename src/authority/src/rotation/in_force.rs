@@ -1,0 +1,214 @@
+//! The keys and the trust state in force, opened and ready: one value, exchanged as a whole.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use api::{KeyPurpose, KeyState};
+use identity::{Trust, TrustDomain, TrustPin, TrustState};
+use issuance::IssuerCertificate;
+use time::OffsetDateTime;
+use tlog::{Hash, VerifierKey};
+
+use super::ledger::{KeyLedger, LedgerKey};
+use crate::checkpoint::{LogSigner, verifier_key};
+use crate::countersigner::Countersigner;
+use crate::error::Error;
+use crate::issuer::Issuer;
+use crate::keys::Keys;
+use crate::signer::Signer;
+use crate::store::Store;
+
+/// What the engine signs with, and what it believes.
+#[derive(Debug)]
+pub(crate) struct InForce {
+    pub(crate) ledger: KeyLedger,
+    /// The issuer that signs new certificates.
+    pub(crate) issuer: Arc<Issuer>,
+    /// Every issuer that may finish what it began, by the hash of its key.
+    issuers: HashMap<Hash, Arc<Issuer>>,
+    /// Every issuer's certificate there ever was, also as PEM, by the hash of its key.
+    certificates: HashMap<Hash, (Arc<IssuerCertificate>, String)>,
+    pub(crate) countersigner: Countersigner,
+    pub(crate) feed: Arc<dyn Signer>,
+    /// Those who sign checkpoints, the newest key last.
+    pub(crate) log: Vec<LogSigner>,
+    /// Every key that ever signed checkpoints.
+    pub(crate) log_keys: Vec<VerifierKey>,
+    pub(crate) trust: Arc<Trust>,
+    pub(crate) trust_note: Arc<[u8]>,
+    /// From the state that the pin names to the one in force, each with its note.
+    history: Vec<(TrustState, Arc<[u8]>)>,
+}
+
+impl InForce {
+    /// Opens what the ledger says is in force; refuses on any disagreement of keys, certificates
+    /// and trust state.
+    pub(crate) async fn open(
+        ledger: KeyLedger,
+        keys: &Keys,
+        store: &dyn Store,
+        trust_domain: &TrustDomain,
+        pin: &TrustPin,
+    ) -> Result<Self, Error> {
+        let history = follow_trust(store, pin, ledger.trust_sequence()).await?;
+        let (state, trust_note) = history.last().cloned().expect("it begins with the pin's");
+        let certificates = certificates(store).await?;
+        let mut issuers = HashMap::new();
+        for key in ledger.in_use(KeyPurpose::Issuer) {
+            let Some((certificate, _)) = certificates.get(&key.id) else { continue };
+            let signer = keys.signer(KeyPurpose::Issuer, &key.id)?;
+            let issuer = Issuer::new(Arc::clone(certificate), signer)?;
+            issuers.insert(key.id, Arc::new(issuer));
+        }
+        let unfinished = || Error::Folder("there is no issuer: `init` is unfinished".to_owned());
+        let active = |purpose| {
+            ledger
+                .find(purpose, KeyState::Active)
+                .ok_or_else(|| Error::Folder(format!("the log names no active {purpose} key")))
+        };
+        let issuer = issuers.get(&active(KeyPurpose::Issuer)?.id).cloned();
+        let issuer = issuer.ok_or_else(unfinished)?;
+        let open = |purpose| -> Result<Arc<dyn Signer>, Error> {
+            Ok(keys.signer(purpose, &active(purpose)?.id)?)
+        };
+        let mut log = Vec::new();
+        for key in ledger.in_use(KeyPurpose::Log) {
+            let signer = keys.signer(KeyPurpose::Log, &key.id)?;
+            log.push((verifier_key(trust_domain, &key.public_key)?, signer));
+        }
+        let log_keys = ledger.keys().filter(|key| key.purpose == KeyPurpose::Log);
+        let log_keys = log_keys.map(|key| verifier_key(trust_domain, &key.public_key));
+        let in_force = Self {
+            issuer,
+            issuers,
+            certificates,
+            countersigner: Countersigner::new(open(KeyPurpose::Countersignature)?),
+            feed: open(KeyPurpose::Feed)?,
+            log,
+            log_keys: log_keys.collect::<Result<_, _>>()?,
+            trust: Arc::new(Trust::new(state)?),
+            trust_note,
+            history,
+            ledger,
+        };
+        in_force.require_agreement(trust_domain)?;
+        Ok(in_force)
+    }
+
+    /// The certificates of the issuers that count, the active one first.
+    pub(crate) fn issuers(&self) -> impl Iterator<Item = &IssuerCertificate> {
+        let active = self.issuer.certificate();
+        let others = self.issuers.values().map(|issuer| issuer.certificate());
+        std::iter::once(active).chain(others.filter(|it| it.key_hash() != active.key_hash()))
+    }
+
+    /// The issuer whose key has this hash, if it may still sign.
+    pub(crate) fn issuer_of(&self, key_hash: &Hash) -> Option<&Arc<Issuer>> {
+        self.issuers.get(key_hash)
+    }
+
+    /// The certificate of the issuer whose key has this hash, PEM; empty for a stranger's.
+    pub(crate) fn issuer_pem(&self, key_hash: &Hash) -> &str {
+        self.certificates.get(key_hash).map_or("", |(_, pem)| pem)
+    }
+
+    /// The certificate of an issuer, whatever its state.
+    pub(crate) fn certificate(&self, key_hash: &Hash) -> Option<&IssuerCertificate> {
+        self.certificates.get(key_hash).map(|(certificate, _)| &**certificate)
+    }
+
+    /// The newest trust state that this pin's keys signed.
+    pub(crate) fn trust_by_pin(&self, pin: &TrustPin) -> Option<&(TrustState, Arc<[u8]>)> {
+        self.history.iter().rev().find(|(state, _)| pin.names(state))
+    }
+
+    /// The newest trust state that the keys of the state with this sequence signed: where they were
+    /// replaced since, the one that names their successors.
+    pub(crate) fn trust_after(&self, sequence: u64) -> Option<&(TrustState, Arc<[u8]>)> {
+        let held = self.history.iter().position(|(state, _)| state.sequence == sequence)?;
+        let pin = self.history[held].0.pin();
+        let later = &self.history[held..];
+        later.iter().find(|(state, _)| !pin.names(state)).or_else(|| later.last())
+    }
+
+    /// When the certificate of an issuer or a root ends.
+    pub(crate) fn not_after(&self, key: &LedgerKey) -> Option<OffsetDateTime> {
+        match key.purpose {
+            KeyPurpose::Issuer => self.certificate(&key.id).map(IssuerCertificate::not_after),
+            KeyPurpose::Root => {
+                let anchors = self.trust.state().anchors.iter();
+                let anchor = anchors
+                    .filter_map(|it| IssuerCertificate::from_der(it.certificate.as_bytes()).ok())
+                    .find(|anchor| *anchor.key_hash() == key.id);
+                anchor.map(|anchor| anchor.not_after())
+            }
+            _ => None,
+        }
+    }
+
+    /// The trust state names every key that the ledger says it should, and none that is retired.
+    fn require_agreement(&self, trust_domain: &TrustDomain) -> Result<(), Error> {
+        let state = self.trust.state();
+        let ids = |purpose| {
+            let mut ids: Vec<Hash> = self.ledger.in_use(purpose).map(|key| key.id).collect();
+            ids.sort();
+            ids
+        };
+        let mut countersigns: Vec<Hash> =
+            state.countersignature_keys.iter().map(|key| Hash::of(key.key.as_bytes())).collect();
+        countersigns.sort();
+        let mut feeds: Vec<Hash> =
+            state.feed_keys.iter().map(|key| Hash::of(key.as_bytes())).collect();
+        feeds.sort();
+        let log = self.ledger.find(KeyPurpose::Log, KeyState::Active);
+        let log = log.map(|key| verifier_key(trust_domain, &key.public_key)).transpose()?;
+        if countersigns == ids(KeyPurpose::Countersignature)
+            && feeds == ids(KeyPurpose::Feed)
+            && log.is_some_and(|log| log.to_string() == state.log.key)
+            && self.ledger.trust_sequence() == state.sequence
+        {
+            return Ok(());
+        }
+        Err(Error::Folder(format!(
+            "trust state {} does not name the keys that the log says are in use: the state folder \
+             mixes files of two CAs, or of two times",
+            state.sequence
+        )))
+    }
+}
+
+/// From the pin to the state that the log's events lead to, each signed by keys of the one before.
+async fn follow_trust(
+    store: &dyn Store,
+    pin: &TrustPin,
+    up_to: u64,
+) -> Result<Vec<(TrustState, Arc<[u8]>)>, Error> {
+    let mut history: Vec<(TrustState, Arc<[u8]>)> = Vec::new();
+    for note in store.trust_states().await? {
+        let next = match history.last() {
+            None => TrustState::verify_pinned(&note, pin).ok(),
+            Some((state, _)) if state.sequence >= up_to => break,
+            Some((state, _)) => Some(state.verify_successor(&note)?),
+        };
+        history.extend(next.map(|state| (state, note.into())));
+    }
+    if history.is_empty() {
+        return Err(Error::Folder(format!(
+            "there is no trust state that the pin {pin} names: `init` is unfinished, or trust.pin \
+             is another CA's"
+        )));
+    }
+    Ok(history)
+}
+
+async fn certificates(
+    store: &dyn Store,
+) -> Result<HashMap<Hash, (Arc<IssuerCertificate>, String)>, Error> {
+    let mut certificates = HashMap::new();
+    for der in store.issuers().await? {
+        let certificate = IssuerCertificate::from_der(&der)?;
+        let pem = identity::pem("CERTIFICATE", &der);
+        certificates.insert(*certificate.key_hash(), (Arc::new(certificate), pem));
+    }
+    Ok(certificates)
+}

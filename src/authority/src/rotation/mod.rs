@@ -1,0 +1,160 @@
+//! Rotation: how one key takes another's place without a handshake that fails.
+//!
+//! Every key goes the same way, prepared → active → retiring → retired, one of each purpose at a
+//! time. Trust first, then sign, then remove:
+//!
+//! | key | prepare | activate | retire |
+//! |---|---|---|---|
+//! | root | trust state has it too | *acknowledged*; it certifies issuers | no issuer below it; trust state without it |
+//! | issuer | the root certifies it | at once; it signs | *gone* |
+//! | countersignature | trust state has it too | *acknowledged*; it signs | *gone*; trust state without it |
+//! | log | both sign checkpoints | at once; trust state names it | *acknowledged*; the old one stops |
+//! | feed | trust state has it too | *acknowledged*; it signs | at once; trust state without it |
+//! | trust | – | at once; the new trust state names it, signed by both | *acknowledged* |
+//!
+//! *Acknowledged*: each certificate issued before the step that made the key known has expired, is
+//! revoked, was renewed by one that was seen since, or its holder reported that it has the trust
+//! state. *Gone*: the same without the report, for certificates that the old key signed. Nobody can
+//! hold a step up for longer than a certificate lives.
+//!
+//! Which key stands where is the fold of the log's key events ([`ledger`]); the trust state follows
+//! from it ([`trust_change`]). What an offline key signs is announced and logged first ([`steps`]),
+//! then signed by whoever holds that key ([`ceremony`]), who makes it from what it knows itself and
+//! takes nothing to sign from the CA.
+
+pub mod ceremony;
+mod in_force;
+mod ledger;
+mod steps;
+mod waiting;
+
+use api::{KeyPurpose, KeyStep};
+use identity::{
+    Anchor, Countersignature, CountersignatureKey, Der, LogKey, TrustDomain, TrustState,
+};
+
+pub(crate) use in_force::InForce;
+pub(crate) use ledger::{KeyLedger, LedgerKey};
+
+use crate::checkpoint::verifier_key;
+use crate::error::Error;
+
+/// What a step changes in the trust state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TrustChange {
+    /// One more anchor: this certificate.
+    AddAnchor(Der),
+    /// One more countersignature key, from this time on, in milliseconds since 1970.
+    AddCountersignatureKey(Der, u64),
+    /// One more feed key.
+    AddFeedKey(Der),
+    /// The anchor with this public key goes.
+    RemoveAnchor(Der),
+    /// This countersignature key goes.
+    RemoveCountersignatureKey(Der),
+    /// This feed key goes.
+    RemoveFeedKey(Der),
+    /// Checkpoints are verified by this key, in C2SP verifier form.
+    ReplaceLogKey(String),
+    /// This key signs the next trust state.
+    ReplaceTrustKey(Der),
+}
+
+impl TrustChange {
+    /// What a step changes, if it changes anything; `certificate` is a new root's.
+    pub(crate) fn of(
+        (purpose, step): (KeyPurpose, KeyStep),
+        key: Der,
+        counts_from: u64,
+        certificate: Option<&Der>,
+        trust_domain: &TrustDomain,
+    ) -> Result<Option<Self>, Error> {
+        Ok(match (purpose, step) {
+            (KeyPurpose::Countersignature, KeyStep::Prepare) => {
+                Some(Self::AddCountersignatureKey(key, counts_from))
+            }
+            (KeyPurpose::Countersignature, KeyStep::Retire) => {
+                Some(Self::RemoveCountersignatureKey(key))
+            }
+            (KeyPurpose::Feed, KeyStep::Prepare) => Some(Self::AddFeedKey(key)),
+            (KeyPurpose::Feed, KeyStep::Retire) => Some(Self::RemoveFeedKey(key)),
+            (KeyPurpose::Log, KeyStep::Activate) => {
+                let key = verifier_key(trust_domain, key.as_bytes())?;
+                Some(Self::ReplaceLogKey(key.to_string()))
+            }
+            (KeyPurpose::Root, KeyStep::Prepare) => certificate.cloned().map(Self::AddAnchor),
+            (KeyPurpose::Root, KeyStep::Retire) => Some(Self::RemoveAnchor(key)),
+            (KeyPurpose::Trust, KeyStep::Activate) => Some(Self::ReplaceTrustKey(key)),
+            _ => None,
+        })
+    }
+
+    /// The next trust state.
+    pub(crate) fn apply(self, current: &TrustState) -> TrustState {
+        let mut next = TrustState { sequence: current.sequence + 1, ..current.clone() };
+        match self {
+            Self::AddAnchor(certificate) => next
+                .anchors
+                .push(Anchor { certificate, countersignature: Countersignature::Required }),
+            Self::AddCountersignatureKey(key, not_before) => next
+                .countersignature_keys
+                .push(CountersignatureKey { key, not_before, not_after: None }),
+            Self::AddFeedKey(key) => next.feed_keys.push(key),
+            Self::RemoveAnchor(key) => {
+                next.anchors.retain(|anchor| !certifies(&anchor.certificate, key.as_bytes()));
+            }
+            Self::RemoveCountersignatureKey(key) => {
+                next.countersignature_keys.retain(|named| named.key != key);
+            }
+            Self::RemoveFeedKey(key) => next.feed_keys.retain(|named| *named != key),
+            Self::ReplaceLogKey(key) => {
+                next.log = LogKey { origin: current.log.origin.clone(), key };
+            }
+            Self::ReplaceTrustKey(key) => next.trust_keys = vec![key],
+        }
+        next
+    }
+}
+
+/// Whether a certificate is for this key.
+fn certifies(certificate: &Der, public_key: &[u8]) -> bool {
+    issuance::IssuerCertificate::from_der(certificate.as_bytes())
+        .is_ok_and(|certificate| certificate.public_key() == public_key)
+}
+
+/// Whether a step comes with a new trust state.
+pub(crate) fn changes_trust(purpose: KeyPurpose, step: KeyStep) -> bool {
+    matches!(
+        (purpose, step),
+        (
+            KeyPurpose::Countersignature | KeyPurpose::Feed | KeyPurpose::Root,
+            KeyStep::Prepare | KeyStep::Retire
+        ) | (KeyPurpose::Log | KeyPurpose::Trust, KeyStep::Activate)
+    )
+}
+
+/// What a step waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Holders of older certificates have the trust state that came with the key's last step.
+    Acknowledged,
+    /// What the key signed is used no more.
+    Gone,
+    /// No issuer is left below it.
+    NoIssuer,
+    /// Nothing.
+    Nothing,
+}
+
+/// What a step of a key waits for.
+pub(crate) fn wait(purpose: KeyPurpose, step: KeyStep) -> Wait {
+    match (purpose, step) {
+        (_, KeyStep::Prepare)
+        | (KeyPurpose::Issuer | KeyPurpose::Log | KeyPurpose::Trust, KeyStep::Activate)
+        | (KeyPurpose::Feed, KeyStep::Retire) => Wait::Nothing,
+        (KeyPurpose::Countersignature | KeyPurpose::Feed | KeyPurpose::Root, KeyStep::Activate)
+        | (KeyPurpose::Log | KeyPurpose::Trust, KeyStep::Retire) => Wait::Acknowledged,
+        (KeyPurpose::Countersignature | KeyPurpose::Issuer, KeyStep::Retire) => Wait::Gone,
+        (KeyPurpose::Root, KeyStep::Retire) => Wait::NoIssuer,
+    }
+}

@@ -1,0 +1,376 @@
+//! The engine's part of a rotation: it accepts chains and trust states that were signed elsewhere,
+//! and takes a step when nothing waits for it any more.
+
+use api::{
+    Ceremony, KeyPurpose, KeyRecord, KeyState, KeyStep, KeyStepOutcome, KeyStepRequest, Page,
+};
+use identity::{Der, Trust, TrustState};
+use issuance::IssuerCertificate;
+use tlog::Hash;
+
+use super::{InForce, LedgerKey, TrustChange, changes_trust};
+use crate::authority::{Authority, Caller, RESTARTS, unexpected};
+use crate::checkpoint::verifier_key;
+use crate::error::Error;
+use crate::event::{self, Act, EventDraft};
+use crate::loading::made_by;
+use crate::policy::Action;
+use crate::sequencer::{ActMember, AllowedUnder, ChangedKeys, Effect, Member, Outcome};
+
+impl Authority {
+    /// Every key there was, and what its next step waits for.
+    pub async fn keys(&self, caller: &Caller) -> Result<Page<KeyRecord>, Error> {
+        self.authorize(caller, Action::ReadStatus, None)?;
+        Ok(Page { items: self.key_records().await?, next: None })
+    }
+
+    pub(crate) async fn key_records(&self) -> Result<Vec<KeyRecord>, Error> {
+        let in_force = self.in_force();
+        let mut records = Vec::new();
+        for purpose in KeyPurpose::ALL {
+            for key in in_force.ledger.keys().filter(|key| key.purpose == purpose) {
+                records.push(KeyRecord {
+                    id: format!("{:?}", key.id),
+                    purpose,
+                    state: key.state,
+                    log_index: key.log_index,
+                    since: key.since,
+                    not_after: in_force.not_after(key),
+                    next: self.next_step(key).await?,
+                });
+            }
+        }
+        Ok(records)
+    }
+
+    /// Takes a step of the key whose id this is, or logs what an offline key is about to sign for
+    /// it. A step that was taken already is answered again.
+    pub async fn key_step(
+        &self,
+        caller: &Caller,
+        id: &str,
+        step: KeyStep,
+        request: &KeyStepRequest,
+    ) -> Result<KeyStepOutcome, Error> {
+        for _ in 0..RESTARTS {
+            let allowed_under = self.authorize(caller, Action::RotateKey, None)?.allowed_under;
+            self.require_whole_log()?;
+            let in_force = self.in_force();
+            if let Some(key) = done_already(&in_force, id, step, request) {
+                return Ok(KeyStepOutcome::Done { log_index: key.log_index });
+            }
+            let planned = self.plan_step(&in_force, id, step, request).await?;
+            if let Some(announced) = self.announce(caller, &planned, request).await? {
+                return Ok(announced);
+            }
+            let changed = self.verify_signed(&in_force, &planned, request).await?;
+            if let Some(done) = self.commit_step(caller, planned, changed, allowed_under).await? {
+                return Ok(done);
+            }
+        }
+        Err(Error::Restless)
+    }
+
+    /// Whether the step may be taken at all.
+    async fn plan_step(
+        &self,
+        in_force: &InForce,
+        id: &str,
+        step: KeyStep,
+        request: &KeyStepRequest,
+    ) -> Result<Planned, Error> {
+        let purpose = request.purpose;
+        let public_key = match (step, in_force.ledger.by_id(id)) {
+            (KeyStep::Prepare, None) => {
+                let key = self.require_new_key(in_force, id, request)?;
+                // A node that cannot open it could not sign with it later.
+                if !purpose.is_offline() {
+                    self.key_files().signer(purpose, &Hash::of(key.as_bytes()))?;
+                }
+                key
+            }
+            (KeyStep::Activate | KeyStep::Retire, Some(key)) if key.purpose == purpose => {
+                self.require_due(key, step).await?;
+                Der::new(key.public_key.clone())
+            }
+            _ => return Err(Error::NotFound(format!("{purpose} key {id} to {step}"))),
+        };
+        if (purpose, step) == (KeyPurpose::Log, KeyStep::Activate) {
+            // Whoever takes the next trust state finds a checkpoint that this key signed.
+            self.sign_checkpoint().await?;
+        }
+        Ok(Planned { purpose, step, public_key })
+    }
+
+    fn require_new_key(
+        &self,
+        in_force: &InForce,
+        id: &str,
+        request: &KeyStepRequest,
+    ) -> Result<Der, Error> {
+        let refuse =
+            |why: String, next: &str| Err(Error::Invalid { why, next_step: Some(next.to_owned()) });
+        let purpose = request.purpose;
+        let Some(public_key) = &request.public_key else {
+            return refuse("public_key is missing".to_owned(), "send the key to prepare");
+        };
+        if format!("{:?}", Hash::of(public_key.as_bytes())) != id {
+            return refuse("public_key has another id".to_owned(), "send the key that {id} names");
+        }
+        let is_ed25519 = verifier_key(self.trust_domain(), public_key.as_bytes()).is_ok();
+        let is_right = match purpose {
+            KeyPurpose::Feed | KeyPurpose::Log => is_ed25519,
+            _ => public_key.as_bytes().starts_with(P256_SPKI_PREFIX),
+        };
+        if !is_right {
+            return refuse(format!("a {purpose} key is not of that kind"), "countersign key list");
+        }
+        let mut in_use = in_force.ledger.in_use(purpose);
+        if let Some(other) = in_use.find(|key| key.state != KeyState::Active) {
+            let why = format!("the {purpose} key {:?} is {:?}", other.id, other.state);
+            return refuse(why.to_lowercase(), "finish that rotation first: countersign rotate");
+        }
+        if in_force.ledger.find(purpose, KeyState::Active).is_none() {
+            return refuse(
+                format!("this CA has no {purpose} key: its parent is elsewhere"),
+                "have the parent certify a request: see `countersign init --parent csr`",
+            );
+        }
+        Ok(public_key.clone())
+    }
+
+    /// Logs what will be signed; none where nothing is announced.
+    async fn announce(
+        &self,
+        caller: &Caller,
+        planned: &Planned,
+        request: &KeyStepRequest,
+    ) -> Result<Option<KeyStepOutcome>, Error> {
+        let (mut certificate, mut trust_state) = (None, None);
+        if let Some(Ceremony::Announced { to_be_signed: tbs }) = &request.certificate {
+            issuance::lint::ca_tbs(tbs.as_bytes())?;
+            let event = announcement(caller, event::KEY_ISSUER, planned, tbs);
+            certificate = Some(self.log(event).await?);
+        }
+        if let Some(Ceremony::Announced { to_be_signed: text }) = &request.trust_state {
+            let event = announcement(caller, event::TRUST_CHANGE, planned, text);
+            trust_state = Some(self.log(event).await?);
+        }
+        let announced = certificate.is_some() || trust_state.is_some();
+        Ok(announced.then_some(KeyStepOutcome::Announced { certificate, trust_state }))
+    }
+
+    /// Verifies what was signed elsewhere: announced, by the right key, and saying what this step
+    /// says, no more.
+    async fn verify_signed(
+        &self,
+        in_force: &InForce,
+        planned: &Planned,
+        request: &KeyStepRequest,
+    ) -> Result<ChangedKeys, Error> {
+        let Planned { purpose, step, public_key } = planned;
+        let mut changed = ChangedKeys::default();
+        if *step == KeyStep::Prepare && matches!(purpose, KeyPurpose::Issuer | KeyPurpose::Root) {
+            let (signed, announced_at) = signed(request.certificate.as_ref(), "certificate")?;
+            let tbs = self.verify_certificate(in_force, planned, signed)?;
+            self.require_announced(event::KEY_ISSUER, announced_at, &tbs).await?;
+            if *purpose == KeyPurpose::Issuer {
+                let key_hash = Hash::of(public_key.as_bytes());
+                changed.issuer = Some((signed.as_bytes().to_vec(), key_hash));
+            }
+        }
+        if changes_trust(*purpose, *step) {
+            let (note, announced_at) = signed(request.trust_state.as_ref(), "trust_state")?;
+            let state = in_force.trust.state();
+            let next = state.verify_successor(note.as_bytes())?;
+            let certificate = request.certificate.as_ref().and_then(Ceremony::signed);
+            let change = self.trust_change(planned, &next, certificate)?;
+            if change.apply(state) != next {
+                return Err(not_that_step("the trust state says something else than this step"));
+            }
+            if *purpose == KeyPurpose::Trust {
+                // By its new pin alone it must be believed, too.
+                TrustState::verify_pinned(note.as_bytes(), &next.pin())?;
+            }
+            let text = next.text();
+            self.require_announced(event::TRUST_CHANGE, announced_at, text.as_bytes()).await?;
+            changed.trust_state = Some((next.sequence, note.as_bytes().to_vec()));
+            Trust::new(next)?;
+        }
+        Ok(changed)
+    }
+
+    /// Returns the bytes that were signed.
+    fn verify_certificate(
+        &self,
+        in_force: &InForce,
+        planned: &Planned,
+        certificate: &Der,
+    ) -> Result<Vec<u8>, Error> {
+        let der = certificate.as_bytes();
+        let parsed = IssuerCertificate::from_der(der)?;
+        let root = match planned.purpose {
+            KeyPurpose::Issuer => in_force.ledger.find(KeyPurpose::Root, KeyState::Active),
+            _ => None,
+        };
+        let signer = root.map_or(planned.public_key.as_bytes(), |root| &root.public_key);
+        if parsed.public_key() != planned.public_key.as_bytes()
+            || !issuance::is_signed_by(der, signer)
+        {
+            return Err(not_that_step("the certificate is not for this key, or not by the root"));
+        }
+        let split = tlog::split_certificate(der)
+            .map_err(|error| issuance::Error::Encoding(error.to_string()))?;
+        Ok(split.tbs.to_vec())
+    }
+
+    /// What this step changes; only the time from which a countersignature key counts, and a new
+    /// root's certificate, are chosen by whoever makes the trust state.
+    fn trust_change(
+        &self,
+        planned: &Planned,
+        next: &TrustState,
+        certificate: Option<&Der>,
+    ) -> Result<TrustChange, Error> {
+        let Planned { purpose, step, public_key } = planned;
+        let mut named = next.countersignature_keys.iter();
+        let named = named.find(|named| named.key == *public_key);
+        let counts_from = named.map_or(0, |named| named.not_before);
+        if counts_from > self.clock().unix_milliseconds() + CLOCKS_DIFFER {
+            return Err(not_that_step("the countersignature key counts from too late on"));
+        }
+        let key = public_key.clone();
+        let (step, domain) = ((*purpose, *step), self.trust_domain());
+        TrustChange::of(step, key, counts_from, certificate, domain)?
+            .ok_or_else(|| not_that_step("a new root needs its certificate first"))
+    }
+
+    /// What was signed stands in the log, at this place, by its hash.
+    async fn require_announced(
+        &self,
+        kind: &str,
+        announced_at: u64,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let hash = format!("{:?}", Hash::of(bytes));
+        let is_it = |event: &event::Event| event.kind == kind && event.detail[SHA256] == hash;
+        if made_by(self.store(), announced_at, is_it).await? {
+            return Ok(());
+        }
+        Err(not_that_step("what was signed was not announced at that place of the log"))
+    }
+
+    /// None where policy, revocations or keys moved since the step was planned.
+    async fn commit_step(
+        &self,
+        caller: &Caller,
+        planned: Planned,
+        changed: ChangedKeys,
+        allowed_under: AllowedUnder,
+    ) -> Result<Option<KeyStepOutcome>, Error> {
+        let Planned { purpose, step, public_key } = &planned;
+        let held = self.in_force().trust.state().sequence;
+        let trust_sequence = changed.trust_state.as_ref().map_or(held, |(sequence, _)| *sequence);
+        let mut detail = serde_json::json!({
+            "key_sha256": format!("{:?}", Hash::of(public_key.as_bytes())),
+            "trust_sequence": trust_sequence,
+        });
+        let kind = match step {
+            KeyStep::Prepare => {
+                detail["public_key"] = String::from(public_key.clone()).into();
+                event::KEY_PREPARE
+            }
+            KeyStep::Activate => event::KEY_ACTIVATE,
+            KeyStep::Retire => event::KEY_RETIRE,
+        };
+        let by = Act { actor: caller.name(), request_id: &caller.request_id };
+        let member = ActMember {
+            event: EventDraft::new(kind, &by, purpose.name(), &detail),
+            effect: Effect::ChangeKeys(changed),
+            allowed_under: Some(allowed_under),
+        };
+        let outcome = self.submit(Member::Act(Box::new(member))).await?;
+        self.refresh().await?;
+        match outcome {
+            Outcome::Done { log_index } => Ok(Some(KeyStepOutcome::Done { log_index })),
+            Outcome::Moved => Ok(None),
+            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn log(&self, event: EventDraft) -> Result<u64, Error> {
+        let member = ActMember { event, effect: Effect::None, allowed_under: None };
+        match self.submit(Member::Act(Box::new(member))).await? {
+            Outcome::Done { log_index } => Ok(log_index),
+            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// A step that may be taken.
+#[derive(Debug, Clone)]
+struct Planned {
+    purpose: KeyPurpose,
+    step: KeyStep,
+    public_key: Der,
+}
+
+/// A lost answer is asked for again.
+fn done_already(
+    in_force: &InForce,
+    id: &str,
+    step: KeyStep,
+    request: &KeyStepRequest,
+) -> Option<LedgerKey> {
+    let key = in_force.ledger.by_id(id).filter(|key| key.purpose == request.purpose)?;
+    let is_done = match step {
+        KeyStep::Prepare => key.state == KeyState::Prepared,
+        KeyStep::Activate => key.state == KeyState::Active,
+        KeyStep::Retire => key.state == KeyState::Retired,
+    };
+    is_done.then(|| key.clone())
+}
+
+fn announcement(
+    caller: &Caller,
+    kind: &'static str,
+    planned: &Planned,
+    to_be_signed: &Der,
+) -> EventDraft {
+    let detail = serde_json::json!({
+        "key_sha256": format!("{:?}", Hash::of(planned.public_key.as_bytes())),
+        SHA256: format!("{:?}", Hash::of(to_be_signed.as_bytes())),
+        "step": planned.step.name(),
+    });
+    let by = Act { actor: caller.name(), request_id: &caller.request_id };
+    EventDraft::new(kind, &by, planned.purpose.name(), &detail)
+}
+
+fn signed<'a>(ceremony: Option<&'a Ceremony>, what: &str) -> Result<(&'a Der, u64), Error> {
+    match ceremony {
+        Some(Ceremony::Signed { signed, announced_at }) => Ok((signed, *announced_at)),
+        _ => Err(Error::Invalid {
+            why: format!("this step needs a {what}, announced and then signed"),
+            next_step: Some("countersign rotate does both".to_owned()),
+        }),
+    }
+}
+
+fn not_that_step(why: &str) -> Error {
+    Error::Invalid {
+        why: why.to_owned(),
+        next_step: Some("countersign rotate makes it anew from the newest trust state".to_owned()),
+    }
+}
+
+/// How an announcement names what will be signed.
+pub(crate) const SHA256: &str = "to_be_signed_sha256";
+/// SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING of 65 bytes … (RFC 5480 §2).
+const P256_SPKI_PREFIX: &[u8] = &[
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,
+    0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+/// Whoever makes the trust state has another clock, in milliseconds.
+const CLOCKS_DIFFER: u64 = 60_000;

@@ -1,0 +1,292 @@
+//! `key`, `issuer` and `rotate`: how one key of the CA takes another's place.
+//!
+//! They run on the CA's host: what the root and trust keys sign is signed here, and a new key is put
+//! where `serve` finds it. Everything else is asked of the running CA.
+
+use std::time::Duration;
+
+use api::{KeyPurpose, KeyRecord, KeyState, KeyStep, NextStep};
+use authority::Keys;
+use authority::clock::SystemClock;
+use authority::rotation::ceremony::{Ceremonies, Taken, needs_offline};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+use server::Config;
+use time::OffsetDateTime;
+
+use super::Session;
+use crate::ca_host::{Asking, ConfigFile};
+use crate::clock;
+use crate::context::{self, OpenContext};
+use crate::error::Error;
+use crate::exit::Exit;
+use crate::files::Lock;
+use crate::table;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// List the keys, and what the next step of each waits for
+    List,
+    /// Make a new key and make it known
+    Prepare(Step),
+    /// Let the prepared key sign
+    Activate(Step),
+    /// Let the key before it count no more, and remove it
+    Retire(Step),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum IssuerCommand {
+    /// List the issuers, and what the next step of each waits for
+    List,
+    /// Make a new issuer, certified by the root
+    Prepare(ConfigFile),
+    /// Let the prepared issuer sign
+    Activate(ConfigFile),
+    /// Let the issuer before it count no more, and remove its key
+    Retire(ConfigFile),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Step {
+    /// Which key: root, issuer, countersignature, log, feed or trust
+    #[arg(value_name = "KEY")]
+    purpose: KeyPurpose,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+/// Every step that is due.
+#[derive(Debug, Args)]
+pub(crate) struct Rotate {
+    /// Say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+pub(crate) async fn run(command: KeyCommand, session: &Session) -> anyhow::Result<Exit> {
+    let (step, Step { purpose, config }) = match command {
+        KeyCommand::List => return list(None, session).await,
+        KeyCommand::Prepare(step) => (KeyStep::Prepare, step),
+        KeyCommand::Activate(step) => (KeyStep::Activate, step),
+        KeyCommand::Retire(step) => (KeyStep::Retire, step),
+    };
+    one(purpose, step, &config, session).await
+}
+
+pub(crate) async fn run_issuer(command: IssuerCommand, session: &Session) -> anyhow::Result<Exit> {
+    let (step, config) = match command {
+        IssuerCommand::List => return list(Some(KeyPurpose::Issuer), session).await,
+        IssuerCommand::Prepare(config) => (KeyStep::Prepare, config),
+        IssuerCommand::Activate(config) => (KeyStep::Activate, config),
+        IssuerCommand::Retire(config) => (KeyStep::Retire, config),
+    };
+    one(KeyPurpose::Issuer, step, &config, session).await
+}
+
+/// Takes every step that is due, until none is. Two at once take turns.
+pub(crate) async fn rotate(arguments: Rotate, session: &Session) -> anyhow::Result<Exit> {
+    let config = arguments.config.load()?;
+    let every = config.keys.rotate_every.0;
+    if arguments.dry_run {
+        let keys = context::open(session).await?.client.keys().await?.items;
+        let due: Vec<Due> = all_due(&keys, every, clock::now());
+        session.output.list(&due, |due| {
+            due.iter().map(|due| format!("{} {}\n", due.step, due.key)).collect::<String>()
+        })?;
+        waiting(&keys, session);
+        return Ok(Exit::Done);
+    }
+    let _turn = Lock::of(&config.state)?;
+    let mut host = Host { file: &arguments.config, config, online: None, offline: None };
+    // Each key goes three steps at most, and none goes round.
+    for _ in 0..3 * KeyPurpose::ALL.len() {
+        let open = context::open(session).await?;
+        let keys = open.client.keys().await?.items;
+        let Some(Due { key, step }) = all_due(&keys, every, clock::now()).into_iter().next() else {
+            waiting(&keys, session);
+            break;
+        };
+        let taken = host.take(key, step, &open, &keys).await?;
+        show(key, step, &taken, session)?;
+    }
+    Ok(Exit::Done)
+}
+
+async fn one(
+    purpose: KeyPurpose,
+    step: KeyStep,
+    config: &ConfigFile,
+    session: &Session,
+) -> anyhow::Result<Exit> {
+    let loaded = config.load()?;
+    let _turn = Lock::of(&loaded.state)?;
+    let open = context::open(session).await?;
+    let keys = open.client.keys().await?.items;
+    let mut host = Host { file: config, config: loaded, online: None, offline: None };
+    let taken = host.take(purpose, step, &open, &keys).await?;
+    show(purpose, step, &taken, session)?;
+    Ok(Exit::Done)
+}
+
+async fn list(purpose: Option<KeyPurpose>, session: &Session) -> anyhow::Result<Exit> {
+    let keys = context::open(session).await?.client.keys().await?.items;
+    let keys: Vec<KeyRecord> =
+        keys.into_iter().filter(|key| purpose.is_none_or(|only| key.purpose == only)).collect();
+    session.output.list(&keys, |keys| to_table(keys, clock::now()))?;
+    Ok(Exit::Done)
+}
+
+/// A step that may be taken now.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Due {
+    key: KeyPurpose,
+    step: KeyStep,
+}
+
+/// What may be done now: rotations that have begun go on, and others begin when their key is old.
+fn all_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Vec<Due> {
+    let due = |purpose| {
+        let of_it = || keys.iter().filter(|key| key.purpose == purpose);
+        let step = match of_it().find_map(|key| key.next.as_ref()) {
+            Some(next) => next.is_due().then_some(next.step),
+            None => {
+                let active = of_it().find(|key| key.state == KeyState::Active);
+                active.filter(|key| is_old(key, every, now)).map(|_| KeyStep::Prepare)
+            }
+        };
+        step.map(|step| Due { key: purpose, step })
+    };
+    KeyPurpose::ALL.into_iter().filter_map(due).collect()
+}
+
+/// Root and trust keys stand in configurations elsewhere, as pins and anchors: their rotation is
+/// begun by hand.
+fn is_old(key: &KeyRecord, every: Duration, now: OffsetDateTime) -> bool {
+    let ends_soon = key.not_after.is_some_and(|not_after| not_after - now < ISSUER_ENDS_SOON);
+    !key.purpose.is_offline() && (now - key.since >= every || ends_soon)
+}
+
+/// What a step is taken with, opened when it is needed: passphrases may be asked for.
+struct Host<'a> {
+    file: &'a ConfigFile,
+    config: Config,
+    online: Option<Keys>,
+    offline: Option<Keys>,
+}
+
+impl Host<'_> {
+    async fn take(
+        &mut self,
+        purpose: KeyPurpose,
+        step: KeyStep,
+        open: &OpenContext,
+        keys: &[KeyRecord],
+    ) -> anyhow::Result<Taken> {
+        let Self { file, config, online, offline } = self;
+        let online = match online {
+            Some(online) => online,
+            none => {
+                let passphrase = file.passphrase(config, Asking::Known)?;
+                none.insert(Keys::open(&config.state, &passphrase)?)
+            }
+        };
+        if offline.is_none() && needs_offline(purpose, step) {
+            let passphrase = file.offline_passphrase(config, Asking::Known)?;
+            *offline = Some(Keys::open_offline(&config.state, &passphrase)?);
+        }
+        let ceremonies = Ceremonies {
+            online,
+            offline: offline.as_ref(),
+            trust: open.held.state(),
+            keys,
+            clock: &SystemClock,
+        };
+        let ask = async |id: &str, step, request: &api::KeyStepRequest| {
+            Ok::<_, anyhow::Error>(
+                open.client.key_step(id, step, request).await.map_err(Error::from)?,
+            )
+        };
+        ceremonies.take(purpose, step, ask).await
+    }
+}
+
+fn show(purpose: KeyPurpose, step: KeyStep, taken: &Taken, session: &Session) -> Result<(), Error> {
+    let trust = taken.trust.as_ref();
+    session.output.show(
+        &json!({
+            "key": purpose, "step": step, "id": taken.id, "log_index": taken.log_index,
+            "trust_sequence": trust.map(|trust| trust.sequence),
+        }),
+        |_| {
+            let trust = trust.map(|trust| format!(", trust state {}", trust.sequence));
+            format!(
+                "{step:<9}{purpose:<17}{:.16}  log index {}{}",
+                taken.id,
+                taken.log_index,
+                trust.unwrap_or_default()
+            )
+        },
+    )?;
+    if let Some(trust) = trust.filter(|_| purpose == KeyPurpose::Trust) {
+        session.output.note(format!(
+            "the new trust pin: {}\nthe old one goes on working for those who ask this CA; give \
+             new workloads the new one",
+            trust.pin()
+        ));
+    }
+    Ok(())
+}
+
+/// Says which steps wait, and for what.
+fn waiting(keys: &[KeyRecord], session: &Session) {
+    for key in keys {
+        if let Some(next) = key.next.as_ref().filter(|next| !next.is_due()) {
+            let waits = waits_for(next, clock::now());
+            session.output.note(format!("{} {}: {waits}", next.step, key.purpose));
+        }
+    }
+}
+
+/// What a step waits for, in a line.
+pub(crate) fn waits_for(next: &NextStep, now: OffsetDateTime) -> String {
+    if let Some(first) = &next.first {
+        return format!("waits for {first:.23}");
+    }
+    if next.waiting == 0 {
+        return "due".to_owned();
+    }
+    let ends = next.until.map(|until| format!(", {} at most", table::span(until - now)));
+    let first = next.certificates.first().map(|first| format!(" ({})", first.spiffe_id));
+    let certificates = if next.waiting == 1 { "certificate" } else { "certificates" };
+    format!(
+        "waits for {} {certificates}{}{}",
+        next.waiting,
+        ends.unwrap_or_default(),
+        first.unwrap_or_default()
+    )
+}
+
+fn to_table(keys: &[KeyRecord], now: OffsetDateTime) -> String {
+    let rows: Vec<[String; 5]> = keys
+        .iter()
+        .map(|key| {
+            let next = key.next.as_ref();
+            [
+                key.purpose.to_string(),
+                format!("{:.16}", key.id),
+                format!("{:?}", key.state).to_lowercase(),
+                table::distance(key.since, now),
+                next.map(|next| format!("{} {}", next.step, waits_for(next, now)))
+                    .unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table::table(["KEY", "ID", "STATE", "SINCE", "NEXT"], &rows)
+}
+
+/// An issuer lives for a year; a quarter is left for its certificates, and for whoever was away.
+const ISSUER_ENDS_SOON: time::Duration = time::Duration::days(90);

@@ -1,0 +1,37 @@
+//! The CA's keys, and the steps by which one takes another's place.
+
+use api::{KeyRecord, KeyStep, KeyStepOutcome, KeyStepRequest, Page, Problem, ProblemType};
+use axum::Json;
+use axum::extract::{Path, State};
+
+use super::Service;
+use crate::caller::{Body, From};
+use crate::problem::Refused;
+
+/// Lists the keys, and what the next step of each waits for.
+#[utoipa::path(get, path = api::paths::KEYS,
+    responses((status = 200, body = Page<KeyRecord>), (status = "4XX", body = Problem)))]
+pub(crate) async fn keys(
+    State(service): State<Service>,
+    From(caller): From,
+) -> Result<Json<Page<KeyRecord>>, Refused> {
+    let page = service.authority.keys(&caller).await;
+    page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
+}
+
+/// Takes a step of a key's rotation; 409 says what is still missing.
+#[utoipa::path(post, path = api::paths::KEY_STEP,
+    params(("id" = String, Path), ("step" = String, Path)), request_body = KeyStepRequest,
+    responses((status = 200, body = KeyStepOutcome), (status = "4XX", body = Problem)))]
+pub(crate) async fn step(
+    State(service): State<Service>,
+    Path((id, step)): Path<(String, String)>,
+    body: Body<KeyStepRequest>,
+) -> Result<Json<KeyStepOutcome>, Refused> {
+    let request_id = &body.caller.request_id;
+    let step: KeyStep = step
+        .parse()
+        .map_err(|why: String| Refused::request(ProblemType::NotFound, why, None, request_id))?;
+    let outcome = service.authority.key_step(&body.caller, &id, step, &body.value).await;
+    outcome.map(Json).map_err(|error| Refused::new(error, request_id))
+}
