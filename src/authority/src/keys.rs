@@ -93,6 +93,7 @@ impl Keys {
 
     /// Removes the file of a key that counts no more. It is no error if it is gone already.
     pub fn destroy(&self, id: &str) -> Result<(), SignerError> {
+        self.look_again()?;
         let mut open = self.open_keys();
         for key in open.iter().filter(|key| key.id() == id) {
             match fs::remove_file(&key.path) {

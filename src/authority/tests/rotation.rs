@@ -5,12 +5,12 @@ mod support;
 
 use api::{IssuedCertificate, KeyPurpose, KeyState, KeyStep, KeyStepRequest, Report, TrustQuery};
 use authority::clock::Clock;
-use authority::rotation::ceremony::{Ceremonies, Taken};
-use authority::{Caller, Error, Keys};
+use authority::{Error, Keys};
 use identity::feed::Envelope;
 use identity::{Revocations, Trust, TrustState, Usage, verify};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
+use support::rotation::take;
 use support::{Environment, csr};
 use time::Duration;
 use tlog::{Checkpoint, VerifierKey};
@@ -82,8 +82,7 @@ async fn no_pair_of_old_and_new_fails_at_any_step_of_any_key() {
 impl Fleet {
     async fn start(size: usize) -> Self {
         let environment = Environment::start().await;
-        let passphrase = api::Secret::new("offline");
-        let offline = Keys::open_offline(environment.folder.path(), &passphrase).unwrap();
+        let offline = environment.offline_keys();
         let mut fleet = Self { environment, workloads: vec![], offline };
         for _ in 0..size {
             let workload = fleet.begin().await;
@@ -211,27 +210,4 @@ fn believes(
     let seconds = environment.clock.now().unix_timestamp() as u64;
     let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
     verify(&chain, Usage::Server, now, trust, &Revocations::default())
-}
-
-async fn take(
-    environment: &Environment,
-    offline: &Keys,
-    operator: &Caller,
-    purpose: KeyPurpose,
-    step: KeyStep,
-) -> Result<Taken, Error> {
-    let authority = &environment.authority;
-    let trust = authority.trust();
-    let keys = authority.keys(operator).await?.items;
-    let ceremonies = Ceremonies {
-        online: &environment.keys,
-        offline: Some(offline),
-        trust: trust.state(),
-        keys: &keys,
-        clock: &*environment.clock,
-    };
-    let ask = async |id: &str, step, request: &KeyStepRequest| {
-        authority.key_step(operator, id, step, request).await
-    };
-    ceremonies.take(purpose, step, ask).await
 }
