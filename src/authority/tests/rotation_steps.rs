@@ -277,6 +277,21 @@ async fn certificates_asked_for_while_the_issuer_changes_are_whole() {
 }
 
 #[tokio::test]
+async fn a_root_stays_as_long_as_an_issuer_is_below_it() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    for step in [Prepare, Activate] {
+        take(&environment, &offline, &operator, Root, step).await.unwrap();
+    }
+    let issuer = key(&environment, &operator, Issuer, KeyState::Active).await;
+    match take(&environment, &offline, &operator, Root, Retire).await {
+        Err(Error::Waits(waits)) => assert_eq!(waits.first, Some(format!("issuer {issuer}"))),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn a_restart_in_the_midst_of_every_rotation_finds_every_key() {
     let mut environment = Environment::start().await;
     let offline = environment.offline_keys();

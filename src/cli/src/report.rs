@@ -44,7 +44,11 @@ fn render(error: &anyhow::Error) -> String {
 
 fn next_step(error: &anyhow::Error) -> Option<String> {
     let ours = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
-    ours.and_then(Error::next_step).or_else(|| match library_error(error)? {
+    let of_the_engine = || match error.downcast_ref::<authority::Error>()? {
+        authority::Error::Invalid { next_step, .. } => next_step.clone(),
+        _ => None,
+    };
+    ours.and_then(Error::next_step).or_else(of_the_engine).or_else(|| match library_error(error)? {
         LibraryError::Peer { .. } => Some(
             "if its trust keys are the same: \
              countersign trust fetch URL --pin PIN --out DIR/trust.note"

@@ -129,6 +129,10 @@ async fn one(
     let mut host = Host { file: config, config: loaded, online: None, offline: None };
     let taken = host.take(purpose, step, &open, &keys).await?;
     show(purpose, step, &taken, session)?;
+    if taken.trust.is_some() {
+        // The context follows at once: `trust pin` and `trust show` ask nobody.
+        context::open(session).await?;
+    }
     Ok(Exit::Done)
 }
 
