@@ -226,6 +226,27 @@ pub enum Action {
 }
 
 impl Action {
+    /// Whether its resource is an identity; else it is the whole trust domain.
+    pub(crate) fn concerns_an_identity(&self) -> bool {
+        match self {
+            Self::Allow
+            | Self::CreateToken
+            | Self::Deny
+            | Self::Issue(_)
+            | Self::ReadInventory
+            | Self::Renew(_)
+            | Self::Revoke => true,
+            Self::ChangePolicy
+            | Self::ListInventory
+            | Self::ReadLog
+            | Self::ReadPolicy
+            | Self::ReadStatus
+            | Self::ReadTokens
+            | Self::RevokeToken
+            | Self::RotateKey => false,
+        }
+    }
+
     /// The action's name in the schema.
     pub fn name(&self) -> &'static str {
         match self {

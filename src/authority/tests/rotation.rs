@@ -3,7 +3,7 @@
 
 mod support;
 
-use api::{IssuedCertificate, KeyPurpose, KeyState, KeyStep, KeyStepRequest, Report, TrustQuery};
+use api::{IssuedCertificate, KeyPurpose, KeyState, KeyStep, Report, TrustQuery};
 use authority::clock::Clock;
 use authority::{Error, Keys};
 use identity::feed::Envelope;

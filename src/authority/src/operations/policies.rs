@@ -88,21 +88,8 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
     };
     let action = action(&asked.action, context)
         .ok_or_else(|| invalid(format!("{:?} is no action of the schema", asked.action)))?;
-    let concerns_all = matches!(
-        action,
-        Action::ChangePolicy
-            | Action::ListInventory
-            | Action::ReadLog
-            | Action::ReadPolicy
-            | Action::ReadStatus
-            | Action::ReadTokens
-            | Action::RevokeToken
-    );
-    let query = Query {
-        principal: Principal::of(&asked.principal),
-        action,
-        resource: (!concerns_all).then(|| asked.resource.clone()),
-    };
+    let resource = action.concerns_an_identity().then(|| asked.resource.clone());
+    let query = Query { principal: Principal::of(&asked.principal), action, resource };
     let decision = policy.decide(&query);
     let row = policy.set().workloads().row(&asked.resource).map(|row| row.id.clone());
     if decision.allowed {
@@ -161,6 +148,7 @@ fn action(name: &str, context: IssueContext) -> Option<Action> {
         Action::Renew(context),
         Action::Revoke,
         Action::RevokeToken,
+        Action::RotateKey,
     ];
     let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
     simple.into_iter().find(|action| plain(action.name()) == plain(name))

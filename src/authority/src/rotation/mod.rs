@@ -17,10 +17,10 @@
 //! state. *Gone*: the same without the report, for certificates that the old key signed. Nobody can
 //! hold a step up for longer than a certificate lives.
 //!
-//! Which key stands where is the fold of the log's key events ([`ledger`]); the trust state follows
-//! from it ([`trust_change`]). What an offline key signs is announced and logged first ([`steps`]),
-//! then signed by whoever holds that key ([`ceremony`]), who makes it from what it knows itself and
-//! takes nothing to sign from the CA.
+//! Which key stands where is the fold of the log's key events (`ledger`), and what a trust state says
+//! follows from it (`TrustChange`). What an offline key signs is announced and logged first
+//! (`steps`), then signed by whoever holds that key ([`ceremony`]), who makes it from what it knows
+//! itself and takes nothing to sign from the CA.
 
 pub mod ceremony;
 mod in_force;
