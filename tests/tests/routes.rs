@@ -23,7 +23,7 @@ fn strangers_reach_what_is_public_and_nothing_else() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 25, "the description names every route");
+    assert_eq!(asked, 27, "the description names every route");
 }
 
 /// The status that somebody without a certificate gets; bodies are empty objects.
@@ -37,6 +37,7 @@ fn stranger(
         .replace("{serial}", "01")
         .replace("{id}", "1")
         .replace("{log_index}", "1")
+        .replace("{step}", "activate")
         .replace("{path}", "0/000")
         .replace("{issuer}", "00");
     let mut curl = std::process::Command::new("curl");
@@ -51,6 +52,7 @@ fn stranger(
 /// A body that is well formed, so that the refusal is about the caller.
 fn body(path: &str) -> &'static str {
     match path {
+        "/v1/keys/1/activate" => r#"{"purpose":"issuer"}"#,
         "/v1/certificates" => r#"{"csr":"","attestation":{"type":"svid"}}"#,
         "/v1/revocations" => r#"{"target":"01","reason":"unspecified"}"#,
         "/v1/denials" => r#"{"spiffe_id":"spiffe://pay.example/a","reason":"unspecified"}"#,
