@@ -99,6 +99,8 @@ mod peers;
 mod refusal;
 mod renewal;
 mod request;
+#[cfg(feature = "http")]
+mod requests;
 mod retry;
 mod secure;
 #[cfg(feature = "http")]

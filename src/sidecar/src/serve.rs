@@ -1,7 +1,6 @@
 //! HTTP over verified TLS: handshake, peer, requests, a graceful end.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +10,7 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use metrics::gauge;
 use rustls::ServerConfig;
@@ -23,15 +22,16 @@ use crate::accept::{Accepted, Drained, Ended, accept_loop};
 use crate::error::BoxError;
 use crate::handshake::HTTP_2;
 use crate::limits::Limits;
-use crate::peer::RemoteAddress;
+use crate::requests::{Requests, StreamTasks};
 use crate::secure::{Client, Secure};
 use crate::stream::{Connection, Phase};
 use crate::verification::Verification;
 
 /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`, then finishes the requests in flight.
 ///
-/// Each request carries a [`RemoteAddress`] in its extensions, and a [`Peer`](crate::Peer) where the client
-/// showed a certificate. `service` is a hyper service; wrap a tower one, such as an axum router, in
+/// Each request carries a [`RemoteAddress`](crate::RemoteAddress) in its extensions, and a
+/// [`Peer`](crate::Peer) where the client showed a certificate. When that peer is revoked, its
+/// requests end where they are: a handler at the await that it waits at. `service` is a hyper service; wrap a tower one, such as an axum router, in
 /// `hyper_util::service::TowerToHyperService`.
 ///
 /// Fails only if the listener is of no use; peers that misbehave end their own connection.
@@ -161,8 +161,8 @@ async fn serve_requests<IO, S, B>(
     B::Error: Into<BoxError>,
 {
     let _open = OpenConnection::count();
-    let (remote, connection) = (requests.remote, requests.connection.clone());
-    let end = until_end(draining, limits.idle_timeout, Arc::clone(&requests.begun));
+    let (remote, connection) = (requests.remote(), requests.connection().cloned());
+    let end = until_end(draining, limits.idle_timeout, requests.begun());
     let stream = TokioIo::new(stream);
     let result = match protocol {
         Protocol::Http1 => {
@@ -173,7 +173,7 @@ async fn serve_requests<IO, S, B>(
             drive(http.serve_connection(stream, requests), connection.as_deref(), end).await
         }
         Protocol::Http2 => {
-            let mut http = http2::Builder::new(TokioExecutor::new());
+            let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
             http.timer(TokioTimer::new())
                 .max_concurrent_streams(limits.streams)
                 .keep_alive_interval(limits.ping_interval)
@@ -182,7 +182,7 @@ async fn serve_requests<IO, S, B>(
         }
     };
     if let Err(error) = result {
-        tracing::debug!(remote = %remote.0, %error, "connection ended early");
+        tracing::debug!(remote = %remote, %error, "connection ended early");
     }
 }
 
@@ -242,37 +242,6 @@ async fn until_end(
     tokio::select! {
         _ = draining.wait_for(|draining| *draining) => {}
         () = idle => {}
-    }
-}
-
-/// The service as one connection calls it: requests learn whose they are.
-struct Requests<S> {
-    service: S,
-    connection: Option<Arc<Connection>>,
-    remote: RemoteAddress,
-    begun: Arc<AtomicU64>,
-}
-
-impl<S> Requests<S> {
-    fn new(service: S, remote: SocketAddr, connection: Option<&Arc<Connection>>) -> Self {
-        let remote = RemoteAddress(remote);
-        Self { service, connection: connection.cloned(), remote, begun: Arc::default() }
-    }
-}
-
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Requests<S> {
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = S::Future;
-
-    fn call(&self, mut request: Request<Incoming>) -> S::Future {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        let extensions = request.extensions_mut();
-        extensions.insert(self.remote);
-        if let Some(connection) = &self.connection {
-            extensions.insert(connection.peer().clone());
-        }
-        self.service.call(request)
     }
 }
 

@@ -195,15 +195,17 @@ impl Connection {
         }
     }
 
-    /// Waits until the connection is past a phase. For one waiter at a time.
+    /// Waits until the connection is past a phase.
     #[cfg(feature = "http")]
     pub(crate) async fn past(&self, phase: Phase) -> Phase {
         loop {
+            // Made before the look: a move between the two is not missed.
+            let moved = self.moved.notified();
             let now = self.phase();
             if now > phase {
                 return now;
             }
-            self.moved.notified().await;
+            moved.await;
         }
     }
 
@@ -222,7 +224,7 @@ impl Connection {
 
     fn move_to(&self, phase: Phase) {
         self.phase.fetch_max(phase as u8, Ordering::AcqRel);
-        self.moved.notify_one();
+        self.moved.notify_waiters();
     }
 
     /// Closes the socket as its owner wishes, politely or not.

@@ -6,6 +6,7 @@ mod authority;
 mod authority_client;
 mod bootstrap;
 mod credentials;
+mod cut_off;
 mod endpoints;
 mod feed_stream;
 mod handshakes;

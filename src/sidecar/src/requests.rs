@@ -1,0 +1,116 @@
+//! The requests of one connection, from the service's side: whose they are, and their end with it.
+//!
+//! HTTP/1 runs in the task of its connection, which is dropped when that is closed. HTTP/2 runs each
+//! stream in a task of its own: left alone, such a task would go on to its next await, and a
+//! request whose task has not yet run would be handled though nobody may ask any more.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::rt::Executor;
+use hyper::service::Service;
+
+use crate::peer::RemoteAddress;
+use crate::stream::{Connection, Phase};
+
+/// The service as one connection calls it: requests learn whose they are.
+pub(crate) struct Requests<S> {
+    service: S,
+    connection: Option<Arc<Connection>>,
+    remote: RemoteAddress,
+    begun: Arc<AtomicU64>,
+}
+
+impl<S> Requests<S> {
+    pub(crate) fn new(
+        service: S,
+        remote: SocketAddr,
+        connection: Option<&Arc<Connection>>,
+    ) -> Self {
+        let remote = RemoteAddress(remote);
+        Self { service, connection: connection.cloned(), remote, begun: Arc::default() }
+    }
+
+    pub(crate) fn remote(&self) -> SocketAddr {
+        self.remote.0
+    }
+
+    pub(crate) fn connection(&self) -> Option<&Arc<Connection>> {
+        self.connection.as_ref()
+    }
+
+    /// How many requests have begun so far.
+    pub(crate) fn begun(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.begun)
+    }
+}
+
+impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Requests<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Handling<S::Future>;
+
+    /// Begins a request, unless it was read before its connection was closed: that one is dropped
+    /// with the connection.
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let extensions = request.extensions_mut();
+        extensions.insert(self.remote);
+        if let Some(connection) = &self.connection {
+            if connection.phase() == Phase::Closed {
+                return Handling::Dropped;
+            }
+            extensions.insert(connection.peer().clone());
+        }
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        Handling::Begun(Box::pin(self.service.call(request)))
+    }
+}
+
+/// What becomes of a request.
+pub(crate) enum Handling<F> {
+    Begun(Pin<Box<F>>),
+    /// It waits for the end of the task that it is in, which is near.
+    Dropped,
+}
+
+impl<F: Future> Future for Handling<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match &mut *self {
+            Self::Begun(handling) => handling.as_mut().poll(cx),
+            Self::Dropped => Poll::Pending,
+        }
+    }
+}
+
+/// Runs the streams of one HTTP/2 connection, handlers and bodies, until that is closed.
+#[derive(Clone)]
+pub(crate) struct StreamTasks(Option<Arc<Connection>>);
+
+impl StreamTasks {
+    pub(crate) fn of(connection: Option<Arc<Connection>>) -> Self {
+        Self(connection)
+    }
+}
+
+impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
+    fn execute(&self, stream: F) {
+        let Some(connection) = self.0.clone() else {
+            tokio::spawn(stream);
+            return;
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _ = connection.past(Phase::Ending) => {}
+                () = stream => {}
+            }
+        });
+    }
+}
