@@ -2,7 +2,8 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,8 +24,8 @@ use crate::endpoint::{CONNECT_TIMEOUT, Endpoint, open};
 use crate::error::{BoxError, ConfigurationFault, Error};
 use crate::handshake::{HTTP_2, http_protocols};
 use crate::peers::{LivePeers, Peers};
-use crate::stream::{Connection, Phase, Stream};
-use crate::verification::Verification;
+use crate::stream::{Connection, Stream};
+use crate::verification::{Verification, seconds};
 
 impl Endpoint {
     /// A client of these peers, whatever their addresses. Connects only when asked something.
@@ -35,7 +36,7 @@ impl Endpoint {
             .expect("the one crypto provider has the cipher suites of TLS 1.3");
         tls.alpn_protocols = http_protocols();
         let verification = Arc::clone(self.verification());
-        HttpClient::new(Connector { tls: Arc::new(tls), verification, peers })
+        HttpClient(Arc::new(Mutex::new(Pool::new(Arc::new(tls), verification, peers))))
     }
 }
 
@@ -43,25 +44,12 @@ impl Endpoint {
 ///
 /// A server is believed for its SPIFFE ID, not for the name in the URL, and stands in the
 /// extensions of its response as a [`Peer`](crate::Peer). A connection whose server is revoked is
-/// closed, with the requests on it. A request is never sent twice, and takes as long as it takes:
-/// put a timeout around it.
+/// closed, with the requests on it; one whose server's certificate has expired takes no further
+/// request. A request is never sent twice, and takes as long as it takes: put a timeout around it.
 #[derive(Clone)]
-pub struct HttpClient {
-    client: Client<Connector, UnsyncBoxBody<Bytes, BoxError>>,
-}
+pub struct HttpClient(Arc<Mutex<Pool>>);
 
 impl HttpClient {
-    fn new(connector: Connector) -> Self {
-        let client = Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .http2_keep_alive_interval(PING)
-            .http2_keep_alive_timeout(PING)
-            .build(connector);
-        Self { client }
-    }
-
     /// Asks for a resource.
     pub async fn get(&self, url: &str) -> Result<Response<Incoming>, Error> {
         let uri: Uri = url.parse().map_err(|_| not_a_target(url, "it is not an URL"))?;
@@ -86,13 +74,18 @@ impl HttpClient {
         }
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         let used = capture_connection(&mut request);
-        let answered = self.client.request(request).await;
+        let answered = self.connections().request(request).await;
         let connection = connection_of(&used);
         match (answered, connection) {
             (Ok(response), _) => Ok(response),
             (Err(error), Some(connection)) => Err(connection.explain(url, error.into())),
             (Err(error), None) => Err(Error::of_connection(url, error.into())),
         }
+    }
+
+    fn connections(&self) -> Connections {
+        let mut pool = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pool.connections()
     }
 }
 
@@ -102,12 +95,46 @@ impl std::fmt::Debug for HttpClient {
     }
 }
 
+/// The connections of now, begun anew once the certificate of a server among them has expired:
+/// hyper's pool cannot be asked to leave one out. Requests in flight end where they began.
+struct Pool {
+    connections: Connections,
+    connector: Connector,
+}
+
+type Connections = Client<Connector, UnsyncBoxBody<Bytes, BoxError>>;
+
+impl Pool {
+    fn new(tls: Arc<ClientConfig>, verification: Arc<Verification>, peers: Arc<LivePeers>) -> Self {
+        let first_expiry = Arc::new(AtomicI64::new(i64::MAX));
+        let connector = Connector { tls, verification, peers, first_expiry };
+        let connections = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .http2_keep_alive_interval(PING)
+            .http2_keep_alive_timeout(PING)
+            .build(connector.clone());
+        Self { connections, connector }
+    }
+
+    fn connections(&mut self) -> Connections {
+        let Connector { tls, verification, peers, first_expiry } = &self.connector;
+        if seconds(verification.now()) > first_expiry.load(Ordering::Relaxed) {
+            *self = Self::new(Arc::clone(tls), Arc::clone(verification), Arc::clone(peers));
+        }
+        self.connections.clone()
+    }
+}
+
 /// Opens registered connections.
 #[derive(Clone)]
 struct Connector {
     tls: Arc<ClientConfig>,
     verification: Arc<Verification>,
     peers: Arc<LivePeers>,
+    /// The last second of the first to expire of the servers connected to.
+    first_expiry: Arc<AtomicI64>,
 }
 
 impl Connector {
@@ -116,7 +143,9 @@ impl Connector {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
         let port = uri.port_u16().unwrap_or(HTTPS);
         let connect = open(&self.verification, self.tls, host, port, self.peers);
-        tokio::time::timeout(CONNECT_TIMEOUT, connect).await?.map(TokioIo::new)
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, connect).await??;
+        self.first_expiry.fetch_min(stream.peer().not_after(), Ordering::Relaxed);
+        Ok(TokioIo::new(stream))
     }
 }
 
@@ -149,18 +178,11 @@ impl HttpConnection for Stream {
 #[derive(Clone)]
 struct Used(Arc<Connection>);
 
-/// Finds the connection that a request used; one whose server's certificate has expired is used no
-/// more.
+/// Finds the connection that a request used.
 fn connection_of(used: &CaptureConnection) -> Option<Arc<Connection>> {
-    let connected = used.connection_metadata();
-    let connected = connected.as_ref()?;
     let mut extras = http::Extensions::new();
-    connected.get_extras(&mut extras);
-    let Used(connection) = extras.remove()?;
-    if connection.phase() != Phase::Open {
-        connected.poison();
-    }
-    Some(connection)
+    used.connection_metadata().as_ref()?.get_extras(&mut extras);
+    extras.remove().map(|Used(connection)| connection)
 }
 
 fn not_a_target(url: &str, why: &'static str) -> Error {

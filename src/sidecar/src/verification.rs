@@ -247,7 +247,7 @@ impl fmt::Debug for Verification {
 }
 
 /// Seconds since 1970, as certificates count them.
-fn seconds(time: UnixTime) -> i64 {
+pub(crate) fn seconds(time: UnixTime) -> i64 {
     i64::try_from(time.as_secs()).unwrap_or(i64::MAX)
 }
 

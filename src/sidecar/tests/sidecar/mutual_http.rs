@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::authority::TestAuthority;
+use crate::authority::{Log, TestAuthority, now};
 use crate::endpoints::{HeldClock, LEDGER, REPORTS, WITNESS, until};
 use crate::server::soon;
 
@@ -290,6 +290,32 @@ async fn expired_client_finishes_its_request_and_begins_no_other() {
     soon(stream.read_to_end(&mut answer)).await.unwrap();
     let answer = String::from_utf8(answer).unwrap();
     assert!(answer.ends_with("released"), "{answer}");
+}
+
+/// A request in flight is answered still; the next one is another connection's.
+#[tokio::test]
+async fn connection_whose_server_has_expired_takes_no_further_request() {
+    let service = Service::start().await;
+    let clock = HeldClock::new();
+    let time = Arc::clone(&clock) as Arc<dyn TimeProvider>;
+    let verification = Verification::with_clock(service.authority.trust(), time);
+    let reports = Endpoint::new(service.authority.svid(REPORTS).credentials(), verification);
+    let client = reports.http_client(service.authority.peers(&[LEDGER]));
+    let who = async || {
+        let response = client.get(&service.url("/who")).await.unwrap();
+        response.extensions().get::<Peer>().unwrap().clone()
+    };
+    let first = who().await;
+    let in_flight = service.held(&client).await;
+    let renewed = now() + time::Duration::hours(20);
+    let renewed = service.authority.svid_at(LEDGER, renewed, Log::Asked);
+    service.ledger.credentials().replace(renewed.chain, renewed.key).unwrap();
+    clock.advance_to(first.not_after());
+    assert_eq!(who().await, first);
+    clock.advance_to(first.not_after() + 1);
+    assert_eq!(who().await.serial_number(), &renewed.serial_number);
+    service.release.add_permits(1);
+    assert_eq!(soon(in_flight).await.unwrap().unwrap(), "released");
 }
 
 /// A service that was accepting by hand before serves on the same socket.
