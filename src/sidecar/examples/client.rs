@@ -5,8 +5,7 @@
 use std::error::Error;
 use std::io::{Write, stdout};
 
-use countersign::{Peer, Peers, Workload};
-use http_body_util::BodyExt;
+use countersign::{Peers, Workload};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -15,13 +14,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let peers = Peers::from_env()?;
     let workload = Workload::from_env()?.start().await?;
 
-    let mut answer = workload.http_client(peers).get(&url).await?;
-    let server = answer.extensions().get::<Peer>().ok_or("an answer has a peer")?;
-    eprintln!("{} from {}", answer.status(), server.spiffe_id());
-    while let Some(frame) = answer.frame().await {
-        if let Ok(bytes) = frame?.into_data() {
-            stdout().write_all(&bytes)?;
-        }
+    let mut reply = workload.http_client(peers).get(&url).await?;
+    eprintln!("{} from {}", reply.status(), reply.peer().spiffe_id());
+    while let Some(bytes) = reply.chunk().await? {
+        stdout().write_all(&bytes)?;
+        stdout().flush()?;
     }
     workload.stop().await;
     Ok(())

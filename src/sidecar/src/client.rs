@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::Scheme;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{
     CaptureConnection, Connected, Connection as HttpConnection, capture_connection,
@@ -24,6 +24,7 @@ use crate::endpoint::{CONNECT_TIMEOUT, Endpoint, open};
 use crate::error::{BoxError, ConfigurationFault, Error};
 use crate::handshake::{HTTP_2, http_protocols};
 use crate::peers::{LivePeers, Peers};
+use crate::reply::Reply;
 use crate::stream::{Connection, Stream};
 use crate::verification::{Verification, seconds};
 
@@ -42,8 +43,8 @@ impl Endpoint {
 
 /// HTTP/1.1 and HTTP/2 to peers, over a pool of connections; clones share it.
 ///
-/// A server is believed for its SPIFFE ID, not for the name in the URL, and stands in the
-/// extensions of its response as a [`Peer`](crate::Peer). A connection whose server is revoked is
+/// A server is believed for its SPIFFE ID, not for the name in the URL, and
+/// [`Reply::peer`] names it. A connection whose server is revoked is
 /// closed, with the requests on it; one whose server's certificate has expired takes no further
 /// request. A request is never sent twice, and takes as long as it takes: put a timeout around it.
 #[derive(Clone)]
@@ -51,7 +52,7 @@ pub struct HttpClient(Arc<Mutex<Pool>>);
 
 impl HttpClient {
     /// Asks for a resource.
-    pub async fn get(&self, url: &str) -> Result<Response<Incoming>, Error> {
+    pub async fn get(&self, url: &str) -> Result<Reply, Error> {
         let uri: Uri = url.parse().map_err(|_| not_a_target(url, "it is not an URL"))?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::GET;
@@ -63,7 +64,7 @@ impl HttpClient {
     ///
     /// Fails with [`Error::Peer`] if the server is not to be believed, or was cut off meanwhile,
     /// and with [`Error::Refused`] if it does not take our certificate.
-    pub async fn request<B>(&self, request: Request<B>) -> Result<Response<Incoming>, Error>
+    pub async fn request<B>(&self, request: Request<B>) -> Result<Reply, Error>
     where
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -75,9 +76,11 @@ impl HttpClient {
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         let used = capture_connection(&mut request);
         let answered = self.connections().request(request).await;
-        let connection = connection_of(&used);
-        match (answered, connection) {
-            (Ok(response), _) => Ok(response),
+        match (answered, connection_of(&used)) {
+            (Ok(response), connection) => {
+                let connection = connection.expect("whoever answers was connected to");
+                Reply::new(url, response, connection)
+            }
             (Err(error), Some(connection)) => Err(connection.explain(url, error.into())),
             (Err(error), None) => Err(Error::of_connection(url, error.into())),
         }

@@ -125,6 +125,14 @@ pub enum Error {
         /// Why.
         source: BoxError,
     },
+    /// The body of a peer's answer is of no use to whoever asked.
+    #[error("the answer of {url} cannot be used: {fault}")]
+    UnusableReply {
+        /// What was asked.
+        url: String,
+        /// What is wrong with it.
+        fault: ReplyFault,
+    },
 }
 
 /// What of the caller's input cannot be used.
@@ -212,6 +220,24 @@ pub enum AnswerFault {
     /// A body above the limit.
     #[error("its body is larger than 8 MiB")]
     TooLarge,
+}
+
+/// What is wrong with the body of a peer's answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplyFault {
+    /// No JSON, or not of the type wanted.
+    #[error("its body is not the JSON expected: {0}")]
+    NotJson(serde_json::Error),
+    /// No text.
+    #[error("its body is not UTF-8")]
+    NotText,
+    /// More than the caller takes.
+    #[error("its body is larger than the {limit} bytes that are read; see Reply::with_limit")]
+    TooLarge {
+        /// How much is read.
+        limit: usize,
+    },
 }
 
 /// Passes through the TLS library when the server is another than expected.

@@ -69,6 +69,7 @@
 //! # async fn client(workload: Workload, peers: Peers) -> Result<(), Error> {
 //! let http = workload.http_client(Peers::one_of(["spiffe://pay.example/prod/monolith"])?);
 //! let reply = http.get("https://monolith.pay.internal:8443/api/data/reports").await?;
+//! let report = reply.text().await?; // or bytes, json, chunk
 //!
 //! let stream = workload.connect("ledger:9443", peers.clone()).await?; // AsyncRead + AsyncWrite
 //! let mut listener = workload.listen("0.0.0.0:9443", peers).await?;
@@ -98,6 +99,8 @@ mod peer;
 mod peers;
 mod refusal;
 mod renewal;
+#[cfg(feature = "http")]
+mod reply;
 mod request;
 #[cfg(feature = "http")]
 mod requests;
@@ -124,7 +127,7 @@ pub use client::HttpClient;
 pub use connections::ConnectionCounts;
 pub use credentials::Credentials;
 pub use endpoint::Endpoint;
-pub use error::{AnswerFault, ConfigurationFault, Error};
+pub use error::{AnswerFault, ConfigurationFault, Error, ReplyFault};
 pub use feed_stream::FeedStream;
 pub use handshake::{ExpectedServer, client_config, server_config};
 pub use identity::{Refusal, SerialNumber, SpiffeId, TrustPin, VerifiedSvid};
@@ -132,6 +135,8 @@ pub use limits::Limits;
 pub use listener::{Listener, ListenerPeers};
 pub use peer::{Peer, RemoteAddress};
 pub use peers::Peers;
+#[cfg(feature = "http")]
+pub use reply::{Reply, ReplyBody};
 #[cfg(feature = "http")]
 pub use serve::{serve, serve_plaintext};
 #[cfg(feature = "http")]

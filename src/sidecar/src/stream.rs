@@ -195,6 +195,18 @@ impl Connection {
         }
     }
 
+    /// Why we closed the connection, if we did.
+    #[cfg(feature = "http")]
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        if self.phase() != Phase::Closed {
+            return None;
+        }
+        match &self.state().end {
+            Some(End::Refused(refusal)) => Some(refusal.clone()),
+            _ => None,
+        }
+    }
+
     /// Waits until the connection is past a phase.
     #[cfg(feature = "http")]
     pub(crate) async fn past(&self, phase: Phase) -> Phase {

@@ -15,6 +15,7 @@ mod live;
 mod mutual_http;
 mod refusals;
 mod registering;
+mod replies;
 mod server;
 mod serving;
 mod staleness;

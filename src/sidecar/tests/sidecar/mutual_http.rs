@@ -9,7 +9,7 @@ use axum::{Extension, Router};
 use bytes::Bytes;
 use countersign::{Drained, Endpoint, Error, HttpClient, Peer, RemoteAddress, Verification};
 use http::Request;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use identity::{Refusal, Usage};
 use rustls::pki_types::ServerName;
 use rustls::time_provider::TimeProvider;
@@ -76,7 +76,7 @@ impl Service {
     async fn held(&self, client: &HttpClient) -> JoinHandle<Result<String, Error>> {
         let before = self.asked.load(Ordering::SeqCst);
         let (client, url) = (client.clone(), self.url("/held"));
-        let asking = tokio::spawn(async move { text(client.get(&url).await?).await });
+        let asking = tokio::spawn(async move { client.get(&url).await?.text().await });
         until(|| self.asked.load(Ordering::SeqCst) > before).await;
         asking
     }
@@ -101,26 +101,21 @@ impl Service {
     }
 }
 
-async fn text(response: http::Response<hyper::body::Incoming>) -> Result<String, Error> {
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    Ok(String::from_utf8(body.to_vec()).unwrap())
-}
-
 const GRACE: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn service_knows_its_client_and_the_client_its_server() {
     let service = Service::start().await;
     let client = service.client(REPORTS);
-    let response = client.get(&service.url("/who")).await.unwrap();
-    assert_eq!(response.version(), http::Version::HTTP_2);
-    let server = response.extensions().get::<Peer>().unwrap().clone();
-    assert_eq!(server.spiffe_id(), &service.authority.id(LEDGER));
-    let answer = text(response).await.unwrap();
+    let reply = client.get(&service.url("/who")).await.unwrap();
+    assert_eq!(reply.peer().spiffe_id(), &service.authority.id(LEDGER));
+    let answer = reply.text().await.unwrap();
     assert_eq!(answer, "spiffe://pay.example/prod/reports from 127.0.0.1");
     let body = Full::new(Bytes::from_static(b"?"));
     let request = Request::post(service.url("/who")).body(body).unwrap();
-    assert_eq!(client.request(request).await.unwrap().status(), 405);
+    let refused = client.request(request).await.unwrap();
+    assert_eq!(refused.status(), 405);
+    assert_eq!(refused.into_http().version(), http::Version::HTTP_2);
     assert_eq!(service.ledger.verification().connections().open, 1, "one connection for all");
 }
 
@@ -139,9 +134,9 @@ async fn peer_is_an_extractor() {
     tokio::spawn(listener.serve(router).until(std::future::pending(), GRACE));
     let client = authority.endpoint(REPORTS).http_client(authority.peers(&[LEDGER]));
     let who = client.get(&format!("{url}/who")).await.unwrap();
-    assert_eq!(text(who).await.unwrap(), authority.id(REPORTS).to_string());
+    assert_eq!(who.text().await.unwrap(), authority.id(REPORTS).to_string());
     let maybe = client.get(&format!("{url}/maybe")).await.unwrap();
-    assert_eq!(text(maybe).await.unwrap(), "true");
+    assert_eq!(maybe.text().await.unwrap(), "true");
 }
 
 #[tokio::test]
@@ -301,10 +296,7 @@ async fn connection_whose_server_has_expired_takes_no_further_request() {
     let verification = Verification::with_clock(service.authority.trust(), time);
     let reports = Endpoint::new(service.authority.svid(REPORTS).credentials(), verification);
     let client = reports.http_client(service.authority.peers(&[LEDGER]));
-    let who = async || {
-        let response = client.get(&service.url("/who")).await.unwrap();
-        response.extensions().get::<Peer>().unwrap().clone()
-    };
+    let who = async || client.get(&service.url("/who")).await.unwrap().peer().clone();
     let first = who().await;
     let in_flight = service.held(&client).await;
     let renewed = now() + time::Duration::hours(20);
@@ -330,6 +322,6 @@ async fn listener_serves_after_it_accepted() {
     tokio::spawn(listener.serve(router).until(std::future::pending(), GRACE));
     let client = reports.http_client(authority.peers(&[LEDGER]));
     let answer = soon(client.get(&format!("https://{address}/"))).await.unwrap();
-    assert_eq!(text(answer).await.unwrap(), "hello");
+    assert_eq!(answer.text().await.unwrap(), "hello");
     drop(ends);
 }

@@ -193,10 +193,9 @@ async fn take_report(State(onward): State<Onward>) -> StatusCode {
     tokio::spawn(async move {
         let begun = Instant::now();
         match onward.client.get(&onward.url).await {
-            Ok(response) => {
-                let peer = response.extensions().get::<countersign::Peer>();
-                let log_index = peer.and_then(|peer| peer.svid().leaf_index());
-                let (status, took) = (response.status(), begun.elapsed());
+            Ok(reply) => {
+                let log_index = reply.peer().svid().leaf_index();
+                let (status, took) = (reply.status(), begun.elapsed());
                 // Nobody looks once the tour is over.
                 drop(onward.calls.try_send(Call { status, took, log_index }));
             }
@@ -214,7 +213,7 @@ async fn call_for_ever(client: countersign::HttpClient, url: String, counts: Arc
         *request.uri_mut() = url.parse().expect("an address of ours is an URL");
         counts.made.fetch_add(1, Ordering::Relaxed);
         let answered = client.request(request).await;
-        if !answered.is_ok_and(|response| response.status() == StatusCode::ACCEPTED) {
+        if !answered.is_ok_and(|reply| reply.status() == StatusCode::ACCEPTED) {
             counts.failed.fetch_add(1, Ordering::Relaxed);
         }
         tokio::time::sleep(CALL_EVERY).await;
