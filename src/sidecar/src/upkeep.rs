@@ -2,6 +2,8 @@
 //! state, and reports. Each of these fails alone, waits and tries again; none ends the workload.
 
 mod feed;
+#[cfg(test)]
+mod outage;
 mod report;
 
 use std::collections::VecDeque;
