@@ -150,14 +150,24 @@ impl Environment {
     /// The same with further options, and whatever comes of it.
     pub fn issue_with(&self, path: &str, folder: &str, options: &[&str]) -> Outcome {
         let id = self.id(path);
-        let token = self.countersign(&["token", "create", &id]).success().stdout;
         let file = format!("{folder}.token");
-        self.write(&file, &token);
+        self.write(&file, &self.token(path));
         let url = self.url();
         let mut arguments =
             vec!["issue", &id, "--url", &url, "--token-file", &file, "--out", folder];
         arguments.extend(options);
         self.countersign(&arguments)
+    }
+
+    /// A bootstrap token for a path.
+    pub fn token(&self, path: &str) -> String {
+        let created = self.countersign(&["token", "create", &self.id(path)]).success();
+        created.stdout.trim().to_owned()
+    }
+
+    /// The trust pin.
+    pub fn pin(&self) -> String {
+        self.countersign(&["trust", "pin"]).success().stdout.trim().to_owned()
     }
 
     /// The SPIFFE ID of a path.

@@ -118,14 +118,11 @@ async fn start(environment: &Environment, path: &str) -> Workload {
 }
 
 async fn token(environment: &Environment, path: &str) -> String {
-    let id = environment.id(path);
-    let outcome = countersign(environment, &["token", "create", &id]).success();
-    outcome.stdout.trim().to_owned()
+    tokio::task::block_in_place(|| environment.token(path))
 }
 
 async fn pin(environment: &Environment) -> String {
-    let outcome = countersign(environment, &["trust", "pin"]).success();
-    outcome.stdout.trim().to_owned()
+    tokio::task::block_in_place(|| environment.pin())
 }
 
 fn countersign(environment: &Environment, arguments: &[&str]) -> system_tests::Outcome {
