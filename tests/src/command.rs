@@ -73,8 +73,18 @@ pub fn binary() -> PathBuf {
     if let Some(named) = std::env::var_os("COUNTERSIGN_BIN") {
         return named.into();
     }
+    built("countersign", "cargo build -p countersign-cli")
+}
+
+/// An example of the library.
+pub fn example(name: &str) -> PathBuf {
+    built(&format!("examples/{name}"), "cargo build -p countersign --examples")
+}
+
+/// A program that was built beside this one.
+fn built(name: &str, by: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a path");
-    let built = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join("countersign");
-    assert!(built.exists(), "{} is missing: cargo build -p countersign-cli", built.display());
+    let built = test.ancestors().nth(2).expect("target/PROFILE/deps/TEST").join(name);
+    assert!(built.exists(), "{} is missing: {by}", built.display());
     built
 }

@@ -5,10 +5,11 @@
 //! what runs here.
 //!
 //! The binary is the one built beside these tests (`cargo build -p countersign-cli`, which
-//! `tests/run` does first), or what `COUNTERSIGN_BIN` names.
+//! `tests/run` does first), or what `COUNTERSIGN_BIN` names; examples of the library are those
+//! built beside them too.
 
 mod command;
 mod environment;
 
-pub use command::{Outcome, binary, openssl, program};
+pub use command::{Outcome, binary, example, openssl, program};
 pub use environment::{Environment, Settings, TRUST_DOMAIN};
