@@ -1,4 +1,5 @@
-//! The benchmarks: issuing under load, memory over a million issues, start with a big store.
+//! The benchmarks: issuing under load, memory over a million issues, start with a big store, and a
+//! service that only listens.
 //!
 //! Machines differ by a factor of two and more, so each figure is also told as a multiple of the
 //! *floor*: one P-256 verification and two P-256 signatures, measured in the same run. Nothing
@@ -13,6 +14,7 @@ mod load;
 mod memory;
 mod process;
 mod requests;
+mod sidecar;
 mod start;
 mod table;
 
@@ -29,7 +31,7 @@ use crate::requests::Requests;
 #[derive(Debug, Parser)]
 #[command(name = "tests/bench/run", about = "Measures Countersign and prints one table")]
 struct Arguments {
-    /// Measure only this part (may be repeated); load and start without it.
+    /// Measure only this part (may be repeated); all but memory without it.
     #[arg(long, value_enum)]
     only: Vec<Part>,
     /// Concurrent clients, each with its own connection.
@@ -59,6 +61,7 @@ struct Arguments {
 enum Part {
     Load,
     Memory,
+    Sidecar,
     Start,
 }
 
@@ -79,6 +82,9 @@ fn main() -> anyhow::Result<()> {
     table::machine();
     if arguments.has(Part::Load) || arguments.has(Part::Memory) {
         issue(&arguments, &mut floor)?;
+    }
+    if arguments.has(Part::Sidecar) {
+        sidecar::measure()?;
     }
     if arguments.has(Part::Start) {
         start::measure(arguments.generate)?;
