@@ -93,6 +93,7 @@ const TRIES_AT_LEAST: u32 = 20;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::retry::chance;
     use time::macros::datetime;
 
     const START: OffsetDateTime = datetime!(2026-01-01 12:00 UTC);
@@ -164,6 +165,25 @@ mod tests {
         }
         schedule.failed(now, 1.0);
         assert_eq!(schedule.next() - now, time::Duration::seconds(301));
+    }
+
+    /// An hour before the end each pauses up to three minutes: once in 91 s. A thousand come as
+    /// chance will have it, about a Poisson distribution; eight standard deviations are never seen.
+    #[test]
+    fn a_fleet_that_waited_for_hours_comes_back_one_by_one() {
+        let (back, end) = (START + time::Duration::hours(11), START + time::Duration::hours(12));
+        let mut came = std::collections::BTreeMap::<_, usize>::new();
+        for _ in 0..1000 {
+            let mut schedule = schedule(chance());
+            while schedule.next() < back {
+                schedule.failed(schedule.next(), chance());
+            }
+            assert!(schedule.next() < end);
+            *came.entry((schedule.next() - back).whole_seconds()).or_default() += 1;
+        }
+        let expected: f64 = 1000.0 / 91.0;
+        let peak = came.into_values().max().unwrap_or_default();
+        assert!(peak as f64 <= expected + 8.0 * expected.sqrt(), "{peak} in one second");
     }
 
     #[test]
