@@ -17,7 +17,9 @@ impl Listener {
     /// Serves HTTP/1.1 and HTTP/2 by a tower service, such as an axum router.
     ///
     /// Each request carries a [`Peer`](crate::Peer) and a [`RemoteAddress`](crate::RemoteAddress)
-    /// in its extensions. Streams that were accepted before and not taken are closed.
+    /// in its extensions. When that peer is revoked, its requests end with its connection: handlers
+    /// at the await that they are at, bodies before their next frame. A task that a handler has
+    /// spawned is its own. Streams that were accepted before and not taken are closed.
     pub fn serve<S>(self, service: S) -> Serving<S> {
         Serving { listener: self, service }
     }
