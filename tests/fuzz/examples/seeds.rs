@@ -8,9 +8,10 @@ use std::path::Path;
 
 use api::BootstrapToken;
 use fuzz::{
-    ISSUER_SEED, ORIGIN, OTHER_KEY, OTHER_SEED, P256_SPKI, ROOT_KEY, ROOT_SEED, checkpoint_key,
-    issue, p256_signature, trust_state,
+    ISSUER_SEED, NOW, ORIGIN, OTHER_KEY, OTHER_SEED, P256_SPKI, ROOT_KEY, ROOT_SEED,
+    checkpoint_key, issue, p256_signature, trust_domain, trust_state,
 };
+use identity::feed::{Content, Envelope, Message, Position, Snapshot, signed_text};
 use identity::{Der, TrustState, pem};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -29,6 +30,7 @@ fn main() {
     notes(&root);
     texts();
     bodies();
+    feed();
 }
 
 /// Returns the root, which the trust states name.
@@ -174,6 +176,57 @@ const BODIES: [(&str, &str); 9] = [
         r#"{"type":"urn:countersign:problem:policy-denied","title":"t","status":403,"detail":"d","request_id":"r","policies":["p"]}"#,
     ),
 ];
+
+/// Lines of bodies, whose hashes the target puts in where there are zeros.
+fn feed() {
+    for (name, bodies) in [
+        ("snapshot", &[SNAPSHOT][..]),
+        ("first", &[DELTA, HEARTBEAT]),
+        ("delta", &[SNAPSHOT, DELTA, HEARTBEAT]),
+        ("overlap", &[FIRST_DELTA, DELTA, WHOLE_DELTA, HEARTBEAT]),
+        ("gap", &[FIRST_DELTA, HEARTBEAT, SNAPSHOT, DELTA]),
+        ("back", &[FIRST_DELTA, DELTA, FIRST_DELTA, SNAPSHOT]),
+    ] {
+        let bodies = bodies.iter().map(|(sequence, content)| {
+            format!(
+                r#"{{"v":1,"trust_domain":"pay.example","at":{}000,"sequence":{sequence},"hash":"{}","content":{content}}}"#,
+                NOW,
+                "0".repeat(64),
+            )
+        });
+        let lines = bodies.collect::<Vec<_>>().join("\n").replace("BLANK", &"0".repeat(64));
+        seed("feed", name, lines);
+    }
+    let hash = Position::genesis(&trust_domain()).hash;
+    let content = Content::Snapshot(Snapshot::default());
+    let trust_domain = trust_domain();
+    let message = Message { v: 1, trust_domain, at: NOW * 1000, sequence: 0, hash, content };
+    let body = message.body();
+    let signature = OTHER_KEY.sign(signed_text(&message.trust_domain, &body).as_bytes());
+    let envelope = Envelope::new(&fuzz::ed25519_spki(&OTHER_KEY), signature.as_ref(), body);
+    seed("feed", "signed", envelope.encode());
+}
+
+const FIRST_DELTA: (u64, &str) = (
+    3,
+    r#"{"delta":{"previous_sequence":0,"previous_hash":"BLANK","items":[{"log_index":3,"change":{"revoke_serial":"4d"}}]}}"#,
+);
+const DELTA: (u64, &str) = (
+    9,
+    r#"{"delta":{"previous_sequence":3,"previous_hash":"BLANK","items":[{"log_index":5,"change":{"revoke_identity":"spiffe://pay.example/a"}},{"log_index":9,"change":{"deny":"spiffe://pay.example/b"}}]}}"#,
+);
+const WHOLE_DELTA: (u64, &str) = (
+    12,
+    r#"{"delta":{"previous_sequence":0,"previous_hash":"BLANK","items":[{"log_index":3,"change":{"revoke_serial":"4d"}},{"log_index":5,"change":{"revoke_identity":"spiffe://pay.example/a"}},{"log_index":9,"change":{"deny":"spiffe://pay.example/b"}},{"log_index":12,"change":{"allow":"spiffe://pay.example/b"}}]}}"#,
+);
+const SNAPSHOT: (u64, &str) = (
+    3,
+    r#"{"snapshot":{"serials":["4d"],"identities":[{"spiffe_id":"spiffe://pay.example/a","before":2}],"denied":["spiffe://pay.example/a"]}}"#,
+);
+const HEARTBEAT: (u64, &str) = (
+    9,
+    r#"{"heartbeat":{"checkpoint":"pay.example/log\n9\nBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n","trust_sequence":1,"trust_hash":"BLANK"}}"#,
+);
 
 fn workload() -> CertificateParams {
     let mut params = CertificateParams::default();
