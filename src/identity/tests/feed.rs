@@ -74,6 +74,19 @@ fn a_line_that_is_cut_anywhere_is_refused() {
 }
 
 #[test]
+fn a_line_whose_signature_has_padding_in_the_middle_is_refused() {
+    let (mut feed, _) = in_sync();
+    let line = String::from_utf8(feed.heartbeat().encode()).unwrap();
+    let (key_id, rest) = line.split_once(' ').unwrap();
+    let (signature, body) = rest.split_once(' ').unwrap();
+    assert!(signature.ends_with("=="));
+    // The last octet first, in a group of its own: as many octets, as many letters.
+    let (groups, last) = signature.split_at(signature.len() - 4);
+    let padded = format!("{key_id} {last}{groups} {body}");
+    assert_eq!(Envelope::parse(padded.as_bytes()), Err(FeedError::Envelope));
+}
+
+#[test]
 fn a_line_with_any_byte_changed_is_refused() {
     let (mut feed, _) = in_sync();
     let line = feed.heartbeat().encode();

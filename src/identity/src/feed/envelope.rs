@@ -44,8 +44,10 @@ impl Envelope {
         };
         let key_id = HEXLOWER.decode(key_id).map_err(|_| FeedError::Envelope)?;
         let key_id = Hash::try_from(&key_id[..]).map_err(|_| FeedError::Envelope)?;
-        let signature = BASE64.decode(signature).map_err(|_| FeedError::Envelope)?;
-        if signature.len() != ED25519_SIGNATURE {
+        let text = signature;
+        let signature = BASE64.decode(text).map_err(|_| FeedError::Envelope)?;
+        // The decoder takes padding in the middle too; one signature has one form.
+        if signature.len() != ED25519_SIGNATURE || BASE64.encode(&signature).as_bytes() != text {
             return Err(FeedError::Envelope);
         }
         Ok(Self { key_id, signature, body: body.to_vec() })
