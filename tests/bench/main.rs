@@ -1,5 +1,5 @@
-//! The benchmarks: issuing under load, memory over a million issues, start with a big store, and a
-//! service that only listens.
+//! The benchmarks: issuing under load, memory over a million issues, start with a big store, how long
+//! a revocation takes, and a service that only listens.
 //!
 //! Machines differ by a factor of two and more, so each figure is also told as a multiple of the
 //! *floor*: one P-256 verification and two P-256 signatures, measured in the same run. Nothing
@@ -14,6 +14,8 @@ mod load;
 mod memory;
 mod process;
 mod requests;
+mod revocation;
+mod revoked_peer;
 mod sidecar;
 mod start;
 mod table;
@@ -40,7 +42,7 @@ struct Arguments {
     /// Seconds that each load lasts.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// How often each load is repeated; medians are shown.
+    /// How often each load and each revocation is repeated; of loads, medians are shown.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Watch memory, too, over a million issues (some minutes).
@@ -52,6 +54,9 @@ struct Arguments {
     /// How many stored certificates the start finds.
     #[arg(long, default_value_t = 1_000_000)]
     generate: usize,
+    /// How many verifiers hear of a revocation.
+    #[arg(long, default_value_t = 1000)]
+    verifiers: usize,
     /// Said by `cargo bench` to every benchmark.
     #[arg(long, hide = true)]
     bench: bool,
@@ -61,6 +66,7 @@ struct Arguments {
 enum Part {
     Load,
     Memory,
+    Revocation,
     Sidecar,
     Start,
 }
@@ -82,6 +88,9 @@ fn main() -> anyhow::Result<()> {
     table::machine();
     if arguments.has(Part::Load) || arguments.has(Part::Memory) {
         issue(&arguments, &mut floor)?;
+    }
+    if arguments.has(Part::Revocation) {
+        revocation::measure(arguments.verifiers, arguments.rounds)?;
     }
     if arguments.has(Part::Sidecar) {
         sidecar::measure()?;
