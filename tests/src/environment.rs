@@ -85,17 +85,22 @@ impl Environment {
 
     /// Starts `serve` and waits until it is ready, 30 s at most.
     pub fn serve(&mut self) {
+        self.serve_until("200");
+    }
+
+    /// Starts `serve` and waits until `/readyz` answers with this status, 30 s at most.
+    pub fn serve_until(&mut self, status: &str) {
         let log = File::options().create(true).append(true).open(self.path("serve.log"));
         let log = log.expect("the log can be written");
         let mut command = self.command(&["serve", "--config", "ca.toml"]);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.server = Some(command.spawn().expect("the binary can be started"));
-        self.wait_until_ready();
+        self.wait_for(&format!("HTTP/1.1 {status}"));
     }
 
-    fn wait_until_ready(&mut self) {
+    fn wait_for(&mut self, status: &str) {
         let begun = Instant::now();
-        while !self.admin("/readyz").starts_with("HTTP/1.1 200") {
+        while !self.admin("/readyz").starts_with(status) {
             let server = self.server.as_mut().expect("it was started");
             let ended = server.try_wait().expect("its state can be asked");
             let late = begun.elapsed() > Duration::from_secs(30);

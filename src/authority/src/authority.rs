@@ -135,7 +135,6 @@ impl Authority {
         body: &IssueRequest,
         request_id: &str,
     ) -> Result<IssuedCertificate, Error> {
-        self.require_whole_log()?;
         let caller = Caller { svid: None, request_id: request_id.to_owned() };
         let asked = Asked::parse(body, &self.trust_domain)?;
         let spiffe_id = asked
@@ -143,6 +142,7 @@ impl Authority {
             .clone()
             .filter(SpiffeId::is_reserved)
             .ok_or_else(|| Error::NotFound("internal identity of that name".to_owned()))?;
+        self.require_whole_log_for(&spiffe_id)?;
         let attested = Attested {
             principal: Principal::Authority,
             spiffe_id,
@@ -241,7 +241,7 @@ impl Authority {
 
     /// Two signatures over logged bytes, unless they were revoked meanwhile.
     async fn sign(&self, logged: Logged) -> Result<(Issued, u64), Error> {
-        self.require_whole_log()?;
+        self.require_whole_log_for(&logged.named().spiffe_id)?;
         let (epoch, in_force) = self.refuse_revoked(&logged)?;
         let key_hash = &logged.leaf().issuer_key_hash;
         let retired = || StoreError::Inconsistent(format!("issuer {key_hash:?} is retired"));

@@ -28,6 +28,12 @@ impl Checkpoints {
         self.last().map_or(0, |(size, _)| size)
     }
 
+    /// The same checkpoint without its signature.
+    pub(crate) fn newest(&self, origin: String) -> Checkpoint {
+        let (size, root) = self.last().unwrap_or((0, tlog::empty_root()));
+        Checkpoint { origin, size, root }
+    }
+
     /// Signs the head if it has grown since the newest checkpoint, or that one lacks a signature;
     /// returns the size covered.
     pub(crate) async fn sign_head(

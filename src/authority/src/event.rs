@@ -99,6 +99,7 @@ pub(crate) const FOLDING: &[&str] = &[
 pub(crate) const ALLOW: &str = "allow";
 pub(crate) const CRL: &str = "crl";
 pub(crate) const DENY: &str = "deny";
+pub(crate) const HALT_LIFT: &str = "halt.lift";
 pub(crate) const ISSUE: &str = "issue";
 pub(crate) const ISSUE_ABANDONED: &str = "issue.abandoned";
 pub(crate) const ISSUE_REFUSED: &str = "issue.refused";

@@ -47,6 +47,7 @@ mod event;
 mod feed;
 pub mod files;
 mod fleet;
+mod halt;
 mod hastened;
 mod issuer;
 mod keys;

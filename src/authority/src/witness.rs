@@ -7,16 +7,21 @@
 //! What is revoked meanwhile is logged, and told to those who have seen no more than this log.
 //! Where the log went back below a running process, it fails instead: new entries stand where older
 //! ones are folded already, and would be passed over in silence.
+//!
+//! A halt outlives the process ([`Authority::keep_halts`]): a restart must not be the way around it.
 
 use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
+use identity::SpiffeId;
 use tlog::{Checkpoint, Hash, SignedNote};
 
 use crate::authority::Authority;
 use crate::checkpoint;
 use crate::error::Error;
+use crate::halt::Halt;
 use crate::store::StoreError;
 
 /// What others have seen of the log, and whether it still does what they saw.
@@ -25,6 +30,8 @@ pub(crate) struct Witnesses {
     /// Sizes and roots that were shown and are right, newest last.
     right: Mutex<VecDeque<(u64, Hash)>>,
     halted: OnceLock<String>,
+    /// Where a halt is kept.
+    kept: OnceLock<PathBuf>,
     /// The log went back while this process was running: what it folded stands nowhere any more.
     went_back: AtomicBool,
 }
@@ -54,9 +61,27 @@ impl Authority {
         }
         match self.contradiction(&claimed).await {
             Ok(None) => self.witnesses().remember(&claimed),
-            Ok(Some(why)) => self.halt(why),
+            Ok(Some(why)) => {
+                self.halt(Halt { why, checkpoint: claimed, seen: note.to_vec() });
+            }
             Err(error) => tracing::warn!(%error, "cannot compare a checkpoint with the log"),
         }
+    }
+
+    /// Keeps a halt in the state folder from now on, and halts at once where one was kept there and
+    /// the log still does not lead to what was seen. Where it does, the newest database is back.
+    pub async fn keep_halts(&self, state: &Path) -> Result<(), Error> {
+        if let Some(halt) = Halt::read(state)? {
+            if self.contradiction(&halt.checkpoint).await?.is_some() {
+                self.halt(halt);
+            } else {
+                tracing::info!(why = halt.why, "the log is again the one that was seen");
+                Halt::remove(state)?;
+            }
+        }
+        // Once for each process: the folder stays the same.
+        let _ = self.witnesses().kept.set(Halt::path(state));
+        Ok(())
     }
 
     /// Why nothing is issued any more.
@@ -69,29 +94,44 @@ impl Authority {
         self.halted().map_or(Ok(()), |why| Err(Error::Halted(why.to_owned())))
     }
 
+    /// The same, but for the CA's own certificate: without one, nobody could be revoked after a
+    /// restart, nor ask why.
+    pub(crate) fn require_whole_log_for(&self, id: &SpiffeId) -> Result<(), Error> {
+        let is_own = *id == SpiffeId::authority(self.trust_domain());
+        if is_own { Ok(()) } else { self.require_whole_log() }
+    }
+
     /// Refuses to go on once the log has fewer entries than were signed.
     pub(crate) fn require_growth(&self, signed: u64, size: u64) -> Result<(), Error> {
         let went_back = &self.witnesses().went_back;
         if size < signed {
             went_back.store(true, Ordering::Release);
-            self.halt(format!(
+            let why = format!(
                 "the log has {size} entries, and {signed} were signed: an older database was put \
                  back"
-            ));
+            );
+            let checkpoint = self.checkpoints().newest(checkpoint::origin(self.trust_domain()));
+            let seen = checkpoint.text().into_bytes();
+            self.halt(Halt { why, checkpoint, seen });
         }
         // It stays so when the log has grown again: that is another past.
         if went_back.load(Ordering::Acquire) { self.require_whole_log() } else { Ok(()) }
     }
 
     /// Issues nothing from now on.
-    fn halt(&self, why: String) {
+    fn halt(&self, halt: Halt) {
         // The first reason stands, and is told once.
-        if let Err(again) = self.witnesses().halted.set(why) {
+        if let Err(again) = self.witnesses().halted.set(halt.why.clone()) {
             tracing::debug!(again, "halted already");
             return;
         }
-        tracing::error!(why = self.halted(), "nothing is issued any more");
+        tracing::error!(why = halt.why, "nothing is issued any more");
         metrics::gauge!("countersign_halted").set(1.0);
+        if let Some(path) = self.witnesses().kept.get()
+            && let Err(error) = halt.write(path)
+        {
+            tracing::error!(%error, path = %path.display(), "a restart will forget the halt");
+        }
     }
 
     /// Whether the log, read now, does not lead to this checkpoint.

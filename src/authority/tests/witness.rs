@@ -3,7 +3,11 @@
 
 mod support;
 
-use authority::{Error, Shown};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use authority::{Error, Event, Shown, setup};
+use identity::SpiffeId;
 use support::{Environment, id};
 use tlog::{Checkpoint, Hash, SignedNote};
 
@@ -120,6 +124,8 @@ async fn a_database_put_back_below_a_running_ca_is_noticed() {
     put(newer);
     let grown = environment.authority.refresh().await;
     assert!(matches!(grown, Err(Error::Halted(_))), "it may have another past");
+    let kept = fs::read_to_string(environment.folder.path().join("halted")).unwrap();
+    assert!(kept.contains("an older database was put back\n\npay.example/log\n"), "{kept}");
 }
 
 #[tokio::test]
@@ -134,4 +140,75 @@ async fn a_halted_ca_tells_nobody_of_another_past() {
     assert!(matches!(subscribe(Some(1)).await, Err(Error::Halted(_))), "nothing stands there");
     assert!(subscribe(Some(0)).await.is_ok());
     assert!(subscribe(None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_halt_outlives_a_restart_and_the_ca_keeps_its_own_certificate() {
+    let mut environment = Environment::start().await;
+    let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
+    environment.authority.witness(&larger, Shown::ByWorkload).await;
+    let why = environment.authority.halted().unwrap().to_owned();
+    for _ in 0..2 {
+        environment.restart().await;
+        assert_eq!(environment.authority.halted(), Some(&*why));
+        assert!(!issues(&environment).await);
+    }
+    let own = api::IssueRequest {
+        spiffe_id: Some(SpiffeId::authority(environment.authority.trust_domain())),
+        ..support::request(&support::csr())
+    };
+    environment.authority.issue_internal(&own, "test").await.unwrap();
+    let mode = fs::metadata(environment.folder.path().join("halted")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_restart_on_the_log_that_was_seen_ends_a_halt() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let (size, root) = {
+        let head = environment.store.head().await.unwrap();
+        (head.edge.size(), head.edge.root())
+    };
+    let file = environment.folder.path().join("halted");
+    let other = signed(&environment, size, Hash::new([7; 32])).await;
+    let ours = signed(&environment, size, root).await;
+    environment.issue(&operator, "/prod/reports").await;
+    for (seen, is_halted) in [(other, true), (ours, false)] {
+        fs::write(&file, [&b"an older database was put back\n\n"[..], &seen].concat()).unwrap();
+        environment.restart().await;
+        assert_eq!(environment.authority.halted().is_some(), is_halted);
+        assert_eq!((file.exists(), issues(&environment).await), (is_halted, !is_halted));
+    }
+}
+
+#[tokio::test]
+async fn a_halt_that_cannot_be_read_lifts_nothing() {
+    let environment = Environment::start().await;
+    for damaged in [&b""[..], b"why", b"why\n\n", b"why\n\npay.example/log\nmany\n", b"\xff\n\n"] {
+        fs::write(environment.folder.path().join("halted"), damaged).unwrap();
+        let kept = environment.authority.keep_halts(environment.folder.path()).await;
+        assert!(matches!(kept, Err(Error::Folder(_))), "{damaged:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_halt_that_is_lifted_is_logged_and_returns_with_who_has_seen_more() {
+    let mut environment = Environment::start().await;
+    let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
+    environment.authority.witness(&larger, Shown::ByWorkload).await;
+    let why = environment.authority.halted().unwrap().to_owned();
+    let (domain, state) = (support::trust_domain(), environment.folder.path());
+    let lift = || setup::lift_halt(&domain, state, &*environment.store, &*environment.clock);
+    let index = environment.store.head().await.unwrap().edge.size();
+    assert_eq!(lift().await.unwrap(), Some(why.clone()));
+    let entry = environment.store.entries(index, 1).await.unwrap().pop().unwrap();
+    let event = Event::parse(&entry).unwrap();
+    assert_eq!((event.kind.as_str(), event.detail["why"].as_str()), ("halt.lift", Some(&*why)));
+    assert_eq!(event.detail["size"], 1_000_000);
+    assert_eq!(lift().await.unwrap(), None);
+    environment.restart().await;
+    assert!(issues(&environment).await);
+    environment.authority.witness(&larger, Shown::ByWorkload).await;
+    assert!(!issues(&environment).await);
 }

@@ -130,7 +130,9 @@ pub(crate) async fn engine(
         keys,
         trust_pin,
     };
-    Ok(Arc::new(Authority::open(parts).await?))
+    let authority = Authority::open(parts).await?;
+    authority.keep_halts(&config.state).await?;
+    Ok(Arc::new(authority))
 }
 
 /// Issues an operator's SVID through the engine's own pipeline and installs it in a directory.

@@ -62,12 +62,14 @@ impl Environment {
         let keys = wrap_keys(created.keys, folder.path());
         let store = wrap_store(created.store);
         let authority = open(&store, &keys, &clock, pin).await.unwrap();
+        authority.keep_halts(folder.path()).await.unwrap();
         Self { folder, clock, store, keys, pin, authority }
     }
 
     /// Opens the same state again, as a restart would.
     pub(crate) async fn restart(&mut self) {
         self.authority = open(&self.store, &self.keys, &self.clock, self.pin).await.unwrap();
+        self.authority.keep_halts(self.folder.path()).await.unwrap();
     }
 
     pub(crate) fn trust(&self) -> Trust {

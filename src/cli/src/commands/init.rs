@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use authority::clock::SystemClock;
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
+use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
 use clap::{Args, ValueEnum};
 use identity::TrustPin;
@@ -30,6 +31,9 @@ pub(crate) struct Arguments {
     /// Repair what expired: the operator's SVID, the issuer's certificate
     #[arg(long)]
     recover: bool,
+    /// With --recover: let a CA that has halted issue again, on the log as it is
+    #[arg(long, requires = "recover")]
+    lift_halt: bool,
     /// The first operator's name
     #[arg(long, value_name = "NAME", default_value = "admin")]
     operator: String,
@@ -112,7 +116,8 @@ async fn finish(
     ready(arguments, config, &authority, pin, session).await
 }
 
-/// A new operator's SVID; and the issuer certified again where it ends soon.
+/// A new operator's SVID; the issuer certified again where it ends soon, and a halt lifted where
+/// that is asked for.
 async fn recover(
     arguments: &Arguments,
     config: &Config,
@@ -121,8 +126,7 @@ async fn recover(
     let passphrase = arguments.config.passphrase(config, Asking::Known)?;
     let pin = setup::read_pin(&config.state)?;
     {
-        let store =
-            authority::store::sqlite::SqliteStore::open(&config.state, &config.trust_domain)?;
+        let store = SqliteStore::open(&config.state, &config.trust_domain)?;
         let keys = Keys::open(&config.state, &passphrase)?;
         if setup::issuer_ends_soon(&store, clock::now()).await? {
             let offline = arguments.config.offline_passphrase(config, Asking::Known)?;
@@ -131,11 +135,33 @@ async fn recover(
                 .await?;
             session.output.note("the issuer has a new certificate for the same key");
         }
+        if arguments.lift_halt {
+            lift_halt(config, &store, session).await?;
+        }
         let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
+        if let Some(why) = authority.halted() {
+            anyhow::bail!(
+                "{why}\nput the newest database back and restart the CA; where that is lost, look \
+                 first what was\nrevoked and issued in the part that is gone, then: countersign \
+                 init --recover --lift-halt"
+            );
+        }
         // The trust keys may have been replaced since `init`.
         let pin = authority.trust().state().pin();
         ready(arguments, config, &authority, pin, session).await
     }
+}
+
+async fn lift_halt(config: &Config, store: &SqliteStore, session: &Session) -> anyhow::Result<()> {
+    let lifted = setup::lift_halt(&config.trust_domain, &config.state, store, &SystemClock).await?;
+    session.output.note(match lifted {
+        Some(why) => format!(
+            "lifted: {why}\nrestart `serve`, and before it the workloads that have seen more: they \
+             would halt it again"
+        ),
+        None => "the CA had not halted".to_owned(),
+    });
+    Ok(())
 }
 
 /// Gives the operator an SVID and a context, and says what comes next.

@@ -1,0 +1,101 @@
+//! An older database is put back, and whoever has seen more says so.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use system_tests::{Environment, Outcome, openssl};
+
+#[test]
+fn a_halted_ca_starts_and_says_why_until_the_newest_database_is_back() {
+    let mut environment = Environment::start();
+    let (older, newest) = older_and_newest(&mut environment);
+    put(&environment, &older);
+    environment.serve();
+    environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
+    assert!(environment.admin("/readyz").contains("an older database was put back"));
+    environment.stop();
+
+    environment.serve_until("503");
+    assert!(environment.admin("/readyz").contains("an older database was put back"));
+    environment.countersign(&["status"]).success().says("an older database was put back");
+    let token = ["token", "create", "spiffe://pay.example/prod/reports"];
+    let token = environment.countersign(&token).success().stdout;
+    environment.write("token", &token);
+    let url = environment.url();
+    let id = environment.id("/prod/reports");
+    let issue = ["issue", &id, "--url", &url, "--token-file", "token", "--out", "refused"];
+    assert_ne!(environment.countersign(&issue).code, 0);
+    let deny = ["deny", "spiffe://pay.example/prod/batch", "--reason", "key-compromise"];
+    environment.countersign(&deny).success();
+    environment.stop();
+
+    put(&environment, &newest);
+    environment.serve();
+    environment.issue("/prod/reports", "reports");
+}
+
+#[test]
+fn an_operator_lifts_a_halt_by_name_and_not_in_passing() {
+    let mut environment = Environment::start();
+    let (older, _) = older_and_newest(&mut environment);
+    put(&environment, &older);
+    environment.serve();
+    environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
+    environment.stop();
+
+    recover(&environment, &[]).exits(1).says("an older database was put back").says("--lift-halt");
+    environment.serve_until("503");
+    environment.stop();
+    recover(&environment, &["--lift-halt"]).success().says("lifted: a client showed");
+    environment.serve();
+    environment.issue("/prod/reports", "reports");
+    environment.stop();
+    recover(&environment, &["--lift-halt"]).success().says("had not halted");
+}
+
+/// The database of a while ago, and the one of now; a client has seen a checkpoint of the latter.
+fn older_and_newest(environment: &mut Environment) -> (Database, Database) {
+    environment.stop();
+    let older = database(environment);
+    environment.serve();
+    let checkpoint = || environment.curl("/log/checkpoint", &[]).success().stdout;
+    let (before, begun) = (checkpoint(), Instant::now());
+    environment.issue("/prod/batch", "batch");
+    let mut seen = checkpoint();
+    while seen == before {
+        assert!(begun.elapsed() < Duration::from_secs(20), "nothing new is signed");
+        seen = checkpoint();
+    }
+    environment.write("seen", &seen);
+    environment.stop();
+    (older, database(environment))
+}
+
+/// The header by which clients show what they have seen.
+fn seen(environment: &Environment) -> String {
+    let checkpoint = openssl(environment.folder(), &["base64", "-A", "-in", "seen"]).success();
+    format!("{}: {}", api::paths::CHECKPOINT_HEADER, checkpoint.stdout.trim())
+}
+
+/// A database of a CA that has stopped: the file, and what is still to be moved into it.
+type Database = [Vec<u8>; 2];
+
+fn database(environment: &Environment) -> Database {
+    FILES.map(|file| fs::read(environment.path(file)).unwrap())
+}
+
+fn put(environment: &Environment, database: &Database) {
+    // An index of the second file, which SQLite makes anew.
+    let _ = fs::remove_file(environment.path("state/countersign.db-shm"));
+    for (file, bytes) in FILES.iter().zip(database) {
+        fs::write(environment.path(file), bytes).unwrap();
+    }
+}
+
+const FILES: [&str; 2] = ["state/countersign.db", "state/countersign.db-wal"];
+
+fn recover(environment: &Environment, options: &[&str]) -> Outcome {
+    let recover = ["init", "--config", "ca.toml", "--recover"];
+    environment.countersign(&[&recover[..], options].concat())
+}
