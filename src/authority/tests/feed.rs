@@ -3,18 +3,21 @@
 
 mod support;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api::{DenyRequest, RevokeRequest};
 use authority::clock::Clock;
-use authority::signer::SignerError;
 use authority::signer::spy::SpySigner;
+use authority::signer::{Signer, SignerError};
 use authority::{Authority, Caller, Error, FeedMessage, Keys, Subscription};
+use futures_util::future::BoxFuture;
 use identity::Revocations;
 use identity::feed::{Envelope, FeedState, FeedUpdate, Message};
 use support::{Environment, id};
+use tokio::sync::Notify;
 
 /// A subscriber that believes only what it verifies.
 struct Listener {
@@ -172,6 +175,7 @@ async fn a_snapshot_is_made_again_before_subscribers_take_it_for_a_replay() {
     };
     let first = snapshot().await;
     assert_eq!(snapshot().await, first, "it is kept");
+    // Past the life of the snapshot that newcomers share, too.
     environment.clock.advance(time::Duration::seconds(6));
     assert!(snapshot().await >= first + 5_000);
 }
@@ -230,6 +234,66 @@ async fn while_the_feed_key_does_not_sign_no_heartbeat_hides_a_revocation() {
     environment.authority.refresh().await.unwrap();
     assert!(matches!(listener.hear().await, FeedUpdate::Apply(_)));
     assert_eq!(listener.state.position().sequence, log_index);
+}
+
+#[tokio::test]
+async fn no_revocation_waits_for_a_snapshot() {
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let environment = Environment::start_with(
+        |keys, _| Keys { feed: Arc::new(HeldSigner { inner: keys.feed, gate: held }), ..keys },
+        |store| store,
+    )
+    .await;
+    let operator = environment.operator().await;
+    let mut listener = Listener::start(&environment, &operator, Some(0)).await;
+    gate.closed.store(true, Ordering::SeqCst);
+    let mut newcomer = pin!(Listener::start(&environment, &operator, None));
+    soon(async {
+        tokio::select! {
+            _ = &mut newcomer => panic!("its snapshot is not signed yet"),
+            () = gate.waits.notified() => {}
+        }
+    })
+    .await;
+    let log_index = soon(revoke(&environment, &operator, id("/prod/reports").as_str())).await;
+    assert!(matches!(listener.hear().await, FeedUpdate::Apply(_)));
+    gate.opened.notify_one();
+    let mut newcomer = newcomer.await;
+    while newcomer.state.position().sequence < log_index {
+        drop(newcomer.hear().await);
+    }
+    assert_eq!(newcomer.held, listener.held);
+}
+
+/// Holds one signature up.
+#[derive(Debug, Default)]
+struct Gate {
+    closed: AtomicBool,
+    waits: Notify,
+    opened: Notify,
+}
+
+#[derive(Debug)]
+struct HeldSigner {
+    inner: Arc<dyn Signer>,
+    gate: Arc<Gate>,
+}
+
+impl Signer for HeldSigner {
+    fn public_key(&self) -> &[u8] {
+        self.inner.public_key()
+    }
+
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignerError>> {
+        Box::pin(async move {
+            if self.gate.closed.swap(false, Ordering::SeqCst) {
+                self.gate.waits.notify_one();
+                self.gate.opened.notified().await;
+            }
+            self.inner.sign(message).await
+        })
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,8 @@
 //!
 //! A delta leaves at every fold of new items, before the call that made the change returns. One
 //! task at a time signs, so that messages leave in the order of their times. What a newcomer needs
-//! first (a snapshot, or a delta from where it stands) is kept for as long as it may be told.
+//! first (a snapshot, or a delta from where it stands) is kept for as long as it may be told. It
+//! takes its time and its content in turn, and is made beside: no revocation waits for a snapshot.
 
 mod recent;
 mod subscription;
@@ -32,6 +33,9 @@ pub(crate) struct Feed {
     /// The sequence that listeners were told of.
     published: AtomicU64,
     turn: Mutex<Turn>,
+    /// What newcomers are told first, by the sequence that they have; none for a snapshot. Locked
+    /// before the turn.
+    first: Mutex<HashMap<Option<u64>, FeedMessage>>,
     /// Subscriptions by certificate.
     places: Places,
 }
@@ -43,8 +47,16 @@ struct Turn {
     at: u64,
     /// The position that listeners were told of.
     published: Position,
-    /// What newcomers are told first, by the sequence that they have; none for a snapshot.
-    first: HashMap<Option<u64>, FeedMessage>,
+}
+
+impl Turn {
+    /// The next message's time: each is later than the one before, unless that came from a clock
+    /// far ahead. Those were refused, and to go on from them would be refused until the clock gets
+    /// there.
+    fn next_time(&mut self, now: u64) -> u64 {
+        self.at = if self.at > now + CLOCK_STEP { now } else { now.max(self.at + 1) };
+        self.at
+    }
 }
 
 /// A signed message, shared by all who hear it.
@@ -74,10 +86,10 @@ impl Feed {
     /// Nobody listens yet, and what is folded needs not be told.
     pub(crate) fn new(folded: Position) -> Self {
         let (listeners, _) = broadcast::channel(BACKLOG);
-        let turn = Turn { at: 0, published: folded, first: HashMap::new() };
+        let turn = Mutex::new(Turn { at: 0, published: folded });
         let published = AtomicU64::new(folded.sequence);
-        let places = Places::default();
-        Self { listeners, published, turn: Mutex::new(turn), places }
+        let (first, places) = (Mutex::default(), Places::default());
+        Self { listeners, published, turn, first, places }
     }
 
     fn tell(&self, message: FeedMessage) {
@@ -108,9 +120,8 @@ impl Authority {
         if position == turn.published {
             return Ok(());
         }
-        let message = self.sign_message(turn, position, content, now).await?;
+        let message = self.sign_message(turn.next_time(now), position, content).await?;
         turn.published = position;
-        turn.first.clear();
         self.feed().tell(message);
         self.feed().published.store(position.sequence, Ordering::Release);
         Ok(())
@@ -137,7 +148,7 @@ impl Authority {
         self.tell_news(&mut turn, now).await?;
         let position = turn.published;
         let content = Content::Heartbeat(heartbeat);
-        let message = self.sign_message(&mut turn, position, content, now).await?;
+        let message = self.sign_message(turn.next_time(now), position, content).await?;
         self.feed().tell(message);
         Ok(())
     }
@@ -145,7 +156,8 @@ impl Authority {
     /// What a subscriber that has folded up to `after` is told first: nothing if that is all.
     async fn first_message(&self, after: Option<u64>) -> Result<Option<FeedMessage>, Error> {
         let now = self.clock().unix_milliseconds();
-        let mut turn = self.feed().turn.lock().await;
+        // Newcomers who come at once are told the same, made once.
+        let mut first = self.feed().first.lock().await;
         let (newest, from) = {
             let folded = self.folded();
             let from = after.filter(|after| folded.items.knows(*after));
@@ -158,19 +170,22 @@ impl Authority {
             // It stands where this log never was: a snapshot might lift what is denied.
             self.require_whole_log()?;
         }
-        let known = turn
-            .first
-            .get(&from)
-            .filter(|known| known.sequence == newest && now.saturating_sub(known.at) < FIRST_LIFE);
-        if let Some(known) = known {
+        first.retain(|_, known| {
+            known.sequence == newest && now.saturating_sub(known.at) < FIRST_LIFE
+        });
+        if let Some(known) = first.get(&from) {
             return Ok(Some(known.clone()));
         }
-        let (position, content) = self.content_since(from);
-        let message = self.sign_message(&mut turn, position, content, now).await?;
-        if turn.first.len() >= FIRST_KEPT {
-            turn.first.clear();
+        let (at, (position, content)) = {
+            // What listeners are told later has a later time, and what they were told is in it.
+            let mut turn = self.feed().turn.lock().await;
+            (turn.next_time(now), self.content_since(from))
+        };
+        let message = self.sign_message(at, position, content).await?;
+        if first.len() >= FIRST_KEPT {
+            first.clear();
         }
-        turn.first.insert(from, message.clone());
+        first.insert(from, message.clone());
         Ok(Some(message))
     }
 
@@ -191,28 +206,41 @@ impl Authority {
 
     async fn sign_message(
         &self,
-        turn: &mut Turn,
+        at: u64,
         position: Position,
         content: Content,
-        now: u64,
     ) -> Result<FeedMessage, Error> {
-        // Each message is later than the one before, unless that came from a clock far ahead: those
-        // were refused, and to go on from them would be refused until the clock gets there.
-        let at = if turn.at > now + CLOCK_STEP { now } else { now.max(turn.at + 1) };
         let Position { sequence, hash } = position;
         let kind = match content {
             Content::Heartbeat(_) => Kind::Heartbeat,
             Content::Delta(_) | Content::Snapshot(_) => Kind::News,
         };
         let trust_domain = self.trust_domain().clone();
-        let body =
-            Message { v: Message::VERSION, trust_domain, at, sequence, hash, content }.body();
+        let is_large = count(&content) > COUNTED_AS_LARGE;
+        let message = Message { v: Message::VERSION, trust_domain, at, sequence, hash, content };
+        let write = move || {
+            let body = message.body();
+            let text = signed_text(&message.trust_domain, &body);
+            (body, text)
+        };
+        // Megabytes of JSON, and their hash: nobody else's request waits for them.
+        let written = if is_large { tokio::task::spawn_blocking(write).await } else { Ok(write()) };
+        let (body, text) = written.expect("to write plain data does not panic");
         let signer = Arc::clone(&self.in_force().feed);
-        let text = signed_text(self.trust_domain(), &body);
         let signature = signer.sign(text.as_bytes()).await?;
-        turn.at = at;
         let line = Envelope::new(signer.public_key(), signature, body).encode().into();
         Ok(FeedMessage { at, kind, sequence, line })
+    }
+}
+
+/// What makes a message long.
+fn count(content: &Content) -> usize {
+    match content {
+        Content::Delta(delta) => delta.items.len(),
+        Content::Heartbeat(_) => 0,
+        Content::Snapshot(Snapshot { serials, identities, denied }) => {
+            serials.len() + identities.len() + denied.len()
+        }
     }
 }
 
@@ -224,3 +252,5 @@ const BACKLOG: usize = 256;
 const FIRST_LIFE: u64 = 5_000;
 /// Subscribers that come back at once stand at few places.
 const FIRST_KEPT: usize = 64;
+/// A millisecond's work.
+const COUNTED_AS_LARGE: usize = 1_000;
