@@ -3,13 +3,16 @@
 //! The tables are its index; loading compares the two. Each event moves the epoch by one, in the
 //! store's head as in memory, so that a commit notices when the two differ.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
-use identity::feed::{FeedChange, FeedItem, Position};
-use identity::{Revocations, SpiffeId, TrustDomain};
+use identity::feed::{FeedChange, FeedItem, Position, Snapshot};
+use identity::{Revocations, SerialNumber, SpiffeId, TrustDomain};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::event::{ALLOW, DENY, Event, POLICY_CHANGE, RENEW_CONFLICT, REVOKE};
 use crate::feed::RecentItems;
+use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::rotation::KeyLedger;
 use crate::sequencer::Head;
 use crate::store::{RevocationRow, Store, StoreError};
@@ -23,8 +26,8 @@ enum Change {
     Lineage,
     /// This policy set, by the hex of its hash, came into force.
     Policy(String),
-    /// What everyone who verifies must hear of.
-    Revocation(FeedItem),
+    /// What everyone who verifies must hear of, and its event's time.
+    Revocation(FeedItem, u64),
 }
 
 /// The state as folded so far.
@@ -34,6 +37,8 @@ pub(crate) struct Folded {
     pub(crate) revocations: Revocations,
     pub(crate) items: RecentItems,
     pub(crate) keys: KeyLedger,
+    /// Serial numbers whose certificates may still be valid, and when each was revoked.
+    recent_serials: VecDeque<(u64, SerialNumber)>,
     policy_set: Option<String>,
     next_index: u64,
 }
@@ -49,6 +54,7 @@ impl Folded {
             revocations: Revocations::default(),
             items: RecentItems::after(Position::genesis(trust_domain)),
             keys: KeyLedger::default(),
+            recent_serials: VecDeque::new(),
             policy_set: None,
             next_index: 0,
         };
@@ -96,7 +102,8 @@ impl Folded {
                 }
                 Change::Lineage => {}
                 Change::Policy(hash) => self.policy_set = Some(hash),
-                Change::Revocation(item) => {
+                Change::Revocation(item, at) => {
+                    self.note_serial(&item, at);
                     item.apply(&mut self.revocations);
                     self.items.push(item.clone());
                     items.push(item);
@@ -106,6 +113,25 @@ impl Folded {
             self.next_index = index + 1;
         }
         Ok(items)
+    }
+
+    /// What newcomers are told: all but the serial numbers of certificates that have expired. Only
+    /// what stands in our records is revoked by its number, so it lives no longer than profiles
+    /// allow. Identities stay: a foreign anchor's certificates may live longer.
+    pub(crate) fn snapshot(&self, now: u64) -> Snapshot {
+        let expired = self.recent_serials.partition_point(|(at, _)| has_expired(*at, now));
+        let serials = self.recent_serials.range(expired..);
+        let serials = serials.map(|(_, serial_number)| *serial_number).collect();
+        Snapshot { serials, ..Snapshot::of(&self.revocations) }
+    }
+
+    /// Times only ascend in the log, so what has expired stands first.
+    fn note_serial(&mut self, item: &FeedItem, at: u64) {
+        let FeedChange::RevokeSerial(serial_number) = item.change else { return };
+        while self.recent_serials.front().is_some_and(|(revoked, _)| has_expired(*revoked, at)) {
+            self.recent_serials.pop_front();
+        }
+        self.recent_serials.push_back((at, serial_number));
     }
 
     /// The head must count every folding event, and name the newest policy set.
@@ -158,7 +184,14 @@ fn read(index: u64, entry: &[u8]) -> Option<Change> {
         return event.detail["hash"].as_str().map(|hash| Change::Policy(hash.to_owned()));
     }
     let target = event.detail["serial_number"].as_str().unwrap_or(&event.subject);
-    item(&event.kind, index, target).map(Change::Revocation)
+    let at = OffsetDateTime::parse(&event.at, &Rfc3339).ok()?;
+    let at = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()?;
+    Some(Change::Revocation(item(&event.kind, index, target)?, at))
+}
+
+/// Whether what was issued before `revoked` has expired since, for whoever's clock is a day behind.
+fn has_expired(revoked: u64, now: u64) -> bool {
+    revoked + LONGEST_VALIDITY_MILLISECONDS + DAY < now
 }
 
 fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
@@ -171,3 +204,6 @@ fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
     };
     Some(FeedItem { log_index, change })
 }
+
+/// In milliseconds.
+const DAY: u64 = 24 * 3600 * 1000;

@@ -297,6 +297,35 @@ impl Signer for HeldSigner {
 }
 
 #[tokio::test]
+async fn a_snapshot_leaves_out_certificates_that_have_expired_and_nothing_else() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let revoked = async |path| {
+        let operator = environment.operator().await;
+        let serial_number = environment.issue(&operator, path).await.serial_number;
+        revoke(&environment, &operator, &serial_number.to_string()).await;
+        serial_number
+    };
+    let first = revoked("/prod/reports").await;
+    revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
+    let told = async || {
+        let operator = environment.operator().await;
+        let mut newcomer = Listener::start(&environment, &operator, None).await;
+        assert!(matches!(newcomer.hear().await, FeedUpdate::Replace(_)));
+        newcomer.held
+    };
+    environment.clock.advance(time::Duration::days(8));
+    let second = revoked("/prod/quick").await;
+    let held = told().await;
+    assert!(held.is_serial_revoked(&first) && held.is_serial_revoked(&second));
+    // Past the life of the snapshot that newcomers share, too.
+    environment.clock.advance(time::Duration::seconds(6));
+    let held = told().await;
+    assert!(!held.is_serial_revoked(&first) && held.is_serial_revoked(&second));
+    assert_eq!(held.identities().count(), 1);
+}
+
+#[tokio::test]
 async fn one_certificate_has_its_share_of_subscriptions_and_gets_it_back() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;

@@ -116,7 +116,7 @@ impl Authority {
     }
 
     async fn tell_news(&self, turn: &mut Turn, now: u64) -> Result<(), Error> {
-        let (position, content) = self.content_since(Some(turn.published.sequence));
+        let (position, content) = self.content_since(Some(turn.published.sequence), now);
         if position == turn.published {
             return Ok(());
         }
@@ -179,7 +179,7 @@ impl Authority {
         let (at, (position, content)) = {
             // What listeners are told later has a later time, and what they were told is in it.
             let mut turn = self.feed().turn.lock().await;
-            (turn.next_time(now), self.content_since(from))
+            (turn.next_time(now), self.content_since(from, now))
         };
         let message = self.sign_message(at, position, content).await?;
         if first.len() >= FIRST_KEPT {
@@ -190,7 +190,7 @@ impl Authority {
     }
 
     /// The newest position, and what leads there: a delta where `after` is known, else a snapshot.
-    fn content_since(&self, after: Option<u64>) -> (Position, Content) {
+    fn content_since(&self, after: Option<u64>, now: u64) -> (Position, Content) {
         let folded = self.folded();
         let since = after.and_then(|after| folded.items.since(after));
         let content = match since {
@@ -199,7 +199,7 @@ impl Authority {
                 previous_hash: previous.hash,
                 items,
             }),
-            None => Content::Snapshot(Snapshot::of(&folded.revocations)),
+            None => Content::Snapshot(folded.snapshot(now)),
         };
         (folded.items.newest(), content)
     }
