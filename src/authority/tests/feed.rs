@@ -241,7 +241,10 @@ async fn no_revocation_waits_for_a_snapshot() {
     let gate = Arc::new(Gate::default());
     let held = Arc::clone(&gate);
     let environment = Environment::start_with(
-        |keys, _| Keys { feed: Arc::new(HeldSigner { inner: keys.feed, gate: held }), ..keys },
+        |keys, _| {
+            let hold = |inner| Arc::new(HeldSigner { inner, gate: held }) as Arc<dyn Signer>;
+            keys.wrap(api::KeyPurpose::Feed, hold)
+        },
         |store| store,
     )
     .await;
