@@ -138,6 +138,12 @@ pub struct KeyRecord {
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub since: OffsetDateTime,
+    /// Its SubjectPublicKeyInfo, base64.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub public_key: Der,
+    /// The root key that certified it: issuers below a root of ours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certified_by: Option<String>,
     /// The last second of its certificate: issuers and roots.
     #[serde(
         default,

@@ -30,6 +30,7 @@ use crate::rotation::InForce;
 use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
 };
+use crate::signer::SignerError;
 use crate::store::{Record, RecordKey, Store, StoreError};
 use crate::witness::Witnesses;
 
@@ -54,6 +55,7 @@ pub struct Authority {
     pub(crate) seen: std::sync::Mutex<HashSet<SerialNumber>>,
     pub(crate) refusals: Refusals,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
+    pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
 }
 
@@ -169,7 +171,7 @@ impl Authority {
         });
         for _ in 0..RESTARTS {
             let policy = self.policy.load_full();
-            let (epoch, in_force) = self.state();
+            let (epoch, in_force) = self.state()?;
             // After the epoch is read, on every turn: a caller revoked meanwhile goes no further.
             let by_token = matches!(attested.consumes, Consumes::Token { .. });
             if let Some(svid) = caller.svid.as_ref().filter(|_| !by_token) {
@@ -190,7 +192,25 @@ impl Authority {
                     let logged = Logged::committed(&member, leaf_index, timestamp);
                     return self.complete(logged).await;
                 }
-                Outcome::Replay { leaf_index } => return self.replay(leaf_index, &member).await,
+                Outcome::Replay { leaf_index } => {
+                    let record = self.record_at(leaf_index).await?;
+                    if let Some(certificate) = &record.certificate {
+                        let issuer = &record.issuer_key_hash;
+                        let named = Named::from(&record);
+                        return Ok(self.present(&named, certificate, issuer, leaf_index));
+                    }
+                    // It is signed by the issuer that it was logged for.
+                    let Some(issuer) = in_force.issuer_of(&record.issuer_key_hash) else {
+                        return Err(Error::Abandoned);
+                    };
+                    let issuer = issuer.certificate();
+                    let crl_url = self.crl_url_of(issuer);
+                    let authorized = asked.authorize(attested, &policy, epoch)?;
+                    let prepared =
+                        authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
+                    let member = prepared.into_member(&caller.request_id, idempotency);
+                    return self.replay(&record, &member).await;
+                }
                 Outcome::Moved => self.refresh().await?,
                 Outcome::Refused(Conflict::SerialNumber) => {}
                 Outcome::Refused(conflict) => {
@@ -244,8 +264,8 @@ impl Authority {
         self.require_whole_log_for(&logged.named().spiffe_id)?;
         let (epoch, in_force) = self.refuse_revoked(&logged)?;
         let key_hash = &logged.leaf().issuer_key_hash;
-        let retired = || StoreError::Inconsistent(format!("issuer {key_hash:?} is retired"));
-        let issuer = Arc::clone(in_force.issuer_of(key_hash).ok_or_else(retired)?);
+        let issuer = in_force.issuer_of(key_hash).ok_or(Error::Abandoned)?;
+        let issuer = Arc::clone(issuer);
         let countersignature = in_force.countersigner.countersign(&logged).await?;
         let issued = issuer.issue(logged, &countersignature).await?;
         Ok((issued, epoch))
@@ -256,25 +276,21 @@ impl Authority {
         Ok((issued, epoch))
     }
 
-    /// The same request again: what was stored, or what is logged and waits to be signed.
+    /// The same request again: what is logged and waits to be signed.
     ///
     /// `prepared` is what policy and linter have just allowed for this very request. What is read
     /// back is signed only if it says the same: the database alone makes nothing that is signed.
     async fn replay(
         &self,
-        leaf_index: u64,
+        record: &Record,
         prepared: &CertificateMember,
     ) -> Result<IssuedCertificate, Error> {
-        let record = self.record_at(leaf_index).await?;
-        if let Some(certificate) = &record.certificate {
-            let issuer = &record.issuer_key_hash;
-            return Ok(self.present(&Named::from(&record), certificate, issuer, leaf_index));
-        }
+        let leaf_index = record.leaf_index;
         let entries = self.store.entries(leaf_index.saturating_sub(1), 2).await?;
         let [event, leaf] = &entries[..] else {
             return Err(StoreError::Inconsistent(format!("entry {leaf_index} is gone")).into());
         };
-        self.complete(Logged::read_back(event, leaf, &record, prepared)?).await
+        self.complete(Logged::read_back(event, leaf, record, prepared)?).await
     }
 
     async fn record_at(&self, leaf_index: u64) -> Result<Record, Error> {
@@ -382,13 +398,23 @@ impl Authority {
             .revocations
             .check(&logged.named().spiffe_id, &logged.named().serial_number, leaf_index)
             .map_err(Error::Revoked)?;
-        Ok((folded.epoch, self.in_force.load_full()))
+        Ok((folded.epoch, self.in_force_at(&folded)?))
     }
 
     /// The epoch, and what is in force at it.
-    fn state(&self) -> (u64, Arc<InForce>) {
+    fn state(&self) -> Result<(u64, Arc<InForce>), Error> {
         let folded = self.folded();
-        (folded.epoch, self.in_force.load_full())
+        Ok((folded.epoch, self.in_force_at(&folded)?))
+    }
+
+    /// What is in force once these events are folded; fails while a key of it does not open.
+    fn in_force_at(&self, folded: &Folded) -> Result<Arc<InForce>, Error> {
+        let in_force = self.in_force.load_full();
+        if in_force.ledger.newest() == folded.keys.newest() {
+            return Ok(in_force);
+        }
+        let why = "the key that is active now does not open: see the CA's diagnostics";
+        Err(SignerError::Refused(why.to_owned()).into())
     }
 
     /// The keys and the trust state in force.
@@ -403,8 +429,7 @@ impl Authority {
 
     fn fresh_serial_number(&self) -> Result<SerialNumber, Error> {
         let mut random = [0; 14];
-        rand::fill(&mut random)
-            .map_err(|_| crate::signer::SignerError::Refused("no randomness".to_owned()))?;
+        rand::fill(&mut random).map_err(|_| SignerError::Refused("no randomness".to_owned()))?;
         Ok(issuance::serial_number(self.clock.unix_milliseconds(), random))
     }
 
@@ -525,6 +550,8 @@ impl Authority {
     /// history alone: nothing once the log was found to be another.
     pub async fn sign_checkpoint(&self) -> Result<u64, Error> {
         self.require_whole_log()?;
+        // One at a time, each by the keys that are in force when its turn comes.
+        let _turn = self.checkpoint_turn.lock().await;
         let in_force = self.in_force();
         self.checkpoints.sign_head(&*self.store, origin(&self.trust_domain), &in_force.log).await
     }

@@ -37,6 +37,10 @@ impl Issuer {
         Ok(Self { certificate, signer })
     }
 
+    pub(crate) fn signer(&self) -> &dyn Signer {
+        &*self.signer
+    }
+
     pub(crate) fn certificate(&self) -> &IssuerCertificate {
         &self.certificate
     }

@@ -2,6 +2,7 @@
 //! open. A key is found by what it is, the hash of its public key, not by its file's name.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -48,14 +49,18 @@ impl Keys {
             let signer = FileSigner::generate(kind(*purpose), &path, passphrase)?;
             Ok(OpenKey::new(path, signer))
         };
-        let open = side_by_side(purposes, make)?;
+        let open = side_by_side(purposes, make).into_iter().collect::<Result<_, SignerError>>()?;
         Ok(Self { folder, passphrase: passphrase.clone(), open: Arc::new(Mutex::new(open)) })
     }
 
+    /// A file that does not open may be no key of ours; where none does, the passphrase is wrong.
     fn open_folder(folder: PathBuf, passphrase: &Secret) -> Result<Self, SignerError> {
         let keys = Self { folder, passphrase: passphrase.clone(), open: Arc::default() };
-        keys.look_again()?;
-        Ok(keys)
+        let failed = keys.look_again()?;
+        match failed.into_iter().next() {
+            Some((_, error)) if keys.open_keys().is_empty() => Err(error),
+            _ => Ok(keys),
+        }
     }
 
     /// The key with this SubjectPublicKeyInfo's SHA-256; also one that was put there since.
@@ -63,11 +68,15 @@ impl Keys {
         if let Some(signer) = self.find(id) {
             return Ok(signer);
         }
-        self.look_again()?;
-        self.find(id).ok_or_else(|| SignerError::Missing {
-            purpose: purpose.name(),
-            id: format!("{id:?}"),
-            folder: self.folder.display().to_string(),
+        let failed = self.look_again()?;
+        self.find(id).ok_or_else(|| {
+            let named = |path: &Path| is_named(path, purpose.name());
+            let failed = failed.into_iter().find(|(path, _)| named(path));
+            failed.map(|(_, error)| error).unwrap_or_else(|| SignerError::Missing {
+                purpose: purpose.name(),
+                id: format!("{id:?}"),
+                folder: self.folder.display().to_string(),
+            })
         })
     }
 
@@ -86,6 +95,10 @@ impl Keys {
         }
         let named = |id: &Hash| self.folder.join(format!("{prefix}{:.16}.key", format!("{id:?}")));
         let (signer, path) = FileSigner::generate_at(kind(purpose), named, &self.passphrase)?;
+        give_to_owner_of(&self.folder, &path).map_err(|error| SignerError::File {
+            path: path.display().to_string(),
+            why: error.to_string(),
+        })?;
         let key = OpenKey::new(path, signer);
         self.open_keys().push(key.clone());
         Ok(key.signer)
@@ -115,16 +128,6 @@ impl Keys {
         self.open_keys().retain(|key| !is_retired(&key.id));
     }
 
-    /// The key with this id, in hex.
-    pub(crate) fn find_by_id(&self, id: &str) -> Option<Hash> {
-        self.open_keys().iter().find(|key| key.id() == id).map(|key| key.id)
-    }
-
-    /// Where the sealed files are.
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// The key that `init` made for this purpose; none where a parent elsewhere holds it.
     pub fn first(&self, purpose: KeyPurpose) -> Option<Arc<dyn Signer>> {
         let name = format!("{purpose}.key");
@@ -149,8 +152,8 @@ impl Keys {
         self
     }
 
-    /// Opens the files that are not open yet.
-    fn look_again(&self) -> Result<(), SignerError> {
+    /// Opens the files that are not open yet; returns those that do not open.
+    fn look_again(&self) -> Result<Vec<(PathBuf, SignerError)>, SignerError> {
         let unreadable = |error: std::io::Error| SignerError::File {
             path: self.folder.display().to_string(),
             why: error.to_string(),
@@ -163,11 +166,16 @@ impl Keys {
                 new.push(path);
             }
         }
-        let opened = side_by_side(&new, |path| {
-            Ok(OpenKey::new(path.clone(), FileSigner::open(path, &self.passphrase)?))
-        })?;
-        self.open_keys().extend(opened);
-        Ok(())
+        let opened = side_by_side(&new, |path| FileSigner::open(path, &self.passphrase));
+        let mut failed = Vec::new();
+        let mut open = self.open_keys();
+        for (path, signer) in new.into_iter().zip(opened) {
+            match signer {
+                Ok(signer) => open.push(OpenKey::new(path, signer)),
+                Err(error) => failed.push((path, error)),
+            }
+        }
+        Ok(failed)
     }
 
     fn find(&self, id: &Hash) -> Option<Arc<dyn Signer>> {
@@ -190,8 +198,7 @@ impl OpenKey {
     }
 
     fn is_named(&self, prefix: &str) -> bool {
-        let name = self.path.file_name().and_then(|name| name.to_str());
-        name.is_some_and(|name| name.starts_with(prefix))
+        is_named(&self.path, prefix)
     }
 }
 
@@ -207,21 +214,29 @@ fn kind(purpose: KeyPurpose) -> KeyKind {
 }
 
 /// Each costs 600,000 rounds of PBKDF2.
-fn side_by_side<T: Sync>(
+fn side_by_side<T: Sync, R: Send>(
     items: &[T],
-    work: impl Fn(&T) -> Result<OpenKey, SignerError> + Sync,
-) -> Result<Vec<OpenKey>, SignerError> {
+    work: impl Fn(&T) -> Result<R, SignerError> + Sync,
+) -> Vec<Result<R, SignerError>> {
     std::thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> = items.iter().map(|item| scope.spawn(move || work(item))).collect();
-        threads
-            .into_iter()
-            .map(|thread| {
-                let died = |_| SignerError::Refused("the thread that opened it died".to_owned());
-                thread.join().map_err(died)?
-            })
-            .collect()
+        let died = |_| SignerError::Refused("the thread that opened it died".to_owned());
+        threads.into_iter().map(|thread| thread.join().map_err(died)?).collect()
     })
+}
+
+fn is_named(path: &Path, prefix: &str) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
+}
+
+/// A folder's keys are its owner's, whoever makes one: `serve` has to read them.
+fn give_to_owner_of(folder: &Path, path: &Path) -> std::io::Result<()> {
+    let (folder, file) = (fs::metadata(folder)?, fs::metadata(path)?);
+    if (folder.uid(), folder.gid()) == (file.uid(), file.gid()) {
+        return Ok(());
+    }
+    chown(path, Some(folder.uid()), Some(folder.gid()))
 }
 
 /// The folder of the keys that `serve` opens.

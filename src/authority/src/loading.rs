@@ -44,6 +44,7 @@ impl Authority {
             seen: std::sync::Mutex::default(),
             refusals: Refusals::default(),
             hastened: std::sync::Mutex::default(),
+            checkpoint_turn: tokio::sync::Mutex::default(),
             crl_turn: tokio::sync::Mutex::default(),
             trust_domain,
             crl_url,
@@ -61,22 +62,31 @@ impl Authority {
         let signed = self.checkpoints.newest_size();
         let head = self.store.head().await?;
         self.require_growth(signed, head.edge.size())?;
-        if head.revocation_epoch != self.folded().epoch {
+        let mut opened = Ok(None);
+        if head.revocation_epoch != self.folded().epoch || self.keys_moved() {
             let from = self.folded().next_index();
             let entries = self.store.folding_entries(from).await?;
-            let in_force = self.in_force_after(&entries).await?;
+            opened = self.in_force_after(&entries).await;
             // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
             let items = folded.fold(&entries)?;
             // Another refresh may have come further meanwhile: then that one's stands.
-            if let Some(in_force) = in_force.filter(|it| it.ledger == folded.keys) {
-                self.in_force.store(Arc::new(in_force));
+            if let Ok(Some(in_force)) = &opened
+                && in_force.ledger == folded.keys
+            {
+                self.in_force.store(Arc::clone(in_force));
             }
             if let Some(listener) = self.listener.get().filter(|_| !items.is_empty()) {
                 listener(&items);
             }
         }
+        if let Ok(Some(_)) = &opened {
+            self.feed.forget_first().await;
+        }
         self.publish().await;
+        // Revocations are told even where a key that now is in force does not open; nothing is
+        // issued until it does.
+        opened?;
         if head.policy_hash != *self.policy.load().set().hash() {
             self.policy.store(Arc::new(load_policy(&*self.store, &self.trust_domain).await?));
         }
@@ -84,7 +94,10 @@ impl Authority {
     }
 
     /// What these entries bring into force; none where they change no key.
-    async fn in_force_after(&self, entries: &[(u64, Vec<u8>)]) -> Result<Option<InForce>, Error> {
+    async fn in_force_after(
+        &self,
+        entries: &[(u64, Vec<u8>)],
+    ) -> Result<Option<Arc<InForce>>, Error> {
         let ledger = self.folded().keys_after(entries).ok_or_else(|| {
             StoreError::Inconsistent("a key event does not follow from those before".to_owned())
         })?;
@@ -94,7 +107,12 @@ impl Authority {
         let (store, domain) = (&*self.store, &self.trust_domain);
         let in_force = InForce::open(ledger, &self.keys, store, domain, &self.trust_pin).await?;
         self.keys.forget(|id| in_force.ledger.is_retired(id));
-        Ok(Some(in_force))
+        Ok(Some(Arc::new(in_force)))
+    }
+
+    /// Whether the log's events lead to other keys than those in force.
+    fn keys_moved(&self) -> bool {
+        self.folded().keys.newest() != self.in_force().ledger.newest()
     }
 }
 

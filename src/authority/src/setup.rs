@@ -32,7 +32,7 @@ use crate::loading::load_keys;
 use crate::operations::policy_change;
 use crate::policy::PolicySet;
 use crate::rotation::InForce;
-use crate::rotation::ceremony::{BACKDATE, ISSUER_LIFE, ROOT_LIFE};
+use crate::rotation::ceremony::{BACKDATE, ISSUER_ENDS_SOON, ISSUER_LIFE, ROOT_LIFE};
 use crate::sequencer::{ActMember, ChangedKeys, Effect, Member, Outcome};
 use crate::signer::{Signer, SignerError};
 use crate::store::Store;
@@ -132,10 +132,15 @@ pub async fn finish(
 ) -> Result<Created, Error> {
     let store = Arc::new(SqliteStore::open(state, trust_domain)?);
     let keys = Keys::open(state, passphrase)?;
+    let ceremony = Ceremony { trust_domain, store: &*store, clock };
+    if !store.trust_states().await?.is_empty() {
+        ceremony.certified_again(certificates, state, &keys).await?;
+        let pin = read_pin(state)?;
+        return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
+    }
     let offline = Keys::open_offline(state, offline_passphrase)?;
     let first = First::of(&keys, &offline)?;
     let (issuer, parent) = parse_pair(certificates, &*first.issuer)?;
-    let ceremony = Ceremony { trust_domain, store: &*store, clock };
     let certificate = IssuerCertificate::from_der(&issuer)?;
     ceremony.add_issuer(&certificate, "parent elsewhere").await?;
     let pin = ceremony.trust_state(&parent, &first, state).await?;
@@ -154,20 +159,25 @@ pub async fn recertify_issuer(
     clock: &dyn Clock,
 ) -> Result<(), Error> {
     let ledger = load_keys(store, trust_domain).await?;
-    let active = |purpose| ledger.find(purpose, KeyState::Active).map(|key| key.id);
-    let elsewhere =
-        || Error::Folder("the parent is elsewhere: have the request certified again".to_owned());
-    let (root, issuer) = (active(KeyPurpose::Root), active(KeyPurpose::Issuer));
-    let (root, issuer) = root.zip(issuer).ok_or_else(elsewhere)?;
     let pin = read_pin(state)?;
     let in_force = InForce::open(ledger, keys, store, trust_domain, &pin).await?;
+    let issuer = in_force.ledger.find(KeyPurpose::Issuer, KeyState::Active);
+    // Under the root that it was under: peers may know another one only later.
+    let root = issuer.and_then(|issuer| in_force.root_of(issuer));
+    let (Some(issuer), Some(root)) = (issuer.map(|key| key.id), root.map(|key| key.id)) else {
+        return Err(Error::Folder(
+            "the parent is elsewhere: have state/issuer.csr certified again, then: countersign \
+             init --certificate FILE"
+                .to_owned(),
+        ));
+    };
     let mut anchors = in_force.trust.state().anchors.iter();
     let anchor = anchors.find_map(|anchor| {
         let certificate = IssuerCertificate::from_der(anchor.certificate.as_bytes()).ok()?;
         (*certificate.key_hash() == root).then_some(certificate)
     });
     let certificate = anchor.ok_or_else(|| {
-        Error::Folder("the trust state has no anchor for the active root".to_owned())
+        Error::Folder("the trust state has no anchor for the issuer's root".to_owned())
     })?;
     let root = Keys::open_offline(state, offline_passphrase)?.signer(KeyPurpose::Root, &root)?;
     let issuer = keys.signer(KeyPurpose::Issuer, &issuer)?;
@@ -329,6 +339,27 @@ impl Ceremony<'_> {
         self.log(event, effect).await.map(drop)
     }
 
+    /// A CA elsewhere has certified the active issuer's key once more.
+    async fn certified_again(
+        &self,
+        certificates: &str,
+        state: &Path,
+        keys: &Keys,
+    ) -> Result<(), Error> {
+        let ledger = load_keys(self.store, self.trust_domain).await?;
+        let pin = read_pin(state)?;
+        let in_force = InForce::open(ledger, keys, self.store, self.trust_domain, &pin).await?;
+        let (issuer, parent) = parse_pair(certificates, in_force.issuer.signer())?;
+        let anchors = &in_force.trust.state().anchors;
+        if !anchors.iter().any(|anchor| anchor.certificate.as_bytes() == parent) {
+            return Err(Error::Invalid {
+                why: "the second certificate is no anchor of this CA's trust state".to_owned(),
+                next_step: Some("have it certified by the same CA as before".to_owned()),
+            });
+        }
+        self.add_issuer(&IssuerCertificate::from_der(&issuer)?, "parent elsewhere").await
+    }
+
     /// Writes the request for a CA elsewhere.
     async fn request(&self, issuer: &dyn Signer, state: &Path) -> Result<PathBuf, Error> {
         let tbs = issuance::prepare_issuer_request(
@@ -460,13 +491,21 @@ fn blocks(pem: &str) -> Result<Vec<Vec<u8>>, Error> {
         })
 }
 
-/// Whether the newest issuer's certificate ends so soon that it should be certified again.
-pub async fn issuer_ends_soon(store: &dyn Store, now: OffsetDateTime) -> Result<bool, Error> {
-    let Some(der) = store.issuers().await?.pop() else {
-        return Ok(false);
-    };
-    let issuer = IssuerCertificate::from_der(&der)?;
-    Ok(issuer.not_after() - now < ISSUER_LIFE / 4)
+/// Whether the active issuer's certificate ends so soon that it should be certified again.
+pub async fn issuer_ends_soon(
+    trust_domain: &TrustDomain,
+    store: &dyn Store,
+    now: OffsetDateTime,
+) -> Result<bool, Error> {
+    let ledger = load_keys(store, trust_domain).await?;
+    let active = ledger.find(KeyPurpose::Issuer, KeyState::Active).map(|key| key.id);
+    for der in store.issuers().await? {
+        let issuer = IssuerCertificate::from_der(&der)?;
+        if Some(*issuer.key_hash()) == active {
+            return Ok(issuer.not_after() - now < ISSUER_ENDS_SOON);
+        }
+    }
+    Ok(false)
 }
 
 const INIT: &str = "init";

@@ -7,9 +7,7 @@ use api::{IssuedCertificate, KeyPurpose, KeyState, KeyStep, Report, TrustQuery};
 use authority::clock::Clock;
 use authority::{Error, Keys};
 use identity::feed::Envelope;
-use identity::{Revocations, Trust, TrustState, Usage, verify};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, UnixTime};
+use identity::{Trust, TrustState};
 use support::rotation::take;
 use support::{Environment, csr};
 use time::Duration;
@@ -148,7 +146,7 @@ impl Fleet {
         for verifier in alive() {
             let state = verifier.trust.state();
             for peer in alive() {
-                let verified = believes(&verifier.trust, &peer.issued, &self.environment);
+                let verified = self.environment.verify_by(&verifier.trust, &peer.issued.chain);
                 assert!(verified.is_ok(), "{when}: state {} refuses: {verified:?}", state.sequence);
             }
             let heard = envelope().verify(state);
@@ -198,16 +196,4 @@ impl Fleet {
             |key: &&api::KeyRecord| key.purpose == purpose && key.state != KeyState::Retired;
         keys.iter().filter(in_use).count()
     }
-}
-
-fn believes(
-    trust: &Trust,
-    issued: &IssuedCertificate,
-    environment: &Environment,
-) -> Result<identity::VerifiedSvid, identity::Refusal> {
-    let chain: Vec<CertificateDer<'static>> =
-        CertificateDer::pem_slice_iter(issued.chain.as_bytes()).map(Result::unwrap).collect();
-    let seconds = environment.clock.now().unix_timestamp() as u64;
-    let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-    verify(&chain, Usage::Server, now, trust, &Revocations::default())
 }

@@ -96,11 +96,11 @@ impl Operator<'_> {
         if held.state().sequence >= newest.state().sequence {
             return Ok(());
         }
+        // Without a record there is no place for the new pin: this state would be lost behind it.
+        let Some(record) = self.directory.record()? else { return Ok(()) };
         let mut contents = newest.contents();
-        if let Some(record) = self.directory.record()? {
-            let record = SvidRecord { trust_pin: newest.pin, ..record };
-            contents.insert(RECORD, Zeroizing::new(record.to_json()));
-        }
+        let record = SvidRecord { trust_pin: newest.pin, ..record };
+        contents.insert(RECORD, Zeroizing::new(record.to_json()));
         self.directory.replace(contents, &lock)
     }
 
@@ -138,7 +138,6 @@ impl Operator<'_> {
             lock: &lock,
             url: self.url,
             client: &client,
-            output: &session.output,
         };
         let renewed = installation.run(&wish, Attestation::Svid {}, held, now).await?;
         session

@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 use crate::acceptance::{Asked, accept};
 use crate::error::Error;
 use crate::files::Lock;
-use crate::output::Output;
 use crate::pending::PendingRequest;
 use crate::svid_directory::{CHAIN, Contents, KEY, RECORD, SvidDirectory};
 use crate::svid_record::{SvidRecord, Wish};
@@ -23,7 +22,6 @@ pub(crate) struct Installation<'a> {
     pub(crate) lock: &'a Lock,
     pub(crate) url: &'a str,
     pub(crate) client: &'a AuthorityClient,
-    pub(crate) output: &'a Output,
 }
 
 impl Installation<'_> {
@@ -50,7 +48,7 @@ impl Installation<'_> {
                 return Err(error.into());
             }
         };
-        let held = held.follow(answer.trust_sequence, self.url, self.output).await;
+        let held = held.follow(answer.trust_sequence, self.url).await?;
         let public_key = pending.request.public_key();
         let asked = Asked { spiffe_id: &wish.spiffe_id, public_key };
         accept(&answer, &asked, &held.trust, now)?;

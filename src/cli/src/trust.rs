@@ -5,7 +5,6 @@ use identity::{Trust, TrustPin, TrustState};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::output::Output;
 use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
 
 /// A verified trust state with the note that it came in, and the pin that names its keys.
@@ -47,23 +46,27 @@ impl HeldTrust {
     /// The newest state, asked of whoever answers at the URL: it is believed by what is held. Where
     /// it cannot be had, this one stays; what needs a newer one then says so.
     pub(crate) async fn newest(self, url: &str) -> Self {
-        match countersign::follow_trust(url, self.state()).await {
-            Ok(Some(newest)) => Self::of(newest).unwrap_or(self),
-            _ => self,
-        }
+        self.try_newest(url).await.unwrap_or(self)
     }
 
-    /// The newest state, if the CA says that there is one after this. Where it cannot be had or
-    /// believed, this one stays: it is still a trust state that was signed for us.
-    pub(crate) async fn follow(self, sequence: u64, url: &str, output: &Output) -> Self {
+    /// The state that the CA says goes with what it issued, or a newer one: certificates that are
+    /// installed beside an older one might refuse their peers.
+    pub(crate) async fn follow(self, sequence: u64, url: &str) -> Result<Self, Error> {
         if sequence <= self.state().sequence {
-            return self;
+            return Ok(self);
         }
-        let held = self.newest(url).await;
-        if held.state().sequence < sequence {
-            output.warn(format!("the newer trust state {sequence} was not taken"));
+        let newest = self.try_newest(url).await?;
+        if newest.state().sequence < sequence {
+            return Err(Error::Answer("it names a newer trust state than it shows"));
         }
-        held
+        Ok(newest)
+    }
+
+    async fn try_newest(&self, url: &str) -> Result<Self, Error> {
+        match countersign::follow_trust(url, self.state()).await? {
+            Some(newest) => Self::of(newest),
+            None => Ok(self.clone()),
+        }
     }
 
     /// The state.

@@ -47,7 +47,8 @@ pub struct Config {
     /// The file with the passphrase that seals the keys in `keys/`; asked for without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passphrase_file: Option<PathBuf>,
-    /// The file with the passphrase of `offline/`; `init` only, and best elsewhere afterwards.
+    /// The file with the passphrase of `offline/`: `init` and `rotate` only, and best elsewhere
+    /// between them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_passphrase_file: Option<PathBuf>,
     /// Where clients find CRLs; `{issuer}` becomes the issuer's id. Only with it do certificates

@@ -134,7 +134,8 @@ fn describe(error: &Error, request_id: &str) -> Problem {
 /// What an operator can do about a step that waits.
 fn what_ends_it(next: &api::NextStep) -> String {
     match (&next.first, next.certificates.first()) {
-        (Some(_), _) | (None, None) => "countersign rotate, again and again".to_owned(),
+        (Some(_), _) => "countersign rotate replaces it; or: countersign issuer prepare".to_owned(),
+        (None, None) => "countersign rotate, later".to_owned(),
         (None, Some(first)) => format!(
             "wait, or see to {} (serial number {}): renew, or countersign revoke",
             first.spiffe_id, first.serial_number

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::authority_source::{AuthoritySource, Evidence, Names};
-use crate::bootstrap::fetch_trust;
+use crate::bootstrap::{fetch_trust, follow_trust};
 #[cfg(feature = "http")]
 use crate::client::HttpClient;
 use crate::credentials::Credentials;
@@ -244,6 +244,14 @@ impl Builder {
             }
         };
         let svid = retry.run("a certificate", || source.next(None)).await?;
+        if svid.trust_sequence > verification.trust().state().sequence {
+            // Keys were replaced while we asked: it may be signed by one that we do not know yet.
+            let held = verification.trust();
+            let next = || follow_trust(&url, held.state());
+            if let Some(newest) = retry.run("the newest trust state", next).await? {
+                verification.replace_trust(Trust::new(newest.state)?);
+            }
+        }
         // The same one, should our clock be behind the CA's: another would burn the evidence.
         let verify = || std::future::ready(svid.verify(&verification));
         let identity = retry.run("its certificate to become valid", verify).await?;

@@ -92,6 +92,11 @@ impl Feed {
         Self { listeners, published, turn, first, places }
     }
 
+    /// Newcomers are told nothing more that an earlier key signed.
+    pub(crate) async fn forget_first(&self) {
+        self.first.lock().await.clear();
+    }
+
     fn tell(&self, message: FeedMessage) {
         // An error says that nobody listens.
         drop(self.listeners.send(message));

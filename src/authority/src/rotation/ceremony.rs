@@ -12,6 +12,7 @@ use super::{TrustChange, changes_trust};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::keys::Keys;
+use crate::sequencer::COMPLETION_MILLISECONDS;
 use crate::signer::{Signer, SignerError};
 
 /// What a ceremony is made with.
@@ -23,7 +24,7 @@ pub struct Ceremonies<'a> {
     pub offline: Option<&'a Keys>,
     /// The trust state in force, verified by whoever calls.
     pub trust: &'a TrustState,
-    /// The keys in use, as the CA lists them.
+    /// Every key there was, as the CA lists them.
     pub keys: &'a [KeyRecord],
     /// The clock.
     pub clock: &'a dyn Clock,
@@ -58,17 +59,22 @@ impl Ceremonies<'_> {
         step: KeyStep,
         ask: impl AsyncFn(&str, KeyStep, &KeyStepRequest) -> Result<KeyStepOutcome, E>,
     ) -> Result<Taken, E> {
-        self.remove_retired()?;
+        self.remove_retired(self.trust)?;
+        let is_certified = matches!(purpose, KeyPurpose::Issuer | KeyPurpose::Root);
+        let parent = match step {
+            // Looked for first: no key is made that cannot be certified.
+            KeyStep::Prepare if is_certified => self.parent(purpose)?,
+            _ => None,
+        };
         let subject = self.subject(purpose, step)?;
         let mut request = KeyStepRequest {
             purpose,
-            public_key: subject.public_key.clone(),
+            public_key: (step == KeyStep::Prepare).then(|| subject.public_key.clone()),
             certificate: None,
             trust_state: None,
         };
-        let id = subject.id.clone();
-        if step == KeyStep::Prepare && matches!(purpose, KeyPurpose::Issuer | KeyPurpose::Root) {
-            let parent = self.parent(purpose)?;
+        let id = format!("{:?}", subject.hash);
+        if step == KeyStep::Prepare && is_certified {
             let tbs = self.certificate_tbs(&subject, parent.as_ref())?;
             request.certificate = Some(Ceremony::Announced { to_be_signed: Der::new(tbs.clone()) });
             let announced_at = announced(ask(&id, step, &request).await?, Announced::Certificate)?;
@@ -76,10 +82,12 @@ impl Ceremonies<'_> {
             request.certificate = Some(Ceremony::Signed { announced_at, signed });
         }
         let mut trust = None;
-        let key = Der::new(self.signer_of(&subject)?.public_key());
+        let key = subject.public_key.clone();
         let certificate = request.certificate.as_ref().and_then(Ceremony::signed);
-        let (now, domain) = (self.clock.unix_milliseconds(), &self.trust.trust_domain);
-        if let Some(change) = TrustChange::of((purpose, step), key, now, certificate, domain)? {
+        // What is logged already may be countersigned by it yet.
+        let from = self.clock.unix_milliseconds().saturating_sub(2 * COMPLETION_MILLISECONDS);
+        let domain = &self.trust.trust_domain;
+        if let Some(change) = TrustChange::of((purpose, step), key, from, certificate, domain)? {
             let next = change.apply(self.trust);
             request.trust_state = Some(Ceremony::Announced { to_be_signed: Der::new(next.text()) });
             let announced_at = announced(ask(&id, step, &request).await?, Announced::Trust)?;
@@ -92,38 +100,31 @@ impl Ceremonies<'_> {
             KeyStepOutcome::Announced { .. } => return Err(unexpected().into()),
         };
         if step == KeyStep::Retire {
-            self.folder(purpose)?.destroy(&subject.id).map_err(Error::from)?;
+            let trust = trust.as_ref().unwrap_or(self.trust);
+            self.remove(&id, trust)?;
         }
         Ok(Taken { id, log_index, trust })
     }
 
     /// The key that the step is about.
     fn subject(&self, purpose: KeyPurpose, step: KeyStep) -> Result<Subject, Error> {
-        let keys = self.folder(purpose)?;
         if step == KeyStep::Prepare {
             self.require_no_rotation(purpose)?;
             let known: Vec<String> = self.keys.iter().map(|key| key.id.clone()).collect();
-            let signer = keys.unused_or_new(purpose, &known)?;
-            let hash = Hash::of(signer.public_key());
-            let public_key = Some(Der::new(signer.public_key()));
-            return Ok(Subject { purpose, id: format!("{hash:?}"), hash, public_key });
+            let signer = self.folder(purpose)?.unused_or_new(purpose, &known)?;
+            return Ok(Subject::new(purpose, Der::new(signer.public_key())));
         }
-        let state = match step {
-            KeyStep::Retire => KeyState::Retiring,
-            _ => KeyState::Prepared,
+        let states: &[KeyState] = match step {
+            // A key that was prepared and shall not be used goes the same way.
+            KeyStep::Retire => &[KeyState::Retiring, KeyState::Prepared],
+            _ => &[KeyState::Prepared],
         };
-        let key = self.keys.iter().find(|key| key.purpose == purpose && key.state == state);
-        let key = key.ok_or_else(|| Error::Invalid {
+        let mut keys = self.keys.iter().filter(|key| key.purpose == purpose);
+        let key = keys.find(|key| states.contains(&key.state)).ok_or_else(|| Error::Invalid {
             why: format!("there is no {purpose} key to {step}"),
             next_step: Some("countersign key list".to_owned()),
         })?;
-        let hash = keys.find_by_id(&key.id);
-        let hash = hash.ok_or_else(|| SignerError::Missing {
-            purpose: purpose.name(),
-            id: key.id.clone(),
-            folder: keys.folder().display().to_string(),
-        })?;
-        Ok(Subject { purpose, id: key.id.clone(), hash, public_key: None })
+        Ok(Subject::new(purpose, key.public_key.clone()))
     }
 
     /// The root that certifies an issuer: its certificate is an anchor of the trust state.
@@ -217,11 +218,23 @@ impl Ceremonies<'_> {
     }
 
     /// Removes what an interrupted call left: the files of keys that count no more.
-    fn remove_retired(&self) -> Result<(), Error> {
-        for key in self.keys.iter().filter(|key| key.state == KeyState::Retired) {
-            for keys in [Some(self.online), self.offline].into_iter().flatten() {
-                keys.destroy(&key.id)?;
-            }
+    fn remove_retired(&self, trust: &TrustState) -> Result<(), Error> {
+        let mut retired = self.keys.iter().filter(|key| key.state == KeyState::Retired);
+        retired.try_for_each(|key| self.remove(&key.id, trust))
+    }
+
+    /// Removes a key's file. Which keys are retired is the CA's word; what the trust state names is
+    /// not removed on it.
+    fn remove(&self, id: &str, trust: &TrustState) -> Result<(), Error> {
+        if names(trust, id) {
+            let why = format!(
+                "the CA calls key {id} retired, and trust state {} names it",
+                trust.sequence
+            );
+            return Err(Error::Folder(why));
+        }
+        for keys in [Some(self.online), self.offline].into_iter().flatten() {
+            keys.destroy(id)?;
         }
         Ok(())
     }
@@ -246,12 +259,30 @@ impl Ceremonies<'_> {
     }
 }
 
+/// The key that a step is about.
 struct Subject {
     purpose: KeyPurpose,
-    id: String,
+    public_key: Der,
     hash: Hash,
-    /// Only to prepare it.
-    public_key: Option<Der>,
+}
+
+impl Subject {
+    fn new(purpose: KeyPurpose, public_key: Der) -> Self {
+        Self { purpose, hash: Hash::of(public_key.as_bytes()), public_key }
+    }
+}
+
+/// Whether a trust state names the key with this id.
+fn names(trust: &TrustState, id: &str) -> bool {
+    let is_it = |public_key: &[u8]| format!("{:?}", Hash::of(public_key)) == id;
+    let mut anchors = trust.anchors.iter();
+    let mut countersigning = trust.countersignature_keys.iter();
+    let mut others = trust.feed_keys.iter().chain(&trust.trust_keys);
+    anchors.any(|anchor| {
+        IssuerCertificate::from_der(anchor.certificate.as_bytes())
+            .is_ok_and(|anchor| is_it(anchor.public_key()))
+    }) || countersigning.any(|named| is_it(named.key.as_bytes()))
+        || others.any(|key| is_it(key.as_bytes()))
 }
 
 enum Announced {
@@ -277,6 +308,9 @@ fn unexpected() -> Error {
     }
 }
 
+/// Certificates and keys count from a little before they are made: clocks differ.
 pub(crate) const BACKDATE: Duration = Duration::seconds(60);
 pub(crate) const ROOT_LIFE: Duration = Duration::days(3650);
 pub(crate) const ISSUER_LIFE: Duration = Duration::days(365);
+/// An issuer whose certificate ends sooner is replaced, or certified again.
+pub const ISSUER_ENDS_SOON: Duration = Duration::days(91);

@@ -32,7 +32,7 @@ pub(crate) struct InForce {
     pub(crate) feed: Arc<dyn Signer>,
     /// Those who sign checkpoints, the newest key last.
     pub(crate) log: Vec<LogSigner>,
-    /// Every key that ever signed checkpoints.
+    /// Every key whose checkpoints count: none that is retired, which may have been stolen.
     pub(crate) log_keys: Vec<VerifierKey>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) trust_note: Arc<[u8]>,
@@ -56,7 +56,7 @@ impl InForce {
         let mut issuers = HashMap::new();
         for key in ledger.in_use(KeyPurpose::Issuer) {
             let Some((certificate, _)) = certificates.get(&key.id) else { continue };
-            let signer = keys.signer(KeyPurpose::Issuer, &key.id)?;
+            let Some(signer) = open_if_needed(keys, key)? else { continue };
             let issuer = Issuer::new(Arc::clone(certificate), signer)?;
             issuers.insert(key.id, Arc::new(issuer));
         }
@@ -73,10 +73,11 @@ impl InForce {
         };
         let mut log = Vec::new();
         for key in ledger.in_use(KeyPurpose::Log) {
-            let signer = keys.signer(KeyPurpose::Log, &key.id)?;
-            log.push((verifier_key(trust_domain, &key.public_key)?, signer));
+            if let Some(signer) = open_if_needed(keys, key)? {
+                log.push((verifier_key(trust_domain, &key.public_key)?, signer));
+            }
         }
-        let log_keys = ledger.keys().filter(|key| key.purpose == KeyPurpose::Log);
+        let log_keys = ledger.in_use(KeyPurpose::Log);
         let log_keys = log_keys.map(|key| verifier_key(trust_domain, &key.public_key));
         let in_force = Self {
             issuer,
@@ -110,6 +111,13 @@ impl InForce {
     /// The certificate of the issuer whose key has this hash, PEM; empty for a stranger's.
     pub(crate) fn issuer_pem(&self, key_hash: &Hash) -> &str {
         self.certificates.get(key_hash).map_or("", |(_, pem)| pem)
+    }
+
+    /// The root below which this issuer's certificate is; none for a parent elsewhere.
+    pub(crate) fn root_of(&self, issuer: &LedgerKey) -> Option<&LedgerKey> {
+        let certificate = self.certificate(&issuer.id)?;
+        let mut roots = self.ledger.in_use(KeyPurpose::Root);
+        roots.find(|root| issuance::is_signed_by(certificate.der(), &root.public_key))
     }
 
     /// The certificate of an issuer, whatever its state.
@@ -160,10 +168,25 @@ impl InForce {
         let mut feeds: Vec<Hash> =
             state.feed_keys.iter().map(|key| Hash::of(key.as_bytes())).collect();
         feeds.sort();
+        let mut anchors: Vec<Hash> = state
+            .anchors
+            .iter()
+            .filter_map(|anchor| IssuerCertificate::from_der(anchor.certificate.as_bytes()).ok())
+            .map(|anchor| *anchor.key_hash())
+            .collect();
+        anchors.sort();
+        // With a parent elsewhere its root is no key of ours.
+        let roots = ids(KeyPurpose::Root);
+        let trust = self.ledger.find(KeyPurpose::Trust, KeyState::Active);
+        let trusts = trust.is_some_and(|key| {
+            state.trust_keys.iter().any(|named| named.as_bytes() == key.public_key)
+        });
         let log = self.ledger.find(KeyPurpose::Log, KeyState::Active);
         let log = log.map(|key| verifier_key(trust_domain, &key.public_key)).transpose()?;
         if countersigns == ids(KeyPurpose::Countersignature)
             && feeds == ids(KeyPurpose::Feed)
+            && roots.iter().all(|root| anchors.contains(root))
+            && trusts
             && log.is_some_and(|log| log.to_string() == state.log.key)
             && self.ledger.trust_sequence() == state.sequence
         {
@@ -174,6 +197,18 @@ impl InForce {
              mixes files of two CAs, or of two times",
             state.sequence
         )))
+    }
+}
+
+/// An active key must open. One that is not needed to go on is missed aloud: it can be retired.
+fn open_if_needed(keys: &Keys, key: &LedgerKey) -> Result<Option<Arc<dyn Signer>>, Error> {
+    match keys.signer(key.purpose, &key.id) {
+        Ok(signer) => Ok(Some(signer)),
+        Err(error) if key.state == KeyState::Active => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, state = ?key.state, "a key of a rotation is missed");
+            Ok(None)
+        }
     }
 }
 

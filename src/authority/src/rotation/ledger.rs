@@ -14,6 +14,8 @@ use crate::event::{Event, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, LOG_GENESIS};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct KeyLedger {
     keys: Vec<LedgerKey>,
+    /// The place of the newest key event.
+    newest: u64,
 }
 
 /// A key as its events tell of it.
@@ -54,6 +56,7 @@ impl KeyLedger {
             for (purpose, public_key) in keys {
                 add(purpose.parse().ok()?, &public_key, KeyState::Active, FIRST_TRUST_STATE)?;
             }
+            self.newest = log_index;
             return Some(());
         }
         let purpose: KeyPurpose = event.subject.parse().ok()?;
@@ -77,6 +80,7 @@ impl KeyLedger {
                 }
             }
         }
+        self.newest = log_index;
         Some(())
     }
 
@@ -93,6 +97,11 @@ impl KeyLedger {
     /// The keys of this purpose that count: all but retired ones.
     pub(crate) fn in_use(&self, purpose: KeyPurpose) -> impl Iterator<Item = &LedgerKey> {
         self.keys().filter(move |key| key.purpose == purpose && key.state != KeyState::Retired)
+    }
+
+    /// The place of the newest key event: two states with the same are the same.
+    pub(crate) fn newest(&self) -> u64 {
+        self.newest
     }
 
     /// Whether this key counts no more.

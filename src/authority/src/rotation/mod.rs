@@ -14,13 +14,18 @@
 //!
 //! *Acknowledged*: each certificate issued before the step that made the key known has expired, is
 //! revoked, was renewed by one that was seen since, or its holder reported that it has the trust
-//! state. *Gone*: the same without the report, for certificates that the old key signed. Nobody can
-//! hold a step up for longer than a certificate lives.
+//! state. *Gone*: each certificate that the old key signed has expired or is revoked; one that was
+//! renewed may stand behind an open connection. Nobody can hold a step up for longer than a
+//! certificate lives.
+//!
+//! Outside of it, because the CA does not hear of them: software that verifies by a bundle and has
+//! no certificate, and of several processes that share one certificate all but the one that reports.
 //!
 //! Which key stands where is the fold of the log's key events (`ledger`), and what a trust state says
 //! follows from it (`TrustChange`). What an offline key signs is announced and logged first
 //! (`steps`), then signed by whoever holds that key ([`ceremony`]), who makes it from what it knows
-//! itself and takes nothing to sign from the CA.
+//! itself and takes nothing to sign from the CA. Which key stands where, and that nothing waits, is
+//! the CA's word: one that lies can have a key removed too early, and fall silent; it can add none.
 
 pub mod ceremony;
 mod in_force;

@@ -16,6 +16,7 @@ use crate::event::{self, Act, EventDraft};
 use crate::loading::made_by;
 use crate::policy::Action;
 use crate::sequencer::{ActMember, AllowedUnder, ChangedKeys, Effect, Member, Outcome};
+use crate::signer::SignerError;
 
 impl Authority {
     /// Every key there was, and what its next step waits for.
@@ -35,6 +36,8 @@ impl Authority {
                     state: key.state,
                     log_index: key.log_index,
                     since: key.since,
+                    public_key: Der::new(key.public_key.clone()),
+                    certified_by: in_force.root_of(key).map(|root| format!("{:?}", root.id)),
                     not_after: in_force.not_after(key),
                     next: self.next_step(key).await?,
                 });
@@ -60,7 +63,7 @@ impl Authority {
                 return Ok(KeyStepOutcome::Done { log_index: key.log_index });
             }
             let planned = self.plan_step(&in_force, id, step, request).await?;
-            if let Some(announced) = self.announce(caller, &planned, request).await? {
+            if let Some(announced) = self.announce(&in_force, caller, &planned, request).await? {
                 return Ok(announced);
             }
             let changed = self.verify_signed(&in_force, &planned, request).await?;
@@ -83,23 +86,47 @@ impl Authority {
         let public_key = match (step, in_force.ledger.by_id(id)) {
             (KeyStep::Prepare, None) => {
                 let key = self.require_new_key(in_force, id, request)?;
-                // A node that cannot open it could not sign with it later.
-                if !purpose.is_offline() {
-                    self.key_files().signer(purpose, &Hash::of(key.as_bytes()))?;
-                }
+                self.require_key_file(purpose, Hash::of(key.as_bytes())).await?;
                 key
             }
             (KeyStep::Activate | KeyStep::Retire, Some(key)) if key.purpose == purpose => {
                 self.require_due(key, step).await?;
+                if step == KeyStep::Activate {
+                    self.require_key_file(purpose, key.id).await?;
+                }
                 Der::new(key.public_key.clone())
             }
             _ => return Err(Error::NotFound(format!("{purpose} key {id} to {step}"))),
         };
+        let of_many = in_force.trust.state().trust_keys.len() > 1;
+        if (purpose, step) == (KeyPurpose::Trust, KeyStep::Activate) && of_many {
+            return Err(Error::Invalid {
+                why: "the trust state names several trust keys: one cannot take their place".into(),
+                next_step: None,
+            });
+        }
         if (purpose, step) == (KeyPurpose::Log, KeyStep::Activate) {
             // Whoever takes the next trust state finds a checkpoint that this key signed.
             self.sign_checkpoint().await?;
         }
         Ok(Planned { purpose, step, public_key })
+    }
+
+    /// A node that cannot open a key could not sign with it later.
+    async fn require_key_file(&self, purpose: KeyPurpose, id: Hash) -> Result<(), Error> {
+        if purpose.is_offline() {
+            return Ok(());
+        }
+        let keys = self.key_files().clone();
+        // To open one costs 600,000 rounds.
+        let opened = tokio::task::spawn_blocking(move || keys.signer(purpose, &id)).await;
+        let died = |_| SignerError::Refused("the thread that opened it died".to_owned());
+        Ok(opened.map_err(died)?.map(drop).map_err(|error| Error::Invalid {
+            why: error.to_string(),
+            next_step: Some(
+                "put the file where `serve` finds it, for the user that `serve` runs as".to_owned(),
+            ),
+        })?)
     }
 
     fn require_new_key(
@@ -115,7 +142,10 @@ impl Authority {
             return refuse("public_key is missing".to_owned(), "send the key to prepare");
         };
         if format!("{:?}", Hash::of(public_key.as_bytes())) != id {
-            return refuse("public_key has another id".to_owned(), "send the key that {id} names");
+            return refuse(
+                "public_key has another id".to_owned(),
+                "send the key whose hash stands in the path",
+            );
         }
         let is_ed25519 = verifier_key(self.trust_domain(), public_key.as_bytes()).is_ok();
         let is_right = match purpose {
@@ -130,10 +160,14 @@ impl Authority {
             let why = format!("the {purpose} key {:?} is {:?}", other.id, other.state);
             return refuse(why.to_lowercase(), "finish that rotation first: countersign rotate");
         }
-        if in_force.ledger.find(purpose, KeyState::Active).is_none() {
+        let certifies = match purpose {
+            KeyPurpose::Issuer => KeyPurpose::Root,
+            other => other,
+        };
+        if in_force.ledger.find(certifies, KeyState::Active).is_none() {
             return refuse(
-                format!("this CA has no {purpose} key: its parent is elsewhere"),
-                "have the parent certify a request: see `countersign init --parent csr`",
+                format!("this CA has no {certifies} key: its parent is elsewhere"),
+                "have the parent certify the issuer again: countersign init --certificate FILE",
             );
         }
         Ok(public_key.clone())
@@ -142,6 +176,7 @@ impl Authority {
     /// Logs what will be signed; none where nothing is announced.
     async fn announce(
         &self,
+        in_force: &InForce,
         caller: &Caller,
         planned: &Planned,
         request: &KeyStepRequest,
@@ -153,6 +188,15 @@ impl Authority {
             certificate = Some(self.log(event).await?);
         }
         if let Some(Ceremony::Announced { to_be_signed: text }) = &request.trust_state {
+            // Compared before it is signed: no signature is asked of a trust key for anything else.
+            let next: TrustState = serde_json::from_slice(text.as_bytes())
+                .map_err(|error| not_that_step(&format!("the trust state: {error}")))?;
+            let certificate = request.certificate.as_ref().and_then(Ceremony::signed);
+            let change = self.trust_change(planned, &next, certificate)?;
+            let is_it = change.apply(in_force.trust.state()) == next;
+            if !is_it || next.text().as_bytes() != text.as_bytes() {
+                return Err(not_that_step("the trust state says something else than this step"));
+            }
             let event = announcement(caller, event::TRUST_CHANGE, planned, text);
             trust_state = Some(self.log(event).await?);
         }
@@ -182,7 +226,9 @@ impl Authority {
         if changes_trust(*purpose, *step) {
             let (note, announced_at) = signed(request.trust_state.as_ref(), "trust_state")?;
             let state = in_force.trust.state();
-            let next = state.verify_successor(note.as_bytes())?;
+            let next = state
+                .verify_successor(note.as_bytes())
+                .map_err(|error| not_that_step(&error.to_string()))?;
             let certificate = request.certificate.as_ref().and_then(Ceremony::signed);
             let change = self.trust_change(planned, &next, certificate)?;
             if change.apply(state) != next {
@@ -209,11 +255,13 @@ impl Authority {
     ) -> Result<Vec<u8>, Error> {
         let der = certificate.as_bytes();
         let parsed = IssuerCertificate::from_der(der)?;
-        let root = match planned.purpose {
-            KeyPurpose::Issuer => in_force.ledger.find(KeyPurpose::Root, KeyState::Active),
-            _ => None,
+        let signer = match planned.purpose {
+            KeyPurpose::Issuer => {
+                let root = in_force.ledger.find(KeyPurpose::Root, KeyState::Active);
+                root.map_or(&[][..], |root| &root.public_key)
+            }
+            _ => planned.public_key.as_bytes(),
         };
-        let signer = root.map_or(planned.public_key.as_bytes(), |root| &root.public_key);
         if parsed.public_key() != planned.public_key.as_bytes()
             || !issuance::is_signed_by(der, signer)
         {
@@ -253,7 +301,8 @@ impl Authority {
         bytes: &[u8],
     ) -> Result<(), Error> {
         let hash = format!("{:?}", Hash::of(bytes));
-        let is_it = |event: &event::Event| event.kind == kind && event.detail[SHA256] == hash;
+        let field = hash_field(kind);
+        let is_it = |event: &event::Event| event.kind == kind && event.detail[field] == hash;
         if made_by(self.store(), announced_at, is_it).await? {
             return Ok(());
         }
@@ -341,8 +390,8 @@ fn announcement(
 ) -> EventDraft {
     let detail = serde_json::json!({
         "key_sha256": format!("{:?}", Hash::of(planned.public_key.as_bytes())),
-        SHA256: format!("{:?}", Hash::of(to_be_signed.as_bytes())),
         "step": planned.step.name(),
+        hash_field(kind): format!("{:?}", Hash::of(to_be_signed.as_bytes())),
     });
     let by = Act { actor: caller.name(), request_id: &caller.request_id };
     EventDraft::new(kind, &by, planned.purpose.name(), &detail)
@@ -365,8 +414,11 @@ fn not_that_step(why: &str) -> Error {
     }
 }
 
-/// How an announcement names what will be signed.
-pub(crate) const SHA256: &str = "to_be_signed_sha256";
+/// How events name what is signed after them.
+fn hash_field(kind: &str) -> &'static str {
+    if kind == event::TRUST_CHANGE { "note_text_sha256" } else { "tbs_sha256" }
+}
+
 /// SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING of 65 bytes … (RFC 5480 §2).
 const P256_SPKI_PREFIX: &[u8] = &[
     0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a,

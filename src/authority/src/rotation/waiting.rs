@@ -21,6 +21,7 @@ impl Authority {
             Wait::Nothing => {}
             Wait::NoIssuer => next.first = self.issuer_below(key),
             Wait::Acknowledged => self.wait_for(key, Some(key.trust_sequence), &mut next).await?,
+            // A renewed certificate may still stand behind an open connection.
             Wait::Gone => self.wait_for(key, None, &mut next).await?,
         }
         Ok(Some(next))
@@ -29,15 +30,13 @@ impl Authority {
     /// The id of an issuer that is certified by this root and still counts.
     fn issuer_below(&self, root: &LedgerKey) -> Option<String> {
         let in_force = self.in_force();
-        let below = in_force.ledger.in_use(KeyPurpose::Issuer).find(|key| {
-            let certificate = in_force.certificate(&key.id);
-            certificate.is_some_and(|it| issuance::is_signed_by(it.der(), &root.public_key))
-        });
+        let mut issuers = in_force.ledger.in_use(KeyPurpose::Issuer);
+        let below = issuers.find(|key| in_force.root_of(key).is_some_and(|of| of.id == root.id));
         below.map(|key| format!("issuer {:?}", key.id))
     }
 
     /// Counts the certificates that stood in the log before the key's last step, and that neither
-    /// expired, nor were revoked, nor renewed, nor acknowledged since.
+    /// expired nor were revoked since; where an acknowledgement counts, nor were renewed.
     async fn wait_for(
         &self,
         key: &LedgerKey,
@@ -49,6 +48,7 @@ impl Authority {
             before: key.log_index,
             ends_after: self.clock().now().unix_timestamp() - 1,
             issued_since: now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS),
+            renewed: acknowledging.is_none(),
             limit: PAGE,
         };
         let in_use = self.own_certificate().await?;
@@ -97,8 +97,10 @@ impl Authority {
     /// The place of the CA's own newest certificate: the one in use.
     async fn own_certificate(&self) -> Result<Option<u64>, Error> {
         let own = SpiffeId::authority(self.trust_domain());
-        let query = RecordQuery { spiffe_id: Some(own), limit: 1, ..RecordQuery::default() };
-        Ok(self.store().records(query).await?.pop().map(|newest| newest.leaf_index))
+        let query = RecordQuery { spiffe_id: Some(own), limit: 10, ..RecordQuery::default() };
+        let records = self.store().records(query).await?;
+        let newest = records.into_iter().find(|record| record.certificate.is_some());
+        Ok(newest.map(|newest| newest.leaf_index))
     }
 
     /// Refuses a step that is not the key's next, or that still waits.

@@ -156,8 +156,7 @@ pub struct RecordQuery {
     pub limit: u32,
 }
 
-/// Which certificates a page shows that somebody may still use: neither expired, nor renewed by one
-/// that was seen.
+/// Which certificates a page shows that somebody may still use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutstandingQuery {
     /// Only before this leaf.
@@ -166,6 +165,8 @@ pub struct OutstandingQuery {
     pub ends_after: i64,
     /// Only those issued at or after this, in milliseconds since 1970.
     pub issued_since: u64,
+    /// Also those that were renewed by one that was seen.
+    pub renewed: bool,
     /// At most this many.
     pub limit: u32,
 }

@@ -82,11 +82,20 @@ impl Environment {
     }
 
     pub(crate) fn verify(&self, chain: &str) -> Result<VerifiedSvid, identity::Refusal> {
+        self.verify_by(&self.trust(), chain)
+    }
+
+    /// What a verifier says that holds this trust state.
+    pub(crate) fn verify_by(
+        &self,
+        trust: &Trust,
+        chain: &str,
+    ) -> Result<VerifiedSvid, identity::Refusal> {
         let chain: Vec<CertificateDer<'static>> =
             CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
         let seconds = self.clock.now().unix_timestamp() as u64;
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
-        verify(&chain, Usage::Client, now, &self.trust(), &identity::Revocations::default())
+        verify(&chain, Usage::Client, now, trust, &identity::Revocations::default())
     }
 
     /// The first operator, with the certificate that `init` would give.

@@ -128,12 +128,17 @@ async fn recover(
     {
         let store = SqliteStore::open(&config.state, &config.trust_domain)?;
         let keys = Keys::open(&config.state, &passphrase)?;
-        if setup::issuer_ends_soon(&store, clock::now()).await? {
+        if setup::issuer_ends_soon(&config.trust_domain, &store, clock::now()).await? {
             let offline = arguments.config.offline_passphrase(config, Asking::Known)?;
             let domain = &config.trust_domain;
-            setup::recertify_issuer(domain, &config.state, &store, &keys, &offline, &SystemClock)
-                .await?;
-            session.output.note("the issuer has a new certificate for the same key");
+            let state = &config.state;
+            match setup::recertify_issuer(domain, state, &store, &keys, &offline, &SystemClock)
+                .await
+            {
+                Ok(()) => session.output.note("the issuer has a new certificate for the same key"),
+                // Operators are enrolled nevertheless.
+                Err(error) => session.output.warn(format!("the issuer ends soon: {error}")),
+            }
         }
         if arguments.lift_halt {
             lift_halt(config, &store, session).await?;

@@ -145,7 +145,6 @@ impl Asker {
             lock: &lock,
             url: &self.url,
             client: &self.client,
-            output: &session.output,
         };
         let now = clock::now();
         let issued = installation.run(wish, self.attestation, self.held, now).await?;
@@ -170,7 +169,7 @@ impl Asker {
         };
         let issued = self.client.issue(&body, Some(&key)).await?;
         let sequence = issued.trust_sequence;
-        let held = self.held.follow(sequence, &self.url, &session.output).await;
+        let held = self.held.follow(sequence, &self.url).await?;
         let asked = Asked { spiffe_id: &wish.spiffe_id, public_key: request.public_key() };
         accept(&issued, &asked, &held.trust, clock::now())?;
         session.output.show(&issued, |issued| issued.chain.clone())

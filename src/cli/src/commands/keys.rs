@@ -8,7 +8,7 @@ use std::time::Duration;
 use api::{KeyPurpose, KeyRecord, KeyState, KeyStep, NextStep};
 use authority::Keys;
 use authority::clock::SystemClock;
-use authority::rotation::ceremony::{Ceremonies, Taken, needs_offline};
+use authority::rotation::ceremony::{Ceremonies, ISSUER_ENDS_SOON, Taken, needs_offline};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
@@ -22,6 +22,7 @@ use crate::context::{self, OpenContext};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files::Lock;
+use crate::report;
 use crate::table;
 
 #[derive(Debug, Subcommand)]
@@ -102,18 +103,26 @@ pub(crate) async fn rotate(arguments: Rotate, session: &Session) -> anyhow::Resu
     }
     let _turn = Lock::of(&config.state)?;
     let mut host = Host { file: &arguments.config, config, online: None, offline: None };
+    let mut failed: Vec<KeyPurpose> = Vec::new();
     // Each key goes three steps at most, and none goes round.
     for _ in 0..3 * KeyPurpose::ALL.len() {
         let open = context::open(session).await?;
         let keys = open.client.keys().await?.items;
-        let Some(Due { key, step }) = all_due(&keys, every, clock::now()).into_iter().next() else {
+        let due = all_due(&keys, every, clock::now());
+        let Some(Due { key, step }) = due.into_iter().find(|due| !failed.contains(&due.key)) else {
             waiting(&keys, session);
             break;
         };
-        let taken = host.take(key, step, &open, &keys).await?;
-        show(key, step, &taken, session)?;
+        match host.take(key, step, &open, &keys).await {
+            Ok(taken) => show(key, step, &taken, session)?,
+            // The others have their turn nevertheless.
+            Err(error) => {
+                report::error(&error.context(format!("{step} {key} failed")));
+                failed.push(key);
+            }
+        }
     }
-    Ok(Exit::Done)
+    Ok(if failed.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
 async fn one(
@@ -159,7 +168,7 @@ fn all_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Vec<Due>
             Some(next) => next.is_due().then_some(next.step),
             None => {
                 let active = of_it().find(|key| key.state == KeyState::Active);
-                active.filter(|key| is_old(key, every, now)).map(|_| KeyStep::Prepare)
+                active.filter(|key| is_old(key, keys, every, now)).map(|_| KeyStep::Prepare)
             }
         };
         step.map(|step| Due { key: purpose, step })
@@ -168,10 +177,24 @@ fn all_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Vec<Due>
 }
 
 /// Root and trust keys stand in configurations elsewhere, as pins and anchors: their rotation is
-/// begun by hand.
-fn is_old(key: &KeyRecord, every: Duration, now: OffsetDateTime) -> bool {
-    let ends_soon = key.not_after.is_some_and(|not_after| not_after - now < ISSUER_ENDS_SOON);
-    !key.purpose.is_offline() && (now - key.since >= every || ends_soon)
+/// begun by hand. An issuer goes with its root; a parent elsewhere has to be asked.
+fn is_old(key: &KeyRecord, keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> bool {
+    let is_old = now - key.since >= every;
+    match key.purpose {
+        KeyPurpose::Root | KeyPurpose::Trust => false,
+        KeyPurpose::Countersignature | KeyPurpose::Feed | KeyPurpose::Log => is_old,
+        KeyPurpose::Issuer => {
+            let mut roots = keys.iter().filter(|key| key.purpose == KeyPurpose::Root);
+            roots.find(|root| root.state == KeyState::Active).is_some_and(|root| {
+                let below_another = key.certified_by.as_ref() != Some(&root.id);
+                // One that would end no later is no help.
+                let ends =
+                    |key: &KeyRecord| key.not_after.filter(|end| *end - now < ISSUER_ENDS_SOON);
+                let ends_soon = ends(key).is_some() && ends(root).is_none();
+                is_old || below_another || ends_soon
+            })
+        }
+    }
 }
 
 /// What a step is taken with, opened when it is needed: passphrases may be asked for.
@@ -291,6 +314,3 @@ fn to_table(keys: &[KeyRecord], now: OffsetDateTime) -> String {
         .collect();
     table::table(["KEY", "ID", "STATE", "SINCE", "NEXT"], &rows)
 }
-
-/// An issuer lives for a year; a quarter is left for its certificates, and for whoever was away.
-const ISSUER_ENDS_SOON: time::Duration = time::Duration::days(90);

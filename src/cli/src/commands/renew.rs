@@ -115,7 +115,6 @@ async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
         lock: &lock,
         url: holder.url(session),
         client: &holder.client(session)?,
-        output: &session.output,
     };
     let attestation = Attestation::Svid {};
     let wish = holder.record.wish.clone();

@@ -18,7 +18,6 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let config = arguments.config.load()?;
     let passphrase = arguments.config.passphrase(&config, Asking::Known)?;
     let authority = ca_host::open(&config, &passphrase).await?;
-    drop(passphrase);
     let mut running = server::start(authority, &config).await?;
     session.output.note(format!(
         "serving https://{}   admin http://{}",

@@ -32,7 +32,12 @@ impl Upkeep {
             let Err(error) = ended else { continue };
             self.note_refusal(&error);
             // Keys that are new to us may have been made known while we did not listen.
-            if matches!(error, Error::Feed(FeedError::UnknownKey { .. }) | Error::Peer { .. }) {
+            let of_other_keys = matches!(
+                error,
+                Error::Feed(FeedError::Checkpoint(_) | FeedError::UnknownKey { .. })
+                    | Error::Peer { .. }
+            );
+            if of_other_keys {
                 self.trust_is_old.notify_one();
             }
             tracing::warn!(%error, "the feed of revocations is not heard");

@@ -195,8 +195,7 @@ pub(super) fn records_from(
     read().map_err(unavailable)
 }
 
-/// Finds the first record issued at or after a time by halving: some 25 look-ups in 10 million.
-/// Newest first: certificates that have not ended, and whose renewal was not seen.
+/// Newest first: certificates that have not ended; by choice without those whose renewal was seen.
 pub(super) fn outstanding(
     connection: &Connection,
     query: &OutstandingQuery,
@@ -209,27 +208,31 @@ pub(super) fn outstanding(
                    EXISTS (SELECT 1 FROM certificates c WHERE c.leaf_index = r.leaf_index)
                  FROM records r JOIN identities i ON i.id = r.identity
                  WHERE r.leaf_index >= ?1 AND r.leaf_index < ?2 AND r.not_after > ?3
-                   AND NOT EXISTS (
+                   AND (?5 OR NOT EXISTS (
                      SELECT 1 FROM renewals n JOIN records m ON m.leaf_index = n.leaf_index
                      JOIN seen s ON s.serial_number = m.serial_number
-                     WHERE n.serial_number = r.serial_number)
+                     WHERE n.serial_number = r.serial_number))
                  ORDER BY r.leaf_index DESC LIMIT ?4",
             )?
-            .query_map(params![since, query.before as i64, query.ends_after, query.limit], |row| {
-                Ok(Outstanding {
-                    leaf_index: number(row, 0)?,
-                    issued_at: number(row, 1)?,
-                    serial_number: serial_number(row, 2)?,
-                    spiffe_id: parsed(row, 3)?,
-                    not_after: row.get(4)?,
-                    is_issued: row.get(5)?,
-                })
-            })?
+            .query_map(
+                params![since, query.before as i64, query.ends_after, query.limit, query.renewed],
+                |row| {
+                    Ok(Outstanding {
+                        leaf_index: number(row, 0)?,
+                        issued_at: number(row, 1)?,
+                        serial_number: serial_number(row, 2)?,
+                        spiffe_id: parsed(row, 3)?,
+                        not_after: row.get(4)?,
+                        is_issued: row.get(5)?,
+                    })
+                },
+            )?
             .collect()
     };
     read().map_err(unavailable)
 }
 
+/// Finds the first record issued at or after a time by halving: some 25 look-ups in 10 million.
 fn first_since(connection: &Connection, since: u64) -> rusqlite::Result<i64> {
     let newest: Option<i64> =
         connection.query_row("SELECT max(leaf_index) FROM records", [], |row| row.get(0))?;

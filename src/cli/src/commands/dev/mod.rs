@@ -227,13 +227,8 @@ impl Dev {
             ..Wish::only(spiffe_id.clone())
         };
         let begun = Instant::now();
-        let installation = Installation {
-            directory: &directory,
-            lock: &lock,
-            url: &url,
-            client: &client,
-            output: &session.output,
-        };
+        let installation =
+            Installation { directory: &directory, lock: &lock, url: &url, client: &client };
         let attestation = api::Attestation::Token { token: token.token };
         let issued = installation.run(&wish, attestation, held, clock::now()).await?;
         self.line(

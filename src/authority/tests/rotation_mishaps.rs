@@ -1,0 +1,173 @@
+//! What goes wrong beside a rotation: lost answers, lost files, a CA that lies.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::{KeyPurpose, KeyState, KeyStep, KeyStepRequest, Secret};
+use authority::clock::Clock;
+use authority::rotation::ceremony::Ceremonies;
+use authority::sequencer::Member;
+use authority::store::Store;
+use authority::store::faulty::{Fault, FaultyStore};
+use authority::{Error, Keys, Shown, setup};
+use support::rotation::take;
+use support::{Environment, csr};
+use tlog::{Checkpoint, Hash, SignedNote, VerifierKey};
+
+use KeyPurpose::{Countersignature, Feed, Issuer, Log, Root, Trust};
+use KeyStep::{Activate, Prepare, Retire};
+
+/// It was logged for the old issuer, and that one signs it; the new countersignature key counts
+/// for it, too.
+#[tokio::test]
+async fn a_request_logged_before_the_keys_changed_is_completed() {
+    let failing = Arc::new(AtomicBool::new(false));
+    let armed = Arc::clone(&failing);
+    let plan = move |group: &[Member]| {
+        let completes = group.iter().any(|member| matches!(member, Member::Complete(_)));
+        (completes && armed.load(Ordering::Relaxed)).then_some(Fault::NotPersisted)
+    };
+    let wrap = |store| -> Arc<dyn Store> { Arc::new(FaultyStore::new(store, plan)) };
+    let environment = Environment::start_with(|keys, _| keys, wrap).await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    let token = environment.token(&operator, "/prod/reports").await;
+    let csr = csr();
+    failing.store(true, Ordering::Relaxed);
+    environment.issue_with(&token, &csr).await.unwrap_err();
+    failing.store(false, Ordering::Relaxed);
+    let old = environment.authority.issuer_id();
+    // Made known after it was logged: what was logged is in no wait, for nobody holds it.
+    environment.clock.advance(time::Duration::seconds(30));
+    for (purpose, step) in [(Issuer, Prepare), (Issuer, Activate), (Countersignature, Prepare)] {
+        take(&environment, &offline, &operator, purpose, step).await.unwrap();
+    }
+    let issued = environment.issue_with(&token, &csr).await.unwrap();
+    let svid = environment.verified(&issued);
+    assert_eq!(format!("{:?}", svid.issuer_key_hash()), old);
+    assert_ne!(environment.authority.issuer_id(), old);
+    assert_eq!(environment.issue_with(&token, &csr).await.unwrap(), issued);
+}
+
+#[tokio::test]
+async fn a_prepared_key_whose_file_is_lost_is_given_up() {
+    let mut environment = Environment::start().await;
+    let offline = environment.offline_keys();
+    for purpose in [Feed, Log, Issuer] {
+        let operator = environment.operator().await;
+        take(&environment, &offline, &operator, purpose, Prepare).await.unwrap();
+        let lost = file(&environment, purpose);
+        std::fs::remove_file(&lost).unwrap();
+        environment.keys = Keys::open(environment.folder.path(), &Secret::new("online")).unwrap();
+        environment.restart().await;
+        let refused = take(&environment, &offline, &operator, purpose, Activate).await;
+        let refused = refused.unwrap_err().to_string();
+        assert!(refused.contains("no file in"), "{refused}");
+        take(&environment, &offline, &operator, purpose, Retire).await.unwrap();
+        take(&environment, &offline, &operator, purpose, Prepare).await.unwrap();
+        assert_ne!(file(&environment, purpose), lost);
+    }
+    let operator = environment.operator().await;
+    environment.verified(&environment.issue(&operator, "/prod/reports").await);
+    environment.authority.heartbeat().await.unwrap();
+}
+
+/// The one file that a rotation made.
+fn file(environment: &Environment, purpose: KeyPurpose) -> std::path::PathBuf {
+    let prefix = format!("{purpose}-");
+    let files = std::fs::read_dir(environment.folder.path().join("keys")).unwrap();
+    let mut paths = files.map(|file| file.unwrap().path());
+    paths.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with(&prefix)).unwrap()
+}
+
+#[tokio::test]
+async fn a_stray_file_among_the_keys_stops_nobody() {
+    let mut environment = Environment::start().await;
+    let folder = environment.folder.path().to_owned();
+    std::fs::write(folder.join("keys/old.key"), "not ours").unwrap();
+    environment.keys = Keys::open(&folder, &Secret::new("online")).unwrap();
+    environment.restart().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    take(&environment, &offline, &operator, Feed, Prepare).await.unwrap();
+    assert!(folder.join("keys/old.key").exists());
+    Keys::open(&folder, &Secret::new("another")).unwrap_err();
+}
+
+/// Which key is retired is the CA's word; a lie costs no key that is trusted.
+#[tokio::test]
+async fn what_the_trust_state_names_is_not_removed_on_the_authoritys_word() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    let trust = environment.authority.trust();
+    let mut keys = environment.authority.keys(&operator).await.unwrap().items;
+    for key in keys.iter_mut().filter(|key| key.purpose == Trust) {
+        key.state = KeyState::Retired;
+    }
+    let ceremonies = Ceremonies {
+        online: &environment.keys,
+        offline: Some(&offline),
+        trust: trust.state(),
+        keys: &keys,
+        clock: &*environment.clock,
+    };
+    let ask = async |id: &str, step, request: &KeyStepRequest| {
+        environment.authority.key_step(&operator, id, step, request).await
+    };
+    let refused = ceremonies.take(Issuer, Prepare, ask).await.unwrap_err();
+    assert!(refused.to_string().contains("names it"), "{refused}");
+    assert!(environment.folder.path().join("offline/trust.key").exists());
+}
+
+#[tokio::test]
+async fn a_thief_of_a_retired_log_key_halts_nobody() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    let stolen = environment.keys.first(Log).unwrap();
+    let key = VerifierKey::parse(&environment.authority.trust().state().log.key).unwrap();
+    for step in [Prepare, Activate, Retire] {
+        take(&environment, &offline, &operator, Log, step).await.unwrap();
+    }
+    let (origin, root) = (key.name().to_owned(), Hash::new([7; 32]));
+    let text = Checkpoint { origin, size: 1_000_000, root }.text();
+    let signature = stolen.sign(text.as_bytes()).await.unwrap();
+    let note = SignedNote::unsigned(text).unwrap();
+    let note = note.with_signature(key.name(), key.key_id(), &signature).unwrap().encode();
+    environment.authority.witness(&note, Shown::ByStranger).await;
+    assert_eq!(environment.authority.halted(), None);
+}
+
+/// Peers may not know the new root yet: what repairs an issuer keeps it where it was.
+#[tokio::test]
+async fn an_issuer_certified_again_stays_below_its_root() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    let before = environment.trust();
+    for step in [Prepare, Activate] {
+        take(&environment, &offline, &operator, Root, step).await.unwrap();
+    }
+    let (folder, passphrase) = (environment.folder.path(), Secret::new("offline"));
+    let clock: &dyn Clock = &*environment.clock;
+    setup::recertify_issuer(
+        &support::trust_domain(),
+        folder,
+        &*environment.store,
+        &environment.keys,
+        &passphrase,
+        clock,
+    )
+    .await
+    .unwrap();
+    environment.restart().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    environment.verify_by(&before, &issued.chain).unwrap();
+    let waits = take(&environment, &offline, &operator, Root, Retire).await.unwrap_err();
+    assert!(matches!(waits, Error::Waits(_)), "{waits}");
+}
