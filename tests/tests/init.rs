@@ -16,31 +16,8 @@ fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
     environment.countersign(&["serve", "--config", "ca.toml"]).exits(1).says("countersign init");
 
     make_parent(&environment);
-    let sign = |extensions: &str, out: &str| {
-        environment.write("ext", extensions);
-        let arguments = [
-            "x509",
-            "-req",
-            "-in",
-            &request,
-            "-CA",
-            "parent.pem",
-            "-CAkey",
-            "parent.key",
-            "-days",
-            "30",
-            "-extfile",
-            "ext",
-            "-out",
-            out,
-        ];
-        openssl(&folder, &arguments).success();
-        let parent = fs::read_to_string(environment.path("parent.pem")).unwrap();
-        let issuer = fs::read_to_string(environment.path(out)).unwrap();
-        environment.write(&format!("chain-{out}"), &format!("{issuer}{parent}"));
-    };
-    sign("basicConstraints=critical,CA:FALSE\n", "leaf.pem");
-    sign(ISSUER_EXTENSIONS, "issuer.pem");
+    sign(&environment, &request, "basicConstraints=critical,CA:FALSE\n", "leaf.pem");
+    sign(&environment, &request, ISSUER_EXTENSIONS, "issuer.pem");
     let finish =
         |file: &str| environment.countersign(&[&init[..], &["--certificate", file]].concat());
     finish("chain-leaf.pem").exits(1).says("cA=true");
@@ -61,6 +38,60 @@ fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
     ];
     openssl(&svid, &verify).success();
     environment.countersign(&["verify", "reports/svid.pem"]).success();
+
+    // Keys of ours are replaced; the issuer is the parent's to certify again, by the same request.
+    let rotate = ["rotate", "--config", "ca.toml"];
+    assert_eq!(environment.countersign(&rotate).success().stdout, "", "a month is left");
+    environment.countersign(&["key", "prepare", "log", "--config", "ca.toml"]).success();
+    let rotated = environment.countersign(&rotate).success().stdout;
+    assert!(rotated.contains("activate log"), "{rotated}");
+    let prepare = ["issuer", "prepare", "--config", "ca.toml"];
+    environment.countersign(&prepare).exits(1).says("parent is elsewhere");
+    let keys = fs::read_dir(environment.path("state/keys")).unwrap().count();
+    assert_eq!(keys, 5, "no key was made that nobody certifies");
+    environment.stop();
+    sign(&environment, &request, ISSUER_EXTENSIONS, "again.pem");
+    finish_again(&environment, "chain-again.pem");
+    environment.serve();
+    let svid = environment.issue("/prod/reports", "again");
+    openssl(&svid, &verify).success();
+    environment.countersign(&["verify", "again/svid.pem"]).success();
+}
+
+/// As the first time; the trust state stays as it is.
+fn finish_again(environment: &Environment, file: &str) {
+    let before = environment.countersign(&["trust", "show"]).success().stdout;
+    let finish = ["init", "--config", "ca.toml", "--certificate"];
+    let other = environment.countersign(&[&finish[..], &["parent.pem"]].concat());
+    other.exits(1).says("exactly two certificates");
+    environment.countersign(&[&finish[..], &[file]].concat()).success().says("trust pin");
+    let after = environment.countersign(&["trust", "show"]).success().stdout;
+    assert_eq!(before, after);
+}
+
+/// The parent certifies the request; its own certificate stands behind the new one.
+fn sign(environment: &Environment, request: &str, extensions: &str, out: &str) {
+    environment.write("ext", extensions);
+    let arguments = [
+        "x509",
+        "-req",
+        "-in",
+        request,
+        "-CA",
+        "parent.pem",
+        "-CAkey",
+        "parent.key",
+        "-days",
+        "30",
+        "-extfile",
+        "ext",
+        "-out",
+        out,
+    ];
+    openssl(environment.folder(), &arguments).success();
+    let parent = fs::read_to_string(environment.path("parent.pem")).unwrap();
+    let issuer = fs::read_to_string(environment.path(out)).unwrap();
+    environment.write(&format!("chain-{out}"), &format!("{issuer}{parent}"));
 }
 
 fn make_parent(environment: &Environment) {
