@@ -121,12 +121,12 @@ impl Authority {
         // To open one costs 600,000 rounds.
         let opened = tokio::task::spawn_blocking(move || keys.signer(purpose, &id)).await;
         let died = |_| SignerError::Refused("the thread that opened it died".to_owned());
-        Ok(opened.map_err(died)?.map(drop).map_err(|error| Error::Invalid {
+        opened.map_err(died)?.map(drop).map_err(|error| Error::Invalid {
             why: error.to_string(),
             next_step: Some(
                 "put the file where `serve` finds it, for the user that `serve` runs as".to_owned(),
             ),
-        })?)
+        })
     }
 
     fn require_new_key(
