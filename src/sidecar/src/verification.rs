@@ -100,6 +100,25 @@ impl Verification {
         update(&mut held.revocations)
     }
 
+    /// The same for a change that takes its time, such as a snapshot of a million entries: it is made
+    /// on a copy while handshakes go on, and the two are exchanged. Made once more, in place, where
+    /// another change came between: that one is in no copy.
+    pub fn update_revocations_aside(&self, update: impl Fn(&mut Revocations)) {
+        let (epoch, mut changed) = {
+            let held = self.held();
+            (held.epoch.revocations, held.revocations.clone())
+        };
+        update(&mut changed);
+        let _sweep = Sweep(self);
+        let mut held = self.held_exclusively();
+        held.epoch.revocations += 1;
+        if held.epoch.revocations == epoch + 1 {
+            std::mem::swap(&mut held.revocations, &mut changed);
+        } else {
+            update(&mut held.revocations);
+        }
+    }
+
     /// Reads the revocations; `read` must not call back.
     pub fn with_revocations<R>(&self, read: impl FnOnce(&Revocations) -> R) -> R {
         read(&self.held().revocations)

@@ -130,10 +130,7 @@ impl Upkeep {
                 });
             }),
             FeedUpdate::Replace(snapshot) => self.count_closed(sequence, || {
-                // Made outside: handshakes wait for the exchange of the two, not for the making.
-                let mut held = self.verification.with_revocations(Clone::clone);
-                snapshot.apply(&mut held);
-                self.verification.update_revocations(|old| std::mem::swap(old, &mut held));
+                self.verification.update_revocations_aside(|held| snapshot.clone().apply(held));
             }),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign::Verification;
-use identity::{Refusal, Usage};
+use identity::{Refusal, SerialNumber, Usage};
 use rustls::pki_types::UnixTime;
 
 use crate::authority::TestAuthority;
@@ -75,4 +75,22 @@ fn cached_end_entity_vouches_for_no_other_chain() {
     let mixed = [svid.chain[0].clone(), other.svid("/prod/reports").chain[1].clone()];
     assert!(verification.verify(&mixed, Usage::Client, now).is_err());
     assert_eq!(verification.verify(&[], Usage::Client, now), Err(Refusal::NoCertificate));
+}
+
+/// A feed's snapshot is made beside the handshakes; a delta, or an owner's own list, comes meanwhile.
+#[test]
+fn a_change_that_comes_while_another_is_made_aside_is_not_lost() {
+    let authority = TestAuthority::new();
+    let verification = Verification::new(authority.trust());
+    let [meanwhile, aside] = [1, 2].map(|n| SerialNumber::from_octets(&[n]).unwrap());
+    verification.update_revocations_aside(|held| {
+        if !held.is_serial_revoked(&meanwhile) {
+            verification.update_revocations(|held| held.revoke_serial(meanwhile));
+        }
+        held.revoke_serial(aside);
+    });
+    let held =
+        |serial_number| verification.with_revocations(|held| held.is_serial_revoked(serial_number));
+    assert!(held(&meanwhile) && held(&aside));
+    assert_eq!(verification.epoch().revocations, 2);
 }
