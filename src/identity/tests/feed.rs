@@ -4,7 +4,7 @@
 mod support;
 
 use identity::feed::{
-    Content, Envelope, FeedChange, FeedError, FeedItem, FeedUpdate, Message, Position,
+    Content, Envelope, FeedChange, FeedError, FeedItem, FeedState, FeedUpdate, Message, Position,
 };
 use identity::{Der, Revocations, SpiffeId, TrustDomain};
 use proptest::prelude::*;
@@ -110,6 +110,22 @@ fn a_delta_with_items_left_out_is_refused_though_it_is_signed() {
     }
 }
 
+/// As a signer with a broken fold, or a thief of its key, would make it.
+#[test]
+fn a_delta_whose_items_do_not_ascend_is_refused_though_its_hash_is_theirs() {
+    let (feed, mut subscriber) = in_sync();
+    for order in [&[3, 2][..], &[2, 2], &[1, 2], &[2, 3, 3]] {
+        let items: Vec<_> = order.iter().map(|&place| feed.items[place].clone()).collect();
+        let after = items.iter().fold(feed.position(2), |position, item| position.after(item));
+        let mut message = feed.delta_message(2, 4);
+        (message.sequence, message.hash) = (after.sequence, after.hash);
+        let Content::Delta(delta) = &mut message.content else { unreachable!() };
+        delta.items = items;
+        let refused = Err(FeedError::Chain { sequence: after.sequence });
+        assert_eq!(subscriber.take(&feed.sign(&message)), refused, "{order:?}");
+    }
+}
+
 #[test]
 fn a_message_by_a_key_that_the_trust_state_does_not_name_is_refused() {
     let (feed, thief) = Feed::stolen();
@@ -168,6 +184,31 @@ fn a_message_much_older_than_one_seen_is_a_replay() {
     assert!(matches!(subscriber.take(&long_kept), Err(FeedError::Replayed { .. })));
     assert_eq!(subscriber.take(&kept), Ok(FeedUpdate::Nothing));
     assert_eq!(subscriber.state.newest_at(), newest, "a replay makes nothing fresher");
+}
+
+/// Nodes of one CA differ by so much: the older one's word is taken, and makes nothing older.
+#[test]
+fn a_message_a_little_older_than_one_seen_turns_no_clock_back() {
+    let (mut feed, mut subscriber) = in_sync();
+    feed.items.truncate(2);
+    let newer = feed.heartbeat();
+    let newest = Some(feed.at);
+    feed.at -= 9_000;
+    let older = feed.heartbeat();
+    for heartbeat in [newer, older] {
+        assert_eq!(subscriber.take(&heartbeat), Ok(FeedUpdate::Nothing));
+        assert_eq!(subscriber.state.newest_at(), newest);
+    }
+}
+
+#[test]
+fn a_feed_of_another_trust_domain_is_not_folded_into_ours() {
+    let mut feed = Feed::new();
+    feed.revoke(3);
+    let mut subscriber = feed.subscriber();
+    subscriber.state = FeedState::new(TrustDomain::parse("shop.example").unwrap());
+    let refused = subscriber.take(&feed.snapshot(1));
+    assert!(matches!(refused, Err(FeedError::TrustDomain { .. })), "{refused:?}");
 }
 
 #[test]
