@@ -4,8 +4,11 @@ use std::sync::Arc;
 
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::{SystemRandom, fill};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
+};
 use countersign::Credentials;
+use identity::feed::{Content, Envelope, Message, Position, signed_text};
 use identity::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, SerialNumber, SpiffeId, Trust,
     TrustDomain, TrustPin, TrustState,
@@ -31,6 +34,7 @@ pub(crate) struct TestAuthority {
     issuer_certificate: IssuerCertificate,
     log: EcdsaKeyPair,
     trust: EcdsaKeyPair,
+    feed: Ed25519KeyPair,
 }
 
 /// A chain and its key.
@@ -59,7 +63,8 @@ impl TestAuthority {
         let until = Duration::days(90);
         let issuer_certificate =
             issuer_certificate(&trust_domain, &issuer, until, &root, &root_certificate);
-        Self { trust_domain, root, root_certificate, issuer, issuer_certificate, log, trust }
+        let feed = Ed25519KeyPair::generate().unwrap();
+        Self { trust_domain, root, root_certificate, issuer, issuer_certificate, log, trust, feed }
     }
 
     pub(crate) fn id(&self, path: &str) -> SpiffeId {
@@ -188,6 +193,21 @@ impl TestAuthority {
         note.with_signature(&name, id, &sign(&self.trust, text.as_bytes())).unwrap().encode()
     }
 
+    /// A line of the feed, at a position, signed now.
+    pub(crate) fn feed_line(&self, position: Position, content: Content) -> Vec<u8> {
+        let Position { sequence, hash } = position;
+        let (v, trust_domain) = (Message::VERSION, self.trust_domain.clone());
+        let at = UnixTime::now().as_secs() * 1000;
+        let body = Message { v, trust_domain, at, sequence, hash, content }.body();
+        let signature = self.feed.sign(signed_text(&self.trust_domain, &body).as_bytes());
+        Envelope::new(&self.feed_key(), signature.as_ref(), body).encode()
+    }
+
+    fn feed_key(&self) -> Vec<u8> {
+        let der: PublicKeyX509Der<'_> = self.feed.public_key().as_der().unwrap();
+        der.as_ref().to_vec()
+    }
+
     fn trust_state(&self) -> TrustState {
         let origin = format!("{}/log", self.trust_domain);
         let checkpoint_key = VerifierKey::ed25519(&origin, &[7; 32]).unwrap().to_string();
@@ -205,7 +225,7 @@ impl TestAuthority {
                 not_after: None,
             }],
             log: LogKey { origin, key: checkpoint_key },
-            feed_keys: vec![],
+            feed_keys: vec![Der::new(self.feed_key())],
             trust_keys: vec![Der::new(spki(&self.trust))],
             threshold: 1,
         }

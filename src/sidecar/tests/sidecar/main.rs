@@ -9,6 +9,7 @@ mod credentials;
 mod cut_off;
 mod endpoints;
 mod feed_stream;
+mod following;
 mod handshakes;
 mod listening;
 mod live;
