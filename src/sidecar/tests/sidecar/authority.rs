@@ -23,7 +23,9 @@ use rcgen::{
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
 use time::{Duration, OffsetDateTime};
-use tlog::{CertificateLeaf, Hash, SignedCertificateTimestamp, SignedNote, VerifierKey};
+use tlog::{
+    CertificateLeaf, Checkpoint, Hash, SignedCertificateTimestamp, SignedNote, VerifierKey,
+};
 
 /// Everything that signs in one trust domain.
 pub(crate) struct TestAuthority {
@@ -203,14 +205,29 @@ impl TestAuthority {
         Envelope::new(&self.feed_key(), signature.as_ref(), body).encode()
     }
 
+    /// A checkpoint, signed by the log's key: here it is the feed's.
+    pub(crate) fn checkpoint(&self, size: u64) -> String {
+        let key = self.checkpoint_key();
+        let (origin, root) = (key.name().to_owned(), Hash::new([7; 32]));
+        let text = Checkpoint { origin, size, root }.text();
+        let signature = self.feed.sign(text.as_bytes());
+        let note = SignedNote::unsigned(text).unwrap();
+        let note = note.with_signature(key.name(), key.key_id(), signature.as_ref()).unwrap();
+        String::from_utf8(note.encode()).unwrap()
+    }
+
+    fn checkpoint_key(&self) -> VerifierKey {
+        let key = self.feed.public_key().as_ref().try_into().unwrap();
+        VerifierKey::ed25519(format!("{}/log", self.trust_domain), &key).unwrap()
+    }
+
     fn feed_key(&self) -> Vec<u8> {
         let der: PublicKeyX509Der<'_> = self.feed.public_key().as_der().unwrap();
         der.as_ref().to_vec()
     }
 
     fn trust_state(&self) -> TrustState {
-        let origin = format!("{}/log", self.trust_domain);
-        let checkpoint_key = VerifierKey::ed25519(&origin, &[7; 32]).unwrap().to_string();
+        let checkpoint_key = self.checkpoint_key();
         TrustState {
             v: 1,
             trust_domain: self.trust_domain.clone(),
@@ -224,7 +241,10 @@ impl TestAuthority {
                 not_before: 0,
                 not_after: None,
             }],
-            log: LogKey { origin, key: checkpoint_key },
+            log: LogKey {
+                origin: checkpoint_key.name().to_owned(),
+                key: checkpoint_key.to_string(),
+            },
             feed_keys: vec![Der::new(self.feed_key())],
             trust_keys: vec![Der::new(spki(&self.trust))],
             threshold: 1,

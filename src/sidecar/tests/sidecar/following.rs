@@ -9,11 +9,13 @@ use api::RenewalWindow;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::RawQuery;
+use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use countersign::{Svid, SvidFuture, SvidSource, Workload};
+use data_encoding::BASE64;
 use futures_util::{StreamExt, stream};
-use identity::feed::{Content, Delta, FeedChange, FeedItem, Position, Snapshot};
+use identity::feed::{Content, Delta, FeedChange, FeedItem, Heartbeat, Position, Snapshot};
 use identity::{SerialNumber, TrustDomain};
 use tlog::Hash;
 
@@ -27,7 +29,8 @@ async fn a_gap_is_filled_by_asking_from_where_one_stands() {
     let lines = [vec![feed.snapshot(1), feed.delta(2, 3)], vec![feed.delta(1, 3)]];
     let Following { workload, asked, _server } = feed.follow(lines).await;
     until(|| workload.status().feed_sequence == 9).await;
-    assert_eq!(*asked.lock().unwrap(), [None, Some("after=3".to_owned())]);
+    let queries: Vec<_> = asked.lock().unwrap().iter().map(|asked| asked.query.clone()).collect();
+    assert_eq!(queries, [None, Some("after=3".to_owned())]);
     let verification = workload.endpoint().verification();
     let is_held = |n| verification.with_revocations(|held| held.is_serial_revoked(&serial(n)));
     assert!([3, 5, 9].into_iter().all(is_held));
@@ -47,7 +50,7 @@ async fn a_feed_that_takes_something_back_is_not_believed_and_that_is_said() {
         until(said).await;
         assert_eq!(workload.status().feed_sequence, 5, "{what}");
         until(|| asked.lock().unwrap().len() > 1).await;
-        assert_eq!(asked.lock().unwrap()[1].as_deref(), Some("after=5"), "{what}");
+        assert_eq!(asked.lock().unwrap()[1].query.as_deref(), Some("after=5"), "{what}");
     }
 }
 
@@ -58,7 +61,24 @@ struct Following {
 }
 
 /// How the feed was asked for, each time.
-type Asked = Arc<Mutex<Vec<Option<String>>>>;
+type Asked = Arc<Mutex<Vec<Request>>>;
+
+struct Request {
+    query: Option<String>,
+    /// The checkpoint that came along.
+    shown: Option<String>,
+}
+
+#[tokio::test]
+async fn the_newest_checkpoint_is_shown_to_the_ca_from_then_on() {
+    let feed = Feed::new();
+    let lines = [vec![feed.heartbeat(7), feed.heartbeat(9), feed.delta(2, 3)]];
+    let Following { workload: _workload, asked, _server } = feed.follow(lines).await;
+    until(|| asked.lock().unwrap().len() > 1).await;
+    let shown: Vec<_> =
+        asked.lock().unwrap()[..2].iter().map(|asked| asked.shown.clone()).collect();
+    assert_eq!(shown, [None, Some(feed.authority.checkpoint(9))]);
+}
 
 /// A CA's feed with items at 3, 5 and 9.
 struct Feed {
@@ -94,6 +114,14 @@ impl Feed {
         self.authority.feed_line(self.position(to), Content::Delta(delta))
     }
 
+    /// Nothing yet, in a log of this size.
+    fn heartbeat(&self, log_size: u64) -> Vec<u8> {
+        let checkpoint = self.authority.checkpoint(log_size);
+        let trust_hash = Hash::of(&self.authority.trust_note());
+        let heartbeat = Heartbeat { checkpoint, trust_sequence: 1, trust_hash };
+        self.authority.feed_line(self.position(0), Content::Heartbeat(heartbeat))
+    }
+
     /// Another past at the second item's place.
     fn fork(&self) -> Vec<u8> {
         let position = Position { hash: Hash::of(b"another"), ..self.position(2) };
@@ -106,8 +134,11 @@ impl Feed {
         let connections: VecDeque<_> = connections.into_iter().collect();
         let (left, asked) = (Arc::new(Mutex::new(connections)), Asked::default());
         let (note, noted) = (self.authority.trust_note(), Arc::clone(&asked));
-        let feed = async move |RawQuery(query): RawQuery| {
-            noted.lock().unwrap().push(query);
+        let feed = async move |RawQuery(query): RawQuery, headers: HeaderMap| {
+            let shown = headers.get(api::paths::CHECKPOINT_HEADER);
+            let shown = shown.map(|note| BASE64.decode(note.as_bytes()).unwrap());
+            let shown = shown.map(|note| String::from_utf8(note).unwrap());
+            noted.lock().unwrap().push(Request { query, shown });
             let lines = left.lock().unwrap().pop_front().unwrap_or_default();
             let event = |line: &Vec<u8>| Bytes::from([b"data: ", &line[..], b"\n\n"].concat());
             let last = lines.last().map(event);
