@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::str::FromStr;
 use std::sync::Mutex;
 
+use api::{KeyPurpose, KeyStep};
 use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicyId, Request,
     RestrictedExpression, Schema, ValidationMode, Validator,
@@ -222,7 +223,7 @@ pub enum Action {
     /// Withdraw a bootstrap token.
     RevokeToken,
     /// Take a step of a key's rotation.
-    RotateKey,
+    RotateKey(KeyPurpose, KeyStep),
 }
 
 impl Action {
@@ -243,7 +244,7 @@ impl Action {
             | Self::ReadStatus
             | Self::ReadTokens
             | Self::RevokeToken
-            | Self::RotateKey => false,
+            | Self::RotateKey(..) => false,
         }
     }
 
@@ -264,7 +265,7 @@ impl Action {
             Self::Renew(_) => "Renew",
             Self::Revoke => "Revoke",
             Self::RevokeToken => "RevokeToken",
-            Self::RotateKey => "RotateKey",
+            Self::RotateKey(..) => "RotateKey",
         }
     }
 }
@@ -382,6 +383,7 @@ fn evaluate(
     };
     let context = match &query.action {
         Action::Issue(request) | Action::Renew(request) => context(request)?,
+        Action::RotateKey(key, step) => rotation_context(*key, *step)?,
         _ => Context::empty(),
     };
     let action = uid("Action", query.action.name());
@@ -497,6 +499,12 @@ fn context(request: &IssueContext) -> Result<Context, String> {
         ("validity_seconds".to_owned(), RestrictedExpression::new_long(seconds)),
     ])
     .map_err(|error| readable(&error))
+}
+
+fn rotation_context(key: KeyPurpose, step: KeyStep) -> Result<Context, String> {
+    let string = |text: &str| RestrictedExpression::new_string(text.to_owned());
+    let pairs = [("key".to_owned(), string(key.name())), ("step".to_owned(), string(step.name()))];
+    Context::from_pairs(pairs).map_err(|error| readable(&error))
 }
 
 fn uid(entity_type: &str, id: &str) -> EntityUid {

@@ -171,6 +171,23 @@ async fn only_operators_take_steps_and_a_lost_answer_is_answered_again() {
     assert_eq!(first.unwrap(), again.unwrap());
 }
 
+#[tokio::test]
+async fn policy_tells_the_rotation_of_trust_from_any_other() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    let mut files = environment.authority.policies(&operator).unwrap();
+    let trust_needs_another = r#"@id("trust-needs-another")
+        forbid (principal, action == Action::"RotateKey", resource)
+        when { ["root", "trust"].contains(context.key) && context.step == "prepare" };"#;
+    files.files.insert("trust.cedar".to_owned(), trust_needs_another.to_owned());
+    let (hash, files) = (files.hash.clone(), files.files);
+    environment.authority.replace_policies(&operator, &files, &hash).await.unwrap();
+    let denied = take(&environment, &offline, &operator, Trust, Prepare).await.unwrap_err();
+    assert!(denied.to_string().contains("trust-needs-another"), "{denied}");
+    take(&environment, &offline, &operator, Feed, Prepare).await.unwrap();
+}
+
 /// Whoever has the operator's rights but no offline key changes nothing that is trusted.
 #[tokio::test]
 async fn what_the_offline_keys_did_not_sign_is_refused() {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{ExplainRequest, Explanation};
+use api::{ExplainRequest, Explanation, KeyPurpose, KeyStep};
 use issuance::{DnsName, KeyType};
 use tlog::Hash;
 
@@ -148,7 +148,7 @@ fn action(name: &str, context: IssueContext) -> Option<Action> {
         Action::Renew(context),
         Action::Revoke,
         Action::RevokeToken,
-        Action::RotateKey,
+        Action::RotateKey(KeyPurpose::Issuer, KeyStep::Prepare),
     ];
     let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
     simple.into_iter().find(|action| plain(action.name()) == plain(name))

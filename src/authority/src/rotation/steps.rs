@@ -56,7 +56,8 @@ impl Authority {
         request: &KeyStepRequest,
     ) -> Result<KeyStepOutcome, Error> {
         for _ in 0..RESTARTS {
-            let allowed_under = self.authorize(caller, Action::RotateKey, None)?.allowed_under;
+            let action = Action::RotateKey(request.purpose, step);
+            let allowed_under = self.authorize(caller, action, None)?.allowed_under;
             self.require_whole_log()?;
             let in_force = self.in_force();
             if let Some(key) = done_already(&in_force, id, step, request) {
