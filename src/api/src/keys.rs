@@ -217,17 +217,17 @@ pub struct KeyStepRequest {
     pub public_key: Option<Der>,
     /// The certificate of an issuer or root: to prepare it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<Ceremony>,
+    pub certificate: Option<OfflineSignature>,
     /// The next trust state, where the step changes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub trust_state: Option<Ceremony>,
+    pub trust_state: Option<OfflineSignature>,
 }
 
 /// Something that an offline key signs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub enum Ceremony {
+pub enum OfflineSignature {
     /// It will be signed.
     Announced {
         /// What will be signed, base64.
@@ -244,7 +244,7 @@ pub enum Ceremony {
     },
 }
 
-impl Ceremony {
+impl OfflineSignature {
     /// What was signed.
     pub fn signed(&self) -> Option<&Der> {
         match self {

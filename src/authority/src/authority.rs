@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use api::{Attestation, IssueRequest, IssuedCertificate, KeyPurpose, KeyState, TrustQuery};
 use arc_swap::ArcSwap;
-use aws_lc_rs::rand;
 use identity::feed::FeedItem;
 use identity::{SerialNumber, SpiffeId, Trust, TrustDomain, TrustPin, TrustState, VerifiedSvid};
 use issuance::IssuerCertificate;
@@ -13,7 +12,7 @@ use tlog::Hash;
 
 use crate::attest::{self, Attested, INTERNAL, Purpose, refused};
 use crate::checkpoint::{Checkpoints, origin};
-use crate::clock::Clock;
+use crate::clock::{Clock, fresh_serial_number};
 use crate::error::Error;
 use crate::feed::Feed;
 use crate::fleet::Fleet;
@@ -179,7 +178,7 @@ impl Authority {
             }
             let authorized = asked.clone().authorize(attested.clone(), &policy, epoch)?;
             self.refuse_denied(authorized.spiffe_id())?;
-            let serial_number = self.fresh_serial_number()?;
+            let serial_number = fresh_serial_number(&*self.clock)?;
             let now = self.clock.now();
             let issuer = in_force.issuer.certificate();
             let crl_url = self.crl_url_of(issuer);
@@ -425,12 +424,6 @@ impl Authority {
     /// The sealed keys.
     pub(crate) fn key_files(&self) -> &Keys {
         &self.keys
-    }
-
-    fn fresh_serial_number(&self) -> Result<SerialNumber, Error> {
-        let mut random = [0; 14];
-        rand::fill(&mut random).map_err(|_| SignerError::Refused("no randomness".to_owned()))?;
-        Ok(issuance::serial_number(self.clock.unix_milliseconds(), random))
     }
 
     /// Hears of revocations from now on; the state until now is shown first. Once only.

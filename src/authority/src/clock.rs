@@ -1,6 +1,10 @@
-//! Where time enters the engine, and nowhere else.
+//! Where time and randomness enter the engine, and nowhere else.
 
+use aws_lc_rs::rand;
+use identity::SerialNumber;
 use time::OffsetDateTime;
+
+use crate::signer::SignerError;
 
 /// The time of day.
 pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
@@ -11,6 +15,13 @@ pub trait Clock: std::fmt::Debug + Send + Sync + 'static {
     fn unix_milliseconds(&self) -> u64 {
         u64::try_from(self.now().unix_timestamp_nanos() / 1_000_000).unwrap_or_default()
     }
+}
+
+/// A serial number that nobody can guess, of this time.
+pub(crate) fn fresh_serial_number(clock: &dyn Clock) -> Result<SerialNumber, SignerError> {
+    let mut random = [0; 14];
+    rand::fill(&mut random).map_err(|_| SignerError::Refused("no randomness".to_owned()))?;
+    Ok(issuance::serial_number(clock.unix_milliseconds(), random))
 }
 
 /// The machine's clock.

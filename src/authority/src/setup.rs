@@ -10,14 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::{KeyPurpose, KeyState, Secret};
-use aws_lc_rs::rand;
 use identity::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, Trust, TrustDomain, TrustPin,
     TrustState, pem,
 };
-use issuance::{CaCertificate, IssuerCertificate};
+use issuance::IssuerCertificate;
 use time::OffsetDateTime;
-use tlog::{Hash, SignedNote};
+use tlog::Hash;
 use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -32,9 +31,9 @@ use crate::loading::load_keys;
 use crate::operations::policy_change;
 use crate::policy::PolicySet;
 use crate::rotation::InForce;
-use crate::rotation::ceremony::{BACKDATE, ISSUER_ENDS_SOON, ISSUER_LIFE, ROOT_LIFE};
+use crate::rotation::ceremony::{self, ISSUER_ENDS_SOON};
 use crate::sequencer::{ActMember, ChangedKeys, Effect, Member, Outcome};
-use crate::signer::{Signer, SignerError};
+use crate::signer::Signer;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
 
@@ -287,15 +286,8 @@ impl Ceremony<'_> {
     }
 
     async fn root(&self, signer: &dyn Signer) -> Result<IssuerCertificate, Error> {
-        let now = self.clock.now();
-        let tbs = issuance::prepare_root(&CaCertificate {
-            trust_domain: self.trust_domain,
-            common_name: "Countersign Root",
-            public_key: signer.public_key(),
-            serial_number: self.serial_number()?,
-            not_before: now - BACKDATE,
-            not_after: now + ROOT_LIFE,
-        })?;
+        let key = signer.public_key();
+        let tbs = ceremony::root_tbs(self.trust_domain, key, self.clock)?;
         self.log_tbs(event::KEY_ISSUER, "root", &tbs).await?;
         let der = issuance::assemble(&tbs, &signer.sign(&tbs).await?);
         Ok(IssuerCertificate::from_der(&der)?)
@@ -307,18 +299,7 @@ impl Ceremony<'_> {
         signer: &dyn Signer,
         key: &dyn Signer,
     ) -> Result<(), Error> {
-        let now = self.clock.now();
-        let tbs = issuance::prepare_issuer(
-            &CaCertificate {
-                trust_domain: self.trust_domain,
-                common_name: "Countersign Issuer",
-                public_key: key.public_key(),
-                serial_number: self.serial_number()?,
-                not_before: now - BACKDATE,
-                not_after: now + ISSUER_LIFE,
-            },
-            root,
-        )?;
+        let tbs = ceremony::issuer_tbs(self.trust_domain, key.public_key(), root, self.clock)?;
         self.log_tbs(event::KEY_ISSUER, "issuer", &tbs).await?;
         let der = issuance::assemble(&tbs, &signer.sign(&tbs).await?);
         self.add_issuer(&IssuerCertificate::from_der(&der)?, "local root").await
@@ -413,13 +394,7 @@ impl Ceremony<'_> {
         // Logged with its hash before the trust key signs it; stored once it is signed.
         let intent = self.draft(event::TRUST_CHANGE, "prepare", &detail);
         self.log(intent, Effect::None).await?;
-        let signature = first.trust.sign(text.as_bytes()).await?;
-        let name = TrustState::signer_name(self.trust_domain);
-        let id = tlog::ecdsa_key_id(first.trust.public_key());
-        let note = SignedNote::unsigned(text)
-            .and_then(|note| note.with_signature(&name, id, &signature))
-            .map_err(|error| SignerError::Refused(error.to_string()))?
-            .encode();
+        let note = ceremony::sign_trust(&state, &[Arc::clone(&first.trust)]).await?;
         TrustState::verify_pinned(&note, &state.pin())?;
         let event = self.draft(event::TRUST_CHANGE, "activate", &detail);
         let changed = ChangedKeys { issuer: None, trust_state: Some((state.sequence, note)) };
@@ -447,12 +422,6 @@ impl Ceremony<'_> {
             Some(Outcome::Refused(conflict)) => Err(Error::Conflict(conflict)),
             other => Err(Error::Folder(format!("the store answered {other:?}"))),
         }
-    }
-
-    fn serial_number(&self) -> Result<identity::SerialNumber, Error> {
-        let mut random = [0; 14];
-        rand::fill(&mut random).map_err(|_| SignerError::Refused("no randomness".to_owned()))?;
-        Ok(issuance::serial_number(self.clock.unix_milliseconds(), random))
     }
 }
 

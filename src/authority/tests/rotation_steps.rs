@@ -5,7 +5,9 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use api::{Attestation, Ceremony, IssueRequest, KeyPurpose, KeyState, KeyStep, KeyStepRequest};
+use api::{
+    Attestation, IssueRequest, KeyPurpose, KeyState, KeyStep, KeyStepRequest, OfflineSignature,
+};
 use authority::clock::Clock;
 use authority::signer::Signer;
 use authority::signer::file::{FileSigner, KeyKind};
@@ -202,14 +204,14 @@ async fn what_the_offline_keys_did_not_sign_is_refused() {
     };
 
     let unannounced = refused(Issuer, &|request| {
-        if let Some(Ceremony::Signed { announced_at, .. }) = &mut request.certificate {
+        if let Some(OfflineSignature::Signed { announced_at, .. }) = &mut request.certificate {
             *announced_at -= 1;
         }
     });
     assert!(unannounced.await.contains("not announced"));
 
     let by_another = refused(Issuer, &|request| {
-        if let Some(Ceremony::Signed { signed, .. }) = &mut request.certificate {
+        if let Some(OfflineSignature::Signed { signed, .. }) = &mut request.certificate {
             let mut der = signed.as_bytes().to_vec();
             let last = der.len() - 1;
             der[last] ^= 1;
@@ -219,7 +221,7 @@ async fn what_the_offline_keys_did_not_sign_is_refused() {
     assert!(by_another.await.contains("not by the root"));
 
     let changed = refused(Feed, &|request| {
-        if let Some(Ceremony::Signed { signed, .. }) = &mut request.trust_state {
+        if let Some(OfflineSignature::Signed { signed, .. }) = &mut request.trust_state {
             let note = String::from_utf8(signed.as_bytes().to_vec()).unwrap();
             *signed = Der::new(note.replace("\"threshold\": 1", "\"threshold\": 0"));
         }
@@ -259,8 +261,10 @@ async fn a_trust_state_that_says_more_than_the_step_is_refused() {
         .encode();
     let refused = take_changed(&environment, &offline, &operator, (Feed, Prepare), |request| {
         match &mut request.trust_state {
-            Some(Ceremony::Announced { to_be_signed }) => *to_be_signed = Der::new(text.clone()),
-            Some(Ceremony::Signed { signed, .. }) => *signed = Der::new(note.clone()),
+            Some(OfflineSignature::Announced { to_be_signed }) => {
+                *to_be_signed = Der::new(text.clone())
+            }
+            Some(OfflineSignature::Signed { signed, .. }) => *signed = Der::new(note.clone()),
             None => {}
         }
     });

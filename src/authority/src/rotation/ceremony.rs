@@ -1,15 +1,18 @@
 //! The part of a rotation that `serve` has no keys for: done where the offline keys are, by whoever
 //! runs `rotate`. What is signed here is made here, from the trust state that was verified here.
 
-use api::{Ceremony, KeyPurpose, KeyRecord, KeyState, KeyStep, KeyStepOutcome, KeyStepRequest};
-use aws_lc_rs::rand;
-use identity::{Der, TrustState};
+use std::sync::Arc;
+
+use api::{
+    KeyPurpose, KeyRecord, KeyState, KeyStep, KeyStepOutcome, KeyStepRequest, OfflineSignature,
+};
+use identity::{Der, TrustDomain, TrustState};
 use issuance::{CaCertificate, IssuerCertificate};
 use time::Duration;
 use tlog::{Hash, SignedNote};
 
 use super::{TrustChange, changes_trust};
-use crate::clock::Clock;
+use crate::clock::{Clock, fresh_serial_number};
 use crate::error::Error;
 use crate::keys::Keys;
 use crate::sequencer::COMPLETION_MILLISECONDS;
@@ -76,23 +79,25 @@ impl Ceremonies<'_> {
         let id = format!("{:?}", subject.hash);
         if step == KeyStep::Prepare && is_certified {
             let tbs = self.certificate_tbs(&subject, parent.as_ref())?;
-            request.certificate = Some(Ceremony::Announced { to_be_signed: Der::new(tbs.clone()) });
+            request.certificate =
+                Some(OfflineSignature::Announced { to_be_signed: Der::new(tbs.clone()) });
             let announced_at = announced(ask(&id, step, &request).await?, Announced::Certificate)?;
             let signed = self.sign_certificate(&subject, parent.as_ref(), &tbs).await?;
-            request.certificate = Some(Ceremony::Signed { announced_at, signed });
+            request.certificate = Some(OfflineSignature::Signed { announced_at, signed });
         }
         let mut trust = None;
         let key = subject.public_key.clone();
-        let certificate = request.certificate.as_ref().and_then(Ceremony::signed);
+        let certificate = request.certificate.as_ref().and_then(OfflineSignature::signed);
         // What is logged already may be countersigned by it yet.
         let from = self.clock.unix_milliseconds().saturating_sub(2 * COMPLETION_MILLISECONDS);
         let domain = &self.trust.trust_domain;
         if let Some(change) = TrustChange::of((purpose, step), key, from, certificate, domain)? {
             let next = change.apply(self.trust);
-            request.trust_state = Some(Ceremony::Announced { to_be_signed: Der::new(next.text()) });
+            request.trust_state =
+                Some(OfflineSignature::Announced { to_be_signed: Der::new(next.text()) });
             let announced_at = announced(ask(&id, step, &request).await?, Announced::Trust)?;
             let signed = Der::new(self.sign_trust(&next).await?);
-            request.trust_state = Some(Ceremony::Signed { announced_at, signed });
+            request.trust_state = Some(OfflineSignature::Signed { announced_at, signed });
             trust = Some(next);
         }
         let log_index = match ask(&id, step, &request).await? {
@@ -156,26 +161,11 @@ impl Ceremonies<'_> {
         subject: &Subject,
         parent: Option<&IssuerCertificate>,
     ) -> Result<Vec<u8>, Error> {
-        let mut random = [0; 14];
-        rand::fill(&mut random).map_err(|_| SignerError::Refused("no randomness".to_owned()))?;
-        let now = self.clock.now();
-        let (common_name, life) = match parent {
-            Some(_) => ("Countersign Issuer", ISSUER_LIFE),
-            None => ("Countersign Root", ROOT_LIFE),
-        };
-        let signer = self.signer_of(subject)?;
-        let certificate = CaCertificate {
-            trust_domain: &self.trust.trust_domain,
-            common_name,
-            public_key: signer.public_key(),
-            serial_number: issuance::serial_number(self.clock.unix_milliseconds(), random),
-            not_before: now - BACKDATE,
-            not_after: now + life,
-        };
-        Ok(match parent {
-            Some(parent) => issuance::prepare_issuer(&certificate, parent)?,
-            None => issuance::prepare_root(&certificate)?,
-        })
+        let (key, domain) = (subject.public_key.as_bytes(), &self.trust.trust_domain);
+        match parent {
+            Some(parent) => issuer_tbs(domain, key, parent, self.clock),
+            None => root_tbs(domain, key, self.clock),
+        }
     }
 
     async fn sign_certificate(
@@ -194,7 +184,7 @@ impl Ceremonies<'_> {
         Ok(Der::new(issuance::assemble(tbs, &signature)))
     }
 
-    fn signer_of(&self, subject: &Subject) -> Result<std::sync::Arc<dyn Signer>, Error> {
+    fn signer_of(&self, subject: &Subject) -> Result<Arc<dyn Signer>, Error> {
         Ok(self.folder(subject.purpose)?.signer(subject.purpose, &subject.hash)?)
     }
 
@@ -241,22 +231,72 @@ impl Ceremonies<'_> {
 
     /// Signed by the keys of the state before, and by its own: it is believed from both sides.
     async fn sign_trust(&self, next: &TrustState) -> Result<Vec<u8>, Error> {
-        let text = next.text();
-        let name = TrustState::signer_name(&next.trust_domain);
-        let refused = |error: tlog::Error| SignerError::Refused(error.to_string());
         let mut keys: Vec<&Der> = self.trust.trust_keys.iter().chain(&next.trust_keys).collect();
         keys.sort();
         keys.dedup();
-        let mut note = SignedNote::unsigned(text.clone()).map_err(refused)?;
-        for key in keys {
-            let signer = self.folder(KeyPurpose::Trust)?;
-            let signer = signer.signer(KeyPurpose::Trust, &Hash::of(key.as_bytes()))?;
-            let signature = signer.sign(text.as_bytes()).await?;
-            let id = tlog::ecdsa_key_id(key.as_bytes());
-            note = note.with_signature(&name, id, &signature).map_err(refused)?;
-        }
-        Ok(note.encode())
+        let folder = self.folder(KeyPurpose::Trust)?;
+        let signers: Result<Vec<_>, SignerError> = keys
+            .into_iter()
+            .map(|key| folder.signer(KeyPurpose::Trust, &Hash::of(key.as_bytes())))
+            .collect();
+        sign_trust(next, &signers?).await
     }
+}
+
+/// A root's certificate, to be signed by its own key.
+pub(crate) fn root_tbs(
+    trust_domain: &TrustDomain,
+    public_key: &[u8],
+    clock: &dyn Clock,
+) -> Result<Vec<u8>, Error> {
+    let root = ca_certificate(trust_domain, "Countersign Root", public_key, ROOT_LIFE, clock)?;
+    Ok(issuance::prepare_root(&root)?)
+}
+
+/// An issuer's certificate, to be signed by its root.
+pub(crate) fn issuer_tbs(
+    trust_domain: &TrustDomain,
+    public_key: &[u8],
+    root: &IssuerCertificate,
+    clock: &dyn Clock,
+) -> Result<Vec<u8>, Error> {
+    let name = "Countersign Issuer";
+    let issuer = ca_certificate(trust_domain, name, public_key, ISSUER_LIFE, clock)?;
+    Ok(issuance::prepare_issuer(&issuer, root)?)
+}
+
+fn ca_certificate<'a>(
+    trust_domain: &'a TrustDomain,
+    common_name: &'a str,
+    public_key: &'a [u8],
+    life: Duration,
+    clock: &dyn Clock,
+) -> Result<CaCertificate<'a>, Error> {
+    let now = clock.now();
+    Ok(CaCertificate {
+        trust_domain,
+        common_name,
+        public_key,
+        serial_number: fresh_serial_number(clock)?,
+        not_before: now - BACKDATE,
+        not_after: now + life,
+    })
+}
+
+/// A trust state as a note, signed by each of these trust keys.
+pub(crate) async fn sign_trust(
+    state: &TrustState,
+    signers: &[Arc<dyn Signer>],
+) -> Result<Vec<u8>, Error> {
+    let (text, name) = (state.text(), TrustState::signer_name(&state.trust_domain));
+    let refused = |error: tlog::Error| SignerError::Refused(error.to_string());
+    let mut note = SignedNote::unsigned(text.clone()).map_err(refused)?;
+    for signer in signers {
+        let signature = signer.sign(text.as_bytes()).await?;
+        let id = tlog::ecdsa_key_id(signer.public_key());
+        note = note.with_signature(&name, id, &signature).map_err(refused)?;
+    }
+    Ok(note.encode())
 }
 
 /// The key that a step is about.
@@ -309,8 +349,8 @@ fn unexpected() -> Error {
 }
 
 /// Certificates and keys count from a little before they are made: clocks differ.
-pub(crate) const BACKDATE: Duration = Duration::seconds(60);
-pub(crate) const ROOT_LIFE: Duration = Duration::days(3650);
-pub(crate) const ISSUER_LIFE: Duration = Duration::days(365);
+const BACKDATE: Duration = Duration::seconds(60);
+const ROOT_LIFE: Duration = Duration::days(3650);
+const ISSUER_LIFE: Duration = Duration::days(365);
 /// An issuer whose certificate ends sooner is replaced, or certified again.
 pub const ISSUER_ENDS_SOON: Duration = Duration::days(91);

@@ -2,7 +2,8 @@
 //! and takes a step when nothing waits for it any more.
 
 use api::{
-    Ceremony, KeyPurpose, KeyRecord, KeyState, KeyStep, KeyStepOutcome, KeyStepRequest, Page,
+    KeyPurpose, KeyRecord, KeyState, KeyStep, KeyStepOutcome, KeyStepRequest, OfflineSignature,
+    Page,
 };
 use identity::{Der, Trust, TrustState};
 use issuance::IssuerCertificate;
@@ -183,16 +184,16 @@ impl Authority {
         request: &KeyStepRequest,
     ) -> Result<Option<KeyStepOutcome>, Error> {
         let (mut certificate, mut trust_state) = (None, None);
-        if let Some(Ceremony::Announced { to_be_signed: tbs }) = &request.certificate {
+        if let Some(OfflineSignature::Announced { to_be_signed: tbs }) = &request.certificate {
             issuance::lint::ca_tbs(tbs.as_bytes())?;
             let event = announcement(caller, event::KEY_ISSUER, planned, tbs);
             certificate = Some(self.log(event).await?);
         }
-        if let Some(Ceremony::Announced { to_be_signed: text }) = &request.trust_state {
+        if let Some(OfflineSignature::Announced { to_be_signed: text }) = &request.trust_state {
             // Compared before it is signed: no signature is asked of a trust key for anything else.
             let next: TrustState = serde_json::from_slice(text.as_bytes())
                 .map_err(|error| not_that_step(&format!("the trust state: {error}")))?;
-            let certificate = request.certificate.as_ref().and_then(Ceremony::signed);
+            let certificate = request.certificate.as_ref().and_then(OfflineSignature::signed);
             let change = self.trust_change(planned, &next, certificate)?;
             let is_it = change.apply(in_force.trust.state()) == next;
             if !is_it || next.text().as_bytes() != text.as_bytes() {
@@ -230,7 +231,7 @@ impl Authority {
             let next = state
                 .verify_successor(note.as_bytes())
                 .map_err(|error| not_that_step(&error.to_string()))?;
-            let certificate = request.certificate.as_ref().and_then(Ceremony::signed);
+            let certificate = request.certificate.as_ref().and_then(OfflineSignature::signed);
             let change = self.trust_change(planned, &next, certificate)?;
             if change.apply(state) != next {
                 return Err(not_that_step("the trust state says something else than this step"));
@@ -398,9 +399,9 @@ fn announcement(
     EventDraft::new(kind, &by, planned.purpose.name(), &detail)
 }
 
-fn signed<'a>(ceremony: Option<&'a Ceremony>, what: &str) -> Result<(&'a Der, u64), Error> {
+fn signed<'a>(ceremony: Option<&'a OfflineSignature>, what: &str) -> Result<(&'a Der, u64), Error> {
     match ceremony {
-        Some(Ceremony::Signed { signed, announced_at }) => Ok((signed, *announced_at)),
+        Some(OfflineSignature::Signed { signed, announced_at }) => Ok((signed, *announced_at)),
         _ => Err(Error::Invalid {
             why: format!("this step needs a {what}, announced and then signed"),
             next_step: Some("countersign rotate does both".to_owned()),
