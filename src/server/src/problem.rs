@@ -3,6 +3,7 @@
 use api::{Problem, ProblemType};
 use authority::Error;
 use authority::policy::PolicyError;
+use authority::sequencer::Conflict;
 use authority::store::StoreError;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -60,75 +61,93 @@ impl IntoResponse for Refused {
 }
 
 fn describe(error: &Error, request_id: &str) -> Problem {
-    let make = |kind, detail: String, next_step: Option<String>| {
-        let mut made = problem(kind, detail, request_id);
-        made.next_step = next_step;
-        made
-    };
+    match error {
+        Error::Issuance(issuance) => return issuance_problem(issuance, request_id),
+        Error::Policy(policy) => return policy_problem(policy, request_id),
+        _ => {}
+    }
+    let (kind, detail, next_step) = told(error);
+    let mut made = problem(kind, detail, request_id);
+    made.next_step = next_step;
+    made
+}
+
+/// The kind of problem, what is wrong, and what to do.
+type Told = (ProblemType, String, Option<String>);
+
+fn told(error: &Error) -> Told {
     let text = error.to_string();
+    let next = |step: &str| Some(step.to_owned());
     match error {
         Error::Attestation { why, next_step } => {
-            make(ProblemType::AttestationRefused, why.clone(), Some(next_step.clone()))
+            (ProblemType::AttestationRefused, why.clone(), Some(next_step.clone()))
         }
-        Error::Conflict(authority::sequencer::Conflict::IdempotencyMismatch) => make(
-            ProblemType::IdempotencyMismatch,
-            text,
-            Some("repeat the same request, or choose another Idempotency-Key".to_owned()),
-        ),
-        Error::Conflict(authority::sequencer::Conflict::PolicyMoved) => make(
-            ProblemType::Conflict,
-            "another policy set is in force than the one named by If-Match".to_owned(),
-            Some("read it again, compare, and apply again".to_owned()),
-        ),
-        Error::Conflict(_) | Error::Restless | Error::Abandoned => {
-            make(ProblemType::Conflict, text, Some("send the request again".to_owned()))
+        Error::Conflict(conflict) => told_conflict(*conflict),
+        Error::Restless | Error::Abandoned => {
+            (ProblemType::Conflict, text, next("send the request again"))
         }
         Error::Denied(denied) => {
-            make(ProblemType::PolicyDenied, denied.reason.clone(), denied.next_step.clone())
+            (ProblemType::PolicyDenied, denied.reason.clone(), denied.next_step.clone())
         }
-        Error::Revoked(_) => make(
-            ProblemType::PolicyDenied,
-            text,
-            Some("an operator lifts a denial: countersign allow SPIFFE_ID".to_owned()),
-        ),
-        Error::Halted(_) => make(
-            ProblemType::LogUnavailable,
-            text,
-            Some(
-                "keep the database as it is, put the newest one back, and restart the CA"
-                    .to_owned(),
-            ),
-        ),
+        Error::Revoked(_) => {
+            let step = "an operator lifts a denial: countersign allow SPIFFE_ID";
+            (ProblemType::PolicyDenied, text, next(step))
+        }
+        Error::Halted(_) => {
+            let step = "keep the database as it is, put the newest one back, and restart the CA";
+            (ProblemType::LogUnavailable, text, next(step))
+        }
         Error::Invalid { why, next_step } => {
-            make(ProblemType::RequestInvalid, why.clone(), next_step.clone())
+            (ProblemType::RequestInvalid, why.clone(), next_step.clone())
         }
-        Error::Issuance(issuance) => issuance_problem(issuance, request_id),
-        Error::NotFound(_) => make(ProblemType::NotFound, text, None),
-        Error::Overloaded | Error::Subscriptions(_) => make(ProblemType::RateLimited, text, None),
-        Error::Policy(policy) => policy_problem(policy, request_id),
-        Error::Store(StoreError::ClockBehind { .. }) => make(
-            ProblemType::LogUnavailable,
-            "the CA's clock is behind its log: nothing is issued until it is set right".to_owned(),
-            Some("see the CA's diagnostics".to_owned()),
-        ),
-        Error::Store(_) => make(
-            ProblemType::StoreUnavailable,
-            "the CA's store does not answer: nothing was issued, or it will be found again"
-                .to_owned(),
-            Some("send the same request again later".to_owned()),
-        ),
-        Error::Signer(_) => make(
-            ProblemType::IssuerUnavailable,
-            "the CA's key does not sign now".to_owned(),
-            Some("send the same request again later".to_owned()),
-        ),
-        Error::Waits(next) => make(ProblemType::Conflict, text, Some(what_ends_it(next))),
-        _ => make(
-            ProblemType::IssuerUnavailable,
-            "the CA cannot do this now".to_owned(),
-            Some("see the CA's diagnostics".to_owned()),
-        ),
+        Error::NotFound(_) => (ProblemType::NotFound, text, None),
+        Error::Overloaded | Error::Subscriptions(_) => (ProblemType::RateLimited, text, None),
+        Error::Store(store) => told_store(store),
+        Error::Signer(_) => {
+            let step = "send the same request again later";
+            let detail = "the CA's key does not sign now".to_owned();
+            (ProblemType::IssuerUnavailable, detail, next(step))
+        }
+        Error::Waits(waits) => (ProblemType::Conflict, text, Some(what_ends_it(waits))),
+        _ => {
+            let detail = "the CA cannot do this now".to_owned();
+            (ProblemType::IssuerUnavailable, detail, next("see the CA's diagnostics"))
+        }
     }
+}
+
+fn told_conflict(conflict: Conflict) -> Told {
+    match conflict {
+        Conflict::IdempotencyMismatch => {
+            let step = "repeat the same request, or choose another Idempotency-Key";
+            (ProblemType::IdempotencyMismatch, conflict.to_string(), Some(step.to_owned()))
+        }
+        Conflict::PolicyMoved => {
+            let detail = "another policy set is in force than the one named by If-Match";
+            let step = "read it again, compare, and apply again";
+            (ProblemType::Conflict, detail.to_owned(), Some(step.to_owned()))
+        }
+        _ => {
+            let step = "send the request again";
+            (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))
+        }
+    }
+}
+
+fn told_store(error: &StoreError) -> Told {
+    let (kind, detail, step) = match error {
+        StoreError::ClockBehind { .. } => (
+            ProblemType::LogUnavailable,
+            "the CA's clock is behind its log: nothing is issued until it is set right",
+            "see the CA's diagnostics",
+        ),
+        _ => (
+            ProblemType::StoreUnavailable,
+            "the CA's store does not answer: nothing was issued, or it will be found again",
+            "send the same request again later",
+        ),
+    };
+    (kind, detail.to_owned(), Some(step.to_owned()))
 }
 
 /// What an operator can do about a step that waits.
