@@ -125,13 +125,12 @@ impl Folded {
         Snapshot { serials, ..Snapshot::of(&self.revocations) }
     }
 
-    /// Times only ascend in the log, so what has expired stands first.
+    /// Times only ascend in the log, so what has expired stands first. It is not forgotten: a clock
+    /// that once went far ahead has expired nothing.
     fn note_serial(&mut self, item: &FeedItem, at: u64) {
-        let FeedChange::RevokeSerial(serial_number) = item.change else { return };
-        while self.recent_serials.front().is_some_and(|(revoked, _)| has_expired(*revoked, at)) {
-            self.recent_serials.pop_front();
+        if let FeedChange::RevokeSerial(serial_number) = item.change {
+            self.recent_serials.push_back((at, serial_number));
         }
-        self.recent_serials.push_back((at, serial_number));
     }
 
     /// The head must count every folding event, and name the newest policy set.

@@ -278,6 +278,18 @@ fn extensions(tbs: &TbsCertificate<'_>, findings: &mut Findings) {
             "an extension's value is not the DER of one ASN.1 value",
         );
     }
+    let points = find(tbs, &OID_X509_EXT_CRL_DISTRIBUTION_POINTS);
+    let names_some = points.is_none_or(|extension| match extension.parsed_extension() {
+        ParsedExtension::CRLDistributionPoints(points) => {
+            !extension.critical && !points.points.is_empty()
+        }
+        _ => false,
+    });
+    findings.require(
+        names_some,
+        "RFC 5280 §4.2.1.13",
+        "the CRL distribution points are critical, or name none",
+    );
     findings.require(
         find(tbs, &no_rev_avail).is_none_or(|e| !e.critical && e.value == NULL),
         "RFC 9608 §2",

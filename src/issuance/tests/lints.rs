@@ -247,6 +247,18 @@ fn no_revocation_available_beside_a_crl() {
 }
 
 /// Lints a certificate of ours with its bytes edited.
+#[test]
+fn crl_distribution_points() {
+    let insert = |critical: bool, value: &[u8]| {
+        let points = extension(&[0x55, 0x1d, CRL_DISTRIBUTION_POINTS], critical, value);
+        move |tbs: &mut Tbs| tbs.extensions.insert(0, points)
+    };
+    let (rule, detail) = ("RFC 5280 §4.2.1.13", "the CRL distribution points");
+    // A sequence that ends before its content; one without content.
+    expect(insert(false, &[0x30, 0x02]), rule, detail);
+    expect(insert(false, &[0x30, 0x00]), rule, detail);
+}
+
 fn findings(edit: impl FnOnce(&mut Tbs)) -> Vec<lint::Finding> {
     let ca = Ca::new();
     let key = rcgen::PublicKeyData::subject_public_key_info(&ca.key);

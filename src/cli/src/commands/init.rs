@@ -113,6 +113,8 @@ async fn finish(
     .await?;
     let pin = setup::read_pin(&config.state)?;
     let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
+    // The trust keys may have been replaced since `init`.
+    let pin = authority.trust().state().pin();
     ready(arguments, config, &authority, pin, session).await
 }
 
