@@ -272,6 +272,38 @@ async fn a_trust_state_that_says_more_than_the_step_is_refused() {
     assert!(refused.contains("something else than this step"), "{refused}");
 }
 
+/// Announced, and signed by the trust key: but for another step than the one that it comes with.
+#[tokio::test]
+async fn a_trust_state_of_another_step_is_refused() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    let before = environment.authority.trust_note();
+    let kept: Mutex<Option<OfflineSignature>> = Mutex::default();
+    let keep = |request: &mut KeyStepRequest| {
+        if let Some(OfflineSignature::Signed { .. }) = &request.trust_state {
+            *kept.lock().unwrap() = request.trust_state.take();
+        }
+    };
+    let step = (Feed, Prepare);
+    take_changed(&environment, &offline, &operator, step, keep).await.unwrap_err();
+    assert!(kept.lock().unwrap().is_some(), "it was signed, and never sent");
+    let exchange = |request: &mut KeyStepRequest| {
+        if let Some(OfflineSignature::Signed { .. }) = &request.trust_state {
+            request.trust_state.clone_from(&kept.lock().unwrap());
+        }
+    };
+    let step = (Countersignature, Prepare);
+    let refused = take_changed(&environment, &offline, &operator, step, exchange).await;
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("something else than this step"), "{refused}");
+    assert_eq!(environment.authority.trust_note(), before);
+    // Neither key is taken for the other; both steps can still be taken.
+    for purpose in [Feed, Countersignature] {
+        take(&environment, &offline, &operator, purpose, Prepare).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn certificates_asked_for_while_the_issuer_changes_are_whole() {
     let environment = Arc::new(Environment::start().await);
