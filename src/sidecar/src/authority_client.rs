@@ -17,12 +17,14 @@ use identity::{SerialNumber, Trust};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::error::{AnswerFault, Error};
 use crate::feed_stream::FeedStream;
 use crate::handshake::{ExpectedServer, client_config};
 use crate::http_client::{Answer, HttpClient, header_value, percent_encode};
 use crate::verification::Verification;
+use crate::welcome::Welcome;
 
 /// A client of the CA of one trust domain. Connections are kept and shared; an open one keeps the
 /// credentials that it began with.
@@ -48,7 +50,7 @@ impl AuthorityClient {
     }
 
     /// As [`new`](Self::new), by what a workload believes already: a CA whose own certificate is
-    /// revoked is sent nothing more.
+    /// revoked is sent nothing more, and the connections with it are closed.
     pub fn verified_by(
         url: &str,
         verification: Arc<Verification>,
@@ -56,8 +58,9 @@ impl AuthorityClient {
     ) -> Result<Self, Error> {
         let trust_domain = verification.trust().state().trust_domain.clone();
         let expected = ExpectedServer::authority(&trust_domain);
-        let tls = client_config(verification, expected, credentials)?;
-        Ok(Self { http: HttpClient::new(url, tls)?, checkpoint: ArcSwapOption::empty() })
+        let tls = client_config(Arc::clone(&verification), expected.clone(), credentials)?;
+        let connector = Connector { tls, verification, welcome: Welcome::Exactly(expected) };
+        Ok(Self { http: HttpClient::new(url, connector)?, checkpoint: ArcSwapOption::empty() })
     }
 
     /// Shows the CA from now on the newest checkpoint that was verified, a signed note: a CA whose
@@ -73,8 +76,7 @@ impl AuthorityClient {
     pub async fn feed(&self, after: Option<u64>) -> Result<FeedStream, Error> {
         let path = format!("{}{}", paths::FEED, query([("after", after.map(|n| n.to_string()))]));
         let headers = self.with_checkpoint(HeaderMap::new());
-        let (url, body) = self.http.stream(&path, headers, EVENT_STREAM).await?;
-        Ok(FeedStream::new(url, body))
+        Ok(FeedStream::new(self.http.stream(&path, headers, EVENT_STREAM).await?))
     }
 
     /// Reports what this workload holds and saw.

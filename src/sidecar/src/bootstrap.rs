@@ -2,12 +2,10 @@
 
 use api::paths;
 use bytes::Bytes;
-use http::{HeaderMap, Method};
 use identity::{Trust, TrustPin, TrustState};
 
 use crate::error::Error;
-use crate::handshake::dangerous_unverified_config;
-use crate::http_client::HttpClient;
+use crate::http_client::UnverifiedClient;
 
 /// A trust state that the pin vouches for, and the note that proves it: keep the note.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,7 +23,7 @@ pub struct FetchedTrust {
 /// lead to are believed, and nothing but the path is sent. Connect again under the state before
 /// sending any evidence, as [`crate::AuthorityClient`] does.
 pub async fn fetch_trust(url: &str, pin: &TrustPin) -> Result<FetchedTrust, Error> {
-    let anybody = HttpClient::new(url, dangerous_unverified_config()?)?;
+    let anybody = UnverifiedClient::new(url)?;
     let any_sequence = pin.of_any_sequence();
     let note = fetch(&anybody, &format!("?pin={any_sequence}")).await?;
     let state = TrustState::verify_pinned(&note, &any_sequence)?;
@@ -38,10 +36,13 @@ pub async fn fetch_trust(url: &str, pin: &TrustPin) -> Result<FetchedTrust, Erro
 /// The newest trust state, from one that is held; none where that is the newest. As sceptical of
 /// the server as [`fetch_trust`]: a CA whose keys were replaced since is no other CA.
 pub async fn follow_trust(url: &str, held: &TrustState) -> Result<Option<FetchedTrust>, Error> {
-    follow(&HttpClient::new(url, dangerous_unverified_config()?)?, held).await
+    follow(&UnverifiedClient::new(url)?, held).await
 }
 
-async fn follow(anybody: &HttpClient, held: &TrustState) -> Result<Option<FetchedTrust>, Error> {
+async fn follow(
+    anybody: &UnverifiedClient,
+    held: &TrustState,
+) -> Result<Option<FetchedTrust>, Error> {
     let mut newest: Option<FetchedTrust> = None;
     loop {
         let state = newest.as_ref().map_or(held, |newest| &newest.state);
@@ -55,10 +56,8 @@ async fn follow(anybody: &HttpClient, held: &TrustState) -> Result<Option<Fetche
     }
 }
 
-async fn fetch(anybody: &HttpClient, query: &str) -> Result<Bytes, Error> {
-    let path = format!("{}{query}", paths::TRUST);
-    let answer = anybody.exchange(Method::GET, &path, HeaderMap::new(), Bytes::new()).await?;
-    Ok(answer.body)
+async fn fetch(anybody: &UnverifiedClient, query: &str) -> Result<Bytes, Error> {
+    anybody.get(&format!("{}{query}", paths::TRUST)).await
 }
 
 /// Reads a note that was kept, as sceptically as if it came over the network.

@@ -15,16 +15,16 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsStream;
 
 use crate::peer::Peer;
-use crate::peers::LivePeers;
 use crate::refusal::{RefusedPeer, reason, serial_number};
 use crate::stream::{Connection, Phase, Stream};
 use crate::verification::{Epoch, Verification};
+use crate::welcome::Welcome;
 
 /// How many connections with verified peers are open, and how many were closed for a refusal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionCounts {
-    /// Open now, in both directions.
+    /// Open now, in both directions; those with the CA not counted.
     pub open: usize,
     /// Closed by us since the start, by the rule that the peer breaks: `revoked`, `denied`,
     /// `expired`, `not-among-peers`, ….
@@ -39,21 +39,19 @@ impl ConnectionCounts {
 }
 
 /// Takes a connection whose handshake is done: registers it, and only then believes its verdict.
-///
-/// `peers` says who may be there; without it whoever verifies.
 pub(crate) fn admit(
     verification: &Arc<Verification>,
     tls: TlsStream<TcpStream>,
     remote: SocketAddr,
     usage: Usage,
-    peers: Option<Arc<LivePeers>>,
+    welcome: Welcome,
 ) -> Result<Stream, RefusedPeer> {
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-    let verified = verification.admit(chain, usage, verification.now());
+    let verified = welcome.verify(verification, chain, usage, verification.now());
     let serial_number = || serial_number(chain.first()?);
     let (peer, epoch) =
         verified.map_err(|refusal| RefusedPeer { refusal, serial_number: serial_number() })?;
-    let connection = Connection::new(tls, remote, peer, usage, peers);
+    let connection = Connection::new(tls, remote, peer, usage, welcome);
     let stream = Stream::new(Arc::clone(&connection), Registered::new(verification, &connection));
     match compare(verification, &connection, epoch) {
         Ok(()) => Ok(stream),
@@ -71,7 +69,7 @@ fn compare(
     connection: &Connection,
     verified_in: Epoch,
 ) -> Result<(), Refusal> {
-    if let Some(peers) = connection.peers() {
+    if let Some(peers) = connection.welcome().peers() {
         peers.check(connection.peer().svid())?;
     }
     if verification.epoch() == verified_in {
@@ -168,13 +166,14 @@ impl Connections {
     /// Identities of the peers connected now, at most `limit`.
     pub(crate) fn peers(&self, limit: usize) -> Vec<SpiffeId> {
         let live = self.live();
-        let ids = live.connections.values().map(|open| open.peer.spiffe_id());
+        let peers = live.connections.values().filter(|open| open.is_with_a_peer());
+        let ids = peers.map(|open| open.peer.spiffe_id());
         let distinct: BTreeSet<&SpiffeId> = ids.collect();
         distinct.into_iter().take(limit).cloned().collect()
     }
 
     pub(crate) fn counts(&self) -> ConnectionCounts {
-        let open = self.live().connections.len();
+        let open = self.live().connections.values().filter(|open| open.is_with_a_peer()).count();
         ConnectionCounts { open, closed: self.closed().clone() }
     }
 
@@ -193,8 +192,10 @@ impl Connections {
     }
 
     fn insert(&self, connection: Arc<Connection>) -> u64 {
-        gauge!(OPEN).increment(1.0);
         let open = Open { peer: connection.peer().clone(), connection };
+        if open.is_with_a_peer() {
+            gauge!(OPEN).increment(1.0);
+        }
         let mut live = self.live();
         let id = live.next;
         live.next += 1;
@@ -206,7 +207,7 @@ impl Connections {
 
     fn remove(&self, id: u64) {
         let removed = self.live().connections.remove(&id);
-        if removed.is_some() {
+        if removed.is_some_and(|open| open.is_with_a_peer()) {
             gauge!(OPEN).decrement(1.0);
         }
     }
@@ -226,6 +227,11 @@ impl Connections {
 }
 
 impl Open {
+    /// Not with the CA, whom nobody counts among its peers.
+    fn is_with_a_peer(&self) -> bool {
+        !matches!(self.connection.welcome(), Welcome::Exactly(_))
+    }
+
     fn refused(
         &self,
         id: u64,

@@ -1,133 +1,177 @@
-//! Connections of the HTTP client: TCP, then TLS by our own configuration, and nothing else.
+//! Connections of an HTTP client: opened, verified and registered here, kept by hyper's pool.
 
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::Uri;
-use hyper::rt::{Read, ReadBufCursor, Write};
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http::{Request, Response, Uri};
+use hyper::body::{Body, Incoming};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{
+    CaptureConnection, Connected, Connection as HttpConnection, capture_connection,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use identity::Usage;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::error::tls_error;
+use crate::connections::admit;
+use crate::error::{BoxError, refuse};
 use crate::handshake::HTTP_2;
+use crate::stream::{Connection, Stream};
+use crate::verification::Verification;
+use crate::welcome::Welcome;
 
-/// Opens verified connections. A server that fails verification gets nothing after its certificate.
+/// Opens registered connections to whoever is welcome.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    tls: TlsConnector,
-    failure: TlsFailure,
-}
-
-/// The last TLS error that ended a connection after its handshake.
-///
-/// In TLS 1.3 a server refuses a client's certificate when the client is done already and sends its
-/// request; and hyper's HTTP/2 keeps of such an error no more than its text.
-#[derive(Clone, Default)]
-pub(crate) struct TlsFailure(Arc<Mutex<Option<rustls::Error>>>);
-
-impl TlsFailure {
-    /// Takes the error, if there was one.
-    pub(crate) fn take(&self) -> Option<rustls::Error> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn keep(&self, error: &io::Error) {
-        if let Some(error) = tls_error(error) {
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
-        }
-    }
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) verification: Arc<Verification>,
+    pub(crate) welcome: Welcome,
 }
 
 impl Connector {
-    pub(crate) fn new(tls: Arc<ClientConfig>) -> Self {
-        Self { tls: TlsConnector::from(tls), failure: TlsFailure::default() }
-    }
-
-    pub(crate) fn failure(&self) -> TlsFailure {
-        self.failure.clone()
-    }
-
-    async fn connect(self, uri: Uri) -> io::Result<TlsConnection> {
-        // http::Uri leaves an IPv6 address its brackets.
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let stream = TcpStream::connect((host, uri.port_u16().unwrap_or(HTTPS))).await?;
-        stream.set_nodelay(true)?;
-        let stream = self.tls.connect(name, stream).await?;
-        Ok(TlsConnection { stream: TokioIo::new(stream), failure: self.failure })
+    /// Opens one. Nothing is sent to anybody else.
+    pub(crate) async fn open(&self, host: &str, port: u16) -> io::Result<Stream> {
+        let connect = async {
+            let stream = open_tls(&self.tls, host, port).await?;
+            let remote = stream.get_ref().0.peer_addr()?;
+            let welcome = self.welcome.clone();
+            admit(&self.verification, stream.into(), remote, Usage::Server, welcome)
+                .map_err(|refused| io::Error::other(refuse(refused)))
+        };
+        tokio::time::timeout(CONNECT_TIMEOUT, connect).await?
     }
 }
 
+/// Opens a connection to whomever `tls` believes.
+pub(crate) async fn open_tls(
+    tls: &Arc<ClientConfig>,
+    host: &str,
+    port: u16,
+) -> io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    TlsConnector::from(Arc::clone(tls)).connect(name, stream).await
+}
+
+/// Where an URL leads.
+pub(crate) fn host_and_port(uri: &Uri) -> (&str, u16) {
+    // http::Uri leaves an IPv6 address its brackets.
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    (host, uri.port_u16().unwrap_or(HTTPS))
+}
+
 impl tower::Service<Uri> for Connector {
-    type Response = TlsConnection;
+    type Response = TokioIo<Stream>;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<TlsConnection>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
     fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connect = tokio::time::timeout(CONNECT_TIMEOUT, self.clone().connect(uri));
-        Box::pin(async move { connect.await? })
+        let connector = self.clone();
+        Box::pin(async move {
+            let (host, port) = host_and_port(&uri);
+            connector.open(host, port).await.map(TokioIo::new)
+        })
     }
 }
 
-/// A verified connection.
-pub(crate) struct TlsConnection {
-    stream: TokioIo<TlsStream<TcpStream>>,
-    failure: TlsFailure,
-}
-
-impl Connection for TlsConnection {
+impl HttpConnection for Stream {
     fn connected(&self) -> Connected {
-        match self.stream.inner().get_ref().1.alpn_protocol() {
-            Some(HTTP_2) => Connected::new().negotiated_h2(),
-            _ => Connected::new(),
+        let used = Used(Arc::clone(self.connection()));
+        let connected = Connected::new().extra(self.peer().clone()).extra(used);
+        match self.connection().has_protocol(HTTP_2) {
+            true => connected.negotiated_h2(),
+            false => connected,
         }
     }
 }
 
-impl Read for TlsConnection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        let polled = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if let Poll::Ready(Err(error)) = &polled {
-            self.failure.keep(error);
+/// The connection that a request goes over, as the pool tells it.
+#[derive(Clone)]
+struct Used(Arc<Connection>);
+
+/// Open connections, each of which takes requests until its server's certificate expires.
+pub(crate) struct Pool<B> {
+    client: Client<Connector, B>,
+    verification: Arc<Verification>,
+}
+
+impl<B> Pool<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Connects only when asked something. HTTP/2 looks every `ping` whether the server still
+    /// lives, and waits as long to hear so.
+    pub(crate) fn new(connector: Connector, ping: Duration) -> Self {
+        let verification = Arc::clone(&connector.verification);
+        let client = Client::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
+            .http2_keep_alive_interval(ping)
+            .http2_keep_alive_timeout(ping)
+            .build(connector);
+        Self { client, verification }
+    }
+
+    /// What judges its connections.
+    #[cfg(feature = "http")]
+    pub(crate) fn verification(&self) -> &Arc<Verification> {
+        &self.verification
+    }
+
+    /// Sends a request, once; says over which connection it was answered. An error is what lies
+    /// behind it, as far as that is known.
+    pub(crate) async fn request(
+        &self,
+        mut request: Request<B>,
+    ) -> Result<(Response<Incoming>, Arc<Connection>), BoxError> {
+        // What expired a moment ago leaves the pool before it is asked for a connection.
+        self.verification.end_expired();
+        let captured = capture_connection(&mut request);
+        let answered = self.client.request(request).await;
+        match (answered, connection_of(&captured)) {
+            (Ok(response), connection) => {
+                Ok((response, connection.expect("whoever answers was connected to")))
+            }
+            (Err(error), Some(connection)) => Err(connection.cause(error.into())),
+            (Err(error), None) => Err(error.into()),
         }
-        polled
     }
 }
 
-impl Write for TlsConnection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+/// Finds the connection that a request used, and has it leave the pool when it is to end: hyper
+/// does not know of certificates.
+fn connection_of(captured: &CaptureConnection) -> Option<Arc<Connection>> {
+    let mut extras = http::Extensions::new();
+    captured.connection_metadata().as_ref()?.get_extras(&mut extras);
+    let Used(connection) = extras.remove()?;
+    connection.at_its_end(|| {
+        let captured = captured.clone();
+        Box::new(move || {
+            if let Some(connected) = &*captured.connection_metadata() {
+                connected.poison();
+            }
+        })
+    });
+    Some(connection)
 }
 
 const HTTPS: u16 = 443;
 /// TCP and TLS together.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Below the 75 s that our servers wait for another request.
+const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,24 +1,20 @@
 //! Both ends of mutual TLS, under one identity.
 
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use identity::Usage;
-use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::net::{TcpListener, TcpStream, ToSocketAddrs};
+use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::watch;
-use tokio_rustls::TlsConnector;
 
-use crate::connections::admit;
+use crate::connector::Connector;
 use crate::credentials::Credentials;
-use crate::error::{ConfigurationFault, Error, refuse};
+use crate::error::{ConfigurationFault, Error};
 use crate::handshake::{mutual_client_config, mutual_server_config};
 use crate::listener::Listener;
 use crate::peers::{LivePeers, Peers};
 use crate::stream::Stream;
 use crate::verification::Verification;
+use crate::welcome::Welcome;
 
 /// What a workload speaks mutual TLS with: its own credentials, and what it believes of others.
 ///
@@ -66,10 +62,9 @@ impl Endpoint {
         let (host, port) = host_and_port(address)?;
         let peers = LivePeers::new(peers);
         let tls = self.client_config(Arc::clone(&peers))?;
-        let connect = open(&self.verification, Arc::new(tls), host, port, peers);
-        let timeout = || io::Error::from(io::ErrorKind::TimedOut);
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await;
-        let connected = connected.unwrap_or_else(|_| Err(timeout()));
+        let (tls, verification) = (Arc::new(tls), Arc::clone(&self.verification));
+        let connector = Connector { tls, verification, welcome: Welcome::Among(peers) };
+        let connected = connector.open(host, port).await;
         connected.map_err(|error| Error::of_connection(address.to_owned(), error.into()))
     }
 
@@ -118,23 +113,6 @@ impl Endpoint {
     }
 }
 
-/// Opens one registered connection.
-pub(crate) async fn open(
-    verification: &Arc<Verification>,
-    tls: Arc<ClientConfig>,
-    host: &str,
-    port: u16,
-    peers: Arc<LivePeers>,
-) -> io::Result<Stream> {
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    let remote = stream.peer_addr()?;
-    let stream = TlsConnector::from(tls).connect(name, stream).await?;
-    admit(verification, stream.into(), remote, Usage::Server, Some(peers))
-        .map_err(|refused| io::Error::other(refuse(refused)))
-}
-
 /// `HOST:PORT`; an IPv6 address stands in brackets.
 fn host_and_port(address: &str) -> Result<(&str, u16), Error> {
     let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
@@ -146,6 +124,3 @@ fn host_and_port(address: &str) -> Result<(&str, u16), Error> {
         }
     }
 }
-
-/// TCP and TLS together.
-pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -3,24 +3,22 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use identity::feed::{Envelope, MAX_ENVELOPE};
 
 use crate::error::{AnswerFault, Error};
+use crate::http_client::Endless;
 
 /// Messages of the feed in the order in which the CA sent them, none of them verified: that is for
 /// [`Envelope::verify`] and [`identity::feed::FeedState`].
 #[derive(Debug)]
 pub struct FeedStream {
-    url: String,
-    body: Incoming,
+    answer: Endless,
     events: Events,
 }
 
 impl FeedStream {
-    pub(crate) fn new(url: String, body: Incoming) -> Self {
-        Self { url, body, events: Events::default() }
+    pub(crate) fn new(answer: Endless) -> Self {
+        Self { answer, events: Events::default() }
     }
 
     /// The next message; none once the CA ends the stream, as it does when it stops, and with
@@ -34,16 +32,13 @@ impl FeedStream {
                 let envelope = Envelope::parse(&line);
                 return envelope.map(Some).map_err(|_| self.unexpected(AnswerFault::Shape));
             }
-            match tokio::time::timeout(READ_TIMEOUT, self.body.frame()).await {
-                Ok(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.events.buffer.extend_from_slice(&data);
-                    }
-                }
-                Ok(Some(Err(error))) => return Err(Error::of_exchange(&self.url, error.into())),
-                Ok(None) => return Ok(None),
+            match tokio::time::timeout(READ_TIMEOUT, self.answer.next()).await {
+                Ok(next) => match next? {
+                    Some(bytes) => self.events.buffer.extend_from_slice(&bytes),
+                    None => return Ok(None),
+                },
                 Err(elapsed) => {
-                    let (url, source) = (self.url.clone(), elapsed.into());
+                    let (url, source) = (self.answer.url.clone(), elapsed.into());
                     return Err(Error::Unreachable { url, source });
                 }
             }
@@ -51,7 +46,7 @@ impl FeedStream {
     }
 
     fn unexpected(&self, fault: AnswerFault) -> Error {
-        Error::UnexpectedAnswer { url: self.url.clone(), status: 200, fault }
+        Error::UnexpectedAnswer { url: self.answer.url.clone(), status: 200, fault }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use identity::{SpiffeId, TrustDomain, Usage, VerifiedSvid};
+use identity::{SpiffeId, TrustDomain, Usage};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs::{self, kx_group};
@@ -21,11 +21,11 @@ use rustls::{
 };
 
 use crate::credentials::Credentials;
-use crate::error::{ConfigurationFault, Error, OtherServer, refuse};
-use crate::peer::Peer;
+use crate::error::{ConfigurationFault, Error, refuse};
 use crate::peers::LivePeers;
 use crate::refusal::RefusedPeer;
 use crate::verification::Verification;
+use crate::welcome::Welcome;
 
 /// Who must answer: the workload that has exactly this ID.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub fn server_config(
     time: Option<Arc<dyn TimeProvider>>,
 ) -> Result<Arc<ServerConfig>, Error> {
     let time = time.unwrap_or_else(|| verification.clock());
-    let verifier = ClientVerifier { verification, clients: Clients::Anyone };
+    let verifier = ClientVerifier { verification, clients: Welcome::Anyone };
     let mut config = server_config_with(verifier, credentials, time)?;
     config.alpn_protocols = http_protocols();
     Ok(Arc::new(config))
@@ -63,7 +63,7 @@ pub(crate) fn mutual_server_config(
     peers: Arc<LivePeers>,
 ) -> Result<ServerConfig, Error> {
     let time = verification.clock();
-    let verifier = ClientVerifier { verification, clients: Clients::Among(peers) };
+    let verifier = ClientVerifier { verification, clients: Welcome::Among(peers) };
     server_config_with(verifier, credentials, time)
 }
 
@@ -76,7 +76,7 @@ pub fn client_config(
     credentials: Option<Arc<Credentials>>,
 ) -> Result<Arc<ClientConfig>, Error> {
     let time = verification.clock();
-    let verifier = ServerVerifier { verification, servers: Servers::Exactly(expected) };
+    let verifier = ServerVerifier { verification, servers: Welcome::Exactly(expected) };
     let mut config = client_config_with(Arc::new(verifier), credentials, time)?;
     config.alpn_protocols = http_protocols();
     Ok(Arc::new(config))
@@ -90,18 +90,18 @@ pub(crate) fn mutual_client_config(
     peers: Arc<LivePeers>,
 ) -> Result<ClientConfig, Error> {
     let time = verification.clock();
-    let verifier = ServerVerifier { verification, servers: Servers::Among(peers) };
+    let verifier = ServerVerifier { verification, servers: Welcome::Among(peers) };
     client_config_with(Arc::new(verifier), Some(credentials), time)
 }
 
 /// A client that believes *any* server: whoever answers may be an attacker.
 ///
-/// For the one unauthenticated `GET /v1/trust` of a bootstrap, whose answer is a note that proves
+/// HTTP/1.1 for the one unauthenticated `GET /v1/trust` of a bootstrap, whose answer is a note that proves
 /// itself against the pin. It shows no certificate, and nothing secret may ever be sent through it.
 pub(crate) fn dangerous_unverified_config() -> Result<Arc<ClientConfig>, Error> {
     let time = Arc::new(DefaultTimeProvider);
     let mut config = client_config_with(Arc::new(DangerousAnyServer), None, time)?;
-    config.alpn_protocols = http_protocols();
+    config.alpn_protocols = vec![HTTP_1.to_vec()];
     Ok(Arc::new(config))
 }
 
@@ -193,21 +193,12 @@ macro_rules! signatures_of_tls13 {
 #[derive(Debug)]
 struct ClientVerifier {
     verification: Arc<Verification>,
-    clients: Clients,
-}
-
-/// Whom a server takes as its clients.
-#[derive(Debug)]
-enum Clients {
-    /// Nobody but these, each with a certificate.
-    Among(Arc<LivePeers>),
-    /// Whoever verifies, and whoever shows nothing.
-    Anyone,
+    clients: Welcome,
 }
 
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        matches!(self.clients, Clients::Among(_))
+        self.clients.peers().is_some()
     }
 
     /// No hints: they would be those of one trust state, and clients have one certificate anyway.
@@ -222,12 +213,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
-        let verified = self.verification.admit(&chain, Usage::Client, now);
-        let welcome = verified.and_then(|(peer, _)| match &self.clients {
-            Clients::Among(peers) => peers.check(peer.svid()),
-            Clients::Anyone => Ok(()),
-        });
-        welcome.map_err(|refusal| refuse(RefusedPeer::new(refusal, end_entity)))?;
+        believe(&self.clients, &self.verification, &chain, Usage::Client, now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -238,31 +224,7 @@ impl ClientCertVerifier for ClientVerifier {
 #[derive(Debug)]
 struct ServerVerifier {
     verification: Arc<Verification>,
-    servers: Servers,
-}
-
-/// Whom a client takes as its server.
-#[derive(Debug)]
-enum Servers {
-    /// Any of these.
-    Among(Arc<LivePeers>),
-    /// This one.
-    Exactly(ExpectedServer),
-}
-
-impl Servers {
-    fn check(&self, svid: &VerifiedSvid, shown: &CertificateDer<'_>) -> Result<(), rustls::Error> {
-        match self {
-            Self::Among(peers) => {
-                peers.check(svid).map_err(|refusal| refuse(RefusedPeer::new(refusal, shown)))
-            }
-            Self::Exactly(ExpectedServer(expected)) if svid.spiffe_id() != expected => {
-                let (expected, found) = (expected.clone(), svid.spiffe_id().clone());
-                Err(refuse(OtherServer { expected, found }))
-            }
-            Self::Exactly(_) => Ok(()),
-        }
-    }
+    servers: Welcome,
 }
 
 impl ServerCertVerifier for ServerVerifier {
@@ -275,17 +237,7 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
-        let verified = match self.servers {
-            Servers::Among(_) => {
-                self.verification.admit(&chain, Usage::Server, now).map(|(p, _)| p)
-            }
-            // From the CA comes what makes old revocations fresh: their age is no reason to refuse it.
-            Servers::Exactly(_) => {
-                self.verification.verify(&chain, Usage::Server, now).map(Peer::from)
-            }
-        };
-        let peer = verified.map_err(|refusal| refuse(RefusedPeer::new(refusal, end_entity)))?;
-        self.servers.check(peer.svid(), end_entity)?;
+        believe(&self.servers, &self.verification, &chain, Usage::Server, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -309,6 +261,20 @@ impl ServerCertVerifier for DangerousAnyServer {
     }
 
     signatures_of_tls13!();
+}
+
+/// Verifies what the other end shows, and that it is welcome.
+fn believe(
+    welcome: &Welcome,
+    verification: &Verification,
+    chain: &[CertificateDer<'_>],
+    usage: Usage,
+    now: UnixTime,
+) -> Result<(), rustls::Error> {
+    let shown = &chain[0];
+    let verified = welcome.verify(verification, chain, usage, now);
+    let (peer, _) = verified.map_err(|refusal| refuse(RefusedPeer::new(refusal, shown)))?;
+    welcome.check(peer.svid(), shown)
 }
 
 /// End entity and intermediates as one chain; borrows, copies no certificate.

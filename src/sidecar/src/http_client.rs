@@ -1,25 +1,27 @@
 //! HTTP to one server: an URL that is one, exchanges with an end, bodies with a limit.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::uri::{PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 
-use crate::connector::{Connector, TlsFailure};
-use crate::error::{AnswerFault, ConfigurationFault, Error};
+use crate::connector::{CONNECT_TIMEOUT, Connector, Pool, host_and_port, open_tls};
+use crate::error::{AnswerFault, BoxError, ConfigurationFault, Error};
+use crate::handshake::dangerous_unverified_config;
+use crate::stream::Connection;
 
-/// A pool of connections to one server.
+/// Requests to one server, over registered connections.
 pub(crate) struct HttpClient {
     url: ServerUrl,
-    client: Client<Connector, Full<Bytes>>,
-    failure: TlsFailure,
+    pool: Pool<Full<Bytes>>,
 }
 
 /// An answer of success.
@@ -31,18 +33,8 @@ pub(crate) struct Answer {
 
 impl HttpClient {
     /// Connects only when asked something.
-    pub(crate) fn new(url: &str, tls: Arc<ClientConfig>) -> Result<Self, Error> {
-        let url = ServerUrl::parse(url)?;
-        let connector = Connector::new(tls);
-        let failure = connector.failure();
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(POOL_IDLE_TIMEOUT)
-            .timer(TokioTimer::new())
-            .http2_keep_alive_interval(PING_INTERVAL)
-            .http2_keep_alive_timeout(PING_TIMEOUT)
-            .build(connector);
-        Ok(Self { url, client, failure })
+    pub(crate) fn new(url: &str, connector: Connector) -> Result<Self, Error> {
+        Ok(Self { url: ServerUrl::parse(url)?, pool: Pool::new(connector, PING) })
     }
 
     /// Sends a request and reads the whole answer. An answer of failure becomes an error.
@@ -54,15 +46,12 @@ impl HttpClient {
         body: Bytes,
     ) -> Result<Answer, Error> {
         let (url, request) = self.request(method, path, headers, body)?;
-        let exchanged = tokio::time::timeout(EXCHANGE_TIMEOUT, async {
-            let response = self.client.request(request).await.map_err(Exchange::Failed)?;
-            read(response).await
-        });
-        match exchanged.await {
-            Ok(Ok((status, headers, body))) => judge(Answer { url, status, body }, &headers),
-            Ok(Err(error)) => Err(self.explain(&url, error)),
-            Err(elapsed) => Err(Error::Unreachable { url, source: elapsed.into() }),
-        }
+        let answered = async {
+            let (response, connection) = self.send(&url, request).await?;
+            read(&url, response, |error| connection.cause(error)).await
+        };
+        let (answer, headers) = in_time(&url, answered).await?;
+        judge(answer, &headers)
     }
 
     /// Asks for an answer without end, of this kind; returns once it has begun. An answer of
@@ -72,27 +61,21 @@ impl HttpClient {
         path: &str,
         mut headers: HeaderMap,
         kind: &'static str,
-    ) -> Result<(String, Incoming), Error> {
+    ) -> Result<Endless, Error> {
         headers.insert(header::ACCEPT, HeaderValue::from_static(kind));
         let (url, request) = self.request(Method::GET, path, headers, Bytes::new())?;
-        let begun = tokio::time::timeout(EXCHANGE_TIMEOUT, async {
-            let response = self.client.request(request).await.map_err(Exchange::Failed)?;
+        let begun = async {
+            let (response, connection) = self.send(&url, request).await?;
             let found = response.headers().get(header::CONTENT_TYPE);
             let is_it = found.is_some_and(|found| found.as_bytes().starts_with(kind.as_bytes()));
             if response.status().is_success() && is_it {
-                return Ok(Ok(response.into_body()));
+                return Ok((response.into_body(), connection));
             }
-            read(response).await.map(Err)
-        });
-        match begun.await {
-            Ok(Ok(Ok(body))) => Ok((url, body)),
-            Ok(Ok(Err((status, headers, body)))) => {
-                let answer = judge(Answer { url, status, body }, &headers)?;
-                Err(answer.unexpected(AnswerFault::Shape))
-            }
-            Ok(Err(error)) => Err(self.explain(&url, error)),
-            Err(elapsed) => Err(Error::Unreachable { url, source: elapsed.into() }),
-        }
+            let (answer, headers) = read(&url, response, |error| connection.cause(error)).await?;
+            Err(judge(answer, &headers)?.unexpected(AnswerFault::Shape))
+        };
+        let (body, connection) = in_time(&url, begun).await?;
+        Ok(Endless { url, body, connection })
     }
 
     fn request(
@@ -111,37 +94,106 @@ impl HttpClient {
         Ok((url, request))
     }
 
-    fn explain(&self, url: &str, error: Exchange) -> Error {
-        match (error, self.failure.take()) {
-            (Exchange::TooLarge(status), _) => {
-                let (url, fault) = (url.to_owned(), AnswerFault::TooLarge);
-                Error::UnexpectedAnswer { url, status: status.as_u16(), fault }
+    async fn send(
+        &self,
+        url: &str,
+        request: Request<Full<Bytes>>,
+    ) -> Result<(Response<Incoming>, Arc<Connection>), Error> {
+        self.pool.request(request).await.map_err(|error| Error::of_exchange(url, error))
+    }
+}
+
+/// An answer whose body does not end.
+pub(crate) struct Endless {
+    pub(crate) url: String,
+    body: Incoming,
+    connection: Arc<Connection>,
+}
+
+impl Endless {
+    /// The next bytes; none where the server ended it nevertheless.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        match self.body.frame().await {
+            None => Ok(None),
+            Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
+            Some(Err(error)) => {
+                Err(Error::of_exchange(&self.url, self.connection.cause(error.into())))
             }
-            (Exchange::Failed(error), _) if error.is_connect() => {
-                Error::of_exchange(url, error.into())
-            }
-            (Exchange::Failed(_) | Exchange::Broken(_), Some(tls)) => {
-                Error::of_exchange(url, tls.into())
-            }
-            (Exchange::Failed(error), None) => Error::of_exchange(url, error.into()),
-            (Exchange::Broken(error), None) => Error::of_exchange(url, error),
         }
     }
 }
 
-/// Why no whole answer was read.
-enum Exchange {
-    Broken(Box<dyn std::error::Error + Send + Sync>),
-    Failed(hyper_util::client::legacy::Error),
-    TooLarge(StatusCode),
+impl fmt::Debug for Endless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endless").field("url", &self.url).finish_non_exhaustive()
+    }
 }
 
-async fn read(response: Response<Incoming>) -> Result<(StatusCode, HeaderMap, Bytes), Exchange> {
+/// Asks a server that nobody verifies: for what proves itself, see [`crate::fetch_trust`].
+///
+/// No connection of it is kept, and none is ever used for anything else.
+pub(crate) struct UnverifiedClient {
+    url: ServerUrl,
+    tls: Arc<ClientConfig>,
+}
+
+impl UnverifiedClient {
+    pub(crate) fn new(url: &str) -> Result<Self, Error> {
+        Ok(Self { url: ServerUrl::parse(url)?, tls: dangerous_unverified_config()? })
+    }
+
+    /// Asks for a resource: nothing is sent but its path.
+    pub(crate) async fn get(&self, path: &str) -> Result<Bytes, Error> {
+        let uri = self.url.join(path)?;
+        let url = uri.to_string();
+        let answered = async {
+            let response = self.send(uri).await.map_err(|error| Error::of_exchange(&url, error))?;
+            read(&url, response, |error| error).await
+        };
+        let (answer, headers) = in_time(&url, answered).await?;
+        judge(answer, &headers).map(|answer| answer.body)
+    }
+
+    async fn send(&self, uri: Uri) -> Result<Response<Incoming>, BoxError> {
+        let (host, port) = host_and_port(&uri);
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, open_tls(&self.tls, host, port));
+        let (mut sender, connection) =
+            http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream.await??)).await?;
+        // Ends with the answer's body: nobody sends anything more then.
+        tokio::spawn(connection);
+        let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+        let host = uri.authority().map_or("", Authority::as_str);
+        let request = Request::get(path).header(header::HOST, host).body(Empty::new())?;
+        Ok(sender.send_request(request).await?)
+    }
+}
+
+/// Reads a whole answer, with its headers. `cause` knows what lies behind an error.
+async fn read(
+    url: &str,
+    response: Response<Incoming>,
+    cause: impl FnOnce(BoxError) -> BoxError,
+) -> Result<(Answer, HeaderMap), Error> {
     let (head, body) = response.into_parts();
+    let (url, status) = (url.to_owned(), head.status);
     match Limited::new(body, MAX_BODY).collect().await {
-        Ok(body) => Ok((head.status, head.headers, body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Err(Exchange::TooLarge(head.status)),
-        Err(error) => Err(Exchange::Broken(error)),
+        Ok(body) => Ok((Answer { url, status, body: body.to_bytes() }, head.headers)),
+        Err(error) if error.is::<LengthLimitError>() => {
+            let (status, fault) = (status.as_u16(), AnswerFault::TooLarge);
+            Err(Error::UnexpectedAnswer { url, status, fault })
+        }
+        Err(error) => Err(Error::of_exchange(&url, cause(error))),
+    }
+}
+
+/// An answer comes within a bound, or there is none.
+async fn in_time<T>(
+    url: &str,
+    answered: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(EXCHANGE_TIMEOUT, answered).await {
+        Ok(answered) => answered,
+        Err(elapsed) => Err(Error::Unreachable { url: url.to_owned(), source: elapsed.into() }),
     }
 }
 
@@ -222,8 +274,6 @@ const PROBLEM_JSON: &str = "application/problem+json";
 const MAX_BODY: usize = 8 * 1024 * 1024;
 /// From the wish to the last byte of the answer, the connection included.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Below the 75 s that our servers wait for another request.
-const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// While an answer is awaited or streamed: a connection that leads nowhere is not taken again.
-const PING_INTERVAL: Duration = Duration::from_secs(5);
-const PING_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often HTTP/2 looks whether the CA still lives, while an answer is awaited or streamed: a
+/// connection that leads nowhere is not taken again.
+const PING: Duration = Duration::from_secs(5);

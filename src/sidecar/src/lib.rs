@@ -116,6 +116,7 @@ mod status;
 mod stream;
 mod upkeep;
 mod verification;
+mod welcome;
 mod workload;
 
 pub use accept::Drained;

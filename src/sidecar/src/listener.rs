@@ -17,6 +17,7 @@ use crate::peers::{LivePeers, Peers};
 use crate::secure::{Client, Secure};
 use crate::stream::{Phase, Stream};
 use crate::verification::Verification;
+use crate::welcome::Welcome;
 
 /// A bound socket. Take streams from it with [`accept`](Self::accept), or give it a service with
 /// `serve`.
@@ -127,7 +128,7 @@ impl Listener {
             tls: Arc::new(tls),
             verification: Arc::clone(self.endpoint.verification()),
             credentials: Some(Arc::clone(self.endpoint.credentials())),
-            peers: Some(Arc::clone(&self.peers)),
+            welcome: Welcome::Among(Arc::clone(&self.peers)),
             handshake_timeout: self.limits.handshake_timeout,
         }
     }
@@ -160,7 +161,7 @@ impl ListenerPeers {
     pub fn replace(&self, peers: Peers) -> usize {
         self.live.replace(peers);
         let registry = self.verification.registry();
-        let refused = registry.refused(|open| match open.connection.peers() {
+        let refused = registry.refused(|open| match open.connection.welcome().peers() {
             Some(peers) if Arc::ptr_eq(peers, &self.live) => peers.check(open.peer.svid()),
             _ => Ok(()),
         });

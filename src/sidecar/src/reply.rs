@@ -13,7 +13,8 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, ReplyFault};
 use crate::peer::Peer;
-use crate::stream::Connection;
+use crate::stream::{Connection, Phase};
+use crate::verification::Verification;
 
 /// A server's answer, of any status: its head is here, its body still comes.
 ///
@@ -31,11 +32,11 @@ impl Reply {
         url: String,
         response: Response<Incoming>,
         connection: Arc<Connection>,
+        verification: Arc<Verification>,
     ) -> Result<Self, Error> {
-        if let Some(refusal) = connection.refusal() {
-            return Err(Error::Peer { refusal, peer: url });
-        }
-        let response = response.map(|incoming| ReplyBody { incoming, connection, url });
+        let body = |incoming| ReplyBody { incoming, connection, verification, url };
+        let response = response.map(body);
+        response.body().require_welcome()?;
         Ok(Self { response, limit: LIMIT })
     }
 
@@ -122,7 +123,26 @@ impl Reply {
 pub struct ReplyBody {
     incoming: Incoming,
     connection: Arc<Connection>,
+    verification: Arc<Verification>,
     url: String,
+}
+
+impl ReplyBody {
+    /// hyper reads ahead: what it holds of a server that is revoked is not to be believed. A
+    /// connection that the server ended by itself was not there to be closed.
+    fn require_welcome(&self) -> Result<(), Error> {
+        if self.connection.phase() != Phase::Closed {
+            return Ok(());
+        }
+        let verdict = match self.connection.refusal() {
+            Some(refusal) => Err(refusal),
+            None => {
+                let svid = self.connection.peer().svid();
+                self.verification.with_revocations(|held| held.check_svid(svid))
+            }
+        };
+        verdict.map_err(|refusal| Error::Peer { refusal, peer: self.url.clone() })
+    }
 }
 
 impl Body for ReplyBody {
@@ -134,9 +154,8 @@ impl Body for ReplyBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(cx));
-        // hyper reads ahead: what it holds of a server that is revoked is not to be believed.
-        if let Some(refusal) = self.connection.refusal() {
-            return Poll::Ready(Some(Err(Error::Peer { refusal, peer: self.url.clone() })));
+        if let Err(refused) = self.require_welcome() {
+            return Poll::Ready(Some(Err(refused)));
         }
         let explain = |error: hyper::Error| self.connection.explain(self.url.clone(), error.into());
         Poll::Ready(frame.map(|frame| frame.map_err(explain)))

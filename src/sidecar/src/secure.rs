@@ -13,10 +13,10 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connections::admit;
 use crate::credentials::Credentials;
-use crate::peers::LivePeers;
 use crate::refusal::{report_failure, report_refusal, report_timeout};
 use crate::stream::Stream;
 use crate::verification::Verification;
+use crate::welcome::Welcome;
 
 /// What the handshakes of one listener share.
 pub(crate) struct Secure {
@@ -24,8 +24,8 @@ pub(crate) struct Secure {
     pub(crate) verification: Arc<Verification>,
     /// What we show, for diagnostics.
     pub(crate) credentials: Option<Arc<Credentials>>,
-    /// Who may come; none where the service decides.
-    pub(crate) peers: Option<Arc<LivePeers>>,
+    /// Who may come.
+    pub(crate) welcome: Welcome,
     pub(crate) handshake_timeout: Duration,
 }
 
@@ -65,10 +65,11 @@ impl Secure {
     fn admit(&self, stream: TlsStream<TcpStream>, remote: SocketAddr) -> Option<Client> {
         if stream.get_ref().1.peer_certificates().is_none() {
             // Where a certificate is required, the handshake has not come this far without.
-            return self.peers.is_none().then(|| Client::Anonymous(Box::new(stream)));
+            let anonymous = || Client::Anonymous(Box::new(stream));
+            return matches!(self.welcome, Welcome::Anyone).then(anonymous);
         }
-        let peers = self.peers.clone();
-        match admit(&self.verification, stream.into(), remote, Usage::Client, peers) {
+        let welcome = self.welcome.clone();
+        match admit(&self.verification, stream.into(), remote, Usage::Client, welcome) {
             Ok(stream) => Some(Client::Verified(stream)),
             Err(refused) => {
                 report_refusal(&refused, remote, self.credentials.as_deref());

@@ -26,6 +26,7 @@ use crate::requests::{Requests, StreamTasks};
 use crate::secure::{Client, Secure};
 use crate::stream::{Connection, Phase};
 use crate::verification::Verification;
+use crate::welcome::Welcome;
 
 /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`, then finishes the requests in flight.
 ///
@@ -52,7 +53,8 @@ where
     B::Error: Into<BoxError>,
 {
     let handshake_timeout = limits.handshake_timeout;
-    let secure = Secure { tls, verification, credentials: None, peers: None, handshake_timeout };
+    let (credentials, welcome) = (None, Welcome::Anyone);
+    let secure = Secure { tls, verification, credentials, welcome, handshake_timeout };
     serve_secure(listener.into(), secure, service, limits, shutdown).await
 }
 

@@ -16,9 +16,10 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_rustls::TlsStream;
 
 use crate::connections::Registered;
-use crate::error::{Error, tls_error};
+use crate::error::{BoxError, Error, refuse, tls_error};
 use crate::peer::Peer;
-use crate::peers::LivePeers;
+use crate::refusal::RefusedPeer;
+use crate::welcome::Welcome;
 
 /// A connection with a verified peer, in either direction: bytes in, bytes out.
 ///
@@ -67,7 +68,7 @@ impl Stream {
 pub(crate) struct Connection {
     peer: Peer,
     usage: Usage,
-    peers: Option<Arc<LivePeers>>,
+    welcome: Welcome,
     remote: SocketAddr,
     phase: AtomicU8,
     moved: Notify,
@@ -86,14 +87,20 @@ pub(crate) enum Phase {
     Closed,
 }
 
+#[derive(Default)]
 struct State {
     /// None once the connection is closed: the stream owns its socket and everything read.
     tls: Option<TlsStream<TcpStream>>,
     reader: Option<Waker>,
     writer: Option<Waker>,
     place: Option<OwnedSemaphorePermit>,
+    at_its_end: Option<AtItsEnd>,
     end: Option<End>,
 }
+
+/// What somebody does when a connection is to end. It may hold the connection, so it goes when that
+/// is closed.
+type AtItsEnd = Box<dyn FnOnce() + Send>;
 
 /// Why a connection ended, as far as it is known.
 #[derive(Clone)]
@@ -108,11 +115,11 @@ impl Connection {
         remote: SocketAddr,
         peer: Peer,
         usage: Usage,
-        peers: Option<Arc<LivePeers>>,
+        welcome: Welcome,
     ) -> Arc<Self> {
-        let state = State { tls: Some(tls), reader: None, writer: None, place: None, end: None };
+        let state = State { tls: Some(tls), ..State::default() };
         let (phase, moved) = (AtomicU8::new(Phase::Open as u8), Notify::new());
-        Arc::new(Self { peer, usage, peers, remote, phase, moved, state: Mutex::new(state) })
+        Arc::new(Self { peer, usage, welcome, remote, phase, moved, state: Mutex::new(state) })
     }
 
     pub(crate) fn peer(&self) -> &Peer {
@@ -127,9 +134,9 @@ impl Connection {
         self.remote
     }
 
-    /// The peers that this connection was opened for; none where any verified peer may come.
-    pub(crate) fn peers(&self) -> Option<&Arc<LivePeers>> {
-        self.peers.as_ref()
+    /// Whom the connection was opened for.
+    pub(crate) fn welcome(&self) -> &Welcome {
+        &self.welcome
     }
 
     /// The chain that the peer showed; empty once closed.
@@ -147,7 +154,6 @@ impl Connection {
     }
 
     /// Whether the handshake has chosen this application protocol.
-    #[cfg(feature = "http")]
     pub(crate) fn has_protocol(&self, protocol: &[u8]) -> bool {
         let state = self.state();
         let tls = state.tls.as_ref().map(|tls| tls.get_ref().1);
@@ -162,9 +168,30 @@ impl Connection {
         }
     }
 
-    /// Asks whoever serves the connection to finish.
+    /// Asks whoever uses the connection to finish.
     pub(crate) fn end_gracefully(&self) {
         self.move_to(Phase::Ending);
+        let at_its_end = self.state().at_its_end.take();
+        if let Some(run) = at_its_end {
+            run();
+        }
+    }
+
+    /// Does this when the connection is to end, at once if that was said. For one thing only: what
+    /// comes second is not done, nor asked for.
+    pub(crate) fn at_its_end(&self, make: impl FnOnce() -> AtItsEnd) {
+        let mut state = self.state();
+        if state.tls.is_none() || state.at_its_end.is_some() {
+            return;
+        }
+        // Looked at under the lock: whoever moves the phase takes what stands here after that.
+        match self.phase() {
+            Phase::Open => state.at_its_end = Some(make()),
+            Phase::Ending | Phase::Closed => {
+                drop(state);
+                make()();
+            }
+        }
     }
 
     /// Closes the socket and wakes whoever waits for it; false if it was closed before.
@@ -175,15 +202,15 @@ impl Connection {
         let mut state = self.state();
         let Some(tls) = state.tls.take() else { return false };
         state.end = Some(End::Refused(refusal.clone()));
-        let freed = (state.place.take(), state.reader.take(), state.writer.take());
+        let freed = (state.place.take(), state.at_its_end.take());
+        let waiting = [state.reader.take(), state.writer.take()];
         drop(state);
+        // First of all: whoever serves the connection begins nothing more.
+        self.move_to(Phase::Closed);
         // A socket that cannot linger is gone already.
         let _ = tls.get_ref().0.set_zero_linger();
-        drop(tls);
-        let (place, reader, writer) = freed;
-        drop(place);
-        self.move_to(Phase::Closed);
-        reader.into_iter().chain(writer).for_each(Waker::wake);
+        drop((tls, freed));
+        waiting.into_iter().flatten().for_each(Waker::wake);
         true
     }
 
@@ -198,9 +225,6 @@ impl Connection {
     /// Why we closed the connection, if we did.
     #[cfg(feature = "http")]
     pub(crate) fn refusal(&self) -> Option<Refusal> {
-        if self.phase() != Phase::Closed {
-            return None;
-        }
         match &self.state().end {
             Some(End::Refused(refusal)) => Some(refusal.clone()),
             _ => None,
@@ -222,15 +246,19 @@ impl Connection {
     }
 
     /// What an error on this connection means. HTTP/2 keeps no more of it than a text.
-    pub(crate) fn explain(
-        &self,
-        peer: String,
-        error: Box<dyn std::error::Error + Send + Sync>,
-    ) -> Error {
+    pub(crate) fn explain(&self, peer: String, error: BoxError) -> Error {
+        Error::of_connection(peer, self.cause(error))
+    }
+
+    /// What lies behind an error on this connection: our refusal of the peer, or TLS.
+    pub(crate) fn cause(&self, error: BoxError) -> BoxError {
         match self.state().end.clone() {
-            Some(End::Refused(refusal)) => Error::Peer { refusal, peer },
-            Some(End::Tls(tls)) => Error::of_connection(peer, tls.into()),
-            None => Error::of_connection(peer, error),
+            Some(End::Refused(refusal)) => {
+                let serial_number = Some(*self.peer.serial_number());
+                refuse(RefusedPeer { refusal, serial_number }).into()
+            }
+            Some(End::Tls(tls)) => tls.into(),
+            None => error,
         }
     }
 
@@ -242,7 +270,7 @@ impl Connection {
     /// Closes the socket as its owner wishes, politely or not.
     fn abandon(&self) {
         let mut state = self.state();
-        let taken = (state.tls.take(), state.place.take());
+        let taken = (state.tls.take(), state.place.take(), state.at_its_end.take());
         drop(state);
         drop(taken);
         self.move_to(Phase::Closed);

@@ -197,7 +197,7 @@ impl Verification {
         self.connections.end_expired(seconds(self.now()));
     }
 
-    fn verify_in_epoch(
+    pub(crate) fn verify_in_epoch(
         &self,
         chain: &[CertificateDer<'_>],
         usage: Usage,

@@ -1,6 +1,8 @@
 //! The feed as it comes in: what is a message, and how long a silence is borne.
 
+use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -8,8 +10,9 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use countersign::{AnswerFault, AuthorityClient, Error, Limits};
+use countersign::{AnswerFault, AuthorityClient, Error, Limits, Verification};
 use hyper::body::{Bytes, Frame};
+use identity::Refusal;
 use identity::feed::Envelope;
 use tokio::sync::mpsc;
 
@@ -21,12 +24,12 @@ struct Streamed(mpsc::Receiver<Bytes>);
 
 impl hyper::body::Body for Streamed {
     type Data = Bytes;
-    type Error = std::convert::Infallible;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.0.poll_recv(cx).map(|bytes| bytes.map(|bytes| Ok(Frame::data(bytes))))
     }
 }
@@ -53,7 +56,7 @@ async fn start(router: Router, limits: Limits) -> (TestServer, AuthorityClient) 
 /// A server whose feed is one stream, which the test feeds.
 async fn streaming(limits: Limits) -> (TestServer, AuthorityClient, mpsc::Sender<Bytes>) {
     let (sender, receiver) = mpsc::channel(8);
-    let receiver = std::sync::Arc::new(std::sync::Mutex::new(Some(receiver)));
+    let receiver = Arc::new(std::sync::Mutex::new(Some(receiver)));
     let feed = async move || {
         let receiver = receiver.lock().unwrap().take().unwrap();
         events(Body::new(Streamed(receiver)))
@@ -111,4 +114,31 @@ async fn what_is_no_feed_is_refused() {
     let mut stream = soon(client.feed(None)).await.unwrap();
     let error = soon(stream.next()).await.unwrap_err();
     assert!(is_shape(&error), "{error:?}");
+}
+
+/// Who gets at the CA's key and answers in its name loses every client at once, too.
+#[tokio::test]
+async fn a_ca_whose_certificate_is_revoked_is_not_listened_to() {
+    let authority = TestAuthority::new();
+    let nothing = || futures_util::stream::pending::<Result<Bytes, Infallible>>();
+    let feed = async move || events(Body::from_stream(nothing()));
+    let server = TestServer::start(&authority, Router::new().fallback(feed)).await;
+    let verification = Verification::new(authority.trust());
+    let client = AuthorityClient::verified_by(&server.url(), Arc::clone(&verification), None);
+    let client = client.unwrap();
+    let mut feed = client.feed(None).await.unwrap();
+    assert_eq!(verification.connections().open, 0, "it is not counted among the peers'");
+    let serial_number = server.credentials.serial_number().unwrap();
+    let (heard, ()) = soon(async {
+        tokio::join!(feed.next(), async {
+            // The feed is polled first.
+            tokio::task::yield_now().await;
+            verification.update_revocations(|held| held.revoke_serial(serial_number));
+        })
+    })
+    .await;
+    let revoked = matches!(heard, Err(Error::Peer { refusal: Refusal::Revoked { .. }, .. }));
+    assert!(revoked, "{heard:?}");
+    assert_eq!(verification.connections().closed.get("revoked"), Some(&1));
+    assert!(matches!(client.status().await, Err(Error::Peer { .. })));
 }

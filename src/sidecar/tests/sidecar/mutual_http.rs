@@ -310,6 +310,35 @@ async fn connection_whose_server_has_expired_takes_no_further_request() {
     assert_eq!(soon(in_flight).await.unwrap().unwrap(), "released");
 }
 
+/// A client of many servers keeps those connections whose servers have not expired.
+#[tokio::test]
+async fn server_that_expires_takes_no_other_connection_with_it() {
+    let authority = TestAuthority::new();
+    let serve = async |ledger: Endpoint| {
+        let listener = authority.listener(&ledger).await;
+        let url = format!("https://{}", listener.local_address());
+        let port = async |Extension(RemoteAddress(from))| from.to_string();
+        let app = Router::new().fallback(port);
+        tokio::spawn(listener.serve(app).until(std::future::pending(), GRACE));
+        url
+    };
+    // The endpoint's SVID is an hour older.
+    let earlier = serve(authority.endpoint(LEDGER)).await;
+    let later = serve(authority.endpoint_of(authority.svid(LEDGER))).await;
+    let clock = HeldClock::new();
+    let time = Arc::clone(&clock) as Arc<dyn TimeProvider>;
+    let verification = Verification::with_clock(authority.trust(), time);
+    let reports = Endpoint::new(authority.svid(REPORTS).credentials(), verification);
+    let client = reports.http_client(authority.peers(&[LEDGER]));
+    let ask = async |url: &str| client.get(url).await.unwrap();
+    let not_after = ask(&earlier).await.peer().not_after();
+    let port = ask(&later).await.text().await.unwrap();
+    clock.advance_to(not_after + 1);
+    let expired = client.get(&earlier).await.unwrap_err();
+    assert!(matches!(expired, Error::Peer { refusal: Refusal::Expired { .. }, .. }), "{expired:?}");
+    assert_eq!(ask(&later).await.text().await.unwrap(), port);
+}
+
 /// A service that was accepting by hand before serves on the same socket.
 #[tokio::test]
 async fn listener_serves_after_it_accepted() {

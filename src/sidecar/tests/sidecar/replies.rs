@@ -21,6 +21,7 @@ use crate::server::soon;
 /// A ledger that answers, and reports as its client.
 struct Answering {
     authority: TestAuthority,
+    ledger: Endpoint,
     reports: Endpoint,
     client: HttpClient,
     address: std::net::SocketAddr,
@@ -29,12 +30,13 @@ struct Answering {
 impl Answering {
     async fn start(router: Router) -> Self {
         let authority = TestAuthority::new();
-        let listener = authority.listener(&authority.endpoint(LEDGER)).await;
+        let ledger = authority.endpoint(LEDGER);
+        let listener = authority.listener(&ledger).await;
         let address = listener.local_address();
         tokio::spawn(listener.serve(router).until(std::future::pending(), Duration::ZERO));
         let reports = authority.endpoint(REPORTS);
         let client = reports.http_client(authority.peers(&[LEDGER]));
-        Self { authority, reports, client, address }
+        Self { authority, ledger, reports, client, address }
     }
 
     async fn get(&self, path: &str) -> countersign::Reply {
@@ -119,6 +121,20 @@ async fn body_of_a_server_that_is_revoked_gives_nothing_more() {
     until(|| sent.available_permits() == 1).await;
     let ledger = answering.authority.id(LEDGER);
     answering.reports.verification().update_revocations(|held| held.deny(ledger, 0));
+    let error = soon(reply.chunk()).await.unwrap_err();
+    assert!(matches!(error, Error::Peer { refusal: Refusal::Denied, .. }), "{error:?}");
+}
+
+/// The server has ended the connection by itself: there is none to close when it is revoked.
+#[tokio::test]
+async fn body_of_a_connection_that_is_over_is_judged_by_now() {
+    let answering = Answering::start(Router::new().fallback(async || stream_of(1))).await;
+    let mut reply = answering.get("/").await;
+    answering.ledger.stop();
+    let reports = answering.reports.verification();
+    until(|| reports.connections().open == 0).await;
+    let ledger = answering.authority.id(LEDGER);
+    reports.update_revocations(|held| held.deny(ledger, 0));
     let error = soon(reply.chunk()).await.unwrap_err();
     assert!(matches!(error, Error::Peer { refusal: Refusal::Denied, .. }), "{error:?}");
 }
