@@ -23,6 +23,7 @@ use crate::error::{AnswerFault, Error};
 use crate::feed_stream::FeedStream;
 use crate::handshake::{ExpectedServer, client_config};
 use crate::http_client::{Answer, HttpClient, header_value, percent_encode};
+use crate::resumption::Tls;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
 
@@ -59,6 +60,7 @@ impl AuthorityClient {
         let trust_domain = verification.trust().state().trust_domain.clone();
         let expected = ExpectedServer::authority(&trust_domain);
         let tls = client_config(Arc::clone(&verification), expected.clone(), credentials)?;
+        let tls = Arc::new(Tls::NoSessions(tls));
         let connector = Connector { tls, verification, welcome: Welcome::Exactly(expected) };
         Ok(Self { http: HttpClient::new(url, connector)?, checkpoint: ArcSwapOption::empty() })
     }

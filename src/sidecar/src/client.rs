@@ -26,7 +26,8 @@ impl Endpoint {
             .client_config(Arc::clone(&peers))
             .expect("the one crypto provider has the cipher suites of TLS 1.3");
         tls.alpn_protocols = http_protocols();
-        let (tls, verification) = (Arc::new(tls), Arc::clone(self.verification()));
+        let tls = Arc::new(self.tls(tls, &peers));
+        let verification = Arc::clone(self.verification());
         let connector = Connector { tls, verification, welcome: Welcome::Among(peers) };
         HttpClient(Arc::new(Pool::new(connector, PING)))
     }

@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 use crate::connections::admit;
 use crate::error::{BoxError, refuse};
 use crate::handshake::HTTP_2;
+use crate::resumption::Tls;
 use crate::stream::{Connection, Stream};
 use crate::verification::Verification;
 use crate::welcome::Welcome;
@@ -31,7 +32,7 @@ use crate::welcome::Welcome;
 /// Opens registered connections to whoever is welcome.
 #[derive(Clone)]
 pub(crate) struct Connector {
-    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) tls: Arc<Tls<ClientConfig>>,
     pub(crate) verification: Arc<Verification>,
     pub(crate) welcome: Welcome,
 }
@@ -40,7 +41,7 @@ impl Connector {
     /// Opens one. Nothing is sent to anybody else.
     pub(crate) async fn open(&self, host: &str, port: u16) -> io::Result<Stream> {
         let connect = async {
-            let stream = open_tls(&self.tls, host, port).await?;
+            let stream = open_tls(self.tls.of_now(), host, port).await?;
             let remote = stream.get_ref().0.peer_addr()?;
             let welcome = self.welcome.clone();
             admit(&self.verification, stream.into(), remote, Usage::Server, welcome)
@@ -52,14 +53,14 @@ impl Connector {
 
 /// Opens a connection to whomever `tls` believes.
 pub(crate) async fn open_tls(
-    tls: &Arc<ClientConfig>,
+    tls: Arc<ClientConfig>,
     host: &str,
     port: u16,
 ) -> io::Result<TlsStream<TcpStream>> {
     let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    TlsConnector::from(Arc::clone(tls)).connect(name, stream).await
+    TlsConnector::from(tls).connect(name, stream).await
 }
 
 /// Where an URL leads.

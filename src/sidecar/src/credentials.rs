@@ -51,6 +51,11 @@ impl Credentials {
         Ok(())
     }
 
+    /// What is shown now.
+    pub(crate) fn shown(&self) -> Arc<CertifiedKey> {
+        self.current.load_full()
+    }
+
     /// The serial number of the certificate shown now.
     pub fn serial_number(&self) -> Option<SerialNumber> {
         serial_number(self.current.load().end_entity_cert().ok()?)
@@ -59,14 +64,14 @@ impl Credentials {
 
 impl ResolvesServerCert for Credentials {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        Some(self.shown())
     }
 }
 
 impl ResolvesClientCert for Credentials {
     /// Hints and schemes are the server's wishes; there is one certificate to show.
     fn resolve(&self, _hints: &[&[u8]], _schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
+        Some(self.shown())
     }
 
     fn has_certs(&self) -> bool {

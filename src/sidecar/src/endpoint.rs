@@ -1,6 +1,7 @@
 //! Both ends of mutual TLS, under one identity.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, ToSocketAddrs};
@@ -12,6 +13,7 @@ use crate::error::{ConfigurationFault, Error};
 use crate::handshake::{mutual_client_config, mutual_server_config};
 use crate::listener::Listener;
 use crate::peers::{LivePeers, Peers};
+use crate::resumption::{Eras, Tls};
 use crate::stream::Stream;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
@@ -24,13 +26,28 @@ use crate::welcome::Welcome;
 pub struct Endpoint {
     credentials: Arc<Credentials>,
     verification: Arc<Verification>,
+    session_max_age: Option<Duration>,
     stopping: Arc<watch::Sender<bool>>,
 }
 
 impl Endpoint {
     /// Shows `credentials`, and believes whom `verification` does.
     pub fn new(credentials: Arc<Credentials>, verification: Arc<Verification>) -> Self {
-        Self { credentials, verification, stopping: Arc::new(watch::Sender::new(false)) }
+        let stopping = Arc::new(watch::Sender::new(false));
+        Self { credentials, verification, session_max_age: None, stopping }
+    }
+
+    /// Lets TLS sessions resume for so long, in the listeners and HTTP clients that are made of it
+    /// from now on: a peer that comes back is spared the signatures, and proves no more than that it
+    /// was here before. Off unless said.
+    ///
+    /// Whoever resumes is verified again. No session outlives a change: of trust, of revocations, of
+    /// the peers named, of our own certificate. Connections of [`connect`](Self::connect) and the
+    /// unregistered configurations never resume.
+    #[must_use]
+    pub fn allow_resumption(mut self, max_age: Duration) -> Self {
+        self.session_max_age = Some(max_age);
+        self
     }
 
     /// Our own chain and key.
@@ -62,7 +79,8 @@ impl Endpoint {
         let (host, port) = host_and_port(address)?;
         let peers = LivePeers::new(peers);
         let tls = self.client_config(Arc::clone(&peers))?;
-        let (tls, verification) = (Arc::new(tls), Arc::clone(&self.verification));
+        let tls = Arc::new(Tls::NoSessions(Arc::new(tls)));
+        let verification = Arc::clone(&self.verification);
         let connector = Connector { tls, verification, welcome: Welcome::Among(peers) };
         let connected = connector.open(host, port).await;
         connected.map_err(|error| Error::of_connection(address.to_owned(), error.into()))
@@ -102,6 +120,19 @@ impl Endpoint {
                 std::future::pending().await
             }
         }
+    }
+
+    /// A configuration, with sessions where they are allowed.
+    pub(crate) fn tls<C>(&self, base: C, peers: &Arc<LivePeers>) -> Tls<C> {
+        let Some(max_age) = self.session_max_age else { return Tls::NoSessions(Arc::new(base)) };
+        Tls::Sessions(Eras {
+            base,
+            max_age,
+            credentials: Arc::clone(&self.credentials),
+            verification: Arc::clone(&self.verification),
+            peers: Arc::clone(peers),
+            newest: Mutex::default(),
+        })
     }
 
     pub(crate) fn client_config(&self, peers: Arc<LivePeers>) -> Result<ClientConfig, Error> {

@@ -1,8 +1,8 @@
 //! TLS in both directions: configurations, and the verifiers in them.
 //!
-//! TLS 1.3 only, by name: other crates in a build switch rustls' `tls12` on. No resumption: rustls
-//! does not verify again when a session resumes, so a revoked peer would come back for days. No
-//! early data. One crypto provider, passed by hand: a process-wide one is whoever came first.
+//! TLS 1.3 only, by name: other crates in a build switch rustls' `tls12` on. No resumption: what is
+//! made here may be given away, and rustls does not verify again when a session resumes. No early
+//! data. One crypto provider, passed by hand: a process-wide one is whoever came first.
 
 use std::sync::{Arc, LazyLock};
 

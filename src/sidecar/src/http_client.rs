@@ -156,7 +156,8 @@ impl UnverifiedClient {
 
     async fn send(&self, uri: Uri) -> Result<Response<Incoming>, BoxError> {
         let (host, port) = host_and_port(&uri);
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, open_tls(&self.tls, host, port));
+        let stream =
+            tokio::time::timeout(CONNECT_TIMEOUT, open_tls(Arc::clone(&self.tls), host, port));
         let (mut sender, connection) =
             http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream.await??)).await?;
         // Ends with the answer's body: nobody sends anything more then.

@@ -32,6 +32,9 @@
 //! [`Workload::unregistered_client_config`], verifies each handshake; connections that are open
 //! outlive a revocation.
 //!
+//! Sessions do not resume unless [`Endpoint::allow_resumption`] says so; whoever resumes then is
+//! verified again, and nobody resumes once anything has changed.
+//!
 //! While the CA is away all goes on, until the certificate's end. Nothing is heard of revocations
 //! meanwhile, and [`Staleness`] says what follows.
 //!
@@ -104,6 +107,7 @@ mod reply;
 mod request;
 #[cfg(feature = "http")]
 mod requests;
+mod resumption;
 mod retry;
 mod secure;
 #[cfg(feature = "http")]

@@ -125,7 +125,7 @@ impl Listener {
 
     fn secure(&self, tls: ServerConfig) -> Secure {
         Secure {
-            tls: Arc::new(tls),
+            tls: self.endpoint.tls(tls, &self.peers),
             verification: Arc::clone(self.endpoint.verification()),
             credentials: Some(Arc::clone(self.endpoint.credentials())),
             welcome: Welcome::Among(Arc::clone(&self.peers)),

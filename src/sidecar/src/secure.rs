@@ -14,13 +14,14 @@ use tokio_rustls::server::TlsStream;
 use crate::connections::admit;
 use crate::credentials::Credentials;
 use crate::refusal::{report_failure, report_refusal, report_timeout};
+use crate::resumption::Tls;
 use crate::stream::Stream;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
 
 /// What the handshakes of one listener share.
 pub(crate) struct Secure {
-    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) tls: Tls<ServerConfig>,
     pub(crate) verification: Arc<Verification>,
     /// What we show, for diagnostics.
     pub(crate) credentials: Option<Arc<Credentials>>,
@@ -47,7 +48,7 @@ impl Secure {
     ) -> Option<Client> {
         // Answers are written whole: waiting for more of them only delays.
         let _ = stream.set_nodelay(true);
-        let handshake = TlsAcceptor::from(Arc::clone(&self.tls)).accept(stream).into_fallible();
+        let handshake = TlsAcceptor::from(self.tls.of_now()).accept(stream).into_fallible();
         match tokio::time::timeout(self.handshake_timeout, handshake).await {
             Ok(Ok(stream)) => self.admit(stream, remote),
             Ok(Err((error, stream))) => {

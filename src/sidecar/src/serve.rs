@@ -23,6 +23,7 @@ use crate::error::BoxError;
 use crate::handshake::HTTP_2;
 use crate::limits::Limits;
 use crate::requests::{Requests, StreamTasks};
+use crate::resumption::Tls;
 use crate::secure::{Client, Secure};
 use crate::stream::{Connection, Phase};
 use crate::verification::Verification;
@@ -53,7 +54,7 @@ where
     B::Error: Into<BoxError>,
 {
     let handshake_timeout = limits.handshake_timeout;
-    let (credentials, welcome) = (None, Welcome::Anyone);
+    let (tls, credentials, welcome) = (Tls::NoSessions(tls), None, Welcome::Anyone);
     let secure = Secure { tls, verification, credentials, welcome, handshake_timeout };
     serve_secure(listener.into(), secure, service, limits, shutdown).await
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use identity::{Refusal, Usage};
+use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -54,6 +55,13 @@ impl Stream {
         self.connection.explain(self.connection.remote.to_string(), error.into())
     }
 
+    /// Whether its handshake resumed an earlier session: see [`Endpoint::allow_resumption`].
+    ///
+    /// [`Endpoint::allow_resumption`]: crate::Endpoint::allow_resumption
+    pub fn has_resumed(&self) -> bool {
+        self.connection.has_resumed
+    }
+
     /// The key exchange of its handshake, as IANA names it; none once it is closed.
     pub fn key_exchange(&self) -> Option<String> {
         self.connection.key_exchange()
@@ -70,6 +78,7 @@ pub(crate) struct Connection {
     usage: Usage,
     welcome: Welcome,
     remote: SocketAddr,
+    has_resumed: bool,
     phase: AtomicU8,
     moved: Notify,
     state: Mutex<State>,
@@ -117,9 +126,19 @@ impl Connection {
         usage: Usage,
         welcome: Welcome,
     ) -> Arc<Self> {
+        let has_resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let state = State { tls: Some(tls), ..State::default() };
         let (phase, moved) = (AtomicU8::new(Phase::Open as u8), Notify::new());
-        Arc::new(Self { peer, usage, welcome, remote, phase, moved, state: Mutex::new(state) })
+        Arc::new(Self {
+            peer,
+            usage,
+            welcome,
+            remote,
+            has_resumed,
+            phase,
+            moved,
+            state: Mutex::new(state),
+        })
     }
 
     pub(crate) fn peer(&self) -> &Peer {

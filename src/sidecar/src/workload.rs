@@ -53,6 +53,7 @@ pub struct Builder {
     evidence: Option<Evidence>,
     source: Option<Arc<dyn SvidSource>>,
     staleness: Staleness,
+    session_max_age: Option<Duration>,
     give_up_after: Option<Duration>,
     clock: Option<Clock>,
 }
@@ -207,6 +208,13 @@ impl Builder {
         self
     }
 
+    /// Lets TLS sessions resume for so long: see [`Endpoint::allow_resumption`]. Off if left out.
+    #[must_use]
+    pub fn allow_resumption(mut self, max_age: Duration) -> Self {
+        self.session_max_age = Some(max_age);
+        self
+    }
+
     /// How long [`start`](Self::start) waits for a CA that does not answer: 5 min if left out.
     #[must_use]
     pub fn give_up_after(mut self, limit: Duration) -> Self {
@@ -260,6 +268,10 @@ impl Builder {
         }
         let credentials = Credentials::new(svid.chain.clone(), svid.key.clone_key())?;
         let endpoint = Endpoint::new(Arc::clone(&credentials), Arc::clone(&verification));
+        let endpoint = match self.session_max_age {
+            Some(max_age) => endpoint.allow_resumption(max_age),
+            None => endpoint,
+        };
         let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity);
         let tasks = upkeep.start();
         // What was revoked before we came is not let in: the first snapshot is awaited, for a while.

@@ -17,6 +17,7 @@ mod mutual_http;
 mod refusals;
 mod registering;
 mod replies;
+mod resuming;
 mod server;
 mod serving;
 mod staleness;
