@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use api::Secret;
-use countersign::{Error, Peers, Stream, Workload};
+use countersign::{Builder, Error, Peers, Stream, Workload};
 use identity::Refusal;
 use system_tests::Environment;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -111,10 +111,52 @@ async fn nobody_but_the_peers_named_comes_in() {
     monolith.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_workload_resumes_no_session() {
+    let environment = Environment::start();
+    let resuming = |builder: Builder| builder.allow_resumption(Duration::from_secs(60));
+    let monolith = start_with(&environment, "/prod/monolith", resuming).await;
+    let batch = start_with(&environment, "/prod/batch", resuming).await;
+    let peers = Peers::one_of([environment.id("/prod/batch")]).unwrap();
+    let mut listener = monolith.listen("127.0.0.1:0", peers).await.unwrap();
+    let url = format!("https://{}/", listener.local_address());
+    let (resumed, mut how) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Some(mut stream) = listener.accept().await {
+            resumed.send(stream.has_resumed()).unwrap();
+            let _request = stream.read(&mut [0; 1024]).await.unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            stream.shutdown().await.unwrap();
+        }
+    });
+    let http = batch.http_client(Peers::one_of([environment.id("/prod/monolith")]).unwrap());
+    for expected in [false, true, true] {
+        http.get(&url).await.unwrap();
+        assert_eq!(how.recv().await, Some(expected));
+    }
+    let id = environment.id("/prod/batch");
+    let arguments = ["revoke", "--yes", &id, "--reason", "superseded", "--wait", "5s"];
+    countersign(&environment, &arguments).success();
+    let refused = http.get(&url).await.unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. } | Error::Peer { .. }), "{refused}");
+    assert!(how.try_recv().is_err(), "nobody was accepted");
+    batch.stop().await;
+    monolith.stop().await;
+}
+
 async fn start(environment: &Environment, path: &str) -> Workload {
+    start_with(environment, path, |builder| builder).await
+}
+
+async fn start_with(
+    environment: &Environment,
+    path: &str,
+    prepare: impl FnOnce(Builder) -> Builder,
+) -> Workload {
     let token = token(environment, path).await;
     let workload = Workload::builder().url(environment.url()).trust_pin(pin(environment).await);
-    workload.token(Secret::new(&token)).start().await.unwrap()
+    prepare(workload.token(Secret::new(&token))).start().await.unwrap()
 }
 
 async fn token(environment: &Environment, path: &str) -> String {
