@@ -60,8 +60,8 @@ impl AuthorityClient {
         let trust_domain = verification.trust().state().trust_domain.clone();
         let expected = ExpectedServer::authority(&trust_domain);
         let tls = client_config(Arc::clone(&verification), expected.clone(), credentials)?;
-        let tls = Arc::new(Tls::NoSessions(tls));
-        let connector = Connector { tls, verification, welcome: Welcome::Exactly(expected) };
+        let tls = Arc::new(Tls::Given(tls));
+        let connector = Connector { tls, verification, welcome: Welcome::Authority(expected) };
         Ok(Self { http: HttpClient::new(url, connector)?, checkpoint: ArcSwapOption::empty() })
     }
 

@@ -14,17 +14,19 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsStream;
 
+use crate::error::refuse;
 use crate::peer::Peer;
-use crate::refusal::{RefusedPeer, reason, serial_number};
+use crate::refusal::{RefusedPeer, reason};
 use crate::stream::{Connection, Phase, Stream};
 use crate::verification::{Epoch, Verification};
 use crate::welcome::Welcome;
 
-/// How many connections with verified peers are open, and how many were closed for a refusal.
+/// How many connections with verified peers are open, and how many were closed for a refusal; those
+/// with the CA are not counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionCounts {
-    /// Open now, in both directions; those with the CA not counted.
+    /// Open now, in both directions.
     pub open: usize,
     /// Closed by us since the start, by the rule that the peer breaks: `revoked`, `denied`,
     /// `expired`, `not-among-peers`, ….
@@ -45,12 +47,9 @@ pub(crate) fn admit(
     remote: SocketAddr,
     usage: Usage,
     welcome: Welcome,
-) -> Result<Stream, RefusedPeer> {
+) -> Result<Stream, rustls::Error> {
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
-    let verified = welcome.verify(verification, chain, usage, verification.now());
-    let serial_number = || serial_number(chain.first()?);
-    let (peer, epoch) =
-        verified.map_err(|refusal| RefusedPeer { refusal, serial_number: serial_number() })?;
+    let (peer, epoch) = welcome.believe(verification, chain, usage, verification.now())?;
     let connection = Connection::new(tls, remote, peer, usage, welcome);
     let stream = Stream::new(Arc::clone(&connection), Registered::new(verification, &connection));
     match compare(verification, &connection, epoch) {
@@ -58,7 +57,7 @@ pub(crate) fn admit(
         Err(refusal) => {
             connection.close(&refusal);
             let serial_number = Some(*connection.peer().serial_number());
-            Err(RefusedPeer { refusal, serial_number })
+            Err(refuse(RefusedPeer { refusal, serial_number }))
         }
     }
 }
@@ -166,34 +165,44 @@ impl Connections {
     /// Identities of the peers connected now, at most `limit`.
     pub(crate) fn peers(&self, limit: usize) -> Vec<SpiffeId> {
         let live = self.live();
-        let peers = live.connections.values().filter(|open| open.is_with_a_peer());
+        let peers = live.connections.values().filter(|open| !open.connection.is_with_authority());
         let ids = peers.map(|open| open.peer.spiffe_id());
         let distinct: BTreeSet<&SpiffeId> = ids.collect();
         distinct.into_iter().take(limit).cloned().collect()
     }
 
     pub(crate) fn counts(&self) -> ConnectionCounts {
-        let open = self.live().connections.values().filter(|open| open.is_with_a_peer()).count();
+        let open = self
+            .live()
+            .connections
+            .values()
+            .filter(|open| !open.connection.is_with_authority())
+            .count();
         ConnectionCounts { open, closed: self.closed().clone() }
     }
 
+    /// Whether it was open until now, and with a peer.
     fn close(&self, id: u64, connection: &Connection, refusal: &Refusal) -> bool {
         let closed = connection.close(refusal);
-        if closed {
-            let reason = reason(refusal);
-            counter!(CLOSED, "reason" => reason).increment(1);
-            *self.closed().entry(reason).or_default() += 1;
-            let (peer, remote) = (connection.peer(), connection.remote());
-            let (spiffe_id, serial_number) = (peer.spiffe_id(), peer.serial_number());
-            tracing::debug!(%remote, %spiffe_id, %serial_number, %refusal, "connection closed");
-        }
         self.remove(id);
-        closed
+        if !closed {
+            return false;
+        }
+        let (peer, remote) = (connection.peer(), connection.remote());
+        let (spiffe_id, serial_number) = (peer.spiffe_id(), peer.serial_number());
+        tracing::debug!(%remote, %spiffe_id, %serial_number, %refusal, "connection closed");
+        if connection.is_with_authority() {
+            return false;
+        }
+        let reason = reason(refusal);
+        counter!(CLOSED, "reason" => reason).increment(1);
+        *self.closed().entry(reason).or_default() += 1;
+        true
     }
 
     fn insert(&self, connection: Arc<Connection>) -> u64 {
         let open = Open { peer: connection.peer().clone(), connection };
-        if open.is_with_a_peer() {
+        if !open.connection.is_with_authority() {
             gauge!(OPEN).increment(1.0);
         }
         let mut live = self.live();
@@ -207,7 +216,7 @@ impl Connections {
 
     fn remove(&self, id: u64) {
         let removed = self.live().connections.remove(&id);
-        if removed.is_some_and(|open| open.is_with_a_peer()) {
+        if removed.is_some_and(|open| !open.connection.is_with_authority()) {
             gauge!(OPEN).decrement(1.0);
         }
     }
@@ -227,11 +236,6 @@ impl Connections {
 }
 
 impl Open {
-    /// Not with the CA, whom nobody counts among its peers.
-    fn is_with_a_peer(&self) -> bool {
-        !matches!(self.connection.welcome(), Welcome::Exactly(_))
-    }
-
     fn refused(
         &self,
         id: u64,

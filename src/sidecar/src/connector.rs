@@ -1,6 +1,7 @@
 //! Connections of an HTTP client: opened, verified and registered here, kept by hyper's pool.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -15,14 +16,14 @@ use hyper_util::client::legacy::connect::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use identity::Usage;
-use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::connections::admit;
-use crate::error::{BoxError, refuse};
+use crate::error::BoxError;
 use crate::handshake::HTTP_2;
 use crate::resumption::Tls;
 use crate::stream::{Connection, Stream};
@@ -41,30 +42,52 @@ impl Connector {
     /// Opens one. Nothing is sent to anybody else.
     pub(crate) async fn open(&self, host: &str, port: u16) -> io::Result<Stream> {
         let connect = async {
-            let stream = open_tls(self.tls.of_now(), host, port).await?;
-            let remote = stream.get_ref().0.peer_addr()?;
-            let welcome = self.welcome.clone();
-            admit(&self.verification, stream.into(), remote, Usage::Server, welcome)
-                .map_err(|refused| io::Error::other(refuse(refused)))
+            let stream = TlsSocket::open(self.tls.of_now(), host, port).await?;
+            let resumed = stream.has_resumed();
+            match self.admit(stream) {
+                // Its session may only be older than its certificate. Nothing was sent yet: a whole
+                // handshake says what is the matter.
+                Err(_) if resumed => {
+                    self.tls.forget_sessions();
+                    let config = self.tls.without_sessions();
+                    self.admit(TlsSocket::open(config, host, port).await?)
+                }
+                admitted => admitted,
+            }
         };
         tokio::time::timeout(CONNECT_TIMEOUT, connect).await?
     }
+
+    fn admit(&self, TlsSocket { stream, remote }: TlsSocket) -> io::Result<Stream> {
+        let welcome = self.welcome.clone();
+        admit(&self.verification, stream.into(), remote, Usage::Server, welcome)
+            .map_err(io::Error::other)
+    }
 }
 
-/// Opens a connection to whomever `tls` believes.
-pub(crate) async fn open_tls(
-    tls: Arc<ClientConfig>,
-    host: &str,
-    port: u16,
-) -> io::Result<TlsStream<TcpStream>> {
-    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-    let stream = TcpStream::connect((host, port)).await?;
-    stream.set_nodelay(true)?;
-    TlsConnector::from(tls).connect(name, stream).await
+/// A connection to whomever its configuration believes.
+pub(crate) struct TlsSocket {
+    pub(crate) stream: TlsStream<TcpStream>,
+    remote: SocketAddr,
+}
+
+impl TlsSocket {
+    pub(crate) async fn open(tls: Arc<ClientConfig>, host: &str, port: u16) -> io::Result<Self> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let stream = TcpStream::connect((host, port)).await?;
+        stream.set_nodelay(true)?;
+        // Asked now: of a connection that is reset later, nobody can say where it led.
+        let remote = stream.peer_addr()?;
+        Ok(Self { stream: TlsConnector::from(tls).connect(name, stream).await?, remote })
+    }
+
+    fn has_resumed(&self) -> bool {
+        self.stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
 }
 
 /// Where an URL leads.
-pub(crate) fn host_and_port(uri: &Uri) -> (&str, u16) {
+pub(crate) fn target(uri: &Uri) -> (&str, u16) {
     // http::Uri leaves an IPv6 address its brackets.
     let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
     (host, uri.port_u16().unwrap_or(HTTPS))
@@ -82,7 +105,7 @@ impl tower::Service<Uri> for Connector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
         Box::pin(async move {
-            let (host, port) = host_and_port(&uri);
+            let (host, port) = target(&uri);
             connector.open(host, port).await.map(TokioIo::new)
         })
     }
@@ -142,32 +165,37 @@ where
     ) -> Result<(Response<Incoming>, Arc<Connection>), BoxError> {
         // What expired a moment ago leaves the pool before it is asked for a connection.
         self.verification.end_expired();
-        let captured = capture_connection(&mut request);
-        let answered = self.client.request(request).await;
+        let mut captured = capture_connection(&mut request);
+        let chosen = async {
+            drop(captured.wait_for_connection_metadata().await);
+            // Now and not with the answer, which may come when it is too late to know.
+            connection_of(&captured);
+            std::future::pending().await
+        };
+        let answered = tokio::select! {
+            biased;
+            never = chosen => never,
+            answered = self.client.request(request) => answered,
+        };
         match (answered, connection_of(&captured)) {
             (Ok(response), connection) => {
                 Ok((response, connection.expect("whoever answers was connected to")))
             }
-            (Err(error), Some(connection)) => Err(connection.cause(error.into())),
-            (Err(error), None) => Err(error.into()),
+            // hyper takes another connection for what it could not send, and none may be had.
+            (Err(error), Some(connection)) if !error.is_connect() => {
+                Err(connection.cause(error.into()))
+            }
+            (Err(error), _) => Err(error.into()),
         }
     }
 }
 
-/// Finds the connection that a request used, and has it leave the pool when it is to end: hyper
-/// does not know of certificates.
+/// The connection that a request goes over; it learns how the pool knows it.
 fn connection_of(captured: &CaptureConnection) -> Option<Arc<Connection>> {
     let mut extras = http::Extensions::new();
     captured.connection_metadata().as_ref()?.get_extras(&mut extras);
     let Used(connection) = extras.remove()?;
-    connection.at_its_end(|| {
-        let captured = captured.clone();
-        Box::new(move || {
-            if let Some(connected) = &*captured.connection_metadata() {
-                connected.poison();
-            }
-        })
-    });
+    connection.used_by(captured);
     Some(connection)
 }
 

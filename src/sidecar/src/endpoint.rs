@@ -1,6 +1,6 @@
 //! Both ends of mutual TLS, under one identity.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
@@ -13,7 +13,7 @@ use crate::error::{ConfigurationFault, Error};
 use crate::handshake::{mutual_client_config, mutual_server_config};
 use crate::listener::Listener;
 use crate::peers::{LivePeers, Peers};
-use crate::resumption::{Eras, Tls};
+use crate::resumption::{Eras, Ground, KeepsSessions, Tls};
 use crate::stream::Stream;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
@@ -21,12 +21,12 @@ use crate::welcome::Welcome;
 /// What a workload speaks mutual TLS with: its own credentials, and what it believes of others.
 ///
 /// Every connection made here is registered with the [`Verification`], which closes it when its
-/// peer is no longer welcome. Clones are the same endpoint.
+/// peer is no longer welcome. Clones stop together.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     credentials: Arc<Credentials>,
     verification: Arc<Verification>,
-    session_max_age: Option<Duration>,
+    session_max_age: Duration,
     stopping: Arc<watch::Sender<bool>>,
 }
 
@@ -34,19 +34,23 @@ impl Endpoint {
     /// Shows `credentials`, and believes whom `verification` does.
     pub fn new(credentials: Arc<Credentials>, verification: Arc<Verification>) -> Self {
         let stopping = Arc::new(watch::Sender::new(false));
-        Self { credentials, verification, session_max_age: None, stopping }
+        Self { credentials, verification, session_max_age: Duration::ZERO, stopping }
     }
 
-    /// Lets TLS sessions resume for so long, in the listeners and HTTP clients that are made of it
-    /// from now on: a peer that comes back is spared the signatures, and proves no more than that it
-    /// was here before. Off unless said.
+    /// Lets TLS sessions resume for so long, at most for a day, in the listeners and HTTP clients
+    /// that are made of what this returns: a peer that comes back is spared the signatures, and
+    /// proves no more than that it was here before. Off unless said.
     ///
     /// Whoever resumes is verified again. No session outlives a change: of trust, of revocations, of
     /// the peers named, of our own certificate. Connections of [`connect`](Self::connect) and the
     /// unregistered configurations never resume.
+    ///
+    /// Sessions are kept in memory, one for each of up to 1,024 clients and more for servers. Who
+    /// steals one can be that peer to us, or us to that peer, without its key: for `max_age`, or
+    /// until something changes. A connection opened with it lasts as long as any other.
     #[must_use]
     pub fn allow_resumption(mut self, max_age: Duration) -> Self {
-        self.session_max_age = Some(max_age);
+        self.session_max_age = max_age.min(LONGEST_SESSION);
         self
     }
 
@@ -79,7 +83,7 @@ impl Endpoint {
         let (host, port) = host_and_port(address)?;
         let peers = LivePeers::new(peers);
         let tls = self.client_config(Arc::clone(&peers))?;
-        let tls = Arc::new(Tls::NoSessions(Arc::new(tls)));
+        let tls = Arc::new(Tls::Given(Arc::new(tls)));
         let verification = Arc::clone(&self.verification);
         let connector = Connector { tls, verification, welcome: Welcome::Among(peers) };
         let connected = connector.open(host, port).await;
@@ -123,16 +127,16 @@ impl Endpoint {
     }
 
     /// A configuration, with sessions where they are allowed.
-    pub(crate) fn tls<C>(&self, base: C, peers: &Arc<LivePeers>) -> Tls<C> {
-        let Some(max_age) = self.session_max_age else { return Tls::NoSessions(Arc::new(base)) };
-        Tls::Sessions(Eras {
-            base,
-            max_age,
+    pub(crate) fn tls<C: KeepsSessions>(&self, base: C, peers: &Arc<LivePeers>) -> Tls<C> {
+        let ground = Ground {
             credentials: Arc::clone(&self.credentials),
             verification: Arc::clone(&self.verification),
             peers: Arc::clone(peers),
-            newest: Mutex::default(),
-        })
+        };
+        match self.session_max_age {
+            Duration::ZERO => Tls::Given(Arc::new(base)),
+            max_age => Tls::Resuming(Eras::new(base, ground, max_age)),
+        }
     }
 
     pub(crate) fn client_config(&self, peers: Arc<LivePeers>) -> Result<ClientConfig, Error> {
@@ -155,3 +159,6 @@ fn host_and_port(address: &str) -> Result<(&str, u16), Error> {
         }
     }
 }
+
+/// As long as a session is good for by its ticket.
+const LONGEST_SESSION: Duration = Duration::from_secs(24 * 3600);

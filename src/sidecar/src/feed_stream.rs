@@ -45,6 +45,11 @@ impl FeedStream {
         }
     }
 
+    /// Whether it ended only because the CA's certificate did: whoever asks again meets the next one.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.answer.has_expired()
+    }
+
     fn unexpected(&self, fault: AnswerFault) -> Error {
         Error::UnexpectedAnswer { url: self.answer.url.clone(), status: 200, fault }
     }

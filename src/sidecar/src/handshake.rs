@@ -21,9 +21,8 @@ use rustls::{
 };
 
 use crate::credentials::Credentials;
-use crate::error::{ConfigurationFault, Error, refuse};
+use crate::error::{ConfigurationFault, Error};
 use crate::peers::LivePeers;
-use crate::refusal::RefusedPeer;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
 
@@ -76,7 +75,7 @@ pub fn client_config(
     credentials: Option<Arc<Credentials>>,
 ) -> Result<Arc<ClientConfig>, Error> {
     let time = verification.clock();
-    let verifier = ServerVerifier { verification, servers: Welcome::Exactly(expected) };
+    let verifier = ServerVerifier { verification, servers: Welcome::Authority(expected) };
     let mut config = client_config_with(Arc::new(verifier), credentials, time)?;
     config.alpn_protocols = http_protocols();
     Ok(Arc::new(config))
@@ -198,7 +197,7 @@ struct ClientVerifier {
 
 impl ClientCertVerifier for ClientVerifier {
     fn client_auth_mandatory(&self) -> bool {
-        self.clients.peers().is_some()
+        !matches!(self.clients, Welcome::Anyone)
     }
 
     /// No hints: they would be those of one trust state, and clients have one certificate anyway.
@@ -213,7 +212,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
-        believe(&self.clients, &self.verification, &chain, Usage::Client, now)?;
+        self.clients.believe(&self.verification, &chain, Usage::Client, now)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -237,7 +236,7 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
-        believe(&self.servers, &self.verification, &chain, Usage::Server, now)?;
+        self.servers.believe(&self.verification, &chain, Usage::Server, now)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -261,20 +260,6 @@ impl ServerCertVerifier for DangerousAnyServer {
     }
 
     signatures_of_tls13!();
-}
-
-/// Verifies what the other end shows, and that it is welcome.
-fn believe(
-    welcome: &Welcome,
-    verification: &Verification,
-    chain: &[CertificateDer<'_>],
-    usage: Usage,
-    now: UnixTime,
-) -> Result<(), rustls::Error> {
-    let shown = &chain[0];
-    let verified = welcome.verify(verification, chain, usage, now);
-    let (peer, _) = verified.map_err(|refusal| refuse(RefusedPeer::new(refusal, shown)))?;
-    welcome.check(peer.svid(), shown)
 }
 
 /// End entity and intermediates as one chain; borrows, copies no certificate.

@@ -12,11 +12,13 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
+use tokio::time::Instant;
 
-use crate::connector::{CONNECT_TIMEOUT, Connector, Pool, host_and_port, open_tls};
+use crate::connector::{CONNECT_TIMEOUT, Connector, Pool, TlsSocket, target};
 use crate::error::{AnswerFault, BoxError, ConfigurationFault, Error};
 use crate::handshake::dangerous_unverified_config;
-use crate::stream::Connection;
+use crate::retry::chance;
+use crate::stream::{Connection, Phase};
 
 /// Requests to one server, over registered connections.
 pub(crate) struct HttpClient {
@@ -48,7 +50,7 @@ impl HttpClient {
         let (url, request) = self.request(method, path, headers, body)?;
         let answered = async {
             let (response, connection) = self.send(&url, request).await?;
-            read(&url, response, |error| connection.cause(error)).await
+            read(&url, response, Some(&connection)).await
         };
         let (answer, headers) = in_time(&url, answered).await?;
         judge(answer, &headers)
@@ -71,11 +73,11 @@ impl HttpClient {
             if response.status().is_success() && is_it {
                 return Ok((response.into_body(), connection));
             }
-            let (answer, headers) = read(&url, response, |error| connection.cause(error)).await?;
+            let (answer, headers) = read(&url, response, Some(&connection)).await?;
             Err(judge(answer, &headers)?.unexpected(AnswerFault::Shape))
         };
         let (body, connection) = in_time(&url, begun).await?;
-        Ok(Endless { url, body, connection })
+        Ok(Endless { url, body, connection, ends_at: None })
     }
 
     fn request(
@@ -108,18 +110,39 @@ pub(crate) struct Endless {
     pub(crate) url: String,
     body: Incoming,
     connection: Arc<Connection>,
+    ends_at: Option<Instant>,
 }
 
 impl Endless {
-    /// The next bytes; none where the server ended it nevertheless.
+    /// The next bytes; none where the server ended it nevertheless, or its certificate comes to its
+    /// end: see [`has_expired`](Self::has_expired).
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Error> {
-        match self.body.frame().await {
+        let Self { body, connection, ends_at, .. } = self;
+        let ending = async {
+            connection.past(Phase::Open).await;
+            // Many hear the same server: they are not to come again all at once.
+            let spread = || Instant::now() + SPREAD.mul_f64(chance());
+            tokio::time::sleep_until(*ends_at.get_or_insert_with(spread)).await;
+        };
+        let frame = tokio::select! {
+            frame = body.frame() => frame,
+            () = ending => None,
+        };
+        if let Some(refusal) = self.connection.refusal() {
+            return Err(Error::Peer { refusal, peer: self.url.clone() });
+        }
+        match frame {
             None => Ok(None),
             Some(Ok(frame)) => Ok(Some(frame.into_data().unwrap_or_default())),
             Some(Err(error)) => {
                 Err(Error::of_exchange(&self.url, self.connection.cause(error.into())))
             }
         }
+    }
+
+    /// Whether the server's certificate is at its end: whoever asks again meets the next one.
+    pub(crate) fn has_expired(&self) -> bool {
+        self.connection.phase() == Phase::Ending
     }
 }
 
@@ -148,18 +171,18 @@ impl UnverifiedClient {
         let url = uri.to_string();
         let answered = async {
             let response = self.send(uri).await.map_err(|error| Error::of_exchange(&url, error))?;
-            read(&url, response, |error| error).await
+            read(&url, response, None).await
         };
         let (answer, headers) = in_time(&url, answered).await?;
         judge(answer, &headers).map(|answer| answer.body)
     }
 
     async fn send(&self, uri: Uri) -> Result<Response<Incoming>, BoxError> {
-        let (host, port) = host_and_port(&uri);
-        let stream =
-            tokio::time::timeout(CONNECT_TIMEOUT, open_tls(Arc::clone(&self.tls), host, port));
+        let (host, port) = target(&uri);
+        let open = TlsSocket::open(Arc::clone(&self.tls), host, port);
+        let TlsSocket { stream, .. } = tokio::time::timeout(CONNECT_TIMEOUT, open).await??;
         let (mut sender, connection) =
-            http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream.await??)).await?;
+            http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
         // Ends with the answer's body: nobody sends anything more then.
         tokio::spawn(connection);
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
@@ -169,21 +192,31 @@ impl UnverifiedClient {
     }
 }
 
-/// Reads a whole answer, with its headers. `cause` knows what lies behind an error.
+/// Reads a whole answer, with its headers; none of a server that is no longer to be believed.
 async fn read(
     url: &str,
     response: Response<Incoming>,
-    cause: impl FnOnce(BoxError) -> BoxError,
+    connection: Option<&Arc<Connection>>,
 ) -> Result<(Answer, HeaderMap), Error> {
     let (head, body) = response.into_parts();
     let (url, status) = (url.to_owned(), head.status);
-    match Limited::new(body, MAX_BODY).collect().await {
+    let read = Limited::new(body, MAX_BODY).collect().await;
+    if let Some(refusal) = connection.and_then(|connection| connection.refusal()) {
+        return Err(Error::Peer { refusal, peer: url });
+    }
+    match read {
         Ok(body) => Ok((Answer { url, status, body: body.to_bytes() }, head.headers)),
         Err(error) if error.is::<LengthLimitError>() => {
             let (status, fault) = (status.as_u16(), AnswerFault::TooLarge);
             Err(Error::UnexpectedAnswer { url, status, fault })
         }
-        Err(error) => Err(Error::of_exchange(&url, cause(error))),
+        Err(error) => {
+            let cause = match connection {
+                Some(connection) => connection.cause(error),
+                None => error,
+            };
+            Err(Error::of_exchange(&url, cause))
+        }
     }
 }
 
@@ -278,3 +311,5 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often HTTP/2 looks whether the CA still lives, while an answer is awaited or streamed: a
 /// connection that leads nowhere is not taken again.
 const PING: Duration = Duration::from_secs(5);
+/// Of the 20 s that a connection has when its server's certificate has expired.
+const SPREAD: Duration = Duration::from_secs(15);

@@ -1,6 +1,6 @@
 //! Telling why a peer was refused: to metrics, and to whoever reads the diagnostics.
 
-use std::io;
+use std::error::Error;
 use std::net::SocketAddr;
 
 use identity::{Refusal, SerialNumber};
@@ -21,8 +21,8 @@ pub(crate) struct RefusedPeer {
 }
 
 impl RefusedPeer {
-    pub(crate) fn new(refusal: Refusal, shown: &CertificateDer<'_>) -> Self {
-        Self { refusal, serial_number: serial_number(shown) }
+    pub(crate) fn new(refusal: Refusal, shown: Option<&CertificateDer<'_>>) -> Self {
+        Self { refusal, serial_number: shown.and_then(serial_number) }
     }
 }
 
@@ -33,7 +33,11 @@ pub(crate) fn serial_number(certificate: &CertificateDer<'_>) -> Option<SerialNu
 }
 
 /// Reports a handshake that failed, at our end of it.
-pub(crate) fn report_failure(error: &io::Error, remote: SocketAddr, own: Option<&Credentials>) {
+pub(crate) fn report_failure(
+    error: &(dyn Error + 'static),
+    remote: SocketAddr,
+    own: Option<&Credentials>,
+) {
     let tls = tls_error(error);
     if let Some(refused) = tls.and_then(refused_peer) {
         report_refusal(refused, remote, own);
@@ -54,7 +58,7 @@ pub(crate) fn report_timeout(remote: SocketAddr) {
 
 /// Reports a peer whom we refused: the rule, both serial numbers as far as they are known, and
 /// where it is.
-pub(crate) fn report_refusal(refused: &RefusedPeer, remote: SocketAddr, own: Option<&Credentials>) {
+fn report_refusal(refused: &RefusedPeer, remote: SocketAddr, own: Option<&Credentials>) {
     let RefusedPeer { refusal, serial_number } = refused;
     let rule = reason(refusal);
     counter!(REFUSED, "reason" => rule).increment(1);

@@ -8,15 +8,18 @@
 //! - A session lives in one *era*: the same trust and revocations, the same peers named, the same
 //!   certificate of our own, and no longer than was allowed. Who is revoked has no session left, and
 //!   shakes hands in full: that handshake tells both ends the rule, where a connection closed after
-//!   it would only end.
+//!   it would only end. Somebody who resumed and was refused ends the era, too: its certificate may
+//!   have expired and been renewed since, which a session does not know.
 //!
 //! Each era has a configuration of its own, with a store that begins empty. A handshake leaves its
-//! session in the store that it began with, however late it ends: to resume prolongs nothing.
+//! session in the store that it began with, however late it ends: to resume prolongs nothing. The
+//! store before goes when the next handshake begins and no handshake or client connection of its
+//! own is left; until then its secrets are in memory, and of no use with us.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustls::client::{Resumption, Tls12Resumption};
+use rustls::client::Resumption;
 use rustls::pki_types::UnixTime;
 use rustls::server::ServerSessionMemoryCache;
 use rustls::sign::CertifiedKey;
@@ -28,39 +31,64 @@ use crate::verification::{Epoch, Verification};
 
 /// The TLS configuration of each handshake.
 pub(crate) enum Tls<C> {
-    /// No session is kept.
-    NoSessions(Arc<C>),
-    /// Sessions are kept as long as nothing changes.
-    Sessions(Eras<C>),
+    /// The one that was given.
+    Given(Arc<C>),
+    /// One that keeps sessions as long as nothing changes.
+    Resuming(Eras<C>),
 }
 
 impl<C: KeepsSessions> Tls<C> {
     /// That of a handshake that begins now.
     pub(crate) fn of_now(&self) -> Arc<C> {
         match self {
-            Self::NoSessions(config) => Arc::clone(config),
-            Self::Sessions(eras) => eras.config(),
+            Self::Given(config) => Arc::clone(config),
+            Self::Resuming(eras) => eras.config(),
         }
     }
+
+    /// That of a handshake that must be whole.
+    pub(crate) fn without_sessions(&self) -> Arc<C> {
+        match self {
+            Self::Given(config) => Arc::clone(config),
+            Self::Resuming(eras) => Arc::clone(&eras.base),
+        }
+    }
+
+    /// Ends the era: no session that was made until now resumes.
+    pub(crate) fn forget_sessions(&self) {
+        if let Self::Resuming(eras) = self {
+            *eras.newest() = None;
+        }
+    }
+}
+
+/// What sessions depend on.
+pub(crate) struct Ground {
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) verification: Arc<Verification>,
+    pub(crate) peers: Arc<LivePeers>,
 }
 
 /// Configurations that follow each other.
 pub(crate) struct Eras<C> {
     /// What they are made of: it keeps no sessions.
-    pub(crate) base: C,
-    pub(crate) max_age: Duration,
-    pub(crate) credentials: Arc<Credentials>,
-    pub(crate) verification: Arc<Verification>,
-    pub(crate) peers: Arc<LivePeers>,
-    pub(crate) newest: Mutex<Option<(Era, Arc<C>)>>,
+    base: Arc<C>,
+    ground: Ground,
+    max_age: Duration,
+    newest: Mutex<Option<(Era, Arc<C>)>>,
 }
 
 impl<C: KeepsSessions> Eras<C> {
+    pub(crate) fn new(base: C, ground: Ground, max_age: Duration) -> Self {
+        Self { base: Arc::new(base), ground, max_age, newest: Mutex::default() }
+    }
+
     fn config(&self) -> Arc<C> {
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = self.era();
+        let mut newest = self.newest();
+        let now = Era::now(&self.ground);
         if let Some((era, config)) = &*newest
-            && era.lasts_until(&now, self.max_age)
+            && era.is_still(&now)
+            && era.age_at(&now) < self.max_age
         {
             return Arc::clone(config);
         }
@@ -69,32 +97,43 @@ impl<C: KeepsSessions> Eras<C> {
         config
     }
 
-    fn era(&self) -> Era {
-        Era {
-            epoch: self.verification.epoch(),
-            peers: self.peers.current(),
-            shown: self.credentials.shown(),
-            began: self.verification.now(),
-        }
+    fn newest(&self) -> MutexGuard<'_, Option<(Era, Arc<C>)>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// What a session was made under.
-pub(crate) struct Era {
+struct Era {
     epoch: Epoch,
     peers: Arc<Peers>,
     shown: Arc<CertifiedKey>,
     began: UnixTime,
+    began_at: Instant,
 }
 
 impl Era {
-    /// A clock that is set back ends it, too: nobody knows how old it is.
-    fn lasts_until(&self, now: &Self, max_age: Duration) -> bool {
-        let age = now.began.as_secs().checked_sub(self.began.as_secs());
+    fn now(ground: &Ground) -> Self {
+        Self {
+            epoch: ground.verification.epoch(),
+            peers: ground.peers.current(),
+            shown: ground.credentials.shown(),
+            began: ground.verification.now(),
+            began_at: Instant::now(),
+        }
+    }
+
+    fn is_still(&self, now: &Self) -> bool {
         self.epoch == now.epoch
             && Arc::ptr_eq(&self.peers, &now.peers)
             && Arc::ptr_eq(&self.shown, &now.shown)
-            && age.is_some_and(|age| age < max_age.as_secs())
+    }
+
+    /// By the clock, or by the time that passed if that is more: a clock may be set back, and a
+    /// machine may sleep.
+    fn age_at(&self, now: &Self) -> Duration {
+        let by_the_clock = now.began.as_secs().saturating_sub(self.began.as_secs());
+        let passed = now.began_at.duration_since(self.began_at);
+        passed.max(Duration::from_secs(by_the_clock))
     }
 }
 
@@ -107,15 +146,14 @@ pub(crate) trait KeepsSessions {
 impl KeepsSessions for ClientConfig {
     fn with_empty_store(&self) -> Self {
         let mut config = self.clone();
-        let store = Resumption::in_memory_sessions(SERVERS);
-        config.resumption = store.tls12_resumption(Tls12Resumption::Disabled);
+        config.resumption = Resumption::in_memory_sessions(TICKETS);
         config
     }
 }
 
 impl KeepsSessions for ServerConfig {
-    /// Sessions stay here, and a client gets no more than a name for its own: a ticket that carries
-    /// the session would outlive the era.
+    /// Sessions stay here, and a client gets no more than a name for its own, good for once: there is
+    /// no key that opens every ticket.
     fn with_empty_store(&self) -> Self {
         let mut config = self.clone();
         config.session_storage = ServerSessionMemoryCache::new(CLIENTS);
@@ -125,6 +163,7 @@ impl KeepsSessions for ServerConfig {
     }
 }
 
-/// A session weighs some 2 KiB: the peer's chain is part of it.
+/// Of as many clients; a session weighs some 2 KiB, for the peer's chain is part of it.
 const CLIENTS: usize = 1024;
-const SERVERS: usize = 256;
+/// Of 128 servers: rustls reserves eight for each.
+const TICKETS: usize = 8 * 128;

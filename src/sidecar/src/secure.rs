@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::Usage;
-use rustls::ServerConfig;
+use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connections::admit;
 use crate::credentials::Credentials;
-use crate::refusal::{report_failure, report_refusal, report_timeout};
+use crate::refusal::{report_failure, report_timeout};
 use crate::resumption::Tls;
 use crate::stream::Stream;
 use crate::verification::Verification;
@@ -70,10 +70,15 @@ impl Secure {
             return matches!(self.welcome, Welcome::Anyone).then(anonymous);
         }
         let welcome = self.welcome.clone();
+        let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         match admit(&self.verification, stream.into(), remote, Usage::Client, welcome) {
             Ok(stream) => Some(Client::Verified(stream)),
             Err(refused) => {
-                report_refusal(&refused, remote, self.credentials.as_deref());
+                report_failure(&refused, remote, self.credentials.as_deref());
+                if resumed {
+                    // It has the next session already: a whole handshake is to say why.
+                    self.tls.forget_sessions();
+                }
                 None
             }
         }

@@ -54,7 +54,7 @@ where
     B::Error: Into<BoxError>,
 {
     let handshake_timeout = limits.handshake_timeout;
-    let (tls, credentials, welcome) = (Tls::NoSessions(tls), None, Welcome::Anyone);
+    let (tls, credentials, welcome) = (Tls::Given(tls), None, Welcome::Anyone);
     let secure = Secure { tls, verification, credentials, welcome, handshake_timeout };
     serve_secure(listener.into(), secure, service, limits, shutdown).await
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use hyper_util::client::legacy::connect::CaptureConnection;
 use identity::{Refusal, Usage};
 use rustls::HandshakeKind;
 use rustls::pki_types::CertificateDer;
@@ -103,13 +104,11 @@ struct State {
     reader: Option<Waker>,
     writer: Option<Waker>,
     place: Option<OwnedSemaphorePermit>,
-    at_its_end: Option<AtItsEnd>,
+    /// How an HTTP client's pool knows the connection. It leads back here, so it goes when the
+    /// connection is closed.
+    pooled: Option<CaptureConnection>,
     end: Option<End>,
 }
-
-/// What somebody does when a connection is to end. It may hold the connection, so it goes when that
-/// is closed.
-type AtItsEnd = Box<dyn FnOnce() + Send>;
 
 /// Why a connection ended, as far as it is known.
 #[derive(Clone)]
@@ -158,6 +157,11 @@ impl Connection {
         &self.welcome
     }
 
+    /// Whether it is one of the CA's clients that opened it: nobody counts the CA among its peers.
+    pub(crate) fn is_with_authority(&self) -> bool {
+        matches!(self.welcome, Welcome::Authority(_))
+    }
+
     /// The chain that the peer showed; empty once closed.
     pub(crate) fn chain(&self) -> Vec<CertificateDer<'static>> {
         let state = self.state();
@@ -190,26 +194,19 @@ impl Connection {
     /// Asks whoever uses the connection to finish.
     pub(crate) fn end_gracefully(&self) {
         self.move_to(Phase::Ending);
-        let at_its_end = self.state().at_its_end.take();
-        if let Some(run) = at_its_end {
-            run();
-        }
+        let pooled = self.state().pooled.take();
+        pooled.iter().for_each(leave_pool);
     }
 
-    /// Does this when the connection is to end, at once if that was said. For one thing only: what
-    /// comes second is not done, nor asked for.
-    pub(crate) fn at_its_end(&self, make: impl FnOnce() -> AtItsEnd) {
+    /// A request of an HTTP client goes over it: no other does once it is to end.
+    pub(crate) fn used_by(&self, captured: &CaptureConnection) {
         let mut state = self.state();
-        if state.tls.is_none() || state.at_its_end.is_some() {
-            return;
-        }
-        // Looked at under the lock: whoever moves the phase takes what stands here after that.
-        match self.phase() {
-            Phase::Open => state.at_its_end = Some(make()),
-            Phase::Ending | Phase::Closed => {
-                drop(state);
-                make()();
-            }
+        // Under the lock: whoever moves the phase looks here afterwards.
+        if self.phase() > Phase::Open {
+            drop(state);
+            leave_pool(captured);
+        } else if state.pooled.is_none() {
+            state.pooled = Some(captured.clone());
         }
     }
 
@@ -221,11 +218,11 @@ impl Connection {
         let mut state = self.state();
         let Some(tls) = state.tls.take() else { return false };
         state.end = Some(End::Refused(refusal.clone()));
-        let freed = (state.place.take(), state.at_its_end.take());
+        let freed = (state.place.take(), state.pooled.take());
         let waiting = [state.reader.take(), state.writer.take()];
-        drop(state);
-        // First of all: whoever serves the connection begins nothing more.
+        // Before all that takes its time: whoever serves the connection begins nothing more.
         self.move_to(Phase::Closed);
+        drop(state);
         // A socket that cannot linger is gone already.
         let _ = tls.get_ref().0.set_zero_linger();
         drop((tls, freed));
@@ -242,7 +239,6 @@ impl Connection {
     }
 
     /// Why we closed the connection, if we did.
-    #[cfg(feature = "http")]
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         match &self.state().end {
             Some(End::Refused(refusal)) => Some(refusal.clone()),
@@ -251,7 +247,6 @@ impl Connection {
     }
 
     /// Waits until the connection is past a phase.
-    #[cfg(feature = "http")]
     pub(crate) async fn past(&self, phase: Phase) -> Phase {
         loop {
             // Made before the look: a move between the two is not missed.
@@ -289,10 +284,11 @@ impl Connection {
     /// Closes the socket as its owner wishes, politely or not.
     fn abandon(&self) {
         let mut state = self.state();
-        let taken = (state.tls.take(), state.place.take(), state.at_its_end.take());
+        let taken = (state.tls.take(), state.place.take(), state.pooled.take());
+        // Under the lock: whoever finds nothing left to close finds it closed.
+        self.move_to(Phase::Closed);
         drop(state);
         drop(taken);
-        self.move_to(Phase::Closed);
     }
 
     /// Polls the stream below, under the lock: whoever closes the connection comes before or after.
@@ -391,6 +387,13 @@ impl fmt::Debug for Stream {
             .field("remote", remote)
             .field("phase", &self.connection.phase())
             .finish()
+    }
+}
+
+/// No further request goes over a connection of hyper's pool: it does not know of certificates.
+fn leave_pool(captured: &CaptureConnection) {
+    if let Some(connected) = &*captured.connection_metadata() {
+        connected.poison();
     }
 }
 

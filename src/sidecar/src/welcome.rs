@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use identity::{Refusal, Usage, VerifiedSvid};
+use identity::Usage;
 use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::error::{OtherServer, refuse};
@@ -20,48 +20,41 @@ pub(crate) enum Welcome {
     /// Whoever verifies; at a server, whoever shows nothing too.
     Anyone,
     /// The CA, as its clients want it.
-    Exactly(ExpectedServer),
+    Authority(ExpectedServer),
 }
 
 impl Welcome {
-    /// Verifies a chain; says in which epoch.
-    pub(crate) fn verify(
+    /// Verifies a chain, and that it is the one of somebody welcome; says in which epoch.
+    pub(crate) fn believe(
         &self,
         verification: &Verification,
         chain: &[CertificateDer<'_>],
         usage: Usage,
         now: UnixTime,
-    ) -> Result<(Peer, Epoch), Refusal> {
-        match self {
+    ) -> Result<(Peer, Epoch), rustls::Error> {
+        let refused = |refusal| refuse(RefusedPeer::new(refusal, chain.first()));
+        let verified = match self {
             Self::Among(_) | Self::Anyone => verification.admit(chain, usage, now),
             // From the CA comes what makes old revocations fresh: their age is no reason to refuse it.
-            Self::Exactly(_) => verification.verify_in_epoch(chain, usage, now),
-        }
-    }
-
-    /// Refuses, in a handshake, whoever verified and is somebody else.
-    pub(crate) fn check(
-        &self,
-        svid: &VerifiedSvid,
-        shown: &CertificateDer<'_>,
-    ) -> Result<(), rustls::Error> {
+            Self::Authority(_) => verification.verify_in_epoch(chain, usage, now),
+        };
+        let (peer, epoch) = verified.map_err(refused)?;
         match self {
-            Self::Among(peers) => {
-                peers.check(svid).map_err(|refusal| refuse(RefusedPeer::new(refusal, shown)))
+            Self::Among(peers) => peers.check(peer.svid()).map_err(refused)?,
+            Self::Authority(ExpectedServer(expected)) if peer.spiffe_id() != expected => {
+                let (expected, found) = (expected.clone(), peer.spiffe_id().clone());
+                return Err(refuse(OtherServer { expected, found }));
             }
-            Self::Exactly(ExpectedServer(expected)) if svid.spiffe_id() != expected => {
-                let (expected, found) = (expected.clone(), svid.spiffe_id().clone());
-                Err(refuse(OtherServer { expected, found }))
-            }
-            Self::Anyone | Self::Exactly(_) => Ok(()),
+            Self::Anyone | Self::Authority(_) => {}
         }
+        Ok((peer, epoch))
     }
 
     /// The peers named, who may be replaced while the connection is open.
     pub(crate) fn peers(&self) -> Option<&Arc<LivePeers>> {
         match self {
             Self::Among(peers) => Some(peers),
-            Self::Anyone | Self::Exactly(_) => None,
+            Self::Anyone | Self::Authority(_) => None,
         }
     }
 }

@@ -53,7 +53,7 @@ pub struct Builder {
     evidence: Option<Evidence>,
     source: Option<Arc<dyn SvidSource>>,
     staleness: Staleness,
-    session_max_age: Option<Duration>,
+    session_max_age: Duration,
     give_up_after: Option<Duration>,
     clock: Option<Clock>,
 }
@@ -211,7 +211,7 @@ impl Builder {
     /// Lets TLS sessions resume for so long: see [`Endpoint::allow_resumption`]. Off if left out.
     #[must_use]
     pub fn allow_resumption(mut self, max_age: Duration) -> Self {
-        self.session_max_age = Some(max_age);
+        self.session_max_age = max_age;
         self
     }
 
@@ -268,10 +268,7 @@ impl Builder {
         }
         let credentials = Credentials::new(svid.chain.clone(), svid.key.clone_key())?;
         let endpoint = Endpoint::new(Arc::clone(&credentials), Arc::clone(&verification));
-        let endpoint = match self.session_max_age {
-            Some(max_age) => endpoint.allow_resumption(max_age),
-            None => endpoint,
-        };
+        let endpoint = endpoint.allow_resumption(self.session_max_age);
         let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity);
         let tasks = upkeep.start();
         // What was revoked before we came is not let in: the first snapshot is awaited, for a while.

@@ -60,7 +60,7 @@ impl Upkeep {
                 return Ok(());
             }
         }
-        Err(Error::FeedEnded)
+        if stream.has_expired() { Ok(()) } else { Err(Error::FeedEnded) }
     }
 
     /// Takes one message; says whether the next can follow it.

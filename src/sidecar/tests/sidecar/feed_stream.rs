@@ -17,6 +17,7 @@ use identity::feed::Envelope;
 use tokio::sync::mpsc;
 
 use crate::authority::TestAuthority;
+use crate::endpoints::HeldClock;
 use crate::server::{TestServer, soon};
 
 /// A body that ends when its sender is dropped.
@@ -139,6 +140,31 @@ async fn a_ca_whose_certificate_is_revoked_is_not_listened_to() {
     .await;
     let revoked = matches!(heard, Err(Error::Peer { refusal: Refusal::Revoked { .. }, .. }));
     assert!(revoked, "{heard:?}");
-    assert_eq!(verification.connections().closed.get("revoked"), Some(&1));
+    assert_eq!(verification.connections().closed_in_all(), 0, "nor there");
     assert!(matches!(client.status().await, Err(Error::Peer { .. })));
+}
+
+/// It has renewed long ago: who asks again meets its new certificate. No error, and no alarm.
+#[tokio::test]
+async fn a_stream_ends_in_peace_when_the_certificate_of_the_ca_does() {
+    let authority = TestAuthority::new();
+    let nothing = || futures_util::stream::pending::<Result<Bytes, Infallible>>();
+    let feed = async move || events(Body::from_stream(nothing()));
+    let server = TestServer::start(&authority, Router::new().fallback(feed)).await;
+    let clock = HeldClock::new();
+    let time = Arc::clone(&clock) as Arc<dyn rustls::time_provider::TimeProvider>;
+    let verification = Verification::with_clock(authority.trust(), time);
+    let client = AuthorityClient::verified_by(&server.url(), verification, None).unwrap();
+    let mut feed = client.feed(None).await.unwrap();
+    clock.advance(24 * 3600 + 1);
+    // At a moment of its own, so that a fleet does not come back as one: here it takes seconds.
+    let ended = soon(async {
+        loop {
+            match feed.next().await {
+                Err(Error::Unreachable { .. }) => {} // a silence, which no heartbeat breaks here
+                ended => break ended,
+            }
+        }
+    });
+    assert!(matches!(ended.await, Ok(None)));
 }

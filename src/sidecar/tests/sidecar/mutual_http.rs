@@ -310,6 +310,26 @@ async fn connection_whose_server_has_expired_takes_no_further_request() {
     assert_eq!(soon(in_flight).await.unwrap().unwrap(), "released");
 }
 
+/// The first request on a connection is not answered yet.
+#[tokio::test]
+async fn connection_whose_server_has_expired_takes_no_second_request_either() {
+    let service = Service::start().await;
+    let clock = HeldClock::new();
+    let time = Arc::clone(&clock) as Arc<dyn TimeProvider>;
+    let verification = Verification::with_clock(service.authority.trust(), time);
+    let reports = Endpoint::new(service.authority.svid(REPORTS).credentials(), verification);
+    let client = reports.http_client(service.authority.peers(&[LEDGER]));
+    let in_flight = service.held(&client).await;
+    let renewed = now() + time::Duration::hours(20);
+    let renewed = service.authority.svid_at(LEDGER, renewed, Log::Asked);
+    service.ledger.credentials().replace(renewed.chain, renewed.key).unwrap();
+    clock.advance(24 * 3600 + 5);
+    let second = client.get(&service.url("/who")).await.unwrap();
+    assert_eq!(second.peer().serial_number(), &renewed.serial_number);
+    service.release.add_permits(1);
+    assert_eq!(soon(in_flight).await.unwrap().unwrap(), "released");
+}
+
 /// A client of many servers keeps those connections whose servers have not expired.
 #[tokio::test]
 async fn server_that_expires_takes_no_other_connection_with_it() {

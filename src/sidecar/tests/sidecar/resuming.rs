@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::{Endpoint, Error, HttpClient, Listener, Stream, Verification};
+use countersign::{
+    Credentials, Endpoint, Error, HttpClient, Listener, Staleness, Stream, Verification, WhenStale,
+};
 use identity::Refusal;
 use rustls::HandshakeKind::{self, Full, Resumed};
 use rustls::client::Resumption;
@@ -31,6 +33,7 @@ struct Returning {
     clock: Arc<HeldClock>,
     ledger: Endpoint,
     listener: Listener,
+    own: Arc<Credentials>,
     reports: Arc<ClientConfig>,
 }
 
@@ -46,8 +49,10 @@ impl Returning {
         let credentials = authority.svid(LEDGER).credentials();
         let ledger = prepare(Endpoint::new(credentials, verification));
         let listener = authority.listener(&ledger).await;
-        let reports = keeps_sessions(&authority, &authority.endpoint(REPORTS));
-        Self { authority, clock, ledger, listener, reports }
+        let reports = authority.endpoint(REPORTS);
+        let own = Arc::clone(reports.credentials());
+        let reports = keeps_sessions(&authority, &reports);
+        Self { authority, clock, ledger, listener, own, reports }
     }
 
     /// Connects once more; both ends agree how.
@@ -168,11 +173,6 @@ async fn no_session_is_older_than_it_may_be_however_often_it_resumed() {
     assert_eq!(returning.kind().await, Resumed);
     returning.clock.advance(20);
     assert_eq!(returning.kind().await, Full);
-    returning.clock.advance_to(0);
-    let refused = soon(connect(Arc::clone(&returning.reports), returning.listener.local_address()));
-    let mut refused = refused.await.unwrap();
-    assert_eq!(refused.get_ref().1.handshake_kind(), Some(Full), "a clock that is set back");
-    assert!(refused.read(&mut [0; 1]).await.is_err());
 }
 
 /// Begun in time and finished late, a handshake leaves a session that nobody finds.
@@ -231,6 +231,38 @@ async fn expired_peer_is_refused_on_a_resumed_session() {
     assert_ends_unheard(&returning, socket).await;
 }
 
+#[tokio::test]
+async fn nobody_resumes_where_old_revocations_refuse_everybody() {
+    let mut returning = Returning::new().await;
+    let verification = Arc::clone(returning.ledger.verification());
+    verification.set_staleness(Staleness { max_staleness: MAX_AGE / 2, then: WhenStale::Refuse });
+    verification.confirm_revocations(returning.clock.now());
+    assert_eq!(returning.kind().await, Full);
+    let (mut client, mut socket) = returning.begins().await;
+    assert_eq!(client.handshake_kind(), Some(Resumed));
+    returning.clock.advance(31);
+    finish(&mut client, &mut socket).await;
+    assert_ends_unheard(&returning, socket).await;
+}
+
+/// Its session does not know of its new certificate: others' clients keep both apart.
+#[tokio::test]
+async fn peer_that_has_renewed_is_refused_once_at_most() {
+    let mut returning = Returning::new().await;
+    let not_after = returning.comes().await.1.peer().not_after();
+    returning.clock.advance_to(not_after - 30);
+    assert_eq!(returning.kind().await, Full);
+    let time = now() + time::Duration::hours(20);
+    let renewed = returning.authority.svid_at(REPORTS, time, Log::Asked);
+    returning.own.replace(renewed.chain, renewed.key).unwrap();
+    returning.clock.advance(31);
+    let connected = connect(Arc::clone(&returning.reports), returning.listener.local_address());
+    let mut refused = soon(connected).await.unwrap();
+    assert_eq!(refused.get_ref().1.handshake_kind(), Some(Resumed), "with the old one");
+    assert!(!matches!(soon(refused.read(&mut [0; 1])).await, Ok(1)));
+    assert_eq!(returning.kind().await, Full, "with the new one");
+}
+
 /// The connection ends, and nothing of it is left.
 async fn assert_ends_unheard(returning: &Returning, mut socket: TcpStream) {
     let mut rest = Vec::new();
@@ -243,14 +275,14 @@ async fn assert_ends_unheard(returning: &Returning, mut socket: TcpStream) {
 /// on each connection, with how it came about.
 struct Keeping {
     address: SocketAddr,
+    own: Arc<Credentials>,
 }
 
 impl Keeping {
     async fn start(authority: &TestAuthority) -> Self {
-        let mut config = authority
-            .endpoint_of(authority.svid_at(LEDGER, now(), Log::Asked))
-            .unregistered_server_config(authority.peers(&[REPORTS]))
-            .unwrap();
+        let ledger = authority.endpoint(LEDGER);
+        let own = Arc::clone(ledger.credentials());
+        let mut config = ledger.unregistered_server_config(authority.peers(&[REPORTS])).unwrap();
         config.session_storage = ServerSessionMemoryCache::new(8);
         config.send_tls13_tickets = 2;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -270,7 +302,7 @@ impl Keeping {
                 }
             }
         });
-        Self { address }
+        Self { address, own }
     }
 
     async fn kind(&self, client: &HttpClient) -> Result<String, Error> {
@@ -323,20 +355,37 @@ async fn client_begins_anew_after_a_change_and_after_a_while() {
     }
 }
 
+/// Its session does not know of its new certificate; nothing was sent when that comes out.
+#[tokio::test]
+async fn server_that_has_renewed_is_asked_again() {
+    let (keeping, client, authority) = about_to_expire().await;
+    let time = now() + time::Duration::hours(20);
+    let renewed = authority.svid_at(LEDGER, time, Log::Asked);
+    keeping.own.replace(renewed.chain, renewed.key).unwrap();
+    for expected in ["Full", "Full", "Resumed"] {
+        assert_eq!(keeping.kind(&client).await.unwrap(), expected);
+    }
+}
+
 #[tokio::test]
 async fn expired_server_is_refused_on_a_resumed_session() {
-    let (authority, clock) = (TestAuthority::new(), HeldClock::new());
-    let keeping = Keeping::start(&authority).await;
-    let reports = client(&authority, &clock).allow_resumption(Duration::MAX);
-    let client = reports.http_client(authority.peers(&[LEDGER]));
-    let reply = soon(client.get(&format!("https://{}/", keeping.address))).await.unwrap();
-    let not_after = reply.peer().not_after();
-    assert_eq!(soon(reply.text()).await.unwrap(), "Full");
-    clock.advance_to(not_after);
-    assert_eq!(keeping.kind(&client).await.unwrap(), "Resumed");
-    clock.advance_to(not_after + 1);
+    let (keeping, client, _) = about_to_expire().await;
     let refused = keeping.kind(&client).await.unwrap_err();
     assert!(matches!(refused, Error::Peer { refusal: Refusal::Expired { .. }, .. }), "{refused:?}");
+}
+
+/// A server whose certificate has expired, and a client that has a session of the time before.
+async fn about_to_expire() -> (Keeping, HttpClient, TestAuthority) {
+    let (authority, clock) = (TestAuthority::new(), HeldClock::new());
+    let keeping = Keeping::start(&authority).await;
+    let reports = client(&authority, &clock).allow_resumption(MAX_AGE);
+    let client = reports.http_client(authority.peers(&[LEDGER]));
+    let reply = soon(client.get(&format!("https://{}/", keeping.address))).await.unwrap();
+    clock.advance_to(reply.peer().not_after() - 30);
+    assert_eq!(keeping.kind(&client).await.unwrap(), "Full");
+    assert_eq!(keeping.kind(&client).await.unwrap(), "Resumed");
+    clock.advance(31);
+    (keeping, client, authority)
 }
 
 /// Nothing verifies again what is given away.
