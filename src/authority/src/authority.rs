@@ -19,6 +19,7 @@ use crate::fleet::Fleet;
 use crate::hastened::Hastened;
 use crate::issuer::Issued;
 use crate::keys::Keys;
+use crate::loading::Opening;
 use crate::policy::{ActivePolicy, Principal};
 use crate::present;
 use crate::queue::Queue;
@@ -29,7 +30,6 @@ use crate::rotation::InForce;
 use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
 };
-use crate::signer::SignerError;
 use crate::store::{Record, RecordKey, Store, StoreError};
 use crate::witness::Witnesses;
 
@@ -44,8 +44,9 @@ pub struct Authority {
     pub(crate) trust_pin: TrustPin,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) policy: ArcSwap<ActivePolicy>,
-    /// Read and exchanged under the lock of `folded`, whose events it follows from.
+    /// Follows from the events of `folded`, a little later: whoever issues waits for it (`state`).
     pub(crate) in_force: ArcSwap<InForce>,
+    pub(crate) opening: Opening,
     pub(crate) folded: RwLock<Folded>,
     pub(crate) listener: OnceLock<Box<Listener>>,
     pub(crate) feed: Feed,
@@ -170,7 +171,7 @@ impl Authority {
         });
         for _ in 0..RESTARTS {
             let policy = self.policy.load_full();
-            let (epoch, in_force) = self.state()?;
+            let (epoch, in_force) = self.state().await?;
             // After the epoch is read, on every turn: a caller revoked meanwhile goes no further.
             let by_token = matches!(attested.consumes, Consumes::Token { .. });
             if let Some(svid) = caller.svid.as_ref().filter(|_| !by_token) {
@@ -226,7 +227,7 @@ impl Authority {
     /// the winner's bytes.
     async fn complete(&self, logged: Logged) -> Result<IssuedCertificate, Error> {
         let leaf_index = logged.leaf().leaf_index;
-        let (mut issued, mut epoch) = self.sign(logged).await?;
+        let (issued, mut epoch) = self.sign(logged).await?;
         for _ in 0..RESTARTS {
             let complete = CompleteMember {
                 leaf_index,
@@ -250,7 +251,7 @@ impl Authority {
                 Outcome::Abandoned => return Err(Error::Abandoned),
                 Outcome::Moved => {
                     self.refresh().await?;
-                    (issued, epoch) = self.check_again(issued)?;
+                    (epoch, _) = self.refuse_revoked(&issued.logged).await?;
                 }
                 other => return Err(unexpected(&other)),
             }
@@ -261,17 +262,12 @@ impl Authority {
     /// Two signatures over logged bytes, unless they were revoked meanwhile.
     async fn sign(&self, logged: Logged) -> Result<(Issued, u64), Error> {
         self.require_whole_log_for(&logged.named().spiffe_id)?;
-        let (epoch, in_force) = self.refuse_revoked(&logged)?;
+        let (epoch, in_force) = self.refuse_revoked(&logged).await?;
         let key_hash = &logged.leaf().issuer_key_hash;
         let issuer = in_force.issuer_of(key_hash).ok_or(Error::Abandoned)?;
         let issuer = Arc::clone(issuer);
         let countersignature = in_force.countersigner.countersign(&logged).await?;
         let issued = issuer.issue(logged, &countersignature).await?;
-        Ok((issued, epoch))
-    }
-
-    fn check_again(&self, issued: Issued) -> Result<(Issued, u64), Error> {
-        let (epoch, _) = self.refuse_revoked(&issued.logged)?;
         Ok((issued, epoch))
     }
 
@@ -390,30 +386,29 @@ impl Authority {
     }
 
     /// Returns the epoch at which it is not revoked, and what is in force at it.
-    fn refuse_revoked(&self, logged: &Logged) -> Result<(u64, Arc<InForce>), Error> {
-        let folded = self.folded();
+    async fn refuse_revoked(&self, logged: &Logged) -> Result<(u64, Arc<InForce>), Error> {
+        // The epoch is read first: what is revoked from then on moves it.
+        let state = self.state().await?;
         let leaf_index = Some(logged.leaf().leaf_index);
-        folded
+        self.folded()
             .revocations
             .check(&logged.named().spiffe_id, &logged.named().serial_number, leaf_index)
             .map_err(Error::Revoked)?;
-        Ok((folded.epoch, self.in_force_at(&folded)?))
+        Ok(state)
     }
 
-    /// The epoch, and what is in force at it.
-    fn state(&self) -> Result<(u64, Arc<InForce>), Error> {
-        let folded = self.folded();
-        Ok((folded.epoch, self.in_force_at(&folded)?))
-    }
-
-    /// What is in force once these events are folded; fails while a key of it does not open.
-    fn in_force_at(&self, folded: &Folded) -> Result<Arc<InForce>, Error> {
-        let in_force = self.in_force.load_full();
-        if in_force.ledger.newest() == folded.keys.newest() {
-            return Ok(in_force);
+    /// The epoch, and what is in force at it: for whoever is about to make certificates, revocation
+    /// lists or steps of a rotation. Fails while a key of it does not open.
+    pub(crate) async fn state(&self) -> Result<(u64, Arc<InForce>), Error> {
+        loop {
+            self.follow_keys().await?;
+            let folded = self.folded();
+            let in_force = self.in_force();
+            // Otherwise one more event was folded meanwhile.
+            if in_force.ledger.newest() == folded.keys.newest() {
+                return Ok((folded.epoch, in_force));
+            }
         }
-        let why = "the key that is active now does not open: see the CA's diagnostics";
-        Err(SignerError::Refused(why.to_owned()).into())
     }
 
     /// The keys and the trust state in force.

@@ -27,17 +27,19 @@ impl Authority {
         let in_force = self.in_force();
         let key = in_force.ledger.by_id(issuer).filter(|key| key.purpose == KeyPurpose::Issuer);
         let key_hash = key.ok_or_else(none)?.id;
-        let Some(signing) = in_force.issuer_of(&key_hash) else {
+        if in_force.issuer_of(&key_hash).is_none() {
             return Ok(self.store().crl(key_hash).await?.ok_or_else(none)?.der);
-        };
+        }
         if let Some(fresh) = self.fresh_crl(key_hash).await? {
             return Ok(fresh);
         }
         let _turn = self.crl_turn.lock().await;
-        match self.fresh_crl(key_hash).await? {
-            Some(fresh) => Ok(fresh),
-            None => self.make_crl(signing).await,
+        if let Some(fresh) = self.fresh_crl(key_hash).await? {
+            return Ok(fresh);
         }
+        let (_, in_force) = self.state().await?;
+        // None where it was retired meanwhile.
+        self.make_crl(in_force.issuer_of(&key_hash).ok_or_else(none)?).await
     }
 
     async fn fresh_crl(&self, key_hash: Hash) -> Result<Option<Vec<u8>>, Error> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
 use identity::TrustDomain;
+use tokio::runtime::Handle;
 
 use crate::authority::{Authority, Parts};
 use crate::checkpoint::Checkpoints;
@@ -17,8 +18,12 @@ use crate::queue::Queue;
 use crate::refusals::Refusals;
 use crate::revocation::Folded;
 use crate::rotation::{InForce, KeyLedger};
+use crate::signer::SignerError;
 use crate::store::{Store, StoreError};
 use crate::witness::Witnesses;
+
+/// Held by who opens keys: when the last attempt failed, in milliseconds since 1970, and why.
+pub(crate) type Opening = Arc<tokio::sync::Mutex<Option<(u64, String)>>>;
 
 impl Authority {
     /// Loads the state and refuses on any disagreement: log against tables, log against
@@ -37,6 +42,7 @@ impl Authority {
             policy: ArcSwap::from_pointee(policy),
             feed: Feed::new(folded.items.newest()),
             in_force: ArcSwap::from_pointee(in_force),
+            opening: Opening::default(),
             folded: RwLock::new(folded),
             listener: OnceLock::new(),
             fleet: Fleet::default(),
@@ -56,58 +62,71 @@ impl Authority {
         })
     }
 
-    /// Catches up with the log: keys, revoking events, of which the feed's subscribers hear before
-    /// this returns, and the policy set in force.
+    /// Catches up with the log: revoking events, of which the feed's subscribers hear before this
+    /// returns, and the policy set in force. It waits for no key:
+    /// [`follow_keys`](Self::follow_keys) does.
     pub async fn refresh(&self) -> Result<(), Error> {
         let signed = self.checkpoints.newest_size();
         let head = self.store.head().await?;
         self.require_growth(signed, head.edge.size())?;
-        let mut opened = Ok(None);
-        if head.revocation_epoch != self.folded().epoch || self.keys_moved() {
+        if head.revocation_epoch != self.folded().epoch {
             let from = self.folded().next_index();
             let entries = self.store.folding_entries(from).await?;
-            opened = self.in_force_after(&entries).await;
             // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
             let items = folded.fold(&entries)?;
-            // Another refresh may have come further meanwhile: then that one's stands.
-            if let Ok(Some(in_force)) = &opened
-                && in_force.ledger == folded.keys
-            {
-                self.in_force.store(Arc::clone(in_force));
-            }
             if let Some(listener) = self.listener.get().filter(|_| !items.is_empty()) {
                 listener(&items);
             }
         }
-        if let Ok(Some(_)) = &opened {
-            self.feed.forget_first().await;
-        }
         self.publish().await;
-        // Revocations are told even where a key that now is in force does not open; nothing is
-        // issued until it does.
-        opened?;
         if head.policy_hash != *self.policy.load().set().hash() {
             self.policy.store(Arc::new(load_policy(&*self.store, &self.trust_domain).await?));
         }
         Ok(())
     }
 
-    /// What these entries bring into force; none where they change no key.
-    async fn in_force_after(
-        &self,
-        entries: &[(u64, Vec<u8>)],
-    ) -> Result<Option<Arc<InForce>>, Error> {
-        let ledger = self.folded().keys_after(entries).ok_or_else(|| {
-            StoreError::Inconsistent("a key event does not follow from those before".to_owned())
-        })?;
-        if ledger == self.in_force().ledger {
-            return Ok(None);
+    /// Brings the keys into force that the log's events lead to. While they do not open, nothing is
+    /// issued ([`state`](Self::state)); feed and checkpoints are signed by the keys before.
+    ///
+    /// One attempt at a time, told where it fails, and then none for a while: each costs 600,000
+    /// rounds for every file that does not open.
+    pub async fn follow_keys(&self) -> Result<(), Error> {
+        if !self.keys_moved() {
+            return Ok(());
         }
-        let (store, domain) = (&*self.store, &self.trust_domain);
-        let in_force = InForce::open(ledger, &self.keys, store, domain, &self.trust_pin).await?;
+        let mut failed = Arc::clone(&self.opening).lock_owned().await;
+        if !self.keys_moved() {
+            return Ok(());
+        }
+        let now = self.clock.unix_milliseconds();
+        if let Some((at, why)) = &*failed
+            && now.abs_diff(*at) < PAUSE
+        {
+            return Err(SignerError::NotInForce(why.clone()).into());
+        }
+        let ledger = self.folded().keys.clone();
+        let (keys, store) = (self.keys.clone(), Arc::clone(&self.store));
+        let (domain, pin) = (self.trust_domain.clone(), self.trust_pin);
+        let runtime = Handle::current();
+        // The turn goes with the attempt, which ends even where its caller goes away.
+        let attempt = tokio::task::spawn_blocking(move || {
+            let opened = runtime.block_on(InForce::open(ledger, &keys, &*store, &domain, &pin));
+            if let Err(error) = &opened {
+                tracing::error!(%error, "nothing is issued: a key that the log names is missing");
+            }
+            *failed = opened.as_ref().err().map(|error| (now, error.to_string()));
+            (failed, opened)
+        });
+        let died = |_| SignerError::Refused("the thread that opened keys died".to_owned());
+        let (_turn, opened) = attempt.await.map_err(died)?;
+        let in_force = Arc::new(opened?);
         self.keys.forget(|id| in_force.ledger.is_retired(id));
-        Ok(Some(Arc::new(in_force)))
+        self.in_force.store(in_force);
+        // A newcomer who comes in between may be told what the feed key before signed: that one is
+        // retiring, and believed until a later event retires it.
+        self.feed.forget_first().await;
+        Ok(())
     }
 
     /// Whether the log's events lead to other keys than those in force.
@@ -177,3 +196,6 @@ pub(crate) async fn made_by(
     let event = entries.first().and_then(|entry| Event::parse(entry).ok());
     Ok(event.is_some_and(|event| is_it(&event)))
 }
+
+/// Between two attempts to open keys, in milliseconds.
+const PAUSE: u64 = 5_000;

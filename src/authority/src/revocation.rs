@@ -69,18 +69,6 @@ impl Folded {
         self.next_index
     }
 
-    /// The keys as they stand after these events, too.
-    pub(crate) fn keys_after(&self, entries: &[(u64, Vec<u8>)]) -> Option<KeyLedger> {
-        let mut keys = self.keys.clone();
-        for (index, entry) in entries.iter().filter(|(index, _)| *index >= self.next_index) {
-            let event = Event::parse(entry).ok()?;
-            if KeyLedger::reads(&event.kind) {
-                keys.fold(*index, &event)?;
-            }
-        }
-        Some(keys)
-    }
-
     /// Folds further events, and returns what they revoke.
     pub(crate) fn fold(&mut self, entries: &[(u64, Vec<u8>)]) -> Result<Vec<FeedItem>, StoreError> {
         // Two refreshes may have read the same entries: each counts once.

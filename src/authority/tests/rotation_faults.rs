@@ -72,6 +72,7 @@ async fn rotate_through(fault: Fault) -> usize {
             }
             // As the service does, ten times a second.
             environment.authority.refresh().await.unwrap();
+            environment.authority.follow_keys().await.unwrap();
             if is_done(&environment, &operator, *purpose, *step).await {
                 break;
             }

@@ -3,18 +3,21 @@
 
 mod support;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{KeyPurpose, KeyState, KeyStep, KeyStepRequest, Secret};
+use api::{DenyRequest, KeyPurpose, KeyState, KeyStep, KeyStepRequest, Secret};
 use authority::clock::Clock;
 use authority::rotation::ceremony::Ceremonies;
 use authority::sequencer::Member;
+use authority::signer::SignerError;
 use authority::store::Store;
 use authority::store::faulty::{Fault, FaultyStore};
-use authority::{Error, Keys, Shown, setup};
+use authority::{Caller, Error, Keys, Shown, setup};
+use identity::feed::Envelope;
 use support::rotation::take;
-use support::{Environment, csr};
+use support::{Environment, csr, id};
 use tlog::{Checkpoint, Hash, SignedNote, VerifierKey};
 
 use KeyPurpose::{Countersignature, Feed, Issuer, Log, Root, Trust};
@@ -76,7 +79,7 @@ async fn a_prepared_key_whose_file_is_lost_is_given_up() {
 }
 
 /// The one file that a rotation made.
-fn file(environment: &Environment, purpose: KeyPurpose) -> std::path::PathBuf {
+fn file(environment: &Environment, purpose: KeyPurpose) -> PathBuf {
     let prefix = format!("{purpose}-");
     let files = std::fs::read_dir(environment.folder.path().join("keys")).unwrap();
     let mut paths = files.map(|file| file.unwrap().path());
@@ -170,4 +173,71 @@ async fn an_issuer_certified_again_stays_below_its_root() {
     environment.verify_by(&before, &issued.chain).unwrap();
     let waits = take(&environment, &offline, &operator, Root, Retire).await.unwrap_err();
     assert!(matches!(waits, Error::Waits(_)), "{waits}");
+}
+
+/// A node that has not opened the new key of a purpose, an operator, and where the key's file was
+/// put meanwhile.
+async fn without_the_key(purpose: KeyPurpose) -> (Environment, Caller, PathBuf) {
+    let mut environment = Environment::start().await;
+    let keys = Keys::open(environment.folder.path(), &Secret::new("online")).unwrap();
+    let Environment { store, clock, pin, .. } = &environment;
+    let other = support::open(store, &keys, clock, *pin).await.unwrap();
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    for step in [Prepare, Activate] {
+        take(&environment, &offline, &operator, purpose, step).await.unwrap();
+    }
+    let lost = environment.folder.path().join("lost");
+    std::fs::rename(file(&environment, purpose), &lost).unwrap();
+    environment.authority = other;
+    (environment, operator, lost)
+}
+
+#[tokio::test]
+async fn while_an_active_key_is_missing_revocations_are_told_and_nothing_is_issued() {
+    for purpose in [Countersignature, Feed, Issuer, Log] {
+        let (environment, operator, lost) = without_the_key(purpose).await;
+        let authority = &environment.authority;
+        let before = authority.trust();
+        let issuer = authority.issuer_id();
+        let mut subscription = authority.subscribe(&operator, Some(0)).await.unwrap();
+        let deny = DenyRequest { spiffe_id: id("/prod/quick"), reason: "unspecified".to_owned() };
+        authority.deny(&operator, &deny).await.unwrap();
+        authority.heartbeat().await.unwrap();
+        for _ in 0..2 {
+            let told = subscription.next().await.unwrap();
+            Envelope::parse(told.line()).unwrap().verify(before.state()).unwrap();
+        }
+
+        let token = environment.token(&operator, "/prod/reports").await;
+        let size = environment.store.head().await.unwrap().edge.size();
+        let refused = environment.issue_with(&token, &csr()).await.unwrap_err();
+        assert!(matches!(refused, Error::Signer(_)), "{refused}");
+        let refused = authority.crl(&issuer).await.unwrap_err();
+        assert!(matches!(refused, Error::Signer(_)), "{refused}");
+        let offline = environment.offline_keys();
+        let refused = take(&environment, &offline, &operator, Trust, Prepare).await.unwrap_err();
+        assert!(matches!(refused, Error::Signer(_)), "{refused}");
+        assert_eq!(environment.store.head().await.unwrap().edge.size(), size, "nothing is logged");
+
+        std::fs::rename(lost, environment.folder.path().join("keys/found.key")).unwrap();
+        environment.clock.advance(time::Duration::seconds(5));
+        environment.verified(&environment.issue_with(&token, &csr()).await.unwrap());
+        authority.crl(&issuer).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_missing_key_is_looked_for_by_one_at_a_time_and_not_at_once_again() {
+    let (environment, _, lost) = without_the_key(Issuer).await;
+    let authority = &environment.authority;
+    authority.refresh().await.unwrap();
+    let (first, second) = tokio::join!(authority.follow_keys(), authority.follow_keys());
+    assert!(matches!(first, Err(Error::Signer(SignerError::Missing { .. }))), "{first:?}");
+    assert!(matches!(second, Err(Error::Signer(SignerError::NotInForce(_)))), "{second:?}");
+    std::fs::rename(lost, environment.folder.path().join("keys/found.key")).unwrap();
+    let soon = authority.follow_keys().await.unwrap_err();
+    assert!(soon.to_string().contains("no file in"), "{soon}");
+    environment.clock.advance(time::Duration::seconds(5));
+    authority.follow_keys().await.unwrap();
 }

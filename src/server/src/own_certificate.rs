@@ -79,6 +79,7 @@ impl OwnCertificate {
             return Err("the CA's own certificate has expired".to_owned());
         }
         self.authority.refresh().await.map_err(|error| error.to_string())?;
+        self.authority.follow_keys().await.map_err(|error| error.to_string())?;
         self.authority.halted().map_or(Ok(()), |why| Err(why.to_owned()))
     }
 

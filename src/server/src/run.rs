@@ -99,6 +99,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(sign_checkpoints(Arc::clone(&authority))),
         tokio::spawn(account(Arc::clone(&authority))),
         tokio::spawn(watch_head(Arc::clone(&authority), held)),
+        tokio::spawn(watch_keys(Arc::clone(&authority))),
         tokio::spawn(beat(Arc::clone(&authority))),
         tokio::spawn(tidy(rate, metrics)),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
@@ -186,6 +187,16 @@ async fn watch_head(authority: Arc<Authority>, verification: Arc<Verification>) 
         if trust.state().sequence > verification.trust().state().sequence {
             verification.replace_trust(Trust::clone(&trust));
         }
+    }
+}
+
+/// Brings the keys into force that a rotation made active. Beside `watch_head`: no revocation waits
+/// for a key to open.
+async fn watch_keys(authority: Arc<Authority>) {
+    loop {
+        tokio::time::sleep(WATCH_EVERY).await;
+        // It has told why it failed.
+        drop(authority.follow_keys().await);
     }
 }
 

@@ -60,7 +60,7 @@ impl Authority {
             let action = Action::RotateKey(request.purpose, step);
             let allowed_under = self.authorize(caller, action, None)?.allowed_under;
             self.require_whole_log()?;
-            let in_force = self.in_force();
+            let (_, in_force) = self.state().await?;
             if let Some(key) = done_already(&in_force, id, step, request) {
                 return Ok(KeyStepOutcome::Done { log_index: key.log_index });
             }
@@ -342,6 +342,8 @@ impl Authority {
         };
         let outcome = self.submit(Member::Act(Box::new(member))).await?;
         self.refresh().await?;
+        // What is committed is done, whether or not the keys open that it brings into force.
+        drop(self.follow_keys().await);
         match outcome {
             Outcome::Done { log_index } => Ok(Some(KeyStepOutcome::Done { log_index })),
             Outcome::Moved => Ok(None),

@@ -50,6 +50,9 @@ pub enum SignerError {
         /// Where it was looked for.
         folder: String,
     },
+    /// The log names a key that cannot be had.
+    #[error("a key that the log names is missing: {0}")]
+    NotInForce(String),
     /// The passphrase does not open it, or it is damaged.
     #[error("key file {path} does not open with this passphrase (check `passphrase_file`)")]
     Passphrase {
