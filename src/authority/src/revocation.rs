@@ -20,10 +20,8 @@ use crate::store::{RevocationRow, Store, StoreError};
 /// What a folding event changes.
 #[derive(Debug, Clone, PartialEq)]
 enum Change {
-    /// A key came into another state.
-    Key(Box<Event>),
-    /// A line of renewals broke: no certificate is revoked by it.
-    Lineage,
+    /// None that is told: a key came into another state, or a line of renewals broke.
+    None,
     /// This policy set, by the hex of its hash, came into force.
     Policy(String),
     /// What everyone who verifies must hear of, and its event's time.
@@ -49,7 +47,16 @@ impl Folded {
         store: &dyn Store,
         trust_domain: &TrustDomain,
     ) -> Result<Self, StoreError> {
-        let mut folded = Self {
+        let mut folded = Self::before(trust_domain);
+        folded.fold(&store.folding_entries(0).await?)?;
+        let rows = store.revocation_rows().await?;
+        folded.compare(&rows)?;
+        Ok(folded)
+    }
+
+    /// Before the first entry.
+    fn before(trust_domain: &TrustDomain) -> Self {
+        Self {
             epoch: 0,
             revocations: Revocations::default(),
             items: RecentItems::after(Position::genesis(trust_domain)),
@@ -57,11 +64,7 @@ impl Folded {
             recent_serials: VecDeque::new(),
             policy_set: None,
             next_index: 0,
-        };
-        folded.fold(&store.folding_entries(0).await?)?;
-        let rows = store.revocation_rows().await?;
-        folded.compare(&rows)?;
-        Ok(folded)
+        }
     }
 
     /// Index of the first entry not yet looked at.
@@ -74,21 +77,18 @@ impl Folded {
         // Two refreshes may have read the same entries: each counts once.
         let new = entries.iter().filter(|(index, _)| *index >= self.next_index);
         // All are read before one is applied: listeners hear of all that is, or none is.
+        let mut keys = self.keys.clone();
         let changes = new.map(|(index, entry)| {
-            let unread = || format!("entry {index} should revoke, and says not what");
-            let change = read(*index, entry).ok_or_else(|| StoreError::Inconsistent(unread()))?;
-            Ok((*index, change))
+            let unread = || format!("entry {index} does not follow from those before it");
+            let change = read(*index, entry, &mut keys);
+            Ok((*index, change.ok_or_else(|| StoreError::Inconsistent(unread()))?))
         });
         let changes = changes.collect::<Result<Vec<_>, StoreError>>()?;
+        self.keys = keys;
         let mut items = Vec::with_capacity(changes.len());
         for (index, change) in changes {
             match change {
-                Change::Key(event) => {
-                    let unknown = || format!("entry {index} does not follow from the keys before");
-                    let folded = self.keys.fold(index, &event);
-                    folded.ok_or_else(|| StoreError::Inconsistent(unknown()))?;
-                }
-                Change::Lineage => {}
+                Change::None => {}
                 Change::Policy(hash) => self.policy_set = Some(hash),
                 Change::Revocation(item, at) => {
                     self.note_serial(&item, at);
@@ -158,14 +158,15 @@ impl Folded {
     }
 }
 
-/// Reads a revoking event of the log.
-fn read(index: u64, entry: &[u8]) -> Option<Change> {
+/// Reads a folding event of the log, after these keys; none where it does not follow from them, or
+/// says not what it changes.
+fn read(index: u64, entry: &[u8], keys: &mut KeyLedger) -> Option<Change> {
     let event = Event::parse(entry).ok()?;
     if KeyLedger::reads(&event.kind) {
-        return Some(Change::Key(Box::new(event)));
+        return keys.fold(index, &event).map(|()| Change::None);
     }
     if event.kind == RENEW_CONFLICT {
-        return Some(Change::Lineage);
+        return Some(Change::None);
     }
     if event.kind == POLICY_CHANGE {
         return event.detail["hash"].as_str().map(|hash| Change::Policy(hash.to_owned()));
@@ -194,3 +195,28 @@ fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
 
 /// In milliseconds.
 const DAY: u64 = 24 * 3600 * 1000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Act, EventDraft, KEY_RETIRE};
+
+    fn entry(kind: &'static str, subject: &str, detail: &serde_json::Value) -> Vec<u8> {
+        let by = Act { actor: "test", request_id: "test" };
+        EventDraft::new(kind, &by, subject, detail).render("2026-11-21T12:00:00Z")
+    }
+
+    #[test]
+    fn of_a_batch_with_a_key_event_out_of_place_nothing_is_folded() {
+        let mut folded = Folded::before(&TrustDomain::parse("pay.example").unwrap());
+        let reason = serde_json::json!({ "reason": "unspecified" });
+        let denial = (0, entry(DENY, "spiffe://pay.example/prod/reports", &reason));
+        let unknown = serde_json::json!({ "key_sha256": "00", "trust_sequence": 2 });
+        let out_of_place = (1, entry(KEY_RETIRE, "feed", &unknown));
+        let before = folded.items.newest();
+        assert!(folded.fold(&[denial.clone(), out_of_place]).is_err());
+        assert_eq!((folded.epoch, folded.next_index, folded.items.newest()), (0, 0, before));
+        assert_eq!(folded.revocations, Revocations::default());
+        assert_eq!(folded.fold(&[denial]).unwrap().len(), 1, "it is still to be told");
+    }
+}
