@@ -29,7 +29,8 @@ use crate::store::StoreError;
 pub(crate) struct Witnesses {
     /// Sizes and roots that were shown and are right, newest last.
     right: Mutex<VecDeque<(u64, Hash)>>,
-    halted: OnceLock<String>,
+    /// With the largest checkpoint that speaks against the log.
+    halted: Mutex<Option<Halt>>,
     /// Where a halt is kept.
     kept: OnceLock<PathBuf>,
     /// The log went back while this process was running: what it folded stands nowhere any more.
@@ -52,7 +53,8 @@ impl Authority {
         let Some(claimed) = claimed(note) else { return };
         let signed = self.checkpoints().newest_size();
         let is_news = claimed.size > signed || shown == Shown::ByWorkload;
-        if self.halted().is_some() || !is_news || self.witnesses().knows(&claimed) {
+        let is_kept = says_as_much(&self.witnesses().halted(), &claimed);
+        if is_kept || !is_news || self.witnesses().knows(&claimed) {
             return;
         }
         // A signature costs less than to ask the store, and strangers have none.
@@ -85,13 +87,13 @@ impl Authority {
     }
 
     /// Why nothing is issued any more.
-    pub fn halted(&self) -> Option<&str> {
-        self.witnesses().halted.get().map(String::as_str)
+    pub fn halted(&self) -> Option<String> {
+        self.witnesses().halted().as_ref().map(|halt| halt.why.clone())
     }
 
     /// Refuses once the log was found to be another than it was.
     pub(crate) fn require_whole_log(&self) -> Result<(), Error> {
-        self.halted().map_or(Ok(()), |why| Err(Error::Halted(why.to_owned())))
+        self.halted().map_or(Ok(()), |why| Err(Error::Halted(why)))
     }
 
     /// The same, but for the CA's own certificate: without one, nobody could be revoked after a
@@ -118,11 +120,11 @@ impl Authority {
         if went_back.load(Ordering::Acquire) { self.require_whole_log() } else { Ok(()) }
     }
 
-    /// Issues nothing from now on.
+    /// Issues nothing from now on. The largest checkpoint is kept: a database that leads to a smaller
+    /// one may lack what others have seen, and must not end the halt.
     fn halt(&self, halt: Halt) {
-        // The first reason stands, and is told once.
-        if let Err(again) = self.witnesses().halted.set(halt.why.clone()) {
-            tracing::debug!(again, "halted already");
+        let mut halted = self.witnesses().halted();
+        if says_as_much(&halted, &halt.checkpoint) {
             return;
         }
         tracing::error!(why = halt.why, "nothing is issued any more");
@@ -130,8 +132,9 @@ impl Authority {
         if let Some(path) = self.witnesses().kept.get()
             && let Err(error) = halt.write(path)
         {
-            tracing::error!(%error, path = %path.display(), "a restart will forget the halt");
+            tracing::error!(%error, path = %path.display(), "a restart will forget this halt");
         }
+        *halted = Some(halt);
     }
 
     /// Whether the log, read now, does not lead to this checkpoint.
@@ -157,6 +160,10 @@ impl Authority {
 }
 
 impl Witnesses {
+    fn halted(&self) -> MutexGuard<'_, Option<Halt>> {
+        self.halted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn knows(&self, claimed: &Checkpoint) -> bool {
         self.right().contains(&(claimed.size, claimed.root))
     }
@@ -172,6 +179,11 @@ impl Witnesses {
     fn right(&self) -> MutexGuard<'_, VecDeque<(u64, Hash)>> {
         self.right.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a halt is on as large a checkpoint.
+fn says_as_much(halted: &Option<Halt>, checkpoint: &Checkpoint) -> bool {
+    halted.as_ref().is_some_and(|halt| halt.checkpoint.size >= checkpoint.size)
 }
 
 /// What a note claims, before its signature is verified: only to tell whether to verify it.

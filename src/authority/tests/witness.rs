@@ -26,6 +26,21 @@ async fn newest(environment: &Environment) -> Vec<u8> {
     environment.store.checkpoint().await.unwrap().unwrap().note
 }
 
+/// Size and edge of the log, as the database has them.
+fn head(environment: &Environment) -> (i64, Vec<u8>) {
+    let row = "SELECT size, edge FROM head";
+    database(environment).query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+fn put_back(environment: &Environment, head: (i64, Vec<u8>)) {
+    database(environment).execute("UPDATE head SET size = ?1, edge = ?2", head).unwrap();
+}
+
+/// Over a connection of its own.
+fn database(environment: &Environment) -> rusqlite::Connection {
+    rusqlite::Connection::open(environment.folder.path().join("countersign.db")).unwrap()
+}
+
 /// Whether a certificate can still be had.
 async fn issues(environment: &Environment) -> bool {
     let operator = environment.enrol_anyway("admin").await;
@@ -107,14 +122,8 @@ async fn what_the_logs_key_did_not_sign_changes_nothing() {
 #[tokio::test]
 async fn a_database_put_back_below_a_running_ca_is_noticed() {
     let environment = Environment::start().await;
-    let database = environment.folder.path().join("countersign.db");
     let operator = environment.operator().await;
-    let second = rusqlite::Connection::open(&database).unwrap();
-    let head = || -> (i64, Vec<u8>) {
-        let row = "SELECT size, edge FROM head";
-        second.query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
-    };
-    let put = |head| second.execute("UPDATE head SET size = ?1, edge = ?2", head).unwrap();
+    let (head, put) = (|| head(&environment), |head| put_back(&environment, head));
     let older = head();
     environment.issue(&operator, "/prod/reports").await;
     newest(&environment).await;
@@ -149,10 +158,10 @@ async fn a_halt_outlives_a_restart_and_the_ca_keeps_its_own_certificate() {
     let mut environment = Environment::start().await;
     let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
     environment.authority.witness(&larger, Shown::ByWorkload).await;
-    let why = environment.authority.halted().unwrap().to_owned();
+    let why = environment.authority.halted().unwrap();
     for _ in 0..2 {
         environment.restart().await;
-        assert_eq!(environment.authority.halted(), Some(&*why));
+        assert_eq!(environment.authority.halted().as_deref(), Some(&*why));
         assert!(!issues(&environment).await);
     }
     let own = api::IssueRequest {
@@ -185,6 +194,27 @@ async fn a_restart_on_the_log_that_was_seen_ends_a_halt() {
 }
 
 #[tokio::test]
+async fn a_database_that_lacks_a_part_of_what_was_seen_does_not_end_a_halt() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let oldest = head(&environment);
+    environment.issue(&operator, "/prod/reports").await;
+    let between = environment.store.head().await.unwrap().edge;
+    let (size, root) = (between.size(), between.root());
+    let newer = head(&environment);
+    put_back(&environment, oldest);
+    for seen in [(size, root), (size + 9, Hash::new([7; 32])), (size + 5, Hash::new([8; 32]))] {
+        let seen = signed(&environment, seen.0, seen.1).await;
+        environment.authority.witness(&seen, Shown::ByStranger).await;
+    }
+    let why = environment.authority.halted().unwrap();
+    assert!(why.contains(&format!("{} entries", size + 9)), "{why}");
+    put_back(&environment, newer);
+    environment.restart().await;
+    assert_eq!(environment.authority.halted(), Some(why));
+}
+
+#[tokio::test]
 async fn a_halt_that_cannot_be_read_lifts_nothing() {
     let environment = Environment::start().await;
     for damaged in [&b""[..], b"why", b"why\n\n", b"why\n\npay.example/log\nmany\n", b"\xff\n\n"] {
@@ -199,7 +229,7 @@ async fn a_halt_that_is_lifted_is_logged_and_returns_with_who_has_seen_more() {
     let mut environment = Environment::start().await;
     let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
     environment.authority.witness(&larger, Shown::ByWorkload).await;
-    let why = environment.authority.halted().unwrap().to_owned();
+    let why = environment.authority.halted().unwrap();
     let (domain, state) = (support::trust_domain(), environment.folder.path());
     let lift = || setup::lift_halt(&domain, state, &*environment.store, &*environment.clock);
     let index = environment.store.head().await.unwrap().edge.size();

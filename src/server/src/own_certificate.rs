@@ -80,7 +80,7 @@ impl OwnCertificate {
         }
         self.authority.refresh().await.map_err(|error| error.to_string())?;
         self.authority.follow_keys().await.map_err(|error| error.to_string())?;
-        self.authority.halted().map_or(Ok(()), |why| Err(why.to_owned()))
+        self.authority.halted().map_or(Ok(()), Err)
     }
 
     fn times(&self) -> Times {

@@ -40,7 +40,7 @@ impl Authority {
             policy_hash: format!("{:?}", policy.set().hash()),
             workloads: policy.set().workloads().rows().count() as u64,
             denied: self.folded().revocations.denied().count() as u64,
-            halted: self.halted().map(ToOwned::to_owned),
+            halted: self.halted(),
             issuers: in_force.issuers().map(issuer_status).collect(),
             rotating: keys.into_iter().filter(|key| key.next.is_some()).collect(),
         })
