@@ -49,6 +49,7 @@ fn an_operator_lifts_a_halt_by_name_and_not_in_passing() {
     environment.stop();
     recover(&environment, &["--lift-halt"]).success().says("lifted: a client showed");
     environment.serve();
+    environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
     environment.issue("/prod/reports", "reports");
     environment.stop();
     recover(&environment, &["--lift-halt"]).success().says("had not halted");

@@ -87,6 +87,7 @@ impl Event {
 pub(crate) const FOLDING: &[&str] = &[
     ALLOW,
     DENY,
+    HALT_LIFT,
     KEY_ACTIVATE,
     KEY_PREPARE,
     KEY_RETIRE,

@@ -25,7 +25,7 @@
 //! |---|---|
 //! | the issuer's key alone | nothing that a verifier of ours takes: it lacks the countersignature |
 //! | code execution in the CA's process | mints unseen: both keys are in it (a separate countersigner is not built yet) |
-//! | write access to the database, no key | no certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. It can mislead a running CA (lift a denial by rewriting the fold's marks, append a policy event); an audit of the entries against a checkpoint held elsewhere shows it |
+//! | write access to the database, no key | no certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. It can mislead a running CA (lift a denial by rewriting the fold's marks, append a policy event or the lifting of a halt); an audit of the entries against a checkpoint held elsewhere shows it |
 //! | the feed's key | revokes and denies without right, and lifts denials, for whoever it reaches over TLS as the CA; makes no revoked certificate good again |
 //! | an operator's certificate, no offline key | takes the steps of a rotation that are due, and begins others; trusts nothing new, and certifies no issuer |
 //! | log keys and database | cannot mint; rewrites history, and checkpoints held elsewhere convict |

@@ -10,8 +10,9 @@ use identity::{Revocations, SerialNumber, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::event::{ALLOW, DENY, Event, POLICY_CHANGE, RENEW_CONFLICT, REVOKE};
+use crate::event::{ALLOW, DENY, Event, HALT_LIFT, POLICY_CHANGE, RENEW_CONFLICT, REVOKE};
 use crate::feed::RecentItems;
+use crate::halt::Lift;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::rotation::KeyLedger;
 use crate::sequencer::Head;
@@ -20,6 +21,8 @@ use crate::store::{RevocationRow, Store, StoreError};
 /// What a folding event changes.
 #[derive(Debug, Clone, PartialEq)]
 enum Change {
+    /// A halt was lifted.
+    Lift(Lift),
     /// None that is told: a key came into another state, or a line of renewals broke.
     None,
     /// This policy set, by the hex of its hash, came into force.
@@ -35,6 +38,7 @@ pub(crate) struct Folded {
     pub(crate) revocations: Revocations,
     pub(crate) items: RecentItems,
     pub(crate) keys: KeyLedger,
+    pub(crate) lifts: Vec<Lift>,
     /// Serial numbers whose certificates may still be valid, and when each was revoked.
     recent_serials: VecDeque<(u64, SerialNumber)>,
     policy_set: Option<String>,
@@ -61,6 +65,7 @@ impl Folded {
             revocations: Revocations::default(),
             items: RecentItems::after(Position::genesis(trust_domain)),
             keys: KeyLedger::default(),
+            lifts: Vec::new(),
             recent_serials: VecDeque::new(),
             policy_set: None,
             next_index: 0,
@@ -88,6 +93,7 @@ impl Folded {
         let mut items = Vec::with_capacity(changes.len());
         for (index, change) in changes {
             match change {
+                Change::Lift(lift) => self.lifts.push(lift),
                 Change::None => {}
                 Change::Policy(hash) => self.policy_set = Some(hash),
                 Change::Revocation(item, at) => {
@@ -167,6 +173,9 @@ fn read(index: u64, entry: &[u8], keys: &mut KeyLedger) -> Option<Change> {
     }
     if event.kind == RENEW_CONFLICT {
         return Some(Change::None);
+    }
+    if event.kind == HALT_LIFT {
+        return Lift::read(&event, keys).map(Change::Lift);
     }
     if event.kind == POLICY_CHANGE {
         return event.detail["hash"].as_str().map(|hash| Change::Policy(hash.to_owned()));

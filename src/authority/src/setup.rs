@@ -25,7 +25,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::files::{create_private_folder, write_private};
-use crate::halt::Halt;
+use crate::halt::{Halt, Lift};
 use crate::keys::{Keys, offline_folder, online_folder};
 use crate::loading::load_keys;
 use crate::operations::policy_change;
@@ -185,22 +185,20 @@ pub async fn recertify_issuer(
 
 /// Lets a CA that has halted issue again, on the log as it is; says why it had halted, if it had.
 ///
-/// Logged before it is done. Whoever still shows the checkpoint of what is lost halts it again.
+/// Logged before it is done: a crash in between leaves it halted. What was shown halts it no more,
+/// a larger checkpoint that the log does not lead to does.
 pub async fn lift_halt(
     trust_domain: &TrustDomain,
     state: &Path,
     store: &dyn Store,
     clock: &dyn Clock,
 ) -> Result<Option<String>, Error> {
-    let Some(Halt { why, checkpoint, .. }) = Halt::read(state)? else { return Ok(None) };
-    let detail = serde_json::json!({
-        "root": format!("{:?}", checkpoint.root), "size": checkpoint.size, "why": why,
-    });
+    let Some(halt) = Halt::read(state)? else { return Ok(None) };
     let ceremony = Ceremony { trust_domain, store, clock };
-    let event = ceremony.draft(event::HALT_LIFT, &checkpoint.origin, &detail);
+    let event = ceremony.draft(event::HALT_LIFT, &halt.checkpoint.origin, &Lift::detail(&halt));
     ceremony.log(event, Effect::None).await?;
     Halt::remove(state)?;
-    Ok(Some(why))
+    Ok(Some(halt.why))
 }
 
 /// The pin of a finished CA, as its folder keeps it.

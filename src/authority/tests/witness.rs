@@ -6,17 +6,26 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
+use api::KeyPurpose::Log;
+use api::{KeyState, KeyStep};
+use authority::signer::Signer;
 use authority::{Error, Event, Shown, setup};
 use identity::SpiffeId;
+use support::rotation::take;
 use support::{Environment, id};
 use tlog::{Checkpoint, Hash, SignedNote};
 
 /// A checkpoint of the log's key, whatever it says.
 async fn signed(environment: &Environment, size: u64, root: Hash) -> Vec<u8> {
-    let key = tlog::VerifierKey::parse(&environment.authority.trust().state().log.key).unwrap();
-    let text = Checkpoint { origin: "pay.example/log".to_owned(), size, root }.text();
-    let signature =
-        environment.keys.first(api::KeyPurpose::Log).unwrap().sign(text.as_bytes()).await.unwrap();
+    signed_by(&*environment.keys.first(Log).unwrap(), size, root).await
+}
+
+async fn signed_by(signer: &dyn Signer, size: u64, root: Hash) -> Vec<u8> {
+    // An Ed25519 SubjectPublicKeyInfo ends with the key itself.
+    let key = signer.public_key().last_chunk().unwrap();
+    let key = tlog::VerifierKey::ed25519("pay.example/log".to_owned(), key).unwrap();
+    let text = Checkpoint { origin: key.name().to_owned(), size, root }.text();
+    let signature = signer.sign(text.as_bytes()).await.unwrap();
     let note = SignedNote::unsigned(text).unwrap();
     note.with_signature(key.name(), key.key_id(), &signature).unwrap().encode()
 }
@@ -225,22 +234,53 @@ async fn a_halt_that_cannot_be_read_lifts_nothing() {
 }
 
 #[tokio::test]
-async fn a_halt_that_is_lifted_is_logged_and_returns_with_who_has_seen_more() {
+async fn a_halt_that_is_lifted_is_logged_and_returns_only_with_who_has_seen_more() {
     let mut environment = Environment::start().await;
     let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
     environment.authority.witness(&larger, Shown::ByWorkload).await;
     let why = environment.authority.halted().unwrap();
-    let (domain, state) = (support::trust_domain(), environment.folder.path());
-    let lift = || setup::lift_halt(&domain, state, &*environment.store, &*environment.clock);
     let index = environment.store.head().await.unwrap().edge.size();
-    assert_eq!(lift().await.unwrap(), Some(why.clone()));
+    assert_eq!(lift(&environment).await, Some(why.clone()));
     let entry = environment.store.entries(index, 1).await.unwrap().pop().unwrap();
     let event = Event::parse(&entry).unwrap();
     assert_eq!((event.kind.as_str(), event.detail["why"].as_str()), ("halt.lift", Some(&*why)));
     assert_eq!(event.detail["size"], 1_000_000);
-    assert_eq!(lift().await.unwrap(), None);
+    assert_eq!(event.detail["note_sha256"], format!("{:?}", Hash::of(&larger)));
+    assert_eq!(lift(&environment).await, None);
     environment.restart().await;
     assert!(issues(&environment).await);
+    let within = signed(&environment, 999_999, Hash::new([8; 32])).await;
+    for judged in [&larger, &within] {
+        environment.authority.witness(judged, Shown::ByWorkload).await;
+        assert!(issues(&environment).await);
+    }
+    let beyond = signed(&environment, 1_000_001, Hash::new([7; 32])).await;
+    environment.authority.witness(&beyond, Shown::ByStranger).await;
+    assert!(!issues(&environment).await);
+}
+
+async fn lift(environment: &Environment) -> Option<String> {
+    let (domain, state) = (support::trust_domain(), environment.folder.path());
+    setup::lift_halt(&domain, state, &*environment.store, &*environment.clock).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_later_log_key_signed_was_judged_by_nobody() {
+    let mut environment = Environment::start().await;
+    let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
     environment.authority.witness(&larger, Shown::ByWorkload).await;
+    lift(&environment).await.unwrap();
+    environment.restart().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    take(&environment, &offline, &operator, Log, KeyStep::Prepare).await.unwrap();
+    let keys = environment.authority.keys(&operator).await.unwrap().items;
+    let prepared = keys.iter().find(|key| key.state == KeyState::Prepared).unwrap();
+    let id = Hash::of(prepared.public_key.as_bytes());
+    let later = environment.keys.signer(Log, &id).unwrap();
+    let other = signed_by(&*later, 999_999, Hash::new([8; 32])).await;
+    environment.authority.witness(&larger, Shown::ByWorkload).await;
+    assert!(issues(&environment).await);
+    environment.authority.witness(&other, Shown::ByWorkload).await;
     assert!(!issues(&environment).await);
 }

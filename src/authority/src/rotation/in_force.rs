@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use tlog::{Hash, VerifierKey};
 
 use super::ledger::{KeyLedger, LedgerKey};
-use crate::checkpoint::{LogSigner, verifier_key};
+use crate::checkpoint::{LogSigner, verifier_key, verify};
 use crate::countersigner::Countersigner;
 use crate::error::Error;
 use crate::issuer::Issuer;
@@ -101,6 +101,13 @@ impl InForce {
         let active = self.issuer.certificate();
         let others = self.issuers.values().map(|issuer| issuer.certificate());
         std::iter::once(active).chain(others.filter(|it| it.key_hash() != active.key_hash()))
+    }
+
+    /// Those of the log's keys that count which signed this checkpoint.
+    pub(crate) fn signers_of(&self, checkpoint: &[u8]) -> Vec<Hash> {
+        let keys = self.ledger.in_use(KeyPurpose::Log).zip(&self.log_keys);
+        let signed = keys.filter(|(_, key)| verify(checkpoint, [*key]).is_some());
+        signed.map(|(key, _)| key.id).collect()
     }
 
     /// The issuer whose key has this hash, if it may still sign.

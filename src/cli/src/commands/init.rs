@@ -163,8 +163,9 @@ async fn lift_halt(config: &Config, store: &SqliteStore, session: &Session) -> a
     let lifted = setup::lift_halt(&config.trust_domain, &config.state, store, &SystemClock).await?;
     session.output.note(match lifted {
         Some(why) => format!(
-            "lifted: {why}\nrestart `serve`, and before it the workloads that have seen more: they \
-             would halt it again"
+            "lifted: {why}\nrestart `serve`, and the workloads that have seen more: they take no \
+             feed of a shorter\nlog; then replace the log's key: countersign key prepare log, \
+             countersign rotate"
         ),
         None => "the CA had not halted".to_owned(),
     });
