@@ -36,6 +36,7 @@ use crate::sequencer::{ActMember, ChangedKeys, Effect, Member, Outcome};
 use crate::signer::Signer;
 use crate::store::Store;
 use crate::store::sqlite::SqliteStore;
+use crate::witness::contradiction;
 
 /// What a new CA is made from.
 #[derive(Debug)]
@@ -157,6 +158,7 @@ pub async fn recertify_issuer(
     offline_passphrase: &Secret,
     clock: &dyn Clock,
 ) -> Result<(), Error> {
+    require_no_halt(state, store).await?;
     let ledger = load_keys(store, trust_domain).await?;
     let pin = read_pin(state)?;
     let in_force = InForce::open(ledger, keys, store, trust_domain, &pin).await?;
@@ -181,6 +183,13 @@ pub async fn recertify_issuer(
     let root = Keys::open_offline(state, offline_passphrase)?.signer(KeyPurpose::Root, &root)?;
     let issuer = keys.signer(KeyPurpose::Issuer, &issuer)?;
     Ceremony { trust_domain, store, clock }.issuer(&certificate, &*root, &*issuer).await
+}
+
+/// Refuses while a halt is kept, unless the log is again the one that was seen.
+pub async fn require_no_halt(state: &Path, store: &dyn Store) -> Result<(), Error> {
+    let Some(halt) = Halt::read(state)? else { return Ok(()) };
+    let stands = contradiction(store, &halt.checkpoint).await?.is_some();
+    if stands { Err(Error::Halted(halt.why)) } else { Ok(()) }
 }
 
 /// Lets a CA that has halted issue again, on the log as it is; says why it had halted, if it had.
@@ -325,6 +334,7 @@ impl Ceremony<'_> {
         state: &Path,
         keys: &Keys,
     ) -> Result<(), Error> {
+        require_no_halt(state, self.store).await?;
         let ledger = load_keys(self.store, self.trust_domain).await?;
         let pin = read_pin(state)?;
         let in_force = InForce::open(ledger, keys, self.store, self.trust_domain, &pin).await?;

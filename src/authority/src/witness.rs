@@ -22,7 +22,7 @@ use crate::authority::Authority;
 use crate::checkpoint;
 use crate::error::Error;
 use crate::halt::{Halt, Lift};
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 
 /// What others have seen of the log, and whether it still does what they saw.
 #[derive(Debug, Default)]
@@ -63,7 +63,7 @@ impl Authority {
         if signed_by.is_empty() || self.folded().lifts.iter().any(is_judged) {
             return;
         }
-        match self.contradiction(&claimed).await {
+        match contradiction(self.store(), &claimed).await {
             Ok(None) => self.witnesses().remember(&claimed),
             Ok(Some(why)) => {
                 self.halt(Halt { why, checkpoint: claimed, seen: note.to_vec() });
@@ -76,7 +76,7 @@ impl Authority {
     /// the log still does not lead to what was seen. Where it does, the newest database is back.
     pub async fn keep_halts(&self, state: &Path) -> Result<(), Error> {
         if let Some(halt) = Halt::read(state)? {
-            if self.contradiction(&halt.checkpoint).await?.is_some() {
+            if contradiction(self.store(), &halt.checkpoint).await?.is_some() {
                 self.halt(halt);
             } else {
                 tracing::info!(why = halt.why, "the log is again the one that was seen");
@@ -138,27 +138,6 @@ impl Authority {
         }
         *halted = Some(halt);
     }
-
-    /// Whether the log, read now, does not lead to this checkpoint.
-    async fn contradiction(&self, shown: &Checkpoint) -> Result<Option<String>, Error> {
-        let size = self.store().head().await?.edge.size();
-        if shown.size > size {
-            return Ok(Some(format!(
-                "a client showed a signed checkpoint of {} entries, and the log has {size}: an \
-                 older database was put back",
-                shown.size
-            )));
-        }
-        match checkpoint::root_at(self.store(), shown.size).await {
-            Ok(root) if root == shown.root => Ok(None),
-            Ok(_) | Err(Error::Store(StoreError::Inconsistent(_))) => Ok(Some(format!(
-                "a client showed a signed checkpoint of {} entries, and the log's are others: an \
-                 older database was put back and has grown since",
-                shown.size
-            ))),
-            Err(error) => Err(error),
-        }
-    }
 }
 
 impl Witnesses {
@@ -186,6 +165,30 @@ impl Witnesses {
 /// Whether a halt is on as large a checkpoint.
 fn says_as_much(halted: &Option<Halt>, checkpoint: &Checkpoint) -> bool {
     halted.as_ref().is_some_and(|halt| halt.checkpoint.size >= checkpoint.size)
+}
+
+/// Whether the log, read now, does not lead to this checkpoint.
+pub(crate) async fn contradiction(
+    store: &dyn Store,
+    shown: &Checkpoint,
+) -> Result<Option<String>, Error> {
+    let size = store.head().await?.edge.size();
+    if shown.size > size {
+        return Ok(Some(format!(
+            "a client showed a signed checkpoint of {} entries, and the log has {size}: an \
+             older database was put back",
+            shown.size
+        )));
+    }
+    match checkpoint::root_at(store, shown.size).await {
+        Ok(root) if root == shown.root => Ok(None),
+        Ok(_) | Err(Error::Store(StoreError::Inconsistent(_))) => Ok(Some(format!(
+            "a client showed a signed checkpoint of {} entries, and the log's are others: an \
+             older database was put back and has grown since",
+            shown.size
+        ))),
+        Err(error) => Err(error),
+    }
 }
 
 /// What a note claims, before its signature is verified: only to tell whether to verify it.

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::{DenyRequest, KeyPurpose, KeyState, KeyStep, KeyStepRequest, Secret};
-use authority::clock::Clock;
 use authority::rotation::ceremony::Ceremonies;
 use authority::sequencer::Member;
 use authority::signer::SignerError;
@@ -145,6 +144,35 @@ async fn a_thief_of_a_retired_log_key_halts_nobody() {
     assert_eq!(environment.authority.halted(), None);
 }
 
+#[tokio::test]
+async fn no_issuer_is_certified_again_while_the_ca_has_halted() {
+    let environment = Environment::start().await;
+    let folder = environment.folder.path();
+    let seen = "an older database was put back\n\npay.example/log\n1000000\n\
+                BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
+    std::fs::write(folder.join("halted"), seen).unwrap();
+    let size = environment.store.head().await.unwrap().edge.size();
+    let refused = certify_again(&environment).await.unwrap_err();
+    assert!(matches!(refused, Error::Halted(_)), "{refused}");
+    assert_eq!(environment.store.head().await.unwrap().edge.size(), size, "nothing is logged");
+    setup::lift_halt(&support::trust_domain(), folder, &*environment.store, &*environment.clock)
+        .await
+        .unwrap();
+    certify_again(&environment).await.unwrap();
+}
+
+async fn certify_again(environment: &Environment) -> Result<(), Error> {
+    setup::recertify_issuer(
+        &support::trust_domain(),
+        environment.folder.path(),
+        &*environment.store,
+        &environment.keys,
+        &Secret::new("offline"),
+        &*environment.clock,
+    )
+    .await
+}
+
 /// Peers may not know the new root yet: what repairs an issuer keeps it where it was.
 #[tokio::test]
 async fn an_issuer_certified_again_stays_below_its_root() {
@@ -155,18 +183,7 @@ async fn an_issuer_certified_again_stays_below_its_root() {
     for step in [Prepare, Activate] {
         take(&environment, &offline, &operator, Root, step).await.unwrap();
     }
-    let (folder, passphrase) = (environment.folder.path(), Secret::new("offline"));
-    let clock: &dyn Clock = &*environment.clock;
-    setup::recertify_issuer(
-        &support::trust_domain(),
-        folder,
-        &*environment.store,
-        &environment.keys,
-        &passphrase,
-        clock,
-    )
-    .await
-    .unwrap();
+    certify_again(&environment).await.unwrap();
     environment.restart().await;
     let operator = environment.operator().await;
     let issued = environment.issue(&operator, "/prod/reports").await;

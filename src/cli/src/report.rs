@@ -45,6 +45,12 @@ fn render(error: &anyhow::Error) -> String {
 fn next_step(error: &anyhow::Error) -> Option<String> {
     let ours = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
     let of_the_engine = || match error.downcast_ref::<authority::Error>()? {
+        authority::Error::Halted(_) => Some(
+            "put the newest database back and restart the CA; where that is lost, look first what \
+             was revoked and issued in the part that is gone, then: countersign init --recover \
+             --lift-halt"
+                .to_owned(),
+        ),
         authority::Error::Invalid { next_step, .. } => next_step.clone(),
         _ => None,
     };

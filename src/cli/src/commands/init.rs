@@ -130,6 +130,11 @@ async fn recover(
     {
         let store = SqliteStore::open(&config.state, &config.trust_domain)?;
         let keys = Keys::open(&config.state, &passphrase)?;
+        if arguments.lift_halt {
+            lift_halt(config, &store, session).await?;
+        }
+        // Before anything is certified on a log that is not what it was.
+        setup::require_no_halt(&config.state, &store).await?;
         if setup::issuer_ends_soon(&config.trust_domain, &store, clock::now()).await? {
             let offline = arguments.config.offline_passphrase(config, Asking::Known)?;
             let domain = &config.trust_domain;
@@ -142,17 +147,7 @@ async fn recover(
                 Err(error) => session.output.warn(format!("the issuer ends soon: {error}")),
             }
         }
-        if arguments.lift_halt {
-            lift_halt(config, &store, session).await?;
-        }
         let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
-        if let Some(why) = authority.halted() {
-            anyhow::bail!(
-                "{why}\nput the newest database back and restart the CA; where that is lost, look \
-                 first what was\nrevoked and issued in the part that is gone, then: countersign \
-                 init --recover --lift-halt"
-            );
-        }
         // The trust keys may have been replaced since `init`.
         let pin = authority.trust().state().pin();
         ready(arguments, config, &authority, pin, session).await
