@@ -87,7 +87,7 @@ impl Authority {
     }
 
     /// Brings the keys into force that the log's events lead to. While they do not open, nothing is
-    /// issued ([`state`](Self::state)); feed and checkpoints are signed by the keys before.
+    /// issued (`state`); feed and checkpoints are signed by the keys before.
     ///
     /// One attempt at a time, told where it fails, and then none for a while: each costs 600,000
     /// rounds for every file that does not open.

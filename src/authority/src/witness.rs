@@ -2,7 +2,8 @@
 //!
 //! A checkpoint that the log's key signed and that this log does not lead to proves that the store
 //! lost what others have seen, or that the key signed two histories. Either way nothing more is
-//! issued until an operator has looked: what was revoked may stand in the part that is gone.
+//! issued until an operator has looked: what was revoked may stand in the part that is gone. What
+//! has been judged so halts nothing again (`Lift`).
 //!
 //! What is revoked meanwhile is logged, and told to those who have seen no more than this log.
 //! Where the log went back below a running process, it fails instead: new entries stand where older

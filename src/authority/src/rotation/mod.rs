@@ -21,6 +21,9 @@
 //! Outside of it, because the CA does not hear of them: software that verifies by a bundle and has
 //! no certificate, and of several processes that share one certificate all but the one that reports.
 //!
+//! A key that became active and does not open stops issuing, revocation lists and further steps, and
+//! nothing else: revocations are told, by the keys before.
+//!
 //! Which key stands where is the fold of the log's key events (`ledger`), and what a trust state says
 //! follows from it (`TrustChange`). What an offline key signs is announced and logged first
 //! (`steps`), then signed by whoever holds that key ([`ceremony`]), who makes it from what it knows
