@@ -1,17 +1,17 @@
 //! The accept loop: who comes in, how many, and how it ends. What a connection does once accepted
 //! is given as a function.
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 
+use crate::handshaking::{Handshakes, Handshaking};
 use crate::limits::Limits;
 
 /// How a listener ended.
@@ -27,18 +27,12 @@ pub struct Drained {
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) remote: SocketAddr,
-    /// Dropped after the handshake.
+    /// Dropped after the handshake, which ends when this is cut.
     pub(crate) handshake: Handshaking,
     /// Dropped at the end of the connection.
     pub(crate) connection: OwnedSemaphorePermit,
     /// Becomes true at shutdown.
     pub(crate) draining: watch::Receiver<bool>,
-}
-
-/// A place among the handshakes, of all and of one source.
-pub(crate) struct Handshaking {
-    _place: OwnedSemaphorePermit,
-    _source: SourceGuard,
 }
 
 /// How far a connection came.
@@ -100,17 +94,15 @@ async fn drain(mut connections: JoinSet<Ended>, limit: Duration) -> Drained {
 /// Counts connections and handshakes.
 struct Admission {
     connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
-    sources: Sources,
+    handshakes: Handshakes,
 }
 
 impl Admission {
     fn new(limits: &Limits) -> Self {
-        let places = |places: usize| Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)));
+        let connections = limits.connections.min(Semaphore::MAX_PERMITS);
         Self {
-            connections: places(limits.connections),
-            handshakes: places(limits.handshakes),
-            sources: Sources::new(limits.handshakes_per_source),
+            connections: Arc::new(Semaphore::new(connections)),
+            handshakes: Handshakes::new(limits.handshakes, limits.handshakes_per_source),
         }
     }
 
@@ -118,70 +110,16 @@ impl Admission {
     /// that has its share of handshakes open already is closed: waiting would hold up the others.
     async fn next(&self, listener: &TcpListener, draining: &watch::Receiver<bool>) -> Accepted {
         let connection = place(&self.connections).await;
-        let handshake = place(&self.handshakes).await;
         loop {
+            self.handshakes.room().await;
             let (stream, remote) = accept(listener).await;
-            if let Some(source) = self.sources.enter(remote.ip()) {
-                let handshake = Handshaking { _place: handshake, _source: source };
+            if let Some(handshake) = self.handshakes.enter(remote.ip()) {
                 let draining = draining.clone();
                 return Accepted { stream, remote, handshake, connection, draining };
             }
             metrics::counter!("countersign_handshakes_refused_total", "reason" => "source")
                 .increment(1);
         }
-    }
-}
-
-/// Handshakes open now, by source: silent connections of one must not take every place.
-#[derive(Clone)]
-struct Sources {
-    open: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    share: usize,
-}
-
-impl Sources {
-    fn new(share: usize) -> Self {
-        Self { open: Arc::default(), share }
-    }
-
-    fn enter(&self, address: IpAddr) -> Option<SourceGuard> {
-        let source = network(address);
-        let mut open = self.open();
-        let count = open.entry(source).or_default();
-        if *count >= self.share {
-            return None;
-        }
-        *count += 1;
-        Some(SourceGuard { sources: self.clone(), source })
-    }
-
-    fn open(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-struct SourceGuard {
-    sources: Sources,
-    source: IpAddr,
-}
-
-impl Drop for SourceGuard {
-    fn drop(&mut self) {
-        let mut open = self.sources.open();
-        if let Some(count) = open.get_mut(&self.source) {
-            *count -= 1;
-            if *count == 0 {
-                open.remove(&self.source);
-            }
-        }
-    }
-}
-
-/// One subscriber has an IPv6 /64: it is the smallest that can be told apart.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !(u128::MAX >> 64)).into()),
-        v4 => v4,
     }
 }
 
@@ -212,22 +150,3 @@ fn is_of_the_connection(error: &io::Error) -> bool {
 }
 
 const BACKOFF: Duration = Duration::from_millis(200);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_source_has_its_share_of_handshakes_and_gets_it_back() {
-        let sources = Sources::new(2);
-        let address = |text: &str| text.parse::<IpAddr>().unwrap();
-        let first = sources.enter(address("2001:db8::1")).unwrap();
-        let second = sources.enter(address("2001:db8::2")).unwrap();
-        assert!(sources.enter(address("2001:db8::3")).is_none(), "one /64 is one source");
-        assert!(sources.enter(address("2001:db8:0:1::1")).is_some());
-        drop(first);
-        let third = sources.enter(address("2001:db8::3")).unwrap();
-        drop((second, third));
-        assert!(sources.open().is_empty());
-    }
-}

@@ -95,6 +95,7 @@ mod endpoint;
 mod error;
 mod feed_stream;
 mod handshake;
+mod handshaking;
 mod http_client;
 mod limits;
 mod listener;

@@ -8,9 +8,10 @@ pub struct Limits {
     /// Connections open at once, those in their handshake included: 8,192. At some 50 KiB each this
     /// is 400 MiB; stay below the limit of open files too.
     pub connections: usize,
-    /// Handshakes at once: 512, half a second's work of one core.
+    /// Handshakes at once: 2,048, half a second's work of one core. When all are taken, one that
+    /// lasts longer than a second makes room: the oldest of the address that has most.
     pub handshakes: usize,
-    /// Handshakes at once from one address (IPv6: one /64): 256, half of all. More are closed.
+    /// Handshakes at once from one address (IPv6: one /64): 256. More are closed.
     pub handshakes_per_source: usize,
     /// How long a handshake may take: 10 s.
     pub handshake_timeout: Duration,
@@ -35,7 +36,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 8192,
-            handshakes: 512,
+            handshakes: 2048,
             handshakes_per_source: 256,
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(75),

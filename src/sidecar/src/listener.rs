@@ -189,8 +189,7 @@ async fn hand_over(
 ) -> Ended {
     let Accepted { stream, remote, handshake, connection, mut draining } = accepted;
     let handed_over = async {
-        let client = secure.shake_hands(stream, remote).await;
-        drop(handshake);
+        let client = secure.shake_hands(stream, remote, handshake).await;
         if let Some(Client::Verified(stream)) = client {
             stream.connection().keep_place(connection);
             // Whoever accepted may be gone; the stream then is too.

@@ -13,6 +13,7 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connections::admit;
 use crate::credentials::Credentials;
+use crate::handshaking::Handshaking;
 use crate::refusal::{report_failure, report_timeout};
 use crate::resumption::Tls;
 use crate::stream::Stream;
@@ -45,11 +46,18 @@ impl Secure {
         &self,
         stream: TcpStream,
         remote: SocketAddr,
+        place: Handshaking,
     ) -> Option<Client> {
         // Answers are written whole: waiting for more of them only delays.
         let _ = stream.set_nodelay(true);
         let handshake = TlsAcceptor::from(self.tls.of_now()).accept(stream).into_fallible();
-        match tokio::time::timeout(self.handshake_timeout, handshake).await {
+        let handshake = tokio::time::timeout(self.handshake_timeout, handshake);
+        let shaken = tokio::select! {
+            shaken = handshake => shaken,
+            () = place.cut() => return None,
+        };
+        drop(place);
+        match shaken {
             Ok(Ok(stream)) => self.admit(stream, remote),
             Ok(Err((error, stream))) => {
                 report_failure(&error, remote, self.credentials.as_deref());

@@ -83,10 +83,9 @@ where
             let Accepted { stream, remote, handshake, connection: _connection, mut draining } =
                 accepted;
             let client = tokio::select! {
-                client = secure.shake_hands(stream, remote) => client,
+                client = secure.shake_hands(stream, remote, handshake) => client,
                 _ = draining.wait_for(|draining| *draining) => None,
             };
-            drop(handshake);
             match client {
                 None => return Ended::InHandshake,
                 Some(Client::Anonymous(stream)) => {

@@ -58,6 +58,39 @@ async fn unfinished_handshakes_hold_up_nobody() {
     }
 }
 
+/// From forty addresses, each within its share: far more than there are places.
+#[tokio::test]
+async fn ten_thousand_handshakes_never_finished_hold_up_nobody() {
+    let authority = TestAuthority::new();
+    let never = Duration::from_secs(3600);
+    let limits = Limits { handshake_timeout: never, ..Limits::default() };
+    let listener = authority.listener(&authority.endpoint(LEDGER)).await.with_limits(limits);
+    let address = listener.local_address();
+    echo(listener);
+    let reports = authority.endpoint(REPORTS);
+    let mut open = authority.connect(&reports, address).await;
+    let attack = async {
+        let mut silent = Vec::new();
+        for number in 0..10_000 {
+            let source = format!("127.0.1.{}", 1 + number / 250);
+            silent.push(connect_from(&source, address).await);
+        }
+        silent
+    };
+    let visits = async {
+        loop {
+            assert_echoes(&mut authority.connect(&reports, address).await).await;
+            assert_echoes(&mut open).await;
+        }
+    };
+    let silent = tokio::select! {
+        silent = attack => silent,
+        () = visits => unreachable!(),
+    };
+    assert_echoes(&mut authority.connect(&reports, address).await).await;
+    assert_eq!(silent.len(), 10_000);
+}
+
 #[tokio::test]
 async fn handshake_that_lasts_too_long_is_cut() {
     let authority = TestAuthority::new();

@@ -1,0 +1,215 @@
+//! Places for handshakes, so that those that are never finished hold up nobody.
+//!
+//! Whoever connects and says nothing costs a place. One source gets no more than its share of them,
+//! and when all are taken and somebody wants in, one makes room that has had its time: the oldest of
+//! the source that has most. A fleet that comes back all at once is no such source: its handshakes
+//! wait for the processor, and for less than [`PATIENCE`].
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// The handshakes of one listener.
+pub(crate) struct Handshakes {
+    shared: Arc<Shared>,
+    places: usize,
+    share: usize,
+}
+
+#[derive(Default)]
+struct Shared {
+    open: Mutex<Open>,
+    /// A place was given back.
+    freed: Notify,
+}
+
+#[derive(Default)]
+struct Open {
+    /// By source, oldest first; none is empty.
+    sources: HashMap<IpAddr, VecDeque<Begun>>,
+    count: usize,
+    next: u64,
+}
+
+struct Begun {
+    id: u64,
+    at: Instant,
+    cut: Arc<Notify>,
+}
+
+/// A handshake's place, given back when dropped.
+pub(crate) struct Handshaking {
+    shared: Arc<Shared>,
+    source: IpAddr,
+    id: u64,
+    cut: Arc<Notify>,
+}
+
+impl Handshaking {
+    /// Returns when the place is another's.
+    pub(crate) async fn cut(&self) {
+        self.cut.notified().await;
+    }
+}
+
+impl Handshakes {
+    pub(crate) fn new(places: usize, share: usize) -> Self {
+        Self { shared: Arc::default(), places, share }
+    }
+
+    /// Returns once there is a place. May be dropped at any await.
+    pub(crate) async fn room(&self) {
+        loop {
+            let Some(wait) = self.shared.open().make_room(self.places, Instant::now()) else {
+                return;
+            };
+            tokio::select! {
+                () = self.shared.freed.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+        }
+    }
+
+    /// Takes a place, unless the source has its share.
+    pub(crate) fn enter(&self, address: IpAddr) -> Option<Handshaking> {
+        let source = network(address);
+        let (id, cut) = self.shared.open().begin(source, self.share)?;
+        Some(Handshaking { shared: Arc::clone(&self.shared), source, id, cut })
+    }
+}
+
+impl Open {
+    /// None if there is a place, made where that is fair; or how long to wait for one.
+    fn make_room(&mut self, places: usize, now: Instant) -> Option<Duration> {
+        if self.count < places {
+            return None;
+        }
+        let age = |begun: &VecDeque<Begun>| now - begun[0].at;
+        let had_their_time = self.sources.iter().filter(|(_, begun)| age(begun) >= PATIENCE);
+        let busiest = had_their_time.max_by_key(|(_, begun)| (begun.len(), age(begun)));
+        let Some((&source, begun)) = busiest else {
+            let oldest = self.sources.values().map(age).max().unwrap_or_default();
+            return Some(PATIENCE - oldest);
+        };
+        let id = begun[0].id;
+        self.end(source, id).into_iter().for_each(|cut| cut.notify_one());
+        metrics::counter!("countersign_handshakes_refused_total", "reason" => "slow").increment(1);
+        None
+    }
+
+    fn begin(&mut self, source: IpAddr, share: usize) -> Option<(u64, Arc<Notify>)> {
+        let begun = self.sources.get(&source).map_or(0, VecDeque::len);
+        if begun >= share {
+            return None;
+        }
+        let (id, cut) = (self.next, Arc::new(Notify::new()));
+        self.next += 1;
+        self.count += 1;
+        let begun = Begun { id, at: Instant::now(), cut: Arc::clone(&cut) };
+        self.sources.entry(source).or_default().push_back(begun);
+        Some((id, cut))
+    }
+
+    /// Frees a place; none if it was freed before.
+    fn end(&mut self, source: IpAddr, id: u64) -> Option<Arc<Notify>> {
+        let begun = self.sources.get_mut(&source)?;
+        let place = begun.binary_search_by_key(&id, |begun| begun.id).ok()?;
+        let ended = begun.remove(place)?;
+        if begun.is_empty() {
+            self.sources.remove(&source);
+        }
+        self.count -= 1;
+        Some(ended.cut)
+    }
+}
+
+impl Shared {
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Handshaking {
+    fn drop(&mut self) {
+        if self.shared.open().end(self.source, self.id).is_some() {
+            self.shared.freed.notify_one();
+        }
+    }
+}
+
+/// One subscriber has an IPv6 /64: it is the smallest that can be told apart.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !(u128::MAX >> 64)).into()),
+        v4 => v4,
+    }
+}
+
+/// What a handshake has at least, however many others wait: more than all places at once cost one
+/// core.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_source_has_its_share_and_gets_it_back() {
+        let handshakes = Handshakes::new(8, 2);
+        let first = handshakes.enter(address("2001:db8::1")).unwrap();
+        let second = handshakes.enter(address("2001:db8::2")).unwrap();
+        assert!(handshakes.enter(address("2001:db8::3")).is_none(), "one /64 is one source");
+        assert!(handshakes.enter(address("2001:db8:0:1::1")).is_some());
+        drop(first);
+        let third = handshakes.enter(address("2001:db8::3")).unwrap();
+        drop((second, third));
+        let open = handshakes.shared.open();
+        assert!(open.sources.is_empty() && open.count == 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn oldest_of_the_busiest_source_makes_room_once_it_had_its_time() {
+        let handshakes = Handshakes::new(3, 2);
+        let begun = Instant::now();
+        let alone = handshakes.enter(address("10.0.0.1")).unwrap();
+        let oldest = handshakes.enter(address("10.0.0.2")).unwrap();
+        tokio::time::advance(PATIENCE / 2).await;
+        let newer = handshakes.enter(address("10.0.0.2")).unwrap();
+        tokio::join!(handshakes.room(), oldest.cut());
+        assert_eq!(begun.elapsed(), PATIENCE);
+        let fourth = handshakes.enter(address("10.0.0.3")).unwrap();
+        drop(oldest);
+        assert_eq!(handshakes.shared.open().count, 3, "its place is given back once");
+        drop((alone, newer, fourth));
+        assert_eq!(handshakes.shared.open().count, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn busiest_source_keeps_those_that_are_new() {
+        let handshakes = Handshakes::new(4, 3);
+        let old = handshakes.enter(address("10.0.0.1")).unwrap();
+        tokio::time::advance(PATIENCE).await;
+        let new = [(); 3].map(|()| handshakes.enter(address("10.0.0.2")).unwrap());
+        let begun = Instant::now();
+        tokio::join!(handshakes.room(), old.cut());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        drop(new);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn place_given_back_is_taken_at_once() {
+        let handshakes = Handshakes::new(1, 1);
+        let begun = Instant::now();
+        let first = handshakes.enter(address("10.0.0.1")).unwrap();
+        tokio::join!(handshakes.room(), async { drop(first) });
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+}
