@@ -6,12 +6,13 @@ use std::sync::Arc;
 use countersign::{Endpoint, Listener};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::authority::TestAuthority;
 use crate::floor::{CLIENT, SERVER, client_config, endpoint, peers, server_config};
-use crate::process::{Thread, in_thread, median, runtime};
+use crate::process::{Metered, Thread, in_thread, median, runtime};
 
 /// As rustls' own verifier has it, without registry, limits or countersignatures.
 pub(crate) fn bare(authority: &TestAuthority) -> f64 {
@@ -25,23 +26,30 @@ pub(crate) fn bare(authority: &TestAuthority) -> f64 {
             tokio::spawn(async move { tls.accept(stream).await.map(drop) });
         }
     });
-    let client = Arc::new(client_config(authority, authority.svid(CLIENT)));
-    measure(&thread, address, |_| Arc::clone(&client))
+    measure(&thread, address, || returning_clients(authority))
 }
 
 pub(crate) fn returning(authority: &TestAuthority) -> f64 {
     let (thread, address) = listen(authority);
-    let client = Arc::new(client_config(authority, authority.svid(CLIENT)));
-    measure(&thread, address, |_| Arc::clone(&client))
+    measure(&thread, address, || returning_clients(authority))
 }
 
 /// Every handshake with another certificate.
 pub(crate) fn new(authority: &TestAuthority) -> f64 {
     let (thread, address) = listen(authority);
-    let clients: Vec<_> = (0..ROUNDS * HANDSHAKES)
-        .map(|_| Arc::new(client_config(authority, authority.svid(CLIENT))))
-        .collect();
-    measure(&thread, address, |number| Arc::clone(&clients[number]))
+    measure(&thread, address, || new_clients(authority))
+}
+
+/// The clients of a round, all with the same certificate.
+pub(crate) fn returning_clients(authority: &TestAuthority) -> Vec<Arc<ClientConfig>> {
+    let client = Arc::new(client_config(authority, authority.svid(CLIENT)));
+    vec![client; HANDSHAKES]
+}
+
+/// The clients of a round, each with a certificate of its own.
+pub(crate) fn new_clients(authority: &TestAuthority) -> Vec<Arc<ClientConfig>> {
+    let client = || Arc::new(client_config(authority, authority.svid(CLIENT)));
+    (0..HANDSHAKES).map(|_| client()).collect()
 }
 
 fn listen(authority: &TestAuthority) -> (Thread, SocketAddr) {
@@ -56,37 +64,47 @@ fn listen(authority: &TestAuthority) -> (Thread, SocketAddr) {
     })
 }
 
-/// Microseconds of the server's thread for each handshake.
 fn measure(
-    thread: &Thread,
+    server: &impl Metered,
     address: SocketAddr,
-    client: impl Fn(usize) -> Arc<ClientConfig>,
+    clients: impl Fn() -> Vec<Arc<ClientConfig>>,
 ) -> f64 {
-    let runtime = runtime();
-    let round = |round: usize| {
-        let before = thread.micros();
-        let first = round * HANDSHAKES;
-        runtime.block_on(async {
-            for group in (first..first + HANDSHAKES).step_by(AT_ONCE) {
-                let connecting = (group..group + AT_ONCE)
-                    .map(|number| tokio::spawn(connect(address, client(number))));
-                for connected in connecting.collect::<Vec<_>>() {
-                    connected.await.unwrap();
-                }
-            }
-        });
-        (thread.micros() - before) / HANDSHAKES as f64
-    };
-    median((0..ROUNDS).map(round).collect())
+    median((0..ROUNDS).map(|_| round(server, address, b"", clients())).collect())
 }
 
-async fn connect(address: SocketAddr, config: Arc<ClientConfig>) {
+/// Microseconds of the server for each connection: a handshake, then what the request needs, if
+/// there is one, until the server closes.
+pub(crate) fn round(
+    server: &impl Metered,
+    address: SocketAddr,
+    request: &'static [u8],
+    clients: Vec<Arc<ClientConfig>>,
+) -> f64 {
+    let count = clients.len();
+    let before = server.micros();
+    runtime().block_on(async {
+        for group in clients.chunks(AT_ONCE) {
+            let connecting =
+                group.iter().map(|client| tokio::spawn(connect(address, client.clone(), request)));
+            for connected in connecting.collect::<Vec<_>>() {
+                connected.await.unwrap();
+            }
+        }
+    });
+    (server.micros() - before) / count as f64
+}
+
+async fn connect(address: SocketAddr, config: Arc<ClientConfig>, request: &[u8]) {
     let stream = TcpStream::connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let name = ServerName::from(address.ip());
     let mut stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
-    // Until the server has closed its end: then it is done.
-    let _ = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1]).await;
+    stream.write_all(request).await.unwrap();
+    stream.flush().await.unwrap();
+    // Until the server has closed its end: then it is done. Not all close as TLS has it.
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(request.is_empty() || answer.ends_with(b"hello"));
 }
 
 const ROUNDS: usize = 5;

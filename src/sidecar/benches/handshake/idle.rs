@@ -9,12 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
-use countersign::{Credentials, Endpoint, Verification, load_trust};
-use identity::Der;
+use countersign::Verification;
 
 use crate::authority::TestAuthority;
 use crate::floor::{CLIENT, SERVER, endpoint, peers};
-use crate::process::{in_thread, resident, runtime};
+use crate::folder;
+use crate::process::{Process, in_thread, runtime};
 
 pub(crate) fn print(authority: &TestAuthority) {
     println!("\n{CONNECTIONS} idle connections (target: 20 KiB each; sweep: low milliseconds)");
@@ -33,12 +33,13 @@ pub(crate) fn print(authority: &TestAuthority) {
             }
         });
     let warm = Clients::start(authority, address, 100);
-    let before = resident();
+    let this = Process(std::process::id());
+    let before = this.resident();
     let clients = Clients::start(authority, address, CONNECTIONS - 100);
     while verification.connections().open < CONNECTIONS {
         std::thread::yield_now();
     }
-    let each = (resident() - before) / (CONNECTIONS - 100) as f64;
+    let each = (this.resident() - before) / (CONNECTIONS - 100) as f64;
     println!("{:<46} {each:>9.1} KiB", "memory, each");
     sweep(authority, &verification);
     drop((warm, clients));
@@ -71,12 +72,11 @@ fn sweep(authority: &TestAuthority, verification: &Verification) {
 }
 
 /// A process that holds connections until it is dropped.
-struct Clients(Child);
+pub(crate) struct Clients(Child);
 
 impl Clients {
-    fn start(authority: &TestAuthority, address: SocketAddr, count: usize) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        write(authority, folder.path());
+    pub(crate) fn start(authority: &TestAuthority, address: SocketAddr, count: usize) -> Self {
+        let folder = folder::write(authority, CLIENT, SERVER);
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args([MODE, &address.to_string(), &count.to_string()])
             .arg(folder.path())
@@ -97,34 +97,9 @@ impl Drop for Clients {
     }
 }
 
-fn write(authority: &TestAuthority, folder: &Path) {
-    let svid = authority.svid(CLIENT);
-    let pem = |label: &str, der: &[u8]| {
-        format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", String::from(Der::new(der)))
-    };
-    let chain: String = svid.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
-    std::fs::write(folder.join("svid.pem"), chain).unwrap();
-    let key = pem("PRIVATE KEY", svid.key.secret_der());
-    std::fs::write(folder.join("svid.key"), key).unwrap();
-    std::fs::write(folder.join("trust.note"), authority.trust_note()).unwrap();
-    std::fs::write(folder.join("pin"), authority.pin().to_string()).unwrap();
-    std::fs::write(folder.join("server"), authority.id(SERVER).as_str()).unwrap();
-}
-
-/// The arguments of a process that is to be the clients.
-pub(crate) fn arguments(all: &[String]) -> Option<&[String; 3]> {
-    match all {
-        [_, mode, rest @ ..] if mode == MODE => rest.try_into().ok(),
-        _ => None,
-    }
-}
-
 /// Opens connections, says so, and holds them.
 pub(crate) fn client(address: &str, count: usize, folder: &Path) {
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
-    let trust = load_trust(read("trust.note").as_bytes(), &read("pin").parse().unwrap()).unwrap();
-    let endpoint = Endpoint::new(Credentials::load(folder).unwrap(), Verification::new(trust));
-    let peers = countersign::Peers::one_of([read("server")]).unwrap();
+    let (endpoint, peers) = folder::open(folder);
     runtime().block_on(async {
         let mut held = Vec::with_capacity(count);
         for _ in 0..count {
@@ -136,5 +111,6 @@ pub(crate) fn client(address: &str, count: usize, folder: &Path) {
 }
 
 const CONNECTIONS: usize = 10_000;
-const MODE: &str = "hold-connections";
+/// The argument of a process that is to be the clients.
+pub(crate) const MODE: &str = "hold-connections";
 const READY: &str = "ready";

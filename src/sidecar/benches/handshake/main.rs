@@ -1,24 +1,51 @@
 //! What mutual TLS costs a server, as multiples of rustls alone in the same run, and what an idle
 //! connection weighs: `cargo bench -p countersign`. Linux only: it reads `/proc`.
+//!
+//! With other mTLS proxies beside a proxy of ours (see [`beside`]), any of:
+//!
+//! ```text
+//! cargo bench -p countersign --bench handshake -- \
+//!     --beside ghostunnel=PATH --beside envoy=PATH --beside nginx=PATH
+//! ```
 
 #![allow(clippy::unwrap_used, reason = "a benchmark fails where it unwraps")]
 
 #[allow(dead_code, reason = "the tests use more of it")]
 #[path = "../../tests/sidecar/authority.rs"]
 mod authority;
+mod beside;
 mod floor;
+mod folder;
 mod handshakes;
 mod idle;
 mod process;
 mod requests;
 
+use std::process::ExitCode;
+
 use authority::TestAuthority;
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    if let Some([address, count, folder]) = idle::arguments(&arguments) {
-        return idle::client(address, count.parse().unwrap(), folder.as_ref());
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match &arguments[..] {
+        [mode, address, count, folder] if mode == idle::MODE => {
+            idle::client(address, count.parse().unwrap(), folder.as_ref());
+        }
+        [mode, address, backend, folder] if mode == beside::MODE => {
+            beside::forward(address, backend, folder.as_ref());
+        }
+        options => match beside::peers(options) {
+            Ok(peers) => measure(peers),
+            Err(error) => {
+                eprintln!("error: {error}");
+                return ExitCode::from(2);
+            }
+        },
     }
+    ExitCode::SUCCESS
+}
+
+fn measure(peers: Vec<beside::Peer>) {
     process::describe_machine();
     let authority = TestAuthority::new();
     let floor = floor::measure(&authority);
@@ -30,6 +57,9 @@ fn main() {
     row("Listener, a new peer", handshakes::new(&authority), floor, Some(1.6));
     requests::print(&authority);
     idle::print(&authority);
+    if !peers.is_empty() {
+        beside::print(&authority, peers);
+    }
 }
 
 fn row(name: &str, cost: f64, floor: f64, target: Option<f64>) {

@@ -13,18 +13,21 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::authority::TestAuthority;
 use crate::floor::{CLIENT, SERVER, client_config, endpoint, peers, server_config};
-use crate::process::{Thread, in_thread, median, runtime};
+use crate::process::{Metered, Thread, in_thread, median, runtime};
 
 pub(crate) fn print(authority: &TestAuthority) {
     println!("\nHTTP/1.1 requests on one connection, one after the other: CPU of the server");
     println!("{:<46} {:>9} {:>8}", "", "µs", "x bare");
-    let bare = measure(authority, bare(authority));
+    let (thread, address) = bare(authority);
+    let bare = measure(authority, &thread, address);
     println!("{:<46} {bare:>9.1} {:>8.2}", "hyper on tokio-rustls", 1.0);
-    let ours = measure(authority, listen(authority));
+    let (thread, address) = listen(authority);
+    let ours = measure(authority, &thread, address);
     println!("{:<46} {ours:>9.1} {:>8.2}", "Listener::serve", ours / bare);
 }
 
@@ -53,29 +56,35 @@ fn bare(authority: &TestAuthority) -> (Thread, SocketAddr) {
     })
 }
 
-async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+pub(crate) async fn hello(_: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     Ok(Response::new(Full::new(Bytes::from_static(b"hello"))))
 }
 
-fn measure(authority: &TestAuthority, (thread, address): (Thread, SocketAddr)) -> f64 {
-    let mut config = client_config(authority, authority.svid(CLIENT));
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+fn measure(authority: &TestAuthority, server: &Thread, address: SocketAddr) -> f64 {
     runtime().block_on(async {
-        let stream = TcpStream::connect(address).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let name = ServerName::from(address.ip());
-        let tls = TlsConnector::from(Arc::new(config));
-        let mut stream = tls.connect(name, stream).await.unwrap();
+        let mut stream = connect(authority, address).await;
         let mut rounds = Vec::new();
         for _ in 0..ROUNDS {
-            let before = thread.micros();
+            let before = server.micros();
             for _ in 0..REQUESTS {
                 ask(&mut stream).await;
             }
-            rounds.push((thread.micros() - before) / f64::from(REQUESTS));
+            rounds.push((server.micros() - before) / f64::from(REQUESTS));
         }
         median(rounds)
     })
+}
+
+pub(crate) async fn connect(
+    authority: &TestAuthority,
+    address: SocketAddr,
+) -> TlsStream<TcpStream> {
+    let mut config = client_config(authority, authority.svid(CLIENT));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let stream = TcpStream::connect(address).await.unwrap();
+    stream.set_nodelay(true).unwrap();
+    let name = ServerName::from(address.ip());
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
 
 pub(crate) async fn ask<IO: AsyncReadExt + AsyncWriteExt + Unpin>(stream: &mut IO) {
