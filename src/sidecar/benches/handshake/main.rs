@@ -20,6 +20,7 @@ mod handshakes;
 mod idle;
 mod process;
 mod requests;
+mod revocations;
 
 use std::process::ExitCode;
 
@@ -57,6 +58,7 @@ fn measure(peers: Vec<beside::Peer>) {
     row("Listener, a new peer", handshakes::new(&authority), floor, Some(1.6));
     requests::print(&authority);
     idle::print(&authority);
+    revocations::print(&authority);
     if !peers.is_empty() {
         beside::print(&authority, peers);
     }
