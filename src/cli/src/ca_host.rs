@@ -157,7 +157,7 @@ pub(crate) async fn install_operator(
     };
     let issued = authority.issue_internal(&body, "init").await?;
     let held = HeldTrust::from_note(authority.trust_note().to_vec(), &pin)?;
-    let record = SvidRecord::new(&issued, &wish, url, pin);
+    let record = SvidRecord::new(&issued, &wish, url, held.pin());
     let directory = SvidDirectory::create(directory)?;
     let lock = directory.lock()?;
     let mut contents = held.contents();

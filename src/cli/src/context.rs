@@ -59,13 +59,15 @@ pub(crate) fn trust(session: &Session) -> Result<HeldTrust, Error> {
 }
 
 /// The context's pin is the one that everything started from; `svid.json` has that of the newest
-/// keys, replaced together with the note when a renewal follows their rotation.
+/// keys, replaced together with the note when a renewal follows their rotation. Its sequence counts
+/// whichever names the keys: no state is taken that is older than one held before.
 fn held_trust(context: &Context, directory: &SvidDirectory) -> Result<HeldTrust, Error> {
-    let newest = directory.record()?.map(|record| HeldTrust::load(directory, &record.trust_pin));
-    match newest {
-        Some(Ok(held)) => Ok(held),
-        _ => HeldTrust::load(directory, &context.trust_pin),
-    }
+    let (url, pin) = (&context.url, &context.trust_pin);
+    let Some(record) = directory.record()? else { return HeldTrust::load(directory, pin, url) };
+    let newest = record.trust_pin.of_any_sequence();
+    HeldTrust::load(directory, &newest, url)
+        .or_else(|_| HeldTrust::load(directory, pin, url))?
+        .require(directory, &record.trust_pin, url)
 }
 
 struct Operator<'a> {
@@ -99,7 +101,7 @@ impl Operator<'_> {
         // Without a record there is no place for the new pin: this state would be lost behind it.
         let Some(record) = self.directory.record()? else { return Ok(()) };
         let mut contents = newest.contents();
-        let record = SvidRecord { trust_pin: newest.pin, ..record };
+        let record = SvidRecord { trust_pin: newest.pin(), ..record };
         contents.insert(RECORD, Zeroizing::new(record.to_json()));
         self.directory.replace(contents, &lock)
     }

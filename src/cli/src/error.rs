@@ -54,6 +54,9 @@ pub(crate) enum Error {
     /// A token names no CA.
     #[error("which CA? a bootstrap token does not carry its URL")]
     NoUrl,
+    /// A trust state is older than one that was held before.
+    #[error("{} is older than the trust state that was held", path.display())]
+    OldTrust { path: PathBuf, source: identity::Error, repair: String },
     /// The directory holds the SVID of somebody else.
     #[error("{} holds the SVID of {held} already", directory.display())]
     OtherIdentity { directory: PathBuf, held: SpiffeId },
@@ -106,7 +109,9 @@ impl Error {
             | Self::Token { .. }
             | Self::UnknownContext { .. } => Exit::Usage,
             Self::Server { .. } => Exit::Unreachable,
-            Self::Answer(_) | Self::Trust(_) | Self::Unacceptable(_) => Exit::Unverified,
+            Self::Answer(_) | Self::OldTrust { .. } | Self::Trust(_) | Self::Unacceptable(_) => {
+                Exit::Unverified
+            }
             _ => Exit::Failed,
         }
     }
@@ -127,7 +132,9 @@ impl Error {
                 "repair it and run the same `countersign renew` again: it tries \
                                   the command once more"
             }
-            Self::Expired { repair, .. } | Self::NoSvid { repair, .. } => repair,
+            Self::Expired { repair, .. }
+            | Self::NoSvid { repair, .. }
+            | Self::OldTrust { repair, .. } => repair,
             Self::NoCertificateOf(_) => "countersign list --id 'spiffe://TRUST-DOMAIN/PREFIX*'",
             Self::NoContext => {
                 "`countersign init` on the CA's host makes a context; `--url` and a token file need none"

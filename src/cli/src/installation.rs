@@ -64,7 +64,7 @@ impl Installation<'_> {
         wish: &Wish,
         held: &HeldTrust,
     ) -> Contents {
-        let record = SvidRecord::new(answer, wish, self.url, held.pin);
+        let record = SvidRecord::new(answer, wish, self.url, held.pin());
         let mut contents = held.contents();
         contents.insert(CHAIN, Zeroizing::new(answer.chain.clone().into_bytes()));
         contents.insert(KEY, Zeroizing::new(pending.key.as_bytes().to_vec()));

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 pub(crate) struct SvidRecord {
     /// The CA's URL.
     pub(crate) url: String,
-    /// Names the trust keys that signed `trust.note`.
+    /// Names the trust keys that signed `trust.note`, and the sequence below which none is taken.
     #[serde(with = "crate::text")]
     pub(crate) trust_pin: TrustPin,
     /// The certificate's serial number.

@@ -7,35 +7,58 @@ use zeroize::Zeroizing;
 use crate::error::Error;
 use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
 
-/// A verified trust state with the note that it came in, and the pin that names its keys.
+/// A verified trust state with the note that it came in.
 #[derive(Debug, Clone)]
 pub(crate) struct HeldTrust {
     /// Ready for verifying.
     pub(crate) trust: Trust,
     /// As it was signed.
     pub(crate) note: Vec<u8>,
-    /// Names the keys that the state's successor is signed with.
-    pub(crate) pin: TrustPin,
 }
 
 impl HeldTrust {
-    /// Reads `trust.note` of a directory and verifies it by the pin.
-    pub(crate) fn load(directory: &SvidDirectory, pin: &TrustPin) -> Result<Self, Error> {
+    /// Reads `trust.note` of a directory and verifies it by the pin; `url` is the CA's, where the
+    /// note is to be had again.
+    pub(crate) fn load(
+        directory: &SvidDirectory,
+        pin: &TrustPin,
+        url: &str,
+    ) -> Result<Self, Error> {
         let note = directory.read(TRUST_NOTE)?.ok_or_else(|| Error::NoSvid {
             directory: directory.path().to_owned(),
             missing: TRUST_NOTE,
-            repair: format!(
-                "countersign trust fetch URL --pin {pin} --out {}",
-                directory.join(TRUST_NOTE).display()
-            ),
+            repair: fetch_again(directory, pin, url),
         })?;
-        Self::from_note(note, pin)
+        Self::from_note(note, &pin.of_any_sequence())?.require(directory, pin, url)
+    }
+
+    /// Refuses a state older than the pin demands: an old `trust.note`, put back by hand or from a
+    /// backup, may name keys that were replaced for good reason.
+    pub(crate) fn require(
+        self,
+        directory: &SvidDirectory,
+        pin: &TrustPin,
+        url: &str,
+    ) -> Result<Self, Error> {
+        match pin.require_sequence(self.state()) {
+            Ok(()) => Ok(self),
+            Err(source) => Err(Error::OldTrust {
+                path: directory.join(TRUST_NOTE),
+                source,
+                repair: fetch_again(directory, pin, url),
+            }),
+        }
     }
 
     /// Verifies a note by a pin.
     pub(crate) fn from_note(note: Vec<u8>, pin: &TrustPin) -> Result<Self, Error> {
         let trust = countersign::load_trust(&note, pin)?;
-        Ok(Self { trust, note, pin: *pin })
+        Ok(Self { trust, note })
+    }
+
+    /// Names the keys that the state's successor is signed with, and demands no older state.
+    pub(crate) fn pin(&self) -> TrustPin {
+        self.state().pin().at_least(self.state().sequence)
     }
 
     /// Asks a CA for its trust state, with nothing but the pin to believe it by.
@@ -85,7 +108,11 @@ impl HeldTrust {
 
     fn of(fetched: FetchedTrust) -> Result<Self, Error> {
         let FetchedTrust { state, note } = fetched;
-        let pin = state.pin();
-        Ok(Self { trust: Trust::new(state)?, note, pin })
+        Ok(Self { trust: Trust::new(state)?, note })
     }
+}
+
+fn fetch_again(directory: &SvidDirectory, pin: &TrustPin, url: &str) -> String {
+    let path = directory.join(TRUST_NOTE);
+    format!("countersign trust fetch {url} --pin {pin} --out {}", path.display())
 }

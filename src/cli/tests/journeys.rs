@@ -129,6 +129,36 @@ async fn a_newer_trust_state_comes_with_the_renewal() {
 }
 
 #[tokio::test]
+async fn a_renewal_refuses_an_older_trust_state_than_was_held() {
+    let environment = Environment::new().await;
+    environment.issue().await.expect(0);
+    let first = environment.read("svid/trust.note");
+    environment.authority.advance_trust();
+    environment.authority.pull_windows_forward();
+    environment.run("renew svid").await.expect(0);
+    std::fs::write(environment.path("svid/trust.note"), first).unwrap();
+    let refused = environment.run("renew svid").await.expect(5);
+    assert!(refused.stderr.contains("svid/trust.note"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("an old one is never taken"), "{}", refused.stderr);
+    let step = refused.stderr.split("  next: countersign ").nth(1).unwrap().to_owned();
+    environment.run(&step).await.expect(0);
+    environment.run("renew svid").await.expect(0);
+}
+
+#[tokio::test]
+async fn an_operator_refuses_an_older_trust_state_than_was_held() {
+    let environment = Environment::with_operator(25).await;
+    let first = environment.read("operator/trust.note");
+    environment.run("list").await.expect(0);
+    environment.authority.advance_trust();
+    environment.run("list").await.expect(0);
+    std::fs::write(environment.path("operator/trust.note"), first).unwrap();
+    let refused = environment.run("list").await.expect(5);
+    assert!(refused.stderr.contains("an old one is never taken"), "{}", refused.stderr);
+    environment.run("trust show").await.expect(5);
+}
+
+#[tokio::test]
 async fn an_operators_svid_is_renewed_when_half_of_its_life_is_gone() {
     let environment = Environment::with_operator(25).await;
     let before = environment.read("operator/svid.pem");

@@ -153,7 +153,7 @@ impl Holder {
             missing: RECORD,
             repair: format!("countersign issue SPIFFE_ID --out {}", directory.path().display()),
         })?;
-        let held = HeldTrust::load(&directory, &record.trust_pin)?;
+        let held = HeldTrust::load(&directory, &record.trust_pin, &record.url)?;
         Ok(Self { directory, record, held })
     }
 
