@@ -39,7 +39,7 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     let (_, context) = contexts.select(session.options.context.as_deref())?;
     let url = session.options.url.as_deref().unwrap_or(&context.url);
     let operator = Operator { directory: SvidDirectory::at(&context.directory), context, url };
-    operator.follow_trust().await?;
+    operator.follow_trust(session).await?;
     operator.renew_if_due(session).await?;
     operator.open()
 }
@@ -86,10 +86,10 @@ impl Operator<'_> {
 
     /// Keys of the CA may have been replaced since the last command: the newest trust state is kept
     /// together with the pin of its keys.
-    async fn follow_trust(&self) -> Result<(), Error> {
+    async fn follow_trust(&self, session: &Session) -> Result<(), Error> {
         let held = held_trust(self.context, &self.directory)?;
         let sequence = held.state().sequence;
-        let newest = held.newest(self.url).await;
+        let newest = held.newest(self.url, session.output).await;
         if newest.state().sequence <= sequence {
             return Ok(());
         }

@@ -5,6 +5,8 @@ use identity::{Trust, TrustPin, TrustState};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::exit::Exit;
+use crate::output::Output;
 use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
 
 /// A verified trust state with the note that it came in.
@@ -68,8 +70,28 @@ impl HeldTrust {
 
     /// The newest state, asked of whoever answers at the URL: it is believed by what is held. Where
     /// it cannot be had, this one stays; what needs a newer one then says so.
-    pub(crate) async fn newest(self, url: &str) -> Self {
-        self.try_newest(url).await.unwrap_or(self)
+    ///
+    /// An answer that does not verify is told: somebody else may answer there, or the CA replaced
+    /// its keys in a way that cannot be followed. To go on is right even so. The CA is verified by
+    /// what is held before it is sent anything, and whoever can forge this answer can withhold it.
+    pub(crate) async fn newest(self, url: &str, output: Output) -> Self {
+        match self.try_newest(url).await {
+            Ok(newest) => newest,
+            Err(error) => {
+                if error.exit() == Exit::Unverified {
+                    output.warn(self.unverified(url, &error));
+                }
+                self
+            }
+        }
+    }
+
+    fn unverified(&self, url: &str, error: &Error) -> String {
+        let held = self.state().sequence;
+        format!(
+            "the newest trust state of {url} does not verify, so number {held} is used on: {error}\n  \
+             next: countersign trust fetch {url} --pin PIN, with the pin that the CA's operator names"
+        )
     }
 
     /// The state that the CA says goes with what it issued, or a newer one: certificates that are

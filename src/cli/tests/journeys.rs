@@ -129,6 +129,27 @@ async fn a_newer_trust_state_comes_with_the_renewal() {
 }
 
 #[tokio::test]
+async fn a_newer_trust_state_that_does_not_verify_is_told_and_not_taken() {
+    let environment = Environment::new().await;
+    environment.issue().await.expect(0);
+    environment.authority.forge_trust();
+    environment.authority.pull_windows_forward();
+    let renewed = environment.run("renew svid -q").await.expect(0);
+    assert!(renewed.stderr.starts_with("warning: "), "{}", renewed.stderr);
+    assert!(renewed.stderr.contains("0 of the 1 trust keys"), "{}", renewed.stderr);
+    assert!(renewed.stderr.contains("\n  next: countersign trust fetch "), "{}", renewed.stderr);
+    assert!(environment.read("svid/trust.note").contains("\"sequence\": 1"));
+}
+
+#[tokio::test]
+async fn an_operator_hears_of_a_trust_state_that_does_not_verify() {
+    let environment = Environment::with_operator(1).await;
+    environment.authority.forge_trust();
+    let listed = environment.run("list").await.expect(0);
+    assert!(listed.stderr.contains("0 of the 1 trust keys"), "{}", listed.stderr);
+}
+
+#[tokio::test]
 async fn a_renewal_refuses_an_older_trust_state_than_was_held() {
     let environment = Environment::new().await;
     environment.issue().await.expect(0);
@@ -283,4 +304,5 @@ async fn a_ca_that_is_not_there_exits_4() {
     let environment = Environment::with_operator(1).await;
     let gone = environment.run("list --url https://127.0.0.1:9").await.expect(4);
     assert!(gone.stderr.contains("next: the same command again"), "{}", gone.stderr);
+    assert!(!gone.stderr.contains("warning"), "{}", gone.stderr);
 }

@@ -95,8 +95,8 @@ async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
     // Read again: another process may have renewed it while this one waited for the lock.
     let mut holder = Holder::open(directory.clone())?;
     holder.require_unexpired(now)?;
-    holder.held =
-        holder.held.newest(session.options.url.as_deref().unwrap_or(&holder.record.url)).await;
+    let url = session.options.url.as_deref().unwrap_or(&holder.record.url);
+    holder.held = holder.held.newest(url, session.output).await;
     if let Due::Later(due_at) = holder.due(session, now).await? {
         session.output.show(&Outcome::NotDue { due: false, due_at }, |_| not_due(due_at))?;
         drop(lock);

@@ -65,6 +65,7 @@ struct Issued {
     by_request: HashMap<Hash, IssuedCertificate>,
     pull_forward: bool,
     sequence: u64,
+    forged_trust: bool,
 }
 
 impl TestAuthority {
@@ -108,6 +109,11 @@ impl TestAuthority {
         self.state.lock().unwrap().sequence += 1;
     }
 
+    /// From now on, whoever asks for the trust state gets one that a thief of the URL made up.
+    pub(crate) fn forge_trust(&self) {
+        self.state.lock().unwrap().forged_trust = true;
+    }
+
     /// How many different requests were answered with a certificate.
     pub(crate) fn issued(&self) -> usize {
         self.state.lock().unwrap().by_request.len()
@@ -131,10 +137,25 @@ impl TestAuthority {
     }
 
     pub(crate) fn trust_note(&self) -> Vec<u8> {
-        let text = self.trust_state().text();
+        self.signed_trust(&self.trust_state(), &self.trust)
+    }
+
+    /// What the CA answers: its trust state, or the next one by a key that is not its own.
+    fn served_trust_note(&self) -> Vec<u8> {
+        let forged = self.state.lock().unwrap().forged_trust;
+        if !forged {
+            return self.trust_note();
+        }
+        let state = self.trust_state();
+        let next = TrustState { sequence: state.sequence + 1, ..state };
+        self.signed_trust(&next, &KeyPair::generate().unwrap())
+    }
+
+    fn signed_trust(&self, state: &TrustState, key: &KeyPair) -> Vec<u8> {
+        let text = state.text();
         let name = TrustState::signer_name(&self.trust_domain);
-        let id = tlog::ecdsa_key_id(&spki(&self.trust));
-        let signature = self.trust.sign(text.as_bytes()).unwrap();
+        let id = tlog::ecdsa_key_id(&spki(key));
+        let signature = key.sign(text.as_bytes()).unwrap();
         let note = SignedNote::unsigned(&text).unwrap();
         note.with_signature(&name, id, &signature).unwrap().encode()
     }
@@ -248,7 +269,7 @@ type Shared = State<Arc<TestAuthority>>;
 /// The routes that the journeys meet.
 pub(crate) fn router(authority: Arc<TestAuthority>) -> Router {
     Router::new()
-        .route("/v1/trust", get(|State(ca): Shared| async move { ca.trust_note() }))
+        .route("/v1/trust", get(|State(ca): Shared| async move { ca.served_trust_note() }))
         .route("/v1/certificates", post(issue).get(list))
         .route("/v1/certificates/{serial}/renewal", get(renewal))
         .with_state(authority)
