@@ -50,7 +50,7 @@ pub(crate) fn print(authority: &TestAuthority) {
         }),
     );
     println!("\na snapshot of {SNAPSHOT} (target: 100 ms), while another thread verifies a peer");
-    println!("{:<46} {:>9} {:>9} {:>9}", "", "load, ms", "wait, ms", "else, ms");
+    println!("{:<46} {:>9} {:>9} {:>9} {:>9}", "", "load, ms", "CPU, ms", "wait, ms", "else, ms");
     snapshots(authority, "nothing held before", &held[0]);
     snapshots(authority, "a million held before", &held[2]);
 }
@@ -96,19 +96,22 @@ fn snapshots(authority: &TestAuthority, name: &str, before: &Revocations) {
     let position = Position { sequence: SNAPSHOT, hash: Hash::new([7; 32]) };
     let line = authority.feed_line(position, Content::Snapshot(snapshot));
     let chain = authority.svid(CLIENT).chain;
-    let (mut loads, mut waits, mut others) = (vec![], vec![], vec![]);
+    let (mut loads, mut cpu, mut waits, mut others) = (vec![], vec![], vec![], vec![]);
+    let thread = Thread::this();
     for _ in 0..RUNS {
         let [verification, other] = [(); 2].map(|()| verification(authority, before));
         let (_, elsewhere) = while_verifying(&verification, &chain, || take(&other, &line));
+        let before_load = thread.micros();
         let (took, wait) = while_verifying(&verification, &chain, || take(&verification, &line));
+        cpu.push((thread.micros() - before_load) / 1000.0);
         loads.push(millis(took));
         waits.push(millis(wait));
         others.push(millis(elsewhere));
         let held = verification.with_revocations(|held| held.serials().count());
         assert_eq!(held as u64, before.serials().count() as u64 + SNAPSHOT);
     }
-    let [load, wait, other] = [loads, waits, others].map(median);
-    println!("{name:<46} {load:>9.1} {wait:>9.2} {other:>9.2}");
+    let [load, cpu, wait, other] = [loads, cpu, waits, others].map(median);
+    println!("{name:<46} {load:>9.1} {cpu:>9.1} {wait:>9.2} {other:>9.2}");
 }
 
 fn verification(authority: &TestAuthority, held: &Revocations) -> Arc<Verification> {
