@@ -59,9 +59,10 @@ impl AuthorityClient {
     ) -> Result<Self, Error> {
         let trust_domain = verification.trust().state().trust_domain.clone();
         let expected = ExpectedServer::authority(&trust_domain);
-        let tls = client_config(Arc::clone(&verification), expected.clone(), credentials)?;
+        let tls = client_config(Arc::clone(&verification), expected.clone(), credentials.clone())?;
         let tls = Arc::new(Tls::Given(tls));
-        let connector = Connector { tls, verification, welcome: Welcome::Authority(expected) };
+        let welcome = Welcome::Authority(expected);
+        let connector = Connector { tls, credentials, verification, welcome };
         Ok(Self { http: HttpClient::new(url, connector)?, checkpoint: ArcSwapOption::empty() })
     }
 

@@ -28,7 +28,9 @@ impl Endpoint {
         tls.alpn_protocols = http_protocols();
         let tls = Arc::new(self.tls(tls, &peers));
         let verification = Arc::clone(self.verification());
-        let connector = Connector { tls, verification, welcome: Welcome::Among(peers) };
+        let credentials = Some(Arc::clone(self.credentials()));
+        let welcome = Welcome::Among(peers);
+        let connector = Connector { tls, credentials, verification, welcome };
         HttpClient(Arc::new(Pool::new(connector, PING)))
     }
 }

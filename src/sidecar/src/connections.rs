@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use identity::{Refusal, SpiffeId, Usage};
+use identity::{Refusal, SerialNumber, SpiffeId, Usage};
 use metrics::{counter, gauge};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -40,17 +40,19 @@ impl ConnectionCounts {
     }
 }
 
-/// Takes a connection whose handshake is done: registers it, and only then believes its verdict.
+/// Takes a connection whose handshake is done, in which we showed `own`: registers it, and only then
+/// believes its verdict.
 pub(crate) fn admit(
     verification: &Arc<Verification>,
     tls: TlsStream<TcpStream>,
     remote: SocketAddr,
     usage: Usage,
     welcome: Welcome,
+    own: Option<SerialNumber>,
 ) -> Result<Stream, rustls::Error> {
     let chain = tls.get_ref().1.peer_certificates().unwrap_or_default();
     let (peer, epoch) = welcome.believe(verification, chain, usage, verification.now())?;
-    let connection = Connection::new(tls, remote, peer, usage, welcome);
+    let connection = Connection::new(tls, remote, peer, usage, welcome, own);
     let stream = Stream::new(Arc::clone(&connection), Registered::new(verification, &connection));
     match compare(verification, &connection, epoch) {
         Ok(()) => Ok(stream),

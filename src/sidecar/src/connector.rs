@@ -15,7 +15,7 @@ use hyper_util::client::legacy::connect::{
     CaptureConnection, Connected, Connection as HttpConnection, capture_connection,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use identity::Usage;
+use identity::{SerialNumber, Usage};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
@@ -23,8 +23,10 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use crate::connections::admit;
+use crate::credentials::Credentials;
 use crate::error::BoxError;
 use crate::handshake::HTTP_2;
+use crate::refusal::report_server;
 use crate::resumption::Tls;
 use crate::stream::{Connection, Stream};
 use crate::verification::Verification;
@@ -34,6 +36,7 @@ use crate::welcome::Welcome;
 #[derive(Clone)]
 pub(crate) struct Connector {
     pub(crate) tls: Arc<Tls<ClientConfig>>,
+    pub(crate) credentials: Option<Arc<Credentials>>,
     pub(crate) verification: Arc<Verification>,
     pub(crate) welcome: Welcome,
 }
@@ -55,13 +58,20 @@ impl Connector {
                 admitted => admitted,
             }
         };
-        tokio::time::timeout(CONNECT_TIMEOUT, connect).await?
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, connect).await?;
+        connected.inspect_err(|error| {
+            report_server(error, &format_args!("{host}:{port}"), self.own());
+        })
     }
 
     fn admit(&self, TlsSocket { stream, remote }: TlsSocket) -> io::Result<Stream> {
         let welcome = self.welcome.clone();
-        admit(&self.verification, stream.into(), remote, Usage::Server, welcome)
+        admit(&self.verification, stream.into(), remote, Usage::Server, welcome, self.own())
             .map_err(io::Error::other)
+    }
+
+    fn own(&self) -> Option<SerialNumber> {
+        self.credentials.as_ref()?.serial_number()
     }
 }
 

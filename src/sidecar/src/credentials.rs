@@ -19,7 +19,13 @@ use crate::refusal::serial_number;
 
 /// The chain and key that we show to peers, replaceable: each handshake takes the newest.
 pub struct Credentials {
-    current: ArcSwap<CertifiedKey>,
+    current: ArcSwap<Shown>,
+}
+
+/// What is shown, and its number for diagnostics.
+struct Shown {
+    certified: Arc<CertifiedKey>,
+    serial_number: Option<SerialNumber>,
 }
 
 impl Credentials {
@@ -30,7 +36,7 @@ impl Credentials {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<Arc<Self>, Error> {
-        let current = ArcSwap::from_pointee(certified_key(chain, key)?);
+        let current = ArcSwap::from_pointee(Shown::new(chain, key)?);
         Ok(Arc::new(Self { current }))
     }
 
@@ -47,18 +53,30 @@ impl Credentials {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<(), Error> {
-        self.current.store(Arc::new(certified_key(chain, key)?));
+        self.current.store(Arc::new(Shown::new(chain, key)?));
         Ok(())
     }
 
     /// What is shown now.
     pub(crate) fn shown(&self) -> Arc<CertifiedKey> {
-        self.current.load_full()
+        Arc::clone(&self.current.load().certified)
     }
 
     /// The serial number of the certificate shown now.
     pub fn serial_number(&self) -> Option<SerialNumber> {
-        serial_number(self.current.load().end_entity_cert().ok()?)
+        self.current.load().serial_number
+    }
+}
+
+impl Shown {
+    fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, Error> {
+        let certified = CertifiedKey::from_der(chain, key, &crypto_provider())
+            .map_err(|error| Error::Configuration(ConfigurationFault::Credentials(error)))?;
+        let serial_number = certified.end_entity_cert().ok().and_then(serial_number);
+        Ok(Self { certified: Arc::new(certified), serial_number })
     }
 }
 
@@ -96,14 +114,6 @@ pub(crate) fn read(
     let path = dir.join("svid.key");
     let key = PrivateKeyDer::from_pem_file(&path).map_err(|error| unreadable(&path, error))?;
     Ok((chain, key))
-}
-
-fn certified_key(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Result<CertifiedKey, Error> {
-    CertifiedKey::from_der(chain, key, &crypto_provider())
-        .map_err(|error| Error::Configuration(ConfigurationFault::Credentials(error)))
 }
 
 fn unreadable(path: &Path, error: pem::Error) -> Error {

@@ -85,7 +85,9 @@ impl Endpoint {
         let tls = self.client_config(Arc::clone(&peers))?;
         let tls = Arc::new(Tls::Given(Arc::new(tls)));
         let verification = Arc::clone(&self.verification);
-        let connector = Connector { tls, verification, welcome: Welcome::Among(peers) };
+        let credentials = Some(Arc::clone(&self.credentials));
+        let welcome = Welcome::Among(peers);
+        let connector = Connector { tls, credentials, verification, welcome };
         let connected = connector.open(host, port).await;
         connected.map_err(|error| Error::of_connection(address.to_owned(), error.into()))
     }

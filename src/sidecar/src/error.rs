@@ -2,7 +2,7 @@ use std::io;
 use std::path::PathBuf;
 
 use api::Problem;
-use identity::{Refusal, SpiffeId};
+use identity::{Refusal, SerialNumber, SpiffeId};
 use rustls::AlertDescription;
 use rustls::pki_types::pem;
 
@@ -74,7 +74,10 @@ pub enum Error {
         refusal: Refusal,
     },
     /// The peer failed our verification. If it was connected already, it was cut off then.
-    #[error("{peer} is not to be trusted, and nothing is sent to it: {refusal}{}", advice(.refusal))]
+    #[error(
+        "{peer} is not to be trusted, and nothing is sent to it: {refusal}{}",
+        advice(.refusal, .peer)
+    )]
     Peer {
         /// Why.
         refusal: Refusal,
@@ -84,13 +87,17 @@ pub enum Error {
     /// The server refused our certificate; a TLS alert says no more than this.
     #[error(
         "{url} refused our certificate (TLS alert {alert:?}): it may be revoked, expired or of \
-         another CA; ask for a new one. The server's diagnostics name the rule"
+         another CA, or its identity not be among the peers there; the other end's diagnostics name \
+         the rule{}",
+        see_own(.serial_number.as_ref())
     )]
     Refused {
-        /// The URL that led to it.
+        /// The address or URL that led to it.
         url: String,
         /// The alert.
         alert: AlertDescription,
+        /// The certificate that was refused, where it is known.
+        serial_number: Option<SerialNumber>,
     },
     /// A trust state cannot be believed.
     #[error(transparent)]
@@ -280,9 +287,12 @@ impl Error {
 
     /// The verdict in an error: our verifier's words, or the other end's alert.
     fn of_handshake(peer: &str, source: &(dyn std::error::Error + 'static)) -> Option<Self> {
+        if let Some(&RefusedUs { alert, serial_number }) = find(source) {
+            return Some(Self::Refused { url: peer.to_owned(), alert, serial_number });
+        }
         let (error, peer) = (tls_error(source)?, peer.to_owned());
-        if let &rustls::Error::AlertReceived(alert) = error {
-            return is_about_certificates(alert).then_some(Self::Refused { url: peer, alert });
+        if let Some(alert) = refusal_of_ours(error) {
+            return Some(Self::Refused { url: peer, alert, serial_number: None });
         }
         if let Some(RefusedPeer { refusal, .. }) = refused_peer(error) {
             return Some(Self::Peer { refusal: refusal.clone(), peer });
@@ -293,10 +303,25 @@ impl Error {
     }
 }
 
-/// The TLS library's error somewhere below this one. `io::Error` hides what it wraps from `source`.
+/// Somebody refused the certificate that we showed.
+#[derive(Debug, thiserror::Error)]
+#[error("our certificate was refused: {alert:?}")]
+pub(crate) struct RefusedUs {
+    pub(crate) alert: AlertDescription,
+    pub(crate) serial_number: Option<SerialNumber>,
+}
+
+/// The TLS library's error somewhere below this one.
 pub(crate) fn tls_error<'a>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a rustls::Error> {
+    find(error)
+}
+
+/// An error of this type somewhere below this one. `io::Error` hides what it wraps from `source`.
+fn find<'a, T: std::error::Error + 'static>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a T> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
@@ -330,10 +355,11 @@ fn verdict<T: std::error::Error + 'static>(error: &rustls::Error) -> Option<&T> 
     }
 }
 
-/// RFC 8446 §6.2: the alerts by which a server says that our certificate does not do.
-fn is_about_certificates(alert: AlertDescription) -> bool {
+/// RFC 8446 §6.2: the alerts by which the other end says that our certificate does not do.
+pub(crate) fn refusal_of_ours(error: &rustls::Error) -> Option<AlertDescription> {
     use AlertDescription as Alert;
-    matches!(
+    let &rustls::Error::AlertReceived(alert) = error else { return None };
+    let is_about_certificates = matches!(
         alert,
         Alert::AccessDenied
             | Alert::BadCertificate
@@ -343,17 +369,30 @@ fn is_about_certificates(alert: AlertDescription) -> bool {
             | Alert::CertificateUnknown
             | Alert::UnknownCA
             | Alert::UnsupportedCertificate
-    )
+    );
+    is_about_certificates.then_some(alert)
 }
 
 /// Who trusts another CA than the peer's has an old trust state, or is deceived.
-fn advice(refusal: &Refusal) -> &'static str {
+fn advice(refusal: &Refusal, peer: &str) -> String {
     match refusal {
         Refusal::UnknownAuthority(_) | Refusal::NotCountersigned(_) => {
             ". If the CA is new, compare the trust pin with the one that its operator names"
+                .to_owned()
         }
-        _ => "",
+        _ => {
+            let address = peer.strip_prefix("https://").unwrap_or(peer);
+            let address = address.split('/').next().unwrap_or(address);
+            format!("; `countersign verify {address}` prints each rule")
+        }
     }
+}
+
+fn see_own(serial_number: Option<&SerialNumber>) -> String {
+    let see = |serial_number| {
+        format!(", and `countersign show {serial_number}` what the CA knows of the certificate")
+    };
+    serial_number.map(see).unwrap_or_default()
 }
 
 fn next_step(problem: &Problem) -> String {

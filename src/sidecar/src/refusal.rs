@@ -1,15 +1,16 @@
 //! Telling why a peer was refused: to metrics, and to whoever reads the diagnostics.
 
 use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 
 use identity::{Refusal, SerialNumber};
 use metrics::counter;
+use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::credentials::Credentials;
-use crate::error::{refused_peer, tls_error};
+use crate::error::{refusal_of_ours, refused_peer, tls_error};
 
 /// A refusal on its way to whoever reports it, through the TLS library perhaps, with what the peer
 /// *says* its serial number is.
@@ -32,22 +33,51 @@ pub(crate) fn serial_number(certificate: &CertificateDer<'_>) -> Option<SerialNu
     SerialNumber::from_octets(certificate.raw_serial()).ok()
 }
 
-/// Reports a handshake that failed, at our end of it.
+/// Reports a client's handshake that failed.
 pub(crate) fn report_failure(
     error: &(dyn Error + 'static),
     remote: SocketAddr,
-    own: Option<&Credentials>,
+    own: Option<SerialNumber>,
 ) {
     let tls = tls_error(error);
     if let Some(refused) = tls.and_then(refused_peer) {
-        report_refusal(refused, remote, own);
+        counter!(REFUSED, "reason" => reason(&refused.refusal)).increment(1);
+        report_refusal(refused, &remote, own);
     } else if matches!(tls, Some(rustls::Error::NoCertificatesPresented)) {
         let refused = RefusedPeer { refusal: Refusal::NoCertificate, serial_number: None };
-        report_refusal(&refused, remote, own);
+        counter!(REFUSED, "reason" => reason(&refused.refusal)).increment(1);
+        report_refusal(&refused, &remote, own);
+    } else if let Some(alert) = tls.and_then(refusal_of_ours) {
+        report_own(alert, &remote, own);
     } else {
         counter!(REFUSED, "reason" => "tls").increment(1);
         tracing::debug!(%remote, %error, "handshake failed");
     }
+}
+
+/// Reports a server that we refused; what else may go wrong is its caller's to tell.
+pub(crate) fn report_server(
+    error: &(dyn Error + 'static),
+    address: &dyn fmt::Display,
+    own: Option<SerialNumber>,
+) {
+    if let Some(refused) = tls_error(error).and_then(refused_peer) {
+        counter!(SERVERS_REFUSED, "reason" => reason(&refused.refusal)).increment(1);
+        report_refusal(refused, address, own);
+    }
+}
+
+/// Reports that the other end refused our certificate. Its own diagnostics name the rule: an alert
+/// does not.
+pub(crate) fn report_own(
+    alert: AlertDescription,
+    remote: &dyn fmt::Display,
+    own: Option<SerialNumber>,
+) {
+    counter!(OWN_REFUSED).increment(1);
+    let own_serial_number = own.map(tracing::field::display);
+    let more = own.map(|own| format!("countersign show {own}"));
+    tracing::warn!(%remote, ?alert, own_serial_number, more, "our certificate was refused");
 }
 
 /// Reports a handshake that took longer than it may.
@@ -56,15 +86,20 @@ pub(crate) fn report_timeout(remote: SocketAddr) {
     tracing::debug!(%remote, "handshake took too long");
 }
 
-/// Reports a peer whom we refused: the rule, both serial numbers as far as they are known, and
-/// where it is.
-fn report_refusal(refused: &RefusedPeer, remote: SocketAddr, own: Option<&Credentials>) {
-    let RefusedPeer { refusal, serial_number } = refused;
+/// Reports a peer whom we refused: the rule, both serial numbers as far as they are known, where it
+/// is, and where to read more.
+fn report_refusal(
+    RefusedPeer { refusal, serial_number }: &RefusedPeer,
+    remote: &dyn fmt::Display,
+    own: Option<SerialNumber>,
+) {
     let rule = reason(refusal);
-    counter!(REFUSED, "reason" => rule).increment(1);
+    let more = serial_number.map(|serial_number| format!("countersign show {serial_number}"));
     let peer_serial_number = serial_number.map(tracing::field::display);
-    let own_serial_number = own.and_then(Credentials::serial_number).map(tracing::field::display);
-    tracing::info!(%remote, rule, %refusal, peer_serial_number, own_serial_number, "peer refused");
+    let own_serial_number = own.map(tracing::field::display);
+    tracing::info!(
+        %remote, rule, %refusal, peer_serial_number, own_serial_number, more, "peer refused"
+    );
 }
 
 /// The label of a refusal in metrics.
@@ -85,4 +120,9 @@ pub(crate) fn reason(refusal: &Refusal) -> &'static str {
     }
 }
 
+/// Clients that a listener refused.
 const REFUSED: &str = "countersign_handshakes_refused_total";
+/// Servers that a client of ours refused.
+const SERVERS_REFUSED: &str = "countersign_servers_refused_total";
+/// How often others refused our certificate.
+const OWN_REFUSED: &str = "countersign_own_certificate_refused_total";

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::Usage;
+use identity::{SerialNumber, Usage};
 use rustls::{HandshakeKind, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -60,7 +60,7 @@ impl Secure {
         match shaken {
             Ok(Ok(stream)) => self.admit(stream, remote),
             Ok(Err((error, stream))) => {
-                report_failure(&error, remote, self.credentials.as_deref());
+                report_failure(&error, remote, self.own());
                 let _ = tokio::time::timeout(LINGER, linger(stream)).await;
                 None
             }
@@ -79,10 +79,10 @@ impl Secure {
         }
         let welcome = self.welcome.clone();
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
-        match admit(&self.verification, stream.into(), remote, Usage::Client, welcome) {
+        match admit(&self.verification, stream.into(), remote, Usage::Client, welcome, self.own()) {
             Ok(stream) => Some(Client::Verified(stream)),
             Err(refused) => {
-                report_failure(&refused, remote, self.credentials.as_deref());
+                report_failure(&refused, remote, self.own());
                 if resumed {
                     // It has the next session already: a whole handshake is to say why.
                     self.tls.forget_sessions();
@@ -90,6 +90,10 @@ impl Secure {
                 None
             }
         }
+    }
+
+    fn own(&self) -> Option<SerialNumber> {
+        self.credentials.as_ref()?.serial_number()
     }
 }
 

@@ -9,18 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use hyper_util::client::legacy::connect::CaptureConnection;
-use identity::{Refusal, Usage};
-use rustls::HandshakeKind;
+use identity::{Refusal, SerialNumber, Usage};
 use rustls::pki_types::CertificateDer;
+use rustls::{AlertDescription, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_rustls::TlsStream;
 
 use crate::connections::Registered;
-use crate::error::{BoxError, Error, refuse, tls_error};
+use crate::error::{BoxError, Error, RefusedUs, refusal_of_ours, refuse, tls_error};
 use crate::peer::Peer;
-use crate::refusal::RefusedPeer;
+use crate::refusal::{RefusedPeer, report_own};
 use crate::welcome::Welcome;
 
 /// A connection with a verified peer, in either direction: bytes in, bytes out.
@@ -80,6 +80,8 @@ pub(crate) struct Connection {
     welcome: Welcome,
     remote: SocketAddr,
     has_resumed: bool,
+    /// What we showed.
+    own: Option<SerialNumber>,
     phase: AtomicU8,
     moved: Notify,
     state: Mutex<State>,
@@ -124,6 +126,7 @@ impl Connection {
         peer: Peer,
         usage: Usage,
         welcome: Welcome,
+        own: Option<SerialNumber>,
     ) -> Arc<Self> {
         let has_resumed = tls.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         let state = State { tls: Some(tls), ..State::default() };
@@ -134,6 +137,7 @@ impl Connection {
             welcome,
             remote,
             has_resumed,
+            own,
             phase,
             moved,
             state: Mutex::new(state),
@@ -271,7 +275,10 @@ impl Connection {
                 let serial_number = Some(*self.peer.serial_number());
                 refuse(RefusedPeer { refusal, serial_number }).into()
             }
-            Some(End::Tls(tls)) => tls.into(),
+            Some(End::Tls(tls)) => match refusal_of_ours(&tls) {
+                Some(alert) => RefusedUs { alert, serial_number: self.own }.into(),
+                None => tls.into(),
+            },
             None => error,
         }
     }
@@ -303,7 +310,11 @@ impl Connection {
         let polled = poll(Pin::new(tls), cx);
         match &polled {
             Poll::Pending => keep(side(&mut state), cx.waker()),
-            Poll::Ready(Err(error)) => state.remember(error),
+            Poll::Ready(Err(error)) => {
+                if let Some(alert) = state.remember(error) {
+                    report_own(alert, &self.remote, self.own);
+                }
+            }
             Poll::Ready(Ok(_)) => {}
         }
         polled
@@ -324,10 +335,11 @@ impl State {
         }
     }
 
-    fn remember(&mut self, error: &io::Error) {
-        if let Some(error) = tls_error(error) {
-            self.end.get_or_insert(End::Tls(error.clone()));
-        }
+    /// Keeps the first error of TLS; says whether the other end refused us by it.
+    fn remember(&mut self, error: &io::Error) -> Option<AlertDescription> {
+        let error = tls_error(error).filter(|_| self.end.is_none())?;
+        self.end = Some(End::Tls(error.clone()));
+        refusal_of_ours(error)
     }
 }
 

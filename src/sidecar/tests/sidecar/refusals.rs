@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 use tracing::subscriber::DefaultGuard;
 
 use crate::authority::{Log, TestAuthority, TestSvid, now, uri};
-use crate::endpoints::{LEDGER, REPORTS, WITNESS, assert_echoes, echo};
+use crate::endpoints::{LEDGER, REPORTS, WITNESS, assert_echoes, echo, until};
 use crate::server::{connect, soon};
 
 /// What is said while it lives, on this thread.
@@ -62,7 +62,7 @@ async fn assert_refused(
     is_expected: fn(&Refusal) -> bool,
 ) {
     assert_refused_as_client(authority, svid.again(), &prepare, rule).await;
-    let refusal = refusal_as_server(authority, svid, prepare).await;
+    let refusal = refusal_as_server(authority, svid, prepare, rule).await;
     assert!(is_expected(&refusal), "{refusal:?}");
 }
 
@@ -86,6 +86,7 @@ async fn assert_refused_as_client(
     let error = soon(refused.read(&mut [0; 1])).await.unwrap_err();
     let error = refused.explain(error);
     assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+    assert!(error.to_string().contains(&format!("countersign show {serial_number}")), "{error}");
     assert_echoes(&mut good).await;
     let mut late = authority.connect(&authority.endpoint(WITNESS), address).await;
     assert_echoes(&mut late).await;
@@ -96,6 +97,9 @@ async fn assert_refused_as_client(
         format!("peer_serial_number={serial_number}"),
         format!("own_serial_number={own_serial_number}"),
         "remote=127.0.0.1:".to_owned(),
+        // The other end knows less.
+        "our certificate was refused".to_owned(),
+        format!("own_serial_number={serial_number}"),
     ] {
         assert!(said.contains(&part), "{part}: {said}");
     }
@@ -105,14 +109,25 @@ async fn refusal_as_server(
     authority: &TestAuthority,
     svid: TestSvid,
     prepare: impl Fn(&Verification),
+    rule: &str,
 ) -> Refusal {
+    let diagnostics = Diagnostics::capture();
+    let serial_number = svid.serial_number;
     let listener = authority.listener(&authority.endpoint_of(svid)).await;
     let address = listener.local_address().to_string();
     echo(listener);
     let client = authority.endpoint(WITNESS);
     prepare(client.verification());
-    match soon(client.connect(&address, authority.peers(&[REPORTS]))).await {
-        Err(Error::Peer { refusal, peer }) if peer == address => refusal,
+    let error = soon(client.connect(&address, authority.peers(&[REPORTS]))).await.unwrap_err();
+    let own_serial_number = client.credentials().serial_number().unwrap();
+    let said = |part: &str| diagnostics.text().contains(part);
+    assert!(said(&format!("rule=\"{rule}\"")), "{}", diagnostics.text());
+    assert!(said(&format!("peer_serial_number={serial_number}")), "{}", diagnostics.text());
+    assert!(said(&format!("own_serial_number={own_serial_number}")), "{}", diagnostics.text());
+    until(|| said("our certificate was refused")).await;
+    assert!(said(&format!("own_serial_number={serial_number}")), "{}", diagnostics.text());
+    match error {
+        Error::Peer { refusal, peer } if peer == address => refusal,
         other => panic!("{other:?}"),
     }
 }
