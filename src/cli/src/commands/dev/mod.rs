@@ -3,6 +3,8 @@
 
 mod env;
 mod forger;
+mod hints;
+mod lines;
 mod services;
 mod tour;
 
@@ -12,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::{Secret, TokenRequest};
+use api::{IssuedCertificate, Secret, TokenRequest};
 use authority::clock::SystemClock;
 use authority::policy::PolicySet;
 use authority::setup::{self, NewAuthority, Parent};
@@ -20,7 +22,9 @@ use clap::{Args, Subcommand, ValueEnum};
 use countersign::AuthorityClient;
 use identity::{SpiffeId, TrustDomain, TrustPin};
 use server::{Config, Running};
+use tlog::{Checkpoint, VerifierKey};
 
+use self::lines::folded;
 use self::services::{Services, Starter};
 use super::Session;
 use crate::ca_host;
@@ -66,6 +70,8 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let stop = ca_host::stop_signal();
     tokio::pin!(stop);
     let folder = Folder::of(arguments.state.as_deref())?;
+    // The first word comes before the keys are made, which takes a moment.
+    session.output.text(&format!("  state     {}", folder.path().display()))?;
     let dev = Dev::start(&folder, session).await?;
     let mut services = None;
     let shown = dev.show(arguments.tour, &mut services, session);
@@ -166,20 +172,22 @@ impl Dev {
         running: &mut Option<Services>,
         session: &Session,
     ) -> anyhow::Result<()> {
-        self.introduce(session)?;
+        self.introduce(session).await?;
+        let mut tools_serial_number = None;
         if tour == Tour::On {
             let context = crate::context::open(session).await?;
             let services = running.insert(self.start_services(&context).await?);
             session.output.text(&format!(
-                "  services  gateway → reports → monolith   batch → monolith (one stream held open)\n\
-                 \x20           TLS 1.3 {}\n",
+                "  services  gateway → reports → monolith\n\
+                 \x20           batch → monolith, one stream held open   TLS 1.3 {}\n",
                 services.key_exchange
             ))?;
             self.tour(services, &context, session).await?;
             let tools = SpiffeId::new(&state_domain(&context.held), "/tools")?;
-            self.issue_first(&context.client, &tools, session).await?;
+            let issued = self.issue_first(&context.client, &tools, session).await?;
+            tools_serial_number = Some(issued.serial_number.to_string());
         }
-        self.say_what_to_type(session)
+        Ok(session.output.text(&self.hints(tools_serial_number.as_deref()))?)
     }
 
     async fn start_services(&self, context: &OpenContext) -> anyhow::Result<Services> {
@@ -193,18 +201,29 @@ impl Dev {
     }
 
     /// What there is, before anything is done with it.
-    fn introduce(&self, session: &Session) -> anyhow::Result<()> {
+    async fn introduce(&self, session: &Session) -> anyhow::Result<()> {
         let pin = self.pin.to_string();
-        let trust = self.running.authority().trust();
-        let state = trust.state();
+        let domain = self.running.authority().trust_domain().id();
+        let log = self.signed_checkpoint().await?;
         Ok(session.output.text(&format!(
-            "  ca        https://{}    admin http://{}\n  trust     {}   pin {}…\n  state     {}",
+            "  ca        https://{}    admin http://{}\n\
+             \x20 trust     {domain}   pin {}…\n\
+             \x20 log       {} entries, checkpoint signed",
             self.running.address,
             self.running.admin_address,
-            state.trust_domain.id(),
             &pin[..8],
-            self.folder.display(),
+            log.size,
         ))?)
+    }
+
+    /// The newest checkpoint, signed now and verified by the log's key.
+    async fn signed_checkpoint(&self) -> anyhow::Result<Checkpoint> {
+        let authority = self.running.authority();
+        authority.sign_checkpoint().await?;
+        let note = authority.checkpoint().await?;
+        let trust = authority.trust();
+        let log = &trust.state().log;
+        Ok(Checkpoint::verify(&note, &log.origin, &VerifierKey::parse(&log.key)?)?)
     }
 
     /// A first certificate, the way a workload gets it: token, key made here, request.
@@ -213,7 +232,7 @@ impl Dev {
         operator: &AuthorityClient,
         spiffe_id: &SpiffeId,
         session: &Session,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<IssuedCertificate> {
         let asked = TokenRequest { spiffe_id: spiffe_id.clone(), ttl: None, key_sha256: None };
         let token = operator.create_token(&asked).await?;
         let url = self.url();
@@ -231,87 +250,11 @@ impl Dev {
             Installation { directory: &directory, lock: &lock, url: &url, client: &client };
         let attestation = api::Attestation::Token { token: token.token };
         let issued = installation.run(&wish, attestation, held, clock::now()).await?;
-        self.line(
-            session,
-            "issue",
-            format!(
-                "{} for curl and openssl   {}   countersigned #{}",
-                spiffe_id.path(),
-                milliseconds(begun.elapsed()),
-                issued.log_index
-            ),
-        )
-    }
-
-    /// Lines that can be pasted as they are.
-    fn say_what_to_type(&self, session: &Session) -> anyhow::Result<()> {
-        let program = shown(&self.executable);
-        let tools = shown(&self.folder.join("tools"));
-        let url = self.url();
-        let mut text = String::from("\n  From other terminals, while this runs:\n\n");
-        let mut add = |comment: &str, lines: &[String]| {
-            text.push_str(&format!("  # {comment}\n"));
-            for line in lines {
-                text.push_str(&format!("  {line}\n"));
-            }
-        };
-        if self.folder.join("tools").exists() {
-            let crl = self.running.authority().issuer_id();
-            let serial = format!(
-                "$({program} --json list --id '*/tools' \\\n    | grep -o '\"serial_number\":\"[0-9a-f]*' | cut -d'\"' -f4 | head -n 1)"
-            );
-            add(
-                "a call with its certificate",
-                &[
-                    format!("curl --cacert {tools}/bundle.pem \\"),
-                    format!("  --cert {tools}/svid.pem --key {tools}/svid.key \\"),
-                    format!("  {url}/v1/certificates/{serial}"),
-                ],
-            );
-            add(
-                "what others say of it",
-                &[
-                    format!("openssl verify -x509_strict -CAfile {tools}/bundle.pem \\"),
-                    format!("  -untrusted {tools}/svid.pem {tools}/svid.pem"),
-                    format!("{program} verify {tools}/svid.pem"),
-                ],
-            );
-            add(
-                "revoke it: OpenSSL sees it by CRL, and it renews no more",
-                &[
-                    format!(
-                        "{program} revoke --yes spiffe://{DOMAIN}/tools --reason key-compromise"
-                    ),
-                    format!("curl -s --cacert {tools}/bundle.pem {url}/crl/{crl} \\"),
-                    format!("  | openssl crl -inform DER -out {tools}/crl.pem"),
-                    format!("openssl verify -crl_check -CRLfile {tools}/crl.pem \\"),
-                    format!(
-                        "  -CAfile {tools}/bundle.pem -untrusted {tools}/svid.pem {tools}/svid.pem"
-                    ),
-                ],
-            );
-        }
-        add(
-            "a certificate in files, in two steps",
-            &[
-                format!("{program} token create spiffe://{DOMAIN}/monolith > token"),
-                format!("{program} issue spiffe://{DOMAIN}/monolith --url {url} \\"),
-                "  --token-file token --out monolith".to_owned(),
-            ],
-        );
-        add(
-            "a Rust service of yours (the sidecar library reads this environment)",
-            &[format!("eval \"$({program} dev env /orders)\"")],
-        );
-        add(
-            "cut a demo service off, and see who was told",
-            &[format!(
-                "{program} revoke --yes spiffe://{DOMAIN}/reports \\\n    --reason key-compromise --wait 5s"
-            )],
-        );
-        add("everything", &[format!("{program} status; {program} list")]);
-        text.push_str("\n  Ctrl-C stops it and cleans up.");
-        Ok(session.output.text(&text)?)
+        let (took, index) = (milliseconds(begun.elapsed()), issued.log_index);
+        let text =
+            format!("{} for curl and openssl   {took}   countersigned #{index}", spiffe_id.path());
+        self.line(session, "issue", &text)?;
+        Ok(issued)
     }
 
     async fn stop(self, services: Option<Services>, session: &Session) {
@@ -330,9 +273,16 @@ impl Dev {
         format!("https://{}", self.running.address)
     }
 
-    fn line(&self, session: &Session, what: &str, text: String) -> anyhow::Result<()> {
+    /// What has just happened.
+    fn line(&self, session: &Session, what: &str, text: &str) -> anyhow::Result<()> {
         let since = self.started.elapsed().as_secs_f64();
-        Ok(session.output.text(&format!("{since:5.1}s  {what:<8} {text}"))?)
+        let line = format!("{since:5.1}s  {what:<8} {text}");
+        Ok(session.output.text(&folded(&line, DETAIL))?)
+    }
+
+    /// More of it.
+    fn detail(&self, session: &Session, text: &str) -> anyhow::Result<()> {
+        Ok(session.output.text(&folded(&format!("{:DETAIL$}{text}", ""), DETAIL))?)
     }
 }
 
@@ -394,4 +344,6 @@ fn shown(path: &Path) -> String {
 /// The table of the development hierarchy.
 const WORKLOADS: &str = include_str!("../../../../../certs-dev/workloads.json");
 const CONTEXT: &str = "dev";
+/// Where the text of a line begins.
+const DETAIL: usize = 17;
 const DOMAIN: &str = "dev.internal";

@@ -8,7 +8,7 @@ use countersign::{Credentials, Endpoint, Error, Peers, Verification};
 use identity::{Refusal, SpiffeId};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tlog::{Checkpoint, EntryKind, TILE_WIDTH, Tile, TileKind, TreeEdge, VerifierKey};
+use tlog::{EntryKind, TILE_WIDTH, Tile, TileKind, TreeEdge};
 use tokio::io::AsyncReadExt;
 
 use super::Session;
@@ -41,17 +41,17 @@ impl Dev {
         let countersigned =
             call.log_index.map(|index| format!("countersigned #{index}")).unwrap_or_default();
         let (status, took) = (call.status.as_u16(), milliseconds(call.took));
-        let text = format!("reports → monolith     {status}   {took}   {countersigned}");
-        self.line(session, "call", text)
+        let text = format!("reports → monolith    {status}   {took}   {countersigned}");
+        self.line(session, "call", &text)
     }
 
     /// A certificate of ours, but of nobody whom the monolith expects.
     async fn show_intruder(&self, services: &Services, session: &Session) -> anyhow::Result<()> {
         refused(call_as(services.intruder.endpoint(), services).await)?;
-        let text = "intruder → monolith    valid certificate, not among peers";
-        self.line(session, "denied", text.to_owned())?;
+        let text = "intruder → monolith   valid certificate, not among peers";
+        self.line(session, "denied", text)?;
         let accepted = services.monolith_peers();
-        Ok(session.output.text(&format!("                why: monolith accepts {accepted}"))?)
+        self.detail(session, &format!("why: monolith accepts {accepted}"))
     }
 
     /// A thief of the CA key alone: the certificate is made outside the engine, with the key file.
@@ -76,8 +76,8 @@ impl Dev {
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
         let forger = Endpoint::new(Credentials::new(chain, key)?, verification);
         refused(call_as(&forger, services).await)?;
-        let text = "forger → monolith      signed by the CA key, no countersignature";
-        self.line(session, "denied", text.to_owned())
+        let text = "forger → monolith     signed by the CA key, no countersignature";
+        self.line(session, "denied", text)
     }
 
     /// The CA wishes another certificate for reports, now.
@@ -95,10 +95,9 @@ impl Dev {
         let made = services.counts.made.load(Ordering::Relaxed);
         let failed = services.counts.failed.load(Ordering::Relaxed);
         let (old, new) = (short(&before), short(&renewed));
-        let text = format!(
-            "reports   {old}… → {new}…   window pulled forward; {failed} of {made} calls failed"
-        );
-        self.line(session, "renew", text)
+        let text = format!("reports   …{old} → …{new}   window pulled forward");
+        self.line(session, "renew", &text)?;
+        self.detail(session, &format!("{failed} of {made} calls failed"))
     }
 
     /// From the operator's command to the end that batch saw of its open stream.
@@ -120,22 +119,18 @@ impl Dev {
         let ended = tokio::time::timeout(PATIENCE, ended).await??.unwrap_or(begun);
         let took = milliseconds(ended.saturating_duration_since(begun));
         refused(call_as(services.batch_endpoint(), services).await)?;
-        let text = format!("batch   stream closed after {took}; its next handshake is refused");
-        self.line(session, "revoke", text)
+        self.line(session, "revoke", &format!("batch   stream closed after {took}"))?;
+        self.detail(session, "its next handshake is refused")
     }
 
     /// What an auditor does: the root from entries alone, against the signed checkpoint.
     async fn show_log(&self, session: &Session) -> anyhow::Result<()> {
         let authority = self.running.authority();
-        let size = authority.sign_checkpoint().await?;
-        let trust = authority.trust();
-        let state = trust.state();
-        let key = VerifierKey::parse(&state.log.key)?;
-        let note = authority.checkpoint().await?;
-        let checkpoint = Checkpoint::verify(&note, &state.log.origin, &key)?;
+        let checkpoint = self.signed_checkpoint().await?;
+        let size = checkpoint.size;
         let (mut edge, mut certificates) = (TreeEdge::new(), 0);
-        for index in 0..checkpoint.size.div_ceil(TILE_WIDTH) {
-            let tile = Tile::in_tree(TileKind::Entries, index, checkpoint.size)?;
+        for index in 0..size.div_ceil(TILE_WIDTH) {
+            let tile = Tile::in_tree(TileKind::Entries, index, size)?;
             let bytes = authority.tile(tile).await?;
             for entry in tlog::parse_bundle(&bytes)? {
                 certificates += usize::from(tlog::entry_kind(entry) == Some(EntryKind::Leaf));
@@ -145,7 +140,7 @@ impl Dev {
         anyhow::ensure!(edge.root() == checkpoint.root, "the log is not what its checkpoint says");
         let text =
             format!("{size} entries, {certificates} certificates, root recomputed from tiles: ok");
-        self.line(session, "verify", text)
+        self.line(session, "verify", &text)
     }
 
     fn id(&self, path: &str) -> anyhow::Result<SpiffeId> {
