@@ -64,8 +64,15 @@ fn dev_shows_what_it_says_and_cleans_up() {
     }
     environment.countersign(&["list"]).success().says("/reports");
     let shown = read();
-    let told = ["  200  ", "not among peers", "no countersignature", "stream closed after"];
-    for expected in told.into_iter().chain(["window pulled forward", "root recomputed"]) {
+    for expected in [
+        "  200  ",
+        "intruder → monolith   valid certificate, not among peers",
+        "forger → monolith     signed by the CA key, no countersignature",
+        "stream closed after",
+        "next handshake refused (revoked)",
+        "window pulled forward",
+        "root recomputed",
+    ] {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
     fits_a_terminal(&shown);

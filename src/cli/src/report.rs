@@ -2,8 +2,11 @@
 
 use api::Problem;
 use countersign::Error as LibraryError;
+use tracing_subscriber::layer::{Identity, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, GlobalOptions};
 use crate::error::Error;
 use crate::output::to_stderr;
 
@@ -15,17 +18,29 @@ pub(crate) fn error(error: &anyhow::Error) {
 /// Sends diagnostics (tracing events) to stderr: all of them with `--verbose`; without it, those
 /// of the service that an operator must see, and none of other commands.
 pub(crate) fn start_diagnostics(cli: &Cli) {
-    let filter = match (&cli.command, cli.options.verbose) {
-        (_, true) => "debug,hyper=info,rustls=info,h2=info",
-        (Command::Serve(_), false) => "info",
-        (Command::Dev(_), false) => "error",
-        _ => return,
-    };
-    tracing_subscriber::fmt()
+    match (&cli.command, cli.options.verbose) {
+        // It starts them itself, because it listens to them too.
+        (Command::Dev(_), _) => {}
+        (_, true) => start_diagnostics_with(Identity::new(), EVERYTHING),
+        (Command::Serve(_), false) => start_diagnostics_with(Identity::new(), "info"),
+        _ => {}
+    }
+}
+
+/// The same for `dev`: of its services, which run in front of somebody, only errors are shown.
+pub(crate) fn start_diagnostics_of_dev(
+    listener: impl Layer<Registry> + Send + Sync,
+    options: &GlobalOptions,
+) {
+    start_diagnostics_with(listener, if options.verbose { EVERYTHING } else { "error" });
+}
+
+fn start_diagnostics_with(listener: impl Layer<Registry> + Send + Sync, filter: &str) {
+    let shown = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
-        .with_env_filter(filter)
-        .init();
+        .with_filter(EnvFilter::new(filter));
+    tracing_subscriber::registry().with(listener).with(shown).init();
 }
 
 fn render(error: &anyhow::Error) -> String {
@@ -95,6 +110,8 @@ fn render_problem(problem: &Problem) -> String {
     }
     text
 }
+
+const EVERYTHING: &str = "debug,hyper=info,rustls=info,h2=info";
 
 #[cfg(test)]
 mod tests {

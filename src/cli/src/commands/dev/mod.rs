@@ -5,6 +5,7 @@ mod env;
 mod forger;
 mod hints;
 mod lines;
+mod refusals;
 mod services;
 mod tour;
 
@@ -25,6 +26,7 @@ use server::{Config, Running};
 use tlog::{Checkpoint, VerifierKey};
 
 use self::lines::folded;
+use self::refusals::Refusals;
 use self::services::{Services, Starter};
 use super::Session;
 use crate::ca_host;
@@ -34,6 +36,7 @@ use crate::contexts::{self, Context, MakeCurrent};
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
+use crate::report;
 use crate::svid_directory::SvidDirectory;
 use crate::svid_record::Wish;
 use crate::trust::HeldTrust;
@@ -64,6 +67,8 @@ enum Tour {
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let (refusals, listener) = Refusals::new();
+    report::start_diagnostics_of_dev(listener, &session.options);
     if let Some(DevCommand::Env(arguments)) = arguments.command {
         return env::run(arguments, session).await;
     }
@@ -72,7 +77,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let folder = Folder::of(arguments.state.as_deref())?;
     // The first word comes before the keys are made, which takes a moment.
     session.output.text(&format!("  state     {}", folder.path().display()))?;
-    let dev = Dev::start(&folder, session).await?;
+    let dev = Dev::start(&folder, refusals, session).await?;
     let mut services = None;
     let shown = dev.show(arguments.tour, &mut services, session);
     let signal = tokio::select! {
@@ -140,10 +145,11 @@ struct Dev {
     folder: PathBuf,
     executable: PathBuf,
     passphrase: Secret,
+    refusals: Refusals,
 }
 
 impl Dev {
-    async fn start(folder: &Folder, session: &Session) -> anyhow::Result<Self> {
+    async fn start(folder: &Folder, refusals: Refusals, session: &Session) -> anyhow::Result<Self> {
         let started = Instant::now();
         let folder = folder.path().to_owned();
         let state = folder.join("state");
@@ -162,7 +168,7 @@ impl Dev {
         let context = Context::new(&url, pin, &operator);
         contexts::add(CONTEXT, context, MakeCurrent::Yes, &session.options)?;
         let executable = std::env::current_exe()?;
-        Ok(Self { running, pin, started, folder, executable, passphrase })
+        Ok(Self { running, pin, started, folder, executable, passphrase, refusals })
     }
 
     /// Says what there is, then what happens, then what to type.

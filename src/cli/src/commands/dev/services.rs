@@ -13,7 +13,7 @@ use authority::Authority;
 use axum::Router;
 use axum::extract::State;
 use axum::routing::{get, post};
-use countersign::{AuthorityClient, Endpoint, ListenerPeers, Peers, Stream, Workload};
+use countersign::{AuthorityClient, ListenerPeers, Peers, Stream, Workload};
 use http::{Request, StatusCode};
 use identity::{SerialNumber, SpiffeId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -157,14 +157,18 @@ impl Starter<'_> {
 }
 
 impl Services {
-    /// Both ends of TLS as batch.
-    pub(super) fn batch_endpoint(&self) -> &Endpoint {
-        self.batch.endpoint()
+    /// How many connections the monolith has closed because their peers were revoked.
+    pub(super) fn closed_for_revocation(&self) -> u64 {
+        self.monolith.status().connections.closed.get("revoked").copied().unwrap_or_default()
     }
 
     /// Whom the monolith lets in, by path.
     pub(super) fn monolith_peers(&self) -> String {
-        self.monolith_peers.current().to_string().replace(&format!("spiffe://{DOMAIN}"), "")
+        self.monolith_peers
+            .current()
+            .to_string()
+            .replace(&format!("spiffe://{DOMAIN}"), "")
+            .replace(',', ", ")
     }
 
     /// Ends them; says how many connections were open.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use api::{RenewalWindow, RevokeRequest};
 use countersign::{Credentials, Endpoint, Error, Peers, Verification};
-use identity::{Refusal, SpiffeId};
+use identity::SpiffeId;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tlog::{EntryKind, TILE_WIDTH, Tile, TileKind, TreeEdge};
@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 
 use super::Session;
 use super::forger::forge;
+use super::refusals::Refused;
 use super::services::Services;
 use super::{DOMAIN, Dev, milliseconds};
 use crate::clock;
@@ -47,9 +48,9 @@ impl Dev {
 
     /// A certificate of ours, but of nobody whom the monolith expects.
     async fn show_intruder(&self, services: &Services, session: &Session) -> anyhow::Result<()> {
-        refused(call_as(services.intruder.endpoint(), services).await)?;
-        let text = "intruder → monolith   valid certificate, not among peers";
-        self.line(session, "denied", text)?;
+        let refused = self.refusal_of(services.intruder.endpoint(), services).await?;
+        let why = refused.or_what_else("not-among-peers", "valid certificate, not among peers");
+        self.line(session, "denied", &format!("intruder → monolith   {why}"))?;
         let accepted = services.monolith_peers();
         self.detail(session, &format!("why: monolith accepts {accepted}"))
     }
@@ -67,17 +68,14 @@ impl Dev {
         let (forged, key) = forge(&keys, &self.passphrase, authority, &victim).await?;
         let issuer = CertificateDer::from(authority.issuer_certificate());
         let chain = vec![CertificateDer::from(forged), issuer];
-        let verification = Verification::new(context.held.trust.clone());
-        let now = clock::unix(clock::now());
-        match verification.verify(&chain, identity::Usage::Client, now) {
-            Err(Refusal::NotCountersigned(_)) => {}
-            other => anyhow::bail!("a forged certificate met with {other:?}"),
-        }
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
+        let verification = Verification::new(context.held.trust.clone());
         let forger = Endpoint::new(Credentials::new(chain, key)?, verification);
-        refused(call_as(&forger, services).await)?;
-        let text = "forger → monolith     signed by the CA key, no countersignature";
-        self.line(session, "denied", text)
+        let refused = self.refusal_of(&forger, services).await?;
+        // Of one that no key of the CA signed it would be said that no anchor is known.
+        let claim = "signed by the CA key, no countersignature";
+        let why = refused.or_what_else("not-countersigned", claim);
+        self.line(session, "denied", &format!("forger → monolith     {why}"))
     }
 
     /// The CA wishes another certificate for reports, now.
@@ -108,6 +106,7 @@ impl Dev {
         session: &Session,
     ) -> anyhow::Result<()> {
         let batch = self.id("/batch")?;
+        let closed_before = services.closed_for_revocation();
         let begun = Instant::now();
         let request = RevokeRequest {
             target: batch.to_string(),
@@ -118,9 +117,11 @@ impl Dev {
         let ended = services.stream.wait_for(Option::is_some);
         let ended = tokio::time::timeout(PATIENCE, ended).await??.unwrap_or(begun);
         let took = milliseconds(ended.saturating_duration_since(begun));
-        refused(call_as(services.batch_endpoint(), services).await)?;
-        self.line(session, "revoke", &format!("batch   stream closed after {took}"))?;
-        self.detail(session, "its next handshake is refused")
+        let refused = self.refusal_of(services.batch.endpoint(), services).await?;
+        let closed = services.closed_for_revocation() > closed_before;
+        let how = if closed { "closed" } else { "ended, but not by the monolith," };
+        self.line(session, "revoke", &format!("batch   stream {how} after {took}"))?;
+        self.detail(session, &format!("next handshake refused ({})", refused.rule))
     }
 
     /// What an auditor does: the root from entries alone, against the signed checkpoint.
@@ -143,6 +144,19 @@ impl Dev {
         self.line(session, "verify", &text)
     }
 
+    /// Calls the monolith as somebody whom it is to refuse; returns why it says that it did.
+    async fn refusal_of(&self, caller: &Endpoint, services: &Services) -> anyhow::Result<Refused> {
+        let heard = self.refusals.listen();
+        match call_as(caller, services).await {
+            Err(Error::Refused { .. }) => {}
+            Err(error) => return Err(error.into()),
+            Ok(()) => anyhow::bail!("the monolith let in whom it must not"),
+        }
+        let shown = caller.credentials().serial_number();
+        let shown = shown.ok_or_else(|| anyhow::anyhow!("the caller has no certificate"))?;
+        heard.report(&services.monolith.status().serial_number, &shown).await
+    }
+
     fn id(&self, path: &str) -> anyhow::Result<SpiffeId> {
         Ok(SpiffeId::parse(&format!("spiffe://{DOMAIN}{path}"))?)
     }
@@ -155,15 +169,6 @@ async fn call_as(endpoint: &Endpoint, services: &Services) -> Result<(), Error> 
     match stream.read(&mut [0]).await {
         Ok(_) => Ok(()),
         Err(error) => Err(stream.explain(error)),
-    }
-}
-
-/// Whoever was to be refused was.
-fn refused(called: Result<(), Error>) -> anyhow::Result<()> {
-    match called {
-        Err(Error::Refused { .. } | Error::Peer { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
-        Ok(()) => anyhow::bail!("the monolith let in whom it must not"),
     }
 }
 
