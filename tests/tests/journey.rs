@@ -75,13 +75,29 @@ fn dev_shows_what_it_says_and_cleans_up() {
     ] {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
-    fits_a_terminal(&shown);
+    let (failed, made) = renewal_calls(&shown);
+    assert!(failed == 0 && made > 0, "{shown}");
     paste(&environment, &shown);
     program(Command::new("kill").arg("-TERM").arg(dev.id().to_string())).success();
     assert_eq!(dev.wait().unwrap().code(), Some(0));
+    let shown = read();
+    assert!(shown.lines().last().unwrap().ends_with(", removed the state folder"), "{shown}");
+    fits_a_terminal(&shown);
     let state = shown.lines().find_map(|line| line.trim().strip_prefix("state ")).unwrap();
     assert!(!std::path::Path::new(state.trim()).exists());
     environment.countersign(&["list"]).exits(2);
+}
+
+/// How many calls failed while a certificate was renewed, and how many were made; the monolith saw
+/// the certificate that it was renewed to.
+fn renewal_calls(shown: &str) -> (u64, u64) {
+    let mut lines = shown.lines().skip_while(|line| !line.contains("  renew    reports "));
+    let (renewed, calls) = (lines.next().unwrap(), lines.next().unwrap());
+    let new = renewed.split(" → ").nth(1).unwrap().split(' ').next().unwrap();
+    let (counts, seen) = calls.trim().split_once(" calls failed; ").unwrap();
+    assert_eq!(seen, format!("monolith saw {new} in a new handshake"));
+    let (failed, made) = counts.split_once(" of ").unwrap();
+    (failed.parse().unwrap(), made.parse().unwrap())
 }
 
 /// No line is wider than 80 columns; but for one with the path of the executable, if that is longer

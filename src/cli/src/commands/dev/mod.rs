@@ -6,6 +6,7 @@ mod forger;
 mod hints;
 mod lines;
 mod refusals;
+mod roles;
 mod services;
 mod tour;
 
@@ -20,7 +21,7 @@ use authority::clock::SystemClock;
 use authority::policy::PolicySet;
 use authority::setup::{self, NewAuthority, Parent};
 use clap::{Args, Subcommand, ValueEnum};
-use countersign::AuthorityClient;
+use countersign::{AuthorityClient, Drained};
 use identity::{SpiffeId, TrustDomain, TrustPin};
 use server::{Config, Running};
 use tlog::{Checkpoint, VerifierKey};
@@ -90,9 +91,11 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
             }
         },
     };
-    session.output.text(&format!("\n{}", signal?))?;
-    dev.stop(services, session).await;
-    folder.remove(session)?;
+    signal?;
+    let ended = connections(dev.stop(services, session).await);
+    let folder = folder.remove()?;
+    // A terminal has just shown `^C`: this comes behind it.
+    session.output.text(&format!("  {ended}, {folder}"))?;
     Ok(Exit::Done)
 }
 
@@ -125,15 +128,15 @@ impl Folder {
         }
     }
 
-    fn remove(self, session: &Session) -> anyhow::Result<()> {
+    /// Says what became of it.
+    fn remove(self) -> anyhow::Result<String> {
         match self {
-            Self::Kept(path) => session.output.note(format!("kept {}", path.display())),
+            Self::Kept(path) => Ok(format!("kept {}", path.display())),
             Self::Temporary(folder) => {
                 folder.close()?;
-                session.output.note("removed the state folder");
+                Ok("removed the state folder".to_owned())
             }
         }
-        Ok(())
     }
 }
 
@@ -263,16 +266,17 @@ impl Dev {
         Ok(issued)
     }
 
-    async fn stop(self, services: Option<Services>, session: &Session) {
+    /// Ends the services, then the CA; says what became of the connections that were open.
+    async fn stop(self, services: Option<Services>, session: &Session) -> Drained {
         if let Err(error) = contexts::remove(CONTEXT, &session.options) {
             session.output.warn(error);
         }
-        let mut drained = 0;
-        if let Some(services) = services {
-            drained += services.stop().await;
-        }
-        drained += self.running.stop().await.drained;
-        session.output.note(format!("drained {drained} connections"));
+        let services = match services {
+            Some(services) => services.stop().await,
+            None => Drained::default(),
+        };
+        let authority = self.running.stop().await;
+        Drained { drained: services.drained + authority.drained, cut: services.cut + authority.cut }
     }
 
     fn url(&self) -> String {
@@ -334,6 +338,14 @@ fn passphrase(folder: &Path) -> anyhow::Result<Secret> {
 
 fn state_domain(held: &HeldTrust) -> TrustDomain {
     held.trust.state().trust_domain.clone()
+}
+
+fn connections(Drained { drained, cut }: Drained) -> String {
+    let drained = match drained {
+        1 => "drained 1 connection".to_owned(),
+        drained => format!("drained {drained} connections"),
+    };
+    if cut == 0 { drained } else { format!("{drained}, cut {cut}") }
 }
 
 fn milliseconds(elapsed: Duration) -> String {

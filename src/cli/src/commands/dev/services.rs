@@ -5,22 +5,17 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use api::{Secret, TokenRequest};
 use authority::Authority;
-use axum::Router;
-use axum::extract::State;
-use axum::routing::{get, post};
-use countersign::{AuthorityClient, ListenerPeers, Peers, Stream, Workload};
-use http::{Request, StatusCode};
-use identity::{SerialNumber, SpiffeId};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use countersign::{AuthorityClient, Drained, ListenerPeers, Peers, Workload};
+use identity::SpiffeId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::DOMAIN;
+use super::roles::{self, Call, Calls, Reports};
 
 /// The running services.
 pub(super) struct Services {
@@ -28,34 +23,20 @@ pub(super) struct Services {
     pub(super) monolith: Workload,
     pub(super) batch: Workload,
     pub(super) intruder: Workload,
-    /// Of the first certificate of reports.
-    pub(super) first_serial_number: SerialNumber,
     pub(super) monolith_address: SocketAddr,
-    /// Each call from reports to monolith, as it was answered.
-    pub(super) calls: mpsc::Receiver<Call>,
-    pub(super) counts: Arc<Counts>,
+    /// Each call from reports to the monolith that was answered.
+    pub(super) answered: mpsc::Receiver<Call>,
+    pub(super) calls: Arc<Calls>,
     /// When batch saw the end of its stream, once it has.
     pub(super) stream: watch::Receiver<Option<Instant>>,
     /// The key exchange of batch's stream.
     pub(super) key_exchange: String,
     monolith_peers: ListenerPeers,
     gateway: Workload,
-    tasks: JoinSet<()>,
-}
-
-/// One call that was answered.
-pub(super) struct Call {
-    pub(super) status: StatusCode,
-    pub(super) took: Duration,
-    /// Where the monolith's certificate stands in the log.
-    pub(super) log_index: Option<u64>,
-}
-
-/// Calls of the gateway so far.
-#[derive(Default)]
-pub(super) struct Counts {
-    pub(super) made: AtomicU64,
-    pub(super) failed: AtomicU64,
+    stopping: watch::Sender<bool>,
+    servers: JoinSet<Drained>,
+    /// Those who call, and whoever keeps the table.
+    others: JoinSet<()>,
 }
 
 /// What starting a workload takes.
@@ -76,66 +57,57 @@ impl Starter<'_> {
             self.workload("/batch"),
             self.workload("/intruder"),
         )?;
-        let mut tasks = JoinSet::new();
-        let counts = Arc::<Counts>::default();
-        let (calls, called) = mpsc::channel(64);
+        let (mut servers, mut others) = (JoinSet::new(), JoinSet::new());
+        let (stopping, stopped) = watch::channel(false);
+        let calls = Arc::<Calls>::default();
+        let (answers, answered) = mpsc::channel(KEPT);
 
         let listener = monolith.listen(LOOPBACK, self.callers_of("/monolith")?).await?;
         let monolith_address = listener.local_address();
         let (http_peers, monolith_peers) = (listener.peers(), listener.peers());
-        let routes = Router::new().route("/api/data/reports", get(|| async { "a report\n" }));
-        tasks.spawn(async move {
-            drop(listener.serve(routes).until(std::future::pending(), DRAIN).await)
-        });
-        let mut streams = monolith.listen(LOOPBACK, self.callers_of("/monolith")?).await?;
+        servers.spawn(roles::serve(listener, roles::monolith(stopped.clone()), stopped.clone()));
+        let streams = monolith.listen(LOOPBACK, self.callers_of("/monolith")?).await?;
         let (stream_address, stream_peers) = (streams.local_address(), streams.peers());
-        tasks.spawn(async move {
-            while let Some(stream) = streams.accept().await {
-                tokio::spawn(tick(stream));
-            }
-        });
-        tasks.spawn(follow_table(Arc::clone(&self.authority), vec![http_peers, stream_peers]));
+        servers.spawn(roles::serve_ticks(streams, stopped.clone()));
+        others.spawn(follow_table(Arc::clone(&self.authority), vec![http_peers, stream_peers]));
 
         let listener = reports.listen(LOOPBACK, self.callers_of("/reports")?).await?;
-        let reports_address = listener.local_address();
+        let url = format!("https://{}/reports", listener.local_address());
         let to_monolith = Peers::one_of([self.id("/monolith")?.as_str()])?;
-        let onward = Onward {
-            client: reports.http_client(to_monolith.clone()),
-            url: format!("https://{monolith_address}/api/data/reports"),
-            calls,
-            counts: Arc::clone(&counts),
+        let role = Reports {
+            endpoint: reports.endpoint().clone(),
+            monolith: to_monolith.clone(),
+            monolith_address,
+            calls: Arc::clone(&calls),
+            answered: answers,
         };
-        let routes = Router::new().route("/reports", post(take_report)).with_state(onward);
-        tasks.spawn(async move {
-            drop(listener.serve(routes).until(std::future::pending(), DRAIN).await)
-        });
+        servers.spawn(roles::serve(listener, role.router(), stopped));
 
-        let to_reports = Peers::one_of([self.id("/reports")?.as_str()])?;
-        let client = gateway.http_client(to_reports);
-        let url = format!("https://{reports_address}/reports");
-        tasks.spawn(call_for_ever(client, url, Arc::clone(&counts)));
+        let client = gateway.http_client(Peers::one_of([self.id("/reports")?.as_str()])?);
+        others.spawn(roles::call_for_ever(client, url, Arc::clone(&calls)));
 
         let stream = batch.connect(&stream_address.to_string(), to_monolith).await?;
         let key_exchange = stream.key_exchange().unwrap_or_default();
         let (ended, stream_ended) = watch::channel(None);
-        tasks.spawn(async move {
-            read_to_end(stream).await;
+        others.spawn(async move {
+            roles::read_to_end(stream).await;
             ended.send_replace(Some(Instant::now()));
         });
         Ok(Services {
-            first_serial_number: reports.status().serial_number,
             reports,
             monolith,
             batch,
             intruder,
-            monolith_peers,
-            gateway,
             monolith_address,
-            calls: called,
-            counts,
+            answered,
+            calls,
             stream: stream_ended,
             key_exchange,
-            tasks,
+            monolith_peers,
+            gateway,
+            stopping,
+            servers,
+            others,
         })
     }
 
@@ -171,77 +143,28 @@ impl Services {
             .replace(',', ", ")
     }
 
-    /// Ends them; says how many connections were open.
-    pub(super) async fn stop(mut self) -> usize {
-        self.tasks.shutdown().await;
-        let workloads = [self.gateway, self.reports, self.monolith, self.batch, self.intruder];
-        let open = workloads.iter().map(|w| w.status().connections.open).sum();
-        for workload in workloads {
+    /// Has the servers finish what they have begun, then ends them all; says what ended by itself.
+    pub(super) async fn stop(mut self) -> Drained {
+        self.stopping.send_replace(true);
+        let mut all = Drained::default();
+        while let Some(ended) = self.servers.join_next().await {
+            let Drained { drained, cut } = ended.unwrap_or_default();
+            all.drained += drained;
+            all.cut += cut;
+        }
+        self.others.shutdown().await;
+        for workload in [self.gateway, self.reports, self.monolith, self.batch, self.intruder] {
             workload.stop().await;
         }
-        open
+        all
     }
-}
-
-/// What reports needs to go on.
-#[derive(Clone)]
-struct Onward {
-    client: countersign::HttpClient,
-    url: String,
-    calls: mpsc::Sender<Call>,
-    counts: Arc<Counts>,
-}
-
-/// Takes a report at once, and fetches its data afterwards.
-async fn take_report(State(onward): State<Onward>) -> StatusCode {
-    tokio::spawn(async move {
-        let begun = Instant::now();
-        match onward.client.get(&onward.url).await {
-            Ok(reply) => {
-                let log_index = reply.peer().svid().leaf_index();
-                let (status, took) = (reply.status(), begun.elapsed());
-                // Nobody looks once the tour is over.
-                drop(onward.calls.try_send(Call { status, took, log_index }));
-            }
-            Err(_) => drop(onward.counts.failed.fetch_add(1, Ordering::Relaxed)),
-        }
-    });
-    StatusCode::ACCEPTED
-}
-
-/// The gateway: a report every quarter of a second.
-async fn call_for_ever(client: countersign::HttpClient, url: String, counts: Arc<Counts>) {
-    loop {
-        let mut request = Request::new(http_body_util::Empty::<bytes::Bytes>::new());
-        *request.method_mut() = http::Method::POST;
-        *request.uri_mut() = url.parse().expect("an address of ours is an URL");
-        counts.made.fetch_add(1, Ordering::Relaxed);
-        let answered = client.request(request).await;
-        if !answered.is_ok_and(|reply| reply.status() == StatusCode::ACCEPTED) {
-            counts.failed.fetch_add(1, Ordering::Relaxed);
-        }
-        tokio::time::sleep(CALL_EVERY).await;
-    }
-}
-
-/// Sends a byte every 20 ms for as long as somebody reads.
-async fn tick(mut stream: Stream) {
-    while stream.write_all(b".").await.is_ok() && stream.flush().await.is_ok() {
-        tokio::time::sleep(TICK).await;
-    }
-}
-
-/// Reads until the stream ends, one way or another.
-async fn read_to_end(mut stream: Stream) {
-    let mut bytes = [0; 64];
-    while stream.read(&mut bytes).await.is_ok_and(|read| read > 0) {}
 }
 
 /// Lets in whom the table lets call, whenever another table comes into force.
 async fn follow_table(authority: Arc<Authority>, listeners: Vec<ListenerPeers>) {
     let mut known = *authority.policy().set().hash();
     loop {
-        tokio::time::sleep(CALL_EVERY).await;
+        tokio::time::sleep(LOOK_EVERY).await;
         let hash = *authority.policy().set().hash();
         if hash == known {
             continue;
@@ -266,6 +189,7 @@ fn callers_of(authority: &Authority, path: &str) -> anyhow::Result<Peers> {
 }
 
 const LOOPBACK: &str = "127.0.0.1:0";
-const DRAIN: Duration = Duration::from_secs(1);
-const CALL_EVERY: Duration = Duration::from_millis(250);
-const TICK: Duration = Duration::from_millis(20);
+/// Answers that wait for the tour.
+const KEPT: usize = 64;
+/// Shorter than a service takes from `dev env` to its first call.
+const LOOK_EVERY: Duration = Duration::from_millis(10);

@@ -1,19 +1,20 @@
 //! The tour: each line is printed from what happened just before, with its measured figure.
 
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use api::{RenewalWindow, RevokeRequest};
 use countersign::{Credentials, Endpoint, Error, Peers, Verification};
-use identity::SpiffeId;
+use identity::{SerialNumber, SpiffeId};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tlog::{EntryKind, TILE_WIDTH, Tile, TileKind, TreeEdge};
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc;
 
 use super::Session;
 use super::forger::forge;
 use super::refusals::Refused;
+use super::roles::{Call, Tally};
 use super::services::Services;
 use super::{DOMAIN, Dev, milliseconds};
 use crate::clock;
@@ -30,14 +31,14 @@ impl Dev {
         self.show_call(services, session).await?;
         self.show_intruder(services, session).await?;
         self.show_forgery(services, context, session).await?;
-        self.hasten_renewal().await?;
+        let hastened = self.hasten_renewal(services).await?;
         self.show_revocation(services, context, session).await?;
-        self.show_renewal(services, session).await?;
+        self.show_renewal(&hastened, services, session).await?;
         self.show_log(session).await
     }
 
     async fn show_call(&self, services: &mut Services, session: &Session) -> anyhow::Result<()> {
-        let call = services.calls.recv().await;
+        let call = services.answered.recv().await;
         let call = call.ok_or_else(|| anyhow::anyhow!("reports has ended"))?;
         let countersigned =
             call.log_index.map(|index| format!("countersigned #{index}")).unwrap_or_default();
@@ -79,23 +80,34 @@ impl Dev {
     }
 
     /// The CA wishes another certificate for reports, now.
-    async fn hasten_renewal(&self) -> anyhow::Result<()> {
+    async fn hasten_renewal(&self, services: &Services) -> anyhow::Result<Hastened> {
         let now = clock::now();
         let window = RenewalWindow { start: now, end: now };
-        Ok(self.running.authority().hasten_renewal(&self.id("/reports")?, window).await?)
+        let serial_number = services.reports.status().serial_number;
+        let tally = services.calls.tally();
+        self.running.authority().hasten_renewal(&self.id("/reports")?, window).await?;
+        Ok(Hastened { serial_number, tally })
     }
 
-    async fn show_renewal(&self, services: &Services, session: &Session) -> anyhow::Result<()> {
-        let before = services.first_serial_number;
+    /// Until the monolith has seen the new certificate: each call of reports shakes hands anew.
+    async fn show_renewal(
+        &self,
+        before: &Hastened,
+        services: &mut Services,
+        session: &Session,
+    ) -> anyhow::Result<()> {
         let mut changes = services.reports.changes();
-        let renewed = changes.wait_for(|status| status.serial_number != before);
+        let renewed = changes.wait_for(|status| status.serial_number != before.serial_number);
         let renewed = tokio::time::timeout(PATIENCE, renewed).await??.serial_number;
-        let made = services.counts.made.load(Ordering::Relaxed);
-        let failed = services.counts.failed.load(Ordering::Relaxed);
-        let (old, new) = (short(&before), short(&renewed));
+        let seen = call_seen_with(&renewed, &mut services.answered);
+        tokio::time::timeout(PATIENCE, seen).await??;
+        let Tally { made, failed } = services.calls.tally().since(before.tally);
+        let (old, new) = (short(&before.serial_number), short(&renewed));
         let text = format!("reports   …{old} → …{new}   window pulled forward");
         self.line(session, "renew", &text)?;
-        self.detail(session, &format!("{failed} of {made} calls failed"))
+        let text =
+            format!("{failed} of {made} calls failed; monolith saw …{new} in a new handshake");
+        self.detail(session, &text)
     }
 
     /// From the operator's command to the end that batch saw of its open stream.
@@ -162,6 +174,25 @@ impl Dev {
     }
 }
 
+/// How things stood when the CA wished another certificate for reports.
+struct Hastened {
+    serial_number: SerialNumber,
+    tally: Tally,
+}
+
+/// Waits for a call in which the monolith saw this certificate.
+async fn call_seen_with(
+    certificate: &SerialNumber,
+    answered: &mut mpsc::Receiver<Call>,
+) -> anyhow::Result<()> {
+    while let Some(call) = answered.recv().await {
+        if call.seen == *certificate {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("reports has ended")
+}
+
 /// Asks the monolith for data. TLS 1.3 tells a client only on reading that it was refused.
 async fn call_as(endpoint: &Endpoint, services: &Services) -> Result<(), Error> {
     let monolith = Peers::one_of([format!("spiffe://{DOMAIN}/monolith")])?;
@@ -172,7 +203,8 @@ async fn call_as(endpoint: &Endpoint, services: &Services) -> Result<(), Error> 
     }
 }
 
-fn short(serial_number: &identity::SerialNumber) -> String {
+/// Its last digits: the first ones tell the time.
+fn short(serial_number: &SerialNumber) -> String {
     let text = serial_number.to_string();
     text[text.len().saturating_sub(6)..].to_owned()
 }
