@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use system_tests::{Environment, Settings, example, program};
+use system_tests::{Environment, Settings, binary, example, program};
 
 /// A running `dev`, and examples that take part in it.
 struct Dev {
@@ -16,25 +16,29 @@ struct Dev {
 impl Dev {
     fn start() -> Self {
         let environment = Environment::prepare(&Settings::default());
-        let command = environment.command(&["dev", "--tour", "off", "--state", "dev-state"]);
+        // A name that a shell must be told as it is.
+        let state = "it's a state of dev's";
+        let command = environment.command(&["dev", "--tour", "off", "--state", state]);
         let mut dev = Self { environment, running: Vec::new() };
         dev.run(command, "dev");
         dev.until("dev", |said| said.contains("Ctrl-C stops it"));
         dev
     }
 
-    /// An example with the environment that `dev env` prints for a path.
-    fn example(&self, name: &str, arguments: &[&str], path: &str, peer: Option<&str>) -> Command {
-        let printed = self.environment.countersign(&["dev", "env", path]).success().stdout;
-        let mut command = Command::new(example(name));
-        command.args(arguments).env_clear();
-        for line in printed.lines() {
-            let export = line.strip_prefix("export ").unwrap();
-            let (variable, value) = export.split_once('=').unwrap();
-            command.env(variable, value);
-        }
-        if let Some(peer) = peer {
-            command.env("COUNTERSIGN_PEERS", id(peer));
+    /// An example as a newcomer starts it: in a shell, with what `dev env` prints for a path.
+    fn example(&self, call: &str, path: &str, peer: Option<&str>) -> Command {
+        let (name, arguments) = call.split_once(' ').unwrap();
+        let (countersign, example) = (binary(), example(name));
+        let (countersign, example) = (countersign.display(), example.display());
+        let peer = peer.map(|peer| format!("COUNTERSIGN_PEERS={}", id(peer))).unwrap_or_default();
+        let script = format!(
+            "set -u\neval \"$('{countersign}' dev env {path})\"\n\
+             {peer} exec '{example}' {arguments}\n"
+        );
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(script).current_dir(self.environment.folder()).env_clear();
+        for (variable, value) in self.environment.command(&[]).get_envs() {
+            command.env(variable, value.unwrap());
         }
         command
     }
@@ -45,6 +49,19 @@ impl Dev {
         command.stdin(Stdio::null()).stderr(log.try_clone().unwrap()).stdout(log);
         self.running.push(command.spawn().unwrap());
         self.running.len() - 1
+    }
+
+    /// Revokes what an identity has, and waits until everybody has it.
+    fn revoke(&self, path: &str, connections_closed: u64) {
+        let id = id(path);
+        let revoke = ["--json", "revoke", "--yes", &id, "--reason", "superseded", "--wait", "5s"];
+        let told = self.environment.countersign(&revoke).success().json();
+        assert_eq!(told["reach"]["connections_closed"], connections_closed, "{told}");
+    }
+
+    /// The exit code of a program, once it has ended.
+    fn wait(&mut self, program: usize) -> Option<i32> {
+        soon("its end", || self.running[program].try_wait().unwrap()).code()
     }
 
     /// Waits until what was said is enough, and returns it.
@@ -77,25 +94,53 @@ fn id(path: &str) -> String {
 #[test]
 fn a_client_that_streams_from_a_service_is_cut_off_and_others_are_not() {
     let mut dev = Dev::start();
-    let server = dev.example("axum_server", &["127.0.0.1:0"], "/orders", None);
+    let server = dev.example("axum_server 127.0.0.1:0", "/orders", None);
     dev.run(server, "server");
     let said = dev.until("server", |said| said.contains("/orders on 127.0.0.1:"));
     let address = said.split("/orders on ").nth(1).unwrap().lines().next().unwrap();
-    let (stream, data) =
-        (format!("https://{address}/stream"), format!("https://{address}/api/data/reports"));
 
-    let client = dev.example("client", &[&stream], "/tools", Some("/orders"));
+    let stream = format!("client https://{address}/stream");
+    let client = dev.example(&stream, "/tools", Some("/orders"));
     let client = dev.run(client, "client");
     dev.until("client", |said| said.contains(&format!("2 {}", id("/tools"))));
-    let revoke = ["--json", "revoke", "--yes", &id("/tools"), "--reason", "superseded"];
-    let revoked = dev.environment.countersign(&[&revoke[..], &["--wait", "5s"]].concat());
-    let told = revoked.success().json();
-    assert_eq!(told["reach"]["connections_closed"], 1, "{told}");
-    let ended = soon("the client", || dev.running[client].try_wait().unwrap());
-    assert_eq!(ended.code(), Some(1));
+    dev.revoke("/tools", 1);
+    assert_eq!(dev.wait(client), Some(1));
 
     for name in ["client", "reqwest_client"] {
-        let mut other = dev.example(name, &[&data], "/monolith", Some("/orders"));
+        let data = format!("{name} https://{address}/api/data/reports");
+        let mut other = dev.example(&data, "/monolith", Some("/orders"));
         program(&mut other).success().says(&format!("hello {}", id("/monolith")));
     }
+}
+
+#[test]
+fn a_service_of_a_newcomers_own_calls_the_monolith_until_it_is_revoked() {
+    let mut dev = Dev::start();
+    let client = dev.example("client \"$MONOLITH_URL/stream\"", "/orders", None);
+    let client = dev.run(client, "client");
+    dev.until("client", |said| said.contains(&format!("2 {}", id("/orders"))));
+    dev.revoke("/orders", 1);
+    assert_eq!(dev.wait(client), Some(1));
+
+    // Another certificate of its own is as good as the first was.
+    let data = "client \"$MONOLITH_URL/api/data/reports\"";
+    let mut again = dev.example(data, "/orders", None);
+    program(&mut again).success().says(&id("/orders")).says(&id("/monolith"));
+}
+
+#[test]
+fn dev_finishes_what_is_open_when_it_is_stopped() {
+    let mut dev = Dev::start();
+    let client = dev.example("client \"$MONOLITH_URL/stream\"", "/orders", None);
+    let client = dev.run(client, "client");
+    dev.until("client", |said| said.contains(&format!("2 {}", id("/orders"))));
+    program(Command::new("kill").arg("-INT").arg(dev.running[0].id().to_string())).success();
+    assert_eq!(dev.wait(0), Some(0));
+    assert_eq!(dev.wait(client), Some(0), "its stream has come to its end");
+
+    let said = dev.until("dev", |_| true);
+    let (drained, kept) = said.lines().last().unwrap().split_once(" connections, kept ").unwrap();
+    let drained: u32 = drained.strip_prefix("  drained ").unwrap().parse().unwrap();
+    assert!(drained >= 3, "gateway to reports, batch and orders to monolith: {said}");
+    assert!(kept.ends_with("it's a state of dev's"), "{said}");
 }

@@ -119,7 +119,11 @@ const USUAL_PATH: usize = 53;
 fn paste(environment: &Environment, shown: &str) {
     let begin = shown.find("From other terminals").unwrap();
     let end = shown.find("Ctrl-C stops").unwrap();
-    let mut script = String::from("set -u\n");
+    // What is built already, by the name that a newcomer builds it by.
+    let example = system_tests::example("client");
+    let mut script = String::from("set -u\ncargo() {\n");
+    script.push_str("[ \"$1 $2 $3 $4 $5 $6\" = 'run -p countersign --example client --' ] &&\n");
+    script.push_str(&format!("'{}' \"$7\"; }}\n", example.display()));
     for line in shown[begin..end].lines().skip(1) {
         script.push_str(line);
         script.push('\n');
@@ -137,4 +141,5 @@ fn paste(environment: &Environment, shown: &str) {
     assert!(said.contains("\"state\":\"valid\""), "{said}");
     assert!(said.contains("certificate revoked"), "{said}");
     assert!(environment.path("monolith/svid.pem").exists(), "{said}");
+    assert!(said.contains("{\"caller\":\"spiffe://dev.internal/orders\""), "{said}");
 }

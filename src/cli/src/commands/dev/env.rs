@@ -9,7 +9,7 @@ use identity::SpiffeId;
 use serde_json::{Value, json};
 
 use super::super::Session;
-use super::shown;
+use super::{MONOLITH_URL, shown};
 use crate::context;
 use crate::exit::Exit;
 use crate::files;
@@ -25,21 +25,23 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let open = context::open(session).await?;
     let domain = &open.held.trust.state().trust_domain;
     let spiffe_id = SpiffeId::new(domain, &arguments.path)?;
+    let folder = context::directory(session)?;
+    let folder = folder.parent().context("the context's folder has no parent")?;
+    let monolith = files::read_text(&folder.join(MONOLITH_URL))
+        .context("`countersign dev` has not started its services yet")?;
     let active = open.client.policies().await?;
     if let Some(files) = with_row(active.files, &arguments.path)? {
         open.client.replace_policies(&PolicyFiles { files }, &active.hash).await?;
     }
     let asked = TokenRequest { spiffe_id: spiffe_id.clone(), ttl: None, key_sha256: None };
     let token = open.client.create_token(&asked).await?;
-    let folder = context::directory(session)?;
-    let folder = folder.parent().context("the context's folder has no parent")?;
     let file = folder.join(format!("{}.token", arguments.path.replace('/', "-").trim_matches('-')));
     files::replace(&file, token.token.expose().as_bytes())?;
     let peers = format!("{}/gateway,{}/tools,{}/monolith", domain.id(), domain.id(), domain.id());
     session.output.text(&format!(
         "export COUNTERSIGN_URL={}\nexport COUNTERSIGN_TRUST_PIN={}\n\
          export COUNTERSIGN_SPIFFE_ID={spiffe_id}\nexport COUNTERSIGN_TOKEN_FILE={}\n\
-         export COUNTERSIGN_PEERS={peers}",
+         export COUNTERSIGN_PEERS={peers}\nexport MONOLITH_URL={monolith}",
         open.url,
         token.trust_pin,
         shown(&file),

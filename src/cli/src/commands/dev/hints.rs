@@ -23,14 +23,18 @@ impl Dev {
             "--token-file token",
             "--out monolith",
         ]);
-        hints.about("a Rust service of yours (the sidecar library reads this environment)");
-        hints.add(&[&format!("eval \"$({program} dev env /orders)\"")]);
         hints.about("cut a demo service off, and see who was told");
         hints.add(&[
             &format!("{program} revoke --yes"),
             &format!("spiffe://{DOMAIN}/reports"),
             "--reason key-compromise",
             "--wait 5s",
+        ]);
+        hints.about("a service of yours as /orders: its environment, and a call of the monolith");
+        hints.add(&[&format!("eval \"$({program} dev env /orders)\"")]);
+        hints.add(&[
+            "cargo run -p countersign --example client --",
+            "$MONOLITH_URL/api/data/reports",
         ]);
         hints.about("everything");
         hints.add(&[&format!("{program} status;"), &format!("{program} list")]);

@@ -30,6 +30,7 @@ use self::lines::folded;
 use self::refusals::Refusals;
 use self::services::{Services, Starter};
 use super::Session;
+use crate::args::GlobalOptions;
 use crate::ca_host;
 use crate::clock;
 use crate::context::OpenContext;
@@ -50,7 +51,7 @@ pub(crate) struct Arguments {
     /// Keep the state in this folder; a temporary one otherwise
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
-    /// Show what the CA does, or only run it
+    /// Show what the CA does, or only run it and the demo services
     #[arg(long, value_enum, default_value = "on")]
     tour: Tour,
 }
@@ -70,6 +71,7 @@ enum Tour {
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     let (refusals, listener) = Refusals::new();
     report::start_diagnostics_of_dev(listener, &session.options);
+    let session = &own(session);
     if let Some(DevCommand::Env(arguments)) = arguments.command {
         return env::run(arguments, session).await;
     }
@@ -97,6 +99,13 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     // A terminal has just shown `^C`: this comes behind it.
     session.output.text(&format!("  {ended}, {folder}"))?;
     Ok(Exit::Done)
+}
+
+/// The CA is the one run here, whatever the environment says: perhaps it was made by a `dev env`
+/// for a CA that is gone.
+fn own(session: &Session) -> Session {
+    let context = Some(CONTEXT.to_owned());
+    Session::new(GlobalOptions { url: None, context, ..session.options.clone() })
 }
 
 /// Where the CA lives: a temporary folder (0700), or one that is kept.
@@ -182,15 +191,11 @@ impl Dev {
         session: &Session,
     ) -> anyhow::Result<()> {
         self.introduce(session).await?;
+        let context = crate::context::open(session).await?;
+        let services = running.insert(self.start_services(&context).await?);
+        self.introduce_services(services, session)?;
         let mut tools_serial_number = None;
         if tour == Tour::On {
-            let context = crate::context::open(session).await?;
-            let services = running.insert(self.start_services(&context).await?);
-            session.output.text(&format!(
-                "  services  gateway → reports → monolith\n\
-                 \x20           batch → monolith, one stream held open   TLS 1.3 {}\n",
-                services.key_exchange
-            ))?;
             self.tour(services, &context, session).await?;
             let tools = SpiffeId::new(&state_domain(&context.held), "/tools")?;
             let issued = self.issue_first(&context.client, &tools, session).await?;
@@ -222,6 +227,17 @@ impl Dev {
             self.running.admin_address,
             &pin[..8],
             log.size,
+        ))?)
+    }
+
+    /// Who is there, and where; `dev env` hears it too.
+    fn introduce_services(&self, services: &Services, session: &Session) -> anyhow::Result<()> {
+        let monolith = format!("https://{}", services.monolith_address);
+        files::replace(&self.folder.join(MONOLITH_URL), monolith.as_bytes())?;
+        Ok(session.output.text(&format!(
+            "  services  gateway → reports → monolith {monolith}\n\
+             \x20           batch → monolith, one stream held open   TLS 1.3 {}\n",
+            services.key_exchange
         ))?)
     }
 
@@ -268,7 +284,9 @@ impl Dev {
 
     /// Ends the services, then the CA; says what became of the connections that were open.
     async fn stop(self, services: Option<Services>, session: &Session) -> Drained {
-        if let Err(error) = contexts::remove(CONTEXT, &session.options) {
+        let forgotten = contexts::remove(CONTEXT, &session.options)
+            .and_then(|()| files::remove_if_there(&self.folder.join(MONOLITH_URL)));
+        if let Err(error) = forgotten {
             session.output.warn(error);
         }
         let services = match services {
@@ -362,6 +380,8 @@ fn shown(path: &Path) -> String {
 /// The table of the development hierarchy.
 const WORKLOADS: &str = include_str!("../../../../../certs-dev/workloads.json");
 const CONTEXT: &str = "dev";
+/// Where `dev env` finds the monolith, in the state folder.
+const MONOLITH_URL: &str = "monolith.url";
 /// Where the text of a line begins.
 const DETAIL: usize = 17;
 const DOMAIN: &str = "dev.internal";
