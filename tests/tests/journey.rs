@@ -1,7 +1,7 @@
 //! A newcomer's journey, with the real binary.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use std::process::Command;
+use std::process::{Child, Command};
 
 use system_tests::{Environment, openssl, program};
 
@@ -52,18 +52,10 @@ fn check_by_crl(environment: &Environment, svid: &std::path::Path) {
 
 #[test]
 fn dev_shows_what_it_says_and_cleans_up() {
-    let environment = Environment::prepare(&system_tests::Settings::default());
-    let mut command = environment.command(&["dev"]);
-    let log = std::fs::File::create(environment.path("dev.log")).unwrap();
-    let mut dev = command.stdout(log).spawn().unwrap();
-    let read = || std::fs::read_to_string(environment.path("dev.log")).unwrap();
-    let begun = std::time::Instant::now();
-    while !read().contains("Ctrl-C stops it") {
-        assert!(begun.elapsed().as_secs() < 60, "{}", read());
-        std::thread::yield_now();
-    }
-    environment.countersign(&["list"]).success().says("/reports");
-    let shown = read();
+    let mut dev = Dev::start();
+    dev.until("Ctrl-C stops it");
+    dev.environment.countersign(&["list"]).success().says("/reports");
+    let shown = dev.shown();
     for expected in [
         "  200  ",
         "intruder → monolith   valid certificate, not among peers",
@@ -77,15 +69,64 @@ fn dev_shows_what_it_says_and_cleans_up() {
     }
     let (failed, made) = renewal_calls(&shown);
     assert!(failed == 0 && made > 0, "{shown}");
-    paste(&environment, &shown);
-    program(Command::new("kill").arg("-TERM").arg(dev.id().to_string())).success();
-    assert_eq!(dev.wait().unwrap().code(), Some(0));
-    let shown = read();
-    assert!(shown.lines().last().unwrap().ends_with(", removed the state folder"), "{shown}");
-    fits_a_terminal(&shown);
-    let state = shown.lines().find_map(|line| line.trim().strip_prefix("state ")).unwrap();
-    assert!(!std::path::Path::new(state.trim()).exists());
-    environment.countersign(&["list"]).exits(2);
+    paste(&dev.environment, &shown);
+    dev.stop();
+    fits_a_terminal(&dev.shown());
+    dev.environment.countersign(&["list"]).exits(2);
+}
+
+#[test]
+fn dev_cleans_up_when_it_is_stopped_while_it_starts() {
+    let mut dev = Dev::start();
+    dev.until("  state ");
+    dev.stop();
+}
+
+/// A `dev` whose output is kept in a file.
+struct Dev {
+    environment: Environment,
+    process: Child,
+}
+
+impl Dev {
+    fn start() -> Self {
+        let environment = Environment::prepare(&system_tests::Settings::default());
+        let log = std::fs::File::create(environment.path("dev.log")).unwrap();
+        let process = environment.command(&["dev"]).stdout(log).spawn().unwrap();
+        Self { environment, process }
+    }
+
+    fn shown(&self) -> String {
+        std::fs::read_to_string(self.environment.path("dev.log")).unwrap()
+    }
+
+    /// Waits until it has shown this, 60 s at most.
+    fn until(&self, text: &str) {
+        let begun = std::time::Instant::now();
+        while !self.shown().contains(text) {
+            assert!(begun.elapsed().as_secs() < 60, "{}", self.shown());
+            std::thread::yield_now();
+        }
+    }
+
+    /// Ends it as an operator does; it leaves nothing.
+    fn stop(&mut self) {
+        let process = self.process.id().to_string();
+        program(Command::new("kill").arg("-TERM").arg(process)).success();
+        assert_eq!(self.process.wait().unwrap().code(), Some(0));
+        let shown = self.shown();
+        assert!(shown.ends_with(", removed the state folder\n"), "{shown}");
+        let state = shown.lines().find_map(|line| line.trim().strip_prefix("state ")).unwrap();
+        assert!(!std::path::Path::new(state.trim()).exists());
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        // It has ended already, unless the test fails.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
 }
 
 /// How many calls failed while a certificate was renewed, and how many were made; the monolith saw

@@ -168,14 +168,16 @@ pub(crate) async fn install_operator(
     Ok(spiffe_id)
 }
 
-/// Completes with the name of the signal: Ctrl-C, or SIGTERM.
-pub(crate) async fn stop_signal() -> std::io::Result<&'static str> {
+/// Listens from now on, and completes with the name of the signal: Ctrl-C, or SIGTERM.
+pub(crate) fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "Ctrl-C",
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "Ctrl-C",
+        }
     })
 }
 

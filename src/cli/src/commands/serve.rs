@@ -18,14 +18,14 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let config = arguments.config.load()?;
     let passphrase = arguments.config.passphrase(&config, Asking::Known)?;
     let authority = ca_host::open(&config, &passphrase).await?;
+    let stop = ca_host::stop_signal()?;
     let mut running = server::start(authority, &config).await?;
     session.output.note(format!(
         "serving https://{}   admin http://{}",
         running.address, running.admin_address
     ));
     tokio::select! {
-        signal = ca_host::stop_signal() => {
-            let signal = signal?;
+        signal = stop => {
             session.output.note(format!("{signal}: finishing requests in flight"));
             let drained = running.stop().await;
             session.output.note(format!("drained {}, cut {}", drained.drained, drained.cut));

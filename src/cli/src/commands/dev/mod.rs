@@ -75,29 +75,14 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     if let Some(DevCommand::Env(arguments)) = arguments.command {
         return env::run(arguments, session).await;
     }
-    let stop = ca_host::stop_signal();
-    tokio::pin!(stop);
+    // Heard from now on: a signal while the CA starts waits until there is one to stop.
+    let stop = ca_host::stop_signal()?;
     let folder = Folder::of(arguments.state.as_deref())?;
-    // The first word comes before the keys are made, which takes a moment.
-    session.output.text(&format!("  state     {}", folder.path().display()))?;
     let dev = Dev::start(&folder, refusals, session).await?;
-    let mut services = None;
-    let shown = dev.show(arguments.tour, &mut services, session);
-    let signal = tokio::select! {
-        signal = &mut stop => signal,
-        shown = shown => match shown {
-            Ok(()) => stop.await,
-            Err(error) => {
-                dev.stop(services, session).await;
-                return Err(error);
-            }
-        },
-    };
-    signal?;
-    let ended = connections(dev.stop(services, session).await);
+    let ended = dev.run(arguments.tour, stop, session).await?;
     let folder = folder.remove()?;
     // A terminal has just shown `^C`: this comes behind it.
-    session.output.text(&format!("  {ended}, {folder}"))?;
+    session.output.text(&format!("  {}, {folder}", connections(ended)))?;
     Ok(Exit::Done)
 }
 
@@ -164,6 +149,8 @@ impl Dev {
     async fn start(folder: &Folder, refusals: Refusals, session: &Session) -> anyhow::Result<Self> {
         let started = Instant::now();
         let folder = folder.path().to_owned();
+        // The first word comes before the keys are made, which takes a moment.
+        session.output.text(&format!("  state     {}", folder.display()))?;
         let state = folder.join("state");
         let config = config(&state)?;
         let passphrase = passphrase(&folder)?;
@@ -181,6 +168,27 @@ impl Dev {
         contexts::add(CONTEXT, context, MakeCurrent::Yes, &session.options)?;
         let executable = std::env::current_exe()?;
         Ok(Self { running, pin, started, folder, executable, passphrase, refusals })
+    }
+
+    /// Shows what there is until a signal comes; says what became of the connections.
+    async fn run(
+        self,
+        tour: Tour,
+        stop: impl Future<Output = &'static str>,
+        session: &Session,
+    ) -> anyhow::Result<Drained> {
+        let mut services = None;
+        let shown_until_signal = async {
+            self.show(tour, &mut services, session).await?;
+            std::future::pending::<anyhow::Result<()>>().await
+        };
+        let shown = tokio::select! {
+            biased;
+            _ = stop => Ok(()),
+            failed = shown_until_signal => failed,
+        };
+        let ended = self.stop(services, session).await;
+        shown.map(|()| ended)
     }
 
     /// Says what there is, then what happens, then what to type.
