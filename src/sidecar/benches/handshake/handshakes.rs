@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::{Endpoint, Listener};
 use rustls::ClientConfig;
+use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,6 +42,15 @@ pub(crate) fn new(authority: &TestAuthority) -> f64 {
     measure(&thread, address, || new_clients(authority))
 }
 
+/// Where sessions may resume, and all but the first do.
+pub(crate) fn resuming(authority: &TestAuthority) -> f64 {
+    let (thread, address) = listen_by(authority, |endpoint| endpoint.allow_resumption(AN_HOUR));
+    let mut client = client_config(authority, authority.svid(CLIENT));
+    client.resumption = Resumption::in_memory_sessions(8);
+    let client = Arc::new(client);
+    measure(&thread, address, || vec![Arc::clone(&client); HANDSHAKES])
+}
+
 /// The clients of a round, all with the same certificate.
 pub(crate) fn returning_clients(authority: &TestAuthority) -> Vec<Arc<ClientConfig>> {
     let client = Arc::new(client_config(authority, authority.svid(CLIENT)));
@@ -53,7 +64,14 @@ pub(crate) fn new_clients(authority: &TestAuthority) -> Vec<Arc<ClientConfig>> {
 }
 
 fn listen(authority: &TestAuthority) -> (Thread, SocketAddr) {
-    let server = endpoint(authority, authority.svid(SERVER));
+    listen_by(authority, |endpoint| endpoint)
+}
+
+fn listen_by(
+    authority: &TestAuthority,
+    prepare: impl FnOnce(Endpoint) -> Endpoint,
+) -> (Thread, SocketAddr) {
+    let server = prepare(endpoint(authority, authority.svid(SERVER)));
     let peers = peers(authority, CLIENT);
     in_thread(async move |ready| {
         let mut listener: Listener = Endpoint::listen(&server, "127.0.0.1:0", peers).await.unwrap();
@@ -107,6 +125,7 @@ async fn connect(address: SocketAddr, config: Arc<ClientConfig>, request: &[u8])
     assert!(request.is_empty() || answer.ends_with(b"hello"));
 }
 
+const AN_HOUR: Duration = Duration::from_secs(3600);
 const ROUNDS: usize = 5;
 const HANDSHAKES: usize = 400;
 const AT_ONCE: usize = 8;

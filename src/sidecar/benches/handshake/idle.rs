@@ -7,31 +7,56 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use countersign::Verification;
+use countersign::{Limits, Verification};
 
 use crate::authority::TestAuthority;
 use crate::floor::{CLIENT, SERVER, endpoint, peers};
 use crate::folder;
 use crate::process::{Process, in_thread, runtime};
+use crate::requests::hello;
+use crate::verdict;
 
 pub(crate) fn print(authority: &TestAuthority) {
-    println!("\n{CONNECTIONS} idle connections (target: 20 KiB each; sweep: low milliseconds)");
+    println!("\n{CONNECTIONS} idle connections (sweep: low milliseconds)");
+    let server = endpoint(authority, authority.svid(SERVER));
+    let (http, served) = (server.clone(), peers(authority, CLIENT));
+    let (_, address) = in_thread(async move |ready| {
+        let listener = http.listen("127.0.0.1:0", served).await.unwrap().with_limits(limits());
+        ready.send(listener.local_address()).unwrap();
+        let serving = listener.serve(tower::service_fn(hello));
+        serving.until(std::future::pending(), Duration::ZERO).await.unwrap();
+    });
+    let clients = weigh(authority, server.verification(), "memory of one, serving HTTP", address);
+    drop(clients);
     let server = endpoint(authority, authority.svid(SERVER));
     let verification = Arc::clone(server.verification());
     let peers = peers(authority, CLIENT);
-    let (_, address) =
-        in_thread(async move |ready| {
-            let mut listener = server.listen("127.0.0.1:0", peers).await.unwrap().with_limits(
-                countersign::Limits { connections: CONNECTIONS + 100, ..Default::default() },
-            );
-            ready.send(listener.local_address()).unwrap();
-            let mut held = Vec::with_capacity(CONNECTIONS);
-            while let Some(stream) = listener.accept().await {
-                held.push(stream);
-            }
-        });
+    let (_, address) = in_thread(async move |ready| {
+        let mut listener = server.listen("127.0.0.1:0", peers).await.unwrap().with_limits(limits());
+        ready.send(listener.local_address()).unwrap();
+        let mut held = Vec::with_capacity(CONNECTIONS);
+        while let Some(stream) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    let clients = weigh(authority, &verification, "memory of one, a stream", address);
+    sweep(authority, &verification);
+    drop(clients);
+}
+
+fn limits() -> Limits {
+    Limits { connections: CONNECTIONS + 100, ..Limits::default() }
+}
+
+/// Opens them all, and prints what each but the first few costs.
+fn weigh(
+    authority: &TestAuthority,
+    verification: &Verification,
+    name: &str,
+    address: SocketAddr,
+) -> [Clients; 2] {
     let warm = Clients::start(authority, address, 100);
     let this = Process(std::process::id());
     let before = this.resident();
@@ -40,9 +65,8 @@ pub(crate) fn print(authority: &TestAuthority) {
         std::thread::yield_now();
     }
     let each = (this.resident() - before) / (CONNECTIONS - 100) as f64;
-    println!("{:<46} {each:>9.1} KiB", "memory, each");
-    sweep(authority, &verification);
-    drop((warm, clients));
+    println!("{name:<46} {each:>9.1} KiB {}", verdict(each, 20.0, 0));
+    [warm, clients]
 }
 
 fn sweep(authority: &TestAuthority, verification: &Verification) {

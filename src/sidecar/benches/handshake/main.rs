@@ -56,6 +56,7 @@ fn measure(peers: Vec<beside::Peer>) {
     row("tokio-rustls over TCP, webpki", handshakes::bare(&authority), floor, None);
     row("Listener, a peer that returns", handshakes::returning(&authority), floor, Some(1.35));
     row("Listener, a new peer", handshakes::new(&authority), floor, Some(1.6));
+    row("Listener, a peer that resumes", handshakes::resuming(&authority), floor, None);
     requests::print(&authority);
     idle::print(&authority);
     revocations::print(&authority);
@@ -65,6 +66,13 @@ fn measure(peers: Vec<beside::Peer>) {
 }
 
 fn row(name: &str, cost: f64, floor: f64, target: Option<f64>) {
-    let target = target.map(|target| format!("{target:.2}")).unwrap_or_default();
-    println!("{name:<46} {cost:>9.1} {:>8.2} {target:>8}", cost / floor);
+    let ratio = cost / floor;
+    let verdict = target.map(|target| verdict(ratio, target, 2)).unwrap_or_default();
+    println!("{name:<46} {cost:>9.1} {ratio:>8.2} {verdict}");
+}
+
+/// The target, and whether it was missed.
+fn verdict(figure: f64, target: f64, digits: usize) -> String {
+    let missed = if figure > target { "  MISSED" } else { "" };
+    format!("{target:>8.digits$}{missed}")
 }
