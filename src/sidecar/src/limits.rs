@@ -5,8 +5,8 @@ use std::time::Duration;
 /// How long a *body* may take is the service's question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at once, those in their handshake included: 8,192. At some 50 KiB each this
-    /// is 400 MiB; stay below the limit of open files too.
+    /// Connections open at once, those in their handshake included: 8,192. An idle one weighs some
+    /// 24 KiB with HTTP's buffers, so this is 200 MiB; stay below the limit of open files too.
     pub connections: usize,
     /// Handshakes at once: 2,048, half a second's work of one core. When all are taken, one that
     /// lasts longer than a second makes room: the oldest of the address that has most.
