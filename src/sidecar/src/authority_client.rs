@@ -9,7 +9,6 @@ use api::{
     RevocationReach, RevokeRequest, Status, TokenRecord, TokenRequest, WorkloadFilter,
     WorkloadInstance, paths,
 };
-use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -34,7 +33,7 @@ use crate::welcome::Welcome;
 /// [`Error::Authority`] where the CA says no. Nothing is tried twice once it was sent.
 pub struct AuthorityClient {
     http: HttpClient,
-    checkpoint: ArcSwapOption<HeaderValue>,
+    verification: Arc<Verification>,
 }
 
 impl AuthorityClient {
@@ -62,16 +61,14 @@ impl AuthorityClient {
         let tls = client_config(Arc::clone(&verification), expected.clone(), credentials.clone())?;
         let tls = Arc::new(Tls::Given(tls));
         let welcome = Welcome::Authority(expected);
-        let connector = Connector { tls, credentials, verification, welcome };
-        Ok(Self { http: HttpClient::new(url, connector)?, checkpoint: ArcSwapOption::empty() })
+        let connector = Connector { tls, credentials, verification: verification.clone(), welcome };
+        Ok(Self { http: HttpClient::new(url, connector)?, verification })
     }
 
     /// Shows the CA from now on the newest checkpoint that was verified, a signed note: a CA whose
-    /// database was rolled back then notices.
+    /// database was rolled back then notices. Every client of the same [`Verification`] shows it.
     pub fn set_checkpoint(&self, note: &str) {
-        let header = HeaderValue::from_str(&BASE64.encode(note.as_bytes()));
-        let header = header.expect("base64 can stand in a header");
-        self.checkpoint.store(Some(Arc::new(header)));
+        self.verification.keep_checkpoint(note);
     }
 
     /// Hears the revocation feed: what came after the item at log index `after`, or a snapshot
@@ -267,8 +264,10 @@ impl AuthorityClient {
     }
 
     fn with_checkpoint(&self, mut headers: HeaderMap) -> HeaderMap {
-        if let Some(checkpoint) = self.checkpoint.load_full() {
-            headers.insert(paths::CHECKPOINT_HEADER, HeaderValue::clone(&checkpoint));
+        if let Some(note) = self.verification.checkpoint() {
+            let header = HeaderValue::from_str(&BASE64.encode(note.as_bytes()));
+            let header = header.expect("base64 can stand in a header");
+            headers.insert(paths::CHECKPOINT_HEADER, header);
         }
         headers
     }

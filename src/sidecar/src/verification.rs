@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use identity::{Refusal, Revocations, Trust, Usage, VerifiedSvid};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
@@ -23,6 +24,7 @@ pub struct Verification {
     held: RwLock<Held>,
     cache: Mutex<ChainCache>,
     freshness: Mutex<Freshness>,
+    checkpoint: ArcSwapOption<String>,
     connections: Connections,
     clock: Arc<dyn TimeProvider>,
 }
@@ -58,6 +60,7 @@ impl Verification {
             held: RwLock::new(held),
             cache: Mutex::default(),
             freshness: Mutex::default(),
+            checkpoint: ArcSwapOption::empty(),
             connections: Connections::default(),
             clock,
         })
@@ -177,6 +180,17 @@ impl Verification {
     ) -> Result<(Peer, Epoch), Refusal> {
         self.freshness().check(now)?;
         self.verify_in_epoch(chain, usage, now)
+    }
+
+    /// Keeps the newest checkpoint of the log that was verified, a signed note. All that speak with
+    /// the CA show it this one: a workload has several clients, and only one of them hears the feed.
+    pub(crate) fn keep_checkpoint(&self, note: &str) {
+        self.checkpoint.store(Some(Arc::new(note.to_owned())));
+    }
+
+    /// The checkpoint that was kept last.
+    pub(crate) fn checkpoint(&self) -> Option<Arc<String>> {
+        self.checkpoint.load_full()
     }
 
     /// The time by the clock given. Without one everything is expired.

@@ -8,7 +8,6 @@ use identity::feed::{Envelope, FeedError, FeedState, FeedUpdate, VerifiedMessage
 use rustls::pki_types::UnixTime;
 
 use super::Upkeep;
-use crate::authority_client::AuthorityClient;
 use crate::bootstrap::follow_trust;
 use crate::error::Error;
 use crate::renewal::Backoff;
@@ -50,13 +49,10 @@ impl Upkeep {
     /// Hears one connection to its end. A gap ends it too: the next asks for what is missing.
     async fn hear(&self, feed: &mut FeedState) -> Result<(), Error> {
         let client = self.authority()?;
-        if let Some(checkpoint) = feed.checkpoint() {
-            client.set_checkpoint(checkpoint);
-        }
         let after = feed.newest_at().map(|_| feed.position().sequence);
         let mut stream = client.feed(after).await?;
         while let Some(envelope) = stream.next().await? {
-            if !self.take(feed, envelope, &client).await? {
+            if !self.take(feed, envelope).await? {
                 return Ok(());
             }
         }
@@ -64,12 +60,7 @@ impl Upkeep {
     }
 
     /// Takes one message; says whether the next can follow it.
-    async fn take(
-        &self,
-        feed: &mut FeedState,
-        envelope: Envelope,
-        client: &AuthorityClient,
-    ) -> Result<bool, Error> {
+    async fn take(&self, feed: &mut FeedState, envelope: Envelope) -> Result<bool, Error> {
         let message = self.verify(envelope).await?;
         let (at, newest_before) = (message.message().at, feed.newest_at());
         let now = self.verification.now().as_secs() * 1000;
@@ -85,7 +76,7 @@ impl Upkeep {
             self.verification.confirm_revocations(at);
         }
         if let Some(checkpoint) = feed.checkpoint() {
-            client.set_checkpoint(checkpoint);
+            self.verification.keep_checkpoint(checkpoint);
         }
         let first = {
             let mut state = self.state();

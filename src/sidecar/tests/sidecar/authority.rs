@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::{IssuedCertificate, RenewalWindow};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::{SystemRandom, fill};
 use aws_lc_rs::signature::{
@@ -14,8 +15,8 @@ use identity::{
     TrustDomain, TrustPin, TrustState,
 };
 use issuance::{
-    CaCertificate, CommonName, EndEntity, IssuerCertificate, KeyType, Profile, ProfileConfig,
-    RevocationInformation, assemble, prepare_issuer, prepare_root, serial_number,
+    CaCertificate, CertificateRequest, CommonName, EndEntity, IssuerCertificate, KeyType, Profile,
+    ProfileConfig, RevocationInformation, assemble, prepare_issuer, prepare_root, serial_number,
 };
 use rcgen::{
     CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -86,13 +87,43 @@ impl TestAuthority {
     /// An SVID issued at a time, with or without the log.
     pub(crate) fn svid_at(&self, path: &str, at: OffsetDateTime, log: Log) -> TestSvid {
         let subject = key();
+        let (chain, serial_number) = self.chain_at(path, &spki(&subject), at, log);
+        let pkcs8 = subject.to_pkcs8v1().unwrap().as_ref().to_vec();
+        TestSvid { chain, key: PrivatePkcs8KeyDer::from(pkcs8).into(), serial_number }
+    }
+
+    /// A good certificate for the key of a request, and what the CA says of it.
+    pub(crate) fn issue(&self, csr: &str, path: &str, at: OffsetDateTime) -> IssuedCertificate {
+        let request = CertificateRequest::parse_pem(csr).unwrap();
+        let (chain, serial_number) = self.chain_at(path, request.public_key(), at, Log::Asked);
+        let (not_before, not_after) = (at - Duration::minutes(1), at + Duration::hours(24));
+        let due = at + Duration::hours(1);
+        IssuedCertificate {
+            spiffe_id: self.id(path),
+            serial_number,
+            chain: chain.iter().map(|der| identity::pem("CERTIFICATE", der)).collect(),
+            not_before,
+            not_after,
+            renewal: RenewalWindow { start: due, end: due },
+            log_index: 7,
+            trust_sequence: 1,
+        }
+    }
+
+    fn chain_at(
+        &self,
+        path: &str,
+        public_key: &[u8],
+        at: OffsetDateTime,
+        log: Log,
+    ) -> (Vec<CertificateDer<'static>>, SerialNumber) {
         let serial_number = random_serial_number();
         let prepared = profile().prepare(
             &EndEntity {
                 spiffe_id: &self.id(path),
                 dns: &[],
                 ip: &[],
-                public_key: &spki(&subject),
+                public_key,
                 key_type: KeyType::EcdsaP256,
                 serial_number,
                 validity: None,
@@ -107,12 +138,8 @@ impl TestAuthority {
             Log::NotAsked => Ok(prepared.der().to_vec()),
         };
         let end_entity = certificate(&self.issuer, &tbs.unwrap());
-        let pkcs8 = subject.to_pkcs8v1().unwrap().as_ref().to_vec();
-        TestSvid {
-            chain: vec![end_entity.into(), self.issuer_certificate.der().to_vec().into()],
-            key: PrivatePkcs8KeyDer::from(pkcs8).into(),
-            serial_number,
-        }
+        let chain = vec![end_entity.into(), self.issuer_certificate.der().to_vec().into()];
+        (chain, serial_number)
     }
 
     /// An SVID that is flawless but for an edit, made past all lints, as by a thief of the CA key;
@@ -188,7 +215,14 @@ impl TestAuthority {
     }
 
     pub(crate) fn trust_note(&self) -> Vec<u8> {
-        let text = self.trust_state().text();
+        self.trust_note_with(|_| {})
+    }
+
+    /// The signed trust state but for an edit.
+    pub(crate) fn trust_note_with(&self, edit: impl FnOnce(&mut TrustState)) -> Vec<u8> {
+        let mut state = self.trust_state();
+        edit(&mut state);
+        let text = state.text();
         let name = TrustState::signer_name(&self.trust_domain);
         let id = tlog::ecdsa_key_id(&spki(&self.trust));
         let note = SignedNote::unsigned(&text).unwrap();
@@ -197,9 +231,19 @@ impl TestAuthority {
 
     /// A line of the feed, at a position, signed now.
     pub(crate) fn feed_line(&self, position: Position, content: Content) -> Vec<u8> {
+        self.feed_line_at(UnixTime::now(), position, content)
+    }
+
+    /// The same, signed at another time.
+    pub(crate) fn feed_line_at(
+        &self,
+        at: UnixTime,
+        position: Position,
+        content: Content,
+    ) -> Vec<u8> {
         let Position { sequence, hash } = position;
         let (v, trust_domain) = (Message::VERSION, self.trust_domain.clone());
-        let at = UnixTime::now().as_secs() * 1000;
+        let at = at.as_secs() * 1000;
         let body = Message { v, trust_domain, at, sequence, hash, content }.body();
         let signature = self.feed.sign(signed_text(&self.trust_domain, &body).as_bytes());
         Envelope::new(&self.feed_key(), signature.as_ref(), body).encode()
