@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::Secret;
-use countersign::{Peers, Workload};
+use countersign::{Builder, Peers, Staleness, Workload};
 use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
     set_default_local_recorder,
@@ -64,7 +64,11 @@ async fn a_service_tells_how_it_is_doing() {
     let kept = Kept::default();
     let _recorder = set_default_local_recorder(&kept);
     let mut environment = Environment::start();
-    let monolith = start(&environment, "/prod/monolith").await;
+    let monolith = start_with(&environment, "/prod/monolith", |builder| {
+        let max_staleness = Duration::from_secs(5);
+        builder.staleness(Staleness { max_staleness, ..Staleness::default() })
+    });
+    let monolith = monolith.await;
     until(|| kept.gauge(WITHOUT_AUTHORITY).is_some_and(|left| left > 23.0 * 3600.0)).await;
     until(|| kept.gauge(FEED_AGE).is_some_and(|age| age <= 4.0)).await;
 
@@ -88,15 +92,27 @@ async fn a_service_tells_how_it_is_doing() {
     batch.stop().await;
     reports.stop().await;
     let left = kept.gauge(WITHOUT_AUTHORITY).unwrap();
+    until(|| kept.gauge(FEED_STALE) == Some(0.0)).await;
     environment.kill();
     until(|| kept.gauge(FEED_AGE).is_some_and(|age| age >= 5.0)).await;
+    until(|| kept.gauge(FEED_STALE) == Some(1.0)).await;
+    assert!(monolith.status().stale);
     assert!(kept.gauge(WITHOUT_AUTHORITY).unwrap() < left);
     monolith.stop().await;
 }
 
 async fn start(environment: &Environment, path: &str) -> Workload {
+    start_with(environment, path, |builder| builder).await
+}
+
+async fn start_with(
+    environment: &Environment,
+    path: &str,
+    prepare: impl FnOnce(Builder) -> Builder,
+) -> Workload {
     let workload = Workload::builder().url(environment.url()).trust_pin(environment.pin());
-    workload.token(Secret::new(environment.token(path))).start().await.unwrap()
+    let workload = workload.token(Secret::new(environment.token(path)));
+    prepare(workload).start().await.unwrap()
 }
 
 async fn until(condition: impl Fn() -> bool) {
@@ -110,5 +126,6 @@ async fn until(condition: impl Fn() -> bool) {
 
 const WITHOUT_AUTHORITY: &str = "countersign_seconds_without_authority{}";
 const FEED_AGE: &str = "countersign_feed_age_seconds{}";
+const FEED_STALE: &str = "countersign_feed_stale{}";
 const NOT_AMONG_PEERS: &str = "countersign_handshakes_refused_total{reason=not-among-peers}";
 const CLOSED_REVOKED: &str = "countersign_connections_closed_total{reason=revoked}";

@@ -8,7 +8,8 @@ use rustls::pki_types::UnixTime;
 /// What a verifier does that hears nothing of revocations any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Staleness {
-    /// How long it may hear nothing.
+    /// How long it may hear nothing. Longer is said, whatever follows: by
+    /// [`Status::stale`](crate::Status::stale), an error in the log, and a metric.
     pub max_staleness: Duration,
     /// What happens after that.
     pub then: WhenStale,
@@ -32,26 +33,65 @@ impl Default for Staleness {
 }
 
 /// When the revocations were last those of now, and what follows from it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Freshness {
     pub(crate) staleness: Staleness,
-    confirmed: Option<(UnixTime, Instant)>,
+    began: Moment,
+    confirmed: Option<Moment>,
 }
 
-impl Freshness {
-    pub(crate) fn confirm(&mut self, at: UnixTime, now: UnixTime) {
-        // Of a time to come it cannot be known what is revoked then.
-        let at = at.min(now);
-        if self.confirmed.is_none_or(|(before, _)| at > before) {
-            self.confirmed = Some((at, Instant::now()));
-        }
+/// A time by the clock given, and when it was noted.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    at: UnixTime,
+    noted: Instant,
+}
+
+impl Moment {
+    fn new(at: UnixTime) -> Self {
+        Self { at, noted: Instant::now() }
     }
 
     /// By the clock, or by what has passed since: a clock that was set back makes nothing younger.
+    fn age(&self, now: UnixTime) -> Duration {
+        let by_clock = now.as_secs().saturating_sub(self.at.as_secs());
+        Duration::from_secs(by_clock.max(self.noted.elapsed().as_secs()))
+    }
+}
+
+impl Freshness {
+    /// Nothing was heard yet.
+    pub(crate) fn new(now: UnixTime) -> Self {
+        Self { staleness: Staleness::default(), began: Moment::new(now), confirmed: None }
+    }
+
+    pub(crate) fn confirm(&mut self, at: UnixTime, now: UnixTime) {
+        // Of a time to come it cannot be known what is revoked then.
+        let at = at.min(now);
+        if self.confirmed.is_none_or(|before| at > before.at) {
+            self.confirmed = Some(Moment::new(at));
+        }
+    }
+
+    /// None before the first news.
     pub(crate) fn age(&self, now: UnixTime) -> Option<Duration> {
-        let (confirmed, heard) = self.confirmed?;
-        let by_clock = now.as_secs().saturating_sub(confirmed.as_secs());
-        Some(Duration::from_secs(by_clock.max(heard.elapsed().as_secs())))
+        self.confirmed.map(|confirmed| confirmed.age(now))
+    }
+
+    /// How long nothing was heard: since the newest news, or since the beginning.
+    pub(crate) fn silence(&self, now: UnixTime) -> Duration {
+        self.confirmed.unwrap_or(self.began).age(now)
+    }
+
+    pub(crate) fn is_stale(&self, now: UnixTime) -> bool {
+        self.silence(now) > self.staleness.max_staleness
+    }
+
+    /// How long handshakes go on without news; none where they always do.
+    pub(crate) fn left(&self, now: UnixTime) -> Option<Duration> {
+        let Staleness { max_staleness, then } = self.staleness;
+        let left = || self.age(now).map_or(Duration::ZERO, |age| max_staleness.saturating_sub(age));
+        (then == WhenStale::Refuse).then(left)
     }
 
     pub(crate) fn check(&self, now: UnixTime) -> Result<(), Refusal> {

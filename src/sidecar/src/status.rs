@@ -17,7 +17,8 @@ pub struct Status {
     pub not_after: OffsetDateTime,
     /// When it asks for the next one.
     pub next_renewal: OffsetDateTime,
-    /// How long it can go on without the CA, in seconds: until its certificate's end.
+    /// How long it can go on without the CA, in seconds: until its certificate's end, or until the
+    /// revocations are too old for a workload that [refuses](crate::WhenStale::Refuse) then.
     pub seconds_without_authority: u64,
     /// The sequence of the trust state held.
     pub trust_sequence: u64,
@@ -25,6 +26,9 @@ pub struct Status {
     pub feed_sequence: u64,
     /// Seconds since the revocations were last confirmed; none before the first time.
     pub feed_age: Option<u64>,
+    /// Whether nothing was heard of revocations for longer than
+    /// [`max_staleness`](crate::Staleness::max_staleness), or never since the start.
+    pub stale: bool,
     /// Connections, open and closed.
     pub connections: ConnectionCounts,
     /// Whether it can serve.

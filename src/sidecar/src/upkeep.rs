@@ -1,10 +1,18 @@
 //! What a running workload does beside its own work: it renews, hears the feed, follows the trust
 //! state, and reports. Each of these fails alone, waits and tries again; none ends the workload.
 
+#[cfg(test)]
+mod alone;
+#[cfg(test)]
+#[expect(dead_code, reason = "the tests of the library use more of it")]
+#[path = "../tests/sidecar/authority.rs"]
+mod authority;
 mod feed;
 #[cfg(test)]
 mod outage;
 mod report;
+#[cfg(test)]
+mod silence;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -215,14 +223,26 @@ impl Upkeep {
         }
     }
 
-    /// Says how long the workload can go on without the CA, and how old its revocations are.
+    /// Says how long the workload can go on without the CA, and how long nothing was heard.
     async fn keep_measuring(&self) {
+        let mut was_stale = false;
+        // A start that waited for the CA has heard nothing for long, and is about to.
+        let _ = tokio::time::timeout(MEASURE_EVERY, self.heard()).await;
         loop {
             let status = self.publish();
+            let (silence, _) = self.verification.silence();
             gauge!(WITHOUT_AUTHORITY).set(status.seconds_without_authority as f64);
-            if let Some(age) = status.feed_age {
-                gauge!(FEED_AGE).set(age as f64);
+            gauge!(FEED_AGE).set(silence.as_secs() as f64);
+            gauge!(FEED_STALE).set(f64::from(u8::from(status.stale)));
+            match (was_stale, status.stale) {
+                (false, true) => {
+                    let refuses = !self.verification.is_fresh();
+                    tracing::error!(?silence, refuses, "revocations are older than max_staleness");
+                }
+                (true, false) => tracing::info!("revocations are those of now again"),
+                _ => {}
             }
+            was_stale = status.stale;
             tokio::time::sleep(MEASURE_EVERY).await;
         }
     }
@@ -257,15 +277,19 @@ impl State {
         let now = crate::source::date(verification.now());
         let left = (self.svid.not_after - now).whole_seconds();
         let left = u64::try_from(left).unwrap_or(0);
+        let without_authority =
+            verification.goes_on_for().map_or(left, |rest| rest.as_secs().min(left));
+        let (_, stale) = verification.silence();
         Status {
             spiffe_id: self.identity.spiffe_id().clone(),
             serial_number: *self.identity.serial_number(),
             not_after: self.svid.not_after,
             next_renewal: self.schedule.next(),
-            seconds_without_authority: left,
+            seconds_without_authority: without_authority,
             trust_sequence: verification.trust().state().sequence,
             feed_sequence: self.feed_sequence,
             feed_age: verification.revocations_age().map(|age| age.as_secs()),
+            stale,
             connections: verification.connections(),
             ready: left > 0
                 && verification.is_fresh()
@@ -285,5 +309,6 @@ impl fmt::Debug for Upkeep {
 const RENEWALS: &str = "countersign_renewals_total";
 const WITHOUT_AUTHORITY: &str = "countersign_seconds_without_authority";
 const FEED_AGE: &str = "countersign_feed_age_seconds";
+const FEED_STALE: &str = "countersign_feed_stale";
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);

@@ -56,10 +56,11 @@ impl Verification {
     pub fn with_clock(trust: Trust, clock: Arc<dyn TimeProvider>) -> Arc<Self> {
         let (revocations, epoch) = (Revocations::default(), Epoch::default());
         let held = Held { trust: Arc::new(trust), revocations, epoch };
+        let now = clock.current_time().unwrap_or(END_OF_TIME);
         Arc::new(Self {
             held: RwLock::new(held),
             cache: Mutex::default(),
-            freshness: Mutex::default(),
+            freshness: Mutex::new(Freshness::new(now)),
             checkpoint: ArcSwapOption::empty(),
             connections: Connections::default(),
             clock,
@@ -150,6 +151,19 @@ impl Verification {
     pub fn is_fresh(&self) -> bool {
         let now = self.now();
         self.freshness().check(now).is_ok()
+    }
+
+    /// How long nothing was heard of revocations, and whether that is longer than it may be.
+    pub(crate) fn silence(&self) -> (Duration, bool) {
+        let now = self.now();
+        let freshness = self.freshness();
+        (freshness.silence(now), freshness.is_stale(now))
+    }
+
+    /// How long handshakes go on without news of revocations; none where they always do.
+    pub(crate) fn goes_on_for(&self) -> Option<Duration> {
+        let now = self.now();
+        self.freshness().left(now)
     }
 
     /// How many connections are open, and how many were closed for which rule.

@@ -17,17 +17,13 @@ use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::authority::{Log, TestAuthority};
 use super::{Mutex, PoisonError, Upkeep};
 use crate::credentials::Credentials;
 use crate::error::Error;
 use crate::renewal::LONGEST;
 use crate::source::{Svid, SvidFuture, SvidSource};
 use crate::verification::Verification;
-
-#[expect(dead_code, reason = "the tests of the library use more of it")]
-#[path = "../../tests/sidecar/authority.rs"]
-mod authority;
-use authority::{Log, TestAuthority};
 
 const WORKLOADS: u64 = 1000;
 /// A fleet that is deployed within ten minutes renews within few.
@@ -37,17 +33,21 @@ const MINUTE: u64 = 60;
 
 /// Goes as tokio's time does, and jumps.
 #[derive(Debug)]
-struct Clock {
+pub(super) struct Clock {
     began: Instant,
     offset: AtomicU64,
 }
 
 impl Clock {
-    fn seconds(&self) -> u64 {
+    pub(super) fn starting_at(second: u64) -> Self {
+        Self { began: Instant::now(), offset: AtomicU64::new(second) }
+    }
+
+    pub(super) fn seconds(&self) -> u64 {
         self.offset.load(Ordering::SeqCst) + self.began.elapsed().as_secs()
     }
 
-    fn jump_to(&self, second: u64) {
+    pub(super) fn jump_to(&self, second: u64) {
         self.offset.store(second - self.began.elapsed().as_secs(), Ordering::SeqCst);
     }
 }
@@ -123,8 +123,7 @@ impl Fleet {
     fn cut_off() -> Self {
         let authority = TestAuthority::new();
         let deployed = UnixTime::now().as_secs();
-        let offset = AtomicU64::new(deployed + 11 * HOUR + 50 * MINUTE);
-        let clock = Arc::new(Clock { began: Instant::now(), offset });
+        let clock = Arc::new(Clock::starting_at(deployed + 11 * HOUR + 50 * MINUTE));
         let verification = Verification::with_clock(authority.trust(), Arc::clone(&clock) as _);
         let ca = Arc::new(StandIn {
             authority,
