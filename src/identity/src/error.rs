@@ -26,12 +26,12 @@ pub enum Error {
     /// A serial number is no hexadecimal text of 1 to 20 octets.
     #[error("a serial number is 2 to 40 lower-case hexadecimal digits, an even number of them")]
     SerialNumber,
-    /// A trust state has a sequence that is not above the one held, or below the pin's.
+    /// A trust state has a sequence below the one that it must have at least.
     #[error(
-        "the trust state has sequence {offered}, but {held} is held already: an old one is never taken"
+        "the trust state has sequence {offered}, but one from {held} on is due: an old one is never taken"
     )]
     Sequence {
-        /// The sequence held, or demanded by the pin.
+        /// The least sequence: one above the state held for its successor, or the pin's.
         held: u64,
         /// The sequence offered.
         offered: u64,
@@ -55,6 +55,16 @@ pub enum Error {
     /// The text of a trust state has another form.
     #[error("the trust state cannot be read: {0}")]
     TrustState(String),
+    /// Two trust states have one sequence: the trust keys signed both, or the CA speaks of one that
+    /// nobody here has seen.
+    #[error(
+        "there are two trust states of sequence {sequence}: keep both as evidence, and compare trust \
+         and database of the CA with a backup"
+    )]
+    TrustFork {
+        /// The sequence of both.
+        sequence: u64,
+    },
     /// The trust state is for another trust domain.
     #[error("the trust state is for trust domain {offered}, not for {held}")]
     TrustDomain {

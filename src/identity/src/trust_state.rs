@@ -128,6 +128,26 @@ impl TrustState {
     /// Verifies the next state: signed by a threshold of *this* state's keys, same trust domain,
     /// higher sequence.
     pub fn verify_successor(&self, note: &[u8]) -> Result<Self, Error> {
+        let next = self.verify_by_own_keys(note)?;
+        require_sequence(next.sequence, self.sequence.saturating_add(1))?;
+        Ok(next)
+    }
+
+    /// Verifies what a CA offers to whoever holds this state: a successor, as
+    /// [`verify_successor`](Self::verify_successor) does, or this very state, which is no news.
+    pub fn verify_offered(&self, note: &[u8]) -> Result<Option<Self>, Error> {
+        let offered = self.verify_by_own_keys(note)?;
+        require_sequence(offered.sequence, self.sequence)?;
+        if offered.sequence > self.sequence {
+            return Ok(Some(offered));
+        }
+        if offered != *self {
+            return Err(Error::TrustFork { sequence: self.sequence });
+        }
+        Ok(None)
+    }
+
+    fn verify_by_own_keys(&self, note: &[u8]) -> Result<Self, Error> {
         let note = parse_note(note)?;
         let claimed = ClaimedKeys {
             trust_domain: self.trust_domain.clone(),
@@ -135,15 +155,14 @@ impl TrustState {
             threshold: self.threshold,
         };
         verify_threshold(&note, &claimed)?;
-        let next = Self::parse_verified(&note)?;
-        if next.trust_domain != self.trust_domain {
+        let offered = Self::parse_verified(&note)?;
+        if offered.trust_domain != self.trust_domain {
             return Err(Error::TrustDomain {
                 held: self.trust_domain.to_string(),
-                offered: next.trust_domain.to_string(),
+                offered: offered.trust_domain.to_string(),
             });
         }
-        require_sequence(next.sequence, self.sequence.saturating_add(1))?;
-        Ok(next)
+        Ok(offered)
     }
 
     fn parse_verified(note: &SignedNote) -> Result<Self, Error> {
@@ -421,6 +440,23 @@ mod tests {
             first.verify_successor(&sign(&state(&[&new], 1, 4), &[&old])),
             Err(Error::Sequence { held: 5, offered: 4 })
         );
+    }
+
+    #[test]
+    fn what_is_offered_is_newer_the_same_or_an_error() {
+        let key = TrustKey::generate();
+        let held = state(&[&key], 1, 4);
+        let offer = |state: &TrustState| held.verify_offered(&sign(state, &[&key]));
+        assert_eq!(offer(&held), Ok(None), "signed again, it is still the same");
+        let next = state(&[&key], 1, 5);
+        assert_eq!(offer(&next), Ok(Some(next.clone())));
+        assert_eq!(offer(&state(&[&key], 1, 3)), Err(Error::Sequence { held: 4, offered: 3 }));
+        let mut other = held.clone();
+        other.countersignature_keys[0].not_before += 1;
+        assert_eq!(offer(&other), Err(Error::TrustFork { sequence: 4 }));
+        let thief = TrustKey::generate();
+        let stolen = held.verify_offered(&sign(&held, &[&thief]));
+        assert_eq!(stolen, Err(Error::Threshold { signed: 0, threshold: 1 }));
     }
 
     #[test]
