@@ -34,7 +34,8 @@ pub async fn fetch_trust(url: &str, pin: &TrustPin) -> Result<FetchedTrust, Erro
 }
 
 /// The newest trust state, from one that is held; none where that is the newest. As sceptical of
-/// the server as [`fetch_trust`]: a CA whose keys were replaced since is no other CA.
+/// the server as [`fetch_trust`]: a CA whose keys were replaced since is no other CA. Fails where
+/// the server offers an older one, or another of the same sequence.
 pub async fn follow_trust(url: &str, held: &TrustState) -> Result<Option<FetchedTrust>, Error> {
     follow(&UnverifiedClient::new(url)?, held).await
 }
@@ -47,12 +48,8 @@ async fn follow(
     loop {
         let state = newest.as_ref().map_or(held, |newest| &newest.state);
         let note = fetch(anybody, &format!("?after={}", state.sequence)).await?;
-        match state.verify_successor(&note) {
-            Ok(state) => newest = Some(FetchedTrust { state, note: note.into() }),
-            // It is the one that is held.
-            Err(identity::Error::Sequence { .. }) => return Ok(newest),
-            Err(error) => return Err(error.into()),
-        }
+        let Some(state) = state.verify_offered(&note)? else { return Ok(newest) };
+        newest = Some(FetchedTrust { state, note: note.into() });
     }
 }
 

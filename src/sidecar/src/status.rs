@@ -37,6 +37,8 @@ pub struct Status {
     pub renewal_error: Option<String>,
     /// Why the feed is not heard; none while it is.
     pub feed_error: Option<String>,
+    /// Why the trust state that the CA has in force is not the one held; none while it is.
+    pub trust_error: Option<String>,
 }
 
 impl Status {

@@ -13,6 +13,7 @@ mod outage;
 mod report;
 #[cfg(test)]
 mod silence;
+mod trust;
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,6 +24,7 @@ use api::{ClosedConnections, RenewalWindow};
 use identity::{SerialNumber, VerifiedSvid};
 use metrics::{counter, gauge};
 use time::OffsetDateTime;
+use tlog::Hash;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
@@ -46,7 +48,7 @@ pub(crate) struct Upkeep {
     renewed: Notify,
     /// There is something to report at once.
     news: Notify,
-    /// There is a newer trust state than the one held.
+    /// There is another trust state than the one held.
     trust_is_old: Notify,
     heard: watch::Sender<bool>,
     changes: watch::Sender<Status>,
@@ -64,6 +66,9 @@ struct State {
     schedule: Schedule,
     renewal_error: Option<String>,
     feed_error: Option<String>,
+    /// The trust state held: its sequence, and SHA-256 of its signed note.
+    trust: (u64, Hash),
+    trust_error: Option<String>,
     feed_sequence: u64,
     checkpoint_size: Option<u64>,
     closed: VecDeque<ClosedConnections>,
@@ -77,6 +82,7 @@ impl Upkeep {
         source: Arc<dyn SvidSource>,
         svid: Svid,
         identity: VerifiedSvid,
+        trust_note: &[u8],
     ) -> Arc<Self> {
         let now = crate::source::date(verification.now());
         let state = State {
@@ -88,6 +94,8 @@ impl Upkeep {
             replaces: None,
             renewal_error: None,
             feed_error: None,
+            trust: (verification.trust().state().sequence, Hash::of(trust_note)),
+            trust_error: None,
             feed_sequence: 0,
             checkpoint_size: None,
             closed: VecDeque::new(),
@@ -296,6 +304,7 @@ impl State {
                 && self.refused.as_ref() != Some(self.identity.serial_number()),
             renewal_error: self.renewal_error.clone(),
             feed_error: self.feed_error.clone(),
+            trust_error: self.trust_error.clone(),
         }
     }
 }

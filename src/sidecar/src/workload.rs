@@ -240,8 +240,8 @@ impl Builder {
         let spiffe_id = self.spiffe_id.map(|id| SpiffeId::parse(&id)).transpose()?;
         let clock = self.clock.map_or_else(|| Arc::new(DefaultTimeProvider) as _, |clock| clock.0);
         let mut retry = Retry::until(self.give_up_after.unwrap_or(GIVE_UP_AFTER));
-        let fetched = retry.run("the trust state", || fetch_trust(&url, &pin)).await?;
-        let verification = Verification::with_clock(Trust::new(fetched.state)?, clock);
+        let mut fetched = retry.run("the trust state", || fetch_trust(&url, &pin)).await?;
+        let verification = Verification::with_clock(Trust::new(fetched.state.clone())?, clock);
         verification.set_staleness(self.staleness);
         let source = match self.source {
             Some(source) => source,
@@ -252,12 +252,12 @@ impl Builder {
             }
         };
         let svid = retry.run("a certificate", || source.next(None)).await?;
-        if svid.trust_sequence > verification.trust().state().sequence {
+        if svid.trust_sequence > fetched.state.sequence {
             // Keys were replaced while we asked: it may be signed by one that we do not know yet.
-            let held = verification.trust();
-            let next = || follow_trust(&url, held.state());
+            let next = || follow_trust(&url, &fetched.state);
             if let Some(newest) = retry.run("the newest trust state", next).await? {
-                verification.replace_trust(Trust::new(newest.state)?);
+                verification.replace_trust(Trust::new(newest.state.clone())?);
+                fetched = newest;
             }
         }
         // The same one, should our clock be behind the CA's: another would burn the evidence.
@@ -269,7 +269,8 @@ impl Builder {
         let credentials = Credentials::new(svid.chain.clone(), svid.key.clone_key())?;
         let endpoint = Endpoint::new(Arc::clone(&credentials), Arc::clone(&verification));
         let endpoint = endpoint.allow_resumption(self.session_max_age);
-        let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity);
+        let note = &fetched.note;
+        let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity, note);
         let tasks = upkeep.start();
         // What was revoked before we came is not let in: the first snapshot is awaited, for a while.
         let heard = tokio::time::timeout(FIRST_SNAPSHOT, upkeep.heard()).await;

@@ -34,7 +34,7 @@ impl Alone {
         let identity = svid.verify(&verification).unwrap();
         let source = Arc::new(FileSource::new("nowhere"));
         let url = String::new();
-        let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity);
+        let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity, &[]);
         Self { clock, upkeep }
     }
 

@@ -1,14 +1,12 @@
-//! Hearing the feed: what is revoked, and which trust state is in force.
+//! Hearing the feed: what is revoked, and which trust state the CA names.
 
 use std::time::Duration;
 
 use api::ClosedConnections;
-use identity::Trust;
 use identity::feed::{Envelope, FeedError, FeedState, FeedUpdate, VerifiedMessage};
 use rustls::pki_types::UnixTime;
 
 use super::Upkeep;
-use crate::bootstrap::follow_trust;
 use crate::error::Error;
 use crate::renewal::Backoff;
 use crate::retry::chance;
@@ -89,9 +87,8 @@ impl Upkeep {
             self.news.notify_one();
             self.publish();
         }
-        let held = self.verification.trust().state().sequence;
-        if feed.trust().is_some_and(|(sequence, _)| sequence > held) {
-            self.trust_is_old.notify_one();
+        if let Some(named) = feed.trust() {
+            self.compare_trust(named);
         }
         Ok(true)
     }
@@ -145,58 +142,10 @@ impl Upkeep {
         }
         state.closed.push_back(ClosedConnections { log_index, connections });
     }
-
-    /// Follows the trust state whenever there is a newer one, beside the feed and not before it. A
-    /// fleet hears of it in the same moment: each fetches it a moment of its own later.
-    pub(super) async fn keep_trusting(&self) {
-        let mut backoff = Backoff::default();
-        loop {
-            self.trust_is_old.notified().await;
-            tokio::time::sleep(SPREAD.mul_f64(chance())).await;
-            if self.take_successor().await {
-                backoff = Backoff::default();
-            } else {
-                tokio::time::sleep(backoff.next(LONGEST_SILENCE, chance())).await;
-            }
-        }
-    }
-
-    /// Takes the trust state in force, if the one held is older than this.
-    pub(super) async fn follow_trust(&self, sequence: u64) {
-        if sequence > self.verification.trust().state().sequence {
-            self.take_successor().await;
-        }
-    }
-
-    async fn take_successor(&self) -> bool {
-        match self.fetch_successor().await {
-            Ok(None) => false,
-            Ok(Some(trust)) => {
-                let sequence = trust.state().sequence;
-                let closed = self.verification.replace_trust(trust);
-                tracing::info!(sequence, closed, "took a new trust state");
-                self.news.notify_one();
-                self.publish();
-                true
-            }
-            Err(error) => {
-                tracing::error!(%error, "cannot take the new trust state");
-                false
-            }
-        }
-    }
-
-    async fn fetch_successor(&self) -> Result<Option<Trust>, Error> {
-        let held = self.verification.trust();
-        let newest = follow_trust(&self.url, held.state()).await?;
-        Ok(newest.map(|newest| Trust::new(newest.state)).transpose()?)
-    }
 }
 
 /// While the CA is away, how long to wait between two tries at most.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
-/// Over how long a fleet fetches what it hears of at once.
-const SPREAD: Duration = Duration::from_secs(3);
 /// A message with so many items is applied item by item, so that each knows what it closed.
 const COUNTED_SINGLY: usize = 16;
 /// As many as a report may name.

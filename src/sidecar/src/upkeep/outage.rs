@@ -185,7 +185,7 @@ fn workload(ca: &Arc<StandIn>, issued: u64) -> Arc<Upkeep> {
     let identity = svid.verify(&verification).unwrap();
     let credentials = Credentials::new(svid.chain.clone(), svid.key.clone_key()).unwrap();
     let source = Arc::clone(ca) as Arc<dyn SvidSource>;
-    Upkeep::new(String::new(), verification, credentials, source, svid, identity)
+    Upkeep::new(String::new(), verification, credentials, source, svid, identity, &[])
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! A CA for tests: root, issuer, log key and trust key, all in memory.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use api::{IssuedCertificate, RenewalWindow};
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
@@ -38,6 +38,8 @@ pub(crate) struct TestAuthority {
     log: EcdsaKeyPair,
     trust: EcdsaKeyPair,
     feed: Ed25519KeyPair,
+    /// Signed once: heartbeats name it by its hash.
+    trust_note: OnceLock<Vec<u8>>,
 }
 
 /// A chain and its key.
@@ -67,7 +69,17 @@ impl TestAuthority {
         let issuer_certificate =
             issuer_certificate(&trust_domain, &issuer, until, &root, &root_certificate);
         let feed = Ed25519KeyPair::generate().unwrap();
-        Self { trust_domain, root, root_certificate, issuer, issuer_certificate, log, trust, feed }
+        Self {
+            trust_domain,
+            root,
+            root_certificate,
+            issuer,
+            issuer_certificate,
+            log,
+            trust,
+            feed,
+            trust_note: OnceLock::new(),
+        }
     }
 
     pub(crate) fn id(&self, path: &str) -> SpiffeId {
@@ -215,7 +227,7 @@ impl TestAuthority {
     }
 
     pub(crate) fn trust_note(&self) -> Vec<u8> {
-        self.trust_note_with(|_| {})
+        self.trust_note.get_or_init(|| self.trust_note_with(|_| {})).clone()
     }
 
     /// The signed trust state but for an edit.

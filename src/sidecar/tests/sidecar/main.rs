@@ -23,4 +23,5 @@ mod server;
 mod serving;
 mod staleness;
 mod stand_in;
+mod trusting;
 mod verification;

@@ -30,6 +30,8 @@ pub(crate) struct StandIn {
     pub(crate) authority: TestAuthority,
     asked: Mutex<Vec<Asked>>,
     answers: Mutex<VecDeque<Answer>>,
+    says: Mutex<Says>,
+    trust: Mutex<Vec<u8>>,
 }
 
 /// What came, in the order in which it came.
@@ -53,12 +55,17 @@ pub(crate) enum Answer {
     Refuses(ProblemType),
 }
 
+/// Makes the line that the feed says next.
+type Says = Box<dyn Fn(&TestAuthority) -> Vec<u8> + Send>;
+
 impl StandIn {
     /// A CA that says heartbeats and issues, until it is told otherwise.
     pub(crate) async fn start() -> (Arc<Self>, TestServer) {
         let authority = TestAuthority::new();
+        let trust = Mutex::new(authority.trust_note());
+        let says = Mutex::new(Box::new(|ca: &TestAuthority| ca.heartbeat(UnixTime::now())) as _);
         let (asked, answers) = (Mutex::default(), Mutex::default());
-        let stand_in = Arc::new(Self { authority, asked, answers });
+        let stand_in = Arc::new(Self { authority, asked, answers, says, trust });
         let answering = Arc::clone(&stand_in);
         let router = Router::new().fallback(async move |request| answering.answer(request).await);
         let an_hour_ago = now() - time::Duration::hours(1);
@@ -74,9 +81,19 @@ impl StandIn {
         workload.trust_pin(self.authority.pin().to_string()).token(Secret::new("ct1"))
     }
 
+    /// What the feed says from now on, every now and then.
+    pub(crate) fn say(&self, says: impl Fn(&TestAuthority) -> Vec<u8> + Send + 'static) {
+        *self.says.lock().unwrap() = Box::new(says);
+    }
+
     /// What becomes of the next requests for certificates; whoever comes after them gets one.
     pub(crate) fn next_answers(&self, answers: impl IntoIterator<Item = Answer>) {
         self.answers.lock().unwrap().extend(answers);
+    }
+
+    /// Has another trust state from now on.
+    pub(crate) fn set_trust(&self, note: Vec<u8>) {
+        *self.trust.lock().unwrap() = note;
     }
 
     /// What came for a method and path so far.
@@ -96,7 +113,7 @@ impl StandIn {
         let asked = Asked { what, shown, idempotency_key, body: body.clone() };
         self.asked.lock().unwrap().push(asked);
         match (parts.method, parts.uri.path()) {
-            (Method::GET, paths::TRUST) => self.authority.trust_note().into_response(),
+            (Method::GET, paths::TRUST) => self.trust.lock().unwrap().clone().into_response(),
             (Method::GET, paths::FEED) => self.feed(),
             (Method::POST, paths::CERTIFICATES) => self.certificate(&body),
             (Method::PUT, paths::OWN_REPORT) => StatusCode::NO_CONTENT.into_response(),
@@ -108,7 +125,7 @@ impl StandIn {
         let (stand_in, mut beat) = (Arc::clone(self), tokio::time::interval(BEAT));
         let beats = stream::poll_fn(move |cx| {
             beat.poll_tick(cx).map(|_| {
-                let line = stand_in.authority.heartbeat(UnixTime::now());
+                let line = (stand_in.says.lock().unwrap())(&stand_in.authority);
                 let event = [b"data: ", &line[..], b"\n\n"].concat();
                 Some(Ok::<_, Infallible>(Bytes::from(event)))
             })
@@ -142,9 +159,19 @@ impl Asked {
 impl TestAuthority {
     /// Nothing is revoked, says the feed at a time.
     pub(crate) fn heartbeat(&self, at: UnixTime) -> Vec<u8> {
-        let (checkpoint, trust_hash) = (self.checkpoint(7), Hash::of(&self.trust_note()));
+        self.heartbeat_naming(at, 1, &self.trust_note())
+    }
+
+    /// The same, where another trust state is in force.
+    pub(crate) fn heartbeat_naming(
+        &self,
+        at: UnixTime,
+        trust_sequence: u64,
+        trust_note: &[u8],
+    ) -> Vec<u8> {
+        let (checkpoint, trust_hash) = (self.checkpoint(7), Hash::of(trust_note));
         let genesis = Position::genesis(&TrustDomain::parse("pay.example").unwrap());
-        let heartbeat = Heartbeat { checkpoint, trust_sequence: 1, trust_hash };
+        let heartbeat = Heartbeat { checkpoint, trust_sequence, trust_hash };
         self.feed_line_at(at, genesis, Content::Heartbeat(heartbeat))
     }
 }
