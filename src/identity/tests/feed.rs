@@ -248,13 +248,39 @@ fn another_hash_at_the_same_sequence_is_a_fork() {
 }
 
 #[test]
-fn a_message_from_the_future_is_refused() {
+fn a_message_from_the_future_revokes_and_confirms_nothing() {
     let mut feed = Feed::new();
+    feed.revoke(3);
     let mut subscriber = feed.subscriber();
     feed.at = NOW_MS + 60_001;
-    assert!(matches!(subscriber.take(&feed.heartbeat()), Err(FeedError::Future { .. })));
+    assert!(matches!(subscriber.take(&feed.snapshot(1)), Ok(FeedUpdate::Replace(_))));
+    assert!(subscriber.held.is_serial_revoked(&serial(3)));
+    assert_eq!(subscriber.state.newest_at(), None);
+    feed.revoke(5);
+    assert!(matches!(subscriber.take(&feed.delta(1, 2)), Ok(FeedUpdate::Apply(_))));
+    assert!(subscriber.held.is_serial_revoked(&serial(5)));
+    assert_eq!(subscriber.state.newest_at(), None);
+}
+
+#[test]
+fn a_message_from_the_future_makes_no_replay_of_those_of_now() {
+    let (mut feed, mut subscriber) = in_sync();
+    feed.items.truncate(2);
+    let now = feed.at;
+    feed.at = NOW_MS + 3_600_000;
+    assert_eq!(subscriber.take(&feed.heartbeat()), Ok(FeedUpdate::Nothing));
+    feed.at = now + 2000;
+    assert_eq!(subscriber.take(&feed.heartbeat()), Ok(FeedUpdate::Nothing));
+    assert_eq!(subscriber.state.newest_at(), Some(feed.at));
+}
+
+#[test]
+fn clocks_may_differ_by_a_minute() {
+    let mut feed = Feed::new();
+    let mut subscriber = feed.subscriber();
     feed.at = NOW_MS + 59_000;
     assert_eq!(subscriber.take(&feed.heartbeat()), Ok(FeedUpdate::Nothing));
+    assert_eq!(subscriber.state.newest_at(), Some(feed.at));
 }
 
 #[test]

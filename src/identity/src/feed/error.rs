@@ -39,12 +39,6 @@ pub enum FeedError {
         /// The sequence at which they differ.
         sequence: u64,
     },
-    /// A message says that it was signed in the future.
-    #[error("the feed's message was signed {ahead} ms in the future: compare both clocks")]
-    Future {
-        /// How far, in milliseconds.
-        ahead: u64,
-    },
     /// The body has another form.
     #[error("the feed's message cannot be read: {0}")]
     Message(String),

@@ -69,6 +69,7 @@ impl FeedState {
     }
 
     /// When the newest message taken was signed, in milliseconds since 1970; none before the first.
+    /// Messages from the future do not count: see [`accept`](Self::accept).
     pub fn newest_at(&self) -> Option<u64> {
         self.newest_at
     }
@@ -92,9 +93,16 @@ impl FeedState {
     ///
     /// An error or a gap changes nothing. Otherwise the state has moved, and the subscriber must
     /// apply what it is told.
+    ///
+    /// A message that says it was signed more than a minute from now is taken like any other, since
+    /// what it revokes is revoked, whichever clock is wrong: the feed key signed it, and whoever has
+    /// that key could as well have named the right time. Only its time is not believed:
+    /// [`newest_at`](Self::newest_at) stays, so that it confirms nothing, and what is signed by the
+    /// right time is no replay.
     pub fn accept(&mut self, message: VerifiedMessage, now: u64) -> Result<FeedUpdate, FeedError> {
         let VerifiedMessage { message, checkpoint } = message;
-        self.require_own_time(&message, now)?;
+        self.require_own(&message)?;
+        self.require_no_replay(&message)?;
         self.require_no_rollback(&message)?;
         let position = message.position();
         let at = message.at;
@@ -120,25 +128,25 @@ impl FeedState {
         };
         if update != FeedUpdate::Gap {
             self.position = position;
-            self.newest_at = self.newest_at.max(Some(at));
+            if at.saturating_sub(now) <= MAX_AHEAD {
+                self.newest_at = self.newest_at.max(Some(at));
+            }
             self.announced = announced.or_else(|| self.announced.take());
         }
         Ok(update)
     }
 
-    /// Neither another trust domain's, nor from the future, nor from long ago.
-    fn require_own_time(&self, message: &Message, now: u64) -> Result<(), FeedError> {
+    fn require_own(&self, message: &Message) -> Result<(), FeedError> {
         if message.trust_domain != self.trust_domain {
             return Err(FeedError::TrustDomain {
                 held: self.trust_domain.to_string(),
                 offered: message.trust_domain.to_string(),
             });
         }
-        // A time far ahead, once taken, would make replays of all that follow.
-        let ahead = message.at.saturating_sub(now);
-        if ahead > MAX_AHEAD {
-            return Err(FeedError::Future { ahead });
-        }
+        Ok(())
+    }
+
+    fn require_no_replay(&self, message: &Message) -> Result<(), FeedError> {
         let behind = self.newest_at.unwrap_or_default().saturating_sub(message.at);
         if behind > MAX_BEHIND {
             return Err(FeedError::Replayed { behind });
