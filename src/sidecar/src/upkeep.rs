@@ -9,6 +9,8 @@ mod alone;
 mod authority;
 mod feed;
 #[cfg(test)]
+mod hearing;
+#[cfg(test)]
 mod outage;
 mod report;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::verification::Verification;
 
 /// The workload, and the clock that it goes by.
 pub(super) struct Alone {
+    pub(super) authority: TestAuthority,
     pub(super) clock: Arc<Clock>,
     pub(super) upkeep: Arc<Upkeep>,
 }
@@ -35,7 +36,7 @@ impl Alone {
         let source = Arc::new(FileSource::new("nowhere"));
         let url = String::new();
         let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity, &[]);
-        Self { clock, upkeep }
+        Self { authority, clock, upkeep }
     }
 
     pub(super) fn verification(&self) -> &Arc<Verification> {

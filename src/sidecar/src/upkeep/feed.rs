@@ -1,15 +1,17 @@
 //! Hearing the feed: what is revoked, and which trust state the CA names.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::ClosedConnections;
-use identity::feed::{Envelope, FeedError, FeedState, FeedUpdate, VerifiedMessage};
+use identity::feed::{Envelope, FeedError, FeedState, FeedUpdate};
 use rustls::pki_types::UnixTime;
 
 use super::Upkeep;
 use crate::error::Error;
 use crate::renewal::Backoff;
 use crate::retry::chance;
+use crate::verification::Verification;
 
 impl Upkeep {
     /// Hears the feed, connecting again whenever it ends, with more patience each time.
@@ -18,11 +20,7 @@ impl Upkeep {
         let mut backoff = Backoff::default();
         loop {
             let heard_before = feed.newest_at();
-            let ended = tokio::select! {
-                ended = self.hear(&mut feed) => ended,
-                // The CA sees the new SVID only on a new connection.
-                () = self.renewed.notified() => Ok(()),
-            };
+            let ended = self.hear(&mut feed).await;
             if feed.newest_at() > heard_before {
                 backoff = Backoff::default();
             }
@@ -46,28 +44,34 @@ impl Upkeep {
 
     /// Hears one connection to its end. A gap ends it too: the next asks for what is missing.
     async fn hear(&self, feed: &mut FeedState) -> Result<(), Error> {
-        let client = self.authority()?;
         let after = feed.newest_at().map(|_| feed.position().sequence);
-        let mut stream = client.feed(after).await?;
-        while let Some(envelope) = stream.next().await? {
+        let mut stream = self.authority()?.feed(after).await?;
+        loop {
+            // Between two messages only: one that is taken is applied before another is heard.
+            let envelope = tokio::select! {
+                envelope = stream.next() => envelope?,
+                // The CA sees the new SVID only on a new connection.
+                () = self.renewed.notified() => return Ok(()),
+            };
+            let Some(envelope) = envelope else {
+                return if stream.has_expired() { Ok(()) } else { Err(Error::FeedEnded) };
+            };
             if !self.take(feed, envelope).await? {
                 return Ok(());
             }
         }
-        if stream.has_expired() { Ok(()) } else { Err(Error::FeedEnded) }
     }
 
     /// Takes one message; says whether the next can follow it.
     async fn take(&self, feed: &mut FeedState, envelope: Envelope) -> Result<bool, Error> {
-        let message = self.verify(envelope).await?;
-        let (at, newest_before) = (message.message().at, feed.newest_at());
-        let now = self.verification.now().as_secs() * 1000;
-        let update = feed.accept(message, now)?;
+        let Accepted { state, update, at } = self.accept(feed, envelope).await?;
         if update == FeedUpdate::Gap {
             return Ok(false);
         }
         let news = update != FeedUpdate::Nothing;
-        self.apply(update, feed.position().sequence);
+        self.apply(update, state.position().sequence).await?;
+        let newest_before = feed.newest_at();
+        *feed = state;
         // One that was sent again confirms nothing anew.
         if feed.newest_at() > newest_before {
             let at = UnixTime::since_unix_epoch(Duration::from_millis(at));
@@ -93,47 +97,50 @@ impl Upkeep {
         Ok(true)
     }
 
-    /// A snapshot of a hundred thousand items is verified beside the handshakes, not before them.
-    async fn verify(&self, envelope: Envelope) -> Result<VerifiedMessage, Error> {
-        let trust = self.verification.trust();
-        let verify = move || envelope.verify(trust.state());
-        let verified = tokio::task::spawn_blocking(verify).await;
-        Ok(verified.map_err(|_| Error::FeedEnded)??)
+    /// Verifies a message, and tells what it means to whoever stands here.
+    async fn accept(&self, feed: &FeedState, envelope: Envelope) -> Result<Accepted, Error> {
+        let (mut state, trust) = (feed.clone(), self.verification.trust());
+        let now = self.verification.now().as_secs() * 1000;
+        let accept = move || {
+            let message = envelope.verify(trust.state())?;
+            let at = message.message().at;
+            let update = state.accept(message, now)?;
+            Ok::<_, FeedError>(Accepted { state, update, at })
+        };
+        Ok(aside(accept).await??)
     }
 
     /// Applies what a message says, and counts the connections that it closed.
-    fn apply(&self, update: FeedUpdate, sequence: u64) {
+    pub(super) async fn apply(&self, update: FeedUpdate, sequence: u64) -> Result<(), Error> {
         match update {
             FeedUpdate::Gap | FeedUpdate::Nothing => {}
             FeedUpdate::Apply(items) if items.len() <= COUNTED_SINGLY => {
                 for item in items {
-                    self.count_closed(item.log_index, || {
+                    let closed = Closed::by(&self.verification, || {
                         self.verification.update_revocations(|held| item.apply(held));
                     });
+                    self.note_closed(item.log_index, closed);
                 }
             }
-            FeedUpdate::Apply(items) => self.count_closed(sequence, || {
-                self.verification.update_revocations(|held| {
-                    items.iter().for_each(|item| item.apply(held));
-                });
-            }),
-            FeedUpdate::Replace(snapshot) => self.count_closed(sequence, || {
-                self.verification.update_revocations_aside(|held| snapshot.clone().apply(held));
-            }),
+            update => {
+                let verification = Arc::clone(&self.verification);
+                let change = move || {
+                    Closed::by(&verification, || {
+                        verification.update_revocations_aside(|held| update.clone().apply(held));
+                    })
+                };
+                self.note_closed(sequence, aside(change).await?);
+            }
         }
+        Ok(())
     }
 
-    fn count_closed(&self, log_index: u64, change: impl FnOnce()) {
-        let before = self.verification.connections();
-        change();
-        let after = self.verification.connections();
-        let connections = after.closed_in_all() - before.closed_in_all();
+    fn note_closed(&self, log_index: u64, Closed { open, connections }: Closed) {
         if connections == 0 {
             return;
         }
         tracing::info!(log_index, connections, "closed connections that are revoked");
-        if before.open >= ALARM_FROM && connections * 2 > before.open as u64 {
-            let open = before.open;
+        if open >= ALARM_FROM && connections * 2 > open as u64 {
             tracing::error!(log_index, connections, open, "one revocation closed most connections");
         }
         let mut state = self.state();
@@ -144,9 +151,38 @@ impl Upkeep {
     }
 }
 
+/// A message that was verified: where it leads, and what is to be done.
+struct Accepted {
+    state: FeedState,
+    update: FeedUpdate,
+    /// When it was signed, in milliseconds since 1970.
+    at: u64,
+}
+
+/// Connections that were open before a change, and how many it closed.
+struct Closed {
+    open: usize,
+    connections: u64,
+}
+
+impl Closed {
+    fn by(verification: &Verification, change: impl FnOnce()) -> Self {
+        let before = verification.connections();
+        change();
+        let connections = verification.connections().closed_in_all() - before.closed_in_all();
+        Self { open: before.open, connections }
+    }
+}
+
+/// What may be a hundred thousand items is worked on beside the handshakes, not before them.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| Error::FeedEnded)
+}
+
 /// While the CA is away, how long to wait between two tries at most.
 const LONGEST_SILENCE: Duration = Duration::from_secs(30);
-/// A message with so many items is applied item by item, so that each knows what it closed.
+/// A message with so many items is applied at once and item by item, so that each knows what it
+/// closed.
 const COUNTED_SINGLY: usize = 16;
 /// As many as a report may name.
 const MAX_CLOSED: usize = 100;
