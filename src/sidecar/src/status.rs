@@ -39,6 +39,8 @@ pub struct Status {
     pub feed_error: Option<String>,
     /// Why the trust state that the CA has in force is not the one held; none while it is.
     pub trust_error: Option<String>,
+    /// How our clock differs from the CA's, as the feed shows it; none while both go together.
+    pub clock_error: Option<String>,
 }
 
 impl Status {

@@ -7,6 +7,7 @@ mod alone;
 #[expect(dead_code, reason = "the tests of the library use more of it")]
 #[path = "../tests/sidecar/authority.rs"]
 mod authority;
+mod clocks;
 mod feed;
 #[cfg(test)]
 mod hearing;
@@ -30,6 +31,7 @@ use tlog::Hash;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use self::clocks::ClockFault;
 use crate::authority_client::AuthorityClient;
 use crate::credentials::Credentials;
 use crate::error::Error;
@@ -71,6 +73,7 @@ struct State {
     /// The trust state held: its sequence, and SHA-256 of its signed note.
     trust: (u64, Hash),
     trust_error: Option<String>,
+    clock_fault: Option<ClockFault>,
     feed_sequence: u64,
     checkpoint_size: Option<u64>,
     closed: VecDeque<ClosedConnections>,
@@ -98,6 +101,7 @@ impl Upkeep {
             feed_error: None,
             trust: (verification.trust().state().sequence, Hash::of(trust_note)),
             trust_error: None,
+            clock_fault: None,
             feed_sequence: 0,
             checkpoint_size: None,
             closed: VecDeque::new(),
@@ -307,6 +311,7 @@ impl State {
             renewal_error: self.renewal_error.clone(),
             feed_error: self.feed_error.clone(),
             trust_error: self.trust_error.clone(),
+            clock_error: self.clock_fault.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ClosedConnections;
-use identity::feed::{Envelope, FeedError, FeedState, FeedUpdate};
+use identity::feed::{Content, Envelope, FeedError, FeedState, FeedUpdate};
 use rustls::pki_types::UnixTime;
 
 use super::Upkeep;
@@ -44,8 +44,10 @@ impl Upkeep {
 
     /// Hears one connection to its end. A gap ends it too: the next asks for what is missing.
     async fn hear(&self, feed: &mut FeedState) -> Result<(), Error> {
-        let after = feed.newest_at().map(|_| feed.position().sequence);
-        let mut stream = self.authority()?.feed(after).await?;
+        let heard = feed.newest_at().is_some() || feed.position().sequence > 0;
+        let after = heard.then(|| feed.position().sequence);
+        let client = self.authority()?;
+        let mut stream = client.feed(after).await?;
         loop {
             // Between two messages only: one that is taken is applied before another is heard.
             let envelope = tokio::select! {
@@ -64,7 +66,7 @@ impl Upkeep {
 
     /// Takes one message; says whether the next can follow it.
     async fn take(&self, feed: &mut FeedState, envelope: Envelope) -> Result<bool, Error> {
-        let Accepted { state, update, at } = self.accept(feed, envelope).await?;
+        let Accepted { state, update, at, is_heartbeat } = self.accept(feed, envelope).await?;
         if update == FeedUpdate::Gap {
             return Ok(false);
         }
@@ -73,7 +75,8 @@ impl Upkeep {
         let newest_before = feed.newest_at();
         *feed = state;
         // One that was sent again confirms nothing anew.
-        if feed.newest_at() > newest_before {
+        let confirms = feed.newest_at() > newest_before;
+        if confirms {
             let at = UnixTime::since_unix_epoch(Duration::from_millis(at));
             self.verification.confirm_revocations(at);
         }
@@ -91,6 +94,7 @@ impl Upkeep {
             self.news.notify_one();
             self.publish();
         }
+        self.compare_clocks(at, confirms && is_heartbeat);
         if let Some(named) = feed.trust() {
             self.compare_trust(named);
         }
@@ -100,12 +104,13 @@ impl Upkeep {
     /// Verifies a message, and tells what it means to whoever stands here.
     async fn accept(&self, feed: &FeedState, envelope: Envelope) -> Result<Accepted, Error> {
         let (mut state, trust) = (feed.clone(), self.verification.trust());
-        let now = self.verification.now().as_secs() * 1000;
+        let now = self.verification.now().as_secs().saturating_mul(1000);
         let accept = move || {
             let message = envelope.verify(trust.state())?;
             let at = message.message().at;
+            let is_heartbeat = matches!(message.message().content, Content::Heartbeat(_));
             let update = state.accept(message, now)?;
-            Ok::<_, FeedError>(Accepted { state, update, at })
+            Ok::<_, FeedError>(Accepted { state, update, at, is_heartbeat })
         };
         Ok(aside(accept).await??)
     }
@@ -157,6 +162,7 @@ struct Accepted {
     update: FeedUpdate,
     /// When it was signed, in milliseconds since 1970.
     at: u64,
+    is_heartbeat: bool,
 }
 
 /// Connections that were open before a change, and how many it closed.

@@ -5,6 +5,7 @@
 mod authority;
 mod authority_client;
 mod bootstrap;
+mod clocks;
 mod credentials;
 mod cut_off;
 mod endpoints;

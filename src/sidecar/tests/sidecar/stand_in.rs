@@ -169,10 +169,21 @@ impl TestAuthority {
         trust_sequence: u64,
         trust_note: &[u8],
     ) -> Vec<u8> {
-        let (checkpoint, trust_hash) = (self.checkpoint(7), Hash::of(trust_note));
         let genesis = Position::genesis(&TrustDomain::parse("pay.example").unwrap());
+        self.heartbeat_at(at, genesis, trust_sequence, trust_note)
+    }
+
+    /// The same, after some items.
+    pub(crate) fn heartbeat_at(
+        &self,
+        at: UnixTime,
+        position: Position,
+        trust_sequence: u64,
+        trust_note: &[u8],
+    ) -> Vec<u8> {
+        let (checkpoint, trust_hash) = (self.checkpoint(7), Hash::of(trust_note));
         let heartbeat = Heartbeat { checkpoint, trust_sequence, trust_hash };
-        self.feed_line_at(at, genesis, Content::Heartbeat(heartbeat))
+        self.feed_line_at(at, position, Content::Heartbeat(heartbeat))
     }
 }
 
