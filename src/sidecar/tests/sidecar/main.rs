@@ -8,6 +8,7 @@ mod bootstrap;
 mod clocks;
 mod credentials;
 mod cut_off;
+mod deceived;
 mod endpoints;
 mod feed_stream;
 mod following;
