@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use api::Secret;
-use countersign::{Builder, Error, Peers, Stream, Workload};
+use countersign::{Builder, Error, Listener, Peers, Stream, Workload};
 use identity::Refusal;
 use system_tests::Environment;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -141,6 +141,36 @@ async fn a_revoked_workload_resumes_no_session() {
     let refused = http.get(&url).await.unwrap_err();
     assert!(matches!(refused, Error::Refused { .. }), "{refused}");
     assert!(how.try_recv().is_err(), "nobody was accepted");
+    batch.stop().await;
+    monolith.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn workloads_call_each_other_while_their_authority_is_down() {
+    let mut environment = Environment::start();
+    let monolith = start(&environment, "/prod/monolith").await;
+    let batch = start(&environment, "/prod/batch").await;
+    let (from, to) = (environment.id("/prod/batch"), environment.id("/prod/monolith"));
+    let (from, to) = (Peers::one_of([from]).unwrap(), Peers::one_of([to]).unwrap());
+    let mut listener = monolith.listen("127.0.0.1:0", from).await.unwrap();
+    let address = listener.local_address().to_string();
+    tokio::task::block_in_place(|| environment.kill());
+    for workload in [&monolith, &batch] {
+        let mut changes = workload.changes();
+        let missed = changes.wait_for(|status| status.feed_error.is_some());
+        tokio::time::timeout(SOON, missed).await.expect("it is missed").unwrap();
+    }
+    let call = async |listener: &mut Listener| {
+        let (accepted, connected) =
+            tokio::join!(listener.accept(), batch.connect(&address, to.clone()));
+        let (mut theirs, mut ours) = (accepted.unwrap(), connected.unwrap());
+        exchange(&mut ours, &mut theirs).await;
+    };
+    for _ in 0..2 {
+        tokio::time::timeout(SOON, call(&mut listener)).await.expect("it is answered");
+    }
+    let status = monolith.status();
+    assert!(status.ready && status.seconds_without_authority > 23 * 3600, "{status:?}");
     batch.stop().await;
     monolith.stop().await;
 }
