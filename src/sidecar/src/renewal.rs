@@ -1,11 +1,15 @@
 //! When to ask for a certificate: a pure schedule of time and chance.
 //!
 //! The CA names a window; each workload picks a moment in it by chance, so that a fleet that
-//! started together does not renew together. After a failure it waits a random time below a bound
-//! that doubles (full jitter), from a second to five minutes; near the certificate's end the bound
-//! shrinks, so that the last hour has more tries than the first. That is its budget: whatever
-//! happens, one workload asks at most once a second, and a thousand that waited for the CA to come
-//! back ask within the bound, not at once.
+//! started together does not renew together. After a failure it waits a second and a random time
+//! below a bound that doubles (full jitter), up to five minutes; near the certificate's end the bound
+//! shrinks to a twentieth of what is left, so that the last hour has more tries than the first.
+//!
+//! Pacing is all the budget that there is: no number of tries ends them, before the certificate's
+//! end or after it, since the CA may come back then too. Two tries are at least a second apart, on
+//! average 2.5 minutes in a long outage, and a thousand workloads that waited for the CA to come back
+//! ask within the bound, not at once. A try is one renewal, and where the CA refuses that, one
+//! attestation. The first certificate is another matter: a start gives up when its time is over.
 
 use std::time::Duration;
 
