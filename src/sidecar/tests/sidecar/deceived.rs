@@ -7,7 +7,7 @@ use rustls::pki_types::UnixTime;
 use tlog::Hash;
 
 use crate::authority::TestAuthority;
-use crate::endpoints::{REPORTS, WITNESS, assert_echoes, echo, until};
+use crate::endpoints::{HeldClock, REPORTS, WITNESS, assert_echoes, echo, until};
 use crate::server::soon;
 use crate::stand_in::StandIn;
 
@@ -41,6 +41,24 @@ async fn what_is_replayed_reordered_cut_or_anothers_closes_nothing_and_is_said()
         until(|| workload.status().connections.closed_in_all() == 1).await;
         until(|| workload.status().feed_error.is_none()).await;
     }
+}
+
+/// A heartbeat that is sent again and again keeps a connection alive, and nothing else.
+#[tokio::test]
+async fn a_feed_that_says_the_same_for_ever_is_silence() {
+    let (ca, server) = StandIn::start().await;
+    let kept = ca.authority.heartbeat(UnixTime::now());
+    ca.say(move |_| kept.clone());
+    let clock = HeldClock::new();
+    let workload = soon(ca.workload(&server).clock(clock.clone()).start()).await.unwrap();
+    assert!(!workload.status().stale);
+    clock.advance(50);
+    assert!(!workload.status().stale);
+    clock.advance(15);
+    let heard = ca.said();
+    until(|| ca.said() > heard + 3).await;
+    let status = workload.status();
+    assert_eq!((status.stale, status.feed_error, status.clock_error), (true, None, None));
 }
 
 fn against_witness(ca: &TestAuthority, sequence: u64, seconds_ago: u64) -> Vec<u8> {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -31,6 +32,7 @@ pub(crate) struct StandIn {
     asked: Mutex<Vec<Asked>>,
     answers: Mutex<VecDeque<Answer>>,
     says: Mutex<Says>,
+    said: AtomicUsize,
     trust: Mutex<Vec<u8>>,
 }
 
@@ -65,7 +67,8 @@ impl StandIn {
         let trust = Mutex::new(authority.trust_note());
         let says = Mutex::new(Box::new(|ca: &TestAuthority| ca.heartbeat(UnixTime::now())) as _);
         let (asked, answers) = (Mutex::default(), Mutex::default());
-        let stand_in = Arc::new(Self { authority, asked, answers, says, trust });
+        let stand_in =
+            Arc::new(Self { authority, asked, answers, says, said: AtomicUsize::new(0), trust });
         let answering = Arc::clone(&stand_in);
         let router = Router::new().fallback(async move |request| answering.answer(request).await);
         let an_hour_ago = now() - time::Duration::hours(1);
@@ -84,6 +87,11 @@ impl StandIn {
     /// What the feed says from now on, every now and then.
     pub(crate) fn say(&self, says: impl Fn(&TestAuthority) -> Vec<u8> + Send + 'static) {
         *self.says.lock().unwrap() = Box::new(says);
+    }
+
+    /// How often the feed has said something.
+    pub(crate) fn said(&self) -> usize {
+        self.said.load(Ordering::SeqCst)
     }
 
     /// What becomes of the next requests for certificates; whoever comes after them gets one.
@@ -126,6 +134,7 @@ impl StandIn {
         let beats = stream::poll_fn(move |cx| {
             beat.poll_tick(cx).map(|_| {
                 let line = (stand_in.says.lock().unwrap())(&stand_in.authority);
+                stand_in.said.fetch_add(1, Ordering::SeqCst);
                 let event = [b"data: ", &line[..], b"\n\n"].concat();
                 Some(Ok::<_, Infallible>(Bytes::from(event)))
             })
