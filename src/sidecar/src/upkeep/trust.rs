@@ -69,6 +69,11 @@ impl Upkeep {
                 self.publish();
                 true
             }
+            // The CA is away: nothing is wrong with the trust, and the feed says that already.
+            Err(error) if error.is_temporary() => {
+                tracing::warn!(%error, "the newest trust state is not fetched");
+                false
+            }
             Err(error) => {
                 self.note_trust_error(&error);
                 false

@@ -99,7 +99,7 @@ impl StandIn {
         self.answers.lock().unwrap().extend(answers);
     }
 
-    /// Has another trust state from now on.
+    /// Has another trust state from now on; where it is empty, none can be fetched.
     pub(crate) fn set_trust(&self, note: Vec<u8>) {
         *self.trust.lock().unwrap() = note;
     }
@@ -121,7 +121,10 @@ impl StandIn {
         let asked = Asked { what, shown, idempotency_key, body: body.clone() };
         self.asked.lock().unwrap().push(asked);
         match (parts.method, parts.uri.path()) {
-            (Method::GET, paths::TRUST) => self.trust.lock().unwrap().clone().into_response(),
+            (Method::GET, paths::TRUST) => match self.trust.lock().unwrap().clone() {
+                none if none.is_empty() => StatusCode::BAD_GATEWAY.into_response(),
+                note => note.into_response(),
+            },
             (Method::GET, paths::FEED) => self.feed(),
             (Method::POST, paths::CERTIFICATES) => self.certificate(&body),
             (Method::PUT, paths::OWN_REPORT) => StatusCode::NO_CONTENT.into_response(),

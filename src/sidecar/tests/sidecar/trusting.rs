@@ -72,6 +72,18 @@ fn forked(authority: &TestAuthority) -> Vec<u8> {
 }
 
 #[tokio::test]
+async fn a_state_that_cannot_be_fetched_now_is_no_fault_of_the_trust() {
+    let running = Running::start().await;
+    let fetched = || running.ca.asked("GET /v1/trust").len();
+    let before = fetched();
+    running.offer(2, vec![]);
+    until(|| fetched() >= before + 2).await;
+    assert_eq!(running.workload.status().trust_error, None);
+    running.offer(2, successor(&running.ca.authority));
+    until(|| running.workload.status().trust_sequence == 2).await;
+}
+
+#[tokio::test]
 async fn a_heartbeat_that_names_another_state_of_our_sequence_is_a_fork() {
     let running = Running::start().await;
     let honest = running.ca.authority.trust_note();
