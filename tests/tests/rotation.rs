@@ -65,6 +65,8 @@ async fn no_call_fails_while_keys_are_replaced_beneath_it() {
     assert!(!log.contains("ERROR"), "{log}");
     assert_eq!(calls.end().await, 0, "calls that failed");
     for workload in [late, batch, monolith] {
+        let status = workload.status();
+        assert_eq!((status.trust_error, status.clock_error, status.stale), (None, None, false));
         workload.stop().await;
     }
 }
