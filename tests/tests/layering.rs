@@ -1,4 +1,4 @@
-//! The house's arrows (design §2): who may depend on whom, and what must stay out of whom.
+//! The house's arrows: who may depend on whom, and what must stay out of whom.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::collections::{BTreeMap, BTreeSet};

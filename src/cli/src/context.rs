@@ -195,6 +195,6 @@ impl OwnSvid {
     }
 }
 
-/// Certificates begin this long before they are issued (design §4).
+/// Certificates begin this long before they are issued.
 const BACKDATED: time::Duration = time::Duration::MINUTE;
 const RECOVER: &str = "countersign init --recover (on the CA's host)";

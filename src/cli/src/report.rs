@@ -2,7 +2,7 @@
 
 use api::Problem;
 use countersign::Error as LibraryError;
-use tracing_subscriber::layer::{Identity, SubscriberExt};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
@@ -21,8 +21,8 @@ pub(crate) fn start_diagnostics(cli: &Cli) {
     match (&cli.command, cli.options.verbose) {
         // It starts them itself, because it listens to them too.
         (Command::Dev(_), _) => {}
-        (_, true) => start_diagnostics_with(Identity::new(), EVERYTHING),
-        (Command::Serve(_), false) => start_diagnostics_with(Identity::new(), "info"),
+        (_, true) => start_diagnostics_by(EVERYTHING),
+        (Command::Serve(_), false) => start_diagnostics_by("info"),
         _ => {}
     }
 }
@@ -32,15 +32,21 @@ pub(crate) fn start_diagnostics_of_dev(
     listener: impl Layer<Registry> + Send + Sync,
     options: &GlobalOptions,
 ) {
-    start_diagnostics_with(listener, if options.verbose { EVERYTHING } else { "error" });
-}
-
-fn start_diagnostics_with(listener: impl Layer<Registry> + Send + Sync, filter: &str) {
+    let filter = if options.verbose { EVERYTHING } else { "error" };
     let shown = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .with_filter(EnvFilter::new(filter));
     tracing_subscriber::registry().with(listener).with(shown).init();
+}
+
+/// One filter before everything: what it leaves out costs nothing.
+fn start_diagnostics_by(filter: &str) {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_env_filter(EnvFilter::new(filter))
+        .init();
 }
 
 fn render(error: &anyhow::Error) -> String {

@@ -84,7 +84,7 @@ pub(crate) fn end_entity(tbs: &[u8], expected: &Expected<'_>) -> Result<(), Erro
         let last_is_sct = parsed.extensions().last().is_some_and(|e| e.oid == OID_CT_LIST_SCT);
         findings.require(
             last_is_sct == countersigned,
-            "Countersign design §4",
+            "Countersign profile",
             "the countersignature is not the last extension",
         );
         findings.into_result()?;
@@ -261,7 +261,7 @@ fn extensions(tbs: &TbsCertificate<'_>, findings: &mut Findings) {
         let known = KNOWN.contains(&extension.oid) || extension.oid == no_rev_avail;
         if !known {
             findings.0.push(Finding {
-                rule: "Countersign design §4",
+                rule: "Countersign profile",
                 detail: format!("extension {} is not among those we issue", extension.oid),
             });
         }
@@ -331,7 +331,7 @@ fn as_expected(tbs: &TbsCertificate<'_>, expected: &Expected<'_>, findings: &mut
     findings.require(
         expected.not_before >= expected.issuer.not_before()
             && expected.not_after <= expected.issuer.not_after(),
-        "Countersign design §4",
+        "Countersign profile",
         "the validity leaves the issuer's",
     );
     let (dns, ip, uri) = sorted_names(tbs);
@@ -400,7 +400,7 @@ fn ca_rules(tbs: &TbsCertificate<'_>) -> Result<(), Error> {
     });
     findings.require(
         !uri_constraint,
-        "Countersign design §4",
+        "Countersign profile",
         "a URI name constraint makes rustls refuse every SVID below",
     );
     findings.into_result()

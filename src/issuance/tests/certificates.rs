@@ -80,7 +80,7 @@ impl Issue {
         }
     }
 
-    /// Written from design.md §4, not from the code.
+    /// Written from the rule, not from the code.
     fn expected(&self, ca: &Ca, public_key: &[u8]) -> Said {
         let now = self.now.unix_timestamp();
         let validity = self.validity.map_or(3600, |asked| asked.as_secs() as i64);

@@ -195,7 +195,7 @@ fn key_identifiers() {
 
 #[test]
 fn an_extension_that_we_do_not_issue() {
-    let rule = "Countersign design §4";
+    let rule = "Countersign profile";
     for critical in [false, true] {
         let unknown = extension(&[0x2a, 3], critical, &[5, 0]);
         expect(|tbs| tbs.extensions.insert(0, unknown), rule, "1.2.3 is not among");

@@ -27,7 +27,8 @@ pub struct Drained {
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) remote: SocketAddr,
-    /// Dropped after the handshake, which ends when this is cut.
+    /// Dropped after the handshake, or with a client that shows no certificate: it ends when this is
+    /// cut.
     pub(crate) handshake: Handshaking,
     /// Dropped at the end of the connection.
     pub(crate) connection: OwnedSemaphorePermit,
@@ -106,8 +107,8 @@ impl Admission {
         }
     }
 
-    /// The next connection, once there is a place for it. May be dropped at any await. A source
-    /// that has its share of handshakes open already is closed: waiting would hold up the others.
+    /// The next connection, once there is a place for it. May be dropped at any await. One of a
+    /// source that has its share of handshakes already is closed: waiting would hold up the others.
     async fn next(&self, listener: &TcpListener, draining: &watch::Receiver<bool>) -> Accepted {
         let connection = place(&self.connections).await;
         loop {

@@ -291,7 +291,7 @@ impl Error {
             return Some(Self::Refused { url: peer.to_owned(), alert, serial_number });
         }
         let (error, peer) = (tls_error(source)?, peer.to_owned());
-        if let Some(alert) = refusal_of_ours(error) {
+        if let Some(alert) = refusal_by_peer(error) {
             return Some(Self::Refused { url: peer, alert, serial_number: None });
         }
         if let Some(RefusedPeer { refusal, .. }) = refused_peer(error) {
@@ -356,7 +356,7 @@ fn verdict<T: std::error::Error + 'static>(error: &rustls::Error) -> Option<&T> 
 }
 
 /// RFC 8446 §6.2: the alerts by which the other end says that our certificate does not do.
-pub(crate) fn refusal_of_ours(error: &rustls::Error) -> Option<AlertDescription> {
+pub(crate) fn refusal_by_peer(error: &rustls::Error) -> Option<AlertDescription> {
     use AlertDescription as Alert;
     let &rustls::Error::AlertReceived(alert) = error else { return None };
     let is_about_certificates = matches!(

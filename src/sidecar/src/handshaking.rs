@@ -1,9 +1,10 @@
-//! Places for handshakes, so that those that are never finished hold up nobody.
+//! Places for handshakes, and for clients that show no certificate: those that are never finished
+//! hold up nobody.
 //!
-//! Whoever connects and says nothing costs a place. One source gets no more than its share of them,
-//! and when all are taken and somebody wants in, one makes room that has had its time: the oldest of
-//! the source that has most. A fleet that comes back all at once is no such source: its handshakes
-//! wait for the processor, and for less than [`PATIENCE`].
+//! Whoever connects and says nothing costs a place. One source gets no more than its share of them.
+//! Where a share or all places are taken, one that has had its time makes room: the oldest of that
+//! source, or of the one that has most. A fleet that comes back all at once waits for the processor,
+//! for less than [`PATIENCE`] where that is a whole core.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -74,7 +75,7 @@ impl Handshakes {
         }
     }
 
-    /// Takes a place, unless the source has its share.
+    /// Takes a place, unless the source has its share, and all of it is new.
     pub(crate) fn enter(&self, address: IpAddr) -> Option<Handshaking> {
         let source = network(address);
         let (id, cut) = self.shared.open().begin(source, self.share)?;
@@ -96,20 +97,29 @@ impl Open {
             return Some(PATIENCE - oldest);
         };
         let id = begun[0].id;
-        self.end(source, id).into_iter().for_each(|cut| cut.notify_one());
-        metrics::counter!("countersign_handshakes_refused_total", "reason" => "slow").increment(1);
+        self.cut(source, id);
         None
     }
 
+    /// Gives a place to somebody else.
+    fn cut(&mut self, source: IpAddr, id: u64) {
+        if let Some(cut) = self.end(source, id) {
+            cut.notify_one();
+            metrics::counter!("countersign_handshakes_refused_total", "reason" => "slow")
+                .increment(1);
+        }
+    }
+
     fn begin(&mut self, source: IpAddr, share: usize) -> Option<(u64, Arc<Notify>)> {
-        let begun = self.sources.get(&source).map_or(0, VecDeque::len);
-        if begun >= share {
-            return None;
+        let now = Instant::now();
+        if let Some(begun) = self.sources.get(&source).filter(|begun| begun.len() >= share) {
+            let oldest = begun.front().filter(|oldest| now - oldest.at >= PATIENCE)?.id;
+            self.cut(source, oldest);
         }
         let (id, cut) = (self.next, Arc::new(Notify::new()));
         self.next += 1;
         self.count += 1;
-        let begun = Begun { id, at: Instant::now(), cut: Arc::clone(&cut) };
+        let begun = Begun { id, at: now, cut: Arc::clone(&cut) };
         self.sources.entry(source).or_default().push_back(begun);
         Some((id, cut))
     }
@@ -149,7 +159,7 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What a handshake has at least, however many others wait: more than all places at once cost one
+/// What a handshake has at least, however many others wait: twice what all places at once cost one
 /// core.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -189,6 +199,21 @@ mod tests {
         drop(oldest);
         assert_eq!(handshakes.shared.open().count, 3, "its place is given back once");
         drop((alone, newer, fourth));
+        assert_eq!(handshakes.shared.open().count, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn source_that_has_its_share_gives_the_oldest_for_the_newest() {
+        let handshakes = Handshakes::new(8, 2);
+        let oldest = handshakes.enter(address("10.0.0.1")).unwrap();
+        tokio::time::advance(PATIENCE / 2).await;
+        let newer = handshakes.enter(address("10.0.0.1")).unwrap();
+        assert!(handshakes.enter(address("10.0.0.1")).is_none(), "both are new");
+        tokio::time::advance(PATIENCE / 2).await;
+        let newest = handshakes.enter(address("10.0.0.1")).unwrap();
+        oldest.cut().await;
+        assert!(handshakes.enter(address("10.0.0.1")).is_none());
+        drop((oldest, newer, newest));
         assert_eq!(handshakes.shared.open().count, 0);
     }
 

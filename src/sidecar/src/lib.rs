@@ -38,6 +38,23 @@
 //! While the CA is away all goes on, until the certificate's end. Nothing is heard of revocations
 //! meanwhile, and [`Staleness`] says what follows.
 //!
+//! # Metrics
+//!
+//! For the recorder that the process installs (see the crate `metrics`), if it does:
+//!
+//! | name | what |
+//! |---|---|
+//! | `countersign_seconds_without_authority` | how long all goes on should the CA be away from now on |
+//! | `countersign_feed_age_seconds`, `countersign_feed_stale` | since when nothing was heard of revocations; 1 while that is too long |
+//! | `countersign_trust_states_refused_total` | trust states offered that are older, forked or not signed as they must be |
+//! | `countersign_renewals_total{result}` | renewals `done` and `failed` |
+//! | `countersign_peer_connections_open`, `countersign_connections_open` | connections with verified peers; those that serve HTTP |
+//! | `countersign_connections_closed_total{reason}` | closed by us, by the rule that the peer breaks |
+//! | `countersign_handshakes_refused_total{reason}` | clients that a listener refused: a rule, or `tls`, `timeout`, `slow`, `source` |
+//! | `countersign_servers_refused_total{reason}` | servers that a client refused |
+//! | `countersign_own_certificate_refused_total{by}` | how often a `server` or a `client` refused our certificate |
+//! | `countersign_accept_errors_total` | no file or memory left for a connection |
+//!
 //! # Features
 //!
 //! `http` (default): HTTP services and the client for them. `axum`: [`Peer`] as an extractor.

@@ -8,10 +8,12 @@ pub struct Limits {
     /// Connections open at once, those in their handshake included: 8,192. An idle one weighs some
     /// 24 KiB with HTTP's buffers, so this is 200 MiB; stay below the limit of open files too.
     pub connections: usize,
-    /// Handshakes at once: 2,048, half a second's work of one core. When all are taken, one that
-    /// lasts longer than a second makes room: the oldest of the address that has most.
+    /// Handshakes at once, and clients of the CA that show no certificate: 2,048, half a second's
+    /// work of one core. When all are taken, one that lasts longer than a second makes room: the
+    /// oldest of the address that has most.
     pub handshakes: usize,
-    /// Handshakes at once from one address (IPv6: one /64): 256. More are closed.
+    /// The same from one address (IPv6: one /64): 256. The oldest makes room after a second; what
+    /// comes before is closed.
     pub handshakes_per_source: usize,
     /// How long a handshake may take: 10 s.
     pub handshake_timeout: Duration,

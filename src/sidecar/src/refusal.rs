@@ -10,7 +10,7 @@ use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::error::{refusal_of_ours, refused_peer, tls_error};
+use crate::error::{refusal_by_peer, refused_peer, tls_error};
 
 /// A refusal on its way to whoever reports it, through the TLS library perhaps, with what the peer
 /// *says* its serial number is.
@@ -47,8 +47,10 @@ pub(crate) fn report_failure(
         let refused = RefusedPeer { refusal: Refusal::NoCertificate, serial_number: None };
         counter!(REFUSED, "reason" => reason(&refused.refusal)).increment(1);
         report_refusal(&refused, &remote, own);
-    } else if let Some(alert) = tls.and_then(refusal_of_ours) {
-        report_own(alert, &remote, own);
+    } else if let Some(alert) = tls.and_then(refusal_by_peer) {
+        // Anybody can say so who has shown nothing: no alarm by their leave.
+        counter!(OWN_REFUSED, "by" => "client").increment(1);
+        tracing::info!(%remote, ?alert, own_serial_number = own.map(tracing::field::display), "our certificate was refused");
     } else {
         counter!(REFUSED, "reason" => "tls").increment(1);
         tracing::debug!(%remote, %error, "handshake failed");
@@ -67,14 +69,13 @@ pub(crate) fn report_server(
     }
 }
 
-/// Reports that the other end refused our certificate. Its own diagnostics name the rule: an alert
-/// does not.
+/// Reports that a peer refused our certificate. Its own diagnostics name the rule: an alert does not.
 pub(crate) fn report_own(
     alert: AlertDescription,
     remote: &dyn fmt::Display,
     own: Option<SerialNumber>,
 ) {
-    counter!(OWN_REFUSED).increment(1);
+    counter!(OWN_REFUSED, "by" => "server").increment(1);
     let own_serial_number = own.map(tracing::field::display);
     let more = own.map(|own| format!("countersign show {own}"));
     tracing::warn!(%remote, ?alert, own_serial_number, more, "our certificate was refused");
@@ -87,14 +88,21 @@ pub(crate) fn report_timeout(remote: SocketAddr) {
 }
 
 /// Reports a peer whom we refused: the rule, both serial numbers as far as they are known, where it
-/// is, and where to read more.
+/// is, and, of a certificate that is ours, where to read more.
 fn report_refusal(
     RefusedPeer { refusal, serial_number }: &RefusedPeer,
     remote: &dyn fmt::Display,
     own: Option<SerialNumber>,
 ) {
     let rule = reason(refusal);
-    let more = serial_number.map(|serial_number| format!("countersign show {serial_number}"));
+    // Before that, the number is whatever somebody wrote into a certificate.
+    let is_ours = matches!(
+        refusal,
+        Refusal::Denied | Refusal::NotAmongPeers { .. } | Refusal::Revoked { .. }
+    );
+    let more = serial_number
+        .filter(|_| is_ours)
+        .map(|serial_number| format!("countersign show {serial_number}"));
     let peer_serial_number = serial_number.map(tracing::field::display);
     let own_serial_number = own.map(tracing::field::display);
     tracing::info!(

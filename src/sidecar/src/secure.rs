@@ -34,8 +34,9 @@ pub(crate) struct Secure {
 /// Who came in.
 pub(crate) enum Client {
     /// Somebody who showed no certificate, where none is required.
+    /// It keeps its place: nobody knows how many of them are one.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only the CA serves them"))]
-    Anonymous(Box<TlsStream<TcpStream>>),
+    Anonymous(Box<TlsStream<TcpStream>>, Handshaking),
     /// A peer.
     Verified(Stream),
 }
@@ -56,9 +57,8 @@ impl Secure {
             shaken = handshake => shaken,
             () = place.cut() => return None,
         };
-        drop(place);
         match shaken {
-            Ok(Ok(stream)) => self.admit(stream, remote),
+            Ok(Ok(stream)) => self.admit(stream, remote, place),
             Ok(Err((error, stream))) => {
                 report_failure(&error, remote, self.own());
                 let _ = tokio::time::timeout(LINGER, linger(stream)).await;
@@ -71,10 +71,15 @@ impl Secure {
         }
     }
 
-    fn admit(&self, stream: TlsStream<TcpStream>, remote: SocketAddr) -> Option<Client> {
+    fn admit(
+        &self,
+        stream: TlsStream<TcpStream>,
+        remote: SocketAddr,
+        place: Handshaking,
+    ) -> Option<Client> {
         if stream.get_ref().1.peer_certificates().is_none() {
             // Where a certificate is required, the handshake has not come this far without.
-            let anonymous = || Client::Anonymous(Box::new(stream));
+            let anonymous = || Client::Anonymous(Box::new(stream), place);
             return matches!(self.welcome, Welcome::Anyone).then(anonymous);
         }
         let welcome = self.welcome.clone();

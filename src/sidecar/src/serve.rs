@@ -88,10 +88,13 @@ where
             };
             match client {
                 None => return Ended::InHandshake,
-                Some(Client::Anonymous(stream)) => {
+                Some(Client::Anonymous(stream, place)) => {
                     let protocol = Protocol::of(stream.get_ref().1.alpn_protocol() == Some(HTTP_2));
                     let requests = Requests::new(service, remote, None);
-                    serve_requests(stream, protocol, requests, limits, draining).await;
+                    tokio::select! {
+                        () = serve_requests(stream, protocol, requests, limits, draining) => {}
+                        () = place.cut() => {}
+                    }
                 }
                 Some(Client::Verified(stream)) => {
                     let protocol = Protocol::of(stream.connection().has_protocol(HTTP_2));

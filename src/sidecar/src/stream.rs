@@ -18,7 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_rustls::TlsStream;
 
 use crate::connections::Registered;
-use crate::error::{BoxError, Error, RefusedUs, refusal_of_ours, refuse, tls_error};
+use crate::error::{BoxError, Error, RefusedUs, refusal_by_peer, refuse, tls_error};
 use crate::peer::Peer;
 use crate::refusal::{RefusedPeer, report_own};
 use crate::welcome::Welcome;
@@ -80,7 +80,7 @@ pub(crate) struct Connection {
     welcome: Welcome,
     remote: SocketAddr,
     has_resumed: bool,
-    /// What we showed.
+    /// What we showed when it was admitted.
     own: Option<SerialNumber>,
     phase: AtomicU8,
     moved: Notify,
@@ -275,7 +275,7 @@ impl Connection {
                 let serial_number = Some(*self.peer.serial_number());
                 refuse(RefusedPeer { refusal, serial_number }).into()
             }
-            Some(End::Tls(tls)) => match refusal_of_ours(&tls) {
+            Some(End::Tls(tls)) => match refusal_by_peer(&tls) {
                 Some(alert) => RefusedUs { alert, serial_number: self.own }.into(),
                 None => tls.into(),
             },
@@ -311,7 +311,10 @@ impl Connection {
         match &polled {
             Poll::Pending => keep(side(&mut state), cx.waker()),
             Poll::Ready(Err(error)) => {
-                if let Some(alert) = state.remember(error) {
+                let refused_us = state.remember(error);
+                // Diagnostics may take their time, and a revocation has none.
+                drop(state);
+                if let Some(alert) = refused_us {
                     report_own(alert, &self.remote, self.own);
                 }
             }
@@ -339,7 +342,7 @@ impl State {
     fn remember(&mut self, error: &io::Error) -> Option<AlertDescription> {
         let error = tls_error(error).filter(|_| self.end.is_none())?;
         self.end = Some(End::Tls(error.clone()));
-        refusal_of_ours(error)
+        refusal_by_peer(error)
     }
 }
 

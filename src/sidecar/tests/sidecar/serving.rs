@@ -186,3 +186,33 @@ async fn plaintext_is_served_by_the_same_loop() {
     drop(stop);
     assert_eq!(soon(served).await.unwrap().unwrap(), Drained { drained: 1, cut: 0 });
 }
+
+/// Who shows no certificate keeps the place of its handshake: an address has no more than its share
+/// of them, and the oldest makes room.
+#[tokio::test]
+async fn idle_strangers_hold_up_neither_strangers_nor_peers() {
+    let authority = TestAuthority::new();
+    let limits = Limits { handshakes_per_source: 2, ..Limits::default() };
+    let server = start(&authority, hello(), limits).await;
+    let config = http1_config(&authority, None);
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        idle.push(connect(server.address, Arc::clone(&config)).await.unwrap());
+    }
+    let known = http1_config(&authority, Some(authority.svid("/prod/reports")));
+    for config in [config, known] {
+        let answer = soon(async {
+            loop {
+                // Refused as long as those before may still be in earnest.
+                let Ok(mut late) = connect(server.address, Arc::clone(&config)).await else {
+                    continue;
+                };
+                if let Ok(answer) = converse(&mut late, GET, "hello").await {
+                    break answer;
+                }
+            }
+        });
+        assert!(answer.await.ends_with("hello"));
+    }
+    assert!(!matches!(soon(idle[0].read(&mut [0; 1])).await, Ok(1)));
+}
