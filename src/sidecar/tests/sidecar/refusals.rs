@@ -156,6 +156,7 @@ async fn client_without_a_certificate_is_refused() {
     let listener = authority.listener(&server).await;
     let address = listener.local_address();
     echo(listener);
+    let mut good = authority.connect(&authority.endpoint(WITNESS), address).await;
     let verification = Verification::new(authority.trust());
     let expected = countersign::ExpectedServer(authority.id(LEDGER));
     let config = countersign::client_config(verification, expected, None).unwrap();
@@ -163,7 +164,10 @@ async fn client_without_a_certificate_is_refused() {
     let error = soon(stream.read(&mut [0; 1])).await.unwrap_err();
     assert!(error.to_string().contains("CertificateRequired"), "{error}");
     assert!(diagnostics.text().contains("rule=\"no-certificate\""), "{}", diagnostics.text());
-    assert_eq!(server.verification().connections().open, 0);
+    assert_echoes(&mut good).await;
+    let mut late = authority.connect(&authority.endpoint(WITNESS), address).await;
+    assert_echoes(&mut late).await;
+    assert_eq!(server.verification().connections().open, 2);
 }
 
 #[tokio::test]
