@@ -19,7 +19,7 @@ use identity::feed::{Content, Delta, FeedChange, FeedItem, Heartbeat, Position, 
 use identity::{SerialNumber, TrustDomain};
 use tlog::Hash;
 
-use crate::authority::{TestAuthority, now};
+use crate::authority::{TestAuthority, TestSvid, now};
 use crate::endpoints::until;
 use crate::server::{TestServer, soon};
 
@@ -155,8 +155,7 @@ impl Feed {
             .route("/v1/feed", get(feed))
             .route("/v1/trust", get(async move || note.clone()));
         let server = TestServer::start(&self.authority, router).await;
-        let svid = self.authority.svid("/prod/reports");
-        let source = Only { chain: svid.chain, key: svid.key };
+        let source = Only::new(self.authority.svid("/prod/reports"));
         let pin = self.authority.pin().to_string();
         let workload = Workload::builder().url(server.url()).trust_pin(pin);
         let workload = soon(workload.svid_source(Arc::new(source)).start()).await.unwrap();
@@ -165,9 +164,15 @@ impl Feed {
 }
 
 /// One SVID, and no other.
-struct Only {
+pub(crate) struct Only {
     chain: Vec<rustls::pki_types::CertificateDer<'static>>,
     key: rustls::pki_types::PrivateKeyDer<'static>,
+}
+
+impl Only {
+    pub(crate) fn new(TestSvid { chain, key, .. }: TestSvid) -> Self {
+        Self { chain, key }
+    }
 }
 
 impl SvidSource for Only {

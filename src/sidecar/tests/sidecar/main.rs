@@ -12,6 +12,7 @@ mod deceived;
 mod endpoints;
 mod feed_stream;
 mod following;
+mod forgeries;
 mod handshakes;
 mod listening;
 mod live;

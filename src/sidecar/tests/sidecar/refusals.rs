@@ -16,13 +16,13 @@ use crate::endpoints::{LEDGER, REPORTS, WITNESS, assert_echoes, echo, until};
 use crate::server::{connect, soon};
 
 /// What is said while it lives, on this thread.
-struct Diagnostics {
+pub(crate) struct Diagnostics {
     text: Arc<Mutex<Vec<u8>>>,
     _guard: DefaultGuard,
 }
 
 impl Diagnostics {
-    fn capture() -> Self {
+    pub(crate) fn capture() -> Self {
         let text = Arc::<Mutex<Vec<u8>>>::default();
         let writer = Writer(Arc::clone(&text));
         let subscriber = tracing_subscriber::fmt()
@@ -33,7 +33,7 @@ impl Diagnostics {
         Self { text, _guard: tracing::subscriber::set_default(subscriber) }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.text.lock().unwrap().clone()).unwrap()
     }
 }
