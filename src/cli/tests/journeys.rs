@@ -6,7 +6,7 @@ mod environment;
 
 use std::path::Path;
 
-use environment::{Environment, Fault, same};
+use environment::{Environment, Fault, Log, same};
 use identity::TrustState;
 
 #[tokio::test]
@@ -227,6 +227,33 @@ async fn verify_names_the_rule_that_an_old_certificate_breaks() {
     assert!(refused.stdout.contains("FAILED  validity"), "{}", refused.stdout);
     assert!(refused.stdout.contains("passed  countersignature"), "{}", refused.stdout);
     assert!(refused.stdout.ends_with("refused: Expired\n"), "{}", refused.stdout);
+}
+
+/// Without the log, what a thief of the CA key makes; and what a key countersigned that is retired.
+#[tokio::test]
+async fn verify_names_what_is_wrong_with_a_countersignature() {
+    let environment = Environment::with_operator(3).await;
+    environment.authority.retire_log_key(2);
+    let note = environment.authority.trust_note();
+    std::fs::write(environment.path("operator/trust.note"), note).unwrap();
+    for (log, hours_ago, said) in [
+        (Log::Asked, 3, Ok(())),
+        (Log::Asked, 1, Err("was not in use at that time")),
+        (Log::AskedForAnother, 3, Err("is not over this certificate")),
+        (Log::NotAsked, 3, Err("it carries no countersignature")),
+    ] {
+        let (chain, _) = environment.authority.svid_by("/reports", hours_ago, log);
+        std::fs::write(environment.path("chain.pem"), chain).unwrap();
+        let verified = environment.run("verify chain.pem").await;
+        let Err(rule) = said else {
+            verified.expect(0);
+            continue;
+        };
+        let refused = verified.expect(5).stdout;
+        assert!(refused.contains("FAILED  countersignature"), "{log:?}: {refused}");
+        assert!(refused.contains(rule), "{log:?}: {refused}");
+        assert!(refused.ends_with("refused: NotCountersigned\n"), "{log:?}: {refused}");
+    }
 }
 
 #[tokio::test]

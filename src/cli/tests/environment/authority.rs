@@ -42,9 +42,14 @@ pub(crate) enum Fault {
     Denied,
 }
 
-#[derive(Clone, Copy)]
-enum Log {
+/// What the log has to do with a certificate.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Log {
+    /// It countersigned it.
     Asked,
+    /// It countersigned another one.
+    AskedForAnother,
+    /// Nothing.
     NotAsked,
 }
 
@@ -66,6 +71,7 @@ struct Issued {
     pull_forward: bool,
     sequence: u64,
     forged_trust: bool,
+    log_key_retired_at: Option<OffsetDateTime>,
 }
 
 impl TestAuthority {
@@ -109,6 +115,11 @@ impl TestAuthority {
         self.state.lock().unwrap().sequence += 1;
     }
 
+    /// The log key countersigned nothing that counts since some hours ago.
+    pub(crate) fn retire_log_key(&self, hours_ago: i64) {
+        self.state.lock().unwrap().log_key_retired_at = Some(now() - Duration::hours(hours_ago));
+    }
+
     /// From now on, whoever asks for the trust state gets one that a thief of the URL made up.
     pub(crate) fn forge_trust(&self) {
         self.state.lock().unwrap().forged_trust = true;
@@ -121,10 +132,15 @@ impl TestAuthority {
 
     /// Chain and key of an SVID issued some hours ago, valid for 48 h, both PEM.
     pub(crate) fn svid(&self, path: &str, hours_ago: i64) -> (String, String) {
+        self.svid_by(path, hours_ago, Log::Asked)
+    }
+
+    /// The same, countersigned or not.
+    pub(crate) fn svid_by(&self, path: &str, hours_ago: i64, log: Log) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let id = SpiffeId::new(&self.trust_domain, path).unwrap();
         let at = now() - Duration::hours(hours_ago);
-        let (_, chain) = self.sign_chain(&id, &[], &spki(&key), at, VALIDITY, Log::Asked);
+        let (_, chain) = self.sign_chain(&id, &[], &spki(&key), at, VALIDITY, log);
         (chain, key.serialize_pem())
     }
 
@@ -163,10 +179,14 @@ impl TestAuthority {
     fn trust_state(&self) -> TrustState {
         let origin = format!("{}/log", self.trust_domain);
         let key = VerifierKey::ed25519(&origin, &[7; 32]).unwrap().to_string();
+        let (sequence, retired_at) = {
+            let state = self.state.lock().unwrap();
+            (state.sequence, state.log_key_retired_at)
+        };
         TrustState {
             v: 1,
             trust_domain: self.trust_domain.clone(),
-            sequence: self.state.lock().unwrap().sequence,
+            sequence,
             anchors: vec![Anchor {
                 certificate: Der::new(self.root_certificate.clone()),
                 countersignature: Countersignature::Required,
@@ -174,7 +194,7 @@ impl TestAuthority {
             countersignature_keys: vec![CountersignatureKey {
                 key: Der::new(spki(&self.log)),
                 not_before: 0,
-                not_after: None,
+                not_after: retired_at.map(milliseconds),
             }],
             log: LogKey { origin, key },
             feed_keys: vec![],
@@ -236,6 +256,11 @@ impl TestAuthority {
             Log::Asked => {
                 tlog::splice_in(prepared.der(), &self.countersign(prepared.der(), at)).unwrap()
             }
+            Log::AskedForAnother => {
+                let another = EndEntity { serial_number: random_serial_number(), ..end_entity };
+                let another = profile().prepare(&another, &self.issuer_certificate).unwrap();
+                tlog::splice_in(prepared.der(), &self.countersign(another.der(), at)).unwrap()
+            }
             Log::NotAsked => prepared.der().to_vec(),
         };
         let chain = [certificate(&self.issuer, &tbs), self.issuer_certificate.der().to_vec()];
@@ -250,7 +275,7 @@ impl TestAuthority {
 
     fn countersign(&self, tbs: &[u8], at: OffsetDateTime) -> SignedCertificateTimestamp {
         let leaf = CertificateLeaf {
-            timestamp: (at.unix_timestamp() * 1000) as u64,
+            timestamp: milliseconds(at),
             issuer_key_hash: Hash::of(self.issuer_certificate.public_key()),
             tbs_certificate: tbs.to_vec(),
             leaf_index: 7,
@@ -389,6 +414,10 @@ fn random_serial_number() -> SerialNumber {
     let random = Hash::of(&spki(&KeyPair::generate().unwrap()));
     let since_1970: StdDuration = StdDuration::from_secs(UnixTime::now().as_secs());
     serial_number(since_1970.as_millis() as u64, random.as_bytes()[..14].try_into().unwrap())
+}
+
+fn milliseconds(at: OffsetDateTime) -> u64 {
+    (at.unix_timestamp() * 1000) as u64
 }
 
 fn now() -> OffsetDateTime {

@@ -15,7 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
-pub(crate) use authority::{Fault, TestAuthority};
+pub(crate) use authority::{Fault, Log, TestAuthority};
 
 /// Everything that a journey needs; ends with it.
 pub(crate) struct Environment {
