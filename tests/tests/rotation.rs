@@ -98,6 +98,38 @@ async fn rotating_twice_at_once_is_as_good_as_once() {
     assert!(refused.stderr.contains("retire waits for"), "{}", refused.stderr);
 }
 
+/// Trust is not `serve`'s to change: root and trust keys are not there, and nobody misses them.
+#[test]
+fn a_ca_without_its_offline_keys_serves_and_says_what_it_cannot_rotate() {
+    let mut environment = Environment::prepare(&Settings {
+        configuration: "requests_per_second = 0\n[keys]\nrotate_every = \"1s\"".to_owned(),
+        ..Settings::default()
+    });
+    environment.countersign(&["init", "--config", "ca.toml"]).success();
+    let (offline, away) = (environment.path("state/offline"), environment.path("away"));
+    std::fs::rename(&offline, &away).unwrap();
+    environment.serve();
+    environment.issue("/prod/reports", "reports");
+    environment.countersign(&["verify", "reports/svid.pem"]).success();
+    let id = environment.id("/prod/reports");
+    environment.countersign(&["revoke", &id, "--reason", "superseded", "--yes"]).success();
+    environment.countersign(&["list", "--revoked"]).success().says("/prod/reports");
+
+    let rotate = ["rotate", "--config", "ca.toml"];
+    let mut rotated = environment.countersign(&rotate);
+    let begun = Instant::now();
+    while rotated.code == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing is due: {rotated:?}");
+        rotated = environment.countersign(&rotate);
+    }
+    let rotated = rotated.exits(1).says("prepare issuer failed");
+    let folder = offline.display();
+    rotated.says(&format!("{folder} is not there")).says("next: put that folder back");
+
+    std::fs::rename(&away, &offline).unwrap();
+    environment.countersign(&rotate).success().says("prepare  issuer");
+}
+
 /// Calls from one service to another, each with a handshake of its own, until told to end.
 struct Calls {
     stop: Arc<AtomicBool>,

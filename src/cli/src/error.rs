@@ -45,6 +45,9 @@ pub(crate) enum Error {
     /// Neither `XDG_CONFIG_HOME` nor `HOME` is set.
     #[error("there is no place for contexts: neither XDG_CONFIG_HOME nor HOME is set")]
     NoHome,
+    /// A step needs the root or trust keys, and their folder is kept elsewhere.
+    #[error("{} is not there: root and trust keys are in it", .0.display())]
+    NoOfflineKeys(PathBuf),
     /// A policies folder has nothing in it.
     #[error("{} has no policy files (*.cedar, schema.cedarschema, workloads.json, profiles.json)", .0.display())]
     NoPolicies(PathBuf),
@@ -140,6 +143,9 @@ impl Error {
                 "`countersign init` on the CA's host makes a context; `--url` and a token file need none"
             }
             Self::NoHome => "export HOME",
+            Self::NoOfflineKeys(_) => {
+                "put that folder back from where it is kept, and run the same command again"
+            }
             Self::NoUrl => "add --url https://CA:8443, or export COUNTERSIGN_URL",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
             Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",

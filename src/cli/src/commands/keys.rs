@@ -222,8 +222,7 @@ impl Host<'_> {
             }
         };
         if offline.is_none() && needs_offline(purpose, step) {
-            let passphrase = file.offline_passphrase(config, Asking::Known)?;
-            *offline = Some(Keys::open_offline(&config.state, &passphrase)?);
+            *offline = Some(open_offline(file, config)?);
         }
         let ceremonies = Ceremonies {
             online,
@@ -239,6 +238,16 @@ impl Host<'_> {
         };
         ceremonies.take(purpose, step, ask).await
     }
+}
+
+/// Their folder may be kept elsewhere: then nobody is asked for a passphrase.
+fn open_offline(file: &ConfigFile, config: &Config) -> anyhow::Result<Keys> {
+    let folder = config.state.join(OFFLINE);
+    if !folder.exists() {
+        return Err(Error::NoOfflineKeys(folder).into());
+    }
+    let passphrase = file.offline_passphrase(config, Asking::Known)?;
+    Ok(Keys::open_offline(&config.state, &passphrase)?)
 }
 
 fn show(purpose: KeyPurpose, step: KeyStep, taken: &Taken, session: &Session) -> Result<(), Error> {
@@ -314,3 +323,6 @@ fn to_table(keys: &[KeyRecord], now: OffsetDateTime) -> String {
         .collect();
     table::table(["KEY", "ID", "STATE", "SINCE", "NEXT"], &rows)
 }
+
+/// Where root and trust keys are, in the state folder.
+const OFFLINE: &str = "offline";
