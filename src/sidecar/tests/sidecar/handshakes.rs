@@ -278,6 +278,66 @@ async fn tls_1_2_is_refused() {
     assert_eq!(answer, [21, 3, 3, 0, 2, 2, 70]);
 }
 
+#[test]
+fn early_data_is_neither_sent_nor_taken() {
+    let authority = TestAuthority::new();
+    let endpoint = authority.endpoint(REPORTS);
+    let credentials = || Arc::clone(endpoint.credentials());
+    let verification = || Arc::clone(endpoint.verification());
+    let expected = countersign::ExpectedServer(authority.id("/countersign/authority"));
+    let of_the_ca =
+        countersign::client_config(verification(), expected, Some(credentials())).unwrap();
+    let of_peers = endpoint.unregistered_client_config(authority.peers(&[REPORTS])).unwrap();
+    assert!(!of_the_ca.enable_early_data && !of_peers.enable_early_data);
+    let of_the_ca = countersign::server_config(credentials(), verification(), None).unwrap();
+    let of_peers = endpoint.unregistered_server_config(authority.peers(&[REPORTS])).unwrap();
+    assert_eq!((of_the_ca.max_early_data_size, of_peers.max_early_data_size), (0, 0));
+}
+
+/// Takes one client, and answers its ClientHello as a server does that speaks TLS 1.2 and no more;
+/// by hand, too. Gives what the client says to that.
+async fn answer_by_tls_1_2(listener: TcpListener) -> Vec<u8> {
+    let (mut stream, _) = listener.accept().await.unwrap();
+    let mut header = [0; 5];
+    stream.read_exact(&mut header).await.unwrap();
+    let mut hello = vec![0; u16::from_be_bytes([header[3], header[4]]).into()];
+    stream.read_exact(&mut hello).await.unwrap();
+    // RFC 5246 §7.4.1.3: version, random, no session, ECDHE-ECDSA with AES-128-GCM, no compression.
+    let mut answer = vec![3, 3];
+    answer.extend([7; 32]);
+    answer.extend([0, 0xc0, 0x2b, 0]);
+    let length = answer.len() as u8;
+    let record = [&[22, 3, 3, 0, length + 4, 2, 0, 0, length], &answer[..]].concat();
+    stream.write_all(&record).await.unwrap();
+    let mut said = Vec::new();
+    let _ = stream.read_to_end(&mut said).await;
+    said
+}
+
+#[tokio::test]
+async fn server_that_speaks_tls_1_2_only_is_refused() {
+    let authority = TestAuthority::new();
+    for client in ["authority", "bootstrap", "connect", "http"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let url = format!("https://{address}");
+        let answered = tokio::spawn(answer_by_tls_1_2(listener));
+        let (reports, peers) = (authority.endpoint(REPORTS), authority.peers(&[REPORTS]));
+        let refused = match client {
+            "authority" => {
+                let client = countersign::AuthorityClient::new(&url, authority.trust(), None);
+                soon(client.unwrap().status()).await.err()
+            }
+            "bootstrap" => soon(countersign::fetch_trust(&url, &authority.pin())).await.err(),
+            "connect" => soon(reports.connect(&address.to_string(), peers)).await.err(),
+            _ => soon(reports.http_client(peers).get(&url)).await.err(),
+        };
+        assert!(refused.is_some(), "{client}");
+        // RFC 8446 §6.2: a fatal protocol_version alert, and nothing else.
+        assert_eq!(soon(answered).await.unwrap(), [21, 3, 3, 0, 2, 2, 70], "{client}");
+    }
+}
+
 #[tokio::test]
 async fn clock_given_to_the_server_is_the_one_that_counts() {
     #[derive(Debug)]

@@ -129,6 +129,19 @@ async fn no_session_resumes_unless_it_is_allowed() {
     assert_eq!([returning.kind().await, returning.kind().await], [Full, Resumed]);
 }
 
+/// RFC 8446 §8: what comes early can be replayed.
+#[tokio::test]
+async fn no_session_takes_early_data() {
+    let mut returning = Returning::new().await;
+    let mut reports = ClientConfig::clone(&returning.reports);
+    reports.enable_early_data = true;
+    returning.reports = Arc::new(reports);
+    assert_eq!([returning.kind().await, returning.kind().await], [Full, Resumed]);
+    let name = ServerName::from(returning.listener.local_address().ip());
+    let mut client = ClientConnection::new(Arc::clone(&returning.reports), name).unwrap();
+    assert!(client.early_data().is_none());
+}
+
 #[tokio::test]
 async fn whoever_resumes_is_the_peer_that_it_was() {
     let mut returning = Returning::new().await;
