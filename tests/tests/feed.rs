@@ -1,6 +1,9 @@
 //! The feed with curl, and an operator who waits until everybody has heard.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use std::thread;
+use std::time::{Duration, Instant};
+
 use system_tests::Environment;
 
 /// A report, by the operator's certificate, of how far the feed was applied.
@@ -56,4 +59,25 @@ fn the_feed_can_be_polled_and_streamed_with_curl() {
         environment.curl("/v1/feed", &["-N", "-m", "5", "-H", "Accept: text/event-stream"]);
     let heartbeats = streamed.exits(28).says("data: ").stdout.matches("\"heartbeat\"").count();
     assert!((1..=3).contains(&heartbeats), "{heartbeats} in 5 s");
+}
+
+/// What a client without server-sent events does, again and again.
+#[test]
+fn a_poll_that_waits_is_woken_by_a_revocation() {
+    let environment = Environment::start();
+    environment.issue("/prod/reports", "reports");
+    let id = environment.id("/prod/reports");
+    thread::scope(|scope| {
+        let poll = scope.spawn(|| environment.curl("/v1/feed?after=0", &["-m", "25"]));
+        let begun = Instant::now();
+        while !environment.admin("/metrics").contains("countersign_feed_subscribers 1") {
+            assert!(begun.elapsed() < Duration::from_secs(20), "nobody polls");
+            thread::yield_now();
+        }
+        assert!(!poll.is_finished(), "there is nothing to tell yet");
+        environment.countersign(&["revoke", &id, "--reason", "superseded", "--yes"]).success();
+        let told = poll.join().unwrap().success().stdout;
+        assert!(told.contains(r#""content":{"delta":{"#), "{told}");
+        assert!(told.contains(&id), "{told}");
+    });
 }

@@ -15,7 +15,7 @@ use authority::signer::{Signer, SignerError};
 use authority::{Authority, Caller, Error, FeedMessage, Keys, Subscription};
 use futures_util::future::BoxFuture;
 use identity::Revocations;
-use identity::feed::{Envelope, FeedState, FeedUpdate, Message};
+use identity::feed::{Content, Envelope, FeedState, FeedUpdate, Message};
 use support::{Environment, id};
 use tokio::sync::Notify;
 
@@ -127,6 +127,37 @@ async fn a_newcomer_hears_what_it_lacks() {
     assert!(delta.starts_with("Delta") && delta.contains("/prod/b") && delta.contains("/prod/c"));
     assert!(!delta.contains("/prod/a"));
     assert_eq!(first(Some(indexes[2])).await, "nothing");
+}
+
+#[tokio::test]
+async fn a_poll_waits_past_heartbeats_for_news() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let mut subscription = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    let mut poll = pin!(subscription.next_news(Duration::from_secs(3600)));
+    for _ in 0..2 {
+        assert!(tokio::time::timeout(Duration::ZERO, poll.as_mut()).await.is_err(), "it waits");
+        environment.authority.heartbeat().await.unwrap();
+    }
+    revoke(&environment, &operator, id("/prod/reports").as_str()).await;
+    let told = soon(poll).await.unwrap();
+    assert!(matches!(message(&told).content, Content::Delta(delta) if delta.items.len() == 1));
+}
+
+#[tokio::test]
+async fn a_poll_without_news_ends_with_the_newest_heartbeat() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let mut polling = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    let mut streaming = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    let mut newest = None;
+    for _ in 0..2 {
+        environment.authority.heartbeat().await.unwrap();
+        newest = soon(streaming.next()).await;
+    }
+    let told = soon(polling.next_news(Duration::ZERO)).await;
+    assert!(matches!(message(told.as_ref().unwrap()).content, Content::Heartbeat(_)));
+    assert_eq!(told, newest);
 }
 
 #[tokio::test]
