@@ -5,7 +5,10 @@ use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use api::Secret;
+use countersign::{Peers, Workload};
 use system_tests::{Environment, Settings, binary, example, program};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A running `dev`, and examples that take part in it.
 struct Dev {
@@ -41,6 +44,26 @@ impl Dev {
             command.env(variable, value.unwrap());
         }
         command
+    }
+
+    /// A workload in this process.
+    async fn workload(&self, path: &str) -> Workload {
+        let said = self.environment.countersign(&["dev", "env", path]).success().stdout;
+        let of = |name: &str| {
+            let line = said.lines().find_map(|line| line.strip_prefix(&format!("export {name}=")));
+            line.unwrap().to_owned()
+        };
+        let token = self.environment.countersign(&["token", "create", &id(path)]).success().stdout;
+        let workload =
+            Workload::builder().url(of("COUNTERSIGN_URL")).trust_pin(of("COUNTERSIGN_TRUST_PIN"));
+        workload.token(Secret::new(token.trim())).start().await.unwrap()
+    }
+
+    /// Where an example says that it listens.
+    fn address(&self, name: &str, path: &str) -> String {
+        let listens = format!("{path} on ");
+        let said = self.until(name, |said| said.contains(&format!("{listens}127.0.0.1:")));
+        said.split(&listens).nth(1).unwrap().lines().next().unwrap().to_owned()
     }
 
     /// Starts a program whose output is kept under a name.
@@ -96,8 +119,7 @@ fn a_client_that_streams_from_a_service_is_cut_off_and_others_are_not() {
     let mut dev = Dev::start();
     let server = dev.example("axum_server 127.0.0.1:0", "/orders", None);
     dev.run(server, "server");
-    let said = dev.until("server", |said| said.contains("/orders on 127.0.0.1:"));
-    let address = said.split("/orders on ").nth(1).unwrap().lines().next().unwrap();
+    let address = dev.address("server", "/orders");
 
     let stream = format!("client https://{address}/stream");
     let client = dev.example(&stream, "/tools", Some("/orders"));
@@ -111,6 +133,33 @@ fn a_client_that_streams_from_a_service_is_cut_off_and_others_are_not() {
         let mut other = dev.example(&data, "/monolith", Some("/orders"));
         program(&mut other).success().says(&format!("hello {}", id("/monolith")));
     }
+}
+
+/// The test itself is the peer: no example is a client of plain TCP.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_of_plain_tcp_sends_back_what_a_peer_sends_until_it_is_revoked() {
+    let mut dev = Dev::start();
+    let server = dev.example("tcp_echo 127.0.0.1:0", "/orders", Some("/tools"));
+    dev.run(server, "server");
+    let address = dev.address("server", "/orders");
+    let tools = dev.workload("/tools").await;
+    let orders = Peers::one_of([id("/orders")]).unwrap();
+    let connect = async || tools.connect(&address, orders.clone()).await.unwrap();
+
+    let (mut first, mut answer) = (connect().await, String::new());
+    first.write_all(b"hello").await.unwrap();
+    first.shutdown().await.unwrap();
+    first.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "hello");
+    dev.until("server", |said| said.contains(&format!("{} was sent 5 bytes", id("/tools"))));
+
+    let mut second = connect().await;
+    second.write_all(b"h").await.unwrap();
+    assert_eq!(second.read_u8().await.unwrap(), b'h');
+    dev.revoke("/tools", 1);
+    assert!(second.read_u8().await.is_err(), "it is cut off");
+    dev.until("server", |said| said.contains(&format!("{}: ", id("/tools"))));
+    tools.stop().await;
 }
 
 #[test]
