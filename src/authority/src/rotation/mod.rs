@@ -22,7 +22,8 @@
 //! no certificate, and of several processes that share one certificate all but the one that reports.
 //!
 //! A key that became active and does not open stops issuing, revocation lists and further steps, and
-//! nothing else: revocations are told, by the keys before.
+//! nothing else: revocations are told, by the keys before. A restart, though, needs every active key:
+//! without it the CA does not start.
 //!
 //! Which key stands where is the fold of the log's key events (`ledger`), and what a trust state says
 //! follows from it (`TrustChange`). What an offline key signs is announced and logged first
