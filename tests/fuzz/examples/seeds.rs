@@ -153,7 +153,7 @@ fn bodies() {
     }
 }
 
-const BODIES: [(&str, &str); 9] = [
+const BODIES: [(&str, &str); 15] = [
     (
         "issue",
         r#"{"csr":"","spiffe_id":"spiffe://a/b","dns":["c.d"],"ip":["::1"],"profile":"default","ttl":"1h","attestation":{"type":"token","token":"ct1.x.y"}}"#,
@@ -174,6 +174,27 @@ const BODIES: [(&str, &str); 9] = [
     (
         "problem",
         r#"{"type":"urn:countersign:problem:policy-denied","title":"t","status":403,"detail":"d","request_id":"r","policies":["p"]}"#,
+    ),
+    (
+        "report",
+        r#"{"trust_sequence":1,"feed_sequence":9,"checkpoint_size":12,"closed":[{"log_index":9,"connections":2}],"open_connections":3,"peers":["spiffe://a/b"],"seconds_without_authority":3600,"replaces":"4d"}"#,
+    ),
+    (
+        "workloads",
+        r#"{"items":[{"spiffe_id":"spiffe://a/b","serial_number":"4d","seconds_ago":1,"report_seconds_ago":2,"report":{"trust_sequence":1,"feed_sequence":9,"open_connections":3,"seconds_without_authority":3600}}],"next":"4d"}"#,
+    ),
+    (
+        "reach",
+        r#"{"log_index":9,"live":2,"reached":1,"silent":1,"connections_closed":3,"waiting":[{"spiffe_id":"spiffe://a/b","serial_number":"4d"}]}"#,
+    ),
+    (
+        "key-step",
+        r#"{"purpose":"issuer","public_key":"AAAA","certificate":{"signed":{"announced_at":7,"signed":"AAAA"}},"trust_state":{"announced":{"to_be_signed":"AAAA"}}}"#,
+    ),
+    ("key-step-outcome", r#"{"announced":{"certificate":7,"trust_state":8}}"#),
+    (
+        "keys",
+        r#"{"items":[{"id":"00","purpose":"countersignature","state":"active","log_index":2,"since":"2026-11-21T12:00:00Z","public_key":"AAAA","certified_by":"01","not_after":"2026-11-22T12:00:00Z","next":{"step":"retire","waiting":1,"certificates":[{"spiffe_id":"spiffe://a/b","serial_number":"4d"}],"until":"2026-11-22T12:00:00Z","first":"02"}}]}"#,
     ),
 ];
 

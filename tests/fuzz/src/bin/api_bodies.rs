@@ -12,6 +12,8 @@ fuzz_target!(|data: &[u8]| {
     settles::<api::TokenRequest>(data);
     settles::<api::PolicyFiles>(data);
     settles::<api::ExplainRequest>(data);
+    settles::<api::Report>(data);
+    settles::<api::KeyStepRequest>(data);
 
     settles::<api::IssuedCertificate>(data);
     settles::<api::Page<api::CertificateRecord>>(data);
@@ -19,8 +21,14 @@ fuzz_target!(|data: &[u8]| {
     settles::<api::Revocation>(data);
     settles::<api::Denial>(data);
     settles::<api::NewToken>(data);
+    settles::<api::Page<api::TokenRecord>>(data);
+    settles::<api::ActivePolicy>(data);
     settles::<api::Explanation>(data);
     settles::<api::Status>(data);
+    settles::<api::Page<api::WorkloadInstance>>(data);
+    settles::<api::RevocationReach>(data);
+    settles::<api::Page<api::KeyRecord>>(data);
+    settles::<api::KeyStepOutcome>(data);
     settles::<api::Problem>(data);
 });
 
