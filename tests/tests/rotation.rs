@@ -130,6 +130,23 @@ fn a_ca_without_its_offline_keys_serves_and_says_what_it_cannot_rotate() {
     environment.countersign(&rotate).success().says("prepare  issuer");
 }
 
+/// The pin that is recorded beside an SVID leads to the newest keys, and what it led to is recorded.
+#[test]
+fn a_lost_trust_note_is_fetched_again_across_other_trust_keys() {
+    let environment = Environment::start();
+    environment.issue("/prod/reports", "reports");
+    for step in ["prepare", "activate"] {
+        environment.countersign(&["key", step, "trust", "--config", "ca.toml"]).success();
+    }
+    std::fs::remove_file(environment.path("reports/trust.note")).unwrap();
+    let lost = environment.countersign(&["renew", "reports"]);
+    let step = lost.stderr.split("next: countersign ").nth(1).expect(&lost.stderr).trim();
+    let repair: Vec<&str> = step.split(' ').collect();
+    environment.countersign(&repair).success();
+    environment.countersign(&["renew", "reports"]).success();
+    environment.countersign(&repair).success();
+}
+
 /// Calls from one service to another, each with a handshake of its own, until told to end.
 struct Calls {
     stop: Arc<AtomicBool>,

@@ -7,6 +7,7 @@ use identity::{Countersignature, TrustPin, TrustState};
 use serde_json::json;
 use time::OffsetDateTime;
 use tlog::Hash;
+use zeroize::Zeroizing;
 
 use super::Session;
 use crate::chain;
@@ -15,6 +16,8 @@ use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
+use crate::svid_directory::{RECORD, SvidDirectory, TRUST_NOTE};
+use crate::svid_record::SvidRecord;
 use crate::table;
 use crate::trust::HeldTrust;
 
@@ -36,7 +39,8 @@ pub(crate) struct Fetch {
     /// Names the CA's trust keys
     #[arg(long, env = "COUNTERSIGN_TRUST_PIN", hide_env_values = true)]
     pin: TrustPin,
-    /// Write the signed note here instead of to stdout
+    /// Write the signed note here instead of to stdout; trust.note beside an SVID with all that goes
+    /// with it
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
 }
@@ -75,8 +79,29 @@ async fn fetch(arguments: &Fetch, session: &Session) -> Result<(), Error> {
 }
 
 fn write(path: &Path, held: &HeldTrust, session: &Session) -> Result<(), Error> {
-    files::replace(path, &held.note)?;
+    if path.file_name() != Some(TRUST_NOTE.as_ref()) || !install(path, held)? {
+        files::replace(path, &held.note)?;
+    }
     session.output.show(held.state(), |_| String::new())
+}
+
+/// Beside an SVID the note goes with the pin that is recorded there: since that was written, the keys
+/// may be others. False where no SVID is.
+fn install(note: &Path, held: &HeldTrust) -> Result<bool, Error> {
+    let directory = match note.parent() {
+        Some(parent) if parent != Path::new("") => SvidDirectory::at(parent),
+        _ => SvidDirectory::at("."),
+    };
+    if directory.record()?.is_none() {
+        return Ok(false);
+    }
+    let lock = directory.lock()?;
+    let Some(record) = directory.record()? else { return Ok(false) };
+    let record = SvidRecord { trust_pin: held.pin(), ..record };
+    let mut contents = held.contents();
+    contents.insert(RECORD, Zeroizing::new(record.to_json()));
+    directory.replace(contents, &lock)?;
+    Ok(true)
 }
 
 fn to_text(state: &TrustState, now: OffsetDateTime) -> String {
