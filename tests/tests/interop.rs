@@ -10,11 +10,19 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use api::KeyPurpose;
+use authority::Keys;
 use axum::Router;
 use axum::routing::get;
 use countersign::{Listener, Peer, Peers, Secret, Workload};
+use identity::Der;
+use issuance::assemble;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use system_tests::{Environment, Outcome, Settings, openssl, program};
+use tlog::{CertificateLeaf, SignedCertificateTimestamp};
 use tokio::task::block_in_place;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use certified::{KeyType, bounded, certify, made, record};
 
@@ -162,6 +170,51 @@ fn libraries_of_others_refuse_other_keys() {
         .exits(1)
         .says("countersignature: ok")
         .says("checkpoint: note has no verifiable signatures");
+}
+
+/// No verifier can know by the certificate alone: the log's key has signed it. The log shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn libraries_of_others_refuse_an_index_that_holds_another_leaf() {
+    require_runtimes();
+    let environment = Environment::start();
+    let operator = environment.path(&format!(".config/countersign/{}", system_tests::TRUST_DOMAIN));
+    let trust = environment.countersign(&["--json", "trust", "show"]).success();
+    environment.write("trust.json", &trust.stdout);
+    let first = certify(&environment, KeyType::P256, "/prod/reports", "first", &LOCALHOST);
+    let own = certify(&environment, KeyType::P256, "/prod/reports", "own", &LOCALHOST);
+    wait_for_checkpoint(&environment, &own);
+    evidence(&environment, &operator, "trust.json", &own).success();
+
+    let index = record(&environment, &first)["log_index"].as_u64().unwrap();
+    misplace(&environment, "own/svid.pem", index).await;
+    environment.countersign(&["verify", "own/svid.pem"]).success();
+    evidence(&environment, &operator, "trust.json", &own)
+        .exits(1)
+        .says(&format!("countersignature: ok, index {index}\n"))
+        .says("inclusion: invalid transparency proof");
+}
+
+/// Countersigns and signs a certificate anew with the CA's own keys, as if it stood at another index.
+async fn misplace(environment: &Environment, file: &str, leaf_index: u64) {
+    let passphrase = std::fs::read_to_string(environment.path("passphrase")).unwrap();
+    let keys = Keys::open(&environment.path("state"), &Secret::new(passphrase)).unwrap();
+    let sign =
+        async |purpose, message: &[u8]| keys.first(purpose).unwrap().sign(message).await.unwrap();
+    let chain = CertificateDer::pem_file_iter(environment.path(file)).unwrap();
+    let chain: Vec<CertificateDer<'_>> = chain.map(Result::unwrap).collect();
+    let (_, issuer) = X509Certificate::from_der(&chain[1]).unwrap();
+    let (leaf, sct) =
+        CertificateLeaf::from_certificate(&chain[0], issuer.public_key().raw).unwrap();
+    let leaf = CertificateLeaf { leaf_index, ..leaf };
+    let signature = sign(KeyPurpose::Countersignature, &leaf.encode().unwrap()).await;
+    let sct = SignedCertificateTimestamp { leaf_index, signature, ..sct };
+    let tbs = tlog::splice_in(&leaf.tbs_certificate, &sct).unwrap();
+    let certificate = assemble(&tbs, &sign(KeyPurpose::Issuer, &tbs).await);
+    let pem = [&certificate[..], &chain[1]].map(|der| {
+        let base64 = String::from(Der::new(der));
+        format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n")
+    });
+    environment.write(file, &pem.concat());
 }
 
 /// A program that speaks TLS.
