@@ -50,6 +50,7 @@
 //! | `countersign_renewals_total{result}` | renewals `done` and `failed` |
 //! | `countersign_peer_connections_open`, `countersign_connections_open` | connections with verified peers; those that serve HTTP |
 //! | `countersign_connections_closed_total{reason}` | closed by us, by the rule that the peer breaks |
+//! | `countersign_connections_cut_total{reason}` | connections of HTTP ended for what their peer did: `unread`, `frames` |
 //! | `countersign_handshakes_refused_total{reason}` | clients that a listener refused: a rule, or `tls`, `timeout`, `slow`, `source` |
 //! | `countersign_servers_refused_total{reason}` | servers that a client refused |
 //! | `countersign_own_certificate_refused_total{by}` | how often a `server` or a `client` refused our certificate |
@@ -111,11 +112,15 @@ mod credentials;
 mod endpoint;
 mod error;
 mod feed_stream;
+#[cfg(feature = "http")]
+mod frames;
 mod handshake;
 mod handshaking;
 mod http_client;
 mod limits;
 mod listener;
+#[cfg(feature = "http")]
+mod paced;
 mod peer;
 mod peers;
 mod refusal;
@@ -136,6 +141,8 @@ mod source;
 mod staleness;
 mod status;
 mod stream;
+#[cfg(feature = "http")]
+mod unread;
 mod upkeep;
 mod verification;
 mod welcome;

@@ -23,6 +23,12 @@ pub struct Limits {
     /// A connection on which no request begins for so long (at most twice) is ended, after the
     /// requests in flight: 5 min.
     pub idle_timeout: Duration,
+    /// What is written must move within this, or the connection ends: 30 s. It counts from the moment
+    /// that the kernel takes nothing more, or that HTTP/2 grants no room.
+    pub write_timeout: Duration,
+    /// Bytes of answers that one connection may leave unread before its next request is begun:
+    /// 1 MiB. An answer that is a stream is made as it is read.
+    pub unread: usize,
     /// HTTP/2: requests in flight on one connection: 128.
     pub streams: u32,
     /// HTTP/2: how often a ping looks whether the peer still lives: 20 s.
@@ -43,6 +49,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             header_timeout: Duration::from_secs(75),
             idle_timeout: Duration::from_secs(5 * 60),
+            write_timeout: Duration::from_secs(30),
+            unread: 1024 * 1024,
             streams: 128,
             ping_interval: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(20),

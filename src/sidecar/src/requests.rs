@@ -8,15 +8,16 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use http::Request;
-use hyper::body::Incoming;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
 
 use crate::peer::RemoteAddress;
 use crate::stream::{Connection, Phase};
+use crate::unread::{Counted, Unread};
 
 /// The service as one connection calls it: requests learn whose they are.
 pub(crate) struct Requests<S> {
@@ -24,6 +25,7 @@ pub(crate) struct Requests<S> {
     connection: Option<Arc<Connection>>,
     remote: RemoteAddress,
     begun: Arc<AtomicU64>,
+    unread: Arc<Unread>,
 }
 
 impl<S> Requests<S> {
@@ -31,9 +33,10 @@ impl<S> Requests<S> {
         service: S,
         remote: SocketAddr,
         connection: Option<&Arc<Connection>>,
+        most_unread: usize,
     ) -> Self {
-        let remote = RemoteAddress(remote);
-        Self { service, connection: connection.cloned(), remote, begun: Arc::default() }
+        let (remote, unread) = (RemoteAddress(remote), Arc::new(Unread::new(most_unread)));
+        Self { service, connection: connection.cloned(), remote, begun: Arc::default(), unread }
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {
@@ -44,19 +47,29 @@ impl<S> Requests<S> {
         self.connection.as_ref()
     }
 
+    /// The answers that wait for their reader.
+    pub(crate) fn unread(&self) -> &Arc<Unread> {
+        &self.unread
+    }
+
     /// How many requests have begun so far.
     pub(crate) fn begun(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.begun)
     }
 }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Requests<S> {
-    type Response = S::Response;
+impl<S, B> Service<Request<Incoming>> for Requests<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    B: Body + 'static,
+{
+    type Response = Response<Counted<B>>;
     type Error = S::Error;
-    type Future = Handling<S::Future>;
+    type Future = Handling<S::Response, S::Error>;
 
     /// Begins a request, unless it was read before its connection was closed: that one is dropped
-    /// with the connection.
+    /// with the connection. It waits while too many answers wait for this peer.
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let extensions = request.extensions_mut();
         extensions.insert(self.remote);
@@ -67,23 +80,35 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Requests<S> {
             extensions.insert(connection.peer().clone());
         }
         self.begun.fetch_add(1, Ordering::Relaxed);
-        Handling::Begun(Box::pin(self.service.call(request)))
+        let unread = Arc::clone(&self.unread);
+        if unread.has_room() {
+            return Handling::Begun(Box::pin(self.service.call(request)), unread);
+        }
+        let (service, room) = (self.service.clone(), Arc::clone(&unread));
+        let answer = async move {
+            room.room().await;
+            service.call(request).await
+        };
+        Handling::Begun(Box::pin(answer), unread)
     }
 }
 
 /// What becomes of a request.
-pub(crate) enum Handling<F> {
-    Begun(Pin<Box<F>>),
+pub(crate) enum Handling<R, E> {
+    Begun(Pin<Box<dyn Future<Output = Result<R, E>> + Send>>, Arc<Unread>),
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
 }
 
-impl<F: Future> Future for Handling<F> {
-    type Output = F::Output;
+impl<B: Body, E> Future for Handling<Response<B>, E> {
+    type Output = Result<Response<Counted<B>>, E>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Begun(handling) => handling.as_mut().poll(cx),
+            Self::Begun(answer, unread) => {
+                let answer = ready!(answer.as_mut().poll(cx));
+                Poll::Ready(answer.map(|answer| answer.map(|body| Counted::new(body, unread))))
+            }
             Self::Dropped => Poll::Pending,
         }
     }

@@ -58,7 +58,10 @@ impl Secure {
             () = place.cut() => return None,
         };
         match shaken {
-            Ok(Ok(stream)) => self.admit(stream, remote, place),
+            Ok(Ok(mut stream)) => {
+                stream.get_mut().1.set_buffer_limit(Some(UNSENT));
+                self.admit(stream, remote, place)
+            }
             Ok(Err((error, stream))) => {
                 report_failure(&error, remote, self.own());
                 let _ = tokio::time::timeout(LINGER, linger(stream)).await;
@@ -111,6 +114,8 @@ async fn linger(mut stream: TcpStream) {
     }
 }
 
+/// What TLS keeps of what is written until the kernel takes it: one record. RFC 8446 §5.1.
+const UNSENT: usize = 16 * 1024;
 const LINGER: Duration = Duration::from_secs(1);
 /// More than a client sends before it has read an alert.
 const MAX_LINGER: u64 = 256 * 1024;

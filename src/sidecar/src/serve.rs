@@ -22,6 +22,7 @@ use crate::accept::{Accepted, Drained, Ended, accept_loop};
 use crate::error::BoxError;
 use crate::handshake::HTTP_2;
 use crate::limits::Limits;
+use crate::paced::{Paced, cut};
 use crate::requests::{Requests, StreamTasks};
 use crate::resumption::Tls;
 use crate::secure::{Client, Secure};
@@ -90,7 +91,7 @@ where
                 None => return Ended::InHandshake,
                 Some(Client::Anonymous(stream, place)) => {
                     let protocol = Protocol::of(stream.get_ref().1.alpn_protocol() == Some(HTTP_2));
-                    let requests = Requests::new(service, remote, None);
+                    let requests = Requests::new(service, remote, None, limits.unread);
                     tokio::select! {
                         () = serve_requests(stream, protocol, requests, limits, draining) => {}
                         () = place.cut() => {}
@@ -98,7 +99,8 @@ where
                 }
                 Some(Client::Verified(stream)) => {
                     let protocol = Protocol::of(stream.connection().has_protocol(HTTP_2));
-                    let requests = Requests::new(service, remote, Some(stream.connection()));
+                    let requests =
+                        Requests::new(service, remote, Some(stream.connection()), limits.unread);
                     serve_requests(stream, protocol, requests, limits, draining).await;
                 }
             }
@@ -108,7 +110,8 @@ where
     .await
 }
 
-/// Serves HTTP/1.1 without TLS, as [`serve`] does otherwise: for loopback only.
+/// Serves HTTP/1.1 without TLS, as [`serve`] does otherwise: for loopback only. Whoever comes is a
+/// stranger, and has a place among [`Limits::handshakes`] for as long as nobody else needs it.
 pub async fn serve_plaintext<S, B>(
     listener: TcpListener,
     service: S,
@@ -127,12 +130,14 @@ where
     accept_loop(listener.into(), &limits, shutdown, move |accepted| {
         let (limits, service) = (Arc::clone(&shared), service.clone());
         async move {
-            let Accepted { stream, remote, handshake, connection: _connection, draining } =
+            let Accepted { stream, remote, handshake: place, connection: _connection, draining } =
                 accepted;
-            drop(handshake);
             let _ = stream.set_nodelay(true);
-            let requests = Requests::new(service, remote, None);
-            serve_requests(stream, Protocol::Http1, requests, &limits, draining).await;
+            let requests = Requests::new(service, remote, None, limits.unread);
+            tokio::select! {
+                () = serve_requests(stream, Protocol::Http1, requests, &limits, draining) => {}
+                () = place.cut() => {}
+            }
             Ended::Served
         }
     })
@@ -158,7 +163,7 @@ async fn serve_requests<IO, S, B>(
     draining: watch::Receiver<bool>,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>> + Send + 'static,
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
     B: Body + Send + 'static,
@@ -167,23 +172,38 @@ async fn serve_requests<IO, S, B>(
 {
     let _open = OpenConnection::count();
     let (remote, connection) = (requests.remote(), requests.connection().cloned());
+    let unread = Arc::clone(requests.unread());
     let end = until_end(draining, limits.idle_timeout, requests.begun());
-    let stream = TokioIo::new(stream);
-    let result = match protocol {
-        Protocol::Http1 => {
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(limits.header_timeout)
-                .pipeline_flush(true);
-            drive(http.serve_connection(stream, requests), connection.as_deref(), end).await
+    let stream = Paced::new(stream, limits.write_timeout);
+    let serving = async {
+        match protocol {
+            Protocol::Http1 => {
+                let mut http = http1::Builder::new();
+                http.timer(TokioTimer::new())
+                    .header_read_timeout(limits.header_timeout)
+                    .max_buf_size(BUFFER);
+                let http = http.serve_connection(TokioIo::new(stream), requests);
+                drive(http, connection.as_deref(), end).await
+            }
+            Protocol::Http2 => {
+                let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
+                http.timer(TokioTimer::new())
+                    .max_concurrent_streams(limits.streams)
+                    .max_header_list_size(BUFFER as u32)
+                    .max_send_buf_size(BUFFER)
+                    .initial_stream_window_size(STREAM_WINDOW)
+                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .keep_alive_interval(limits.ping_interval)
+                    .keep_alive_timeout(limits.ping_timeout);
+                let http = http.serve_connection(TokioIo::new(stream.with_frames()), requests);
+                drive(http, connection.as_deref(), end).await
+            }
         }
-        Protocol::Http2 => {
-            let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
-            http.timer(TokioTimer::new())
-                .max_concurrent_streams(limits.streams)
-                .keep_alive_interval(limits.ping_interval)
-                .keep_alive_timeout(limits.ping_timeout);
-            drive(http.serve_connection(stream, requests), connection.as_deref(), end).await
+    };
+    let result = tokio::select! {
+        result = serving => result.map_err(BoxError::from),
+        () = unread.stuck(limits.write_timeout) => {
+            Err(cut("unread", io::ErrorKind::TimedOut, "the peer does not take its answers").into())
         }
     };
     if let Err(error) = result {
@@ -267,3 +287,9 @@ impl Drop for OpenConnection {
 }
 
 const OPEN: &str = "countersign_connections_open";
+/// What HTTP keeps of one direction at most: a request's header, or what is to be written. Node's
+/// limit of a header, and one record of TLS.
+const BUFFER: usize = 16 * 1024;
+/// HTTP/2: what a peer may send before a handler reads it, on one stream and on all.
+const STREAM_WINDOW: u32 = 64 * 1024;
+const CONNECTION_WINDOW: u32 = 256 * 1024;

@@ -24,6 +24,7 @@ mod replies;
 mod resuming;
 mod server;
 mod serving;
+mod slow_readers;
 mod staleness;
 mod stand_in;
 mod trusting;

@@ -1,0 +1,163 @@
+//! Peers that ask and do not read: what they leave in our memory, and how long.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::routing::get;
+use countersign::{Limits, serve_plaintext};
+use futures_util::stream;
+use http::Request;
+use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::authority::TestAuthority;
+use crate::server::{TestServer, connect, converse, http1_config, soon};
+
+const GET: &str = "GET / HTTP/1.1\r\nhost: ca\r\n\r\n";
+const ANSWER: usize = 256 * 1024;
+
+/// Answers with much, and counts how often.
+fn generous(answers: &Arc<AtomicUsize>) -> Router {
+    let answers = Arc::clone(answers);
+    let much = Bytes::from(vec![b'.'; ANSWER]);
+    Router::new().route(
+        "/",
+        get(async move || {
+            answers.fetch_add(1, Ordering::Relaxed);
+            much.clone()
+        }),
+    )
+}
+
+/// Streams without end, and counts the pieces made.
+fn endless(pieces: &Arc<AtomicUsize>) -> Router {
+    let pieces = Arc::clone(pieces);
+    let body = move || {
+        let pieces = Arc::clone(&pieces);
+        Body::from_stream(stream::repeat_with(move || {
+            pieces.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'.'; 16 * 1024]))
+        }))
+    };
+    Router::new().route("/", get(async move || body()))
+}
+
+fn impatient() -> Limits {
+    Limits { write_timeout: Duration::from_millis(300), ..Limits::default() }
+}
+
+async fn start(authority: &TestAuthority, router: Router, limits: Limits) -> TestServer {
+    TestServer::start_with(authority, authority.own_svid(), router, limits).await
+}
+
+/// What the kernel's buffers hold on loopback, at most, and some more.
+const IN_THE_KERNEL: usize = 16 * 1024 * 1024;
+
+#[tokio::test]
+async fn pipelined_requests_wait_for_the_answers_before_them() {
+    let authority = TestAuthority::new();
+    let answers = Arc::new(AtomicUsize::new(0));
+    let server = start(&authority, generous(&answers), impatient()).await;
+    let mut stream = connect(server.address, http1_config(&authority, None)).await.unwrap();
+    let asked = async { while stream.write_all(GET.as_bytes()).await.is_ok() {} };
+    soon(asked).await;
+    let made = answers.load(Ordering::Relaxed);
+    assert!(made * ANSWER < IN_THE_KERNEL, "{made} answers were made for nobody");
+    assert!(made > 0);
+}
+
+#[tokio::test]
+async fn stream_that_nobody_reads_is_not_made_and_ends() {
+    let authority = TestAuthority::new();
+    let pieces = Arc::new(AtomicUsize::new(0));
+    let server = start(&authority, endless(&pieces), impatient()).await;
+    let mut stream = connect(server.address, http1_config(&authority, None)).await.unwrap();
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    // It is cut: nothing that is written arrives any more.
+    let cut = async {
+        while stream.write_all(b"\r\n").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(cut).await;
+    let made = pieces.load(Ordering::Relaxed);
+    assert!(made * 16 * 1024 < IN_THE_KERNEL, "{made} pieces were made for nobody");
+}
+
+#[tokio::test]
+async fn http_2_peer_that_grants_no_room_begins_few_requests_and_ends() {
+    let authority = TestAuthority::new();
+    let answers = Arc::new(AtomicUsize::new(0));
+    let limits = Limits { unread: ANSWER / 2, ..impatient() };
+    let server = start(&authority, generous(&answers), limits).await;
+    let mut config = (*http1_config(&authority, None)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = connect(server.address, Arc::new(config)).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1).initial_connection_window_size(65_535);
+    let (mut requests, connection) = builder.handshake::<_, Bytes>(stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let mut responses = Vec::new();
+    while let Ok(ready) = soon(requests.ready()).await {
+        requests = ready;
+        let request = Request::get("https://ca/").body(()).unwrap();
+        let Ok((response, _)) = requests.send_request(request, true) else { break };
+        // The first tells that it has begun; the others wait for what it leaves unread.
+        responses.push(soon(response).await);
+        if responses.last().is_some_and(Result::is_err) {
+            break;
+        }
+    }
+    assert!(soon(connection).await.unwrap().is_err(), "its connection is cut");
+    assert_eq!(answers.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn slow_reader_gets_all_of_it() {
+    let authority = TestAuthority::new();
+    let answers = Arc::new(AtomicUsize::new(0));
+    let server = start(&authority, generous(&answers), Limits::default()).await;
+    let mut stream = connect(server.address, http1_config(&authority, None)).await.unwrap();
+    stream.write_all(format!("{GET}{GET}").as_bytes()).await.unwrap();
+    let mut read = 0;
+    while read < 2 * ANSWER {
+        let mut room = [0; 1024];
+        read += soon(stream.read(&mut room)).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(answers.load(Ordering::Relaxed), 2);
+}
+
+#[tokio::test]
+async fn malformed_request_is_told_so() {
+    let authority = TestAuthority::new();
+    let server = start(&authority, Router::new(), Limits::default()).await;
+    let many: String = (0..101).map(|n| format!("x-{n}: a\r\n")).collect();
+    let long = format!("x: {}\r\n", "a".repeat(20_000));
+    for (header, status) in [("host : ca\r\n", "400"), (&*many, "431"), (&*long, "431")] {
+        let request = format!("GET / HTTP/1.1\r\n{header}\r\n");
+        let mut stream = connect(server.address, http1_config(&authority, None)).await.unwrap();
+        let answer = soon(converse(&mut stream, &request, "\r\n\r\n")).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+        let answer = plaintext(&request).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{status}: {answer}");
+    }
+}
+
+async fn plaintext(request: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let service = TowerToHyperService::new(Router::new());
+    let serving = serve_plaintext(listener, service, Limits::default(), std::future::pending());
+    let serving = tokio::spawn(serving);
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 1024];
+    let read = soon(stream.read(&mut answer)).await.unwrap();
+    serving.abort();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
