@@ -190,6 +190,11 @@ impl Environment {
         self.address
     }
 
+    /// Where the admin port is served.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// A file of the environment.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

@@ -58,7 +58,8 @@ pub struct Config {
     /// When keys are replaced.
     #[serde(default)]
     pub keys: KeysConfig,
-    /// Requests a second that one source address may make, in bursts of twice as many; 0 lifts it.
+    /// Requests a second that one certificate may make, or one address without certificates, in
+    /// bursts of twice as many; 0 lifts it.
     #[serde(default = "default_rate")]
     pub requests_per_second: u32,
 }

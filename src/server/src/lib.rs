@@ -9,6 +9,7 @@
 
 mod admin;
 mod caller;
+mod capacity;
 mod config;
 mod openapi;
 mod own_certificate;
@@ -17,6 +18,7 @@ mod rate;
 mod routes;
 mod run;
 
+pub use capacity::Capacity;
 pub use config::{Config, ConfigError, DEFAULT_PATH, KeysConfig};
 pub use routes::{Access, ROUTES};
 pub use run::{Running, ServerError, start};

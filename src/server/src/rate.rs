@@ -1,15 +1,26 @@
-//! Each source address has a share of requests.
+//! Each caller has a share of requests: a certificate its own, and strangers that of their address.
+//!
+//! So a flood from an operator's address (NAT, a load balancer) does not refuse the operator.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use countersign::RemoteAddress;
+use countersign::{Peer, RemoteAddress};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::Extensions;
+use identity::SerialNumber;
 
-/// A bucket for each source address (IPv6: each /64).
+/// A bucket for each caller.
 #[derive(Debug)]
-pub(crate) struct RateLimit(Option<DefaultKeyedRateLimiter<IpAddr>>);
+pub(crate) struct RateLimit(Option<DefaultKeyedRateLimiter<Source>>);
+
+/// Who sends requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    Certificate(SerialNumber),
+    /// IPv6: a /64.
+    Address(IpAddr),
+}
 
 impl RateLimit {
     /// So many requests a second, in bursts of twice as many; 0 is no limit.
@@ -22,13 +33,13 @@ impl RateLimit {
     }
 
     pub(crate) fn admits(&self, extensions: &Extensions) -> bool {
-        let (Some(limiter), Some(remote)) = (&self.0, extensions.get::<RemoteAddress>()) else {
+        let (Some(limiter), Some(source)) = (&self.0, Source::of(extensions)) else {
             return true;
         };
-        limiter.check_key(&source(remote.0.ip())).is_ok()
+        limiter.check_key(&source).is_ok()
     }
 
-    /// Forgets addresses whose bucket is full again.
+    /// Forgets callers whose bucket is full again.
     pub(crate) fn forget(&self) {
         if let Some(limiter) = &self.0 {
             limiter.retain_recent();
@@ -36,8 +47,17 @@ impl RateLimit {
     }
 }
 
+impl Source {
+    fn of(extensions: &Extensions) -> Option<Self> {
+        if let Some(peer) = extensions.get::<Peer>() {
+            return Some(Self::Certificate(*peer.serial_number()));
+        }
+        extensions.get::<RemoteAddress>().map(|remote| Self::Address(network(remote.0.ip())))
+    }
+}
+
 /// One subscriber has a /64: it is the smallest that can be told apart.
-fn source(address: IpAddr) -> IpAddr {
+fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
             let network = u128::from(v6) & !(u128::MAX >> 64);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authority::Authority;
-use countersign::{Drained, Limits, Verification};
+use countersign::{Drained, Verification};
 use hyper_util::service::TowerToHyperService;
 use identity::Trust;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin};
+use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::own_certificate::OwnCertificate;
 use crate::rate::RateLimit;
@@ -74,21 +75,24 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let service = Service {
         authority: Arc::clone(&authority),
         rate: Arc::clone(&rate),
+        crls: Arc::default(),
         stopped: stopped.clone(),
     };
     let service = TowerToHyperService::new(router(service));
-    let limits = Limits::default();
+    let capacity = Capacity::raise();
+    capacity.measure();
     let api = tokio::spawn(countersign::serve(
         listener,
         tls,
         verification,
         service,
-        limits.clone(),
+        capacity.api.clone(),
         until(stopped.clone()),
     ));
     let admin = admin::router(Admin { own: Arc::clone(&own), metrics: metrics.clone() });
     let admin = TowerToHyperService::new(admin);
-    let admin_port = countersign::serve_plaintext(admin_listener, admin, limits, until(stopped));
+    let admin_port =
+        countersign::serve_plaintext(admin_listener, admin, capacity.admin, until(stopped));
     let background = vec![
         tokio::spawn(async move {
             if let Err(error) = admin_port.await {
@@ -104,7 +108,8 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(tidy(rate, metrics)),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
     ];
-    tracing::info!(%address, %admin_address, "serving");
+    let (open_files, connections) = (capacity.open_files, capacity.api.connections);
+    tracing::info!(%address, %admin_address, open_files, connections, "serving");
     Ok(Running { address, admin_address, authority, stop, api, background })
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections open at once, those in their handshake included: 8,192. An idle one weighs some
-    /// 24 KiB with HTTP's buffers, so this is 200 MiB; stay below the limit of open files too.
+    /// 24 KiB with HTTP's buffers, so this is 200 MiB. Stay below the limit of open files too: see
+    /// [`within_open_files`](Self::within_open_files).
     pub connections: usize,
     /// Handshakes at once, and clients of the CA that show no certificate: 2,048, half a second's
     /// work of one core. When all are taken, one that lasts longer than a second makes room: the
@@ -38,6 +39,30 @@ pub struct Limits {
     /// How long requests in flight may go on at shutdown before they are cut: 20 s, below the 30 s
     /// that ECS and Kubernetes give by default.
     pub drain: Duration,
+}
+
+impl Limits {
+    /// These limits, no larger than they can be in a process that may open so many files: a quarter
+    /// of those is left to everything else, and a quarter of the connections at most are strangers.
+    ///
+    /// ```
+    /// let few = countersign::Limits::default().within_open_files(1024);
+    /// assert_eq!((few.connections, few.handshakes, few.handshakes_per_source), (768, 192, 24));
+    /// ```
+    #[must_use]
+    pub fn within_open_files(self, files: usize) -> Self {
+        let connections = self.connections.min(files - files / 4);
+        let handshakes = self.handshakes.min((connections / 4).max(1));
+        let handshakes_per_source = self.handshakes_per_source.min((handshakes / 8).max(1));
+        Self { connections, handshakes, handshakes_per_source, ..self }
+    }
+
+    /// The default ones, as far as this process may open files now.
+    pub(crate) fn of_this_process() -> Self {
+        let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let files = files.and_then(|files| usize::try_from(files).ok()).unwrap_or(usize::MAX);
+        Self::default().within_open_files(files)
+    }
 }
 
 impl Default for Limits {

@@ -45,11 +45,12 @@ impl Listener {
         let address = socket.local_addr().map_err(unbound)?;
         let (socket, peers) = (Arc::new(socket), LivePeers::new(peers));
         let tls = endpoint.server_config(Arc::clone(&peers))?;
-        let limits = Limits::default();
+        let limits = Limits::of_this_process();
         Ok(Self { socket, address, endpoint, tls, peers, limits, acceptor: None })
     }
 
-    /// Other limits than the default ones; to be said before the first use.
+    /// Other limits than the default ones, which fit the files that the process may open; to be said
+    /// before the first use.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;

@@ -27,6 +27,7 @@ use crate::requests::{Requests, StreamTasks};
 use crate::resumption::Tls;
 use crate::secure::{Client, Secure};
 use crate::stream::{Connection, Phase};
+use crate::unread::Unread;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
 
@@ -183,7 +184,7 @@ async fn serve_requests<IO, S, B>(
                     .header_read_timeout(limits.header_timeout)
                     .max_buf_size(BUFFER);
                 let http = http.serve_connection(TokioIo::new(stream), requests);
-                drive(http, connection.as_deref(), end).await
+                drive(http, connection.as_deref(), &unread, end).await
             }
             Protocol::Http2 => {
                 let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
@@ -196,7 +197,7 @@ async fn serve_requests<IO, S, B>(
                     .keep_alive_interval(limits.ping_interval)
                     .keep_alive_timeout(limits.ping_timeout);
                 let http = http.serve_connection(TokioIo::new(stream.with_frames()), requests);
-                drive(http, connection.as_deref(), end).await
+                drive(http, connection.as_deref(), &unread, end).await
             }
         }
     };
@@ -217,9 +218,11 @@ async fn serve_requests<IO, S, B>(
 async fn drive<C: GracefulConnection>(
     http: C,
     connection: Option<&Connection>,
+    unread: &Unread,
     end: impl Future<Output = ()>,
 ) -> Result<(), C::Error> {
     let mut http = pin!(http);
+    let _ended = unread.ends();
     tokio::select! {
         biased;
         phase = past(connection, Phase::Open) => {

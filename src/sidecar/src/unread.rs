@@ -7,7 +7,7 @@
 use std::io::IoSlice;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,24 +23,32 @@ pub(crate) struct Unread {
     /// Grows with each byte that goes out.
     moved: AtomicU64,
     room: Notify,
+    ended: AtomicBool,
 }
 
 impl Unread {
     /// With room for so many bytes, and the answer that begins below that.
     pub(crate) fn new(most: usize) -> Self {
-        Self { most, bytes: AtomicUsize::new(0), moved: AtomicU64::new(0), room: Notify::new() }
+        Self {
+            most,
+            bytes: AtomicUsize::new(0),
+            moved: AtomicU64::new(0),
+            room: Notify::new(),
+            ended: AtomicBool::new(false),
+        }
     }
 
     pub(crate) fn has_room(&self) -> bool {
         self.bytes.load(Ordering::Acquire) < self.most
     }
 
-    /// Returns when another answer may be made.
+    /// Returns when another answer may be made; never, once the connection has ended: answers that
+    /// are dropped with it make room for nobody.
     pub(crate) async fn room(&self) {
         loop {
             // Made before the look: what is written between the two is not missed.
             let room = self.room.notified();
-            if self.has_room() {
+            if self.has_room() && !self.ended.load(Ordering::Acquire) {
                 return;
             }
             room.await;
@@ -61,6 +69,11 @@ impl Unread {
         }
     }
 
+    /// The connection has ended when this is dropped.
+    pub(crate) fn ends(&self) -> Ending<'_> {
+        Ending(self)
+    }
+
     fn add(&self, bytes: usize) {
         self.bytes.fetch_add(bytes, Ordering::AcqRel);
     }
@@ -71,6 +84,15 @@ impl Unread {
         if before >= self.most && before - bytes < self.most {
             self.room.notify_waiters();
         }
+    }
+}
+
+/// Dropped before the connection's answers are.
+pub(crate) struct Ending<'a>(&'a Unread);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
     }
 }
 

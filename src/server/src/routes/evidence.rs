@@ -1,6 +1,10 @@
 //! The log's checkpoint and tiles, and CRLs.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use api::{Problem, ProblemType};
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
 use http::{HeaderValue, header};
@@ -50,6 +54,25 @@ pub(crate) async fn tile(
     Ok((headers, bytes))
 }
 
+/// The newest CRL of each issuer, so that all who read it read the same bytes: it may be large, and
+/// anyone may ask.
+#[derive(Debug, Default)]
+pub(crate) struct Crls(Mutex<HashMap<String, Bytes>>);
+
+impl Crls {
+    fn shared(&self, issuer: String, der: Vec<u8>) -> Bytes {
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get(&issuer) {
+            Some(held) if *held == der => held.clone(),
+            _ => {
+                let der = Bytes::from(der);
+                held.insert(issuer, der.clone());
+                der
+            }
+        }
+    }
+}
+
 /// The CRL of an issuer, never older than the last revocation.
 #[utoipa::path(get, path = api::paths::CRL, params(("issuer" = String, Path)),
     responses((status = 200, content_type = "application/pkix-crl"), (status = "4XX", body = Problem)))]
@@ -60,6 +83,7 @@ pub(crate) async fn crl(
 ) -> Result<impl IntoResponse, Refused> {
     let der = service.authority.crl(&issuer).await;
     let der = der.map_err(|error| Refused::new(error, &caller.request_id))?;
+    let der = service.crls.shared(issuer, der);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/pkix-crl")),
         (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),

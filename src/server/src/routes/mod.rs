@@ -22,6 +22,8 @@ use data_encoding::BASE64;
 use http::{HeaderValue, Method};
 use tokio::sync::watch;
 
+pub(crate) use evidence::Crls;
+
 use crate::caller::{RequestId, discard};
 use crate::openapi;
 use crate::problem::Refused;
@@ -33,6 +35,7 @@ use api::{ProblemType, paths};
 pub(crate) struct Service {
     pub(crate) authority: Arc<Authority>,
     pub(crate) rate: Arc<RateLimit>,
+    pub(crate) crls: Arc<Crls>,
     /// Becomes true when streams must end.
     pub(crate) stopped: watch::Receiver<bool>,
 }
@@ -134,7 +137,7 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
         next.run(request).await
     } else {
         metrics::counter!("countersign_rate_limited_total").increment(1);
-        let detail = "this address sends more requests than its share";
+        let detail = "this caller sends more requests than its share";
         Refused::request(ProblemType::RateLimited, detail, Some("wait a second"), &id.0)
             .into_response()
     };

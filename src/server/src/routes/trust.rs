@@ -1,6 +1,7 @@
 //! The trust state, and its plain forms for software that knows no trust state.
 
 use api::{ProblemType, TrustQuery};
+use axum::body::Bytes;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -36,7 +37,7 @@ pub(crate) async fn trust(
         return Ok((StatusCode::NOT_MODIFIED, answer).into_response());
     }
     answer.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    Ok((answer, found.note.to_vec()).into_response())
+    Ok((answer, Bytes::from_owner(found.note)).into_response())
 }
 
 /// The trust anchors: a SPIFFE bundle (JWKS), or PEM where `Accept` asks for it.

@@ -1,0 +1,78 @@
+//! How many connections the service takes: as many as the files that it may open.
+
+use std::time::Duration;
+
+use countersign::Limits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// The files that this process may open, and what is made of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Capacity {
+    /// The limit of open files (`ulimit -n`).
+    pub open_files: usize,
+    /// What the API takes.
+    pub api: Limits,
+    /// What the admin port takes.
+    pub admin: Limits,
+}
+
+impl Capacity {
+    /// Raises the limit of open files as far as this process may, and takes its share of it. Without
+    /// that, 1,005 strangers would leave no file to the database: many systems begin with 1,024.
+    pub fn raise() -> Self {
+        let limit = getrlimit(Resource::Nofile);
+        let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "cannot raise the limit of open files (ulimit -n)");
+        }
+        let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+        Self::of(usize::try_from(files).unwrap_or(usize::MAX))
+    }
+
+    /// What so many open files allow.
+    pub fn of(open_files: usize) -> Self {
+        let admin = Limits {
+            connections: ADMIN,
+            handshakes: ADMIN / 2,
+            handshakes_per_source: ADMIN / 4,
+            idle_timeout: Duration::from_secs(60),
+            ..Limits::default()
+        };
+        let admin = admin.within_open_files(open_files / 8);
+        let api = Limits { unread: UNREAD, ..Limits::default() };
+        let api = api.within_open_files(open_files - admin.connections.min(open_files));
+        Self { open_files, api, admin }
+    }
+
+    /// Tells what may be open at once.
+    pub(crate) fn measure(&self) {
+        metrics::gauge!("countersign_open_files_limit").set(self.open_files as f64);
+        metrics::gauge!("countersign_connections_limit", "port" => "api")
+            .set(self.api.connections as f64);
+        metrics::gauge!("countersign_connections_limit", "port" => "admin")
+            .set(self.admin.connections as f64);
+    }
+}
+
+/// Probes and a few scrapers.
+const ADMIN: usize = 256;
+/// The largest answer of the API is a page of certificates: whoever has left one unread waits.
+const UNREAD: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_kept_back_whatever_the_limit() {
+        for files in [16, 256, 1024, 4096, 65_536, 1 << 30] {
+            let Capacity { api, admin, .. } = Capacity::of(files);
+            let taken = api.connections + admin.connections;
+            assert!(taken <= files - files / 8, "{files}: {taken}");
+            assert!(api.handshakes <= api.connections && api.handshakes_per_source > 0);
+            assert!(admin.connections > 0 && admin.handshakes_per_source > 0);
+        }
+        assert_eq!(Capacity::of(1 << 20).api.connections, Limits::default().connections);
+    }
+}
