@@ -31,6 +31,7 @@ use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
 };
 use crate::store::{Record, RecordKey, Store, StoreError};
+use crate::turns::Turns;
 use crate::witness::Witnesses;
 
 /// The CA of one trust domain.
@@ -57,6 +58,7 @@ pub struct Authority {
     pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
+    pub(crate) turns: Turns,
 }
 
 /// Hears of each change of the revocation state before the call that made it returns.

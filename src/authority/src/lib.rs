@@ -65,6 +65,7 @@ pub mod sequencer;
 pub mod setup;
 pub mod signer;
 pub mod store;
+mod turns;
 mod witness;
 pub mod workloads;
 

@@ -20,6 +20,7 @@ use crate::revocation::Folded;
 use crate::rotation::{InForce, KeyLedger};
 use crate::signer::SignerError;
 use crate::store::{Store, StoreError};
+use crate::turns::Turns;
 use crate::witness::Witnesses;
 
 /// Held by who opens keys: when the last attempt failed, in milliseconds since 1970, and why.
@@ -52,6 +53,7 @@ impl Authority {
             hastened: std::sync::Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
             crl_turn: tokio::sync::Mutex::default(),
+            turns: Turns::default(),
             trust_domain,
             crl_url,
             clock,

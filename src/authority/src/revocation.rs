@@ -3,7 +3,7 @@
 //! The tables are its index; loading compares the two. Each event moves the epoch by one, in the
 //! store's head as in memory, so that a commit notices when the two differ.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use identity::feed::{FeedChange, FeedItem, Position, Snapshot};
 use identity::{Revocations, SerialNumber, SpiffeId, TrustDomain};
@@ -39,6 +39,8 @@ pub(crate) struct Folded {
     pub(crate) items: RecentItems,
     pub(crate) keys: KeyLedger,
     pub(crate) lifts: Vec<Lift>,
+    /// The place of each denial in force: what lifts it names it.
+    denials: HashMap<SpiffeId, u64>,
     /// Serial numbers whose certificates may still be valid, and when each was revoked.
     recent_serials: VecDeque<(u64, SerialNumber)>,
     policy_set: Option<String>,
@@ -66,6 +68,7 @@ impl Folded {
             items: RecentItems::after(Position::genesis(trust_domain)),
             keys: KeyLedger::default(),
             lifts: Vec::new(),
+            denials: HashMap::new(),
             recent_serials: VecDeque::new(),
             policy_set: None,
             next_index: 0,
@@ -98,6 +101,7 @@ impl Folded {
                 Change::Policy(hash) => self.policy_set = Some(hash),
                 Change::Revocation(item, at) => {
                     self.note_serial(&item, at);
+                    self.note_denial(&item);
                     item.apply(&mut self.revocations);
                     self.items.push(item.clone());
                     items.push(item);
@@ -125,6 +129,19 @@ impl Folded {
         if let FeedChange::RevokeSerial(serial_number) = item.change {
             self.recent_serials.push_back((at, serial_number));
         }
+    }
+
+    fn note_denial(&mut self, item: &FeedItem) {
+        match &item.change {
+            FeedChange::Deny(id) => drop(self.denials.insert(id.clone(), item.log_index)),
+            FeedChange::Allow(id) => drop(self.denials.remove(id)),
+            _ => {}
+        }
+    }
+
+    /// Whom the denial at this place denies, while it is the one in force.
+    pub(crate) fn denied_at(&self, log_index: u64) -> Option<&SpiffeId> {
+        self.denials.iter().find(|(_, at)| **at == log_index).map(|(id, _)| id)
     }
 
     /// The head must count every folding event, and name the newest policy set.

@@ -127,6 +127,11 @@ fn told_conflict(conflict: Conflict) -> Told {
             let step = "read it again, compare, and apply again";
             (ProblemType::Conflict, detail.to_owned(), Some(step.to_owned()))
         }
+        Conflict::TokenUsed => {
+            let step =
+                "revoke the certificate that came of it: countersign list, countersign revoke";
+            (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))
+        }
         _ => {
             let step = "send the request again";
             (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))

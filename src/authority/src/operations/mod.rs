@@ -13,7 +13,7 @@ pub use policies::explain_query;
 pub(crate) use policies::policy_change;
 
 use crate::attest::refused;
-use crate::authority::{Authority, Caller, RESTARTS, issuer_id, unexpected};
+use crate::authority::{Authority, Caller, issuer_id, unexpected};
 use crate::error::Error;
 use crate::event::{Act, EventDraft};
 use crate::policy::{Action, Principal, Query};
@@ -64,13 +64,14 @@ impl Authority {
         self.store().tile(tile).await?.ok_or_else(none)
     }
 
-    /// Asks policy on behalf of an authenticated caller.
-    pub(crate) fn authorize<'a>(
+    /// Asks policy on behalf of an authenticated caller; returns the state that it was asked under.
+    /// What is looked at from then on either belongs to that state, or the commit notices.
+    pub(crate) fn authorize(
         &self,
-        caller: &'a Caller,
+        caller: &Caller,
         action: Action,
         resource: Option<&SpiffeId>,
-    ) -> Result<Permit<'a>, Error> {
+    ) -> Result<AllowedUnder, Error> {
         // The epoch is read before the caller is looked at: a revocation in between moves it.
         let revocation_epoch = self.folded().epoch;
         let svid = self.authenticated(caller)?;
@@ -83,8 +84,7 @@ impl Authority {
             return Err(Error::Denied(Box::new(explain(&query, &decision, &policy))));
         }
         let policy_hash = *policy.set().hash();
-        let allowed_under = AllowedUnder { policy_hash, revocation_epoch };
-        Ok(Permit { caller, query, allowed_under })
+        Ok(AllowedUnder { policy_hash, revocation_epoch })
     }
 
     pub(crate) fn authenticated<'a>(&self, caller: &'a Caller) -> Result<&'a VerifiedSvid, Error> {
@@ -96,31 +96,33 @@ impl Authority {
         })
     }
 
-    /// Logs an act with its effect, and catches up before it answers. Where policy or revocations
-    /// moved since it was allowed, policy is asked again.
-    pub(super) async fn act(
+    /// Logs an act with its effect, and catches up before it answers; none where policy or
+    /// revocations moved since it was allowed: then whatever it refers to is looked at anew.
+    pub(super) async fn commit(
         &self,
-        permit: Permit<'_>,
+        allowed_under: AllowedUnder,
         event: EventDraft,
         effect: Effect,
-    ) -> Result<u64, Error> {
-        let mut permit = permit;
-        for _ in 0..RESTARTS {
-            let allowed_under = Some(permit.allowed_under);
-            let member = ActMember { event: event.clone(), effect: effect.clone(), allowed_under };
-            let outcome = self.submit(Member::Act(Box::new(member))).await?;
-            self.refresh().await?;
-            match outcome {
-                Outcome::Done { log_index } => return Ok(log_index),
-                Outcome::Moved => {
-                    let Query { action, resource, .. } = permit.query;
-                    permit = self.authorize(permit.caller, action, resource.as_ref())?;
-                }
-                Outcome::Refused(conflict) => return Err(Error::Conflict(conflict)),
-                other => return Err(unexpected(&other)),
-            }
+    ) -> Result<Option<u64>, Error> {
+        let member = ActMember { event, effect, allowed_under: Some(allowed_under) };
+        let outcome = self.submit(Member::Act(Box::new(member))).await?;
+        self.refresh().await?;
+        match outcome {
+            Outcome::Done { log_index } => Ok(Some(log_index)),
+            Outcome::Moved => Ok(None),
+            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
+            other => Err(unexpected(&other)),
         }
-        Err(Error::Restless)
+    }
+
+    /// Whether it still holds, under the head lock: asked before somebody is told that nothing had
+    /// to change.
+    pub(crate) async fn holds(&self, allowed_under: AllowedUnder) -> Result<bool, Error> {
+        match self.submit(Member::Unchanged(allowed_under)).await? {
+            Outcome::Stored => Ok(true),
+            Outcome::Moved => self.refresh().await.map(|()| false),
+            other => Err(unexpected(&other)),
+        }
     }
 
     pub(super) fn by<'a>(&self, caller: &'a Caller) -> Act<'a> {
@@ -154,13 +156,6 @@ fn issuer_status(certificate: &IssuerCertificate) -> IssuerStatus {
         serial_number: *certificate.serial_number(),
         not_after: certificate.not_after(),
     }
-}
-
-/// What policy allowed to whom, and under which state.
-pub(crate) struct Permit<'a> {
-    caller: &'a Caller,
-    query: Query,
-    pub(super) allowed_under: AllowedUnder,
 }
 
 /// Records read at a time.

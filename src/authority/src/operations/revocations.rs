@@ -8,14 +8,16 @@ use issuance::RevocationReason;
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::PAGE;
-use crate::authority::{Authority, Caller};
+use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
-use crate::event;
+use crate::event::{self, Event};
 use crate::policy::Action;
-use crate::sequencer::{COMPLETION_MILLISECONDS, Effect, RevocationTarget};
+use crate::sequencer::{COMPLETION_MILLISECONDS, Conflict, Effect, RevocationTarget};
 use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
 
 impl Authority {
@@ -29,66 +31,90 @@ impl Authority {
         self.authenticated(caller)?;
         let reason = reason(&request.reason)?;
         let (target, spiffe_id) = self.revocation_target(&request.target).await?;
-        let permit = match self.authorize(caller, Action::Revoke, Some(&spiffe_id)) {
-            // A serial number that is not theirs does not exist for them.
-            Err(Error::Denied(_)) if matches!(target, RevocationTarget::Serial(_)) => {
-                return Err(Error::NotFound(format!("certificate {}", request.target)));
+        let _turn = self.turns.take(caller).await;
+        for _ in 0..RESTARTS {
+            let allowed_under = match self.authorize(caller, Action::Revoke, Some(&spiffe_id)) {
+                // A serial number that is not theirs does not exist for them.
+                Err(Error::Denied(_)) if matches!(target, RevocationTarget::Serial(_)) => {
+                    return Err(Error::NotFound(format!("certificate {}", request.target)));
+                }
+                authorized => authorized?,
+            };
+            let mut done = Revocation {
+                target: request.target.clone(),
+                spiffe_id: spiffe_id.clone(),
+                reason: reason.clone(),
+                log_index: None,
+                certificates: self.covered(&target, &spiffe_id).await?,
+            };
+            if request.dry_run {
+                return Ok(done);
             }
-            authorized => authorized?,
-        };
-        let covered = self.covered(&target, &spiffe_id).await?;
-        let mut done = Revocation {
-            target: request.target.clone(),
-            spiffe_id: spiffe_id.clone(),
-            reason: reason.clone(),
-            log_index: None,
-            certificates: covered,
-        };
-        if request.dry_run || (covered == 0 && self.is_revoked(&target)) {
-            return Ok(done);
+            if done.certificates == 0 && self.is_revoked(&target) {
+                if self.holds(allowed_under).await? {
+                    return Ok(done);
+                }
+                continue;
+            }
+            let detail = revocation_detail(&target, &reason);
+            let effect = Effect::Revoke { target: target.clone(), reason: reason.clone() };
+            let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
+            if let Some(log_index) = self.commit(allowed_under, draft, effect).await? {
+                metrics::counter!("countersign_revocations_total").increment(1);
+                done.log_index = Some(log_index);
+                return Ok(done);
+            }
         }
-        let detail = match &target {
-            RevocationTarget::Identity(_) => serde_json::json!({ "reason": reason }),
-            RevocationTarget::Serial(serial_number) => {
-                serde_json::json!({ "reason": reason, "serial_number": serial_number.to_string() })
-            }
-        };
-        let effect = Effect::Revoke { target, reason };
-        let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
-        done.log_index = Some(self.act(permit, draft, effect).await?);
-        metrics::counter!("countersign_revocations_total").increment(1);
-        Ok(done)
+        Err(Error::Restless)
     }
 
-    /// Denies an identity until it is allowed again, and revokes its certificates.
+    /// Denies an identity until it is allowed again, and revokes its certificates. One that is
+    /// denied already is denied anew: who lifts an earlier denial does not lift this one.
     pub async fn deny(&self, caller: &Caller, request: &DenyRequest) -> Result<Denial, Error> {
         let reason = reason(&request.reason)?;
         self.require_member(&request.spiffe_id)?;
-        let permit = self.authorize(caller, Action::Deny, Some(&request.spiffe_id))?;
-        if let Some(standing) = self.standing_denial(&request.spiffe_id).await? {
-            return Ok(standing);
+        let spiffe_id = &request.spiffe_id;
+        let _turn = self.turns.take(caller).await;
+        for _ in 0..RESTARTS {
+            let allowed_under = self.authorize(caller, Action::Deny, Some(spiffe_id))?;
+            let detail = serde_json::json!({ "reason": reason });
+            let draft = self.draft(caller, event::DENY, spiffe_id.as_str(), &detail);
+            let effect = Effect::Deny { spiffe_id: spiffe_id.clone(), reason: reason.clone() };
+            if let Some(log_index) = self.commit(allowed_under, draft, effect).await? {
+                let at = self.time_of(log_index).await;
+                let (id, spiffe_id) = (log_index.to_string(), spiffe_id.clone());
+                return Ok(Denial { id, spiffe_id, reason, at });
+            }
         }
-        let detail = serde_json::json!({ "reason": reason });
-        let draft = self.draft(caller, event::DENY, request.spiffe_id.as_str(), &detail);
-        let effect = Effect::Deny { spiffe_id: request.spiffe_id.clone(), reason };
-        self.act(permit, draft, effect).await?;
-        let made = self.standing_denial(&request.spiffe_id).await?;
-        made.ok_or_else(|| Error::NotFound("denial: it was lifted at once".to_owned()))
+        Err(Error::Restless)
     }
 
-    /// Lifts a denial. Certificates that it revoked stay revoked.
+    /// Lifts the denial with this id, and no later one of the same identity. Certificates that it
+    /// revoked stay revoked.
     pub async fn allow(&self, caller: &Caller, id: &str) -> Result<(), Error> {
         self.authenticated(caller)?;
-        let none = || Error::NotFound(format!("denial {id}"));
-        let denial = self.denials_in_force().await?.into_iter().find(|denial| denial.id == id);
-        let denial = denial.ok_or_else(none)?;
-        let permit = match self.authorize(caller, Action::Allow, Some(&denial.spiffe_id)) {
-            Err(Error::Denied(_)) => return Err(none()),
-            authorized => authorized?,
-        };
-        let detail = serde_json::json!({ "denied_at": id });
-        let draft = self.draft(caller, event::ALLOW, denial.spiffe_id.as_str(), &detail);
-        self.act(permit, draft, Effect::Allow(denial.spiffe_id)).await.map(drop)
+        let none = || Error::NotFound(format!("denial {id} in force"));
+        let denied_at = id.parse().ok().filter(|at: &u64| at.to_string() == id).ok_or_else(none)?;
+        let _turn = self.turns.take(caller).await;
+        for _ in 0..RESTARTS {
+            self.refresh().await?;
+            let denied = self.folded().denied_at(denied_at).cloned();
+            let spiffe_id = denied.ok_or_else(none)?;
+            let allowed_under = match self.authorize(caller, Action::Allow, Some(&spiffe_id)) {
+                Err(Error::Denied(_)) => return Err(none()),
+                authorized => authorized?,
+            };
+            let detail = serde_json::json!({ "denied_at": id });
+            let draft = self.draft(caller, event::ALLOW, spiffe_id.as_str(), &detail);
+            let effect = Effect::Allow { spiffe_id, denied_at };
+            match self.commit(allowed_under, draft, effect).await {
+                Ok(Some(_)) => return Ok(()),
+                Ok(None) => {}
+                Err(Error::Conflict(Conflict::DenialMoved)) => return Err(none()),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Restless)
     }
 
     /// Denied identities.
@@ -161,9 +187,13 @@ impl Authority {
         }
     }
 
-    async fn standing_denial(&self, spiffe_id: &SpiffeId) -> Result<Option<Denial>, Error> {
-        let denials = self.denials_in_force().await?;
-        Ok(denials.into_iter().find(|denial| denial.spiffe_id == *spiffe_id))
+    /// When the event at this place was logged. What is committed is done, whether or not it can be
+    /// read back: then it was now.
+    async fn time_of(&self, log_index: u64) -> OffsetDateTime {
+        let entries = self.store().entries(log_index, 1).await.unwrap_or_default();
+        let event = entries.first().and_then(|entry| Event::parse(entry).ok());
+        let at = event.and_then(|event| OffsetDateTime::parse(&event.at, &Rfc3339).ok());
+        at.unwrap_or_else(|| from_milliseconds(self.clock().unix_milliseconds()))
     }
 
     async fn denials_in_force(&self) -> Result<Vec<Denial>, Error> {
@@ -182,6 +212,15 @@ impl Authority {
             at: from_milliseconds(row.at),
         };
         Ok(standing.into_iter().map(denial).collect())
+    }
+}
+
+fn revocation_detail(target: &RevocationTarget, reason: &str) -> serde_json::Value {
+    match target {
+        RevocationTarget::Identity(_) => serde_json::json!({ "reason": reason }),
+        RevocationTarget::Serial(serial_number) => {
+            serde_json::json!({ "reason": reason, "serial_number": serial_number.to_string() })
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
 use tlog::Hash;
 
-use crate::authority::{Authority, Caller};
+use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
@@ -20,7 +20,7 @@ impl Authority {
         request: &TokenRequest,
     ) -> Result<NewToken, Error> {
         self.require_member(&request.spiffe_id)?;
-        let permit = self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
+        self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
         let seconds = request.ttl.map_or(TOKEN_SECONDS, |ttl| ttl.0.as_secs());
         if seconds == 0 || seconds > TOKEN_SECONDS {
             return Err(Error::Invalid {
@@ -56,8 +56,15 @@ impl Authority {
             trust_pin: self.trust().state().pin().to_string(),
         };
         let draft = self.draft(caller, event::TOKEN_CREATE, token.spiffe_id.as_str(), &detail);
-        self.act(permit, draft, Effect::CreateToken(token)).await?;
-        Ok(made)
+        let effect = Effect::CreateToken(token);
+        for _ in 0..RESTARTS {
+            let resource = Some(&request.spiffe_id);
+            let allowed_under = self.authorize(caller, Action::CreateToken, resource)?;
+            if self.commit(allowed_under, draft.clone(), effect.clone()).await?.is_some() {
+                return Ok(made);
+            }
+        }
+        Err(Error::Restless)
     }
 
     /// The newest bootstrap tokens.
@@ -68,19 +75,25 @@ impl Authority {
         Ok(Page { items: rows.into_iter().map(|row| token_record(row, now)).collect(), next: None })
     }
 
-    /// Withdraws a bootstrap token.
+    /// Withdraws a bootstrap token. One that was used is not withdrawn by it: that is a conflict.
     pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Error> {
-        let permit = self.authorize(caller, Action::RevokeToken, None)?;
-        let rows = self.store().tokens(TOKENS_SHOWN).await?;
-        let token = rows.into_iter().find(|row| row.id == id);
-        let token = token.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
-        if token.revoked || token.used.is_some() {
-            return Ok(());
+        for _ in 0..RESTARTS {
+            let allowed_under = self.authorize(caller, Action::RevokeToken, None)?;
+            let rows = self.store().tokens(TOKENS_SHOWN).await?;
+            let token = rows.into_iter().find(|row| row.id == id);
+            let token = token.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
+            // Withdrawn once is withdrawn for good.
+            if token.revoked {
+                return Ok(());
+            }
+            let detail = serde_json::json!({ "id": id });
+            let draft = self.draft(caller, event::TOKEN_REVOKE, token.spiffe_id.as_str(), &detail);
+            let effect = Effect::RevokeToken { hash: token.hash, id: id.to_owned() };
+            if self.commit(allowed_under, draft, effect).await?.is_some() {
+                return Ok(());
+            }
         }
-        let detail = serde_json::json!({ "id": id });
-        let draft = self.draft(caller, event::TOKEN_REVOKE, token.spiffe_id.as_str(), &detail);
-        let effect = Effect::RevokeToken { hash: token.hash, id: id.to_owned() };
-        self.act(permit, draft, effect).await.map(drop)
+        Err(Error::Restless)
     }
 }
 

@@ -58,10 +58,13 @@ impl Authority {
     ) -> Result<KeyStepOutcome, Error> {
         for _ in 0..RESTARTS {
             let action = Action::RotateKey(request.purpose, step);
-            let allowed_under = self.authorize(caller, action, None)?.allowed_under;
+            let allowed_under = self.authorize(caller, action, None)?;
             self.require_whole_log()?;
             let (_, in_force) = self.state().await?;
             if let Some(key) = done_already(&in_force, id, step, request) {
+                if !self.holds(allowed_under).await? {
+                    continue;
+                }
                 return Ok(KeyStepOutcome::Done { log_index: key.log_index });
             }
             let planned = self.plan_step(&in_force, id, step, request).await?;

@@ -21,6 +21,8 @@ pub enum Member {
     Crl(CrlRow),
     /// A certificate was shown to us: its renewal's line is alive.
     Seen(SerialNumber),
+    /// Somebody is about to be told that nothing had to change: it is true if this still holds.
+    Unchanged(AllowedUnder),
 }
 
 /// An event, what it does, and under which policy set it was authorised.
@@ -56,8 +58,13 @@ pub enum Effect {
         /// Its files, as JSON.
         files: String,
     },
-    /// Lifts a deny.
-    Allow(SpiffeId),
+    /// Lifts this deny, and no later one.
+    Allow {
+        /// Who.
+        spiffe_id: SpiffeId,
+        /// The place of the deny event.
+        denied_at: u64,
+    },
     /// A key comes into another state.
     ChangeKeys(ChangedKeys),
     /// Makes an operator.
@@ -250,6 +257,8 @@ pub struct Found {
     pub leaves: HashMap<u64, LeafRow>,
     /// Newest CRL numbers, by issuer.
     pub crl_numbers: HashMap<Hash, u64>,
+    /// Denials in force among those to be lifted: the place of each deny event.
+    pub denials: HashMap<SpiffeId, u64>,
 }
 
 /// A stored bootstrap token.

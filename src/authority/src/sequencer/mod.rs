@@ -110,7 +110,7 @@ pub enum Outcome {
         /// The leaf's time, in milliseconds since 1970.
         timestamp: u64,
     },
-    /// Policy set or revocation state moved since it was allowed: start again.
+    /// Policy set or revocation state moved since it was allowed: decide anew.
     Moved,
     /// It contradicts what is stored.
     Refused(Conflict),
@@ -119,7 +119,7 @@ pub enum Outcome {
         /// Its leaf.
         leaf_index: u64,
     },
-    /// Stored.
+    /// Stored; or nothing had to be.
     Stored,
 }
 
@@ -130,6 +130,9 @@ pub enum Conflict {
     /// The CRL number is not the next.
     #[error("the CRL number is taken")]
     CrlNumber,
+    /// The denial was lifted, or another has taken its place.
+    #[error("the denial is no longer in force: it was lifted, or a later one stands")]
+    DenialMoved,
     /// The entry does not fit the log.
     #[error("the entry has more than 65,535 bytes")]
     EntryTooLarge,

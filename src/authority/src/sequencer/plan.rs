@@ -70,6 +70,8 @@ impl Planning {
                 self.plan.rows.push(Row::Seen { serial_number });
                 Outcome::Stored
             }
+            Member::Unchanged(under) if self.has_moved(&under) => Outcome::Moved,
+            Member::Unchanged(_) => Outcome::Stored,
         }
     }
 
@@ -262,6 +264,9 @@ impl Planning {
             {
                 Some(Conflict::PolicyMoved)
             }
+            Effect::Allow { spiffe_id, denied_at } => {
+                (found.denials.get(spiffe_id) != Some(denied_at)).then_some(Conflict::DenialMoved)
+            }
             Effect::RevokeToken { hash, .. } => match found.tokens.get(hash) {
                 None => Some(Conflict::TokenUnknown),
                 Some(token) if token.used.is_some() => Some(Conflict::TokenUsed),
@@ -308,10 +313,14 @@ impl Planning {
                 self.plan.head.policy_hash = *hash;
                 Row::Policy { hash: *hash, files: files.clone(), log_index }
             }
-            Effect::Allow(id) => revocation(event::ALLOW, id.to_string(), ""),
+            Effect::Allow { spiffe_id, .. } => {
+                found.denials.remove(spiffe_id);
+                revocation(event::ALLOW, spiffe_id.to_string(), "")
+            }
             Effect::CreateOperator { name } => Row::Operator { name: name.clone(), log_index },
             Effect::CreateToken(draft) => Row::Token { draft: draft.clone(), log_index },
             Effect::Deny { spiffe_id, reason } => {
+                found.denials.insert(spiffe_id.clone(), log_index);
                 revocation(event::DENY, spiffe_id.to_string(), reason)
             }
             Effect::NumberCrl { issuer_key_hash, number } => {

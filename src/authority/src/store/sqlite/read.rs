@@ -114,6 +114,22 @@ pub(super) fn revocation_rows(connection: &Connection) -> Result<Vec<RevocationR
     read().map_err(unavailable)
 }
 
+/// Whether this denial is the identity's newest, and not lifted. Looks only at what came after it.
+pub(super) fn is_denied_since(
+    connection: &Connection,
+    spiffe_id: &SpiffeId,
+    denied_at: u64,
+) -> rusqlite::Result<bool> {
+    connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM revocations
+                WHERE log_index = ?1 AND target = ?2 AND kind = 'deny')
+             AND NOT EXISTS (SELECT 1 FROM revocations
+                WHERE log_index > ?1 AND target = ?2 AND kind IN ('allow', 'deny'))",
+        )?
+        .query_row(params![denied_at as i64, spiffe_id.as_str()], |row| row.get(0))
+}
+
 pub(super) fn checkpoint(connection: &Connection) -> Result<Option<StoredCheckpoint>, StoreError> {
     connection
         .query_row("SELECT size, note FROM checkpoints WHERE log_id = ?1", [LOG], |row| {
