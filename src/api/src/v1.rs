@@ -214,6 +214,22 @@ pub struct Revocation {
     pub log_index: Option<u64>,
     /// How many unexpired certificates it covers.
     pub certificates: u64,
+    /// What they did that stays, newest first: to be looked at by somebody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub review: Vec<ActOnRecord>,
+}
+
+/// Something that was done and stays, though who did it is revoked: a policy set put into force, a
+/// step of a rotation, a denial lifted, a certificate for a token.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ActOnRecord {
+    /// Its place in the log; of a token, the place of the certificate that came of it.
+    pub log_index: u64,
+    /// The kind of its event: `policy.change`, `key.activate`, `allow`, `token.create`, …
+    pub kind: String,
+    /// On whom or what.
+    pub subject: String,
 }
 
 /// Asks to deny an identity until it is allowed again: `POST /v1/denials`.
@@ -243,6 +259,10 @@ pub struct Denial {
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub at: OffsetDateTime,
+    /// What they did that stays, newest first: to be looked at by somebody. Only in the answer to a
+    /// `POST`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub review: Vec<ActOnRecord>,
 }
 
 /// Asks for a bootstrap token: `POST /v1/tokens`.
@@ -291,8 +311,12 @@ pub struct TokenRecord {
     /// For whom.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub spiffe_id: SpiffeId,
-    /// `open`, `used`, `expired` or `revoked`.
+    /// `open`, `used`, `expired`, `revoked`, or `void` where its maker was revoked since, or may not
+    /// make it now.
     pub state: String,
+    /// Who made it.
+    #[serde(default)]
+    pub made_by: String,
     /// Until when.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]

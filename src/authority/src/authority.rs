@@ -154,6 +154,7 @@ impl Authority {
             attestor: INTERNAL,
             attested_at: self.clock.unix_milliseconds(),
             consumes: Consumes::Nothing,
+            maker: None,
             earlier: None,
         };
         self.issue_attested(&caller, asked, attested, None).await
@@ -178,6 +179,9 @@ impl Authority {
             let by_token = matches!(attested.consumes, Consumes::Token { .. });
             if let Some(svid) = caller.svid.as_ref().filter(|_| !by_token) {
                 self.require_live(svid)?;
+            }
+            if let Some(maker) = &attested.maker {
+                self.require_maker(maker, &attested.spiffe_id, &policy)?;
             }
             let authorized = asked.clone().authorize(attested.clone(), &policy, epoch)?;
             self.refuse_denied(authorized.spiffe_id())?;

@@ -5,12 +5,16 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use api::ActOnRecord;
 use identity::feed::{FeedChange, FeedItem, Position, Snapshot};
 use identity::{Revocations, SerialNumber, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::event::{ALLOW, DENY, Event, HALT_LIFT, POLICY_CHANGE, RENEW_CONFLICT, REVOKE};
+use crate::event::{
+    ALLOW, DENY, Event, HALT_LIFT, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, POLICY_CHANGE,
+    RENEW_CONFLICT, REVOKE,
+};
 use crate::feed::RecentItems;
 use crate::halt::Lift;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
@@ -41,6 +45,8 @@ pub(crate) struct Folded {
     pub(crate) lifts: Vec<Lift>,
     /// The place of each denial in force: what lifts it names it.
     denials: HashMap<SpiffeId, u64>,
+    /// By who did it, what stays when they are believed no more: few and by hand.
+    acts: HashMap<String, Vec<ActOnRecord>>,
     /// Serial numbers whose certificates may still be valid, and when each was revoked.
     recent_serials: VecDeque<(u64, SerialNumber)>,
     policy_set: Option<String>,
@@ -69,6 +75,7 @@ impl Folded {
             keys: KeyLedger::default(),
             lifts: Vec::new(),
             denials: HashMap::new(),
+            acts: HashMap::new(),
             recent_serials: VecDeque::new(),
             policy_set: None,
             next_index: 0,
@@ -88,13 +95,16 @@ impl Folded {
         let mut keys = self.keys.clone();
         let changes = new.map(|(index, entry)| {
             let unread = || format!("entry {index} does not follow from those before it");
-            let change = read(*index, entry, &mut keys);
-            Ok((*index, change.ok_or_else(|| StoreError::Inconsistent(unread()))?))
+            let event = Event::parse(entry).ok();
+            let read = event.and_then(|event| Some((read(*index, &event, &mut keys)?, event)));
+            let (change, event) = read.ok_or_else(|| StoreError::Inconsistent(unread()))?;
+            Ok((*index, change, event))
         });
         let changes = changes.collect::<Result<Vec<_>, StoreError>>()?;
         self.keys = keys;
         let mut items = Vec::with_capacity(changes.len());
-        for (index, change) in changes {
+        for (index, change, event) in changes {
+            self.note_act(index, event);
             match change {
                 Change::Lift(lift) => self.lifts.push(lift),
                 Change::None => {}
@@ -137,6 +147,18 @@ impl Folded {
             FeedChange::Allow(id) => drop(self.denials.remove(id)),
             _ => {}
         }
+    }
+
+    fn note_act(&mut self, log_index: u64, event: Event) {
+        if REVIEWED.contains(&event.kind.as_str()) {
+            let act = ActOnRecord { log_index, kind: event.kind, subject: event.subject };
+            self.acts.entry(event.actor).or_default().push(act);
+        }
+    }
+
+    /// What this actor did that stays, oldest first.
+    pub(crate) fn acts_of(&self, actor: &str) -> Vec<ActOnRecord> {
+        self.acts.get(actor).cloned().unwrap_or_default()
     }
 
     /// Whom the denial at this place denies, while it is the one in force.
@@ -183,16 +205,15 @@ impl Folded {
 
 /// Reads a folding event of the log, after these keys; none where it does not follow from them, or
 /// says not what it changes.
-fn read(index: u64, entry: &[u8], keys: &mut KeyLedger) -> Option<Change> {
-    let event = Event::parse(entry).ok()?;
+fn read(index: u64, event: &Event, keys: &mut KeyLedger) -> Option<Change> {
     if KeyLedger::reads(&event.kind) {
-        return keys.fold(index, &event).map(|()| Change::None);
+        return keys.fold(index, event).map(|()| Change::None);
     }
     if event.kind == RENEW_CONFLICT {
         return Some(Change::None);
     }
     if event.kind == HALT_LIFT {
-        return Lift::read(&event, keys).map(Change::Lift);
+        return Lift::read(event, keys).map(Change::Lift);
     }
     if event.kind == POLICY_CHANGE {
         return event.detail["hash"].as_str().map(|hash| Change::Policy(hash.to_owned()));
@@ -219,6 +240,8 @@ fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
     Some(FeedItem { log_index, change })
 }
 
+/// What somebody did stays when they are revoked, and is to be looked at.
+const REVIEWED: &[&str] = &[ALLOW, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, POLICY_CHANGE];
 /// In milliseconds.
 const DAY: u64 = 24 * 3600 * 1000;
 

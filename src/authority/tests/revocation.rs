@@ -73,7 +73,7 @@ async fn a_denied_identity_stays_out_until_it_is_allowed() {
     let token = environment.token(&operator, "/prod/reports").await;
     let denial = deny(&environment, &operator, id("/prod/reports")).await;
     let listed = environment.authority.denials(&operator).await.unwrap().items;
-    assert_eq!(listed, [denial.clone()]);
+    assert_eq!(listed, std::slice::from_ref(&denial));
 
     assert!(environment.renew(&environment.caller(&issued), &csr()).await.is_err());
     let error = environment.issue_with(&token, &csr()).await.unwrap_err();

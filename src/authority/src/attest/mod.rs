@@ -10,6 +10,7 @@ use issuance::DnsName;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
+use crate::event::Event;
 use crate::policy::Principal;
 use crate::sequencer::Consumes;
 
@@ -24,8 +25,27 @@ pub(crate) struct Attested {
     /// When a place that can prove it did; renewal keeps it.
     pub(crate) attested_at: u64,
     pub(crate) consumes: Consumes,
+    /// Who vouches for it: it counts only while they still count.
+    pub(crate) maker: Option<Maker>,
     /// What a renewal carries over where the request is silent.
     pub(crate) earlier: Option<Earlier>,
+}
+
+/// Who made something that is not used yet, and with which certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Maker {
+    pub(crate) spiffe_id: SpiffeId,
+    pub(crate) serial_number: SerialNumber,
+    /// The place of the event that made it.
+    pub(crate) made_at: u64,
+}
+
+impl Maker {
+    /// As the event at this place tells; none where it names no certificate.
+    pub(crate) fn read(event: &Event, made_at: u64) -> Option<Self> {
+        let serial_number = event.detail["made_with"].as_str()?.parse().ok()?;
+        Some(Self { spiffe_id: SpiffeId::parse(&event.actor).ok()?, serial_number, made_at })
+    }
 }
 
 /// Whether a certificate is the first of its line.

@@ -30,6 +30,7 @@ fn for_another(svid: &VerifiedSvid, asked: &SpiffeId, now: u64) -> Attested {
         attestor: SVID,
         attested_at: now,
         consumes: Consumes::Nothing,
+        maker: None,
         earlier: None,
     }
 }
@@ -57,6 +58,7 @@ async fn renewal(store: &dyn Store, svid: &VerifiedSvid) -> Result<Attested, Err
         attestor: known_attestor(&facts.attestor)?,
         attested_at: facts.attested_at,
         consumes: Consumes::Renewal { serial_number, lineage: facts.lineage },
+        maker: None,
         earlier: Some(Earlier {
             dns: facts.dns,
             ip: facts.ip,

@@ -6,7 +6,7 @@ use identity::SpiffeId;
 use issuance::CertificateRequest;
 use tlog::Hash;
 
-use super::{Attested, Purpose, TOKEN, refused};
+use super::{Attested, Maker, Purpose, TOKEN, refused};
 use crate::error::Error;
 use crate::event::TOKEN_CREATE;
 use crate::loading::made_by;
@@ -27,7 +27,7 @@ pub(crate) async fn attest(
         token.expose().parse().map_err(|why: String| refused(why, NEW_TOKEN))?;
     let hash = Hash::of(token.secret());
     let row = store.token(hash).await?.ok_or_else(|| refused("the token is unknown", NEW_TOKEN))?;
-    require_event(store, &row, &hash).await?;
+    let maker = require_event(store, &row, &hash).await?;
     require_usable(&row, request, now)?;
     if let Some(asked) = asked.filter(|asked| **asked != row.spiffe_id) {
         return Err(refused(
@@ -42,13 +42,17 @@ pub(crate) async fn attest(
         attestor: TOKEN,
         attested_at: now,
         consumes: Consumes::Token { hash, key_hash: Hash::of(request.public_key()) },
+        // What took effect stays: a used token's own retry asks only for what was made of it.
+        maker: row.used.is_none().then_some(maker),
         earlier: None,
     })
 }
 
-/// A row that grants authority does not count without the event that made it.
-async fn require_event(store: &dyn Store, row: &TokenRow, hash: &Hash) -> Result<(), Error> {
+/// A row that grants authority does not count without the event that made it; that says by whom.
+async fn require_event(store: &dyn Store, row: &TokenRow, hash: &Hash) -> Result<Maker, Error> {
+    let mut maker = None;
     let made = made_by(store, row.log_index, |event| {
+        maker = Maker::read(event, row.log_index);
         event.kind == TOKEN_CREATE
             && event.subject == row.spiffe_id.as_str()
             && event.detail["token_sha256"] == format!("{hash:?}")
@@ -56,9 +60,8 @@ async fn require_event(store: &dyn Store, row: &TokenRow, hash: &Hash) -> Result
             && event.detail["key_sha256"]
                 == serde_json::json!(row.key_hash.map(|hash| format!("{hash:?}")))
     });
-    made.await?
-        .then_some(())
-        .ok_or_else(|| refused("the token was not made by this log", NEW_TOKEN))
+    let made = made.await?;
+    maker.filter(|_| made).ok_or_else(|| refused("the token was not made by this log", NEW_TOKEN))
 }
 
 fn require_usable(row: &TokenRow, request: &CertificateRequest, now: u64) -> Result<(), Error> {
@@ -83,4 +86,5 @@ fn require_usable(row: &TokenRow, request: &CertificateRequest, now: u64) -> Res
     Ok(())
 }
 
-const NEW_TOKEN: &str = "ask an operator for a new one: countersign token create SPIFFE_ID";
+pub(crate) const NEW_TOKEN: &str =
+    "ask an operator for a new one: countersign token create SPIFFE_ID";

@@ -5,7 +5,7 @@ mod policies;
 mod revocations;
 mod tokens;
 
-use api::{IssuerStatus, Status};
+use api::{ActOnRecord, IssuerStatus, Status};
 use identity::{SpiffeId, VerifiedSvid};
 use issuance::IssuerCertificate;
 
@@ -15,7 +15,7 @@ pub(crate) use policies::policy_change;
 use crate::attest::refused;
 use crate::authority::{Authority, Caller, issuer_id, unexpected};
 use crate::error::Error;
-use crate::event::{Act, EventDraft};
+use crate::event::{Act, Event, EventDraft};
 use crate::policy::{Action, Principal, Query};
 use crate::request::explain;
 use crate::sequencer::{ActMember, AllowedUnder, Effect, Member, Outcome};
@@ -125,6 +125,26 @@ impl Authority {
         }
     }
 
+    /// The event at this place of the log; none where there is another entry.
+    pub(super) async fn event_at(&self, log_index: u64) -> Result<Option<Event>, Error> {
+        let entries = self.store().entries(log_index, 1).await?;
+        Ok(entries.first().and_then(|entry| Event::parse(entry).ok()))
+    }
+
+    /// What somebody did that has taken effect and stays: newest first, for a person to look at once
+    /// they are believed no more.
+    pub(super) async fn acts_of(&self, spiffe_id: &SpiffeId) -> Vec<ActOnRecord> {
+        let by = self.folded().acts_of(spiffe_id.as_str());
+        let by_tokens = self.used_tokens_of(spiffe_id).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the tokens that somebody made are not listed for review");
+            Vec::new()
+        });
+        let mut acts: Vec<ActOnRecord> = by.into_iter().chain(by_tokens).collect();
+        acts.sort_by_key(|act| std::cmp::Reverse(act.log_index));
+        acts.truncate(ACTS_SHOWN);
+        acts
+    }
+
     pub(super) fn by<'a>(&self, caller: &'a Caller) -> Act<'a> {
         Act { actor: caller.name(), request_id: &caller.request_id }
     }
@@ -158,6 +178,8 @@ fn issuer_status(certificate: &IssuerCertificate) -> IssuerStatus {
     }
 }
 
+/// Acts that an answer lists for review.
+const ACTS_SHOWN: usize = 100;
 /// Records read at a time.
 const PAGE: u32 = 500;
 /// No profile allows more than 7 days.

@@ -15,7 +15,7 @@ use super::PAGE;
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
-use crate::event::{self, Event};
+use crate::event;
 use crate::policy::Action;
 use crate::sequencer::{COMPLETION_MILLISECONDS, Conflict, Effect, RevocationTarget};
 use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
@@ -46,6 +46,7 @@ impl Authority {
                 reason: reason.clone(),
                 log_index: None,
                 certificates: self.covered(&target, &spiffe_id).await?,
+                review: Vec::new(),
             };
             if request.dry_run {
                 return Ok(done);
@@ -62,6 +63,7 @@ impl Authority {
             if let Some(log_index) = self.commit(allowed_under, draft, effect).await? {
                 metrics::counter!("countersign_revocations_total").increment(1);
                 done.log_index = Some(log_index);
+                done.review = self.acts_of(&spiffe_id).await;
                 return Ok(done);
             }
         }
@@ -82,8 +84,9 @@ impl Authority {
             let effect = Effect::Deny { spiffe_id: spiffe_id.clone(), reason: reason.clone() };
             if let Some(log_index) = self.commit(allowed_under, draft, effect).await? {
                 let at = self.time_of(log_index).await;
+                let review = self.acts_of(spiffe_id).await;
                 let (id, spiffe_id) = (log_index.to_string(), spiffe_id.clone());
-                return Ok(Denial { id, spiffe_id, reason, at });
+                return Ok(Denial { id, spiffe_id, reason, at, review });
             }
         }
         Err(Error::Restless)
@@ -190,8 +193,7 @@ impl Authority {
     /// When the event at this place was logged. What is committed is done, whether or not it can be
     /// read back: then it was now.
     async fn time_of(&self, log_index: u64) -> OffsetDateTime {
-        let entries = self.store().entries(log_index, 1).await.unwrap_or_default();
-        let event = entries.first().and_then(|entry| Event::parse(entry).ok());
+        let event = self.event_at(log_index).await.ok().flatten();
         let at = event.and_then(|event| OffsetDateTime::parse(&event.at, &Rfc3339).ok());
         at.unwrap_or_else(|| from_milliseconds(self.clock().unix_milliseconds()))
     }
@@ -210,6 +212,7 @@ impl Authority {
             spiffe_id,
             reason: row.reason,
             at: from_milliseconds(row.at),
+            review: Vec::new(),
         };
         Ok(standing.into_iter().map(denial).collect())
     }

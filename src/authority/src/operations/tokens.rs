@@ -1,15 +1,18 @@
 //! Bootstrap tokens: made, listed, withdrawn.
 
-use api::{BootstrapToken, NewToken, Page, Secret, TokenRecord, TokenRequest};
+use api::{ActOnRecord, BootstrapToken, NewToken, Page, Secret, TokenRecord, TokenRequest};
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
+use identity::SpiffeId;
 use tlog::Hash;
 
+use crate::attest::token::NEW_TOKEN;
+use crate::attest::{Maker, refused};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
-use crate::policy::Action;
+use crate::policy::{Action, ActivePolicy, Principal, Query};
 use crate::sequencer::{Effect, TokenDraft, TokenRow};
 
 impl Authority {
@@ -20,6 +23,7 @@ impl Authority {
         request: &TokenRequest,
     ) -> Result<NewToken, Error> {
         self.require_member(&request.spiffe_id)?;
+        let made_with = self.authenticated(caller)?.serial_number().to_string();
         self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
         let seconds = request.ttl.map_or(TOKEN_SECONDS, |ttl| ttl.0.as_secs());
         if seconds == 0 || seconds > TOKEN_SECONDS {
@@ -46,6 +50,7 @@ impl Authority {
             "expires_at": expires_at,
             "id": token.id,
             "key_sha256": token.key_hash.map(|hash| format!("{hash:?}")),
+            "made_with": made_with,
             "token_sha256": format!("{hash:?}"),
         });
         let made = NewToken {
@@ -71,8 +76,55 @@ impl Authority {
     pub async fn tokens(&self, caller: &Caller) -> Result<Page<TokenRecord>, Error> {
         self.authorize(caller, Action::ReadTokens, None)?;
         let now = self.clock().unix_milliseconds();
-        let rows = self.store().tokens(TOKENS_SHOWN).await?;
-        Ok(Page { items: rows.into_iter().map(|row| token_record(row, now)).collect(), next: None })
+        let policy = self.policy();
+        let mut items = Vec::new();
+        for row in self.store().tokens(TOKENS_SHOWN).await? {
+            let event = self.event_at(row.log_index).await?;
+            let maker = event.as_ref().and_then(|event| Maker::read(event, row.log_index));
+            let counts = maker
+                .is_some_and(|maker| self.require_maker(&maker, &row.spiffe_id, &policy).is_ok());
+            let made_by = event.map(|event| event.actor).unwrap_or_default();
+            items.push(token_record(row, made_by, counts, now));
+        }
+        Ok(Page { items, next: None })
+    }
+
+    /// What somebody made counts until it is used only while they could make it still: neither they
+    /// nor the certificate that they made it with was revoked since, and policy lets them. That the
+    /// certificate has expired takes nothing away.
+    pub(crate) fn require_maker(
+        &self,
+        maker: &Maker,
+        made_for: &SpiffeId,
+        policy: &ActivePolicy,
+    ) -> Result<(), Error> {
+        let Maker { spiffe_id, serial_number, made_at } = maker;
+        let query = Query {
+            principal: Principal::of(spiffe_id),
+            action: Action::CreateToken,
+            resource: Some(made_for.clone()),
+        };
+        // The token stands in the log like a certificate: what revokes either comes after it.
+        let stands = self.folded().revocations.check(spiffe_id, serial_number, Some(*made_at));
+        if stands.is_ok() && policy.decide(&query).allowed {
+            return Ok(());
+        }
+        let why = "the token counts no more: whoever made it was revoked since, or may not now";
+        Err(refused(why, NEW_TOKEN))
+    }
+
+    /// What was issued for tokens that somebody made.
+    pub(super) async fn used_tokens_of(&self, maker: &SpiffeId) -> Result<Vec<ActOnRecord>, Error> {
+        let mut used = Vec::new();
+        for row in self.store().tokens(TOKENS_SHOWN).await? {
+            let Some((_, log_index)) = row.used else { continue };
+            let event = self.event_at(row.log_index).await?;
+            if event.is_some_and(|event| event.actor == maker.as_str()) {
+                let (kind, subject) = (event::TOKEN_CREATE.to_owned(), row.spiffe_id.to_string());
+                used.push(ActOnRecord { log_index, kind, subject });
+            }
+        }
+        Ok(used)
     }
 
     /// Withdraws a bootstrap token. One that was used is not withdrawn by it: that is a conflict.
@@ -105,11 +157,12 @@ fn key_hash(hex: &str) -> Result<Hash, Error> {
     })
 }
 
-fn token_record(row: TokenRow, now: u64) -> TokenRecord {
+fn token_record(row: TokenRow, made_by: String, counts: bool, now: u64) -> TokenRecord {
     let state = match (&row.used, row.revoked) {
         (Some(_), _) => "used",
         (None, true) => "revoked",
         _ if row.expires_at <= now => "expired",
+        _ if !counts => "void",
         _ => "open",
     };
     TokenRecord {
@@ -117,6 +170,7 @@ fn token_record(row: TokenRow, now: u64) -> TokenRecord {
         spiffe_id: row.spiffe_id,
         state: state.to_owned(),
         expires_at: from_milliseconds(row.expires_at),
+        made_by,
     }
 }
 

@@ -5,6 +5,7 @@ use clap::Args;
 use identity::SpiffeId;
 
 use super::Session;
+use super::revoke::review;
 use super::target::Reason;
 use crate::context;
 use crate::exit::Exit;
@@ -25,6 +26,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     session.output.show(&denial, |denial| {
         format!("denied {} ({}), log index {}", denial.spiffe_id, denial.reason, denial.id)
     })?;
+    review(&denial.review, session);
     session.output.note(format!("to lift it: countersign allow {}", denial.spiffe_id));
     Ok(Exit::Done)
 }

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::time::{Duration, Instant};
 
-use api::{Revocation, RevocationReach, RevokeRequest, Ttl};
+use api::{ActOnRecord, Revocation, RevocationReach, RevokeRequest, Ttl};
 use clap::Args;
 use countersign::AuthorityClient;
 use serde::Serialize;
@@ -72,6 +72,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     let revoked = Revoked { revocation, reach };
     session.output.show(&revoked, |revoked| to_text(revoked, arguments.dry_run))?;
     let Revoked { revocation, reach } = revoked;
+    review(&revocation.review, session);
     if matches!(arguments.target, Target::Identity(_)) && !arguments.dry_run {
         session.output.note(format!(
             "it may get new certificates; to keep it out: countersign deny {} --reason {}",
@@ -85,6 +86,16 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         }
         None if !waited => Ok(Exit::Done),
         _ => Ok(Exit::Failed),
+    }
+}
+
+/// Names what somebody did that stays: a person has to look at it.
+pub(crate) fn review(acts: &[ActOnRecord], session: &Session) {
+    for act in acts {
+        let ActOnRecord { log_index, kind, subject } = act;
+        session
+            .output
+            .warn(format!("review what they did: {kind} {subject:?}, log index {log_index}"));
     }
 }
 

@@ -83,7 +83,7 @@ async fn list(session: &Session) -> Result<(), Error> {
 }
 
 fn to_table(tokens: &[TokenRecord], now: OffsetDateTime) -> String {
-    let rows: Vec<[String; 4]> = tokens
+    let rows: Vec<[String; 5]> = tokens
         .iter()
         .map(|token| {
             [
@@ -91,10 +91,11 @@ fn to_table(tokens: &[TokenRecord], now: OffsetDateTime) -> String {
                 token.state.clone(),
                 table::distance(token.expires_at, now),
                 token.spiffe_id.to_string(),
+                token.made_by.clone(),
             ]
         })
         .collect();
-    table::table(["ID", "STATE", "EXPIRES", "SPIFFE ID"], &rows)
+    table::table(["ID", "STATE", "EXPIRES", "SPIFFE ID", "MADE BY"], &rows)
 }
 
 async fn revoke(id: &str, session: &Session) -> Result<(), Error> {

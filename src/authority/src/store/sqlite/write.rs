@@ -90,10 +90,10 @@ fn find(transaction: &Transaction<'_>, group: &[Member], now: u64) -> rusqlite::
                 find_leaf(transaction, complete.leaf_index, &mut found)?;
             }
             Member::Act(act) => match &act.effect {
-                Effect::Allow { spiffe_id, denied_at } => {
-                    if read::is_denied_since(transaction, spiffe_id, *denied_at)? {
-                        found.denials.insert(spiffe_id.clone(), *denied_at);
-                    }
+                Effect::Allow { spiffe_id, denied_at }
+                    if read::is_denied_since(transaction, spiffe_id, *denied_at)? =>
+                {
+                    found.denials.insert(spiffe_id.clone(), *denied_at);
                 }
                 Effect::NumberCrl { issuer_key_hash, .. } => {
                     let number = read::crl_number_row(transaction, issuer_key_hash)?;

@@ -1,0 +1,182 @@
+//! Who made it must still count: tokens of operators that were revoked, denied or dismissed since.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::{DenyRequest, IssueRequest, RevokeRequest, Secret};
+use authority::sequencer::{ActMember, Effect, Member};
+use authority::store::faulty::FaultyStore;
+use authority::{Act, Caller, Error, EventDraft};
+use identity::SpiffeId;
+use support::{Environment, NOW, csr, id, request};
+
+const SECOND: &str = "/countersign/operator/second";
+
+async fn deny(environment: &Environment, operator: &Caller) -> api::Denial {
+    let asked = DenyRequest { spiffe_id: id(SECOND), reason: "unspecified".to_owned() };
+    environment.authority.deny(operator, &asked).await.unwrap()
+}
+
+async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> api::Revocation {
+    let (target, reason) = (target.to_owned(), "key-compromise".to_owned());
+    let asked = RevokeRequest { target, reason, dry_run: false };
+    environment.authority.revoke(operator, &asked).await.unwrap()
+}
+
+fn serial_number(caller: &Caller) -> String {
+    caller.svid.as_ref().unwrap().serial_number().to_string()
+}
+
+async fn require_void(environment: &Environment, token: &Secret) {
+    let refused = environment.issue_with(token, &csr()).await.unwrap_err();
+    assert!(matches!(refused, Error::Attestation { .. }), "{refused}");
+    assert!(refused.to_string().contains("whoever made it"), "{refused}");
+}
+
+/// A maker, with a token for another and one for itself.
+async fn made(environment: &Environment) -> (Caller, [Secret; 2]) {
+    let second = environment.enrol("second").await;
+    let for_another = environment.token(&second, "/prod/reports").await;
+    let for_itself = environment.token(&second, SECOND).await;
+    (second, [for_another, for_itself])
+}
+
+#[tokio::test]
+async fn tokens_of_a_denied_operator_issue_nothing_even_once_it_is_allowed_again() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let (_, tokens) = made(&environment).await;
+    let denial = deny(&environment, &admin).await;
+    for token in &tokens {
+        assert!(environment.issue_with(token, &csr()).await.is_err());
+    }
+    environment.authority.allow(&admin, &denial.id).await.unwrap();
+    for token in &tokens {
+        require_void(&environment, token).await;
+    }
+    let again = environment.enrol("second").await;
+    environment.issue(&again, "/prod/reports").await;
+}
+
+#[tokio::test]
+async fn tokens_of_a_revoked_operator_issue_nothing() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    for by_identity in [true, false] {
+        let (second, tokens) = made(&environment).await;
+        let target = if by_identity { id(SECOND).to_string() } else { serial_number(&second) };
+        revoke(&environment, &admin, &target).await;
+        for token in &tokens {
+            require_void(&environment, token).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_an_operator_whom_policy_dismissed_issue_nothing() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let (_, [token, _]) = made(&environment).await;
+    let mut shown = environment.authority.policies(&admin).unwrap();
+    let table = shown.files.get_mut("workloads.json").unwrap();
+    *table = table.replace(&format!("{SECOND:?}"), "");
+    environment.authority.replace_policies(&admin, &shown.files, &shown.hash).await.unwrap();
+    require_void(&environment, &token).await;
+}
+
+#[tokio::test]
+async fn a_makers_expired_certificate_takes_nothing_away() {
+    let environment = Environment::start().await;
+    let body = IssueRequest {
+        spiffe_id: Some(id(SECOND)),
+        ttl: Some("5m".parse().unwrap()),
+        ..request(&csr())
+    };
+    let issued = environment.authority.issue_internal(&body, "init").await.unwrap();
+    let token = environment.token(&environment.caller(&issued), "/prod/reports").await;
+    environment.clock.advance(time::Duration::minutes(10));
+    environment.issue_with(&token, &csr()).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_token_became_stays_and_its_own_retry_finds_it() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let (_, [token, _]) = made(&environment).await;
+    let request = csr();
+    let issued = environment.issue_with(&token, &request).await.unwrap();
+    let denial = deny(&environment, &admin).await;
+    assert_eq!(environment.issue_with(&token, &request).await.unwrap(), issued);
+    let reviewed = &denial.review[0];
+    assert_eq!((reviewed.log_index, reviewed.kind.as_str()), (issued.log_index, "token.create"));
+    assert_eq!(reviewed.subject, id("/prod/reports").to_string());
+}
+
+#[tokio::test]
+async fn what_an_operator_did_stays_and_is_listed_for_review() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let second = environment.enrol("second").await;
+    let mut shown = environment.authority.policies(&second).unwrap();
+    let table = shown.files.get_mut("workloads.json").unwrap();
+    *table = table.replace(r#"{"id": "/prod/monolith"}"#, r#"{"id": "/prod/other"}"#);
+    let changed =
+        environment.authority.replace_policies(&second, &shown.files, &shown.hash).await.unwrap();
+    let revoked = revoke(&environment, &admin, id(SECOND).as_str()).await;
+    let kinds: Vec<&str> = revoked.review.iter().map(|act| act.kind.as_str()).collect();
+    assert_eq!(kinds, ["policy.change"]);
+    assert_eq!(environment.authority.policies(&admin).unwrap().hash, changed.hash);
+    let nothing = revoke(&environment, &admin, id("/prod/reports").as_str()).await;
+    assert!(nothing.review.is_empty());
+}
+
+#[tokio::test]
+async fn the_list_of_tokens_says_who_made_each_and_which_are_void() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    environment.token(&admin, "/prod/reports").await;
+    made(&environment).await;
+    revoke(&environment, &admin, id(SECOND).as_str()).await;
+    let listed = environment.authority.tokens(&admin).await.unwrap().items;
+    let told: Vec<_> =
+        listed.iter().map(|token| (token.made_by.as_str(), token.state.as_str())).collect();
+    let (admin, second) = (id("/countersign/operator/admin"), id(SECOND));
+    let expected = [(second.as_str(), "void"), (second.as_str(), "void"), (admin.as_str(), "open")];
+    assert_eq!(told, expected);
+}
+
+/// The denial commits after the token was looked at, and before the certificate is logged.
+#[tokio::test]
+async fn a_token_in_flight_does_not_escape_its_makers_denial() {
+    let armed = Arc::new(AtomicBool::new(false));
+    let trap = Arc::clone(&armed);
+    let environment = Environment::start_with(
+        |keys, _| keys,
+        |store| {
+            let inner = Arc::clone(&store);
+            Arc::new(FaultyStore::new(store, move |group| {
+                let issues = group.iter().any(|member| matches!(member, Member::Certificate(_)));
+                if issues && trap.swap(false, Ordering::SeqCst) {
+                    let at = NOW.unix_timestamp() as u64 * 1000;
+                    drop(inner.commit(vec![denial(&id(SECOND))], at));
+                }
+                None
+            }))
+        },
+    )
+    .await;
+    let (_, [token, _]) = made(&environment).await;
+    armed.store(true, Ordering::SeqCst);
+    require_void(&environment, &token).await;
+}
+
+fn denial(spiffe_id: &SpiffeId) -> Member {
+    let by = Act { actor: "test", request_id: "test" };
+    let detail = serde_json::json!({ "reason": "unspecified" });
+    let event = EventDraft::new("deny", &by, spiffe_id.as_str(), &detail);
+    let effect = Effect::Deny { spiffe_id: spiffe_id.clone(), reason: "unspecified".to_owned() };
+    Member::Act(Box::new(ActMember { event, effect, allowed_under: None }))
+}
