@@ -167,8 +167,13 @@ impl Authority {
         attested: Attested,
         idempotency_key: Option<&str>,
     ) -> Result<IssuedCertificate, Error> {
+        let principal = match &attested.consumes {
+            // Another token asks for another certificate, whatever the request is called.
+            Consumes::Token { hash, .. } => format!("{} {hash:?}", attested.principal.name()),
+            _ => attested.principal.name().to_owned(),
+        };
         let idempotency = idempotency_key.map(|key| IdempotencyKey {
-            principal: attested.principal.name().to_owned(),
+            principal: principal.clone(),
             key: key.to_owned(),
             request_hash: asked.hash(),
         });
@@ -200,6 +205,7 @@ impl Authority {
                 }
                 Outcome::Replay { leaf_index } => {
                     let record = self.record_at(leaf_index).await?;
+                    self.require_good(&record)?;
                     if let Some(certificate) = &record.certificate {
                         let issuer = &record.issuer_key_hash;
                         let named = Named::from(&record);
@@ -275,6 +281,23 @@ impl Authority {
         let countersignature = in_force.countersigner.countersign(&logged).await?;
         let issued = issuer.issue(logged, &countersignature).await?;
         Ok((issued, epoch))
+    }
+
+    /// What was made of the same request is given again only while it is good. The commit found the
+    /// state as it is folded here.
+    fn require_good(&self, record: &Record) -> Result<(), Error> {
+        let Record { spiffe_id, serial_number, .. } = record;
+        let revocations = &self.folded().revocations;
+        let stands = revocations.check(spiffe_id, serial_number, Some(record.leaf_index));
+        let has_ended = record.not_after < self.clock.now().unix_timestamp();
+        if stands.is_ok() && !has_ended {
+            return Ok(());
+        }
+        let since = if has_ended { "has expired" } else { "was revoked" };
+        Err(refused(
+            format!("certificate {serial_number} was made of this request, and {since} since"),
+            "make a new request, with a new token or another Idempotency-Key",
+        ))
     }
 
     /// The same request again: what is logged and waits to be signed.
