@@ -89,7 +89,12 @@ impl House {
             tokio::spawn(write(stream));
         }
         let reason = "key-compromise".to_owned();
-        let request = RevokeRequest { target: self.peer.to_string(), reason, dry_run: false };
+        let request = RevokeRequest {
+            target: self.peer.to_string(),
+            reason,
+            dry_run: false,
+            named_override: None,
+        };
         // Its connection is open, and the reports of the connecting have come in.
         tokio::time::sleep(SETTLE).await;
         self.operator.status().await?;

@@ -196,6 +196,19 @@ pub struct RevokeRequest {
     /// Says what would be revoked, and revokes nothing.
     #[serde(default)]
     pub dry_run: bool,
+    /// Does what is refused otherwise.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub named_override: Option<Override>,
+}
+
+/// What is refused unless it is named: an operator's hand slips.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum Override {
+    /// Revoke or deny the CA itself, or the last operator able to act: `countersign init --recover`
+    /// on the CA's host is then the only way back.
+    LockOut,
 }
 
 /// What a revocation did.
@@ -242,6 +255,9 @@ pub struct DenyRequest {
     pub spiffe_id: SpiffeId,
     /// A reason of RFC 5280 §5.3.1, for the certificates that it revokes.
     pub reason: String,
+    /// Does what is refused otherwise.
+    #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
+    pub named_override: Option<Override>,
 }
 
 /// A denied identity.

@@ -44,6 +44,9 @@ pub enum Error {
     /// What was logged was not signed in time.
     #[error("the request was logged, but not signed within a minute: it is abandoned")]
     Abandoned,
+    /// Nobody would be left to undo it.
+    #[error("refused, because nobody could undo it: {0}")]
+    LocksOut(String),
     /// There is no such thing, or not for this caller.
     #[error("there is no {0}")]
     NotFound(String),

@@ -166,6 +166,11 @@ impl Folded {
         self.denials.iter().find(|(_, at)| **at == log_index).map(|(id, _)| id)
     }
 
+    /// The place of the denial in force.
+    pub(crate) fn denial_of(&self, spiffe_id: &SpiffeId) -> Option<u64> {
+        self.denials.get(spiffe_id).copied()
+    }
+
     /// The head must count every folding event, and name the newest policy set.
     pub(crate) fn require_head(&self, head: &Head) -> Result<(), StoreError> {
         let newest = format!("{:?}", head.policy_hash);

@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use api::{KeyPurpose, KeyState, Secret};
 use identity::{
-    Anchor, Countersignature, CountersignatureKey, Der, LogKey, Trust, TrustDomain, TrustPin,
-    TrustState, pem,
+    Anchor, Countersignature, CountersignatureKey, Der, LogKey, SpiffeId, Trust, TrustDomain,
+    TrustPin, TrustState, pem,
 };
 use issuance::IssuerCertificate;
 use time::OffsetDateTime;
@@ -30,6 +30,7 @@ use crate::keys::{Keys, offline_folder, online_folder};
 use crate::loading::load_keys;
 use crate::operations::policy_change;
 use crate::policy::PolicySet;
+use crate::revocation::Folded;
 use crate::rotation::InForce;
 use crate::rotation::ceremony::{self, ISSUER_ENDS_SOON};
 use crate::sequencer::{ActMember, ChangedKeys, Effect, Member, Outcome};
@@ -88,7 +89,7 @@ pub enum Outcomes {
 
 /// Makes a CA. Refuses a folder that has one.
 pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created, Error> {
-    identity::SpiffeId::operator(&new.trust_domain, new.operator)
+    SpiffeId::operator(&new.trust_domain, new.operator)
         .map_err(|error| Error::Invalid { why: error.to_string(), next_step: None })?;
     for folder in [online_folder(new.state), offline_folder(new.state)] {
         create_private_folder(&folder)
@@ -210,6 +211,43 @@ pub async fn lift_halt(
     Ok(Some(halt.why))
 }
 
+/// What [`let_in`] had to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LetIn {
+    /// Whose denials were lifted.
+    pub allowed: Vec<SpiffeId>,
+    /// Whether the operator was not known before.
+    pub registered: bool,
+}
+
+/// Lets the CA itself and an operator act again: lifts what denies them, and makes the operator
+/// known if it is not. Both are logged. What was revoked stays revoked: they get new certificates.
+pub async fn let_in(
+    trust_domain: &TrustDomain,
+    store: &dyn Store,
+    operator: &str,
+    clock: &dyn Clock,
+) -> Result<LetIn, Error> {
+    let invalid =
+        |error: identity::Error| Error::Invalid { why: error.to_string(), next_step: None };
+    let id = SpiffeId::operator(trust_domain, operator).map_err(invalid)?;
+    let ceremony = Ceremony { trust_domain, store, clock };
+    let folded = Folded::load(store, trust_domain).await?;
+    let mut done = LetIn::default();
+    for spiffe_id in [SpiffeId::authority(trust_domain), id] {
+        let Some(denied_at) = folded.denial_of(&spiffe_id) else { continue };
+        let detail = serde_json::json!({ "denied_at": denied_at.to_string() });
+        let event = ceremony.draft(event::ALLOW, spiffe_id.as_str(), &detail);
+        ceremony.log(event, Effect::Allow { spiffe_id: spiffe_id.clone(), denied_at }).await?;
+        done.allowed.push(spiffe_id);
+    }
+    if !store.operators().await?.iter().any(|(name, _)| name == operator) {
+        ceremony.operator(operator).await?;
+        done.registered = true;
+    }
+    Ok(done)
+}
+
 /// The pin of a finished CA, as its folder keeps it.
 pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
     let path = state.join(PIN);
@@ -286,7 +324,7 @@ impl Ceremony<'_> {
     }
 
     async fn operator(&self, name: &str) -> Result<(), Error> {
-        let id = identity::SpiffeId::operator(self.trust_domain, name)?;
+        let id = SpiffeId::operator(self.trust_domain, name)?;
         let detail = serde_json::json!({ "name": name });
         let event = self.draft(event::OPERATOR_CREATE, id.as_str(), &detail);
         self.log(event, Effect::CreateOperator { name: name.to_owned() }).await.map(drop)

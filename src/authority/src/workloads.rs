@@ -83,6 +83,11 @@ impl Workloads {
         self.rows.values()
     }
 
+    /// The operators that the table lists: paths, and roles' ARNs.
+    pub fn operators(&self) -> impl Iterator<Item = &str> {
+        self.operators.iter().map(String::as_str)
+    }
+
     /// Whether the table lists this operator.
     pub fn lists_operator(&self, id: &SpiffeId) -> bool {
         self.operators.iter().any(|operator| operator == id.path())

@@ -13,7 +13,10 @@ use support::{Environment, csr, id};
 
 async fn deny(authority: &Authority, operator: &Caller) -> Denial {
     let (spiffe_id, reason) = (id("/prod/reports"), "key-compromise".to_owned());
-    authority.deny(operator, &DenyRequest { spiffe_id, reason }).await.unwrap()
+    authority
+        .deny(operator, &DenyRequest { spiffe_id, reason, named_override: None })
+        .await
+        .unwrap()
 }
 
 async fn is_denied(authority: &Authority, operator: &Caller) -> bool {

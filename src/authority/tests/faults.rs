@@ -92,6 +92,7 @@ async fn a_failed_revocation_is_in_force_or_not_at_all() {
             target: issued.serial_number.to_string(),
             reason: "key-compromise".to_owned(),
             dry_run: false,
+            named_override: None,
         };
         armed.at(1);
         environment.authority.revoke(&operator, &request).await.unwrap_err();

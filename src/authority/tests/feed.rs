@@ -66,6 +66,7 @@ async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> u
         target: target.to_owned(),
         reason: "key-compromise".to_owned(),
         dry_run: false,
+        named_override: None,
     };
     environment.authority.revoke(operator, &request).await.unwrap().log_index.unwrap()
 }
@@ -165,8 +166,11 @@ async fn all_nodes_and_restarts_derive_the_same_position() {
     let mut environment = Environment::start().await;
     let operator = environment.operator().await;
     revoke(&environment, &operator, id("/prod/reports").as_str()).await;
-    let request =
-        DenyRequest { spiffe_id: id("/prod/monolith"), reason: "key-compromise".to_owned() };
+    let request = DenyRequest {
+        spiffe_id: id("/prod/monolith"),
+        reason: "key-compromise".to_owned(),
+        named_override: None,
+    };
     let denial = environment.authority.deny(&operator, &request).await.unwrap();
     let mut before = Listener::start(&environment, &operator, None).await;
     drop(before.hear().await);

@@ -14,6 +14,7 @@ async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> u
         target: target.to_owned(),
         reason: "key-compromise".to_owned(),
         dry_run: false,
+        named_override: None,
     };
     environment.authority.revoke(operator, &request).await.unwrap().log_index.unwrap()
 }

@@ -16,13 +16,17 @@ use support::{Environment, NOW, csr, id, request};
 const SECOND: &str = "/countersign/operator/second";
 
 async fn deny(environment: &Environment, operator: &Caller) -> api::Denial {
-    let asked = DenyRequest { spiffe_id: id(SECOND), reason: "unspecified".to_owned() };
+    let asked = DenyRequest {
+        spiffe_id: id(SECOND),
+        reason: "unspecified".to_owned(),
+        named_override: None,
+    };
     environment.authority.deny(operator, &asked).await.unwrap()
 }
 
 async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> api::Revocation {
     let (target, reason) = (target.to_owned(), "key-compromise".to_owned());
-    let asked = RevokeRequest { target, reason, dry_run: false };
+    let asked = RevokeRequest { target, reason, dry_run: false, named_override: None };
     environment.authority.revoke(operator, &asked).await.unwrap()
 }
 

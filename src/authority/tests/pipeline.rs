@@ -304,6 +304,7 @@ async fn policy_names_the_row_and_the_command() {
         target: id("/prod/monolith").to_string(),
         reason: "unspecified".into(),
         dry_run: false,
+        named_override: None,
     };
     denied(authority.revoke(&workload, &revoke).await.unwrap_err());
 }

@@ -62,6 +62,7 @@ async fn a_certificate_half_issued_is_revoked_with_its_identity() {
         target: id("/prod/reports").to_string(),
         reason: "key-compromise".to_owned(),
         dry_run: false,
+        named_override: None,
     };
     environment.authority.revoke(&operator, &request).await.unwrap();
     let issued = environment.issue(&operator, "/prod/reports").await;

@@ -24,7 +24,7 @@ async fn ask(
 async fn revoke(environment: &Environment, operator: &Caller, issued: &IssuedCertificate) {
     let target = issued.serial_number.to_string();
     let reason = "key-compromise".to_owned();
-    let request = RevokeRequest { target, reason, dry_run: false };
+    let request = RevokeRequest { target, reason, dry_run: false, named_override: None };
     environment.authority.revoke(operator, &request).await.unwrap();
 }
 

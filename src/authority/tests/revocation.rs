@@ -15,12 +15,14 @@ async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> a
         target: target.to_owned(),
         reason: "key-compromise".to_owned(),
         dry_run: false,
+        named_override: None,
     };
     environment.authority.revoke(operator, &request).await.unwrap()
 }
 
 async fn deny(environment: &Environment, operator: &Caller, spiffe_id: SpiffeId) -> api::Denial {
-    let request = DenyRequest { spiffe_id, reason: "key-compromise".to_owned() };
+    let request =
+        DenyRequest { spiffe_id, reason: "key-compromise".to_owned(), named_override: None };
     environment.authority.deny(operator, &request).await.unwrap()
 }
 
@@ -90,8 +92,12 @@ async fn revoking_twice_or_trying_changes_nothing() {
     let operator = environment.operator().await;
     let issued = environment.issue(&operator, "/prod/reports").await;
     let target = issued.serial_number.to_string();
-    let dry =
-        RevokeRequest { target: target.clone(), reason: "superseded".to_owned(), dry_run: true };
+    let dry = RevokeRequest {
+        target: target.clone(),
+        reason: "superseded".to_owned(),
+        dry_run: true,
+        named_override: None,
+    };
     let tried = environment.authority.revoke(&operator, &dry).await.unwrap();
     assert_eq!((tried.certificates, tried.log_index), (1, None));
     assert!(revoke(&environment, &operator, &target).await.log_index.is_some());

@@ -218,7 +218,11 @@ async fn while_an_active_key_is_missing_revocations_are_told_and_nothing_is_issu
         let before = authority.trust();
         let issuer = authority.issuer_id();
         let mut subscription = authority.subscribe(&operator, Some(0)).await.unwrap();
-        let deny = DenyRequest { spiffe_id: id("/prod/quick"), reason: "unspecified".to_owned() };
+        let deny = DenyRequest {
+            spiffe_id: id("/prod/quick"),
+            reason: "unspecified".to_owned(),
+            named_override: None,
+        };
         authority.deny(&operator, &deny).await.unwrap();
         authority.heartbeat().await.unwrap();
         for _ in 0..2 {

@@ -84,6 +84,7 @@ async fn a_step_waits_for_who_holds_an_older_certificate_and_names_it() {
         target: issued.serial_number.to_string(),
         reason: "superseded".to_owned(),
         dry_run: false,
+        named_override: None,
     };
     environment.authority.revoke(&operator, &revoke).await.unwrap();
     take(&environment, &offline, &operator, Feed, Activate).await.unwrap();

@@ -79,7 +79,11 @@ async fn a_signed_checkpoint_larger_than_the_log_stops_issuing_and_says_so() {
     assert_eq!(environment.store.head().await.unwrap().edge.size(), size, "nothing was logged");
     assert!(matches!(environment.authority.sign_checkpoint().await, Err(Error::Halted(_))));
 
-    let deny = api::DenyRequest { spiffe_id: id("/prod/quick"), reason: "unspecified".to_owned() };
+    let deny = api::DenyRequest {
+        spiffe_id: id("/prod/quick"),
+        reason: "unspecified".to_owned(),
+        named_override: None,
+    };
     environment.authority.deny(&operator, &deny).await.unwrap();
 }
 
@@ -152,7 +156,11 @@ async fn a_database_put_back_below_a_running_ca_is_noticed() {
 async fn a_halted_ca_tells_nobody_of_another_past() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
-    let deny = api::DenyRequest { spiffe_id: id("/prod/quick"), reason: "unspecified".to_owned() };
+    let deny = api::DenyRequest {
+        spiffe_id: id("/prod/quick"),
+        reason: "unspecified".to_owned(),
+        named_override: None,
+    };
     environment.authority.deny(&operator, &deny).await.unwrap();
     let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
     environment.authority.witness(&larger, Shown::ByWorkload).await;

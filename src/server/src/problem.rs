@@ -100,6 +100,12 @@ fn told(error: &Error) -> Told {
         Error::Invalid { why, next_step } => {
             (ProblemType::RequestInvalid, why.clone(), next_step.clone())
         }
+        Error::LocksOut(_) => {
+            let step = "if it is meant, name it: \"override\": \"lock-out\", or \
+                        --allow-locking-everybody-out; the way back is then `countersign init \
+                        --recover` on the CA's host";
+            (ProblemType::Conflict, text, next(step))
+        }
         Error::NotFound(_) => (ProblemType::NotFound, text, None),
         Error::Overloaded | Error::Subscriptions(_) => (ProblemType::RateLimited, text, None),
         Error::Store(store) => told_store(store),

@@ -53,7 +53,8 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 async fn revoke(operator: &AuthorityClient, target: &str) -> u64 {
     let reason = "key-compromise".to_owned();
-    let request = RevokeRequest { target: target.to_owned(), reason, dry_run: false };
+    let request =
+        RevokeRequest { target: target.to_owned(), reason, dry_run: false, named_override: None };
     operator.revoke(&request).await.unwrap().log_index.unwrap()
 }
 

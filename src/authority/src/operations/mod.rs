@@ -4,6 +4,7 @@ mod inventory;
 mod policies;
 mod revocations;
 mod tokens;
+mod way_back;
 
 use api::{ActOnRecord, IssuerStatus, Status};
 use identity::{SpiffeId, VerifiedSvid};

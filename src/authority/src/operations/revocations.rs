@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{Denial, DenyRequest, Page, Revocation, RevokeRequest};
+use api::{Denial, DenyRequest, Override, Page, Revocation, RevokeRequest};
 use identity::{SerialNumber, SpiffeId};
 use issuance::RevocationReason;
 use serde::Deserialize;
@@ -48,16 +48,21 @@ impl Authority {
                 certificates: self.covered(&target, &spiffe_id).await?,
                 review: Vec::new(),
             };
+            let is_done = done.certificates == 0 && self.is_revoked(&target);
+            if !is_done {
+                self.require_way_back(&target, &spiffe_id, request.named_override).await?;
+            }
             if request.dry_run {
                 return Ok(done);
             }
-            if done.certificates == 0 && self.is_revoked(&target) {
+            if is_done {
                 if self.holds(allowed_under).await? {
                     return Ok(done);
                 }
                 continue;
             }
-            let detail = revocation_detail(&target, &reason);
+            let mut detail = revocation_detail(&target, &reason);
+            name_override(&mut detail, request.named_override);
             let effect = Effect::Revoke { target: target.clone(), reason: reason.clone() };
             let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
             if let Some(log_index) = self.commit(allowed_under, draft, effect).await? {
@@ -79,7 +84,10 @@ impl Authority {
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::Deny, Some(spiffe_id))?;
-            let detail = serde_json::json!({ "reason": reason });
+            let loss = RevocationTarget::Identity(spiffe_id.clone());
+            self.require_way_back(&loss, spiffe_id, request.named_override).await?;
+            let mut detail = serde_json::json!({ "reason": reason });
+            name_override(&mut detail, request.named_override);
             let draft = self.draft(caller, event::DENY, spiffe_id.as_str(), &detail);
             let effect = Effect::Deny { spiffe_id: spiffe_id.clone(), reason: reason.clone() };
             if let Some(log_index) = self.commit(allowed_under, draft, effect).await? {
@@ -224,6 +232,13 @@ fn revocation_detail(target: &RevocationTarget, reason: &str) -> serde_json::Val
         RevocationTarget::Serial(serial_number) => {
             serde_json::json!({ "reason": reason, "serial_number": serial_number.to_string() })
         }
+    }
+}
+
+/// Whoever reads the log sees that it was meant.
+fn name_override(detail: &mut serde_json::Value, named: Option<Override>) {
+    if let Some(named) = named {
+        detail["override"] = serde_json::json!(named);
     }
 }
 

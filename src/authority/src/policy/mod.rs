@@ -106,20 +106,31 @@ impl PolicySet {
             profile: DEFAULT_PROFILE.to_owned(),
             validity_seconds: 3600,
         };
-        let own = Query {
-            principal: Principal::Authority,
-            action: Action::Issue(context),
-            resource: Some(SpiffeId::authority(&any)),
-        };
+        let operator = SpiffeId::operator(&any, "admin").expect("a constant name is valid");
         let (entities, operators) = (entities(self, &any)?, HashSet::new());
-        let decision = evaluate(self, &any, &operators, &entities, &own);
-        match decision {
-            Ok(decision) if decision.allowed => Ok(()),
-            Ok(_) => Err(PolicyError::Governance(
+        for (resource, why) in [
+            (
+                SpiffeId::authority(&any),
                 "the CA may not issue its own certificate (keep the policy authority-own-paths)",
-            )),
-            Err(error) => Err(PolicyError::Cedar(error)),
+            ),
+            (
+                operator,
+                "`init --recover` may not issue an operator's certificate (keep the policy \
+                 authority-own-paths)",
+            ),
+        ] {
+            let own = Query {
+                principal: Principal::Authority,
+                action: Action::Issue(context.clone()),
+                resource: Some(resource),
+            };
+            match evaluate(self, &any, &operators, &entities, &own) {
+                Ok(decision) if decision.allowed => {}
+                Ok(_) => return Err(PolicyError::Governance(why)),
+                Err(error) => return Err(PolicyError::Cedar(error)),
+            }
         }
+        Ok(())
     }
 
     /// The policy set that ships with Countersign, over this workload table.

@@ -147,11 +147,31 @@ async fn recover(
                 Err(error) => session.output.warn(format!("the issuer ends soon: {error}")),
             }
         }
+        let_in(arguments, config, &store, session).await?;
         let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
         // The trust keys may have been replaced since `init`.
         let pin = authority.trust().state().pin();
         ready(arguments, config, &authority, pin, session).await
     }
+}
+
+/// The CA itself and the operator may have been denied, by a slip or on purpose: who stands at the
+/// host decides.
+async fn let_in(
+    arguments: &Arguments,
+    config: &Config,
+    store: &SqliteStore,
+    session: &Session,
+) -> anyhow::Result<()> {
+    let (domain, operator) = (&config.trust_domain, &arguments.operator);
+    let done = setup::let_in(domain, store, operator, &SystemClock).await?;
+    for spiffe_id in done.allowed {
+        session.output.note(format!("{spiffe_id} was denied, and is allowed again"));
+    }
+    if done.registered {
+        session.output.note(format!("{operator} is registered as an operator"));
+    }
+    Ok(())
 }
 
 async fn lift_halt(config: &Config, store: &SqliteStore, session: &Session) -> anyhow::Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, IsTerminal};
 use std::time::{Duration, Instant};
 
-use api::{ActOnRecord, Revocation, RevocationReach, RevokeRequest, Ttl};
+use api::{ActOnRecord, Override, Revocation, RevocationReach, RevokeRequest, Ttl};
 use clap::Args;
 use countersign::AuthorityClient;
 use serde::Serialize;
@@ -31,6 +31,9 @@ pub(crate) struct Arguments {
     /// Wait so long for every workload to have it, and say who has not answered
     #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
     wait: Option<Ttl>,
+    /// Even where nobody is left to undo it: the CA itself, or the last operator able to act
+    #[arg(long)]
+    allow_locking_everybody_out: bool,
 }
 
 /// What was revoked, and how far it came.
@@ -48,6 +51,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         target: arguments.target.to_string(),
         reason: arguments.reason.to_string(),
         dry_run: arguments.dry_run,
+        named_override: arguments.allow_locking_everybody_out.then_some(Override::LockOut),
     };
     let must_confirm = matches!(arguments.target, Target::Identity(_))
         && !arguments.dry_run

@@ -124,6 +124,7 @@ impl Dev {
             target: batch.to_string(),
             reason: "key-compromise".to_owned(),
             dry_run: false,
+            named_override: None,
         };
         context.client.revoke(&request).await?;
         let ended = services.stream.wait_for(Option::is_some);
