@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use anyhow::Context;
+use api::Secret;
 use authority::clock::{Clock, SystemClock};
 use authority::sequencer::{
     ActMember, AllowedUnder, CertificateMember, CompleteMember, Consumes, Effect, Head, Member,
@@ -15,7 +16,7 @@ use authority::sequencer::{
 };
 use authority::store::sqlite::SqliteStore;
 use authority::store::{Record, RecordQuery, Store};
-use authority::{Act, Event, EventDraft};
+use authority::{Act, Event, EventDraft, Keys, setup};
 use aws_lc_rs::rand;
 use identity::SpiffeId;
 use system_tests::{Environment, TRUST_DOMAIN};
@@ -27,7 +28,10 @@ pub(crate) const TEMPLATE: &str = "/prod/reports";
 /// Adds so many certificates. The store must hold one for [`TEMPLATE`], the newest of all.
 pub(crate) fn fill(environment: &Environment, certificates: usize) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    let store = SqliteStore::open(&environment.path("state"), &TRUST_DOMAIN.parse()?)?;
+    let state = environment.path("state");
+    let passphrase = std::fs::read_to_string(environment.path("passphrase"))?;
+    let keys = Keys::open(&state, &Secret::new(passphrase.trim_end()))?;
+    let (store, _) = setup::open_store(&state, &TRUST_DOMAIN.parse()?, &keys)?;
     runtime.block_on(async {
         let template = Template::read(&store, environment).await?;
         let mut filling = Filling { template, made: 0, unsigned: Vec::new() };

@@ -351,7 +351,16 @@ impl Authority {
         let now = self.clock.unix_milliseconds();
         match (evidence, &caller.svid) {
             (Attestation::Token { token }, _) => {
-                attest::token::attest(&*self.store, token, &asked.request, spiffe_id, now).await
+                let is_withdrawn = |id: &str| self.folded().is_withdrawn(id);
+                attest::token::attest(
+                    &*self.store,
+                    token,
+                    &asked.request,
+                    spiffe_id,
+                    now,
+                    is_withdrawn,
+                )
+                .await
             }
             (Attestation::Svid {}, Some(svid)) => {
                 self.require_live(svid)?;

@@ -92,9 +92,11 @@ pub(crate) const FOLDING: &[&str] = &[
     KEY_PREPARE,
     KEY_RETIRE,
     LOG_GENESIS,
+    OPERATOR_CREATE,
     POLICY_CHANGE,
     RENEW_CONFLICT,
     REVOKE,
+    TOKEN_REVOKE,
 ];
 
 pub(crate) const ALLOW: &str = "allow";

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use api::{KeyPurpose, Secret};
 use tlog::Hash;
 
+use crate::seal::HeadKey;
 use crate::signer::file::{FileSigner, KeyKind};
 use crate::signer::{Signer, SignerError};
 
@@ -25,6 +26,7 @@ struct OpenKey {
     path: PathBuf,
     id: Hash,
     signer: Arc<dyn Signer>,
+    head: Option<HeadKey>,
 }
 
 impl Keys {
@@ -44,12 +46,18 @@ impl Keys {
         passphrase: &Secret,
         purposes: &[KeyPurpose],
     ) -> Result<Self, SignerError> {
-        let make = |purpose: &KeyPurpose| {
-            let path = folder.join(format!("{purpose}.key"));
-            let signer = FileSigner::generate(kind(*purpose), &path, passphrase)?;
+        let named = |purpose: &KeyPurpose| (kind(*purpose), format!("{purpose}.key"));
+        let mut wanted: Vec<_> = purposes.iter().map(named).collect();
+        // Whoever writes the log seals its head.
+        if purposes.contains(&KeyPurpose::Log) {
+            wanted.push((KeyKind::Ed25519, HEAD.to_owned()));
+        }
+        let make = |(kind, name): &(KeyKind, String)| {
+            let path = folder.join(name);
+            let signer = FileSigner::generate(*kind, &path, passphrase)?;
             Ok(OpenKey::new(path, signer))
         };
-        let open = side_by_side(purposes, make).into_iter().collect::<Result<_, SignerError>>()?;
+        let open = side_by_side(&wanted, make).into_iter().collect::<Result<_, SignerError>>()?;
         Ok(Self { folder, passphrase: passphrase.clone(), open: Arc::new(Mutex::new(open)) })
     }
 
@@ -80,6 +88,56 @@ impl Keys {
         })
     }
 
+    /// The key that seals the log's head; none in a folder of before heads were sealed.
+    pub fn head_key(&self) -> Result<Option<HeadKey>, SignerError> {
+        self.sealing(HEAD)
+    }
+
+    /// The key that an earlier migration left unfinished, if any.
+    pub(crate) fn next_head_key(&self) -> Result<Option<HeadKey>, SignerError> {
+        self.sealing(NEXT_HEAD)
+    }
+
+    /// Makes the key of a migration. It counts only once it is kept.
+    pub(crate) fn make_next_head_key(&self) -> Result<HeadKey, SignerError> {
+        let path = self.folder.join(NEXT_HEAD);
+        let signer = FileSigner::generate(KeyKind::Ed25519, &path, &self.passphrase)?;
+        give_to_owner_of(&self.folder, &path).map_err(|error| file_error(&path, &error))?;
+        let key = OpenKey::new(path, signer);
+        self.open_keys().push(key.clone());
+        key.head.ok_or_else(|| file_error(&key.path, &"it seals no head"))
+    }
+
+    /// The migration is done: from now on this folder's head is sealed, and no other is taken.
+    pub(crate) fn keep_next_head_key(&self) -> Result<(), SignerError> {
+        let (next, path) = (self.folder.join(NEXT_HEAD), self.folder.join(HEAD));
+        fs::rename(&next, &path)
+            .and_then(|()| fs::File::open(&self.folder)?.sync_all())
+            .map_err(|error| file_error(&path, &error))?;
+        for key in self.open_keys().iter_mut().filter(|key| key.path == next) {
+            key.path.clone_from(&path);
+        }
+        Ok(())
+    }
+
+    fn sealing(&self, name: &str) -> Result<Option<HeadKey>, SignerError> {
+        let path = self.folder.join(name);
+        let open = |keys: &Self| {
+            let open = keys.open_keys();
+            open.iter().find(|key| key.path == path).map(|key| key.head.clone())
+        };
+        let mut found = open(self);
+        if found.is_none() {
+            let failed = self.look_again()?.into_iter().find(|(failed, _)| *failed == path);
+            if let Some((_, error)) = failed {
+                return Err(error);
+            }
+            found = open(self);
+        }
+        let none = || file_error(&path, &"it is not the Ed25519 key that seals the log's head");
+        found.map(|head| head.ok_or_else(none)).transpose()
+    }
+
     /// A key for this purpose that is none of those known by these ids: one that an earlier attempt
     /// left, or a new one.
     pub fn unused_or_new(
@@ -95,10 +153,7 @@ impl Keys {
         }
         let named = |id: &Hash| self.folder.join(format!("{prefix}{:.16}.key", format!("{id:?}")));
         let (signer, path) = FileSigner::generate_at(kind(purpose), named, &self.passphrase)?;
-        give_to_owner_of(&self.folder, &path).map_err(|error| SignerError::File {
-            path: path.display().to_string(),
-            why: error.to_string(),
-        })?;
+        give_to_owner_of(&self.folder, &path).map_err(|error| file_error(&path, &error))?;
         let key = OpenKey::new(path, signer);
         self.open_keys().push(key.clone());
         Ok(key.signer)
@@ -190,7 +245,9 @@ impl Keys {
 
 impl OpenKey {
     fn new(path: PathBuf, signer: FileSigner) -> Self {
-        Self { path, id: Hash::of(signer.public_key()), signer: Arc::new(signer) }
+        let is_head = [HEAD, NEXT_HEAD].iter().any(|name| path.ends_with(name));
+        let head = if is_head { HeadKey::of(&signer) } else { None };
+        Self { path, id: Hash::of(signer.public_key()), signer: Arc::new(signer), head }
     }
 
     fn id(&self) -> String {
@@ -248,3 +305,12 @@ pub(crate) fn online_folder(state: &Path) -> PathBuf {
 pub(crate) fn offline_folder(state: &Path) -> PathBuf {
     state.join("offline")
 }
+
+fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
+    SignerError::File { path: path.display().to_string(), why: why.to_string() }
+}
+
+/// What seals the log's head; it signs nothing.
+const HEAD: &str = "head.key";
+/// The same, while a folder of before is being migrated.
+const NEXT_HEAD: &str = "head-next.key";

@@ -15,8 +15,8 @@
 //!
 //! | store | here | what keeps it |
 //! |---|---|---|
-//! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the fold of the log against the tables at every start |
-//! | issuer, countersignature, log, feed keys | `keys/`, sealed PKCS#8 | passphrase of `serve` |
+//! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the head's seal (`seal`) at every read and commit, the fold of the log against chain and tables at every start |
+//! | issuer, countersignature, log, feed keys; the key of the head's seal | `keys/`, sealed PKCS#8 | passphrase of `serve` |
 //! | root, trust keys | `offline/`, sealed PKCS#8 | a passphrase of its own; `init` and `rotate` open it, `serve` never |
 //!
 //! # What a thief gains
@@ -25,7 +25,7 @@
 //! |---|---|
 //! | the issuer's key alone | nothing that a verifier of ours takes: it lacks the countersignature |
 //! | code execution in the CA's process | mints unseen: both keys are in it (a separate countersigner is not built yet) |
-//! | write access to the database, no key | no certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. It can mislead a running CA (lift a denial by rewriting the fold's marks, append a policy event or the lifting of a halt); an audit of the entries against a checkpoint held elsewhere shows it |
+//! | write access to the database, no key | puts back an older state that the CA itself had written, which checkpoints held elsewhere convict; of single rows, that a token or a renewal was used (`tokens`, `renewals`, `seen`, `broken_lineages`), as long as token or certificate lives. No certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. No event that grants or revokes is added, changed or hidden: the head's seal covers a chain over all of them, a token's row has its own |
 //! | the feed's key | revokes and denies without right, and lifts denials, for whoever it reaches over TLS as the CA; makes no revoked certificate good again |
 //! | an operator's certificate, no offline key | takes the steps of a rotation that are due, and begins others; trusts nothing new, and certifies no issuer |
 //! | log keys and database | cannot mint; rewrites history, and checkpoints held elsewhere convict |
@@ -61,6 +61,7 @@ mod refusals;
 mod request;
 mod revocation;
 pub mod rotation;
+mod seal;
 pub mod sequencer;
 pub mod setup;
 pub mod signer;
@@ -75,4 +76,5 @@ pub use event::{Act, Event, EventDraft};
 pub use feed::{FeedMessage, Subscription};
 pub use keys::Keys;
 pub use operations::explain_query;
+pub use seal::HeadKey;
 pub use witness::Shown;

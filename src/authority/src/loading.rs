@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use crate::authority::{Authority, Parts};
 use crate::checkpoint::Checkpoints;
 use crate::error::Error;
-use crate::event::{Event, OPERATOR_CREATE, POLICY_CHANGE};
+use crate::event::{Event, POLICY_CHANGE};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::policy::{ActivePolicy, PolicySet};
@@ -37,7 +37,8 @@ impl Authority {
         let in_force = InForce::open(ledger, &keys, &*store, &trust_domain, &trust_pin).await?;
         let checkpoints = Checkpoints::default();
         checkpoints.verify_newest(&*store, &in_force.log_keys).await?;
-        let policy = load_policy(&*store, &trust_domain).await?;
+        require_operators(&*store, &folded.operators).await?;
+        let policy = load_policy(&*store, &trust_domain, folded.operators.clone()).await?;
         Ok(Self {
             queue: Queue::start(Arc::clone(&store), Arc::clone(&clock))?,
             policy: ArcSwap::from_pointee(policy),
@@ -71,19 +72,21 @@ impl Authority {
         let signed = self.checkpoints.newest_size();
         let head = self.store.head().await?;
         self.require_growth(signed, head.edge.size())?;
-        if head.revocation_epoch != self.folded().epoch {
+        if !self.folded().has_reached(&head) {
             let from = self.folded().next_index();
             let entries = self.store.folding_entries(from).await?;
             // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
-            let items = folded.fold(&entries)?;
+            let items = folded.follow(entries, &head)?;
             if let Some(listener) = self.listener.get().filter(|_| !items.is_empty()) {
                 listener(&items);
             }
         }
         self.publish().await;
         if head.policy_hash != *self.policy.load().set().hash() {
-            self.policy.store(Arc::new(load_policy(&*self.store, &self.trust_domain).await?));
+            let operators = self.folded().operators.clone();
+            let policy = load_policy(&*self.store, &self.trust_domain, operators).await?;
+            self.policy.store(Arc::new(policy));
         }
         Ok(())
     }
@@ -145,10 +148,11 @@ pub(crate) async fn load_keys(
     Ok(Folded::load(store, trust_domain).await?.keys)
 }
 
-/// Loads the policy set that the head names, and the operators whose events stand in the log.
+/// Loads the policy set that the head names, for the operators whose events were folded.
 pub(crate) async fn load_policy(
     store: &dyn Store,
     trust_domain: &TrustDomain,
+    operators: HashSet<String>,
 ) -> Result<ActivePolicy, Error> {
     let hash = store.head().await?.policy_hash;
     let gone = || StoreError::Inconsistent(format!("policy set {hash:?} is gone"));
@@ -166,26 +170,23 @@ pub(crate) async fn load_policy(
     if *set.hash() != hash {
         return Err(gone().into());
     }
-    let operators = load_operators(store).await?;
     Ok(ActivePolicy::new(set, trust_domain.clone(), operators)?)
 }
 
-/// An operator's row does not count without the event that made it.
-async fn load_operators(store: &dyn Store) -> Result<HashSet<String>, Error> {
-    let mut operators = HashSet::new();
-    for (name, log_index) in store.operators().await? {
-        let made = made_by(store, log_index, |event| {
-            event.kind == OPERATOR_CREATE && event.detail["name"] == name.as_str()
-        });
-        if !made.await? {
-            return Err(StoreError::Inconsistent(format!(
-                "operator {name:?} was not made by entry {log_index}"
-            ))
-            .into());
-        }
-        operators.insert(name);
+/// The table of operators must name those whose events were folded, and nobody else.
+async fn require_operators(store: &dyn Store, folded: &HashSet<String>) -> Result<(), StoreError> {
+    let rows = store.operators().await?;
+    if let Some((name, log_index)) = rows.iter().find(|(name, _)| !folded.contains(name)) {
+        let why = format!("operator {name:?} was not made by entry {log_index}");
+        return Err(StoreError::Inconsistent(why));
     }
-    Ok(operators)
+    let is_row = |name: &&String| rows.iter().any(|(row, _)| row == *name);
+    match folded.iter().find(|name| !is_row(name)) {
+        Some(name) => {
+            Err(StoreError::Inconsistent(format!("the row of operator {name:?} is gone")))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Whether the event at this place of the log is the one that a row says made it.

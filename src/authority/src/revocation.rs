@@ -3,22 +3,24 @@
 //! The tables are its index; loading compares the two. Each event moves the epoch by one, in the
 //! store's head as in memory, so that a commit notices when the two differ.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use api::ActOnRecord;
 use identity::feed::{FeedChange, FeedItem, Position, Snapshot};
 use identity::{Revocations, SerialNumber, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tlog::{Hash, leaf_hash};
 
 use crate::event::{
-    ALLOW, DENY, Event, HALT_LIFT, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, POLICY_CHANGE,
-    RENEW_CONFLICT, REVOKE,
+    ALLOW, DENY, Event, HALT_LIFT, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, OPERATOR_CREATE,
+    POLICY_CHANGE, RENEW_CONFLICT, REVOKE, TOKEN_REVOKE,
 };
 use crate::feed::RecentItems;
 use crate::halt::Lift;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::rotation::KeyLedger;
+use crate::seal::{CHAIN_START, chained, chained_entry};
 use crate::sequencer::Head;
 use crate::store::{RevocationRow, Store, StoreError};
 
@@ -29,10 +31,14 @@ enum Change {
     Lift(Lift),
     /// None that is told: a key came into another state, or a line of renewals broke.
     None,
+    /// Somebody became an operator by `init`.
+    Operator(String),
     /// This policy set, by the hex of its hash, came into force.
     Policy(String),
     /// What everyone who verifies must hear of, and its event's time.
     Revocation(FeedItem, u64),
+    /// A bootstrap token, by its id, was withdrawn.
+    Token(String),
 }
 
 /// The state as folded so far.
@@ -47,6 +53,13 @@ pub(crate) struct Folded {
     denials: HashMap<SpiffeId, u64>,
     /// By who did it, what stays when they are believed no more: few and by hand.
     acts: HashMap<String, Vec<ActOnRecord>>,
+    /// Those whom `init` made operators.
+    pub(crate) operators: HashSet<String>,
+    /// Ids of the bootstrap tokens withdrawn last: more than can be made within a token's life are
+    /// not kept.
+    withdrawn: VecDeque<String>,
+    /// Over the events folded so far; the head says where it must lead.
+    pub(crate) chain: Hash,
     /// Serial numbers whose certificates may still be valid, and when each was revoked.
     recent_serials: VecDeque<(u64, SerialNumber)>,
     policy_set: Option<String>,
@@ -60,7 +73,8 @@ impl Folded {
         trust_domain: &TrustDomain,
     ) -> Result<Self, StoreError> {
         let mut folded = Self::before(trust_domain);
-        folded.fold(&store.folding_entries(0).await?)?;
+        let head = store.head().await?;
+        folded.follow(store.folding_entries(0).await?, &head)?;
         let rows = store.revocation_rows().await?;
         folded.compare(&rows)?;
         Ok(folded)
@@ -76,6 +90,9 @@ impl Folded {
             lifts: Vec::new(),
             denials: HashMap::new(),
             acts: HashMap::new(),
+            operators: HashSet::new(),
+            withdrawn: VecDeque::new(),
+            chain: CHAIN_START,
             recent_serials: VecDeque::new(),
             policy_set: None,
             next_index: 0,
@@ -87,8 +104,44 @@ impl Folded {
         self.next_index
     }
 
+    /// Whether it leads where this head says.
+    pub(crate) fn has_reached(&self, head: &Head) -> bool {
+        (self.epoch, self.chain) == (head.revocation_epoch, head.chain)
+    }
+
+    /// Whether this bootstrap token was withdrawn, whatever its row says.
+    pub(crate) fn is_withdrawn(&self, token: &str) -> bool {
+        self.withdrawn.iter().any(|id| id == token)
+    }
+
+    /// Folds further events up to a head, and returns what they revoke. They must lead to its chain:
+    /// one that is missing, changed or added makes another.
+    pub(crate) fn follow(
+        &mut self,
+        mut entries: Vec<(u64, Vec<u8>)>,
+        head: &Head,
+    ) -> Result<Vec<FeedItem>, StoreError> {
+        entries.retain(|(index, _)| (self.next_index..head.edge.size()).contains(index));
+        // Another refresh has followed a newer head meanwhile.
+        if entries.is_empty() && self.epoch > head.revocation_epoch {
+            return Ok(Vec::new());
+        }
+        let epoch = self.epoch + entries.len() as u64;
+        let extend = |chain, (index, entry): &(u64, Vec<u8>)| chained_entry(&chain, *index, entry);
+        let chain = entries.iter().fold(self.chain, extend);
+        if epoch != head.revocation_epoch || chain != head.chain {
+            return Err(StoreError::Inconsistent(format!(
+                "the log's head was sealed over {} events that revoke, allow or grant; the log \
+                 has {epoch}{}: an event was hidden, removed, changed or added",
+                head.revocation_epoch,
+                if epoch == head.revocation_epoch { ", and they are others" } else { "" },
+            )));
+        }
+        self.fold(&entries)
+    }
+
     /// Folds further events, and returns what they revoke.
-    pub(crate) fn fold(&mut self, entries: &[(u64, Vec<u8>)]) -> Result<Vec<FeedItem>, StoreError> {
+    fn fold(&mut self, entries: &[(u64, Vec<u8>)]) -> Result<Vec<FeedItem>, StoreError> {
         // Two refreshes may have read the same entries: each counts once.
         let new = entries.iter().filter(|(index, _)| *index >= self.next_index);
         // All are read before one is applied: listeners hear of all that is, or none is.
@@ -98,16 +151,17 @@ impl Folded {
             let event = Event::parse(entry).ok();
             let read = event.and_then(|event| Some((read(*index, &event, &mut keys)?, event)));
             let (change, event) = read.ok_or_else(|| StoreError::Inconsistent(unread()))?;
-            Ok((*index, change, event))
+            Ok((*index, leaf_hash(entry), change, event))
         });
         let changes = changes.collect::<Result<Vec<_>, StoreError>>()?;
         self.keys = keys;
         let mut items = Vec::with_capacity(changes.len());
-        for (index, change, event) in changes {
+        for (index, hash, change, event) in changes {
             self.note_act(index, event);
             match change {
                 Change::Lift(lift) => self.lifts.push(lift),
                 Change::None => {}
+                Change::Operator(name) => drop(self.operators.insert(name)),
                 Change::Policy(hash) => self.policy_set = Some(hash),
                 Change::Revocation(item, at) => {
                     self.note_serial(&item, at);
@@ -116,7 +170,9 @@ impl Folded {
                     self.items.push(item.clone());
                     items.push(item);
                 }
+                Change::Token(id) => self.note_withdrawn(id),
             }
+            self.chain = chained(&self.chain, index, &hash);
             self.epoch += 1;
             self.next_index = index + 1;
         }
@@ -154,6 +210,13 @@ impl Folded {
             let act = ActOnRecord { log_index, kind: event.kind, subject: event.subject };
             self.acts.entry(event.actor).or_default().push(act);
         }
+    }
+
+    fn note_withdrawn(&mut self, id: String) {
+        if self.withdrawn.len() >= WITHDRAWN {
+            self.withdrawn.pop_front();
+        }
+        self.withdrawn.push_back(id);
     }
 
     /// What this actor did that stays, oldest first.
@@ -223,6 +286,12 @@ fn read(index: u64, event: &Event, keys: &mut KeyLedger) -> Option<Change> {
     if event.kind == POLICY_CHANGE {
         return event.detail["hash"].as_str().map(|hash| Change::Policy(hash.to_owned()));
     }
+    if event.kind == OPERATOR_CREATE {
+        return event.detail["name"].as_str().map(|name| Change::Operator(name.to_owned()));
+    }
+    if event.kind == TOKEN_REVOKE {
+        return event.detail["id"].as_str().map(|id| Change::Token(id.to_owned()));
+    }
     let target = event.detail["serial_number"].as_str().unwrap_or(&event.subject);
     let at = OffsetDateTime::parse(&event.at, &Rfc3339).ok()?;
     let at = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()?;
@@ -249,6 +318,8 @@ fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
 const REVIEWED: &[&str] = &[ALLOW, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, POLICY_CHANGE];
 /// In milliseconds.
 const DAY: u64 = 24 * 3600 * 1000;
+/// The row says it, too: this is for rows that were changed.
+const WITHDRAWN: usize = 10_000;
 
 #[cfg(test)]
 mod tests {

@@ -36,7 +36,7 @@ use crate::rotation::ceremony::{self, ISSUER_ENDS_SOON};
 use crate::sequencer::{ActMember, ChangedKeys, Effect, Member, Outcome};
 use crate::signer::Signer;
 use crate::store::Store;
-use crate::store::sqlite::SqliteStore;
+use crate::store::sqlite::{Migrated, SqliteStore};
 use crate::witness::contradiction;
 
 /// What a new CA is made from.
@@ -95,8 +95,10 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
         create_private_folder(&folder)
             .map_err(|error| Error::Folder(format!("{}: {error}", folder.display())))?;
     }
-    let store = Arc::new(SqliteStore::create(new.state, &new.trust_domain)?);
+    let place = SqliteStore::reserve(new.state)?;
     let keys = Keys::generate(online_folder(new.state), new.passphrase, ONLINE)?;
+    let head_key = keys.head_key()?.ok_or_else(|| head_key_gone(new.state))?;
+    let store = Arc::new(place.create(&new.trust_domain, &head_key)?);
     let offline = match new.parent {
         Parent::Local => OFFLINE,
         Parent::Elsewhere => &[KeyPurpose::Trust],
@@ -121,6 +123,44 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
     Ok(Created { store, keys, outcome })
 }
 
+/// Opens the store of a CA. One of before heads were sealed is verified and sealed first; then it
+/// is said what was checked.
+///
+/// The new key is on the disk before the head is sealed by it, and counts as the folder's only
+/// afterwards: a crash in between is gone through again. From then on an unsealed store is refused,
+/// or whoever writes to the database could ask for a new seal.
+pub fn open_store(
+    state: &Path,
+    trust_domain: &TrustDomain,
+    keys: &Keys,
+) -> Result<(SqliteStore, Option<Migrated>), Error> {
+    if let Some(key) = keys.head_key()? {
+        return Ok((SqliteStore::open(state, trust_domain, &key)?, None));
+    }
+    let (is_sealed, next) = (SqliteStore::is_sealed(state)?, keys.next_head_key()?);
+    let opened = match (is_sealed, next) {
+        (true, None) => return Err(head_key_gone(state)),
+        (true, Some(key)) => (SqliteStore::open(state, trust_domain, &key)?, None),
+        (false, next) => {
+            let key = next.map_or_else(|| keys.make_next_head_key(), Ok)?;
+            let (store, migrated) = SqliteStore::migrate(state, trust_domain, &key)?;
+            tracing::warn!("{migrated}");
+            (store, Some(migrated))
+        }
+    };
+    keys.keep_next_head_key()?;
+    Ok(opened)
+}
+
+fn head_key_gone(state: &Path) -> Error {
+    let folder = online_folder(state);
+    Error::Folder(format!(
+        "{}/head.key is gone: restore it from a backup of that folder; without it nobody can tell \
+         whether this CA wrote what the database says",
+        folder.display()
+    ))
+}
+
 /// Takes the certificates by which a CA elsewhere certified the issuer: the issuer's, then that
 /// CA's own, PEM. The second becomes the trust anchor.
 pub async fn finish(
@@ -131,8 +171,8 @@ pub async fn finish(
     certificates: &str,
     clock: &dyn Clock,
 ) -> Result<Created, Error> {
-    let store = Arc::new(SqliteStore::open(state, trust_domain)?);
     let keys = Keys::open(state, passphrase)?;
+    let store = Arc::new(open_store(state, trust_domain, &keys)?.0);
     let ceremony = Ceremony { trust_domain, store: &*store, clock };
     if !store.trust_states().await?.is_empty() {
         ceremony.certified_again(certificates, state, &keys).await?;

@@ -397,6 +397,10 @@ async fn the_state_survives_a_restart_and_serves_one_process() {
     environment.restart().await;
     let shown = environment.authority.certificate(&operator, &issued.serial_number).await.unwrap();
     assert_eq!(shown.chain.as_deref(), Some(issued.chain.as_str()));
-    let second = SqliteStore::open(environment.folder.path(), &support::trust_domain());
+    let second = SqliteStore::open(
+        environment.folder.path(),
+        &support::trust_domain(),
+        &environment.keys.head_key().unwrap().unwrap(),
+    );
     assert!(second.unwrap_err().to_string().contains("another process"));
 }

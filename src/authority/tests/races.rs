@@ -133,7 +133,8 @@ fn a_token_withdrawn_in_the_same_commit_issues_nothing() {
         idempotency: None,
         allowed_under: authority::sequencer::AllowedUnder {
             policy_hash: head.policy_hash,
-            revocation_epoch: 0,
+            // It is allowed after the withdrawal, which moves the epoch.
+            revocation_epoch: 1,
         },
     };
     let group =

@@ -152,7 +152,7 @@ async fn tables_that_contradict_the_log_are_refused() {
         second.execute_batch(tampering).unwrap();
         let Environment { folder, clock, store, keys, pin, authority } = environment;
         drop((authority, store));
-        let reopened = reopen(folder.path()).await;
+        let reopened = support::reopen(folder.path(), &keys).await;
         let refused = match reopened {
             Err(error) => Err(error.to_string()),
             Ok(store) => {
@@ -161,17 +161,4 @@ async fn tables_that_contradict_the_log_are_refused() {
         };
         assert!(refused.is_err(), "{tampering} goes unnoticed");
     }
-}
-
-/// The writing thread lets go of the folder a moment after the last handle is dropped.
-async fn reopen(
-    folder: &std::path::Path,
-) -> Result<std::sync::Arc<dyn authority::store::Store>, authority::store::StoreError> {
-    for _ in 0..1000 {
-        match authority::store::sqlite::SqliteStore::open(folder, &support::trust_domain()) {
-            Err(authority::store::StoreError::InUse(_)) => tokio::task::yield_now().await,
-            other => return other.map(|store| std::sync::Arc::new(store) as _),
-        }
-    }
-    panic!("the folder stays locked")
 }

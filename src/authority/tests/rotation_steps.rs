@@ -372,7 +372,7 @@ async fn a_restart_in_the_midst_of_every_rotation_finds_every_key() {
     take(&environment, &offline, &operator, Issuer, Retire).await.unwrap();
     environment.authority.crl(&retiring).await.unwrap();
     let keys = std::fs::read_dir(environment.folder.path().join("keys")).unwrap().count();
-    assert_eq!(keys, 7, "the retired issuer's file is gone, the others are there");
+    assert_eq!(keys, 8, "the retired issuer's file is gone, the others are there");
     let now = environment.clock.now();
     assert!(
         environment

@@ -35,15 +35,19 @@ async fn newest(environment: &Environment) -> Vec<u8> {
     environment.store.checkpoint().await.unwrap().unwrap().note
 }
 
-/// Size and edge of the log, as the database has them.
-fn head(environment: &Environment) -> (i64, Vec<u8>) {
-    let row = "SELECT size, edge FROM head";
-    database(environment).query_row(row, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+/// The head as the database has it, column by column.
+fn head(environment: &Environment) -> Vec<rusqlite::types::Value> {
+    let row = format!("SELECT {HEAD} FROM head");
+    let values = |row: &rusqlite::Row<'_>| (0..8).map(|column| row.get(column)).collect();
+    database(environment).query_row(&row, [], values).unwrap()
 }
 
-fn put_back(environment: &Environment, head: (i64, Vec<u8>)) {
-    database(environment).execute("UPDATE head SET size = ?1, edge = ?2", head).unwrap();
+fn put_back(environment: &Environment, head: Vec<rusqlite::types::Value>) {
+    let update = format!("UPDATE head SET ({HEAD}) = (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)");
+    database(environment).execute(&update, rusqlite::params_from_iter(head)).unwrap();
 }
+
+const HEAD: &str = "size, edge, at, revocation_epoch, policy_hash, swept, chain, seal";
 
 /// Over a connection of its own.
 fn database(environment: &Environment) -> rusqlite::Connection {

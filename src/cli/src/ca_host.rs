@@ -9,8 +9,8 @@ use std::time::Duration;
 use api::{Attestation, IssueRequest, Secret, Ttl};
 use authority::clock::{Clock, SystemClock};
 use authority::policy::{PolicySet, SHIPPED_WORKLOADS};
+use authority::setup;
 use authority::store::Store;
-use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys, Parts};
 use clap::Args;
 use identity::{SpiffeId, TrustPin};
@@ -108,9 +108,9 @@ pub(crate) fn first_policy(folder: Option<&Path>) -> anyhow::Result<PolicySet> {
 
 /// Opens the engine on a finished state folder.
 pub(crate) async fn open(config: &Config, passphrase: &Secret) -> anyhow::Result<Arc<Authority>> {
-    let store = SqliteStore::open(&config.state, &config.trust_domain)?;
     let keys = Keys::open(&config.state, passphrase)?;
-    let pin = authority::setup::read_pin(&config.state)?;
+    let store = setup::open_store(&config.state, &config.trust_domain, &keys)?.0;
+    let pin = setup::read_pin(&config.state)?;
     engine(config, Arc::new(store), keys, pin).await
 }
 

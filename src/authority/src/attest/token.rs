@@ -8,7 +8,7 @@ use tlog::Hash;
 
 use super::{Attested, Maker, Purpose, TOKEN, refused};
 use crate::error::Error;
-use crate::event::TOKEN_CREATE;
+use crate::event::{Event, TOKEN_CREATE};
 use crate::loading::made_by;
 use crate::policy::Principal;
 use crate::sequencer::{Consumes, TokenRow};
@@ -22,12 +22,17 @@ pub(crate) async fn attest(
     request: &CertificateRequest,
     asked: Option<&SpiffeId>,
     now: u64,
+    is_withdrawn: impl Fn(&str) -> bool + Send,
 ) -> Result<Attested, Error> {
     let token: BootstrapToken =
         token.expose().parse().map_err(|why: String| refused(why, NEW_TOKEN))?;
     let hash = Hash::of(token.secret());
     let row = store.token(hash).await?.ok_or_else(|| refused("the token is unknown", NEW_TOKEN))?;
-    let maker = require_event(store, &row, &hash).await?;
+    let maker = require_event(store, &row).await?;
+    // Whatever the row says: the withdrawal stands in the log.
+    if is_withdrawn(&row.id) {
+        return Err(refused("the token was revoked", NEW_TOKEN));
+    }
     require_usable(&row, request, now)?;
     if let Some(asked) = asked.filter(|asked| **asked != row.spiffe_id) {
         return Err(refused(
@@ -49,19 +54,24 @@ pub(crate) async fn attest(
 }
 
 /// A row that grants authority does not count without the event that made it; that says by whom.
-async fn require_event(store: &dyn Store, row: &TokenRow, hash: &Hash) -> Result<Maker, Error> {
+async fn require_event(store: &dyn Store, row: &TokenRow) -> Result<Maker, Error> {
     let mut maker = None;
     let made = made_by(store, row.log_index, |event| {
         maker = Maker::read(event, row.log_index);
-        event.kind == TOKEN_CREATE
-            && event.subject == row.spiffe_id.as_str()
-            && event.detail["token_sha256"] == format!("{hash:?}")
-            && event.detail["expires_at"] == row.expires_at
-            && event.detail["key_sha256"]
-                == serde_json::json!(row.key_hash.map(|hash| format!("{hash:?}")))
+        is_made_by(event, row)
     });
     let made = made.await?;
     maker.filter(|_| made).ok_or_else(|| refused("the token was not made by this log", NEW_TOKEN))
+}
+
+/// Whether this event made the token of this row.
+pub(crate) fn is_made_by(event: &Event, row: &TokenRow) -> bool {
+    event.kind == TOKEN_CREATE
+        && event.subject == row.spiffe_id.as_str()
+        && event.detail["token_sha256"] == format!("{:?}", row.hash)
+        && event.detail["expires_at"] == row.expires_at
+        && event.detail["key_sha256"]
+            == serde_json::json!(row.key_hash.map(|hash| format!("{hash:?}")))
 }
 
 fn require_usable(row: &TokenRow, request: &CertificateRequest, now: u64) -> Result<(), Error> {

@@ -22,6 +22,8 @@ pub use plan::{ClockBehind, plan};
 
 use identity::SerialNumber;
 
+use crate::seal::CHAIN_START;
+
 /// The log's head, and what moves with it: read and written under the head lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
@@ -35,13 +37,16 @@ pub struct Head {
     pub policy_hash: Hash,
     /// Leaves below this index are accounted for: `issued` or `issue.abandoned`.
     pub swept: u64,
+    /// A hash chain over places and leaf hashes of the events that the fold reads.
+    pub chain: Hash,
 }
 
 impl Head {
     /// The head of an empty log.
     pub fn empty() -> Self {
         let edge = TreeEdge::new();
-        Self { edge, at: 0, revocation_epoch: 0, policy_hash: Hash::new([0; 32]), swept: 0 }
+        let policy_hash = Hash::new([0; 32]);
+        Self { edge, at: 0, revocation_epoch: 0, policy_hash, swept: 0, chain: CHAIN_START }
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::clock::from_milliseconds;
 use crate::event::{self, Act, EventDraft};
+use crate::seal::chained;
 
 /// The clock is behind the log: nothing is written until it has caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -360,6 +361,9 @@ impl Planning {
         let index = self.plan.head.edge.size();
         let hash = leaf_hash(&bytes);
         self.plan.head.edge.push(hash);
+        if folds {
+            self.plan.head.chain = chained(&self.plan.head.chain, index, &hash);
+        }
         self.plan.entries.push(Entry { bytes, hash, folds });
         index
     }

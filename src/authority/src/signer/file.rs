@@ -73,6 +73,14 @@ impl FileSigner {
             .ok_or_else(|| file_error(path, &"it is neither a P-256 nor an Ed25519 key"))
     }
 
+    /// 32 bytes that follow from the key and a label, of an Ed25519 key: its signatures are
+    /// deterministic. None of any other.
+    pub(crate) fn derive(&self, label: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+        let Key::Ed25519(pair) = &self.key else { return None };
+        let signature = Zeroizing::new(pair.sign(label).as_ref().to_vec());
+        Some(Zeroizing::new(*Hash::of(&signature).as_bytes()))
+    }
+
     fn from_pkcs8(pkcs8: &[u8]) -> Option<Self> {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)
             .map(Key::EcdsaP256)

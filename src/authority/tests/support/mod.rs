@@ -12,7 +12,7 @@ use api::{Attestation, IssueRequest, IssuedCertificate, Secret, TokenRequest};
 use authority::clock::{Clock, ManualClock};
 use authority::policy::PolicySet;
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
-use authority::store::Store;
+use authority::store::{Store, StoreError};
 use authority::{Authority, Caller, Error, Keys, Parts};
 use identity::{SpiffeId, Trust, TrustDomain, TrustPin, Usage, VerifiedSvid, verify};
 use rustls_pki_types::pem::PemObject;
@@ -169,6 +169,17 @@ pub(crate) async fn open(
         trust_pin: pin,
     };
     Authority::open(parts).await.map(Arc::new)
+}
+
+/// The writing thread lets go of the folder a moment after the last handle is dropped.
+pub(crate) async fn reopen(folder: &Path, keys: &Keys) -> Result<Arc<dyn Store>, Error> {
+    for _ in 0..1000 {
+        match setup::open_store(folder, &trust_domain(), keys) {
+            Err(Error::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
+            other => return other.map(|(store, _)| Arc::new(store) as _),
+        }
+    }
+    panic!("the folder stays locked")
 }
 
 pub(crate) fn trust_domain() -> TrustDomain {

@@ -128,8 +128,11 @@ async fn recover(
     let passphrase = arguments.config.passphrase(config, Asking::Known)?;
     let pin = setup::read_pin(&config.state)?;
     {
-        let store = SqliteStore::open(&config.state, &config.trust_domain)?;
         let keys = Keys::open(&config.state, &passphrase)?;
+        let (store, migrated) = setup::open_store(&config.state, &config.trust_domain, &keys)?;
+        if let Some(migrated) = migrated {
+            session.output.note(migrated.to_string());
+        }
         if arguments.lift_halt {
             lift_halt(config, &store, session).await?;
         }

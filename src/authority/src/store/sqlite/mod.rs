@@ -4,6 +4,8 @@
 //! thread that asks for it: that is the queue's own, and to hand it to another costs more than
 //! SQLite's share of it. One process serves from a file at a time; a lock beside it says so.
 
+mod head;
+mod migration;
 mod read;
 mod tiles;
 mod write;
@@ -19,11 +21,13 @@ use identity::TrustDomain;
 use rusqlite::{Connection, OpenFlags};
 use tlog::{Hash, Tile};
 
+pub use self::migration::Migrated;
 use self::tiles::NewestTile;
 use super::{
     Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
     StoreError, StoredCheckpoint,
 };
+use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
 
 /// The store in a state folder.
@@ -31,12 +35,37 @@ pub struct SqliteStore {
     path: PathBuf,
     writer: Arc<Mutex<Writer>>,
     readers: Arc<Readers>,
+    key: HeadKey,
     _lock: File,
 }
 
+/// A folder without a store, held for a new one.
+#[derive(Debug)]
+pub struct Vacant {
+    path: PathBuf,
+    lock: File,
+}
+
+impl Vacant {
+    /// Creates the file for a trust domain.
+    pub fn create(
+        self,
+        trust_domain: &TrustDomain,
+        key: &HeadKey,
+    ) -> Result<SqliteStore, StoreError> {
+        create_private(&self.path)?;
+        let connection = connect(&self.path, OpenFlags::empty())?;
+        connection
+            .execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))
+            .and_then(|()| write::initialise(&connection, trust_domain, key))
+            .map_err(unavailable)?;
+        Ok(SqliteStore::new(self.path, connection, self.lock, key.clone()))
+    }
+}
+
 impl SqliteStore {
-    /// Creates the file for a trust domain; refuses where there is one.
-    pub fn create(folder: &Path, trust_domain: &TrustDomain) -> Result<Self, StoreError> {
+    /// Takes the place for a new file; refuses where there is one.
+    pub fn reserve(folder: &Path) -> Result<Vacant, StoreError> {
         let path = folder.join(FILE);
         if path.exists() {
             return Err(StoreError::Unavailable(format!(
@@ -45,35 +74,45 @@ impl SqliteStore {
             )));
         }
         let lock = lock(folder)?;
-        create_private(&path)?;
-        let connection = connect(&path, OpenFlags::empty())?;
-        connection
-            .execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))
-            .and_then(|()| write::initialise(&connection, trust_domain))
-            .map_err(unavailable)?;
-        Ok(Self::new(path, connection, lock))
+        Ok(Vacant { path, lock })
     }
 
-    /// Opens the file of a trust domain and compares the tree's right edge with its head.
-    pub fn open(folder: &Path, trust_domain: &TrustDomain) -> Result<Self, StoreError> {
-        let path = folder.join(FILE);
-        if !path.exists() {
-            return Err(StoreError::Unavailable(format!(
-                "there is no {}; `countersign init` makes one",
-                path.display()
-            )));
-        }
-        let lock = lock(folder)?;
-        let connection = connect(&path, OpenFlags::empty())?;
+    /// Opens the file of a trust domain, verifies its head's seal, and compares the tree's right
+    /// edge with it.
+    pub fn open(
+        folder: &Path,
+        trust_domain: &TrustDomain,
+        key: &HeadKey,
+    ) -> Result<Self, StoreError> {
+        let (path, lock, connection) = open_file(folder)?;
         read::require_trust_domain(&connection, trust_domain)?;
-        tiles::verify_right_edge(&connection)?;
-        Ok(Self::new(path, connection, lock))
+        tiles::verify_edge(&connection, &head::read(&connection, key)?)?;
+        Ok(Self::new(path, connection, lock, key.clone()))
     }
 
-    fn new(path: PathBuf, connection: Connection, lock: File) -> Self {
-        let writer = Writer { connection, newest_tile: NewestTile::default() };
+    /// Whether the file's head is sealed, or is one of before, to be [migrated](Self::migrate).
+    pub fn is_sealed(folder: &Path) -> Result<bool, StoreError> {
+        let (_, _lock, connection) = open_file(folder)?;
+        Ok(read::version(&connection)? != write::UNSEALED)
+    }
+
+    /// Opens a file of before heads were sealed: verifies all of it once, and seals it.
+    pub fn migrate(
+        folder: &Path,
+        trust_domain: &TrustDomain,
+        key: &HeadKey,
+    ) -> Result<(Self, Migrated), StoreError> {
+        let (path, lock, mut connection) = open_file(folder)?;
+        let migrated = migration::migrate(&mut connection, trust_domain, key)?;
+        Ok((Self::new(path, connection, lock, key.clone()), migrated))
+    }
+
+    fn new(path: PathBuf, connection: Connection, lock: File, key: HeadKey) -> Self {
         let readers = Arc::new(Readers { path: path.clone(), idle: Mutex::default() });
-        Self { path, writer: Arc::new(Mutex::new(writer)), readers, _lock: lock }
+        let key_of_readers = key.clone();
+        let writer = Writer { connection, newest_tile: NewestTile::default(), key };
+        let writer = Arc::new(Mutex::new(writer));
+        Self { path, writer, readers, key: key_of_readers, _lock: lock }
     }
 
     fn read<T: Send + 'static>(
@@ -98,13 +137,13 @@ impl std::fmt::Debug for SqliteStore {
 
 impl Store for SqliteStore {
     fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>> {
-        let Writer { connection, newest_tile } = &mut *lock_writer(&self.writer);
-        let outcomes = write::commit(connection, newest_tile, group, now);
+        let outcomes = write::commit(&mut lock_writer(&self.writer), group, now);
         std::future::ready(outcomes).boxed()
     }
 
     fn head(&self) -> Answer<'_, Head> {
-        self.read(read::head)
+        let key = self.key.clone();
+        self.read(move |connection| head::read(connection, &key))
     }
 
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
@@ -120,7 +159,8 @@ impl Store for SqliteStore {
     }
 
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
-        self.read(move |connection| tiles::tile(connection, tile))
+        let key = self.key.clone();
+        self.read(move |connection| tiles::tile(connection, &key, tile))
     }
 
     fn checkpoint(&self) -> Answer<'_, Option<StoredCheckpoint>> {
@@ -149,11 +189,13 @@ impl Store for SqliteStore {
     }
 
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
-        self.read(move |connection| read::token(connection, &hash))
+        let key = self.key.clone();
+        self.read(move |connection| read::token(connection, &key, &hash))
     }
 
     fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>> {
-        self.read(move |connection| read::tokens(connection, limit))
+        let key = self.key.clone();
+        self.read(move |connection| read::tokens(connection, &key, limit))
     }
 
     fn policy(&self, hash: Hash) -> Answer<'_, Option<(String, u64)>> {
@@ -185,6 +227,7 @@ impl Store for SqliteStore {
 struct Writer {
     connection: Connection,
     newest_tile: NewestTile,
+    key: HeadKey,
 }
 
 /// A panic inside a transaction rolls it back: the connection is good for the next.
@@ -235,6 +278,20 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     connection.execute_batch(PRAGMAS).map_err(unavailable)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
+}
+
+/// Locks the folder of a store that is there, and opens its file.
+fn open_file(folder: &Path) -> Result<(PathBuf, File, Connection), StoreError> {
+    let path = folder.join(FILE);
+    if !path.exists() {
+        return Err(StoreError::Unavailable(format!(
+            "there is no {}; `countersign init` makes one",
+            path.display()
+        )));
+    }
+    let lock = lock(folder)?;
+    let connection = connect(&path, OpenFlags::empty())?;
+    Ok((path, lock, connection))
 }
 
 /// One process serves from a folder: the lock goes with the process, however it ends.

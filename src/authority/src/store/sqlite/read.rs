@@ -3,14 +3,19 @@
 use identity::{SerialNumber, SpiffeId, TrustDomain};
 use rusqlite::types::Type;
 use rusqlite::{Connection, OptionalExtension, Row, params};
-use tlog::{Hash, TreeEdge};
+use tlog::Hash;
 
-use super::write::VERSION;
+use super::write::{UNSEALED, VERSION};
 use super::{
     LOG, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, StoreError,
     StoredCheckpoint, unavailable,
 };
-use crate::sequencer::{CrlRow, Head, TokenRow};
+use crate::seal::HeadKey;
+use crate::sequencer::{CrlRow, TokenDraft, TokenRow};
+
+pub(super) fn version(connection: &Connection) -> Result<i64, StoreError> {
+    connection.query_row("SELECT version FROM meta", [], |row| row.get(0)).map_err(unavailable)
+}
 
 pub(super) fn require_trust_domain(
     connection: &Connection,
@@ -21,6 +26,13 @@ pub(super) fn require_trust_domain(
             Ok((row.get(0)?, row.get(1)?))
         })
         .map_err(unavailable)?;
+    if version == UNSEALED {
+        return Err(StoreError::Unavailable(
+            "it is of before heads were sealed, and this CA's was sealed since (keys/head.key): an \
+             older database was put back, restore the newest"
+                .to_owned(),
+        ));
+    }
     if version != VERSION {
         return Err(StoreError::Unavailable(format!(
             "its schema has version {version}, this program knows {VERSION}"
@@ -32,32 +44,6 @@ pub(super) fn require_trust_domain(
         )));
     }
     Ok(())
-}
-
-pub(super) fn head(connection: &Connection) -> Result<Head, StoreError> {
-    let (size, edge, at, revocation_epoch, policy_hash, swept) = connection
-        .prepare_cached(
-            "SELECT size, edge, at, revocation_epoch, policy_hash, swept FROM head
-             WHERE log_id = ?1",
-        )
-        .and_then(|mut statement| {
-            statement.query_row([LOG], |row| {
-                Ok((
-                    number(row, 0)?,
-                    row.get::<_, Vec<u8>>(1)?,
-                    number(row, 2)?,
-                    number(row, 3)?,
-                    hash(row, 4)?,
-                    number(row, 5)?,
-                ))
-            })
-        })
-        .map_err(unavailable)?;
-    let hashes: Result<Vec<Hash>, _> = edge.chunks(32).map(Hash::try_from).collect();
-    let edge = hashes
-        .and_then(|hashes| TreeEdge::from_parts(size, hashes))
-        .map_err(|error| StoreError::Inconsistent(format!("the log's head: {error}")))?;
-    Ok(Head { edge, at, revocation_epoch, policy_hash, swept })
 }
 
 pub(super) fn entries(
@@ -269,26 +255,37 @@ fn first_since(connection: &Connection, since: u64) -> rusqlite::Result<i64> {
     Ok(low)
 }
 
-pub(super) fn token(connection: &Connection, hash: &Hash) -> Result<Option<TokenRow>, StoreError> {
-    token_row(connection, hash).map_err(unavailable)
+pub(super) fn token(
+    connection: &Connection,
+    key: &HeadKey,
+    hash: &Hash,
+) -> Result<Option<TokenRow>, StoreError> {
+    token_row(connection, key, hash).map_err(unavailable)
 }
 
 pub(super) fn token_row(
     connection: &Connection,
+    key: &HeadKey,
     hash: &Hash,
 ) -> rusqlite::Result<Option<TokenRow>> {
-    connection
+    let row = connection
         .prepare_cached(&format!("{TOKEN_COLUMNS} WHERE hash = ?1"))?
-        .query_row([hash.as_bytes()], token_from_row)
-        .optional()
+        .query_row([hash.as_bytes()], |row| token_from_row(row, key))
+        .optional()?;
+    Ok(row.flatten())
 }
 
-pub(super) fn tokens(connection: &Connection, limit: u32) -> Result<Vec<TokenRow>, StoreError> {
+pub(super) fn tokens(
+    connection: &Connection,
+    key: &HeadKey,
+    limit: u32,
+) -> Result<Vec<TokenRow>, StoreError> {
     let read = || -> rusqlite::Result<Vec<_>> {
-        connection
+        let rows: Vec<Option<TokenRow>> = connection
             .prepare_cached(&format!("{TOKEN_COLUMNS} ORDER BY log_index DESC LIMIT ?1"))?
-            .query_map([limit], token_from_row)?
-            .collect()
+            .query_map([limit], |row| token_from_row(row, key))?
+            .collect::<rusqlite::Result<_>>()?;
+        Ok(rows.into_iter().flatten().collect())
     };
     read().map_err(unavailable)
 }
@@ -388,7 +385,29 @@ fn record_row(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-fn token_from_row(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
+/// None for a row that this CA did not write: that is no token.
+fn token_from_row(row: &Row<'_>, key: &HeadKey) -> rusqlite::Result<Option<TokenRow>> {
+    let token = unsealed_token(row)?;
+    let is_sealed =
+        key.sealed_token(&draft_of(&token), token.log_index, row.get_ref(9)?.as_blob()?);
+    if !is_sealed {
+        tracing::error!(id = ?token.id, "a token's row was not written by this CA: it counts for nothing");
+    }
+    Ok(is_sealed.then_some(token))
+}
+
+/// What a token's seal covers, beside its place.
+pub(super) fn draft_of(token: &TokenRow) -> TokenDraft {
+    TokenDraft {
+        hash: token.hash,
+        id: token.id.clone(),
+        spiffe_id: token.spiffe_id.clone(),
+        expires_at: token.expires_at,
+        key_hash: token.key_hash,
+    }
+}
+
+pub(super) fn unsealed_token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
     let used_by: Option<Vec<u8>> = row.get(5)?;
     let used = match used_by {
         Some(_) => Some((hash(row, 5)?, number(row, 6)?)),
@@ -444,11 +463,12 @@ fn broken(
 }
 
 /// A log's entries lie between these keys: see the schema.
-const FIRST_PLACE: i64 = LOG << 40;
-const LAST_PLACE: i64 = FIRST_PLACE + (1 << 40) - 1;
+pub(super) const FIRST_PLACE: i64 = LOG << 40;
+pub(super) const LAST_PLACE: i64 = FIRST_PLACE + (1 << 40) - 1;
 const RECORD_COLUMNS: &str = "SELECT r.leaf_index, r.serial_number, i.spiffe_id, r.issued_at,
   r.issuer_key_hash, r.profile, r.not_before, r.not_after, r.request_hash, r.facts, c.der
   FROM records r JOIN identities i ON i.id = r.identity
   LEFT JOIN certificates c ON c.leaf_index = r.leaf_index";
-const TOKEN_COLUMNS: &str = "SELECT id, spiffe_id, expires_at, key_hash, log_index, used_by,
-  used_leaf, revoked_index IS NOT NULL, hash FROM tokens";
+pub(super) const TOKEN_COLUMNS: &str =
+    "SELECT id, spiffe_id, expires_at, key_hash, log_index, used_by,
+  used_leaf, revoked_index IS NOT NULL, hash, seal FROM tokens";

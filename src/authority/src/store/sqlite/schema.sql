@@ -8,7 +8,8 @@ CREATE TABLE meta (
   trust_domain TEXT NOT NULL
 );
 
--- One row a log: its head, locked by every writer.
+-- One row a log: its head, locked by every writer. `chain` runs over the entries that fold; `seal`
+-- over all of the row, by a key that is not in the database.
 CREATE TABLE head (
   log_id INTEGER PRIMARY KEY,
   size INTEGER NOT NULL,
@@ -16,7 +17,9 @@ CREATE TABLE head (
   at INTEGER NOT NULL,
   revocation_epoch INTEGER NOT NULL,
   policy_hash BLOB NOT NULL,
-  swept INTEGER NOT NULL
+  swept INTEGER NOT NULL,
+  chain BLOB NOT NULL,
+  seal BLOB NOT NULL
 );
 
 -- The log's entries. `place` is log_id * 2^40 + the entry's index (an SCT names it by 40 bits): one
@@ -98,7 +101,7 @@ CREATE TABLE idempotency (
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_by_time ON idempotency (at);
 
--- Bootstrap tokens; of the secret only the hash.
+-- Bootstrap tokens; of the secret only the hash. `seal` covers what is fixed when one is made.
 CREATE TABLE tokens (
   hash BLOB PRIMARY KEY,
   id TEXT NOT NULL UNIQUE,
@@ -108,7 +111,8 @@ CREATE TABLE tokens (
   log_index INTEGER NOT NULL,
   used_by BLOB,
   used_leaf INTEGER,
-  revoked_index INTEGER
+  revoked_index INTEGER,
+  seal BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX tokens_by_log_index ON tokens (log_index);
 

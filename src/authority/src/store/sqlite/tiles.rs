@@ -5,8 +5,9 @@ use std::mem;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, Subtree, TILE_WIDTH, Tile, TileKind, TreeEdge, leaf_hash};
 
-use super::{LOG, StoreError, read, unavailable};
-use crate::sequencer::Entry;
+use super::{LOG, StoreError, head, read, unavailable};
+use crate::seal::HeadKey;
+use crate::sequencer::{Entry, Head};
 
 /// The hashes of the newest tile of level 0 while it fills, so that a full one is not read back.
 ///
@@ -71,8 +72,12 @@ fn store(
 }
 
 /// The bytes of a tile; none where the log does not reach so far.
-pub(super) fn tile(connection: &Connection, tile: Tile) -> Result<Option<Vec<u8>>, StoreError> {
-    let size = read::head(connection)?.edge.size();
+pub(super) fn tile(
+    connection: &Connection,
+    key: &HeadKey,
+    tile: Tile,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let size = head::read(connection, key)?.edge.size();
     let reach = Tile::in_tree(tile.kind(), tile.index(), size);
     if reach.is_err() || reach.is_ok_and(|reach| reach.width() < tile.width()) {
         return Ok(None);
@@ -86,8 +91,7 @@ pub(super) fn tile(connection: &Connection, tile: Tile) -> Result<Option<Vec<u8>
 
 /// Recomputes the right edge from tiles and entries and compares it with the head: what loading
 /// needs of the tree, whatever its size.
-pub(super) fn verify_right_edge(connection: &Connection) -> Result<(), StoreError> {
-    let head = read::head(connection)?;
+pub(super) fn verify_edge(connection: &Connection, head: &Head) -> Result<(), StoreError> {
     let size = head.edge.size();
     for (subtree, kept) in tlog::edge_subtrees(size).into_iter().zip(head.edge.hashes()) {
         if subtree_hash(connection, subtree, size)? != *kept {

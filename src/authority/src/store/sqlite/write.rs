@@ -6,20 +6,23 @@ use rusqlite::{
 };
 use tlog::Hash;
 
-use super::read;
 use super::tiles::NewestTile;
-use super::{LOG, StoreError, StoredCheckpoint, unavailable};
+use super::{LOG, StoreError, StoredCheckpoint, Writer, head, read, unavailable};
+use crate::seal::HeadKey;
 use crate::sequencer::{
     Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, RenewalRow, Row, plan,
 };
 
 /// Version of the schema. A store of another version is refused.
-pub(super) const VERSION: i64 = 3;
+pub(super) const VERSION: i64 = 4;
+/// The version before heads were sealed, which is migrated.
+pub(super) const UNSEALED: i64 = 3;
 
 /// Writes the rows that every store has.
 pub(super) fn initialise(
     connection: &Connection,
     trust_domain: &TrustDomain,
+    key: &HeadKey,
 ) -> rusqlite::Result<()> {
     connection.execute(
         "INSERT INTO meta (id, version, trust_domain) VALUES (1, ?1, ?2)",
@@ -27,28 +30,32 @@ pub(super) fn initialise(
     )?;
     let head = Head::empty();
     connection.execute(
-        "INSERT INTO head (log_id, size, edge, at, revocation_epoch, policy_hash, swept)
-         VALUES (?1, 0, x'', 0, 0, ?2, 0)",
-        params![LOG, head.policy_hash.as_bytes()],
+        "INSERT INTO head (log_id, size, edge, at, revocation_epoch, policy_hash, swept, chain, seal)
+         VALUES (?1, 0, x'', 0, 0, ?2, 0, ?3, ?4)",
+        params![
+            LOG,
+            head.policy_hash.as_bytes(),
+            head.chain.as_bytes(),
+            key.seal_head(LOG, &head).as_bytes()
+        ],
     )?;
     Ok(())
 }
 
 /// One transaction: select what the group may contradict, plan, write, commit.
 pub(super) fn commit(
-    connection: &mut Connection,
-    newest_tile: &mut NewestTile,
+    Writer { connection, newest_tile, key }: &mut Writer,
     group: Vec<Member>,
     now: u64,
 ) -> Result<Vec<Outcome>, StoreError> {
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)?;
-    let head = read::head(&transaction)?;
-    let found = find(&transaction, &group, now).map_err(unavailable)?;
+    let head = head::read(&transaction, key)?;
+    let found = find(&transaction, key, &group, now).map_err(unavailable)?;
     let plan = plan(&head, found, group, now)
         .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
-    write(&transaction, newest_tile, &head, &plan)?;
+    write(&transaction, newest_tile, key, &head, &plan)?;
     transaction.commit().map_err(unavailable)?;
     Ok(plan.outcomes)
 }
@@ -69,18 +76,23 @@ pub(super) fn put_checkpoint(
     Ok(())
 }
 
-fn find(transaction: &Transaction<'_>, group: &[Member], now: u64) -> rusqlite::Result<Found> {
+fn find(
+    transaction: &Transaction<'_>,
+    key: &HeadKey,
+    group: &[Member],
+    now: u64,
+) -> rusqlite::Result<Found> {
     let mut found = Found::default();
     for member in group {
         match member {
             Member::Certificate(certificate) => {
                 find_serial_number(transaction, &certificate.record.serial_number, &mut found)?;
-                if let Some(key) = &certificate.idempotency {
-                    find_idempotency(transaction, &key.principal, &key.key, now, &mut found)?;
+                if let Some(name) = &certificate.idempotency {
+                    find_idempotency(transaction, &name.principal, &name.key, now, &mut found)?;
                 }
                 match &certificate.consumes {
                     Consumes::Nothing => {}
-                    Consumes::Token { hash, .. } => find_token(transaction, hash, &mut found)?,
+                    Consumes::Token { hash, .. } => find_token(transaction, key, hash, &mut found)?,
                     Consumes::Renewal { serial_number, lineage } => {
                         find_renewal(transaction, serial_number, lineage, &mut found)?;
                     }
@@ -99,7 +111,9 @@ fn find(transaction: &Transaction<'_>, group: &[Member], now: u64) -> rusqlite::
                     let number = read::crl_number_row(transaction, issuer_key_hash)?;
                     found.crl_numbers.insert(*issuer_key_hash, number);
                 }
-                Effect::RevokeToken { hash, .. } => find_token(transaction, hash, &mut found)?,
+                Effect::RevokeToken { hash, .. } => {
+                    find_token(transaction, key, hash, &mut found)?;
+                }
                 _ => {}
             },
             Member::Crl(_) | Member::Seen(_) | Member::Unchanged(_) => {}
@@ -124,10 +138,11 @@ fn find_serial_number(
 
 fn find_token(
     transaction: &Transaction<'_>,
+    key: &HeadKey,
     hash: &Hash,
     found: &mut Found,
 ) -> rusqlite::Result<()> {
-    if let Some(token) = read::token_row(transaction, hash)? {
+    if let Some(token) = read::token_row(transaction, key, hash)? {
         found.tokens.insert(*hash, token);
     }
     Ok(())
@@ -215,16 +230,17 @@ fn find_leaf(
 fn write(
     transaction: &Transaction<'_>,
     newest_tile: &mut NewestTile,
+    key: &HeadKey,
     head: &Head,
     plan: &Plan,
 ) -> Result<(), StoreError> {
     write_entries(transaction, head, plan).map_err(unavailable)?;
     for row in &plan.rows {
-        write_row(transaction, row).map_err(unavailable)?;
+        write_row(transaction, key, row).map_err(unavailable)?;
     }
     newest_tile.grow(transaction, head.edge.size(), &plan.entries)?;
     if plan.head != *head {
-        write_head(transaction, &plan.head).map_err(unavailable)?;
+        head::write(transaction, key, &plan.head)?;
     }
     if plan.head.swept != head.swept {
         forget_idempotency(transaction, plan.head.at).map_err(unavailable)?;
@@ -242,25 +258,6 @@ fn write_entries(transaction: &Transaction<'_>, head: &Head, plan: &Plan) -> rus
     Ok(())
 }
 
-fn write_head(transaction: &Transaction<'_>, head: &Head) -> rusqlite::Result<()> {
-    let edge: Vec<u8> = head.edge.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
-    transaction
-        .prepare_cached(
-            "UPDATE head SET size = ?2, edge = ?3, at = ?4, revocation_epoch = ?5,
-             policy_hash = ?6, swept = ?7 WHERE log_id = ?1",
-        )?
-        .execute(params![
-            LOG,
-            head.edge.size() as i64,
-            edge,
-            head.at as i64,
-            head.revocation_epoch as i64,
-            head.policy_hash.as_bytes(),
-            head.swept as i64,
-        ])?;
-    Ok(())
-}
-
 fn forget_idempotency(transaction: &Transaction<'_>, now: u64) -> rusqlite::Result<()> {
     let before = now.saturating_sub(IDEMPOTENCY_MILLISECONDS);
     transaction
@@ -269,7 +266,7 @@ fn forget_idempotency(transaction: &Transaction<'_>, now: u64) -> rusqlite::Resu
     Ok(())
 }
 
-fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
+fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlite::Result<()> {
     let sql = |text| transaction.prepare_cached(text);
     match row {
         Row::BrokenLineage { lineage, log_index } => {
@@ -340,15 +337,16 @@ fn write_row(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
                 .execute([serial_number.as_octets()])
         }
         Row::Token { draft, log_index } => {
-            sql("INSERT INTO tokens (hash, id, spiffe_id, expires_at, key_hash, log_index)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?
+            sql("INSERT INTO tokens (hash, id, spiffe_id, expires_at, key_hash, log_index, seal)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?
             .execute(params![
                 draft.hash.as_bytes(),
                 draft.id,
                 draft.spiffe_id.as_str(),
                 draft.expires_at as i64,
                 draft.key_hash.as_ref().map(Hash::as_bytes),
-                *log_index as i64
+                *log_index as i64,
+                key.seal_token(draft, *log_index).as_bytes()
             ])
         }
         Row::TokenRevoked { id, log_index } => {

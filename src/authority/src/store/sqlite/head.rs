@@ -1,0 +1,117 @@
+//! The head's row: read only with its seal, written with a new one.
+
+use rusqlite::{Connection, Transaction, params};
+use tlog::{Hash, TreeEdge};
+
+use super::read::{FIRST_PLACE, LAST_PLACE, hash, number};
+use super::{LOG, StoreError, tiles, unavailable};
+use crate::seal::HeadKey;
+use crate::sequencer::Head;
+
+/// Reads the head, and refuses one that this CA did not write.
+pub(super) fn read(connection: &Connection, key: &HeadKey) -> Result<Head, StoreError> {
+    let (head, seal) = read_row(connection)?;
+    if !key.sealed_head(LOG, &head, &seal) {
+        return Err(StoreError::Inconsistent(format!(
+            "the log's head (size {}, epoch {}, sweep mark {}) is not sealed by keys/head.key: \
+             somebody else wrote it{}",
+            head.edge.size(),
+            head.revocation_epoch,
+            head.swept,
+            disagreement(connection, &head).map(|what| format!("; {what}")).unwrap_or_default(),
+        )));
+    }
+    Ok(head)
+}
+
+pub(super) fn write(
+    transaction: &Transaction<'_>,
+    key: &HeadKey,
+    head: &Head,
+) -> Result<(), StoreError> {
+    let edge: Vec<u8> = head.edge.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
+    let seal = key.seal_head(LOG, head);
+    transaction
+        .prepare_cached(
+            "UPDATE head SET size = ?2, edge = ?3, at = ?4, revocation_epoch = ?5,
+             policy_hash = ?6, swept = ?7, chain = ?8, seal = ?9 WHERE log_id = ?1",
+        )
+        .and_then(|mut update| {
+            update.execute(params![
+                LOG,
+                head.edge.size() as i64,
+                edge,
+                head.at as i64,
+                head.revocation_epoch as i64,
+                head.policy_hash.as_bytes(),
+                head.swept as i64,
+                head.chain.as_bytes(),
+                seal.as_bytes(),
+            ])
+        })
+        .map(drop)
+        .map_err(unavailable)
+}
+
+fn read_row(connection: &Connection) -> Result<(Head, Vec<u8>), StoreError> {
+    let (size, edge, head, seal) = connection
+        .prepare_cached(
+            "SELECT size, edge, at, revocation_epoch, policy_hash, swept, chain, seal FROM head
+             WHERE log_id = ?1",
+        )
+        .and_then(|mut statement| {
+            statement.query_row([LOG], |row| {
+                let head = Head {
+                    edge: TreeEdge::new(),
+                    at: number(row, 2)?,
+                    revocation_epoch: number(row, 3)?,
+                    policy_hash: hash(row, 4)?,
+                    swept: number(row, 5)?,
+                    chain: hash(row, 6)?,
+                };
+                Ok((number(row, 0)?, row.get::<_, Vec<u8>>(1)?, head, row.get(7)?))
+            })
+        })
+        .map_err(unavailable)?;
+    Ok((Head { edge: self::edge(size, &edge)?, ..head }, seal))
+}
+
+pub(super) fn edge(size: u64, hashes: &[u8]) -> Result<TreeEdge, StoreError> {
+    let hashes: Result<Vec<Hash>, _> = hashes.chunks(32).map(Hash::try_from).collect();
+    hashes
+        .and_then(|hashes| TreeEdge::from_parts(size, hashes))
+        .map_err(|error| StoreError::Inconsistent(format!("the log's head: {error}")))
+}
+
+/// What else the database says, where that differs from the head: a hint, no proof, for whoever
+/// changed the head may have changed the rest to fit.
+fn disagreement(connection: &Connection, head: &Head) -> Option<String> {
+    let size = head.edge.size();
+    let place = |sql: &str| -> Option<u64> {
+        connection.query_row(sql, [FIRST_PLACE, LAST_PLACE], |row| number(row, 0)).ok()
+    };
+    let entries = place("SELECT count(*) FROM (SELECT place FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place DESC LIMIT 1)")
+        .filter(|some| *some > 0)
+        .and_then(|_| place("SELECT max(place) - ?1 + 1 FROM entries WHERE place BETWEEN ?1 AND ?2"))
+        .unwrap_or(0);
+    if entries != size {
+        return Some(format!("its size is {size}, and the newest entry is the {entries}th"));
+    }
+    let folding = place(
+        "SELECT count(*) FROM entries INDEXED BY folding_entries WHERE place BETWEEN ?1 AND ?2 AND folds = 1",
+    )?;
+    if folding != head.revocation_epoch {
+        let epoch = head.revocation_epoch;
+        return Some(format!("its epoch is {epoch}, and {folding} events of the log fold"));
+    }
+    let newest = "SELECT hash FROM policies ORDER BY log_index DESC LIMIT 1";
+    let newest = connection.query_row(newest, [], |row| hash(row, 0)).ok()?;
+    if newest != head.policy_hash {
+        let named = head.policy_hash;
+        return Some(format!("it names policy set {named:?}, and the newest is {newest:?}"));
+    }
+    if let Err(error) = tiles::verify_edge(connection, head) {
+        return Some(error.to_string());
+    }
+    Some("its time, its sweep mark, its chain or the seal itself was changed".to_owned())
+}
