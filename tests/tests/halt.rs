@@ -11,7 +11,7 @@ fn a_halted_ca_starts_and_says_why_until_the_newest_database_is_back() {
     let mut environment = Environment::start();
     let (older, newest) = older_and_newest(&mut environment);
     put(&environment, &older);
-    environment.serve();
+    environment.serve_until("503");
     environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
     assert!(environment.admin("/readyz").contains("an older database was put back"));
     environment.stop();
@@ -40,14 +40,14 @@ fn an_operator_lifts_a_halt_by_name_and_not_in_passing() {
     let mut environment = Environment::start();
     let (older, _) = older_and_newest(&mut environment);
     put(&environment, &older);
-    environment.serve();
+    environment.serve_until("503");
     environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
     environment.stop();
 
     recover(&environment, &[]).exits(1).says("an older database was put back").says("--lift-halt");
     environment.serve_until("503");
     environment.stop();
-    recover(&environment, &["--lift-halt"]).success().says("lifted: a client showed");
+    recover(&environment, &["--lift-halt"]).success().says("lifted: this CA kept");
     environment.serve();
     environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
     environment.issue("/prod/reports", "reports");

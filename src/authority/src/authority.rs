@@ -578,8 +578,13 @@ impl Authority {
         self.require_whole_log()?;
         // One at a time, each by the keys that are in force when its turn comes.
         let _turn = self.checkpoint_turn.lock().await;
+        // Only what the events lead to that this process has folded.
+        self.refresh().await?;
         let in_force = self.in_force();
-        self.checkpoints.sign_head(&*self.store, origin(&self.trust_domain), &in_force.log).await
+        let origin = origin(&self.trust_domain);
+        let size = self.checkpoints.sign_head(&*self.store, origin, &in_force.log).await?;
+        self.keep_checkpoint().await?;
+        Ok(size)
     }
 
     /// Logs how many strangers were refused since the last time, if any were.

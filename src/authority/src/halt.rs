@@ -61,7 +61,13 @@ impl Halt {
 
     pub(crate) fn remove(state: &Path) -> Result<(), Error> {
         let path = Self::path(state);
-        fs::remove_file(&path).map_err(|error| unreadable(&path, &error.to_string()))
+        match fs::remove_file(&path) {
+            // A halt that the kept checkpoint demands may have no file yet.
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(unreadable(&path, &error.to_string()))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

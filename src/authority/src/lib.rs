@@ -15,7 +15,7 @@
 //!
 //! | store | here | what keeps it |
 //! |---|---|---|
-//! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the head's seal (`seal`) at every read and commit, the fold of the log against chain and tables at every start |
+//! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the head's seal (`seal`) at every read and commit, the newest checkpoint in a file beside it (`kept`), the fold of the log against chain and tables at every start |
 //! | issuer, countersignature, log, feed keys; the key of the head's seal | `keys/`, sealed PKCS#8 | passphrase of `serve` |
 //! | root, trust keys | `offline/`, sealed PKCS#8 | a passphrase of its own; `init` and `rotate` open it, `serve` never |
 //!
@@ -51,6 +51,7 @@ mod fleet;
 mod halt;
 mod hastened;
 mod issuer;
+mod kept;
 mod keys;
 mod loading;
 mod operations;

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::files::{create_private_folder, write_private};
 use crate::halt::{Halt, Lift};
+use crate::kept;
 use crate::keys::{Keys, offline_folder, online_folder};
 use crate::loading::load_keys;
 use crate::operations::policy_change;
@@ -228,6 +229,9 @@ pub async fn recertify_issuer(
 
 /// Refuses while a halt is kept, unless the log is again the one that was seen.
 pub async fn require_no_halt(state: &Path, store: &dyn Store) -> Result<(), Error> {
+    if let Some(halt) = kept::halt(state, store).await? {
+        return Err(Error::Halted(halt.why));
+    }
     let Some(halt) = Halt::read(state)? else { return Ok(()) };
     let stands = contradiction(store, &halt.checkpoint).await?.is_some();
     if stands { Err(Error::Halted(halt.why)) } else { Ok(()) }
@@ -243,10 +247,15 @@ pub async fn lift_halt(
     store: &dyn Store,
     clock: &dyn Clock,
 ) -> Result<Option<String>, Error> {
-    let Some(halt) = Halt::read(state)? else { return Ok(None) };
+    let halt = match Halt::read(state)? {
+        Some(halt) => Some(halt),
+        None => kept::halt(state, store).await?,
+    };
+    let Some(halt) = halt else { return Ok(None) };
     let ceremony = Ceremony { trust_domain, store, clock };
     let event = ceremony.draft(event::HALT_LIFT, &halt.checkpoint.origin, &Lift::detail(&halt));
     ceremony.log(event, Effect::None).await?;
+    kept::remove(state)?;
     Halt::remove(state)?;
     Ok(Some(halt.why))
 }

@@ -23,6 +23,7 @@ use crate::authority::Authority;
 use crate::checkpoint;
 use crate::error::Error;
 use crate::halt::{Halt, Lift};
+use crate::kept;
 use crate::store::{Store, StoreError};
 
 /// What others have seen of the log, and whether it still does what they saw.
@@ -34,6 +35,8 @@ pub(crate) struct Witnesses {
     halted: Mutex<Option<Halt>>,
     /// Where a halt is kept.
     kept: OnceLock<PathBuf>,
+    /// The checkpoint that stands in the state folder, once one was written.
+    kept_checkpoint: Mutex<Option<Vec<u8>>>,
     /// The log went back while this process was running: what it folded stands nowhere any more.
     went_back: AtomicBool,
 }
@@ -86,6 +89,28 @@ impl Authority {
         }
         // Once for each process: the folder stays the same.
         let _ = self.witnesses().kept.set(Halt::path(state));
+        if let Some(halt) = kept::halt(state, self.store()).await? {
+            self.halt(halt);
+        }
+        Ok(())
+    }
+
+    /// Keeps the newest checkpoint in the state folder, too. Where that fails the log goes on: an
+    /// older one is kept, and says less.
+    pub(crate) async fn keep_checkpoint(&self) -> Result<(), Error> {
+        let Some(state) = self.witnesses().kept.get().and_then(|path| path.parent()) else {
+            return Ok(());
+        };
+        let Some(newest) = self.store().checkpoint().await? else { return Ok(()) };
+        if self.witnesses().kept_checkpoint().as_ref() == Some(&newest.note) {
+            return Ok(());
+        }
+        let (state, note) = (state.to_owned(), newest.note.clone());
+        let written = tokio::task::spawn_blocking(move || kept::write(&state, &note)).await;
+        match written.unwrap_or_else(|died| Err(std::io::Error::other(died))) {
+            Ok(()) => *self.witnesses().kept_checkpoint() = Some(newest.note),
+            Err(error) => tracing::error!(%error, "the newest checkpoint stands in no file"),
+        }
         Ok(())
     }
 
@@ -146,6 +171,10 @@ impl Witnesses {
         self.halted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn kept_checkpoint(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+        self.kept_checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn knows(&self, claimed: &Checkpoint) -> bool {
         self.right().contains(&(claimed.size, claimed.root))
     }
@@ -173,10 +202,19 @@ pub(crate) async fn contradiction(
     store: &dyn Store,
     shown: &Checkpoint,
 ) -> Result<Option<String>, Error> {
+    disagreement(store, shown, "a client showed").await
+}
+
+/// The same, for a checkpoint that somebody has, in these words.
+pub(crate) async fn disagreement(
+    store: &dyn Store,
+    shown: &Checkpoint,
+    who: &str,
+) -> Result<Option<String>, Error> {
     let size = store.head().await?.edge.size();
     if shown.size > size {
         return Ok(Some(format!(
-            "a client showed a signed checkpoint of {} entries, and the log has {size}: an \
+            "{who} a signed checkpoint of {} entries, and the log has {size}: an \
              older database was put back",
             shown.size
         )));
@@ -184,7 +222,7 @@ pub(crate) async fn contradiction(
     match checkpoint::root_at(store, shown.size).await {
         Ok(root) if root == shown.root => Ok(None),
         Ok(_) | Err(Error::Store(StoreError::Inconsistent(_))) => Ok(Some(format!(
-            "a client showed a signed checkpoint of {} entries, and the log's are others: an \
+            "{who} a signed checkpoint of {} entries, and the log's are others: an \
              older database was put back and has grown since",
             shown.size
         ))),

@@ -272,3 +272,32 @@ async fn a_sealed_store_without_its_key_is_refused_and_says_what_to_do() {
     let refused = reopen(folder.path(), &keys).await.unwrap_err().to_string();
     assert!(refused.contains("restore it from a backup"), "{refused}");
 }
+
+#[tokio::test]
+async fn an_older_database_is_noticed_by_the_checkpoint_beside_it() {
+    let environment = environment().await;
+    environment.authority.sign_checkpoint().await.unwrap();
+    let Environment { folder, clock, store, keys, pin, authority } = environment;
+    drop((authority, store));
+    let (database, older) = (folder.path().join("countersign.db"), folder.path().join("older.db"));
+    Connection::open(&database).unwrap().execute("VACUUM INTO ?1", [older.to_str()]).unwrap();
+    let store = reopen(folder.path(), &keys).await.unwrap();
+    let authority = open(&store, &keys, &clock, pin).await.unwrap();
+    authority.keep_halts(folder.path()).await.unwrap();
+    assert!(authority.halted().is_none());
+    let environment = Environment { folder, clock, store, keys, pin, authority };
+    let operator = environment.operator().await;
+    environment.issue(&operator, "/prod/quick").await;
+    environment.authority.sign_checkpoint().await.unwrap();
+    let Environment { folder, clock, store, keys, pin, authority } = environment;
+    drop((authority, store));
+    for beside in ["countersign.db-wal", "countersign.db-shm"] {
+        drop(std::fs::remove_file(folder.path().join(beside)));
+    }
+    std::fs::rename(&older, &database).unwrap();
+    let store = reopen(folder.path(), &keys).await.unwrap();
+    let authority = open(&store, &keys, &clock, pin).await.unwrap();
+    authority.keep_halts(folder.path()).await.unwrap();
+    let why = authority.halted().unwrap();
+    assert!(why.contains("beside its database") && why.contains("older database"), "{why}");
+}
