@@ -4,6 +4,10 @@ use identity::{SerialNumber, SpiffeId};
 use serde::{Deserialize, Serialize};
 
 /// What a workload holds and saw: `PUT /v1/reports/self`. It replaces the report before.
+///
+/// A count that no process can have reached is refused, with the whole report: more than 1,048,576
+/// connections (Linux's `fs.nr_open`), a revocation named twice. Sequences and sizes beyond the CA's
+/// own, and a time beyond the certificate's end, are taken as those.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -18,9 +22,9 @@ pub struct Report {
     /// Connections that it closed, for each revocation that closed some; the newest 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub closed: Vec<ClosedConnections>,
-    /// Connections open now.
+    /// Connections open now; 1,048,576 at most.
     pub open_connections: u64,
-    /// Identities of peers that it spoke with; 200 at most.
+    /// Identities of peers that it spoke with; 200 at most, of which the first 16 KiB are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
     pub peers: Vec<SpiffeId>,
@@ -39,7 +43,7 @@ pub struct Report {
 pub struct ClosedConnections {
     /// The revocation's place in the log.
     pub log_index: u64,
-    /// How many.
+    /// How many; 1,048,576 at most.
     pub connections: u64,
 }
 

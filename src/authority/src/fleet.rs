@@ -3,7 +3,7 @@
 //! In memory and bounded: a report says only something about who sent it, and a restart learns all
 //! of it again within a minute. An instance is an identity with a certificate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api::{Page, Report, RevocationReach, WaitingInstance, WorkloadFilter, WorkloadInstance};
@@ -99,16 +99,41 @@ impl Authority {
     pub async fn report(&self, caller: &Caller, report: Report) -> Result<(), Error> {
         let svid = self.authenticated(caller)?;
         self.require_live(svid)?;
-        if report.closed.len() > MAX_CLOSED || report.peers.len() > MAX_PEERS {
-            return Err(Error::Invalid {
-                why: format!("a report names at most {MAX_CLOSED} revocations, {MAX_PEERS} peers"),
-                next_step: Some("send the newest".to_owned()),
-            });
-        }
+        require_possible(&report)?;
+        let report = self.believe(report, svid).await?;
         // Whoever reports holds it: its predecessor's one silent replacement is over.
         self.see(svid).await?;
         self.fleet().report(svid, report, self.clock().unix_milliseconds());
         Ok(())
+    }
+
+    /// What of a report can be true: nobody is further than we are, or lives longer than its
+    /// certificate. Whoever claims more is believed as far as that.
+    async fn believe(&self, report: Report, svid: &VerifiedSvid) -> Result<Report, Error> {
+        if report.feed_sequence > self.folded().items.newest().sequence {
+            // Another node may have told it what this one has not read yet.
+            self.refresh().await?;
+        }
+        let log_size = match report.checkpoint_size {
+            Some(size) if size > self.checkpoints().newest_size() => {
+                self.store().head().await?.edge.size()
+            }
+            _ => u64::MAX,
+        };
+        let feed_sequence = report.feed_sequence.min(self.folded().items.newest().sequence);
+        let left = svid.not_after() - self.clock().now().unix_timestamp();
+        let left = u64::try_from(left).unwrap_or_default();
+        let mut closed = report.closed;
+        closed.retain(|closed| closed.log_index <= feed_sequence);
+        Ok(Report {
+            trust_sequence: report.trust_sequence.min(self.trust().state().sequence),
+            feed_sequence,
+            checkpoint_size: report.checkpoint_size.map(|size| size.min(log_size)),
+            closed,
+            peers: of_bounded_length(report.peers),
+            seconds_without_authority: report.seconds_without_authority.min(left),
+            ..report
+        })
     }
 
     /// A page of the instances that this node has heard of, by identity and serial number.
@@ -201,6 +226,43 @@ impl Authority {
     }
 }
 
+/// Refuses what no process can have seen, whole: a sum over it would say nothing.
+fn require_possible(report: &Report) -> Result<(), Error> {
+    let invalid = |why: String, next_step: &str| {
+        metrics::counter!("countersign_reports_refused_total").increment(1);
+        Err(Error::Invalid { why, next_step: Some(next_step.to_owned()) })
+    };
+    if report.closed.len() > MAX_CLOSED || report.peers.len() > MAX_PEERS {
+        let why = format!("a report names at most {MAX_CLOSED} revocations, {MAX_PEERS} peers");
+        return invalid(why, "send the newest");
+    }
+    let indexes: BTreeSet<u64> = report.closed.iter().map(|closed| closed.log_index).collect();
+    if indexes.len() < report.closed.len() {
+        let why = "a report names a revocation once".to_owned();
+        return invalid(why, "add up what it closed");
+    }
+    let counts = report.closed.iter().map(|closed| closed.connections);
+    if counts.chain([report.open_connections]).any(|count| count > MAX_CONNECTIONS) {
+        let why = format!("no process has more than {MAX_CONNECTIONS} connections");
+        return invalid(why, "count connections that are open, or that one revocation closed");
+    }
+    Ok(())
+}
+
+/// Identities may be long: the first of them, as far as there is room.
+fn of_bounded_length(mut peers: Vec<SpiffeId>) -> Vec<SpiffeId> {
+    let mut room = MAX_PEERS_BYTES;
+    let fits = |peer: &SpiffeId| match room.checked_sub(peer.as_str().len()) {
+        Some(left) => {
+            room = left;
+            true
+        }
+        None => false,
+    };
+    peers.retain(fits);
+    peers
+}
+
 fn show((id, serial_number): &Key, instance: &Instance, now: u64) -> WorkloadInstance {
     let seconds_since = |at: u64| now.saturating_sub(at) / 1000;
     WorkloadInstance {
@@ -226,6 +288,11 @@ const MAX_INSTANCES: usize = 10_000;
 const MAX_PER_IDENTITY: usize = 200;
 const MAX_CLOSED: usize = 100;
 const MAX_PEERS: usize = 200;
+/// What the peers of one report may take, in bytes of identities: ten thousand reports are kept.
+const MAX_PEERS_BYTES: usize = 16 * 1024;
+/// A connection is a file descriptor, and this is how many Linux lets one process have
+/// (`fs.nr_open`, 2^20 unless somebody raised it).
+const MAX_CONNECTIONS: u64 = 1 << 20;
 const MAX_WAITING: usize = 1000;
 /// Whoever was not heard of for so long, in milliseconds, is silent: it has ended, or is cut off.
 const LIVE: u64 = 60_000;

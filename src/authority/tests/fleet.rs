@@ -142,3 +142,54 @@ async fn reports_are_bounded_and_read_by_operators_alone() {
         assert!(matches!(asked, Err(Error::NotFound(_))), "{none}");
     }
 }
+
+#[tokio::test]
+async fn a_report_of_what_no_process_can_have_had_is_refused_whole() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let caller = environment.caller(&issued);
+    let log_index = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
+    report(&environment, &issued, log_index, 1 << 20).await;
+    let closed = |connections| ClosedConnections { log_index, connections };
+    let lies = [
+        Report { closed: vec![closed(1_000_000_000_000_000)], ..Report::default() },
+        Report { closed: vec![closed((1 << 20) + 1)], ..Report::default() },
+        Report { closed: vec![closed(1), closed(1)], ..Report::default() },
+        Report { open_connections: u64::MAX, ..Report::default() },
+    ];
+    for lie in lies {
+        let refused = environment.authority.report(&caller, lie.clone()).await;
+        assert!(matches!(refused, Err(Error::Invalid { .. })), "{lie:?}");
+    }
+    let reach = reach(&environment, &operator, log_index).await;
+    assert_eq!(reach.connections_closed, 1 << 20, "the report before stands");
+}
+
+#[tokio::test]
+async fn nobody_reports_to_be_further_than_the_ca() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let told = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
+    let long = |n: u32| identity::SpiffeId::parse(&format!("{}/{n:0>900}", id("/prod"))).unwrap();
+    let claims = Report {
+        trust_sequence: u64::MAX,
+        feed_sequence: u64::MAX,
+        checkpoint_size: Some(u64::MAX),
+        closed: vec![ClosedConnections { log_index: told + 9, connections: 5 }],
+        peers: (0..200).map(long).collect(),
+        seconds_without_authority: u64::MAX,
+        ..Report::default()
+    };
+    environment.authority.report(&environment.caller(&issued), claims).await.unwrap();
+    let list = environment.authority.workloads(&operator, &WorkloadFilter::default()).unwrap();
+    let held = list.items[0].report.as_ref().unwrap();
+    assert_eq!((held.trust_sequence, held.feed_sequence), (1, told));
+    assert!(held.checkpoint_size.unwrap() <= told + 1);
+    assert!(held.closed.is_empty() && held.peers.len() < 20);
+    assert!(held.seconds_without_authority <= 24 * 3600);
+    let later = revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
+    let reach = reach(&environment, &operator, later).await;
+    assert_eq!(reach.reached, 0, "what was claimed before it happened is no answer");
+}
