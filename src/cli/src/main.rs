@@ -17,6 +17,7 @@ mod context;
 mod contexts;
 mod description;
 mod error;
+mod escape;
 mod exit;
 mod files;
 mod installation;

@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::escape::{self, printable};
 
 /// Where results and notes go, and in which form.
 #[derive(Debug, Clone, Copy)]
@@ -59,13 +60,14 @@ impl Output {
         }
     }
 
-    /// Writes text to stdout, with a newline at its end.
+    /// Writes text to stdout, with a newline at its end. A terminal finds nothing in it to obey.
     pub(crate) fn text(&self, text: &str) -> Result<(), Error> {
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
-        self.bytes(format!("{text}{newline}").as_bytes())
+        self.bytes(format!("{}{newline}", printable(text)).as_bytes())
     }
 
-    /// Writes bytes to stdout.
+    /// Writes bytes to stdout as they are: what is piped into a file, and nothing that others wrote
+    /// for people to read.
     ///
     /// A reader that has gone away (`| head`) is no error: the command still does its work and ends
     /// with its own exit code.
@@ -86,13 +88,12 @@ impl Output {
 
     /// Warns, `-q` or not.
     pub(crate) fn warn(&self, text: impl Display) {
-        to_stderr(&format!("warning: {text}"));
+        to_stderr(&format!("warning: {}", indented(&text.to_string())));
     }
 
     fn json<T: Serialize>(&self, value: &T) -> Result<(), Error> {
-        let mut line = serde_json::to_vec(value).expect("results are plain data");
-        line.push(b'\n');
-        self.bytes(&line)
+        let line = serde_json::to_string(value).expect("results are plain data");
+        self.bytes(format!("{}\n", escape::json(&line)).as_bytes())
     }
 }
 
@@ -101,23 +102,7 @@ pub(crate) fn to_stderr(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{}", printable(text.trim_end()));
 }
 
-/// The text with control characters escaped: certificates and answers are written by others, and a
-/// terminal obeys what it is shown.
-pub(crate) fn printable(text: &str) -> String {
-    let escaped = |c: char| match c {
-        '\n' => "\n".to_owned(),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(escaped).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_terminal_never_sees_an_escape_sequence_of_others() {
-        assert_eq!(printable("a\u{1b}[2Jb\r\nc\u{9b}"), "a\\u{1b}[2Jb\\r\nc\\u{9b}");
-    }
+/// The lines after the first stand further in, so that none passes for a line of ours.
+pub(crate) fn indented(text: &str) -> String {
+    text.trim_end().replace('\n', "\n      ")
 }

