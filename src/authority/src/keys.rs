@@ -2,7 +2,7 @@
 //! open. A key is found by what it is, the hash of its public key, not by its file's name.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -287,13 +287,14 @@ fn is_named(path: &Path, prefix: &str) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
 }
 
-/// A folder's keys are its owner's, whoever makes one: `serve` has to read them.
+/// A folder's keys are its owner's, whoever makes one: `serve` has to read them. A link that the owner
+/// puts in the file's place leads root to nothing else.
 fn give_to_owner_of(folder: &Path, path: &Path) -> std::io::Result<()> {
-    let (folder, file) = (fs::metadata(folder)?, fs::metadata(path)?);
+    let (folder, file) = (fs::metadata(folder)?, fs::symlink_metadata(path)?);
     if (folder.uid(), folder.gid()) == (file.uid(), file.gid()) {
         return Ok(());
     }
-    chown(path, Some(folder.uid()), Some(folder.gid()))
+    lchown(path, Some(folder.uid()), Some(folder.gid()))
 }
 
 /// The folder of the keys that `serve` opens.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use api::{Attestation, IssueRequest, Secret, Ttl};
 use authority::clock::{Clock, SystemClock};
+use authority::files::{Readers, SecretError, read_secret};
 use authority::policy::{PolicySet, SHIPPED_WORKLOADS};
 use authority::setup;
 use authority::store::Store;
@@ -18,7 +19,6 @@ use server::Config;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
-use crate::files;
 use crate::pending::PendingRequest;
 use crate::policy_folder;
 use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
@@ -73,8 +73,8 @@ pub(crate) enum Asking {
 
 fn passphrase(file: Option<&Path>, what: &str, asking: Asking) -> Result<Secret, Error> {
     let text = match file {
-        Some(path) => Zeroizing::new(files::read_text(path)?),
-        None => Zeroizing::new(ask(what, asking)?),
+        Some(path) => read_passphrase(path)?,
+        None => ask(what, asking)?,
     };
     let line = text.trim_end_matches(['\r', '\n']);
     if line.len() < MIN_PASSPHRASE {
@@ -85,9 +85,17 @@ fn passphrase(file: Option<&Path>, what: &str, asking: Asking) -> Result<Secret,
     Ok(Secret::new(line))
 }
 
-fn ask(what: &str, asking: Asking) -> Result<String, Error> {
+fn read_passphrase(path: &Path) -> Result<Zeroizing<String>, Error> {
+    read_secret(path, Readers::Group).map_err(|error| match error {
+        SecretError::Io(source) => Error::Read { path: path.to_owned(), source },
+        error => Error::Exposed { path: path.to_owned(), why: error.to_string() },
+    })
+}
+
+fn ask(what: &str, asking: Asking) -> Result<Zeroizing<String>, Error> {
     let read = |prompt: String| {
         rpassword::prompt_password(prompt)
+            .map(Zeroizing::new)
             .map_err(|error| Error::Passphrase(format!("{what}: no terminal to ask on ({error})")))
     };
     let first = read(format!("{what}: "))?;

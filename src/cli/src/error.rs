@@ -24,6 +24,9 @@ pub(crate) enum Error {
     /// The command after `--exec` failed.
     #[error("the SVID was renewed, but `{command}` failed with {status}")]
     Exec { command: String, status: ExitStatus },
+    /// A secret's file is open to others, or no file.
+    #[error("{}: {why}", path.display())]
+    Exposed { path: PathBuf, why: String },
     /// An SVID has expired, so that it can renew nothing.
     #[error("the SVID in {} expired at {}", directory.display(), table::time(*not_after))]
     Expired { directory: PathBuf, not_after: OffsetDateTime, repair: String },
@@ -51,6 +54,9 @@ pub(crate) enum Error {
     /// A policies folder has nothing in it.
     #[error("{} has no policy files (*.cedar, schema.cedarschema, workloads.json, profiles.json)", .0.display())]
     NoPolicies(PathBuf),
+    /// The lock of a directory is no file that we made.
+    #[error("{} is no lock of ours: it is a link, or no plain file", .0.display())]
+    NoLock(PathBuf),
     /// A directory holds no SVID of ours.
     #[error("{} holds no SVID: there is no {missing}", directory.display())]
     NoSvid { directory: PathBuf, missing: &'static str, repair: String },
@@ -78,6 +84,12 @@ pub(crate) enum Error {
     /// Stdout cannot be written.
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
+    /// Another process holds a directory.
+    #[error(
+        "another process has held {} for {} s (`countersign issue` or `renew`, or whoever has it open)",
+        .0.display(), crate::files::PATIENCE.as_secs()
+    )]
+    Taken(PathBuf),
     /// The text of a bootstrap token has another form. It is never repeated.
     #[error("{}: {why}", path.display())]
     Token { path: PathBuf, why: String },
@@ -101,6 +113,7 @@ impl Error {
         match self {
             Self::Library(error) => Exit::of_library(error),
             Self::Configuration { .. }
+            | Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::NoContext
             | Self::NoHome
@@ -111,7 +124,7 @@ impl Error {
             | Self::Request(_)
             | Self::Token { .. }
             | Self::UnknownContext { .. } => Exit::Usage,
-            Self::Server { .. } => Exit::Unreachable,
+            Self::Server { .. } | Self::Taken(_) => Exit::Unreachable,
             Self::Answer(_) | Self::OldTrust { .. } | Self::Trust(_) | Self::Unacceptable(_) => {
                 Exit::Unverified
             }
@@ -131,6 +144,13 @@ impl Error {
                 "set `passphrase_file` in the configuration (at init \
                  `offline_passphrase_file` too), or run on a terminal"
             }
+            Self::Exposed { path, .. } => {
+                return Some(format!(
+                    "chmod 600 {}, and find out who read it (0400 and 0440 do, too; a container's \
+                     secret: `mode: 0400` in Compose and Swarm, `defaultMode: 0400` in Kubernetes)",
+                    path.display()
+                ));
+            }
             Self::Exec { .. } => {
                 "repair it and run the same `countersign renew` again: it tries \
                                   the command once more"
@@ -143,6 +163,18 @@ impl Error {
                 "`countersign init` on the CA's host makes a context; `--url` and a token file need none"
             }
             Self::NoHome => "export HOME",
+            Self::NoLock(path) => {
+                return Some(format!(
+                    "look who put it there, remove {}, and run the same command again",
+                    path.display()
+                ));
+            }
+            Self::Taken(path) => {
+                return Some(format!(
+                    "fuser {} says who; then the same command again",
+                    path.display()
+                ));
+            }
             Self::NoOfflineKeys(_) => {
                 "put that folder back from where it is kept, and run the same command again"
             }

@@ -1,9 +1,12 @@
 //! Files that only their owner may read, replaced in one step.
 
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::OFlags;
 
 use crate::error::Error;
 
@@ -56,15 +59,71 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<(), Error> {
 pub(crate) struct Lock(#[expect(dead_code, reason = "held, not read")] File);
 
 impl Lock {
-    /// Waits for the lock of a directory that exists.
+    /// Waits for the lock of a directory that exists, [`PATIENCE`] at most: a stranger who has it
+    /// open may hold it for ever.
     pub(crate) fn of(directory: &Path) -> Result<Self, Error> {
+        Self::within(directory, PATIENCE)
+    }
+
+    fn within(directory: &Path, patience: Duration) -> Result<Self, Error> {
         let path = directory.join(LOCK);
         let failed = |source| Error::Write { path: path.clone(), source };
-        let file =
-            File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
-        file.lock().map_err(failed)?;
-        Ok(Self(file))
+        let file = open_lock(&path)?;
+        let begun = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::Error(source)) => return Err(failed(source)),
+                Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => {
+                    return Err(Error::Taken(path));
+                }
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_AGAIN),
+            }
+        }
     }
+}
+
+/// The directory may be somebody else's, and we root: no link is followed, no pipe waited for, and
+/// nothing but a plain file of one name is touched. Others cannot open it, and so not hold it.
+fn open_lock(path: &Path) -> Result<File, Error> {
+    let failed = |source| Error::Write { path: path.to_owned(), source };
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(PRIVATE)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let file = match opened {
+        Err(_) if path.symlink_metadata().is_ok_and(|it| !it.is_file()) => {
+            return Err(Error::NoLock(path.to_owned()));
+        }
+        opened => opened.map_err(failed)?,
+    };
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() || metadata.nlink() != 1 {
+        return Err(Error::NoLock(path.to_owned()));
+    }
+    let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
+    if is_ours && metadata.mode() & 0o777 != PRIVATE {
+        file.set_permissions(fs::Permissions::from_mode(PRIVATE)).map_err(failed)?;
+    }
+    Ok(file)
+}
+
+/// Reads what an open file holds, as far as it is a plain file of a size that makes sense.
+pub(crate) fn read_opened(file: File) -> io::Result<Vec<u8>> {
+    let refuse = |why| io::Error::new(io::ErrorKind::InvalidData, why);
+    if !file.metadata()?.is_file() {
+        return Err(refuse("it is no plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(refuse("it is larger than any that belongs here"));
+    }
+    Ok(bytes)
 }
 
 /// Makes a rename in the directory survive a crash.
@@ -86,6 +145,12 @@ fn write_and_rename(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 const LOCK: &str = ".countersign.lock";
+const PRIVATE: u32 = 0o600;
+/// Longer than a renewal takes that asks a CA which does not answer.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// Of the files beside an SVID, the largest is the trust state: some kilobytes.
+const MAX_FILE: u64 = 4 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -101,6 +166,43 @@ mod tests {
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_lock_is_private_and_no_link_leads_it_elsewhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (lock, victim) = (directory.path().join(LOCK), directory.path().join("victim"));
+        let none = Duration::ZERO;
+        fs::write(&lock, "").unwrap();
+        fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
+        drop(Lock::within(directory.path(), none).unwrap());
+        assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o777, 0o600);
+        let attacks: [&dyn Fn() -> io::Result<()>; 3] = [
+            &|| std::os::unix::fs::symlink(&victim, &lock),
+            &|| fs::write(&victim, "").and_then(|()| fs::hard_link(&victim, &lock)),
+            &|| fs::create_dir(&lock),
+        ];
+        for attack in attacks {
+            fs::remove_file(&lock).unwrap();
+            attack().unwrap();
+            let refused = Lock::within(directory.path(), none);
+            assert!(matches!(refused, Err(Error::NoLock(_))), "{refused:?}");
+            drop(fs::remove_dir(&lock));
+            fs::write(&lock, "").unwrap();
+        }
+        fs::remove_file(&victim).unwrap();
+        fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(&victim, &lock).unwrap();
+        Lock::within(directory.path(), none).unwrap_err();
+        assert!(!victim.exists(), "nothing was made where the link led");
+    }
+
+    #[test]
+    fn nobody_is_waited_for_without_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let _held = Lock::of(directory.path()).unwrap();
+        let refused = Lock::within(directory.path(), Duration::from_millis(1));
+        assert!(matches!(refused, Err(Error::Taken(_))), "{refused:?}");
     }
 
     #[test]

@@ -21,11 +21,14 @@
 //! that leaves a pending key equal to the key in use, which `pending` recognises.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
@@ -71,13 +74,54 @@ impl SvidDirectory {
 
     /// One of its files; `None` if it is not there.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        files::read_if_there(&self.join(name))
+        self.read_opened(name).map_err(|source| Error::Read { path: self.join(name), source })
+    }
+
+    /// In a folder of somebody else's, no link leads to what he may not read himself, but for our own
+    /// two: they are walked here, by what is open. In our own folder links are ours to make.
+    fn read_opened(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        let opened = match fs::metadata(&self.path) {
+            Ok(metadata) if metadata.uid() != geteuid().as_raw() => self.open_in_place(name),
+            _ => File::options()
+                .read(true)
+                .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+                .open(self.join(name)),
+        };
+        match opened {
+            Ok(file) => files::read_opened(file).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn open_in_place(&self, name: &str) -> io::Result<File> {
+        let folder = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let here =
+            rustix::fs::open(&self.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        match rustix::fs::readlinkat(&here, name, Vec::new()) {
+            Ok(to) if to.as_bytes() == format!("{CURRENT}/{name}").as_bytes() => {
+                let current = rustix::fs::readlinkat(&here, CURRENT, Vec::new())?;
+                if !current.as_bytes().starts_with(GENERATION.as_bytes()) {
+                    return Err(foreign_link());
+                }
+                // A name with a slash is opened without following its last part only: none has one.
+                if current.as_bytes().contains(&b'/') {
+                    return Err(foreign_link());
+                }
+                let generation = rustix::fs::openat(&here, &current, folder, Mode::empty())?;
+                Ok(rustix::fs::openat(&generation, name, plain, Mode::empty())?.into())
+            }
+            Ok(_) => Err(foreign_link()),
+            Err(Errno::INVAL) => Ok(rustix::fs::openat(&here, name, plain, Mode::empty())?.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// What `svid.json` says; `None` if it is not there.
     pub(crate) fn record(&self) -> Result<Option<SvidRecord>, Error> {
         let path = self.join(RECORD);
-        let Some(json) = files::read_if_there(&path)? else { return Ok(None) };
+        let Some(json) = self.read(RECORD)? else { return Ok(None) };
         serde_json::from_slice(&json)
             .map(Some)
             .map_err(|error| Error::Malformed { path, why: error.to_string() })
@@ -186,13 +230,31 @@ impl Step {
             Self::RemoveDirectory(path) => fs::remove_dir_all(path),
             Self::Sync(path) => files::sync_directory(path),
             Self::WriteFile(path, bytes) => {
-                let mut file =
-                    fs::File::options().create_new(true).write(true).mode(0o600).open(path)?;
+                let mut file = create_in_place(path)?;
                 file.write_all(bytes)?;
                 file.sync_all()
             }
         }
     }
+}
+
+/// A new file in the folder that was just made: not where a link leads that somebody put in its
+/// place, and not in a folder of somebody else's, who could exchange what is written.
+fn create_in_place(path: &Path) -> io::Result<File> {
+    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+    let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(invalid)?;
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = File::from(rustix::fs::open(folder, flags, Mode::empty())?);
+    if folder.metadata()?.uid() != geteuid().as_raw() {
+        return Err(foreign_link());
+    }
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?.into())
+}
+
+fn foreign_link() -> io::Error {
+    let why = "the folder is somebody else's, and what stands here leads out of it";
+    io::Error::new(io::ErrorKind::PermissionDenied, why)
 }
 
 /// A link is made under another name and renamed, so that `at` always leads somewhere.
@@ -286,6 +348,52 @@ mod tests {
             }
         };
         crash_everywhere(plain, Some("old"));
+    }
+
+    #[test]
+    fn in_a_folder_of_somebody_elses_no_link_of_his_is_followed() {
+        if !geteuid().is_root() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let directory = SvidDirectory::at(folder.path().join("his"));
+        fs::create_dir(directory.path()).unwrap();
+        std::os::unix::fs::chown(directory.path(), Some(4711), None).unwrap();
+        replace(&directory, set("first"));
+        assert_eq!(pair(&directory).as_deref(), Some("first"), "our own links are");
+        let secret = folder.path().join("secret");
+        fs::write(&secret, "of root").unwrap();
+        for name in [KEY, TRUST_NOTE] {
+            drop(fs::remove_file(directory.join(name)));
+            symlink(&secret, directory.join(name)).unwrap();
+            assert!(matches!(directory.read(name), Err(Error::Read { .. })));
+        }
+        let plan = directory.plan(set("second"));
+        assert!(plan.is_err(), "nothing of it is carried into the next set");
+        fs::remove_file(directory.join(TRUST_NOTE)).unwrap();
+        fs::remove_file(directory.join(KEY)).unwrap();
+        fs::remove_file(directory.join(CURRENT)).unwrap();
+        symlink(folder.path(), directory.join(CURRENT)).unwrap();
+        assert!(directory.read(CHAIN).is_err());
+    }
+
+    #[test]
+    fn nothing_is_written_where_a_link_in_the_sets_place_leads() {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = SvidDirectory::create(folder.path().join("svid")).unwrap();
+        let elsewhere = folder.path().join("elsewhere");
+        fs::create_dir(&elsewhere).unwrap();
+        let plan = directory.plan(set("new")).unwrap();
+        for step in &plan {
+            let made = step.take();
+            if let Step::CreateDirectory(path) = step {
+                fs::remove_dir(path).unwrap();
+                symlink(&elsewhere, path).unwrap();
+            } else if let Step::WriteFile(..) = step {
+                assert!(made.is_err());
+            }
+        }
+        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
     }
 
     #[test]

@@ -45,10 +45,14 @@ pub struct Config {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policies: Option<PathBuf>,
     /// The file with the passphrase that seals the keys in `keys/`; asked for without it.
+    ///
+    /// Refused where others than owner and group may read it, or others than the owner may write it:
+    /// 0600, 0400, and 0640 or 0440 (systemd's credentials) pass, 0644 and 0444 (a container's secret
+    /// in its default mode) do not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passphrase_file: Option<PathBuf>,
     /// The file with the passphrase of `offline/`: `init` and `rotate` only, and best elsewhere
-    /// between them.
+    /// between them. Its mode as for `passphrase_file`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline_passphrase_file: Option<PathBuf>,
     /// Where clients find CRLs; `{issuer}` becomes the issuer's id. Only with it do certificates

@@ -1,7 +1,5 @@
 //! Keys in sealed files.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use api::Secret;
@@ -14,7 +12,7 @@ use tlog::Hash;
 use zeroize::Zeroizing;
 
 use super::{Signer, SignerError, sealed};
-use crate::files::write_private;
+use crate::files::{Readers, SecretError, read_secret, write_private};
 
 /// A key that was read from a sealed file, or has just been made.
 pub struct FileSigner {
@@ -60,13 +58,10 @@ impl FileSigner {
 
     /// Opens a sealed key that nobody but its owner may read.
     pub fn open(path: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
-        let mode =
-            fs::metadata(path).map_err(|error| file_error(path, &error))?.permissions().mode()
-                & 0o777;
-        if mode & 0o077 != 0 {
-            return Err(SignerError::Mode { path: path.display().to_string(), mode });
-        }
-        let pem = fs::read_to_string(path).map_err(|error| file_error(path, &error))?;
+        let pem = read_secret(path, Readers::Owner).map_err(|error| match error {
+            SecretError::Mode(mode) => SignerError::Mode { path: path.display().to_string(), mode },
+            error => file_error(path, &error),
+        })?;
         let pkcs8 = sealed::open(&pem, passphrase)
             .ok_or_else(|| SignerError::Passphrase { path: path.display().to_string() })?;
         Self::from_pkcs8(pkcs8.as_bytes())
@@ -134,6 +129,8 @@ fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     fn passphrase() -> Secret {

@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use api::{Attestation, BootstrapToken, IssueRequest, IssuedCertificate, Secret, Ttl};
@@ -109,6 +110,7 @@ impl Asker {
         session: &Session,
     ) -> Result<Self, Error> {
         let url = session.options.url.clone().ok_or(Error::NoUrl)?;
+        warn_of_readers(path, session);
         let text = read_token(path)?;
         let token: BootstrapToken =
             text.parse().map_err(|why| Error::Token { path: path.to_owned(), why })?;
@@ -186,6 +188,18 @@ fn read_token(path: &Path) -> Result<Zeroizing<String>, Error> {
         .read_to_string(&mut text)
         .map_err(|source| Error::Read { path: "stdin".into(), source })?;
     Ok(text)
+}
+
+/// A token counts once, for a short time, and a shell writes it with the mode that it has: whoever
+/// could read it is told of, and not refused.
+fn warn_of_readers(path: &Path, session: &Session) {
+    let Ok(metadata) = path.metadata() else { return };
+    if metadata.is_file() && metadata.mode() & 0o007 != 0 {
+        session.output.warn(format!(
+            "others on this host can read the token: chmod 600 {}, or umask 077 before",
+            path.display()
+        ));
+    }
 }
 
 /// What was issued, and where it is.
