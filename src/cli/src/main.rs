@@ -21,6 +21,7 @@ mod escape;
 mod exit;
 mod files;
 mod installation;
+mod memory;
 mod output;
 mod pending;
 mod policy_folder;
@@ -47,8 +48,10 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    let swap = memory::protect();
     let cli = args::parse();
     report::start_diagnostics(&cli);
+    tracing::debug!(?swap, "memory is not dumpable");
     let session = Session::new(cli.options);
     let exit = commands::run(cli.command, &session).await.unwrap_or_else(|error| {
         report::error(&error);

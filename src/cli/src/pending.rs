@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use issuance::CertificateRequest;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData, SanType};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
 use crate::files;
@@ -48,13 +48,15 @@ impl PendingRequest {
 
     /// A new P-256 key and a request for the wish, in memory only.
     pub(crate) fn generate(wish: &Wish) -> Result<Self, Error> {
-        let key = KeyPair::generate().map_err(Error::Key)?;
+        let mut key = KeyPair::generate().map_err(Error::Key)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         params.subject_alt_names = subject_alt_names(wish)?;
         let csr = params.serialize_request(&key).and_then(|csr| csr.pem()).map_err(Error::Key)?;
         let request = CertificateRequest::parse_pem(&csr)?;
-        Ok(Self { key: Zeroizing::new(key.serialize_pem()), csr, request })
+        let pem = Zeroizing::new(key.serialize_pem());
+        key.zeroize();
+        Ok(Self { key: pem, csr, request })
     }
 
     /// Anything that is not a whole pending request for just this wish counts as none.

@@ -6,15 +6,16 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use identity::SerialNumber;
-use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{InconsistentKeys, SignatureScheme};
+use zeroize::Zeroize;
 
 use crate::error::{ConfigurationFault, Error};
-use crate::handshake::crypto_provider;
 use crate::refusal::serial_number;
 
 /// The chain and key that we show to peers, replaceable: each handshake takes the newest.
@@ -71,12 +72,24 @@ impl Credentials {
 impl Shown {
     fn new(
         chain: Vec<CertificateDer<'static>>,
-        key: PrivateKeyDer<'static>,
+        mut key: PrivateKeyDer<'static>,
     ) -> Result<Self, Error> {
-        let certified = CertifiedKey::from_der(chain, key, &crypto_provider())
+        let signing = any_supported_type(&key);
+        // What signs has a copy of its own.
+        key.zeroize();
+        let certified = signing.and_then(|signing| matched(CertifiedKey::new(chain, signing)));
+        let certified = certified
             .map_err(|error| Error::Configuration(ConfigurationFault::Credentials(error)))?;
         let serial_number = certified.end_entity_cert().ok().and_then(serial_number);
         Ok(Self { certified: Arc::new(certified), serial_number })
+    }
+}
+
+/// Certificate and key belong together, as far as that can be known.
+fn matched(certified: CertifiedKey) -> Result<CertifiedKey, rustls::Error> {
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+        Err(error) => Err(error),
     }
 }
 
