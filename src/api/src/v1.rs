@@ -428,6 +428,9 @@ pub struct Status {
     /// Why nothing is issued any more, where the log was found to be another than it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// Why this node is not ready, as its `/readyz` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_ready: Option<String>,
     /// The issuers, the active one first.
     pub issuers: Vec<IssuerStatus>,
     /// Keys whose rotation has begun, and what the next step of each waits for.

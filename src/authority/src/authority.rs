@@ -29,6 +29,7 @@ use crate::revocation::Folded;
 use crate::rotation::InForce;
 use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
+    require_clock,
 };
 use crate::store::{Record, RecordKey, Store, StoreError};
 use crate::turns::Turns;
@@ -116,6 +117,8 @@ impl Authority {
         idempotency_key: Option<&str>,
     ) -> Result<IssuedCertificate, Error> {
         self.require_whole_log()?;
+        // Before a token or a certificate is found to have expired by a clock that is wrong.
+        self.clock.require_steady().map_err(StoreError::from)?;
         let asked = Asked::parse(body, &self.trust_domain)?;
         let attested = match self.attest(caller, &body.attestation, &asked).await {
             Ok(attested) => attested,
@@ -388,6 +391,7 @@ impl Authority {
                 )
             })?;
         if svid.not_after() < self.clock.now().unix_timestamp() {
+            self.clock.require_steady().map_err(StoreError::from)?;
             return Err(refused("your certificate has expired", "attest afresh"));
         }
         Ok(())
@@ -495,6 +499,25 @@ impl Authority {
 
     pub(crate) fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// Whether the clock lets anything be written: it went steadily, and is not behind the log.
+    pub async fn require_clock(&self) -> Result<(), Error> {
+        self.clock.require_steady().map_err(StoreError::from)?;
+        let head = self.store.head().await?;
+        require_clock(&head, self.clock.unix_milliseconds())
+            .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
+        Ok(())
+    }
+
+    /// Whether a certificate of the CA's own still counts for those who verify it.
+    pub fn require_own(
+        &self,
+        serial_number: &SerialNumber,
+        leaf_index: u64,
+    ) -> Result<(), identity::Refusal> {
+        let id = SpiffeId::authority(&self.trust_domain);
+        self.folded().revocations.check(&id, serial_number, Some(leaf_index))
     }
 
     /// The clock.

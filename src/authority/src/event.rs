@@ -86,6 +86,7 @@ impl Event {
 /// Kinds that the fold reads: what moves the state that commits are checked against.
 pub(crate) const FOLDING: &[&str] = &[
     ALLOW,
+    CLOCK_RESET,
     DENY,
     HALT_LIFT,
     KEY_ACTIVATE,
@@ -100,6 +101,7 @@ pub(crate) const FOLDING: &[&str] = &[
 ];
 
 pub(crate) const ALLOW: &str = "allow";
+pub(crate) const CLOCK_RESET: &str = "clock.reset";
 pub(crate) const CRL: &str = "crl";
 pub(crate) const DENY: &str = "deny";
 pub(crate) const HALT_LIFT: &str = "halt.lift";

@@ -57,7 +57,10 @@ fn run(waiting: &Receiver<Waiting>, store: &dyn Store, clock: &dyn Clock, runtim
             group.map(|waiting| (waiting.member, waiting.answer)).unzip();
         metrics::histogram!("countersign_commit_members").record(members.len() as f64);
         // A panic would end this thread, and issuing with it; the transaction is rolled back.
-        let commit = || runtime.block_on(store.commit(members, clock.unix_milliseconds()));
+        let commit = || {
+            clock.require_steady()?;
+            runtime.block_on(store.commit(members, clock.unix_milliseconds()))
+        };
         let committed = catch_unwind(AssertUnwindSafe(commit));
         let panicked = |_| Err(StoreError::Unavailable("a commit panicked".to_owned()));
         match committed.unwrap_or_else(panicked) {

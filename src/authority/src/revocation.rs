@@ -13,8 +13,8 @@ use time::format_description::well_known::Rfc3339;
 use tlog::{Hash, leaf_hash};
 
 use crate::event::{
-    ALLOW, DENY, Event, HALT_LIFT, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, OPERATOR_CREATE,
-    POLICY_CHANGE, RENEW_CONFLICT, REVOKE, TOKEN_REVOKE,
+    ALLOW, CLOCK_RESET, DENY, Event, HALT_LIFT, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE,
+    OPERATOR_CREATE, POLICY_CHANGE, RENEW_CONFLICT, REVOKE, TOKEN_REVOKE,
 };
 use crate::feed::RecentItems;
 use crate::halt::Lift;
@@ -27,6 +27,8 @@ use crate::store::{RevocationRow, Store, StoreError};
 /// What a folding event changes.
 #[derive(Debug, Clone, PartialEq)]
 enum Change {
+    /// The log's time went back, from this, in milliseconds since 1970.
+    ClockReset(u64),
     /// A halt was lifted.
     Lift(Lift),
     /// None that is told: a key came into another state, or a line of renewals broke.
@@ -62,6 +64,9 @@ pub(crate) struct Folded {
     pub(crate) chain: Hash,
     /// Serial numbers whose certificates may still be valid, and when each was revoked.
     recent_serials: VecDeque<(u64, SerialNumber)>,
+    /// The latest time that the log has had; later than now where it was reset. What was issued then
+    /// lives longer.
+    latest: u64,
     policy_set: Option<String>,
     next_index: u64,
 }
@@ -94,6 +99,7 @@ impl Folded {
             withdrawn: VecDeque::new(),
             chain: CHAIN_START,
             recent_serials: VecDeque::new(),
+            latest: 0,
             policy_set: None,
             next_index: 0,
         }
@@ -159,6 +165,7 @@ impl Folded {
         for (index, hash, change, event) in changes {
             self.note_act(index, event);
             match change {
+                Change::ClockReset(from) => self.latest = self.latest.max(from),
                 Change::Lift(lift) => self.lifts.push(lift),
                 Change::None => {}
                 Change::Operator(name) => drop(self.operators.insert(name)),
@@ -189,11 +196,13 @@ impl Folded {
         Snapshot { serials, ..Snapshot::of(&self.revocations) }
     }
 
-    /// Times only ascend in the log, so what has expired stands first. It is not forgotten: a clock
-    /// that once went far ahead has expired nothing.
+    /// What has expired stands first: times ascend in the log, and where they were reset, the latest
+    /// counts, because a certificate of then may be revoked now. It is not forgotten: a clock that
+    /// once went far ahead has expired nothing.
     fn note_serial(&mut self, item: &FeedItem, at: u64) {
         if let FeedChange::RevokeSerial(serial_number) = item.change {
-            self.recent_serials.push_back((at, serial_number));
+            self.latest = self.latest.max(at);
+            self.recent_serials.push_back((self.latest, serial_number));
         }
     }
 
@@ -280,6 +289,9 @@ fn read(index: u64, event: &Event, keys: &mut KeyLedger) -> Option<Change> {
     if event.kind == RENEW_CONFLICT {
         return Some(Change::None);
     }
+    if event.kind == CLOCK_RESET {
+        return event.detail["from_milliseconds"].as_u64().map(Change::ClockReset);
+    }
     if event.kind == HALT_LIFT {
         return Lift::read(event, keys).map(Change::Lift);
     }
@@ -329,6 +341,22 @@ mod tests {
     fn entry(kind: &'static str, subject: &str, detail: &serde_json::Value) -> Vec<u8> {
         let by = Act { actor: "test", request_id: "test" };
         EventDraft::new(kind, &by, subject, detail).render("2026-11-21T12:00:00Z")
+    }
+
+    #[test]
+    fn a_serial_revoked_after_a_reset_is_told_for_as_long_as_one_of_the_future_lives() {
+        let mut folded = Folded::before(&TrustDomain::parse("pay.example").unwrap());
+        let now = 1_795_262_400_000;
+        let future = now + 3 * DAY;
+        let reset = serde_json::json!({ "from_milliseconds": future, "to_milliseconds": now });
+        let serial = serde_json::json!({ "serial_number": "01".repeat(16) });
+        let subject = "spiffe://pay.example/prod/reports";
+        let entries =
+            [(0, entry(CLOCK_RESET, "log", &reset)), (1, entry(REVOKE, subject, &serial))];
+        folded.fold(&entries).unwrap();
+        let expires = future + LONGEST_VALIDITY_MILLISECONDS;
+        assert_eq!(folded.snapshot(expires).serials.len(), 1);
+        assert_eq!(folded.snapshot(expires + DAY + 1).serials.len(), 0);
     }
 
     #[test]

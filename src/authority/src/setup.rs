@@ -297,6 +297,25 @@ pub async fn let_in(
     Ok(done)
 }
 
+/// Lets the log go on from the clock's time, where its own is ahead of it: written while a clock was
+/// wrong. Returns by how many milliseconds it was; none where it was not.
+///
+/// The event `clock.reset` says so, and folds: the times of before stay what they were. Certificates
+/// of then begin when they say. The caller has looked at the clock; nobody else can tell.
+pub async fn reset_clock(
+    trust_domain: &TrustDomain,
+    store: &dyn Store,
+    clock: &dyn Clock,
+) -> Result<Option<u64>, Error> {
+    let (head, now) = (store.head().await?, clock.unix_milliseconds());
+    let Some(ahead) = head.at.checked_sub(now).filter(|ahead| *ahead > 0) else { return Ok(None) };
+    let detail = serde_json::json!({ "from_milliseconds": head.at, "to_milliseconds": now });
+    let ceremony = Ceremony { trust_domain, store, clock };
+    let event = ceremony.draft(event::CLOCK_RESET, &origin(trust_domain), &detail);
+    ceremony.log(event, Effect::None).await?;
+    Ok(Some(ahead))
+}
+
 /// The pin of a finished CA, as its folder keeps it.
 pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
     let path = state.join(PIN);

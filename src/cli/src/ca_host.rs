@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Attestation, IssueRequest, Secret, Ttl};
-use authority::clock::{Clock, SystemClock};
+use authority::clock::{Clock, SteadyClock};
 use authority::files::{Readers, SecretError, read_secret};
 use authority::policy::{PolicySet, SHIPPED_WORKLOADS};
 use authority::setup;
@@ -129,7 +129,7 @@ pub(crate) async fn engine(
     keys: Keys,
     trust_pin: TrustPin,
 ) -> anyhow::Result<Arc<Authority>> {
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let clock: Arc<dyn Clock> = Arc::new(SteadyClock::watch(&config.state));
     let parts = Parts {
         trust_domain: config.trust_domain.clone(),
         crl_url: config.crl_url.clone(),

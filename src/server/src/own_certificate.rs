@@ -6,7 +6,7 @@ use std::time::Duration;
 use api::{Attestation, IssueRequest, RenewalWindow};
 use authority::Authority;
 use countersign::Credentials;
-use identity::SpiffeId;
+use identity::{SerialNumber, SpiffeId};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -27,7 +27,10 @@ pub(crate) struct OwnCertificate {
 #[derive(Debug, Clone, Copy)]
 struct Times {
     renewal: RenewalWindow,
+    not_before: OffsetDateTime,
     not_after: OffsetDateTime,
+    serial_number: SerialNumber,
+    leaf_index: u64,
     /// Since when the keys sign that it is signed with.
     signing_since: u64,
 }
@@ -48,15 +51,19 @@ impl OwnCertificate {
         Arc::clone(&self.credentials)
     }
 
-    /// Renews it when its window has begun, and when another key took over: the one that signed it
-    /// retires only after it. A failure is tried again.
+    /// Renews it when its window has begun, when another key took over (the one that signed it
+    /// retires only after it), and whenever it is of no use now. A failure is tried again.
     pub(crate) async fn keep_fresh(&self) {
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
-            let Times { renewal, signing_since, .. } = self.times();
-            let is_due = self.authority.clock().now() >= renewal.start
-                || self.authority.signing_since() > signing_since;
-            if !is_due {
+            // Looked at often, a clock that is slewed does not seem to leap.
+            let is_steady = self.authority.clock().require_steady().is_ok();
+            metrics::gauge!("countersign_clock_steady").set(f64::from(u8::from(is_steady)));
+            let unusable = self.unusable();
+            if let Some(why) = &unusable {
+                tracing::error!(why, "the CA's own certificate is of no use");
+            }
+            if unusable.is_none() && !self.is_due() {
                 continue;
             }
             match self.renew().await {
@@ -64,6 +71,26 @@ impl OwnCertificate {
                 Err(error) => tracing::error!(%error, "cannot renew the CA's own certificate"),
             }
         }
+    }
+
+    fn is_due(&self) -> bool {
+        let Times { renewal, signing_since, .. } = self.times();
+        self.authority.clock().now() >= renewal.start
+            || self.authority.signing_since() > signing_since
+    }
+
+    /// Why clients refuse it now, if they do.
+    fn unusable(&self) -> Option<String> {
+        let Times { not_before, not_after, serial_number, leaf_index, .. } = self.times();
+        let now = self.authority.clock().now();
+        if now < not_before {
+            return Some(format!("the CA's own certificate begins at {not_before} only"));
+        }
+        if not_after < now {
+            return Some("the CA's own certificate has expired".to_owned());
+        }
+        let refused = self.authority.require_own(&serial_number, leaf_index).err();
+        refused.map(|refusal| format!("the CA's own certificate is refused: {refusal}"))
     }
 
     async fn renew(&self) -> Result<(), ServerError> {
@@ -75,9 +102,8 @@ impl OwnCertificate {
 
     /// Whether this service can do its work: issue certificates, that is.
     pub(crate) async fn ready(&self) -> Result<(), String> {
-        if self.times().not_after < self.authority.clock().now() {
-            return Err("the CA's own certificate has expired".to_owned());
-        }
+        self.authority.require_clock().await.map_err(|error| error.to_string())?;
+        self.unusable().map_or(Ok(()), Err)?;
         self.authority.refresh().await.map_err(|error| error.to_string())?;
         self.authority.follow_keys().await.map_err(|error| error.to_string())?;
         self.authority.halted().map_or(Ok(()), Err)
@@ -114,7 +140,15 @@ async fn certify(
         CertificateDer::pem_slice_iter(issued.chain.as_bytes()).collect();
     let chain = chain.map_err(|error| ServerError::OwnKey(error.to_string()))?;
     let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-    Ok((chain, key, Times { renewal: issued.renewal, not_after: issued.not_after, signing_since }))
+    let times = Times {
+        renewal: issued.renewal,
+        not_before: issued.not_before,
+        not_after: issued.not_after,
+        serial_number: issued.serial_number,
+        leaf_index: issued.log_index,
+        signing_since,
+    };
+    Ok((chain, key, times))
 }
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);

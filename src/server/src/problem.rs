@@ -152,6 +152,11 @@ fn told_store(error: &StoreError) -> Told {
             "the CA's clock is behind its log: nothing is issued until it is set right",
             "see the CA's diagnostics",
         ),
+        StoreError::ClockLeapt(_) => (
+            ProblemType::LogUnavailable,
+            "the CA's clock leapt ahead: nothing is issued until it is set right or has stayed so",
+            "see the CA's diagnostics",
+        ),
         _ => (
             ProblemType::StoreUnavailable,
             "the CA's store does not answer: nothing was issued, or it will be found again",

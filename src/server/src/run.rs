@@ -74,6 +74,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
 
     let service = Service {
         authority: Arc::clone(&authority),
+        own: Arc::clone(&own),
         rate: Arc::clone(&rate),
         crls: Arc::default(),
         stopped: stopped.clone(),

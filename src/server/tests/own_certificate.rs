@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use countersign::{ExpectedServer, Verification, client_config};
-use identity::SerialNumber;
+use identity::{SerialNumber, SpiffeId};
 use rustls::pki_types::ServerName;
 use support::Service;
 use tokio::net::TcpStream;
@@ -36,6 +36,35 @@ async fn the_cas_own_certificate_is_renewed_without_a_restart() {
     let begun = Instant::now();
     while presented(&service).await == first {
         assert!(begun.elapsed() < Duration::from_secs(20), "it was not renewed");
+    }
+    service.running.stop().await;
+}
+
+#[tokio::test]
+async fn the_cas_own_certificate_is_replaced_as_soon_as_it_is_revoked() {
+    let service = Service::start(time::Duration::ZERO).await;
+    let first = presented(&service).await;
+    service.revoke_in_the_store(&SpiffeId::authority(service.authority.trust_domain())).await;
+    let begun = Instant::now();
+    while presented(&service).await == first {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it was not replaced");
+    }
+    while !service.readiness().await.starts_with("HTTP/1.1 200") {
+        assert!(begun.elapsed() < Duration::from_secs(5), "it is not ready again");
+    }
+    service.running.stop().await;
+}
+
+#[tokio::test]
+async fn readiness_says_that_the_clock_is_wrong() {
+    let service = Service::start(time::Duration::ZERO).await;
+    assert!(service.readiness().await.starts_with("HTTP/1.1 200"));
+    for (leap, why) in [(time::Duration::days(3), "leapt ahead"), (-BEHIND, "behind the log")] {
+        service.clock.leap(leap);
+        let told = service.readiness().await;
+        assert!(told.starts_with("HTTP/1.1 503") && told.contains(why), "{told}");
+        service.clock.leap(-leap);
+        assert!(service.readiness().await.starts_with("HTTP/1.1 200"));
     }
     service.running.stop().await;
 }

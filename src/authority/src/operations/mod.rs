@@ -42,6 +42,8 @@ impl Authority {
             workloads: policy.set().workloads().rows().count() as u64,
             denied: self.folded().revocations.denied().count() as u64,
             halted: self.halted(),
+            // The service knows: its own certificate is part of it.
+            not_ready: None,
             issuers: in_force.issuers().map(issuer_status).collect(),
             rotating: keys.into_iter().filter(|key| key.next.is_some()).collect(),
         })

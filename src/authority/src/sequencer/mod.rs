@@ -18,6 +18,7 @@ pub use member::{
     TokenDraft, TokenRow,
 };
 pub(crate) use plan::COMPLETION_MILLISECONDS;
+pub(crate) use plan::require_clock;
 pub use plan::{ClockBehind, plan};
 
 use identity::SerialNumber;

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use identity::{SerialNumber, SpiffeId};
 use tlog::{Hash, Tile};
 
+use crate::clock::ClockLeapt;
 use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
 
 #[cfg(any(test, feature = "test-seams"))]
@@ -90,13 +91,16 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 pub enum StoreError {
     /// The clock is behind the newest entry of the log.
     #[error(
-        "the clock is {milliseconds} ms behind the log's newest entry; set it right (the log's \
-         time never goes back)"
+        "the clock is {milliseconds} ms behind the log's newest entry; set it right, or where it \
+         is right and the log went ahead: stop the CA, countersign init --recover --accept-clock"
     )]
     ClockBehind {
         /// By how much.
         milliseconds: u64,
     },
+    /// The clock went ahead by itself.
+    #[error(transparent)]
+    ClockLeapt(#[from] ClockLeapt),
     /// The tables contradict each other, or the log.
     #[error("the store contradicts itself: {0}; restore a backup, nothing is issued from it")]
     Inconsistent(String),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use authority::clock::SystemClock;
+use authority::clock::{SteadyClock, SystemClock};
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
@@ -34,6 +34,10 @@ pub(crate) struct Arguments {
     /// With --recover: let a CA that has halted issue again, on the log as it is
     #[arg(long, requires = "recover")]
     lift_halt: bool,
+    /// With --recover: the clock is right. The log goes on from it, where a clock that was ahead
+    /// took it further
+    #[arg(long, requires = "recover")]
+    accept_clock: bool,
     /// The first operator's name
     #[arg(long, value_name = "NAME", default_value = "admin")]
     operator: String,
@@ -133,6 +137,9 @@ async fn recover(
         if let Some(migrated) = migrated {
             session.output.note(migrated.to_string());
         }
+        if arguments.accept_clock {
+            accept_clock(config, &store, session).await?;
+        }
         if arguments.lift_halt {
             lift_halt(config, &store, session).await?;
         }
@@ -174,6 +181,24 @@ async fn let_in(
     if done.registered {
         session.output.note(format!("{operator} is registered as an operator"));
     }
+    Ok(())
+}
+
+async fn accept_clock(
+    config: &Config,
+    store: &SqliteStore,
+    session: &Session,
+) -> anyhow::Result<()> {
+    SteadyClock::accept(&config.state)?;
+    let ahead = setup::reset_clock(&config.trust_domain, store, &SystemClock).await?;
+    session.output.note(match ahead {
+        Some(ahead) => format!(
+            "the log was {} ahead of this clock, and goes on from it. Certificates and tokens of \
+             then live as long\nas they say: countersign list, token list; revoke what nobody knows",
+            crate::table::span(time::Duration::milliseconds(ahead.cast_signed())),
+        ),
+        None => "the log is not ahead of this clock, which counts from now on".to_owned(),
+    });
     Ok(())
 }
 

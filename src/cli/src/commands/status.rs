@@ -30,6 +30,9 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
     if let Some(why) = &status.halted {
         fields.push(("HALTED", why.clone()));
     }
+    if let Some(why) = &status.not_ready {
+        fields.push(("NOT READY", why.clone()));
+    }
     for key in &status.rotating {
         if let Some(next) = &key.next {
             let text = format!("{} {}: {}", next.step, key.purpose, keys::waits_for(next, now));

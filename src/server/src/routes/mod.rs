@@ -26,6 +26,7 @@ pub(crate) use evidence::Crls;
 
 use crate::caller::{RequestId, discard};
 use crate::openapi;
+use crate::own_certificate::OwnCertificate;
 use crate::problem::Refused;
 use crate::rate::RateLimit;
 use api::{ProblemType, paths};
@@ -34,6 +35,7 @@ use api::{ProblemType, paths};
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) authority: Arc<Authority>,
+    pub(crate) own: Arc<OwnCertificate>,
     pub(crate) rate: Arc<RateLimit>,
     pub(crate) crls: Arc<Crls>,
     /// Becomes true when streams must end.

@@ -149,7 +149,10 @@ pub(crate) async fn status(
     State(service): State<Service>,
     From(caller): From,
 ) -> Result<Json<Status>, Refused> {
-    let status = service.authority.status(&caller).await;
+    let status = match service.authority.status(&caller).await {
+        Ok(status) => Ok(Status { not_ready: service.own.ready().await.err(), ..status }),
+        Err(error) => Err(error),
+    };
     status.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 

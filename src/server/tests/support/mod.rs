@@ -8,18 +8,23 @@ use std::sync::Arc;
 use api::{Attestation, IssueRequest, IssuedCertificate, Secret, TokenRequest};
 use authority::clock::{Clock, ManualClock};
 use authority::policy::PolicySet;
+use authority::sequencer::{ActMember, Effect, Member, RevocationTarget};
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
-use authority::{Authority, Keys, Parts};
+use authority::store::Store;
+use authority::{Act, Authority, EventDraft, Keys, Parts};
 use countersign::{AuthorityClient, Credentials};
 use identity::SpiffeId;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use server::Config;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 pub(crate) struct Service {
     _state: tempfile::TempDir,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) keys: Keys,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) authority: Arc<Authority>,
     pub(crate) running: server::Running,
 }
@@ -51,6 +56,7 @@ impl Service {
         .unwrap();
         let Outcomes::Ready(trust_pin) = created.outcome else { panic!("a local parent is ready") };
         let keys = created.keys.clone();
+        let store = Arc::clone(&created.store) as Arc<dyn Store>;
         let parts = Parts {
             trust_domain: config.trust_domain.clone(),
             crl_url: None,
@@ -61,7 +67,32 @@ impl Service {
         };
         let authority = Arc::new(Authority::open(parts).await.unwrap());
         let running = server::start(Arc::clone(&authority), &config).await.unwrap();
-        Self { _state: state, clock, keys, authority, running }
+        Self { _state: state, clock, keys, store, authority, running }
+    }
+
+    /// What `/readyz` answers.
+    pub(crate) async fn readiness(&self) -> String {
+        let stream = TcpStream::connect(self.running.admin_address).await;
+        let mut stream = stream.unwrap();
+        let request = "GET /readyz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    /// Revokes an identity whom no operator can revoke.
+    pub(crate) async fn revoke_in_the_store(&self, id: &SpiffeId) {
+        let by = Act { actor: "test", request_id: "test" };
+        let reason = "key-compromise".to_owned();
+        let detail = serde_json::json!({ "reason": reason });
+        let act = ActMember {
+            event: EventDraft::new("revoke", &by, id.as_str(), &detail),
+            effect: Effect::Revoke { target: RevocationTarget::Identity(id.clone()), reason },
+            allowed_under: None,
+        };
+        let group = vec![Member::Act(Box::new(act))];
+        self.store.commit(group, self.clock.unix_milliseconds()).await.unwrap();
     }
 
     /// A client of the service, with or without a certificate.
