@@ -11,6 +11,7 @@ use issuance::IssuerCertificate;
 use tlog::Hash;
 
 use crate::attest::{self, Attested, INTERNAL, Purpose, refused};
+use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
 use crate::clock::{Clock, fresh_serial_number};
 use crate::error::Error;
@@ -56,6 +57,7 @@ pub struct Authority {
     pub(crate) witnesses: Witnesses,
     pub(crate) seen: std::sync::Mutex<HashSet<SerialNumber>>,
     pub(crate) refusals: Refusals,
+    pub(crate) budgets: Budgets,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
@@ -200,7 +202,12 @@ impl Authority {
             let prepared = authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
             let member = Arc::new(prepared.into_member(&caller.request_id, idempotency.clone()));
             let certificate = Member::Certificate(Arc::clone(&member));
-            match self.queue.submit(certificate).await? {
+            let taken = self.take_for_issue(caller, &attested, by_token).await?;
+            let outcome = self.queue.submit(certificate).await?;
+            if !matches!(outcome, Outcome::Logged { .. }) {
+                self.budgets.give_back(taken);
+            }
+            match outcome {
                 Outcome::Logged { leaf_index, timestamp } => {
                     metrics::counter!("countersign_logged_total").increment(1);
                     let logged = Logged::committed(&member, leaf_index, timestamp);

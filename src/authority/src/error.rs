@@ -18,6 +18,19 @@ pub enum Error {
         /// What to do.
         next_step: String,
     },
+    /// The caller's line of renewals has spent what it may make the log carry.
+    #[error(
+        "this certificate and those renewed from one another with it may make {per_hour} {budget} \
+         an hour: the next in {seconds} s"
+    )]
+    Budget {
+        /// Which: `issues`, `renewals` or `revocations`.
+        budget: &'static str,
+        /// The limit.
+        per_hour: u32,
+        /// When it is free again.
+        seconds: u64,
+    },
     /// It contradicts what is stored.
     #[error("{0}")]
     Conflict(Conflict),

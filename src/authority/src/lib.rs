@@ -39,6 +39,7 @@
 mod accounting;
 mod attest;
 mod authority;
+mod budgets;
 mod checkpoint;
 pub mod clock;
 mod countersigner;
@@ -72,6 +73,7 @@ mod witness;
 pub mod workloads;
 
 pub use authority::{Authority, Caller, Listener, Parts, SignedTrust};
+pub use budgets::BudgetLimits;
 pub use error::{Denied, Error};
 pub use event::{Act, Event, EventDraft};
 pub use feed::{FeedMessage, Subscription};

@@ -8,6 +8,7 @@ use identity::TrustDomain;
 use tokio::runtime::Handle;
 
 use crate::authority::{Authority, Parts};
+use crate::budgets::Budgets;
 use crate::checkpoint::Checkpoints;
 use crate::error::Error;
 use crate::event::{Event, POLICY_CHANGE};
@@ -51,6 +52,7 @@ impl Authority {
             witnesses: Witnesses::default(),
             seen: std::sync::Mutex::default(),
             refusals: Refusals::default(),
+            budgets: Budgets::default(),
             hastened: std::sync::Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
             crl_turn: tokio::sync::Mutex::default(),

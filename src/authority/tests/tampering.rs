@@ -17,10 +17,14 @@ async fn environment() -> Environment {
         target: issued.serial_number.to_string(),
         reason: "key-compromise".to_owned(),
         dry_run: false,
+        named_override: None,
     };
     environment.authority.revoke(&operator, &revoke).await.unwrap();
-    let deny =
-        api::DenyRequest { spiffe_id: id("/prod/monolith"), reason: "unspecified".to_owned() };
+    let deny = api::DenyRequest {
+        spiffe_id: id("/prod/monolith"),
+        reason: "unspecified".to_owned(),
+        named_override: None,
+    };
     environment.authority.deny(&operator, &deny).await.unwrap();
     environment.authority.account().await.unwrap();
     environment

@@ -17,6 +17,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use api::Ttl;
+use authority::BudgetLimits;
 use identity::TrustDomain;
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +63,9 @@ pub struct Config {
     /// When keys are replaced.
     #[serde(default)]
     pub keys: KeysConfig,
+    /// What one line of renewals may make the log carry.
+    #[serde(default)]
+    pub budgets: BudgetsConfig,
     /// Requests a second that one certificate may make, or one address without certificates, in
     /// bursts of twice as many; 0 lifts it.
     #[serde(default = "default_rate")]
@@ -81,6 +85,38 @@ pub struct KeysConfig {
 impl Default for KeysConfig {
     fn default() -> Self {
         Self { rotate_every: default_rotate_every() }
+    }
+}
+
+/// What a certificate and those renewed from one another with it may make the log carry:
+/// `[budgets]`. Refusals are counted by `countersign_budget_refusals_total`; operators are not
+/// limited, and a certificate may always revoke itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BudgetsConfig {
+    /// Certificates for other identities an hour; 600, unless it is set; 0 lifts it.
+    pub issues_per_hour: u32,
+    /// Renewals an hour; 60, unless it is set; 0 lifts it.
+    pub renewals_per_hour: u32,
+    /// Revocations of other certificates than its own an hour; 60, unless it is set; 0 lifts it.
+    pub revocations_per_hour: u32,
+}
+
+impl Default for BudgetsConfig {
+    fn default() -> Self {
+        let BudgetLimits { issues_per_hour, renewals_per_hour, revocations_per_hour } =
+            BudgetLimits::default();
+        Self { issues_per_hour, renewals_per_hour, revocations_per_hour }
+    }
+}
+
+impl From<&BudgetsConfig> for BudgetLimits {
+    fn from(config: &BudgetsConfig) -> Self {
+        Self {
+            issues_per_hour: config.issues_per_hour,
+            renewals_per_hour: config.renewals_per_hour,
+            revocations_per_hour: config.revocations_per_hour,
+        }
     }
 }
 

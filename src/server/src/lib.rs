@@ -19,6 +19,6 @@ mod routes;
 mod run;
 
 pub use capacity::Capacity;
-pub use config::{Config, ConfigError, DEFAULT_PATH, KeysConfig};
+pub use config::{BudgetsConfig, Config, ConfigError, DEFAULT_PATH, KeysConfig};
 pub use routes::{Access, ROUTES};
 pub use run::{Running, ServerError, start};

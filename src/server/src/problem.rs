@@ -10,7 +10,11 @@ use http::{HeaderValue, StatusCode, header};
 
 /// A problem on its way out.
 #[derive(Debug)]
-pub(crate) struct Refused(Box<Problem>);
+pub(crate) struct Refused {
+    problem: Box<Problem>,
+    /// When to try again, in seconds, where it is known.
+    retry_after: Option<u64>,
+}
 
 impl Refused {
     /// The engine's error, as callers see it.
@@ -21,10 +25,13 @@ impl Refused {
         } else {
             tracing::info!(request_id, %error, "request refused");
         }
-        if let Error::Denied(denied) = error {
-            problem.policies = denied.policies;
+        let mut retry_after = None;
+        match error {
+            Error::Budget { seconds, .. } => retry_after = Some(seconds),
+            Error::Denied(denied) => problem.policies = denied.policies,
+            _ => {}
         }
-        Self(Box::new(problem))
+        Self { problem: Box::new(problem), retry_after }
     }
 
     /// A request that HTTP or JSON already refuses.
@@ -36,25 +43,25 @@ impl Refused {
     ) -> Self {
         let mut refused = problem(kind, detail.into(), request_id);
         refused.next_step = next_step.map(ToOwned::to_owned);
-        Self(Box::new(refused))
+        Self { problem: Box::new(refused), retry_after: None }
     }
 }
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self.0).expect("a problem is plain data");
+        let body = serde_json::to_vec(&self.problem).expect("a problem is plain data");
         let status =
-            StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        let retry = match self.0.problem_type {
-            ProblemType::RateLimited => Some("1"),
-            _ if self.0.status == 503 => Some("5"),
+        let usual = match self.problem.problem_type {
+            ProblemType::RateLimited => Some(1),
+            _ if self.problem.status == 503 => Some(5),
             _ => None,
         };
-        if let Some(seconds) = retry {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        if let Some(seconds) = self.retry_after.or(usual) {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -81,6 +88,13 @@ fn told(error: &Error) -> Told {
     match error {
         Error::Attestation { why, next_step } => {
             (ProblemType::AttestationRefused, why.clone(), Some(next_step.clone()))
+        }
+        Error::Budget { budget, seconds, .. } => {
+            let step = format!(
+                "try again in {seconds} s; `{budget}_per_hour` under [budgets] of the CA's \
+                 configuration sets it, and an operator is not limited"
+            );
+            (ProblemType::RateLimited, text, Some(step))
         }
         Error::Conflict(conflict) => told_conflict(*conflict),
         Error::Restless | Error::Abandoned => {

@@ -64,6 +64,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let address = listener.local_addr().map_err(|source| failed(config.listen, source))?;
     let admin_address =
         admin_listener.local_addr().map_err(|source| failed(config.admin_listen, source))?;
+    authority.limit_budgets((&config.budgets).into());
     let own = Arc::new(OwnCertificate::issue(Arc::clone(&authority), config).await?);
     let verification = Verification::new(Trust::clone(&authority.trust()));
     follow_revocations(&authority, &verification);

@@ -61,11 +61,16 @@ impl Authority {
                 }
                 continue;
             }
+            let taken = self.take_for_revocation(caller, &target).await?;
             let mut detail = revocation_detail(&target, &reason);
             name_override(&mut detail, request.named_override);
             let effect = Effect::Revoke { target: target.clone(), reason: reason.clone() };
             let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
-            if let Some(log_index) = self.commit(allowed_under, draft, effect).await? {
+            let committed = self.commit(allowed_under, draft, effect).await;
+            if !matches!(committed, Ok(Some(_))) {
+                self.budgets.give_back(taken);
+            }
+            if let Some(log_index) = committed? {
                 metrics::counter!("countersign_revocations_total").increment(1);
                 done.log_index = Some(log_index);
                 done.review = self.acts_of(&spiffe_id).await;
