@@ -14,7 +14,12 @@ async fn revoke(
     serial_number: &SerialNumber,
 ) -> Result<Revocation, Error> {
     let target = serial_number.to_string();
-    let request = RevokeRequest { target, reason: "superseded".to_owned(), dry_run: false };
+    let request = RevokeRequest {
+        target,
+        reason: "superseded".to_owned(),
+        dry_run: false,
+        named_override: None,
+    };
     environment.authority.revoke(caller, &request).await
 }
 
