@@ -1,6 +1,7 @@
 //! The feed with curl, and an operator who waits until everybody has heard.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,21 @@ fn report(environment: &Environment, feed_sequence: u64) {
     let arguments = ["-X", "PUT", "--json", &body.to_string()];
     let answer = environment.curl("/v1/reports/self", &arguments).success();
     assert_eq!(answer.stdout, "");
+}
+
+/// Runs this while the operator reports all that there is: more than that nobody is believed.
+fn while_reporting<T>(environment: &Environment, run: impl FnOnce() -> T) -> T {
+    let ended = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !ended.load(Ordering::Relaxed) {
+                report(environment, 1_000_000);
+            }
+        });
+        let result = run();
+        ended.store(true, Ordering::Relaxed);
+        result
+    })
 }
 
 #[test]
@@ -32,13 +48,14 @@ fn an_operator_waits_until_everybody_has_heard_or_learns_who_has_not() {
         .exits(1)
         .says("0 of 1 workloads")
         .says("no answer from spiffe://pay.example/countersign/operator/admin");
-    report(&environment, 1_000_000);
-    revoke("/prod/batch", "30s").success().says("1 of 1 workloads have it");
+    let revoked = while_reporting(&environment, || revoke("/prod/batch", "30s"));
+    revoked.success().says("1 of 1 workloads have it");
     let again = environment.issue("/prod/reports", "again");
     assert!(again.exists());
     let id = environment.id("/prod/reports");
-    let arguments = ["--json", "revoke", &id, "--reason", "superseded", "--yes", "--wait", "5s"];
-    let json = environment.countersign(&arguments).success().json();
+    let arguments = ["--json", "revoke", &id, "--reason", "superseded", "--yes", "--wait", "30s"];
+    let revoked = while_reporting(&environment, || environment.countersign(&arguments));
+    let json = revoked.success().json();
     assert_eq!((&json["certificates"], &json["reach"]["reached"]), (&1.into(), &1.into()));
 }
 

@@ -137,7 +137,7 @@ async fn a_newer_trust_state_that_does_not_verify_is_told_and_not_taken() {
     let renewed = environment.run("renew svid -q").await.expect(0);
     assert!(renewed.stderr.starts_with("warning: "), "{}", renewed.stderr);
     assert!(renewed.stderr.contains("0 of the 1 trust keys"), "{}", renewed.stderr);
-    assert!(renewed.stderr.contains("\n  next: countersign trust fetch "), "{}", renewed.stderr);
+    assert!(renewed.stderr.contains("  next: countersign trust fetch "), "{}", renewed.stderr);
     assert!(environment.read("svid/trust.note").contains("\"sequence\": 1"));
 }
 
