@@ -6,7 +6,9 @@ use std::net::IpAddr;
 
 use api::ExplainRequest;
 use authority::explain_query;
-use authority::policy::{ActivePolicy, PolicyError, PolicySet, SHIPPED_WORKLOADS};
+use authority::policy::{
+    Action, ActivePolicy, PolicyError, PolicySet, Principal, Query, SHIPPED_WORKLOADS,
+};
 use identity::{SpiffeId, TrustDomain};
 use serde::Deserialize;
 
@@ -141,4 +143,40 @@ fn an_evaluation_error_is_a_deny() {
 #[test]
 fn the_development_hierarchy_parses() {
     PolicySet::shipped(include_str!("../../../certs-dev/workloads.json")).unwrap();
+}
+
+/// Rows are looked up for whom a question is about; what policies name by themselves is found too.
+#[test]
+fn what_only_a_policy_names_is_found() {
+    let by_literal = r#"
+        @id("row-of-another") permit(principal is Identity, action == Action::"Deny", resource)
+            when { Identity::"spiffe://pay.example/prod/reports".dns.contains("reports.internal") };
+        @id("path-of-another") permit(principal is Identity, action == Action::"Allow", resource)
+            when { Identity::"spiffe://pay.example/prod/batch" in Path::"/prod" };
+        @id("path-itself") permit(principal is Identity, action == Action::"CreateToken", resource)
+            when { Path::"/prod/batch" in Path::"/prod" };
+        @id("no-row") permit(principal is Identity, action == Action::"Revoke", resource)
+            when { Identity::"spiffe://pay.example/prod/nobody" in Path::"/prod" };"#;
+    let files = BTreeMap::from([
+        ("workloads.json".to_owned(), SHIPPED_WORKLOADS.to_owned()),
+        ("literals.cedar".to_owned(), by_literal.to_owned()),
+        (
+            "countersign.cedar".to_owned(),
+            include_str!("../../../policies/countersign.cedar").to_owned(),
+        ),
+    ]);
+    let domain = TrustDomain::parse("pay.example").unwrap();
+    let set = PolicySet::parse(&files).unwrap();
+    let policy = ActivePolicy::new(set, domain.clone(), HashSet::new()).unwrap();
+    let decided = |action| {
+        let id = |path| SpiffeId::new(&domain, path).unwrap();
+        let principal = Principal::Workload(id("/prod/gateway"));
+        let decision = policy.decide(&Query { principal, action, resource: Some(id("/prod/x")) });
+        assert!(decision.errors.is_empty(), "{decision:?}");
+        decision.policies
+    };
+    assert_eq!(decided(Action::Deny), ["row-of-another"]);
+    assert_eq!(decided(Action::Allow), ["path-of-another"]);
+    assert_eq!(decided(Action::CreateToken), ["path-itself"]);
+    assert!(decided(Action::Revoke).is_empty());
 }

@@ -14,11 +14,22 @@ use super::parsing::readable;
 use super::{Action, Decision, IssueContext, PolicyError, PolicySet, Principal, Query};
 use crate::workloads::Workloads;
 
-/// Every row of the table as an identity.
+/// What each decision under a set finds beside its principal and resource: actions, and what
+/// policies name themselves. Rows are left where they are, so that a table of thousands costs a
+/// decision nothing; whether they fit the schema is found here, once.
 pub(super) fn entities(
     set: &PolicySet,
     trust_domain: &TrustDomain,
 ) -> Result<Entities, PolicyError> {
+    let refuse = |error| PolicyError::Cedar(readable(&error));
+    let rows = rows(set, trust_domain)?;
+    let named = named(&set.policies, &rows);
+    let kept = rows.iter().filter(|entity| named.contains(&entity.uid())).cloned();
+    Entities::from_entities(kept.collect::<Vec<_>>(), Some(&set.schema)).map_err(refuse)
+}
+
+/// Every row of the table as an identity.
+fn rows(set: &PolicySet, trust_domain: &TrustDomain) -> Result<Entities, PolicyError> {
     let mut made = Made::default();
     for row in set.workloads.rows() {
         let id = SpiffeId::new(trust_domain, &row.id)
@@ -27,6 +38,18 @@ pub(super) fn entities(
     }
     Entities::from_entities(made.entities, Some(&set.schema))
         .map_err(|error| PolicyError::Cedar(readable(&error)))
+}
+
+/// The entities that policies name, with all that they lie in. Actions come with the schema.
+fn named(policies: &cedar_policy::PolicySet, rows: &Entities) -> HashSet<EntityUid> {
+    let mut named = HashSet::new();
+    for literal in policies.policies().flat_map(cedar_policy::Policy::entity_literals) {
+        if literal.type_name().basename() != ACTION {
+            named.extend(rows.ancestors(&literal).into_iter().flatten().cloned());
+            named.insert(literal);
+        }
+    }
+    named
 }
 
 pub(super) fn evaluate(
@@ -47,7 +70,7 @@ pub(super) fn evaluate(
         Action::RotateKey(key, step) => rotation_context(*key, *step)?,
         _ => Context::empty(),
     };
-    let action = uid("Action", query.action.name());
+    let action = uid(ACTION, query.action.name());
     let request = Request::new(principal, action, resource, context, Some(&set.schema))
         .map_err(|error| readable(&error))?;
     let entities = entities
@@ -172,3 +195,5 @@ fn uid(entity_type: &str, id: &str) -> EntityUid {
     let name = EntityTypeName::from_str(entity_type).expect("constant type names are valid");
     EntityUid::from_type_name_and_id(name, EntityId::new(id))
 }
+
+const ACTION: &str = "Action";
