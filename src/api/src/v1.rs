@@ -431,11 +431,30 @@ pub struct Status {
     /// Why this node is not ready, as its `/readyz` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
+    /// This node's connections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections: Option<ConnectionsStatus>,
     /// The issuers, the active one first.
     pub issuers: Vec<IssuerStatus>,
     /// Keys whose rotation has begun, and what the next step of each waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rotating: Vec<KeyRecord>,
+}
+
+/// The connections of a node, and how many it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ConnectionsStatus {
+    /// With a certificate, now.
+    pub open: u64,
+    /// With a certificate, at most.
+    pub limit: u64,
+    /// In their handshake or without a certificate, now.
+    pub strangers: u64,
+    /// In their handshake or without a certificate, at most.
+    pub strangers_limit: u64,
+    /// Files that the process may open (`ulimit -n`): what the limits are made of.
+    pub open_files_limit: u64,
 }
 
 /// An issuer.

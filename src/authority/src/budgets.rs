@@ -174,7 +174,12 @@ impl Authority {
         self.budgets.take(Budget::Revoke, line, self.clock.unix_milliseconds())
     }
 
-    /// The first certificate of the line that this one was renewed in.
+    /// The first certificate of the line that this one was renewed in; where the store does not
+    /// say, the certificate's own.
+    pub async fn line(&self, svid: &VerifiedSvid) -> SerialNumber {
+        self.line_of(svid).await.unwrap_or(*svid.serial_number())
+    }
+
     async fn line_of(&self, svid: &VerifiedSvid) -> Result<SerialNumber, Error> {
         let serial_number = *svid.serial_number();
         let record = self.store.record(RecordKey::SerialNumber(serial_number)).await?;

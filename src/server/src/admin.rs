@@ -1,19 +1,17 @@
 //! The admin port: without TLS, on loopback by default, and read-only.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::extract::State;
 use axum::routing::get;
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
 
-use crate::own_certificate::OwnCertificate;
+use crate::readiness::Readiness;
 
 /// What the admin port shows.
 #[derive(Clone)]
 pub(crate) struct Admin {
-    pub(crate) own: Arc<OwnCertificate>,
+    pub(crate) readiness: Readiness,
     pub(crate) metrics: Option<PrometheusHandle>,
 }
 
@@ -25,9 +23,9 @@ pub(crate) fn router(admin: Admin) -> Router {
         .with_state(admin)
 }
 
-/// Ready: the store answers, and the CA's own certificate is valid.
+/// Ready: see [`Readiness`].
 async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
-    match admin.own.ready().await {
+    match admin.readiness.require().await {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }

@@ -33,25 +33,29 @@ impl Capacity {
     /// What so many open files allow.
     pub fn of(open_files: usize) -> Self {
         let admin = Limits {
-            connections: ADMIN,
-            handshakes: ADMIN / 2,
-            handshakes_per_source: ADMIN / 4,
+            connections: 0,
+            handshakes: ADMIN,
+            handshakes_per_source: ADMIN / 2,
             idle_timeout: Duration::from_secs(60),
             ..Limits::default()
         };
         let admin = admin.within_open_files(open_files / 8);
         let api = Limits { unread: UNREAD, ..Limits::default() };
-        let api = api.within_open_files(open_files - admin.connections.min(open_files));
+        let api = api.within_open_files(open_files - admin.handshakes.min(open_files));
         Self { open_files, api, admin }
     }
 
     /// Tells what may be open at once.
     pub(crate) fn measure(&self) {
         metrics::gauge!("countersign_open_files_limit").set(self.open_files as f64);
-        metrics::gauge!("countersign_connections_limit", "port" => "api")
-            .set(self.api.connections as f64);
-        metrics::gauge!("countersign_connections_limit", "port" => "admin")
-            .set(self.admin.connections as f64);
+        for (port, kind, limit) in [
+            ("api", "peers", self.api.connections),
+            ("api", "strangers", self.api.handshakes),
+            ("admin", "strangers", self.admin.handshakes),
+        ] {
+            metrics::gauge!("countersign_connections_limit", "port" => port, "kind" => kind)
+                .set(limit as f64);
+        }
     }
 }
 
@@ -68,10 +72,10 @@ mod tests {
     fn files_are_kept_back_whatever_the_limit() {
         for files in [16, 256, 1024, 4096, 65_536, 1 << 30] {
             let Capacity { api, admin, .. } = Capacity::of(files);
-            let taken = api.connections + admin.connections;
+            let taken = api.connections + api.handshakes + admin.handshakes;
             assert!(taken <= files - files / 8, "{files}: {taken}");
-            assert!(api.handshakes <= api.connections && api.handshakes_per_source > 0);
-            assert!(admin.connections > 0 && admin.handshakes_per_source > 0);
+            assert!(api.handshakes > 0 && api.handshakes_per_source > 0);
+            assert!(admin.handshakes > 0 && admin.handshakes_per_source > 0);
         }
         assert_eq!(Capacity::of(1 << 20).api.connections, Limits::default().connections);
     }

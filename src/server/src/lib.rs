@@ -15,6 +15,7 @@ mod openapi;
 mod own_certificate;
 mod problem;
 mod rate;
+mod readiness;
 mod routes;
 mod run;
 

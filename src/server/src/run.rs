@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authority::Authority;
-use countersign::{Drained, Verification};
+use countersign::{Drained, Limits, Places, Standing, Verification};
 use hyper_util::service::TowerToHyperService;
 use identity::Trust;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -18,6 +18,7 @@ use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::own_certificate::OwnCertificate;
 use crate::rate::RateLimit;
+use crate::readiness::Readiness;
 use crate::routes::{Service, router};
 
 /// Why the service does not start, or cannot go on.
@@ -73,25 +74,28 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let rate = Arc::new(RateLimit::new(config.requests_per_second));
     let (stop, stopped) = watch::channel(false);
 
+    let capacity = Capacity::raise();
+    capacity.measure();
+    let places = places(&authority, capacity.api.clone());
+    let (open_files, connections) = (capacity.open_files, capacity.api.connections);
+    let readiness = Readiness { own: Arc::clone(&own), places: places.clone(), open_files };
     let service = Service {
         authority: Arc::clone(&authority),
-        own: Arc::clone(&own),
+        readiness: readiness.clone(),
         rate: Arc::clone(&rate),
         crls: Arc::default(),
         stopped: stopped.clone(),
     };
     let service = TowerToHyperService::new(router(service));
-    let capacity = Capacity::raise();
-    capacity.measure();
     let api = tokio::spawn(countersign::serve(
         listener,
         tls,
         verification,
         service,
-        capacity.api.clone(),
+        places,
         until(stopped.clone()),
     ));
-    let admin = admin::router(Admin { own: Arc::clone(&own), metrics: metrics.clone() });
+    let admin = admin::router(Admin { readiness, metrics: metrics.clone() });
     let admin = TowerToHyperService::new(admin);
     let admin_port =
         countersign::serve_plaintext(admin_listener, admin, capacity.admin, until(stopped));
@@ -110,7 +114,6 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(tidy(rate, metrics)),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
     ];
-    let (open_files, connections) = (capacity.open_files, capacity.api.connections);
     tracing::info!(%address, %admin_address, open_files, connections, "serving");
     Ok(Running { address, admin_address, authority, stop, api, background })
 }
@@ -146,6 +149,21 @@ impl Running {
     pub async fn ended(&mut self) {
         drop((&mut self.api).await);
     }
+}
+
+/// The API's places: lines of renewals share them, and operators have the last.
+fn places(authority: &Arc<Authority>, limits: Limits) -> Places {
+    let authority = Arc::clone(authority);
+    Places::with_standing(
+        limits,
+        Box::new(move |peer| {
+            let authority = Arc::clone(&authority);
+            Box::pin(async move {
+                let is_reserved = peer.spiffe_id().is_reserved();
+                Standing { line: authority.line(peer.svid()).await, is_reserved }
+            })
+        }),
+    )
 }
 
 /// The verifier hears of each revocation before the call that made it returns.

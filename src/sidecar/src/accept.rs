@@ -8,30 +8,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::handshaking::{Handshakes, Handshaking};
-use crate::limits::Limits;
+use crate::handshaking::Handshaking;
+use crate::places::Places;
 
 /// How a listener ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Drained {
     /// Connections that were open at shutdown and ended by themselves.
     pub drained: usize,
-    /// Connections cut, because their requests took longer than [`Limits::drain`].
+    /// Connections cut, because their requests took longer than [`Limits::drain`](crate::Limits).
     pub cut: usize,
 }
 
-/// A TCP connection, before any byte of it is read, and its place among the limits.
+/// A TCP connection, before any byte of it is read, and its place among the handshakes.
 pub(crate) struct Accepted {
     pub(crate) stream: TcpStream,
     pub(crate) remote: SocketAddr,
     /// Dropped after the handshake, or with a client that shows no certificate: it ends when this is
     /// cut.
     pub(crate) handshake: Handshaking,
-    /// Dropped at the end of the connection.
-    pub(crate) connection: OwnedSemaphorePermit,
     /// Becomes true at shutdown.
     pub(crate) draining: watch::Receiver<bool>,
 }
@@ -47,7 +45,8 @@ pub(crate) enum Ended {
 /// Accepts until `shutdown`, runs `connection` for each in a task of its own, then waits for them.
 pub(crate) async fn accept_loop<C, F>(
     listener: Arc<TcpListener>,
-    limits: &Limits,
+    places: &Places,
+    drained_within: Duration,
     shutdown: impl Future<Output = ()>,
     connection: C,
 ) -> io::Result<Drained>
@@ -56,7 +55,6 @@ where
     F: Future<Output = Ended> + Send + 'static,
 {
     tracing::debug!(address = %listener.local_addr()?, "accepting connections");
-    let admission = Admission::new(limits);
     let (draining, watched) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
@@ -65,7 +63,7 @@ where
             biased;
             () = &mut shutdown => break,
             Some(_) = connections.join_next() => {}
-            accepted = admission.next(&listener, &watched) => {
+            accepted = next(places, &listener, &watched) => {
                 connections.spawn(connection(accepted));
             }
         }
@@ -73,7 +71,7 @@ where
     drop(listener);
     while connections.try_join_next().is_some() {}
     draining.send_replace(true);
-    let drained = drain(connections, limits.drain).await;
+    let drained = drain(connections, drained_within).await;
     tracing::debug!(drained = drained.drained, cut = drained.cut, "no connection is left");
     Ok(drained)
 }
@@ -92,51 +90,37 @@ async fn drain(mut connections: JoinSet<Ended>, limit: Duration) -> Drained {
     Drained { drained, cut }
 }
 
-/// Counts connections and handshakes.
-struct Admission {
-    connections: Arc<Semaphore>,
-    handshakes: Handshakes,
-}
-
-impl Admission {
-    fn new(limits: &Limits) -> Self {
-        let connections = limits.connections.min(Semaphore::MAX_PERMITS);
-        Self {
-            connections: Arc::new(Semaphore::new(connections)),
-            handshakes: Handshakes::new(limits.handshakes, limits.handshakes_per_source),
+/// The next connection, once there is a place for its handshake. May be dropped at any await. One
+/// of a source that has its share of handshakes already is closed: waiting would hold up the others.
+async fn next(
+    places: &Places,
+    listener: &TcpListener,
+    draining: &watch::Receiver<bool>,
+) -> Accepted {
+    loop {
+        places.room().await;
+        let (stream, remote) = accept(places, listener).await;
+        if let Some(handshake) = places.enter(remote.ip()) {
+            return Accepted { stream, remote, handshake, draining: draining.clone() };
         }
+        metrics::counter!("countersign_handshakes_refused_total", "reason" => "source")
+            .increment(1);
     }
-
-    /// The next connection, once there is a place for it. May be dropped at any await. One of a
-    /// source that has its share of handshakes already is closed: waiting would hold up the others.
-    async fn next(&self, listener: &TcpListener, draining: &watch::Receiver<bool>) -> Accepted {
-        let connection = place(&self.connections).await;
-        loop {
-            self.handshakes.room().await;
-            let (stream, remote) = accept(listener).await;
-            if let Some(handshake) = self.handshakes.enter(remote.ip()) {
-                let draining = draining.clone();
-                return Accepted { stream, remote, handshake, connection, draining };
-            }
-            metrics::counter!("countersign_handshakes_refused_total", "reason" => "source")
-                .increment(1);
-        }
-    }
-}
-
-async fn place(places: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")
 }
 
 /// Accepts one connection, however often that fails: no error of `accept` ends a service.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(places: &Places, listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         let error = match listener.accept().await {
-            Ok(accepted) => return accepted,
+            Ok(accepted) => {
+                places.let_in(true);
+                return accepted;
+            }
             Err(error) => error,
         };
         if !is_of_the_connection(&error) {
             // Out of files or memory: the connection stays in the backlog, so do not spin.
+            places.let_in(false);
             metrics::counter!("countersign_accept_errors_total").increment(1);
             tracing::error!(%error, "cannot accept connections now; trying again");
             tokio::time::sleep(BACKOFF).await;

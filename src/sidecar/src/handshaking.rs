@@ -75,6 +75,11 @@ impl Handshakes {
         }
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.shared.open().count
+    }
+
     /// Takes a place, unless the source has its share, and all of it is new.
     pub(crate) fn enter(&self, address: IpAddr) -> Option<Handshaking> {
         let source = network(address);

@@ -50,8 +50,8 @@
 //! | `countersign_renewals_total{result}` | renewals `done` and `failed` |
 //! | `countersign_peer_connections_open`, `countersign_connections_open` | connections with verified peers; those that serve HTTP |
 //! | `countersign_connections_closed_total{reason}` | closed by us, by the rule that the peer breaks |
-//! | `countersign_connections_cut_total{reason}` | connections of HTTP ended for what their peer did: `unread`, `frames` |
-//! | `countersign_handshakes_refused_total{reason}` | clients that a listener refused: a rule, or `tls`, `timeout`, `slow`, `source` |
+//! | `countersign_connections_cut_total{reason}` | connections of HTTP ended for what their peer did: `unread`, `frames`; for another peer, `share` |
+//! | `countersign_handshakes_refused_total{reason}` | clients that a listener refused: a rule, or `tls`, `timeout`, `slow`, `source`; where places are scarce, `share`, `places` |
 //! | `countersign_servers_refused_total{reason}` | servers that a client refused |
 //! | `countersign_own_certificate_refused_total{by}` | how often a `server` or a `client` refused our certificate |
 //! | `countersign_accept_errors_total` | no file or memory left for a connection |
@@ -123,6 +123,7 @@ mod listener;
 mod paced;
 mod peer;
 mod peers;
+mod places;
 mod refusal;
 mod renewal;
 #[cfg(feature = "http")]
@@ -165,6 +166,7 @@ pub use limits::Limits;
 pub use listener::{Listener, ListenerPeers};
 pub use peer::{Peer, RemoteAddress};
 pub use peers::Peers;
+pub use places::{Crowded, Kept, Place, Places, Standing, StandingOf};
 #[cfg(feature = "http")]
 pub use reply::{Reply, ReplyBody};
 #[cfg(feature = "http")]

@@ -1,12 +1,13 @@
 use std::time::Duration;
 
-/// What one listener takes at most. Whatever comes beyond waits in the kernel's backlog.
+/// What one listener takes at most. Handshakes beyond wait in the kernel's backlog.
 ///
 /// How long a *body* may take is the service's question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections open at once, those in their handshake included: 8,192. An idle one weighs some
-    /// 24 KiB with HTTP's buffers, so this is 200 MiB. Stay below the limit of open files too: see
+    /// Connections with verified peers open at once: 8,192. An idle one weighs some 24 KiB with
+    /// HTTP's buffers, so this is 200 MiB. Where they are scarce, [`Places`](crate::Places) says who
+    /// gives way. Stay below the limit of open files too, with [`handshakes`](Self::handshakes): see
     /// [`within_open_files`](Self::within_open_files).
     pub connections: usize,
     /// Handshakes at once, and clients of the CA that show no certificate: 2,048, half a second's
@@ -43,16 +44,17 @@ pub struct Limits {
 
 impl Limits {
     /// These limits, no larger than they can be in a process that may open so many files: a quarter
-    /// of those is left to everything else, and a quarter of the connections at most are strangers.
+    /// of those is left to everything else, and a quarter of the rest is for handshakes.
     ///
     /// ```
     /// let few = countersign::Limits::default().within_open_files(1024);
-    /// assert_eq!((few.connections, few.handshakes, few.handshakes_per_source), (768, 192, 24));
+    /// assert_eq!((few.connections, few.handshakes, few.handshakes_per_source), (576, 192, 24));
     /// ```
     #[must_use]
     pub fn within_open_files(self, files: usize) -> Self {
-        let connections = self.connections.min(files - files / 4);
-        let handshakes = self.handshakes.min((connections / 4).max(1));
+        let all = files - files / 4;
+        let handshakes = self.handshakes.min((all / 4).max(1));
+        let connections = self.connections.min((all - all / 4).max(1));
         let handshakes_per_source = self.handshakes_per_source.min((handshakes / 8).max(1));
         Self { connections, handshakes, handshakes_per_source, ..self }
     }

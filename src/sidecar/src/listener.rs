@@ -14,6 +14,7 @@ use crate::endpoint::Endpoint;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::peers::{LivePeers, Peers};
+use crate::places::Places;
 use crate::secure::{Client, Secure};
 use crate::stream::{Phase, Stream};
 use crate::verification::Verification;
@@ -31,7 +32,7 @@ pub struct Listener {
     endpoint: Endpoint,
     tls: ServerConfig,
     peers: Arc<LivePeers>,
-    limits: Limits,
+    places: Places,
     acceptor: Option<Acceptor>,
 }
 
@@ -45,21 +46,26 @@ impl Listener {
         let address = socket.local_addr().map_err(unbound)?;
         let (socket, peers) = (Arc::new(socket), LivePeers::new(peers));
         let tls = endpoint.server_config(Arc::clone(&peers))?;
-        let limits = Limits::of_this_process();
-        Ok(Self { socket, address, endpoint, tls, peers, limits, acceptor: None })
+        let places = Places::new(Limits::of_this_process());
+        Ok(Self { socket, address, endpoint, tls, peers, places, acceptor: None })
     }
 
     /// Other limits than the default ones, which fit the files that the process may open; to be said
     /// before the first use.
     #[must_use]
     pub fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
+        self.places = Places::new(limits);
         self
     }
 
     /// Where it listens.
     pub fn local_address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Its places, for whoever asks whether there are any.
+    pub fn places(&self) -> Places {
+        self.places.clone()
     }
 
     /// The peers let in, replaceable while it is used.
@@ -89,10 +95,11 @@ impl Listener {
     fn start(&self) -> Acceptor {
         let (sender, streams) = mpsc::channel(WAITING);
         let secure = Arc::new(self.secure(self.tls.clone()));
-        let (socket, limits) = (Arc::clone(&self.socket), self.limits.clone());
+        let (socket, places) = (Arc::clone(&self.socket), self.places.clone());
+        let drain = places.limits().drain;
         let stopped = self.endpoint.stopped();
         let task = tokio::spawn(async move {
-            let accepting = accept_loop(socket, &limits, stopped, move |accepted| {
+            let accepting = accept_loop(socket, &places, drain, stopped, move |accepted| {
                 hand_over(Arc::clone(&secure), accepted, sender.clone())
             });
             if let Err(error) = accepting.await {
@@ -117,11 +124,11 @@ impl Listener {
     pub(crate) fn into_parts(
         self,
         protocols: Vec<Vec<u8>>,
-    ) -> (Arc<TcpListener>, Secure, Limits, Endpoint) {
+    ) -> (Arc<TcpListener>, Secure, Endpoint) {
         let mut tls = self.tls.clone();
         tls.alpn_protocols = protocols;
         let secure = self.secure(tls);
-        (self.socket, secure, self.limits, self.endpoint)
+        (self.socket, secure, self.endpoint)
     }
 
     fn secure(&self, tls: ServerConfig) -> Secure {
@@ -130,7 +137,7 @@ impl Listener {
             verification: Arc::clone(self.endpoint.verification()),
             credentials: Some(Arc::clone(self.endpoint.credentials())),
             welcome: Welcome::Among(Arc::clone(&self.peers)),
-            handshake_timeout: self.limits.handshake_timeout,
+            places: self.places.clone(),
         }
     }
 }
@@ -188,11 +195,10 @@ async fn hand_over(
     accepted: Accepted,
     streams: mpsc::Sender<Stream>,
 ) -> Ended {
-    let Accepted { stream, remote, handshake, connection, mut draining } = accepted;
+    let Accepted { stream, remote, handshake, mut draining } = accepted;
     let handed_over = async {
         let client = secure.shake_hands(stream, remote, handshake).await;
         if let Some(Client::Verified(stream)) = client {
-            stream.connection().keep_place(connection);
             // Whoever accepted may be gone; the stream then is too.
             let _ = streams.send(stream).await;
         }

@@ -16,6 +16,7 @@ use hyper::rt::Executor;
 use hyper::service::Service;
 
 use crate::peer::RemoteAddress;
+use crate::places::Place;
 use crate::stream::{Connection, Phase};
 use crate::unread::{Counted, Unread};
 
@@ -23,6 +24,7 @@ use crate::unread::{Counted, Unread};
 pub(crate) struct Requests<S> {
     service: S,
     connection: Option<Arc<Connection>>,
+    place: Option<Place>,
     remote: RemoteAddress,
     begun: Arc<AtomicU64>,
     unread: Arc<Unread>,
@@ -36,7 +38,9 @@ impl<S> Requests<S> {
         most_unread: usize,
     ) -> Self {
         let (remote, unread) = (RemoteAddress(remote), Arc::new(Unread::new(most_unread)));
-        Self { service, connection: connection.cloned(), remote, begun: Arc::default(), unread }
+        let place = connection.and_then(|connection| connection.place());
+        let connection = connection.cloned();
+        Self { service, connection, place, remote, begun: Arc::default(), unread }
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {
@@ -78,6 +82,9 @@ where
                 return Handling::Dropped;
             }
             extensions.insert(connection.peer().clone());
+        }
+        if let Some(place) = &self.place {
+            extensions.insert(place.clone());
         }
         self.begun.fetch_add(1, Ordering::Relaxed);
         let unread = Arc::clone(&self.unread);

@@ -14,6 +14,7 @@ use tokio_rustls::server::TlsStream;
 use crate::connections::admit;
 use crate::credentials::Credentials;
 use crate::handshaking::Handshaking;
+use crate::places::Places;
 use crate::refusal::{report_failure, report_timeout};
 use crate::resumption::Tls;
 use crate::stream::Stream;
@@ -28,7 +29,8 @@ pub(crate) struct Secure {
     pub(crate) credentials: Option<Arc<Credentials>>,
     /// Who may come.
     pub(crate) welcome: Welcome,
-    pub(crate) handshake_timeout: Duration,
+    /// How many.
+    pub(crate) places: Places,
 }
 
 /// Who came in.
@@ -52,7 +54,7 @@ impl Secure {
         // Answers are written whole: waiting for more of them only delays.
         let _ = stream.set_nodelay(true);
         let handshake = TlsAcceptor::from(self.tls.of_now()).accept(stream).into_fallible();
-        let handshake = tokio::time::timeout(self.handshake_timeout, handshake);
+        let handshake = tokio::time::timeout(self.places.limits().handshake_timeout, handshake);
         let shaken = tokio::select! {
             shaken = handshake => shaken,
             () = place.cut() => return None,
@@ -60,7 +62,12 @@ impl Secure {
         match shaken {
             Ok(Ok(mut stream)) => {
                 stream.get_mut().1.set_buffer_limit(Some(UNSENT));
-                self.admit(stream, remote, place)
+                if stream.get_ref().1.peer_certificates().is_some() {
+                    return self.seat(self.admit(stream, remote)?, place).await;
+                }
+                // Where a certificate is required, the handshake has not come this far without.
+                let anonymous = || Client::Anonymous(Box::new(stream), place);
+                matches!(self.welcome, Welcome::Anyone).then(anonymous)
             }
             Ok(Err((error, stream))) => {
                 report_failure(&error, remote, self.own());
@@ -74,21 +81,20 @@ impl Secure {
         }
     }
 
-    fn admit(
-        &self,
-        stream: TlsStream<TcpStream>,
-        remote: SocketAddr,
-        place: Handshaking,
-    ) -> Option<Client> {
-        if stream.get_ref().1.peer_certificates().is_none() {
-            // Where a certificate is required, the handshake has not come this far without.
-            let anonymous = || Client::Anonymous(Box::new(stream), place);
-            return matches!(self.welcome, Welcome::Anyone).then(anonymous);
-        }
+    /// Gives a peer the place that it has from now on.
+    async fn seat(&self, stream: Stream, handshake: Handshaking) -> Option<Client> {
+        let seated = tokio::select! {
+            seated = self.places.seat(stream.connection()) => seated.is_ok(),
+            () = handshake.cut() => false,
+        };
+        seated.then_some(Client::Verified(stream))
+    }
+
+    fn admit(&self, stream: TlsStream<TcpStream>, remote: SocketAddr) -> Option<Stream> {
         let welcome = self.welcome.clone();
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         match admit(&self.verification, stream.into(), remote, Usage::Client, welcome, self.own()) {
-            Ok(stream) => Some(Client::Verified(stream)),
+            Ok(stream) => Some(stream),
             Err(refused) => {
                 report_failure(&refused, remote, self.own());
                 if resumed {

@@ -23,6 +23,7 @@ use crate::error::BoxError;
 use crate::handshake::HTTP_2;
 use crate::limits::Limits;
 use crate::paced::{Paced, cut};
+use crate::places::Places;
 use crate::requests::{Requests, StreamTasks};
 use crate::resumption::Tls;
 use crate::secure::{Client, Secure};
@@ -44,7 +45,7 @@ pub async fn serve<S, B>(
     tls: Arc<ServerConfig>,
     verification: Arc<Verification>,
     service: S,
-    limits: Limits,
+    places: impl Into<Places> + Send,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<Drained>
 where
@@ -55,10 +56,11 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let handshake_timeout = limits.handshake_timeout;
+    let places = places.into();
+    let drain = places.limits().drain;
     let (tls, credentials, welcome) = (Tls::Given(tls), None, Welcome::Anyone);
-    let secure = Secure { tls, verification, credentials, welcome, handshake_timeout };
-    serve_secure(listener.into(), secure, service, limits, shutdown).await
+    let secure = Secure { tls, verification, credentials, welcome, places };
+    serve_secure(listener.into(), secure, service, drain, shutdown).await
 }
 
 /// Serves whoever comes through the handshake.
@@ -66,7 +68,7 @@ pub(crate) async fn serve_secure<S, B>(
     socket: Arc<TcpListener>,
     secure: Secure,
     service: S,
-    limits: Limits,
+    drain: Duration,
     shutdown: impl Future<Output = ()> + Send,
 ) -> io::Result<Drained>
 where
@@ -77,13 +79,13 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let shared = Arc::new((secure, limits.clone()));
-    accept_loop(socket, &limits, shutdown, move |accepted| {
-        let (shared, service) = (Arc::clone(&shared), service.clone());
+    let secure = Arc::new(secure);
+    let places = secure.places.clone();
+    accept_loop(socket, &places, drain, shutdown, move |accepted| {
+        let (secure, service) = (Arc::clone(&secure), service.clone());
         async move {
-            let (secure, limits) = &*shared;
-            let Accepted { stream, remote, handshake, connection: _connection, mut draining } =
-                accepted;
+            let limits = secure.places.limits();
+            let Accepted { stream, remote, handshake, mut draining } = accepted;
             let client = tokio::select! {
                 client = secure.shake_hands(stream, remote, handshake) => client,
                 _ = draining.wait_for(|draining| *draining) => None,
@@ -127,16 +129,17 @@ where
     B::Data: Send,
     B::Error: Into<BoxError>,
 {
-    let shared = Arc::new(limits.clone());
-    accept_loop(listener.into(), &limits, shutdown, move |accepted| {
-        let (limits, service) = (Arc::clone(&shared), service.clone());
+    let places = Places::new(limits);
+    let (shared, drain) = (places.clone(), places.limits().drain);
+    accept_loop(listener.into(), &places, drain, shutdown, move |accepted| {
+        let (places, service) = (shared.clone(), service.clone());
         async move {
-            let Accepted { stream, remote, handshake: place, connection: _connection, draining } =
-                accepted;
+            let limits = places.limits();
+            let Accepted { stream, remote, handshake: place, draining } = accepted;
             let _ = stream.set_nodelay(true);
             let requests = Requests::new(service, remote, None, limits.unread);
             tokio::select! {
-                () = serve_requests(stream, Protocol::Http1, requests, &limits, draining) => {}
+                () = serve_requests(stream, Protocol::Http1, requests, limits, draining) => {}
                 () = place.cut() => {}
             }
             Ended::Served

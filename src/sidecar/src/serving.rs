@@ -9,7 +9,6 @@ use hyper_util::service::TowerToHyperService;
 use crate::accept::Drained;
 use crate::error::{BoxError, Error};
 use crate::handshake::http_protocols;
-use crate::limits::Limits;
 use crate::listener::Listener;
 use crate::serve::serve_secure;
 
@@ -53,16 +52,15 @@ where
         let Self { mut listener, service } = self;
         listener.end_accepting().await;
         let address = listener.local_address();
-        let (socket, secure, limits, endpoint) = listener.into_parts(http_protocols());
+        let (socket, secure, endpoint) = listener.into_parts(http_protocols());
         let either = async {
             tokio::select! {
                 () = shutdown => {}
                 () = endpoint.stopped() => {}
             }
         };
-        let limits = Limits { drain: grace, ..limits };
         let service = TowerToHyperService::new(service);
-        let served = serve_secure(socket, secure, service, limits, either).await;
+        let served = serve_secure(socket, secure, service, grace, either).await;
         served.map_err(|source| Error::Listen { address: address.to_string(), source })
     }
 }

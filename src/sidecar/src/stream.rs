@@ -14,12 +14,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio_rustls::TlsStream;
 
 use crate::connections::Registered;
 use crate::error::{BoxError, Error, RefusedUs, refusal_by_peer, refuse, tls_error};
 use crate::peer::Peer;
+use crate::places::{Place, Seat};
 use crate::refusal::{RefusedPeer, report_own};
 use crate::welcome::Welcome;
 
@@ -105,7 +106,7 @@ struct State {
     tls: Option<TlsStream<TcpStream>>,
     reader: Option<Waker>,
     writer: Option<Waker>,
-    place: Option<OwnedSemaphorePermit>,
+    place: Option<Seat>,
     /// How an HTTP client's pool knows the connection. It leads back here, so it goes when the
     /// connection is closed.
     pooled: Option<CaptureConnection>,
@@ -115,6 +116,8 @@ struct State {
 /// Why a connection ended, as far as it is known.
 #[derive(Clone)]
 enum End {
+    /// Its place was needed for another.
+    GaveWay,
     Refused(Refusal),
     Tls(rustls::Error),
 }
@@ -187,12 +190,17 @@ impl Connection {
         tls.and_then(|tls| tls.alpn_protocol()) == Some(protocol)
     }
 
-    /// Gives back a place among the connections when this one is closed.
-    pub(crate) fn keep_place(&self, place: OwnedSemaphorePermit) {
+    /// Gives back its place when it is closed.
+    pub(crate) fn keep_place(&self, place: Seat) {
         let mut state = self.state();
         if state.tls.is_some() {
             state.place = Some(place);
         }
+    }
+
+    /// The place that it has at a listener.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.state().place.as_ref().map(|seat| seat.place().clone())
     }
 
     /// Asks whoever uses the connection to finish.
@@ -219,9 +227,18 @@ impl Connection {
     /// After the return nothing that the peer sent is read any more. What was written and has not
     /// left the machine is dropped: with a linger of zero the kernel resets the connection.
     pub(crate) fn close(&self, refusal: &Refusal) -> bool {
+        self.end(End::Refused(refusal.clone()))
+    }
+
+    /// The same, for another peer that has no place.
+    pub(crate) fn give_way(&self) {
+        self.end(End::GaveWay);
+    }
+
+    fn end(&self, end: End) -> bool {
         let mut state = self.state();
         let Some(tls) = state.tls.take() else { return false };
-        state.end = Some(End::Refused(refusal.clone()));
+        state.end = Some(end);
         let freed = (state.place.take(), state.pooled.take());
         let waiting = [state.reader.take(), state.writer.take()];
         // Before all that takes its time: whoever serves the connection begins nothing more.
@@ -279,7 +296,7 @@ impl Connection {
                 Some(alert) => RefusedUs { alert, serial_number: self.own }.into(),
                 None => tls.into(),
             },
-            None => error,
+            Some(End::GaveWay) | None => error,
         }
     }
 
@@ -333,6 +350,10 @@ impl State {
         match &self.end {
             Some(End::Refused(refusal)) => {
                 io::Error::new(io::ErrorKind::ConnectionAborted, refusal.clone())
+            }
+            Some(End::GaveWay) => {
+                let why = "places are scarce, and this peer has more of them than others";
+                io::Error::new(io::ErrorKind::ConnectionAborted, why)
             }
             _ => io::ErrorKind::NotConnected.into(),
         }

@@ -42,8 +42,9 @@ impl Authority {
             workloads: policy.set().workloads().rows().count() as u64,
             denied: self.folded().revocations.denied().count() as u64,
             halted: self.halted(),
-            // The service knows: its own certificate is part of it.
+            // The service knows: its own certificate is part of it, and who is connected.
             not_ready: None,
+            connections: None,
             issuers: in_force.issuers().map(issuer_status).collect(),
             rotating: keys.into_iter().filter(|key| key.next.is_some()).collect(),
         })

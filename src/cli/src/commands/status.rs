@@ -1,6 +1,6 @@
 //! `status`: how the CA is doing.
 
-use api::Status;
+use api::{ConnectionsStatus, Status};
 use time::OffsetDateTime;
 
 use super::{Session, keys};
@@ -32,6 +32,15 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
     }
     if let Some(why) = &status.not_ready {
         fields.push(("NOT READY", why.clone()));
+    }
+    if let Some(connections) = &status.connections {
+        let ConnectionsStatus { open, limit, strangers, strangers_limit, open_files_limit } =
+            connections;
+        let text = format!(
+            "{open} of {limit}, without certificate {strangers} of {strangers_limit} \
+             ({open_files_limit} files)"
+        );
+        fields.push(("connections", text));
     }
     for key in &status.rotating {
         if let Some(next) = &key.next {

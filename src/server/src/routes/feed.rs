@@ -10,6 +10,7 @@ use authority::{FeedMessage, Subscription};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
+use countersign::{Kept, Place};
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, header};
 use serde::Deserialize;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 use super::Service;
 use crate::caller::From;
 use crate::problem::Refused;
+use axum::Extension;
 
 /// Where the subscriber stands.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -38,6 +40,7 @@ pub(crate) async fn feed(
     State(service): State<Service>,
     From(caller): From,
     after: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+    place: Option<Extension<Place>>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let id = &caller.request_id;
@@ -46,15 +49,19 @@ pub(crate) async fn feed(
     })?;
     let subscribed = service.authority.subscribe(&caller, after).await;
     let subscription = subscribed.map_err(|error| Refused::new(error, id))?;
+    // One of each certificate's connections gives way to nobody: that of its feed.
+    let kept = place.and_then(|place| place.keep());
     let wants_events = headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())
         .is_some_and(|accept| accept.contains(EVENTS));
     if wants_events {
-        let body = Body::from_stream(events(subscription, service.stopped).map(Ok::<_, NoError>));
+        let body =
+            Body::from_stream(events(subscription, service.stopped, kept).map(Ok::<_, NoError>));
         return Ok((not_stored(EVENTS), body).into_response());
     }
     let told = poll(subscription, service.stopped).await;
+    drop(kept);
     let line = told.map(|message| message.line().clone()).unwrap_or_default();
     Ok((not_stored("text/plain; charset=utf-8"), line).into_response())
 }
@@ -65,16 +72,19 @@ type NoError = std::convert::Infallible;
 fn events(
     subscription: Subscription,
     stopped: watch::Receiver<bool>,
+    kept: Option<Kept>,
 ) -> impl Stream<Item = Bytes> + Send {
-    let messages =
-        stream::unfold((subscription, stopped), async |(mut subscription, mut stopped)| {
+    let messages = stream::unfold(
+        (subscription, stopped, kept),
+        async |(mut subscription, mut stopped, kept)| {
             let message = tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stopped| *stopped) => None,
                 message = subscription.next() => message,
             };
-            message.map(|message| (message, (subscription, stopped)))
-        });
+            message.map(|message| (message, (subscription, stopped, kept)))
+        },
+    );
     messages.flat_map(|message| {
         let line = message.line().clone();
         stream::iter([Bytes::from_static(b"data: "), line, Bytes::from_static(b"\n\n")])

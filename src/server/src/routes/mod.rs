@@ -26,16 +26,16 @@ pub(crate) use evidence::Crls;
 
 use crate::caller::{RequestId, discard};
 use crate::openapi;
-use crate::own_certificate::OwnCertificate;
 use crate::problem::Refused;
 use crate::rate::RateLimit;
+use crate::readiness::Readiness;
 use api::{ProblemType, paths};
 
 /// What handlers share.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     pub(crate) authority: Arc<Authority>,
-    pub(crate) own: Arc<OwnCertificate>,
+    pub(crate) readiness: Readiness,
     pub(crate) rate: Arc<RateLimit>,
     pub(crate) crls: Arc<Crls>,
     /// Becomes true when streams must end.

@@ -150,7 +150,7 @@ pub(crate) async fn status(
     From(caller): From,
 ) -> Result<Json<Status>, Refused> {
     let status = match service.authority.status(&caller).await {
-        Ok(status) => Ok(Status { not_ready: service.own.ready().await.err(), ..status }),
+        Ok(status) => Ok(service.readiness.complete(status).await),
         Err(error) => Err(error),
     };
     status.map(Json).map_err(|error| Refused::new(error, &caller.request_id))

@@ -47,7 +47,7 @@ pub(crate) fn print(authority: &TestAuthority) {
 }
 
 fn limits() -> Limits {
-    Limits { connections: CONNECTIONS + 100, ..Limits::default() }
+    Limits { connections: CONNECTIONS * 5 / 4, ..Limits::default() }
 }
 
 /// Opens them all, and prints what each but the first few costs.

@@ -195,3 +195,32 @@ async fn address_that_is_taken_is_named() {
     assert!(refused.to_string().contains(&address.to_string()), "{refused}");
     drop(taken);
 }
+
+/// One peer takes what it gets; another comes and has its share, the newest of the first give way.
+#[tokio::test]
+async fn peer_that_takes_all_places_gives_way_to_others() {
+    let authority = TestAuthority::new();
+    let limits = Limits { connections: 64, ..Limits::default() };
+    let listener = authority.listener(&authority.endpoint(LEDGER)).await.with_limits(limits);
+    let (address, places) = (listener.local_address(), listener.places());
+    echo(listener);
+    let greedy = authority.endpoint(REPORTS);
+    let mut held = Vec::new();
+    while places.taken() < 59 {
+        held.push(authority.connect(&greedy, address).await);
+        assert_echoes(held.last_mut().unwrap()).await;
+    }
+    let mut refused = authority.connect(&greedy, address).await;
+    assert!(!matches!(soon(refused.read(&mut [0; 1])).await, Ok(1..)), "the last are for others");
+    places.require_room().unwrap();
+    let witness = authority.endpoint(WITNESS);
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        others.push(authority.connect(&witness, address).await);
+        assert_echoes(others.last_mut().unwrap()).await;
+    }
+    assert_echoes(&mut held[0]).await;
+    let mut newest = held.pop().unwrap();
+    assert!(!matches!(soon(newest.read(&mut [0; 1])).await, Ok(1..)), "it gave way");
+    assert!(places.taken() <= 64);
+}

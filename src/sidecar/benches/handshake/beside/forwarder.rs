@@ -14,7 +14,7 @@ pub(crate) fn forward(address: &str, backend: &str, folder: &Path) {
     let (endpoint, peers) = folder::open(folder);
     runtime().block_on(async {
         let listener = endpoint.listen(address, peers).await.unwrap();
-        let limits = Limits { connections: 10_000, ..Limits::default() };
+        let limits = Limits { connections: 15_000, ..Limits::default() };
         let mut listener = listener.with_limits(limits);
         while let Some(stream) = listener.accept().await {
             tokio::spawn(relay(stream, backend.to_owned()));
