@@ -1,5 +1,6 @@
 //! A CA of real processes in a temporary folder, on free ports.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -19,6 +20,8 @@ pub struct Settings {
     pub workloads: String,
     /// Further lines of the configuration.
     pub configuration: String,
+    /// Files that `serve` may open (`ulimit -n`), where fewer than this process.
+    pub open_files: Option<u32>,
 }
 
 impl Default for Settings {
@@ -30,6 +33,7 @@ impl Default for Settings {
                 {"id": "/prod/batch"}]}"#
                 .to_owned(),
             configuration: "requests_per_second = 0".to_owned(),
+            open_files: None,
         }
     }
 }
@@ -41,6 +45,7 @@ pub struct Environment {
     address: SocketAddr,
     admin: SocketAddr,
     server: Option<Child>,
+    open_files: Option<u32>,
 }
 
 impl Environment {
@@ -61,7 +66,8 @@ impl Environment {
     pub fn prepare(settings: &Settings) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (address, admin) = (free_port(), free_port());
-        let environment = Self { folder, address, admin, server: None };
+        let open_files = settings.open_files;
+        let environment = Self { folder, address, admin, server: None, open_files };
         environment.write("passphrase", "the passphrase of this test");
         environment.write("offline-passphrase", "another passphrase of this test");
         fs::create_dir(environment.path("policies")).expect("a new folder");
@@ -93,6 +99,11 @@ impl Environment {
         let log = File::options().create(true).append(true).open(self.path("serve.log"));
         let log = log.expect("the log can be written");
         let mut command = self.command(&["serve", "--config", "ca.toml"]);
+        if let Some(files) = self.open_files {
+            let limited = format!("ulimit -n {files} && exec \"$0\" serve --config ca.toml");
+            command = self.in_folder("sh", &["-c", &limited]);
+            command.arg(binary());
+        }
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.server = Some(command.spawn().expect("the binary can be started"));
         self.wait_for(&format!("HTTP/1.1 {status}"));
@@ -136,7 +147,12 @@ impl Environment {
 
     /// The command itself, to be changed before it is run.
     pub fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        self.in_folder(binary(), arguments)
+    }
+
+    /// Any program in the environment's folder, with nothing else of this process's environment.
+    fn in_folder(&self, program: impl AsRef<OsStr>, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(self.folder.path())
@@ -235,6 +251,14 @@ impl Environment {
             }
         }
         answer
+    }
+
+    /// `curl` against the API, without a certificate.
+    pub fn curl_as_stranger(&self, path: &str) -> Outcome {
+        let bundle = self.path(&format!(".config/countersign/{TRUST_DOMAIN}/bundle.pem"));
+        let mut command = Command::new("curl");
+        command.args(["-sSf", "--cacert"]).arg(bundle).arg(format!("{}{path}", self.url()));
+        program(&mut command)
     }
 
     /// `curl` against the API, with the operator's certificate, and with further options.

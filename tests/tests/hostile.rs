@@ -2,16 +2,17 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::ServerName;
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
-use system_tests::{Environment, TRUST_DOMAIN};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
+use system_tests::{Environment, Settings, TRUST_DOMAIN};
 
 /// Of fifty requests, each for some 50 KB.
 const ROUNDS: usize = 40;
@@ -50,6 +51,43 @@ fn scraper_that_reads_nothing_costs_the_admin_port_no_memory() {
     assert!(cost < ROOM, "{cost} MiB for {} connections", open.len());
 }
 
+/// With 256 files, 141 places for peers: one certificate takes what it gets.
+#[test]
+fn workload_that_connects_without_end_keeps_nobody_out() {
+    let settings = Settings { open_files: Some(256), ..Settings::default() };
+    let environment = Environment::start_with(&settings);
+    let folder = environment.issue("/prod/reports", "reports");
+    let config = known(&environment, &folder);
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        let connected = TcpStream::connect(environment.address()).unwrap();
+        connected.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let name = ServerName::from(environment.address().ip());
+        let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
+        let mut stream = StreamOwned::new(connection, connected);
+        let request = "GET /v1/trust HTTP/1.1\r\nhost: ca\r\n\r\n";
+        let answered =
+            stream.write_all(request.as_bytes()).and_then(|()| stream.read(&mut [0; 64]));
+        if answered.is_ok_and(|read| read > 0) {
+            held.push(stream);
+        }
+    }
+    assert!((120..=141).contains(&held.len()), "{}", held.len());
+    assert!(environment.admin("/readyz").starts_with("HTTP/1.1 200"));
+    let trust = environment.curl_as_stranger("/v1/trust").success();
+    assert!(!trust.stdout.is_empty());
+    environment.issue("/prod/batch", "batch");
+    let status = environment.countersign(&["status"]).success();
+    assert!(status.stdout.contains(" of 141, without certificate"), "{}", status.stdout);
+    let id = environment.id("/prod/reports");
+    let revoke = ["revoke", &id, "--reason", "key-compromise"];
+    let revoked = environment.countersign(&revoke).success();
+    for mut stream in held {
+        let ended = stream.read(&mut [0; 64 * 1024]).and_then(|_| stream.read(&mut [0; 64 * 1024]));
+        assert!(!matches!(ended, Ok(1..)), "{}", revoked.stdout);
+    }
+}
+
 /// Asks as long as the other end reads, at most for 100 MB of answers.
 fn ask_until_nothing_is_taken(stream: &mut impl Write, path: &str) {
     let request = format!("GET {path} HTTP/1.1\r\nhost: ca\r\n\r\n").repeat(50);
@@ -67,6 +105,18 @@ fn impatient(address: SocketAddr) -> TcpStream {
 }
 
 fn strangers(environment: &Environment) -> Arc<ClientConfig> {
+    Arc::new(believing(environment).with_no_client_auth())
+}
+
+/// A client that shows the certificate of this folder.
+fn known(environment: &Environment, folder: &Path) -> Arc<ClientConfig> {
+    let chain = CertificateDer::pem_file_iter(folder.join("svid.pem")).unwrap();
+    let chain = chain.map(Result::unwrap).collect();
+    let key = PrivateKeyDer::from_pem_file(folder.join("svid.key")).unwrap();
+    Arc::new(believing(environment).with_client_auth_cert(chain, key).unwrap())
+}
+
+fn believing(environment: &Environment) -> ConfigBuilder<ClientConfig, WantsClientCert> {
     let bundle = environment.path(&format!(".config/countersign/{TRUST_DOMAIN}/bundle.pem"));
     let mut roots = RootCertStore::empty();
     for root in CertificateDer::pem_file_iter(bundle).unwrap() {
@@ -75,7 +125,7 @@ fn strangers(environment: &Environment) -> Arc<ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config =
         ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    Arc::new(config.unwrap().with_root_certificates(roots).with_no_client_auth())
+    config.unwrap().with_root_certificates(roots)
 }
 
 /// MiB.
