@@ -293,7 +293,11 @@ fn each_mistake_of_configuration_is_told_before_anything_starts() {
     .unwrap();
     serve(&environment).exits(1).says("chmod 600");
     environment.countersign(&["init", "--config", "ca.toml"]).exits(1).says("exists already");
-    environment.countersign(&["config", "check", "--config", "ca.toml"]).success().says("listen");
+    environment
+        .countersign(&["config", "check", "--config", "ca.toml"])
+        .success()
+        .says("listen")
+        .says("limits.strangers");
 }
 
 #[test]

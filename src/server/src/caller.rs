@@ -138,7 +138,7 @@ impl RequestId {
     }
 }
 
-const MAX_BODY: usize = 64 * 1024;
+pub(crate) const MAX_BODY: usize = 64 * 1024;
 const MAX_DROPPED: usize = 4 * 1024 * 1024;
 const MAX_HEADER: usize = 255;
-const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(10);
+pub(crate) const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(10);

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use authority::SUBSCRIPTIONS;
 use countersign::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::caller::{BODY_TIME, MAX_BODY};
 
 /// The files that this process may open, and what is made of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +46,41 @@ impl Capacity {
         let api = Limits { unread: UNREAD, ..Limits::default() };
         let api = api.within_open_files(open_files - admin.handshakes.min(open_files));
         Self { open_files, api, admin }
+    }
+
+    /// Every limit that is not configured, by its name: what `config check` shows.
+    pub fn limits(&self) -> Vec<(&'static str, String)> {
+        let Limits {
+            connections,
+            handshakes,
+            handshakes_per_source,
+            handshake_timeout,
+            header_timeout,
+            idle_timeout,
+            write_timeout,
+            unread,
+            streams,
+            drain,
+            ..
+        } = &self.api;
+        let seconds = |duration: &Duration| format!("{} s", duration.as_secs());
+        vec![
+            ("limits.open_files", self.open_files.to_string()),
+            ("limits.connections", connections.to_string()),
+            ("limits.strangers", handshakes.to_string()),
+            ("limits.strangers_per_address", handshakes_per_source.to_string()),
+            ("limits.admin_connections", self.admin.handshakes.to_string()),
+            ("limits.feed_subscriptions_per_certificate", SUBSCRIPTIONS.to_string()),
+            ("limits.requests_per_connection", streams.to_string()),
+            ("limits.request_body", format!("{} KiB", MAX_BODY / 1024)),
+            ("limits.unread_answers", format!("{} KiB", unread / 1024)),
+            ("limits.handshake_timeout", seconds(handshake_timeout)),
+            ("limits.header_timeout", seconds(header_timeout)),
+            ("limits.body_timeout", seconds(&BODY_TIME)),
+            ("limits.write_timeout", seconds(write_timeout)),
+            ("limits.idle_timeout", seconds(idle_timeout)),
+            ("limits.drain", seconds(drain)),
+        ]
     }
 
     /// Tells what may be open at once.

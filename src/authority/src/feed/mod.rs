@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, broadcast};
 
 pub(crate) use recent::RecentItems;
 use subscription::Places;
-pub use subscription::Subscription;
+pub use subscription::{SUBSCRIPTIONS, Subscription};
 
 use crate::authority::Authority;
 use crate::error::Error;

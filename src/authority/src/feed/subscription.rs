@@ -40,7 +40,7 @@ impl Places {
     fn take(&self, serial_number: SerialNumber) -> Option<Place> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let count = taken.entry(serial_number).or_default();
-        if *count >= SHARE {
+        if *count >= SUBSCRIPTIONS {
             return None;
         }
         *count += 1;
@@ -74,7 +74,7 @@ impl Authority {
         let svid = self.authenticated(caller)?;
         self.require_live(svid)?;
         let place = self.feed().places.take(*svid.serial_number());
-        let place = place.ok_or(Error::Subscriptions(SHARE))?;
+        let place = place.ok_or(Error::Subscriptions(SUBSCRIPTIONS))?;
         if after.is_some_and(|after| after > self.folded().items.newest().sequence) {
             // Another node may have told of what this one has not read yet.
             self.refresh().await?;
@@ -145,6 +145,7 @@ impl Subscription {
     }
 }
 
-/// One is enough; those that were cut off take a moment to be noticed.
-const SHARE: usize = 16;
+/// The subscriptions to the feed that one certificate may have. One is enough; those that were cut
+/// off take a moment to be noticed.
+pub const SUBSCRIPTIONS: usize = 16;
 const SUBSCRIBERS: &str = "countersign_feed_subscribers";

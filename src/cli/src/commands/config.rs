@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
+use server::Capacity;
 
 use super::Session;
 use crate::ca_host::ConfigFile;
@@ -34,7 +35,7 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
     let config = arguments.config.load()?;
     let written: toml::Table = files::read_text(&arguments.config.config)?.parse()?;
     let effective = toml::Table::try_from(&config)?;
-    let values: Vec<Value> = effective
+    let mut values: Vec<Value> = effective
         .into_iter()
         .map(|(key, value)| Value {
             origin: if written.contains_key(&key) { "file" } else { "default" },
@@ -42,6 +43,13 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
             key,
         })
         .collect();
+    // Of this shell; `serve` tells its own when it starts, by metrics, and in `status`.
+    let derived = Capacity::raise().limits().into_iter();
+    values.extend(derived.map(|(key, value)| Value {
+        key: key.to_owned(),
+        value,
+        origin: "derived",
+    }));
     session.output.list(&values, |values| {
         let rows: Vec<_> = values
             .iter()
