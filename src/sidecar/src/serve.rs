@@ -191,12 +191,16 @@ async fn serve_requests<IO, S, B>(
             }
             Protocol::Http2 => {
                 let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
+                let (streams, connection_window) = match connection {
+                    Some(_) => (limits.streams, CONNECTION_WINDOW),
+                    None => (limits.streams.min(STRANGERS_STREAMS), STREAM_WINDOW),
+                };
                 http.timer(TokioTimer::new())
-                    .max_concurrent_streams(limits.streams)
+                    .max_concurrent_streams(streams)
                     .max_header_list_size(BUFFER as u32)
                     .max_send_buf_size(BUFFER)
                     .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(CONNECTION_WINDOW)
+                    .initial_connection_window_size(connection_window)
                     .keep_alive_interval(limits.ping_interval)
                     .keep_alive_timeout(limits.ping_timeout);
                 let http = http.serve_connection(TokioIo::new(stream.with_frames()), requests);
@@ -299,3 +303,6 @@ const BUFFER: usize = 16 * 1024;
 /// HTTP/2: what a peer may send before a handler reads it, on one stream and on all.
 const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
+/// HTTP/2: requests in flight of a client without a certificate. It asks for trust, and for its first
+/// certificate.
+const STRANGERS_STREAMS: u32 = 8;
