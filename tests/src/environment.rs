@@ -3,12 +3,13 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::command::{Outcome, binary, program};
+use crate::ports::Port;
 
 /// The trust domain of every environment.
 pub const TRUST_DOMAIN: &str = "pay.example";
@@ -46,6 +47,7 @@ pub struct Environment {
     admin: SocketAddr,
     server: Option<Child>,
     open_files: Option<u32>,
+    _ports: [Port; 2],
 }
 
 impl Environment {
@@ -65,9 +67,10 @@ impl Environment {
     /// Writes configuration and passphrases, and starts nothing.
     pub fn prepare(settings: &Settings) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (address, admin) = (free_port(), free_port());
+        let ports = [Port::reserve(), Port::reserve()];
+        let [address, admin] = [0, 1].map(|port: usize| ports[port].address());
         let open_files = settings.open_files;
-        let environment = Self { folder, address, admin, server: None, open_files };
+        let environment = Self { folder, address, admin, server: None, open_files, _ports: ports };
         environment.write("passphrase", "the passphrase of this test");
         environment.write("offline-passphrase", "another passphrase of this test");
         fs::create_dir(environment.path("policies")).expect("a new folder");
@@ -286,10 +289,4 @@ impl Drop for Environment {
 
 fn signal(process: &Child, name: &str) {
     program(Command::new("kill").arg(format!("-{name}")).arg(process.id().to_string())).success();
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
-    listener.local_addr().expect("a bound listener has an address")
 }

@@ -10,6 +10,8 @@
 
 mod command;
 mod environment;
+mod ports;
 
 pub use command::{Outcome, binary, example, openssl, program};
 pub use environment::{Environment, Settings, TRUST_DOMAIN};
+pub use ports::Port;
