@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use api::{Attestation, IssueRequest, IssuedCertificate, KeyPurpose, KeyState, TrustQuery};
+use api::{IssueRequest, IssuedCertificate, KeyPurpose, KeyState, TrustQuery};
 use arc_swap::ArcSwap;
 use identity::feed::FeedItem;
 use identity::{SerialNumber, SpiffeId, Trust, TrustDomain, TrustPin, TrustState, VerifiedSvid};
 use issuance::IssuerCertificate;
 use tlog::Hash;
 
-use crate::attest::{self, Attested, INTERNAL, Purpose, refused};
+use crate::attest::{Attested, INTERNAL, Purpose, refused};
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
 use crate::clock::{Clock, fresh_serial_number};
@@ -121,14 +121,20 @@ impl Authority {
         self.require_whole_log()?;
         // Before a token or a certificate is found to have expired by a clock that is wrong.
         self.clock.require_steady().map_err(StoreError::from)?;
-        let asked = Asked::parse(body, &self.trust_domain)?;
-        let attested = match self.attest(caller, &body.attestation, &asked).await {
-            Ok(attested) => attested,
+        let stranger = |error| {
+            self.refusals.note_stranger();
+            error
+        };
+        // Who proves nothing learns nothing of the rest.
+        let proof = self.examine(caller, &body.attestation).await.map_err(stranger)?;
+        let asked = match Asked::parse(body, &self.trust_domain) {
+            Ok(asked) => asked,
             Err(error) => {
-                self.refusals.note_stranger();
+                proof.require_unused().map_err(stranger)?;
                 return Err(error);
             }
         };
+        let attested = self.attest(proof, &asked).await.map_err(stranger)?;
         let principal = attested.principal.name().to_owned();
         let issued = self.issue_attested(caller, asked, attested, idempotency_key).await;
         if let Err(error) = &issued {
@@ -349,39 +355,6 @@ impl Authority {
     fn crl_url_of(&self, issuer: &IssuerCertificate) -> Option<String> {
         let url = self.crl_url.as_ref()?;
         Some(url.replace("{issuer}", &issuer_id(issuer.key_hash())))
-    }
-
-    async fn attest(
-        &self,
-        caller: &Caller,
-        evidence: &Attestation,
-        asked: &Asked,
-    ) -> Result<Attested, Error> {
-        let spiffe_id = asked.spiffe_id.as_ref();
-        let now = self.clock.unix_milliseconds();
-        match (evidence, &caller.svid) {
-            (Attestation::Token { token }, _) => {
-                let is_withdrawn = |id: &str| self.folded().is_withdrawn(id);
-                attest::token::attest(
-                    &*self.store,
-                    token,
-                    &asked.request,
-                    spiffe_id,
-                    now,
-                    is_withdrawn,
-                )
-                .await
-            }
-            (Attestation::Svid {}, Some(svid)) => {
-                self.require_live(svid)?;
-                self.see(svid).await?;
-                attest::svid::attest(&*self.store, svid, spiffe_id, now).await
-            }
-            (Attestation::Svid {}, None) => Err(refused(
-                "attestation svid needs a client certificate, and this connection has none",
-                "connect with your certificate and key, or use attestation token",
-            )),
-        }
     }
 
     /// Refuses a caller whose certificate was revoked since its handshake, or has run out.

@@ -1,5 +1,6 @@
 //! Attestors: from evidence to a principal with facts.
 
+mod proof;
 pub(crate) mod svid;
 pub(crate) mod token;
 

@@ -14,43 +14,78 @@ use crate::policy::Principal;
 use crate::sequencer::{Consumes, TokenRow};
 use crate::store::Store;
 
-/// Looks a token up. What it finds is decided again inside the transaction; here it is only told
-/// early and clearly.
-pub(crate) async fn attest(
-    store: &dyn Store,
-    token: &Secret,
-    request: &CertificateRequest,
-    asked: Option<&SpiffeId>,
-    now: u64,
-    is_withdrawn: impl Fn(&str) -> bool + Send,
-) -> Result<Attested, Error> {
-    let token: BootstrapToken =
-        token.expose().parse().map_err(|why: String| refused(why, NEW_TOKEN))?;
-    let hash = Hash::of(token.secret());
-    let row = store.token(hash).await?.ok_or_else(|| refused("the token is unknown", NEW_TOKEN))?;
-    let maker = require_event(store, &row).await?;
-    // Whatever the row says: the withdrawal stands in the log.
-    if is_withdrawn(&row.id) {
-        return Err(refused("the token was revoked", NEW_TOKEN));
+/// A token that counts, as far as that can be said before the request that comes with it is read.
+#[derive(Debug)]
+pub(crate) struct Held {
+    row: TokenRow,
+    maker: Maker,
+}
+
+impl Held {
+    /// Looks a token up. What it finds is decided again inside the transaction; here it is only told
+    /// early and clearly.
+    pub(crate) async fn find(
+        store: &dyn Store,
+        token: &Secret,
+        now: u64,
+        is_withdrawn: impl Fn(&str) -> bool + Send,
+    ) -> Result<Self, Error> {
+        let token: BootstrapToken =
+            token.expose().parse().map_err(|why: String| refused(why, NEW_TOKEN))?;
+        let row = store.token(Hash::of(token.secret())).await?;
+        let row = row.ok_or_else(|| refused("the token is unknown", NEW_TOKEN))?;
+        let maker = require_event(store, &row).await?;
+        // Whatever the row says: the withdrawal stands in the log.
+        if is_withdrawn(&row.id) {
+            return Err(refused("the token was revoked", NEW_TOKEN));
+        }
+        if row.used.is_none() {
+            require_open(&row, now)?;
+        }
+        Ok(Self { row, maker })
     }
-    require_usable(&row, request, now)?;
-    if let Some(asked) = asked.filter(|asked| **asked != row.spiffe_id) {
-        return Err(refused(
-            format!("the token is for {}, not for {asked}", row.spiffe_id),
-            format!("ask for {}, or: countersign token create {asked}", row.spiffe_id),
-        ));
+
+    /// Who vouches for it, and for whom, while it is not used: what took effect stays, and a used
+    /// token's own retry asks only for what was made of it.
+    pub(crate) fn vouched(&self) -> Option<(&Maker, &SpiffeId)> {
+        self.row.used.is_none().then_some((&self.maker, &self.row.spiffe_id))
     }
-    Ok(Attested {
-        principal: Principal::of(&row.spiffe_id),
-        spiffe_id: row.spiffe_id,
-        purpose: Purpose::Issue,
-        attestor: TOKEN,
-        attested_at: now,
-        consumes: Consumes::Token { hash, key_hash: Hash::of(request.public_key()) },
-        // What took effect stays: a used token's own retry asks only for what was made of it.
-        maker: row.used.is_none().then_some(maker),
-        earlier: None,
-    })
+
+    /// A used token proves nothing but its own retry, and what cannot be read is none.
+    pub(crate) fn require_unused(&self) -> Result<(), Error> {
+        match self.row.used {
+            None => Ok(()),
+            Some(_) => Err(refused("the token was used already", NEW_TOKEN)),
+        }
+    }
+
+    /// Whom it attests, asking for this.
+    pub(crate) fn attest(
+        self,
+        request: &CertificateRequest,
+        asked: Option<&SpiffeId>,
+        now: u64,
+    ) -> Result<Attested, Error> {
+        let Self { row, maker } = self;
+        require_usable(&row, request)?;
+        if let Some(asked) = asked.filter(|asked| **asked != row.spiffe_id) {
+            return Err(refused(
+                format!("the token is for {}, not for {asked}", row.spiffe_id),
+                format!("ask for {}, or: countersign token create {asked}", row.spiffe_id),
+            ));
+        }
+        let key_hash = Hash::of(request.public_key());
+        Ok(Attested {
+            principal: Principal::of(&row.spiffe_id),
+            spiffe_id: row.spiffe_id,
+            purpose: Purpose::Issue,
+            attestor: TOKEN,
+            attested_at: now,
+            consumes: Consumes::Token { hash: row.hash, key_hash },
+            maker: row.used.is_none().then_some(maker),
+            earlier: None,
+        })
+    }
 }
 
 /// A row that grants authority does not count without the event that made it; that says by whom.
@@ -74,18 +109,22 @@ pub(crate) fn is_made_by(event: &Event, row: &TokenRow) -> bool {
             == serde_json::json!(row.key_hash.map(|hash| format!("{hash:?}")))
 }
 
-fn require_usable(row: &TokenRow, request: &CertificateRequest, now: u64) -> Result<(), Error> {
-    match &row.used {
-        // Its own retry: the transaction finds the certificate made the first time.
-        Some((used_for, _)) if used_for == request.hash() => return Ok(()),
-        Some(_) => return Err(refused("the token was used already", NEW_TOKEN)),
-        None => {}
-    }
+fn require_open(row: &TokenRow, now: u64) -> Result<(), Error> {
     if row.revoked {
         return Err(refused("the token was revoked", NEW_TOKEN));
     }
     if row.expires_at <= now {
         return Err(refused("the token has expired", NEW_TOKEN));
+    }
+    Ok(())
+}
+
+fn require_usable(row: &TokenRow, request: &CertificateRequest) -> Result<(), Error> {
+    match &row.used {
+        // Its own retry: the transaction finds the certificate made the first time.
+        Some((used_for, _)) if used_for == request.hash() => return Ok(()),
+        Some(_) => return Err(refused("the token was used already", NEW_TOKEN)),
+        None => {}
     }
     if row.key_hash.is_some_and(|bound| bound != Hash::of(request.public_key())) {
         return Err(refused(

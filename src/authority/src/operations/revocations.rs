@@ -17,7 +17,7 @@ use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
 use crate::policy::Action;
-use crate::sequencer::{COMPLETION_MILLISECONDS, Conflict, Effect, RevocationTarget};
+use crate::sequencer::{AllowedUnder, COMPLETION_MILLISECONDS, Conflict, Effect, RevocationTarget};
 use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
 
 impl Authority {
@@ -29,17 +29,13 @@ impl Authority {
         request: &RevokeRequest,
     ) -> Result<Revocation, Error> {
         self.authenticated(caller)?;
-        let reason = reason(&request.reason)?;
         let (target, spiffe_id) = self.revocation_target(&request.target).await?;
+        self.may_revoke(caller, &target, &spiffe_id)?;
+        let reason = reason(&request.reason)?;
+        self.require_member(&spiffe_id)?;
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
-            let allowed_under = match self.authorize(caller, Action::Revoke, Some(&spiffe_id)) {
-                // A serial number that is not theirs does not exist for them.
-                Err(Error::Denied(_)) if matches!(target, RevocationTarget::Serial(_)) => {
-                    return Err(Error::NotFound(format!("certificate {}", request.target)));
-                }
-                authorized => authorized?,
-            };
+            let allowed_under = self.may_revoke(caller, &target, &spiffe_id)?;
             let mut done = Revocation {
                 target: request.target.clone(),
                 spiffe_id: spiffe_id.clone(),
@@ -80,12 +76,28 @@ impl Authority {
         Err(Error::Restless)
     }
 
+    fn may_revoke(
+        &self,
+        caller: &Caller,
+        target: &RevocationTarget,
+        spiffe_id: &SpiffeId,
+    ) -> Result<AllowedUnder, Error> {
+        match (self.authorize(caller, Action::Revoke, Some(spiffe_id)), target) {
+            // A serial number that is not theirs does not exist for them.
+            (Err(Error::Denied(_)), RevocationTarget::Serial(serial_number)) => {
+                Err(Error::NotFound(format!("certificate {serial_number}")))
+            }
+            (authorized, _) => authorized,
+        }
+    }
+
     /// Denies an identity until it is allowed again, and revokes its certificates. One that is
     /// denied already is denied anew: who lifts an earlier denial does not lift this one.
     pub async fn deny(&self, caller: &Caller, request: &DenyRequest) -> Result<Denial, Error> {
-        let reason = reason(&request.reason)?;
-        self.require_member(&request.spiffe_id)?;
         let spiffe_id = &request.spiffe_id;
+        self.authorize(caller, Action::Deny, Some(spiffe_id))?;
+        let reason = reason(&request.reason)?;
+        self.require_member(spiffe_id)?;
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::Deny, Some(spiffe_id))?;
@@ -143,7 +155,6 @@ impl Authority {
         if target.starts_with("spiffe:") {
             let spiffe_id = SpiffeId::parse(target)
                 .map_err(|error| Error::Invalid { why: error.to_string(), next_step: None })?;
-            self.require_member(&spiffe_id)?;
             return Ok((RevocationTarget::Identity(spiffe_id.clone()), spiffe_id));
         }
         let serial_number: SerialNumber =

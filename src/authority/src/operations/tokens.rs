@@ -22,9 +22,9 @@ impl Authority {
         caller: &Caller,
         request: &TokenRequest,
     ) -> Result<NewToken, Error> {
-        self.require_member(&request.spiffe_id)?;
         let made_with = self.authenticated(caller)?.serial_number().to_string();
         self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
+        self.require_member(&request.spiffe_id)?;
         let seconds = request.ttl.map_or(TOKEN_SECONDS, |ttl| ttl.0.as_secs());
         if seconds == 0 || seconds > TOKEN_SECONDS {
             return Err(Error::Invalid {
