@@ -1,12 +1,16 @@
 //! Who calls, and the request's own id; bodies with a limit and a clear refusal.
 
+use std::time::Duration;
+
 use api::ProblemType;
 use authority::Caller;
 use aws_lc_rs::rand;
+use axum::body::{Body as HttpBody, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use countersign::Peer;
 use data_encoding::HEXLOWER;
 use http::request::Parts;
+use http::{Extensions, HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
@@ -20,11 +24,12 @@ impl<S: Sync> FromRequestParts<S> for From {
     type Rejection = std::convert::Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Self::Rejection> {
-        Ok(Self(caller(parts)))
+        Ok(Self(caller(&parts.extensions)))
     }
 }
 
-/// A JSON body with its caller: read whole, at most 64 KiB, unknown fields refused.
+/// A JSON body with its caller: read whole, unknown fields refused; as an argument of a handler, at
+/// most 64 KiB.
 #[derive(Debug)]
 pub(crate) struct Body<T> {
     pub(crate) caller: Caller,
@@ -33,12 +38,28 @@ pub(crate) struct Body<T> {
     pub(crate) value: T,
 }
 
+/// How much of a body is read, and for how long.
+#[derive(Debug)]
+pub(crate) struct BodyLimit {
+    pub(crate) bytes: usize,
+    pub(crate) time: Duration,
+    /// What is said of one that has so many bytes: what is wrong, and what to do.
+    pub(crate) too_large: fn(u64) -> (String, &'static str),
+}
+
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
     type Rejection = Refused;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Refused> {
+        Self::read(request, &SMALL).await
+    }
+}
+
+impl<T: DeserializeOwned> Body<T> {
+    /// Reads within this limit.
+    pub(crate) async fn read(request: Request, limit: &BodyLimit) -> Result<Self, Refused> {
         let (parts, body) = request.into_parts();
-        let caller = caller(&parts);
+        let caller = caller(&parts.extensions);
         let id = &caller.request_id;
         let invalid = |why: String, next: &str| {
             Refused::request(ProblemType::RequestInvalid, why, Some(next), id)
@@ -54,23 +75,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         };
         let idempotency_key = header("idempotency-key")?;
         let if_match = header("if-match")?;
-        let bytes = match tokio::time::timeout(BODY_TIME, read_body(body)).await {
-            Ok(Ok(Some(bytes))) => bytes,
-            Ok(Ok(None)) => {
-                return Err(Refused::request(
-                    ProblemType::TooLarge,
-                    format!("the body is larger than {} KiB", MAX_BODY / 1024),
-                    Some("send one certificate request, and nothing else"),
-                    id,
-                ));
-            }
-            Ok(Err(_)) => {
-                return Err(invalid("the body ended early".to_owned(), "send it again"));
-            }
-            Err(_) => {
-                return Err(invalid("the body took longer than 10 s".to_owned(), "send it again"));
-            }
-        };
+        let bytes = read_whole(body, asks_first(&parts.headers), limit, id).await?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             invalid(
                 format!("the body is not the JSON expected here: {}", explain(&error)),
@@ -79,6 +84,58 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for Body<T> {
         })?;
         Ok(Self { caller, idempotency_key, if_match, value })
     }
+}
+
+/// What cannot be used is left to its sender.
+async fn read_whole(
+    mut body: HttpBody,
+    asks_first: bool,
+    limit: &BodyLimit,
+    id: &str,
+) -> Result<Vec<u8>, Refused> {
+    let announced = body.size_hint().lower();
+    let read = if announced > limit.bytes as u64 {
+        Ok(Err(NotRead::TooLarge(announced)))
+    } else {
+        tokio::time::timeout(limit.time, read(&mut body, limit.bytes)).await
+    };
+    let invalid =
+        |why: String| Refused::request(ProblemType::RequestInvalid, why, Some("send it again"), id);
+    let (reason, refused) = match read {
+        Ok(Ok(bytes)) => return Ok(bytes),
+        Ok(Err(NotRead::TooLarge(seen))) => {
+            let (why, next) = (limit.too_large)(seen);
+            ("too-large", Refused::request(ProblemType::TooLarge, why, Some(next), id))
+        }
+        Ok(Err(NotRead::Ended)) => ("ended", invalid("the body ended early".to_owned())),
+        Err(_) => {
+            let seconds = limit.time.as_secs();
+            ("slow", invalid(format!("the body took longer than {seconds} s")))
+        }
+    };
+    metrics::counter!("countersign_bodies_refused_total", "reason" => reason).increment(1);
+    leave(body, asks_first);
+    Err(refused)
+}
+
+/// Why a body is not here.
+enum NotRead {
+    Ended,
+    /// So many bytes were announced, or have come.
+    TooLarge(u64),
+}
+
+async fn read(body: &mut HttpBody, limit: usize) -> Result<Vec<u8>, NotRead> {
+    let mut kept = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| NotRead::Ended)?.into_data() else { continue };
+        let seen = kept.len() + data.len();
+        if seen > limit {
+            return Err(NotRead::TooLarge(seen as u64));
+        }
+        kept.extend_from_slice(&data);
+    }
+    Ok(kept)
 }
 
 /// What is wrong, without the values: they may be secrets.
@@ -92,34 +149,40 @@ fn explain(error: &serde_json::Error) -> String {
     format!("a value is of the wrong kind at line {} column {}", error.line(), error.column())
 }
 
-/// Reads what a client still sends to a path that wants nothing of it.
-pub(crate) async fn discard(request: Request) {
-    let read = read_body(request.into_body());
-    // Whatever comes of it: the answer is a refusal.
-    drop(tokio::time::timeout(BODY_TIME, read).await);
+/// Lets the client of a request that is refused unread finish what it sends, while its answer is on
+/// the way: one that is cut off while it sends does not see why. Nothing of it is kept.
+pub(crate) fn leave_unread(request: Request) {
+    let asks_first = asks_first(request.headers());
+    leave(request.into_body(), asks_first);
 }
 
-/// Reads a body whole; none if it is too large. What is too large is read on for a while and
-/// dropped: a client that is cut off while it sends does not see why.
-async fn read_body(mut body: axum::body::Body) -> Result<Option<Vec<u8>>, axum::Error> {
-    let (mut kept, mut seen) = (Vec::new(), 0);
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame?.into_data() else { continue };
-        seen += data.len();
-        if seen <= MAX_BODY {
-            kept.extend_from_slice(&data);
-        }
-        if seen > MAX_DROPPED {
-            break;
-        }
+fn leave(mut body: HttpBody, asks_first: bool) {
+    // Whoever asks before it sends is not told to go on.
+    if asks_first || body.is_end_stream() {
+        return;
     }
-    Ok((seen <= MAX_BODY).then_some(kept))
+    let ignore = async move {
+        let mut seen = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            seen += frame.data_ref().map_or(0, Bytes::len);
+            if seen > MAX_IGNORED {
+                break;
+            }
+        }
+    };
+    tokio::spawn(tokio::time::timeout(BODY_TIME, ignore));
 }
 
-fn caller(parts: &Parts) -> Caller {
-    let svid = parts.extensions.get::<Peer>().map(|peer| peer.svid().clone());
+/// RFC 9110 §10.1.1: `Expect: 100-continue`.
+fn asks_first(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::EXPECT)
+}
+
+/// The caller of a request, from the connection's handshake.
+pub(crate) fn caller(extensions: &Extensions) -> Caller {
+    let svid = extensions.get::<Peer>().map(|peer| peer.svid().clone());
     let request_id =
-        parts.extensions.get::<RequestId>().map_or_else(|| RequestId::fresh().0, |id| id.0.clone());
+        extensions.get::<RequestId>().map_or_else(|| RequestId::fresh().0, |id| id.0.clone());
     Caller { svid, request_id }
 }
 
@@ -138,7 +201,16 @@ impl RequestId {
     }
 }
 
+/// What most routes read.
+pub(crate) const SMALL: BodyLimit = BodyLimit {
+    bytes: MAX_BODY,
+    time: BODY_TIME,
+    too_large: |seen| {
+        let next = "send what GET /v1/openapi.json describes for this path, and nothing else";
+        (format!("the body has {seen} bytes, and 64 KiB at most are read here"), next)
+    },
+};
 pub(crate) const MAX_BODY: usize = 64 * 1024;
-const MAX_DROPPED: usize = 4 * 1024 * 1024;
+pub(crate) const BODY_TIME: Duration = Duration::from_secs(10);
+const MAX_IGNORED: usize = 4 * 1024 * 1024;
 const MAX_HEADER: usize = 255;
-pub(crate) const BODY_TIME: std::time::Duration = std::time::Duration::from_secs(10);

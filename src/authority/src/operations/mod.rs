@@ -50,9 +50,15 @@ impl Authority {
         })
     }
 
-    /// Whether the caller may read the log.
-    pub fn may_read_log(&self, caller: &Caller) -> Result<(), Error> {
-        self.authorize(caller, Action::ReadLog, None).map(drop)
+    /// Whether policy lets the caller do this to the whole trust domain: what is known before
+    /// anything else of a request is looked at.
+    pub fn permits(&self, caller: &Caller, action: Action) -> Result<(), Error> {
+        self.authorize(caller, action, None).map(drop)
+    }
+
+    /// Whether the caller has a certificate, and one that is good still.
+    pub fn require_certificate(&self, caller: &Caller) -> Result<(), Error> {
+        self.require_live(self.authenticated(caller)?)
     }
 
     /// The newest checkpoint, as a signed note.

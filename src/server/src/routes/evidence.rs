@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
 use api::{Problem, ProblemType};
+use authority::policy::Action;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::response::IntoResponse;
@@ -22,7 +23,7 @@ pub(crate) async fn checkpoint(
     From(caller): From,
 ) -> Result<impl IntoResponse, Refused> {
     let refuse = |error| Refused::new(error, &caller.request_id);
-    service.authority.may_read_log(&caller).map_err(refuse)?;
+    service.authority.permits(&caller, Action::ReadLog).map_err(refuse)?;
     let note = service.authority.checkpoint().await.map_err(refuse)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
@@ -40,7 +41,7 @@ pub(crate) async fn tile(
     Path(path): Path<String>,
 ) -> Result<impl IntoResponse, Refused> {
     let id = &caller.request_id;
-    service.authority.may_read_log(&caller).map_err(|error| Refused::new(error, id))?;
+    service.authority.permits(&caller, Action::ReadLog).map_err(|error| Refused::new(error, id))?;
     let tile = Tile::parse(&format!("tile/{path}")).map_err(|error| {
         Refused::request(ProblemType::RequestInvalid, error.to_string(), None, id)
     })?;

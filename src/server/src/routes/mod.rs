@@ -11,9 +11,10 @@ mod trust;
 
 use std::sync::Arc;
 
+use authority::policy::Action;
 use authority::{Authority, Shown};
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
@@ -24,7 +25,7 @@ use tokio::sync::watch;
 
 pub(crate) use evidence::Crls;
 
-use crate::caller::{RequestId, discard};
+use crate::caller::{RequestId, caller, leave_unread};
 use crate::openapi;
 use crate::problem::Refused;
 use crate::rate::RateLimit;
@@ -42,14 +43,18 @@ pub(crate) struct Service {
     pub(crate) stopped: watch::Receiver<bool>,
 }
 
-/// Who may call a route at all; policy decides the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who may call a route at all. It is decided before anything else of a request is looked at:
+/// whoever may not ask learns nothing of what they sent, and their body is left unread.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Access {
     /// Anyone: it answers with what is signed or public.
     Anyone,
-    /// Whoever attests: with a token in the body, or with a client certificate.
+    /// Whoever attests: with a token in the body, or with a client certificate. The body is read as
+    /// far as its evidence, and the rest only once that is good.
     Attested,
-    /// Only with a client certificate of this trust domain.
+    /// Only with a client certificate whose identity policy permits this, whatever else is asked.
+    Permitted(Action),
+    /// Only with a client certificate that is good; what it may depends on what is asked.
     Svid,
 }
 
@@ -58,28 +63,28 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, paths::TRUST, Access::Anyone),
     (Method::GET, paths::BUNDLE, Access::Anyone),
     (Method::POST, paths::CERTIFICATES, Access::Attested),
-    (Method::GET, paths::CERTIFICATES, Access::Svid),
+    (Method::GET, paths::CERTIFICATES, Access::Permitted(Action::ListInventory)),
     (Method::GET, paths::CERTIFICATE, Access::Svid),
     (Method::GET, paths::RENEWAL, Access::Svid),
     (Method::POST, paths::REVOCATIONS, Access::Svid),
-    (Method::GET, paths::REVOCATION, Access::Svid),
+    (Method::GET, paths::REVOCATION, Access::Permitted(Action::ListInventory)),
     (Method::GET, paths::FEED, Access::Svid),
     (Method::PUT, paths::OWN_REPORT, Access::Svid),
-    (Method::GET, paths::WORKLOADS, Access::Svid),
-    (Method::GET, paths::DENIALS, Access::Svid),
+    (Method::GET, paths::WORKLOADS, Access::Permitted(Action::ListInventory)),
+    (Method::GET, paths::DENIALS, Access::Permitted(Action::ListInventory)),
     (Method::POST, paths::DENIALS, Access::Svid),
     (Method::DELETE, paths::DENIAL, Access::Svid),
-    (Method::GET, paths::TOKENS, Access::Svid),
+    (Method::GET, paths::TOKENS, Access::Permitted(Action::ReadTokens)),
     (Method::POST, paths::TOKENS, Access::Svid),
-    (Method::DELETE, paths::TOKEN, Access::Svid),
-    (Method::GET, paths::POLICIES, Access::Svid),
-    (Method::PUT, paths::POLICIES, Access::Svid),
-    (Method::POST, paths::EXPLAIN, Access::Svid),
-    (Method::GET, paths::KEYS, Access::Svid),
+    (Method::DELETE, paths::TOKEN, Access::Permitted(Action::RevokeToken)),
+    (Method::GET, paths::POLICIES, Access::Permitted(Action::ReadPolicy)),
+    (Method::PUT, paths::POLICIES, Access::Permitted(Action::ChangePolicy)),
+    (Method::POST, paths::EXPLAIN, Access::Permitted(Action::ReadPolicy)),
+    (Method::GET, paths::KEYS, Access::Permitted(Action::ReadStatus)),
     (Method::POST, paths::KEY_STEP, Access::Svid),
-    (Method::GET, paths::STATUS, Access::Svid),
-    (Method::GET, paths::CHECKPOINT, Access::Svid),
-    (Method::GET, paths::TILE, Access::Svid),
+    (Method::GET, paths::STATUS, Access::Permitted(Action::ReadStatus)),
+    (Method::GET, paths::CHECKPOINT, Access::Permitted(Action::ReadLog)),
+    (Method::GET, paths::TILE, Access::Permitted(Action::ReadLog)),
     (Method::GET, paths::CRL, Access::Anyone),
     (Method::GET, paths::OPENAPI, Access::Anyone),
 ];
@@ -126,7 +131,7 @@ fn handlers(path: &str) -> MethodRouter<Service> {
     }
 }
 
-/// Gives each request its id, and one source no more than its share.
+/// Gives each request its id, and one source no more than its share; lets in who may ask.
 async fn admit(State(service): State<Service>, mut request: Request, next: Next) -> Response {
     let id = RequestId::fresh();
     let header = HeaderValue::from_str(&id.0).ok();
@@ -136,7 +141,13 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
         if let Some((note, shown)) = checkpoint_of(&request) {
             service.authority.witness(&note, shown).await;
         }
-        next.run(request).await
+        match may_ask(&service, &request) {
+            Ok(()) => next.run(request).await,
+            Err(refused) => {
+                leave_unread(request);
+                refused.into_response()
+            }
+        }
     } else {
         metrics::counter!("countersign_rate_limited_total").increment(1);
         let detail = "this caller sends more requests than its share";
@@ -149,6 +160,34 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
     metrics::counter!("countersign_requests_total", "status" => status_class(&response))
         .increment(1);
     response
+}
+
+/// Whether the caller may ask this at all, as the table says. What the table does not know is
+/// refused further on, whoever asks.
+fn may_ask(service: &Service, request: &Request) -> Result<(), Refused> {
+    let caller = caller(request.extensions());
+    let refuse = |error| Refused::new(error, &caller.request_id);
+    let authority = &service.authority;
+    match access(request) {
+        None | Some(Access::Anyone | Access::Attested) => Ok(()),
+        Some(Access::Permitted(action)) => {
+            authority.permits(&caller, action.clone()).map_err(refuse)
+        }
+        Some(Access::Svid) => authority.require_certificate(&caller).map_err(refuse),
+    }
+}
+
+/// The row of the table that a request belongs to. HEAD is answered like GET.
+fn access(request: &Request) -> Option<&'static Access> {
+    let path = request.extensions().get::<MatchedPath>()?.as_str();
+    let method = match request.method() {
+        &Method::HEAD => &Method::GET,
+        method => method,
+    };
+    static TABLE: &[(Method, &str, Access)] = ROUTES;
+    let row =
+        TABLE.iter().find(|(its_method, its_path, _)| its_method == method && *its_path == path);
+    row.map(|(_, _, access)| access)
 }
 
 /// The newest checkpoint that the client verified, where it brings one along.
@@ -175,7 +214,7 @@ async fn unknown(request: Request) -> Refused {
     let detail = format!("there is no {}", request.uri().path());
     let next = "GET /v1/openapi.json describes what there is";
     let id = id_of(&request);
-    discard(request).await;
+    leave_unread(request);
     Refused::request(ProblemType::NotFound, detail, Some(next), &id)
 }
 
@@ -183,7 +222,7 @@ async fn wrong_method(request: Request) -> Refused {
     let detail = format!("{} is not possible on {}", request.method(), request.uri().path());
     let next = "GET /v1/openapi.json describes what is";
     let id = id_of(&request);
-    discard(request).await;
+    leave_unread(request);
     Refused::request(ProblemType::RequestInvalid, detail, Some(next), &id)
 }
 

@@ -153,14 +153,16 @@ pub(crate) fn csr() -> (String, rcgen::KeyPair) {
     (request.pem().unwrap(), key)
 }
 
-fn credentials(issued: &IssuedCertificate, key: rcgen::KeyPair) -> Arc<Credentials> {
+pub(crate) fn credentials(issued: &IssuedCertificate, key: rcgen::KeyPair) -> Arc<Credentials> {
     let chain = CertificateDer::pem_slice_iter(issued.chain.as_bytes());
     let chain = chain.collect::<Result<_, _>>().unwrap();
     Credentials::new(chain, PrivatePkcs8KeyDer::from(key.serialize_der()).into()).unwrap()
 }
 
 fn policy() -> PolicySet {
-    let workloads = r#"{"workloads": [{"id": "/prod/reports"}, {"id": "/prod/monolith"}]}"#;
+    let workloads = r#"{"operators": ["/countersign/operator/second"], "workloads": [
+        {"id": "/prod/reports"}, {"id": "/prod/monolith"}, {"id": "/prod/batch"},
+        {"id": "/prod/legacy"}]}"#;
     let files = BTreeMap::from([("workloads.json".to_owned(), workloads.to_owned())]);
     PolicySet::parse(&files).unwrap()
 }
