@@ -168,11 +168,12 @@ pub(crate) async fn load_policy(
     }
     let files = serde_json::from_str(&files)
         .map_err(|error| StoreError::Inconsistent(format!("policy set {hash:?}: {error}")))?;
-    let set = PolicySet::parse(&files)?;
-    if *set.hash() != hash {
+    let parse = move || PolicySet::read_back(files);
+    let policy = ActivePolicy::parse_apart(parse, trust_domain.clone(), operators).await?;
+    if *policy.set().hash() != hash {
         return Err(gone().into());
     }
-    Ok(ActivePolicy::new(set, trust_domain.clone(), operators)?)
+    Ok(policy)
 }
 
 /// The table of operators must name those whose events were folded, and nobody else.

@@ -73,6 +73,7 @@ impl Capacity {
             ("limits.feed_subscriptions_per_certificate", SUBSCRIPTIONS.to_string()),
             ("limits.requests_per_connection", streams.to_string()),
             ("limits.request_body", format!("{} KiB", MAX_BODY / 1024)),
+            ("limits.policy_set", format!("{} KiB", api::MAX_POLICY_BYTES / 1024)),
             ("limits.unread_answers", format!("{} KiB", unread / 1024)),
             ("limits.handshake_timeout", seconds(handshake_timeout)),
             ("limits.header_timeout", seconds(header_timeout)),

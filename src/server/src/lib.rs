@@ -13,6 +13,7 @@ mod capacity;
 mod config;
 mod openapi;
 mod own_certificate;
+mod policy_sets;
 mod problem;
 mod rate;
 mod readiness;

@@ -45,6 +45,12 @@ impl Refused {
         refused.next_step = next_step.map(ToOwned::to_owned);
         Self { problem: Box::new(refused), retry_after: None }
     }
+
+    /// The same, to be tried again after so many seconds.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
 }
 
 impl IntoResponse for Refused {
@@ -219,8 +225,13 @@ fn issuance_problem(error: &issuance::Error, request_id: &str) -> Problem {
 }
 
 fn policy_problem(error: &PolicyError, request_id: &str) -> Problem {
-    let mut made = problem(ProblemType::RequestInvalid, error.to_string(), request_id);
-    made.next_step = Some("countersign policy check DIR finds it before it is sent".to_owned());
+    let kind = match error {
+        PolicyError::TooLarge { .. } => ProblemType::TooLarge,
+        _ => ProblemType::RequestInvalid,
+    };
+    let mut made = problem(kind, error.to_string(), request_id);
+    let usual = "countersign policy check DIR finds it before it is sent";
+    made.next_step = Some(error.next_step().unwrap_or(usual).to_owned());
     made
 }
 

@@ -84,6 +84,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         readiness: readiness.clone(),
         rate: Arc::clone(&rate),
         crls: Arc::default(),
+        policy_sets: Arc::default(),
         stopped: stopped.clone(),
     };
     let service = TowerToHyperService::new(router(service));

@@ -4,6 +4,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::Arc;
 
 use api::{Attestation, DenyRequest, IssueRequest, RevokeRequest, TokenRequest, paths};
@@ -127,6 +128,37 @@ async fn who_may_not_ask_is_answered_before_the_body_comes() {
     scene.service.running.stop().await;
 }
 
+#[tokio::test]
+async fn a_policy_set_above_the_limit_is_refused_with_size_and_limit() {
+    let scene = Scene::set().await;
+    let head = "PUT /v1/policies HTTP/1.1\r\nhost: ca\r\ncontent-length: 4194305";
+    let answer = scene.exchange("init", head, "").await;
+    assert_eq!(answer.status, "413");
+    for told in ["too-large", "4194305 bytes", "4194304 at most", "policy check"] {
+        assert!(answer.body.contains(told), "{told}: {}", answer.body);
+    }
+    scene.service.running.stop().await;
+}
+
+#[tokio::test]
+async fn few_large_policy_sets_are_read_at_once_and_small_ones_wait_for_nobody() {
+    let scene = Scene::set().await;
+    let large =
+        "PUT /v1/policies HTTP/1.1\r\nhost: ca\r\nif-match: \"0\"\r\ncontent-length: 4000000";
+    // Their bodies never come, so that those which have a place keep it.
+    let ask = || scene.exchange("init", large, "");
+    let (mut first, mut second, mut third) = (pin!(ask()), pin!(ask()), pin!(ask()));
+    let answer = tokio::select! {
+        answer = &mut first => answer,
+        answer = &mut second => answer,
+        answer = &mut third => answer,
+    };
+    assert_eq!(answer.status, "429");
+    assert!(answer.head.contains("retry-after: 5"), "{}", answer.head);
+    let small = "PUT /v1/policies HTTP/1.1\r\nhost: ca\r\ncontent-length: 1";
+    assert_eq!(scene.exchange("listed", small, "{").await.status, "400");
+}
+
 /// A CA with somebody of each kind.
 struct Scene {
     service: Service,
@@ -139,6 +171,7 @@ struct Scene {
 
 struct Answer {
     status: String,
+    head: String,
     body: String,
 }
 
@@ -207,7 +240,7 @@ impl Scene {
         let text = text.await.expect("an answer comes at once").unwrap_or_default();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
         let status = head.split(' ').nth(1).unwrap_or("-").to_owned();
-        Answer { status, body: body.to_owned() }
+        Answer { status, head: head.to_owned(), body: body.to_owned() }
     }
 }
 

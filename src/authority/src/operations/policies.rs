@@ -33,9 +33,10 @@ impl Authority {
     ) -> Result<api::ActivePolicy, Error> {
         self.refresh().await?;
         self.authorize(caller, Action::ChangePolicy, None)?;
-        let set = PolicySet::parse(files)?;
         let operators = self.policy().operators().clone();
-        let next = ActivePolicy::new(set, self.trust_domain().clone(), operators)?;
+        let files = files.clone();
+        let parse = move || PolicySet::parse_owned(files);
+        let next = ActivePolicy::parse_apart(parse, self.trust_domain().clone(), operators).await?;
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::ChangePolicy, None)?;

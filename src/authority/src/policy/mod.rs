@@ -19,7 +19,8 @@ use tlog::Hash;
 use crate::workloads::Workloads;
 use evaluation::{entities, evaluate};
 use parsing::{
-    hash, is_policy_file, parse_policies, parse_profiles, readable, require_profiles, validate,
+    hash, is_policy_file, parse_policies, parse_profiles, readable, require_profiles, require_size,
+    validate,
 };
 
 /// A parsed and validated policy set.
@@ -43,6 +44,15 @@ pub enum PolicyError {
     /// A policy does not parse, or breaks the schema.
     #[error("policies: {0}")]
     Cedar(String),
+    /// The names of its files do not fit the event that puts it into force.
+    #[error(
+        "the names of the policy set's files have {bytes} bytes together, and at most {} are logged",
+        parsing::MAX_NAMES_BYTES
+    )]
+    FileNames {
+        /// How many they have, as JSON.
+        bytes: usize,
+    },
     /// A file that no policy set has.
     #[error(
         "{0} is no file of a policy set: expected schema.cedarschema, *.cedar, workloads.json, profiles.json"
@@ -60,25 +70,53 @@ pub enum PolicyError {
     /// The schema does not parse.
     #[error("schema.cedarschema: {0}")]
     Schema(String),
+    /// It is larger than [`api::MAX_POLICY_BYTES`].
+    #[error(
+        "the policy set has {bytes} bytes as JSON, and a CA takes {} at most",
+        api::MAX_POLICY_BYTES
+    )]
+    TooLarge {
+        /// How many it has.
+        bytes: u64,
+    },
     /// The workload table cannot be used.
     #[error("{0}")]
     Workloads(String),
 }
 
+impl PolicyError {
+    /// What to do, where the error itself does not say it.
+    pub fn next_step(&self) -> Option<&'static str> {
+        match self {
+            Self::FileNames { .. } => Some("put several policies into one *.cedar file"),
+            Self::TooLarge { .. } => Some(
+                "remove rows that no workload uses, and spaces: jq -c . workloads.json; \
+                 countersign policy check DIR measures it",
+            ),
+            _ => None,
+        }
+    }
+}
+
 impl PolicySet {
     /// Parses the files of a policies folder, by name. What is left out is as shipped, but for
-    /// `workloads.json`.
+    /// `workloads.json`. This is all that a CA checks, and so does whoever asks no CA.
     pub fn parse(files: &BTreeMap<String, String>) -> Result<Self, PolicyError> {
-        if let Some(unknown) = files.keys().find(|name| !is_policy_file(name)) {
-            return Err(PolicyError::File(unknown.clone()));
-        }
-        let mut files = files.clone();
-        if !files.keys().any(|name| name.ends_with(".cedar")) {
-            files.insert("countersign.cedar".to_owned(), SHIPPED_POLICIES.to_owned());
-        }
-        for (name, shipped) in [(SCHEMA, SHIPPED_SCHEMA), (PROFILES, SHIPPED_PROFILES)] {
-            files.entry(name.to_owned()).or_insert_with(|| shipped.to_owned());
-        }
+        Self::parse_owned(files.clone())
+    }
+
+    pub(crate) fn parse_owned(files: BTreeMap<String, String>) -> Result<Self, PolicyError> {
+        let files = completed(files)?;
+        require_size(&files)?;
+        Self::of(files)
+    }
+
+    /// Parses what was in force before, whatever its size.
+    pub(crate) fn read_back(files: BTreeMap<String, String>) -> Result<Self, PolicyError> {
+        Self::of(completed(files)?)
+    }
+
+    fn of(files: BTreeMap<String, String>) -> Result<Self, PolicyError> {
         let workloads = files
             .get(WORKLOADS)
             .ok_or_else(|| PolicyError::Workloads("workloads.json is missing".to_owned()))?;
@@ -164,6 +202,20 @@ impl PolicySet {
         ids.sort();
         ids
     }
+}
+
+/// The files with what ships in place of those that are left out.
+fn completed(mut files: BTreeMap<String, String>) -> Result<BTreeMap<String, String>, PolicyError> {
+    if let Some(unknown) = files.keys().find(|name| !is_policy_file(name)) {
+        return Err(PolicyError::File(unknown.clone()));
+    }
+    if !files.keys().any(|name| name.ends_with(".cedar")) {
+        files.insert("countersign.cedar".to_owned(), SHIPPED_POLICIES.to_owned());
+    }
+    for (name, shipped) in [(SCHEMA, SHIPPED_SCHEMA), (PROFILES, SHIPPED_PROFILES)] {
+        files.entry(name.to_owned()).or_insert_with(|| shipped.to_owned());
+    }
+    Ok(files)
 }
 
 /// A policy set in force in one trust domain, with the operators that `init` made.
@@ -332,6 +384,20 @@ impl ActivePolicy {
     ) -> Result<Self, PolicyError> {
         let entities = entities(&set, &trust_domain)?;
         Ok(Self { set, trust_domain, operators, entities, decisions: Mutex::default() })
+    }
+
+    /// The same on a thread for nothing else: thousands of rows take a while to parse.
+    pub(crate) async fn parse_apart(
+        parse: impl FnOnce() -> Result<PolicySet, PolicyError> + Send + 'static,
+        trust_domain: TrustDomain,
+        operators: HashSet<String>,
+    ) -> Result<Self, PolicyError> {
+        let parsing = move || Self::new(parse()?, trust_domain, operators);
+        match tokio::task::spawn_blocking(parsing).await {
+            Ok(parsed) => parsed,
+            Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
+            Err(_) => Err(PolicyError::Governance("the CA is stopping")),
+        }
     }
 
     /// The policy set.

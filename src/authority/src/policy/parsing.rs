@@ -104,6 +104,42 @@ pub(super) fn require_profiles(
     Ok(())
 }
 
+/// Measures what a client sends that leaves nothing out: the one rule of size, for whoever asks a CA
+/// and whoever asks none.
+pub(super) fn require_size(files: &BTreeMap<String, String>) -> Result<(), PolicyError> {
+    let names: usize = files.keys().map(|name| json_bytes(name)).sum();
+    if names > MAX_NAMES_BYTES {
+        return Err(PolicyError::FileNames { bytes: names });
+    }
+    let contents: usize = files.values().map(|text| json_bytes(text)).sum();
+    // Each name has a colon and, but for the last, a comma.
+    let bytes = r#"{"files":{}}"#.len() + names + contents + 2 * files.len() - 1;
+    if bytes > api::MAX_POLICY_BYTES {
+        return Err(PolicyError::TooLarge { bytes: bytes as u64 });
+    }
+    Ok(())
+}
+
+/// The bytes of a text in JSON, quotes and escapes included.
+fn json_bytes(text: &str) -> usize {
+    let mut counted = Counted(0);
+    serde_json::to_writer(&mut counted, text).expect("a text is plain data");
+    counted.0
+}
+
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
 pub(super) fn hash(files: &BTreeMap<String, String>) -> Hash {
     let mut input = Vec::new();
     for (name, content) in files {
@@ -135,5 +171,7 @@ pub(super) fn readable(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// An entry of the log has 65,535 bytes, and `policy.change` names each file.
+pub(super) const MAX_NAMES_BYTES: usize = 32 * 1024;
 /// Context attributes whose values are words of ours, so that `like` cannot cross a path.
 const LIKE_ALLOWED: &[&str] = &["attestor", "key_type", "profile"];

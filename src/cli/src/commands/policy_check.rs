@@ -20,8 +20,10 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let files = policy_folder::read(&arguments.folder)?;
     if let Err(error) = PolicySet::parse(&files) {
-        let found = json!({ "accepted": false, "why": error.to_string() });
-        session.output.show(&found, |_| error.to_string())?;
+        let (why, next) = (error.to_string(), error.next_step());
+        let found = json!({ "accepted": false, "why": why, "next_step": next });
+        let next = next.map(|next| format!("\n{next}")).unwrap_or_default();
+        session.output.show(&found, |_| format!("{why}{next}"))?;
         return Ok(Exit::Usage);
     }
     let accepted = json!({ "accepted": true, "files": files.keys().collect::<Vec<_>>() });

@@ -27,6 +27,7 @@ pub(crate) use evidence::Crls;
 
 use crate::caller::{RequestId, caller, leave_unread};
 use crate::openapi;
+use crate::policy_sets::PolicySets;
 use crate::problem::Refused;
 use crate::rate::RateLimit;
 use crate::readiness::Readiness;
@@ -39,6 +40,7 @@ pub(crate) struct Service {
     pub(crate) readiness: Readiness,
     pub(crate) rate: Arc<RateLimit>,
     pub(crate) crls: Arc<Crls>,
+    pub(crate) policy_sets: Arc<PolicySets>,
     /// Becomes true when streams must end.
     pub(crate) stopped: watch::Receiver<bool>,
 }

@@ -1,16 +1,21 @@
 //! What operators do: revocations, denials, tokens, policies, status.
 
+use std::collections::BTreeMap;
+
 use api::{
     ActivePolicy, Denial, DenyRequest, ExplainRequest, Explanation, NewToken, Page, PolicyFiles,
     Problem, ProblemType, Revocation, RevokeRequest, Status, TokenRecord, TokenRequest,
 };
+use authority::policy::Action;
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::body::{Bytes, HttpBody};
+use axum::extract::{Path, Request, State};
 use axum::response::IntoResponse;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Service;
-use crate::caller::{Body, From};
+use crate::caller::{Body, From, caller};
+use crate::policy_sets;
 use crate::problem::Refused;
 
 /// Revokes certificates issued so far.
@@ -106,9 +111,10 @@ pub(crate) async fn policies(
     State(service): State<Service>,
     From(caller): From,
 ) -> Result<impl IntoResponse, Refused> {
-    let policy = service.authority.policies(&caller);
-    let policy = policy.map_err(|error| Refused::new(error, &caller.request_id))?;
-    Ok((etag(&policy.hash), Json(policy)))
+    let permitted = service.authority.permits(&caller, Action::ReadPolicy);
+    permitted.map_err(|error| Refused::new(error, &caller.request_id))?;
+    let policy = service.authority.policy();
+    Ok(shown(&service, &format!("{:?}", policy.set().hash()), policy.set().files()))
 }
 
 /// Replaces the policy set; `If-Match` names the one that it replaces.
@@ -117,18 +123,24 @@ pub(crate) async fn policies(
     responses((status = 200, body = ActivePolicy), (status = "4XX", body = Problem)))]
 pub(crate) async fn replace_policies(
     State(service): State<Service>,
-    body: Body<PolicyFiles>,
+    request: Request,
 ) -> Result<impl IntoResponse, Refused> {
-    let id = &body.caller.request_id;
+    let caller = caller(request.extensions());
+    let id = &caller.request_id;
+    // Before so large a body is read, whoever is to be let in has been: nobody else sends one.
+    let permitted = service.authority.permits(&caller, Action::ChangePolicy);
+    permitted.map_err(|error| Refused::new(error, id))?;
+    let announced = request.body().size_hint().upper();
+    let _place = service.policy_sets.place(announced, id).await?;
+    let body: Body<PolicyFiles> = Body::read(request, &policy_sets::LIMIT).await?;
     let expected = body.if_match.as_deref().ok_or_else(|| {
         let next = "GET /v1/policies, and send its ETag as If-Match";
         let detail = "If-Match is missing: it names the policy set that this one replaces";
         Refused::request(ProblemType::RequestInvalid, detail, Some(next), id)
     })?;
-    let policy =
-        service.authority.replace_policies(&body.caller, &body.value.files, expected).await;
-    let policy = policy.map_err(|error| Refused::new(error, id))?;
-    Ok((etag(&policy.hash), Json(policy)))
+    let replaced = service.authority.replace_policies(&caller, &body.value.files, expected).await;
+    let ActivePolicy { hash, files } = replaced.map_err(|error| Refused::new(error, id))?;
+    Ok(shown(&service, &hash, &files))
 }
 
 /// Says which policy decides, and why.
@@ -156,10 +168,11 @@ pub(crate) async fn status(
     status.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 
-fn etag(hash: &str) -> HeaderMap {
+fn shown(service: &Service, hash: &str, files: &BTreeMap<String, String>) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Ok(value) = HeaderValue::from_str(&format!("\"{hash}\"")) {
         headers.insert(header::ETAG, value);
     }
-    headers
+    (headers, service.policy_sets.answer(hash, files))
 }
