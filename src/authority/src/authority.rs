@@ -21,6 +21,7 @@ use crate::hastened::Hastened;
 use crate::issuer::Issued;
 use crate::keys::Keys;
 use crate::loading::Opening;
+use crate::own_names::OwnNames;
 use crate::policy::{ActivePolicy, Principal};
 use crate::present;
 use crate::queue::Queue;
@@ -30,7 +31,7 @@ use crate::revocation::Folded;
 use crate::rotation::InForce;
 use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
-    require_clock,
+    RecordDraft, require_clock,
 };
 use crate::store::{Record, RecordKey, Store, StoreError};
 use crate::turns::Turns;
@@ -58,6 +59,7 @@ pub struct Authority {
     pub(crate) seen: std::sync::Mutex<HashSet<SerialNumber>>,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
+    pub(crate) own_names: ArcSwap<OwnNames>,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
@@ -99,6 +101,8 @@ pub struct Parts {
     pub trust_domain: TrustDomain,
     /// Where issuers' CRLs are found; `{issuer}` stands for the issuer's id.
     pub crl_url: Option<String>,
+    /// The names by which clients reach the CA: nobody else gets one.
+    pub own_names: OwnNames,
     /// The clock.
     pub clock: Arc<dyn Clock>,
     /// The store.
@@ -199,7 +203,9 @@ impl Authority {
             if let Some(maker) = &attested.maker {
                 self.require_maker(maker, &attested.spiffe_id, &policy)?;
             }
-            let authorized = asked.clone().authorize(attested.clone(), &policy, epoch)?;
+            let own_names = self.own_names_now();
+            let authorized =
+                asked.clone().authorize(attested.clone(), &policy, epoch, &own_names)?;
             self.refuse_denied(authorized.spiffe_id())?;
             let serial_number = fresh_serial_number(&*self.clock)?;
             let now = self.clock.now();
@@ -216,6 +222,7 @@ impl Authority {
             match outcome {
                 Outcome::Logged { leaf_index, timestamp } => {
                     metrics::counter!("countersign_logged_total").increment(1);
+                    self.note_own_names(&member.record);
                     let logged = Logged::committed(&member, leaf_index, timestamp);
                     return self.complete(logged).await;
                 }
@@ -233,7 +240,7 @@ impl Authority {
                     };
                     let issuer = issuer.certificate();
                     let crl_url = self.crl_url_of(issuer);
-                    let authorized = asked.authorize(attested, &policy, epoch)?;
+                    let authorized = asked.authorize(attested, &policy, epoch, &own_names)?;
                     let prepared =
                         authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
                     let member = prepared.into_member(&caller.request_id, idempotency);
@@ -349,6 +356,24 @@ impl Authority {
         let in_force = self.in_force();
         let sequence = in_force.trust.state().sequence;
         present::issued(named, certificate, in_force.issuer_pem(issuer), leaf_index, sequence)
+    }
+
+    /// The CA's own names at this moment.
+    pub(crate) fn own_names_now(&self) -> Arc<OwnNames> {
+        let now = self.clock.now().unix_timestamp();
+        let own_names = self.own_names.load_full();
+        if own_names.is_current(now) {
+            return own_names;
+        }
+        self.own_names.rcu(|own_names| own_names.at(now));
+        self.own_names.load_full()
+    }
+
+    /// What a certificate of the CA's own bears is nobody else's from then on.
+    fn note_own_names(&self, draft: &RecordDraft) {
+        if draft.spiffe_id == SpiffeId::authority(&self.trust_domain) {
+            self.own_names.rcu(|own_names| own_names.with(&draft.facts, draft.not_after));
+        }
     }
 
     /// Where the CRL of an issuer is found.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use arc_swap::ArcSwap;
-use identity::TrustDomain;
+use identity::{SpiffeId, TrustDomain};
 use tokio::runtime::Handle;
 
 use crate::authority::{Authority, Parts};
@@ -14,13 +14,14 @@ use crate::error::Error;
 use crate::event::{Event, POLICY_CHANGE};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
+use crate::own_names::OwnNames;
 use crate::policy::{ActivePolicy, PolicySet};
 use crate::queue::Queue;
 use crate::refusals::Refusals;
 use crate::revocation::Folded;
 use crate::rotation::{InForce, KeyLedger};
 use crate::signer::SignerError;
-use crate::store::{Store, StoreError};
+use crate::store::{RecordQuery, Store, StoreError};
 use crate::turns::Turns;
 use crate::witness::Witnesses;
 
@@ -31,7 +32,7 @@ impl Authority {
     /// Loads the state and refuses on any disagreement: log against tables, log against
     /// checkpoint, keys against trust state.
     pub async fn open(parts: Parts) -> Result<Self, Error> {
-        let Parts { trust_domain, crl_url, clock, store, keys, trust_pin } = parts;
+        let Parts { trust_domain, crl_url, own_names, clock, store, keys, trust_pin } = parts;
         let folded = Folded::load(&*store, &trust_domain).await?;
         folded.require_head(&store.head().await?)?;
         let ledger = folded.keys.clone();
@@ -40,6 +41,12 @@ impl Authority {
         checkpoints.verify_newest(&*store, &in_force.log_keys).await?;
         require_operators(&*store, &folded.operators).await?;
         let policy = load_policy(&*store, &trust_domain, folded.operators.clone()).await?;
+        let now = clock.now().unix_timestamp();
+        let own_names = with_certified_names(own_names, &*store, &trust_domain, now).await?;
+        // Of before this was refused: no certificate bears it any more, the rest of the row counts.
+        if let Err(error) = own_names.refuse_rows(policy.set().workloads()) {
+            tracing::warn!(%error, "the policy set in force gives away a name of the CA's");
+        }
         Ok(Self {
             queue: Queue::start(Arc::clone(&store), Arc::clone(&clock))?,
             policy: ArcSwap::from_pointee(policy),
@@ -53,6 +60,7 @@ impl Authority {
             seen: std::sync::Mutex::default(),
             refusals: Refusals::default(),
             budgets: Budgets::default(),
+            own_names: ArcSwap::from_pointee(own_names),
             hastened: std::sync::Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
             crl_turn: tokio::sync::Mutex::default(),
@@ -142,6 +150,25 @@ impl Authority {
     }
 }
 
+/// The CA's names, with those of its own certificates that have not expired.
+async fn with_certified_names(
+    mut own_names: OwnNames,
+    store: &dyn Store,
+    trust_domain: &TrustDomain,
+    now: i64,
+) -> Result<OwnNames, StoreError> {
+    let query = RecordQuery {
+        spiffe_id: Some(SpiffeId::authority(trust_domain)),
+        ends_after: Some(now - 1),
+        limit: OWN_CERTIFICATES,
+        ..RecordQuery::default()
+    };
+    for record in store.records(query).await? {
+        own_names = own_names.with(&record.facts, record.not_after);
+    }
+    Ok(own_names)
+}
+
 /// The keys that a log names.
 pub(crate) async fn load_keys(
     store: &dyn Store,
@@ -203,5 +230,7 @@ pub(crate) async fn made_by(
     Ok(event.is_some_and(|event| is_it(&event)))
 }
 
+/// More than the CA makes for itself while one of them lives, were it restarted every minute.
+const OWN_CERTIFICATES: u32 = 10_000;
 /// Between two attempts to open keys, in milliseconds.
 const PAUSE: u64 = 5_000;

@@ -17,7 +17,10 @@ use tlog::{CertificateLeaf, Hash};
 use crate::attest::{Attested, Facts, Purpose};
 use crate::error::{Denied, Error};
 use crate::event::{Act, Event, EventDraft, ISSUE, RENEW};
-use crate::policy::{Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, Query};
+use crate::own_names::{Claim, OwnNames};
+use crate::policy::{
+    Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, Principal, Query,
+};
 use crate::sequencer::{AllowedUnder, CertificateMember, Conflict, IdempotencyKey, RecordDraft};
 use crate::store::Record;
 
@@ -92,6 +95,7 @@ impl Asked {
         attested: Attested,
         policy: &Arc<ActivePolicy>,
         revocation_epoch: u64,
+        own_names: &OwnNames,
     ) -> Result<Authorized, Error> {
         let earlier = attested.earlier.as_ref();
         let silent = self.dns.is_empty() && self.ip.is_empty();
@@ -99,6 +103,11 @@ impl Asked {
             Some(earlier) if silent => (earlier.dns.clone(), earlier.ip.clone()),
             _ => (self.dns, self.ip),
         };
+        if attested.principal != Principal::Authority {
+            own_names.refuse(&dns, &ip).map_err(|claim| {
+                Error::Denied(Box::new(claimed(&claim, &attested.spiffe_id, policy)))
+            })?;
+        }
         let profile = self
             .profile
             .or_else(|| earlier.map(|earlier| earlier.profile.clone()))
@@ -349,6 +358,21 @@ impl Logged {
     pub(crate) fn named(&self) -> &Named {
         &self.named
     }
+}
+
+/// Says that a name is the CA's, and whose row lists it.
+pub(crate) fn claimed(claim: &Claim, spiffe_id: &SpiffeId, policy: &ActivePolicy) -> Denied {
+    let row = policy.set().workloads().row(spiffe_id).map(|row| row.id.clone());
+    let next_step = match &row {
+        Some(row) => format!(
+            "take {:?} out of the request, and out of row {row} of workloads.json where it stands \
+             there",
+            claim.name
+        ),
+        None => format!("ask without {:?}", claim.name),
+    };
+    let (reason, next_step) = (claim.to_string(), Some(next_step));
+    Denied { reason, policies: Vec::new(), row, next_step }
 }
 
 /// Says why policy refused, and what would allow it.

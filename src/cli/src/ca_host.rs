@@ -12,7 +12,7 @@ use authority::files::{Readers, SecretError, read_secret};
 use authority::policy::{PolicySet, SHIPPED_WORKLOADS};
 use authority::setup;
 use authority::store::Store;
-use authority::{Authority, Keys, Parts};
+use authority::{Authority, Keys, OwnNames, Parts};
 use clap::Args;
 use identity::{SpiffeId, TrustPin};
 use server::Config;
@@ -105,13 +105,15 @@ fn ask(what: &str, asking: Asking) -> Result<Zeroizing<String>, Error> {
     Ok(first)
 }
 
-/// The policy set of a folder, or the one that ships.
-pub(crate) fn first_policy(folder: Option<&Path>) -> anyhow::Result<PolicySet> {
-    let files = match folder {
+/// The policy set of the policies folder, or the one that ships.
+pub(crate) fn first_policy(config: &Config) -> anyhow::Result<PolicySet> {
+    let files = match &config.policies {
         Some(folder) => policy_folder::read(folder)?,
         None => BTreeMap::from([("workloads.json".to_owned(), SHIPPED_WORKLOADS.to_owned())]),
     };
-    Ok(PolicySet::parse(&files)?)
+    let policy = PolicySet::parse(&files)?;
+    OwnNames::configured(&config.names).refuse_rows(policy.workloads())?;
+    Ok(policy)
 }
 
 /// Opens the engine on a finished state folder.
@@ -133,6 +135,7 @@ pub(crate) async fn engine(
     let parts = Parts {
         trust_domain: config.trust_domain.clone(),
         crl_url: config.crl_url.clone(),
+        own_names: OwnNames::configured(&config.names),
         clock,
         store,
         keys,

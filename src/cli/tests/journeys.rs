@@ -318,7 +318,13 @@ async fn a_context_shows_its_trust_in_every_form() {
 async fn policies_are_checked_without_a_ca() {
     let environment = Environment::new().await;
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies");
-    environment.run_with(["policy", "check", shipped]).await.expect(0);
+    let checked = environment.run_with(["policy", "check", shipped]).await.expect(0);
+    assert!(checked.stderr.contains("not checked"), "{checked:?}");
+    let config = "trust_domain = \"pay.example\"\nnames = [\"Reports.internal.\"]\n";
+    std::fs::write(environment.path("ca.toml"), config).unwrap();
+    let claims = ["policy", "check", shipped, "--config", "ca.toml"];
+    let claims = environment.run_with(claims).await.expect(2);
+    assert!(claims.stdout.contains("reports.internal is the CA's own name"), "{claims:?}");
     let table = Path::new(shipped).join("workloads.json");
     std::fs::copy(table, environment.path("workloads.json")).unwrap();
     std::fs::write(environment.path("broken.cedar"), "permit (principal").unwrap();

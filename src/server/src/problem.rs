@@ -231,7 +231,13 @@ fn policy_problem(error: &PolicyError, request_id: &str) -> Problem {
     };
     let mut made = problem(kind, error.to_string(), request_id);
     let usual = "countersign policy check DIR finds it before it is sent";
-    made.next_step = Some(error.next_step().unwrap_or(usual).to_owned());
+    made.next_step = Some(match error {
+        PolicyError::OwnName { row, .. } => format!(
+            "take it out of row {row}; countersign policy check DIR --config FILE, with the CA's \
+             configuration, finds it before it is sent"
+        ),
+        _ => error.next_step().unwrap_or(usual).to_owned(),
+    });
     made
 }
 

@@ -9,12 +9,12 @@ use tlog::Hash;
 use super::way_back::administers;
 use crate::attest::{SVID, TOKEN};
 use crate::authority::{Authority, Caller, RESTARTS};
-use crate::error::Error;
+use crate::error::{Denied, Error};
 use crate::event::{self, Act, EventDraft};
 use crate::policy::{
     Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, PolicyError, PolicySet, Principal, Query,
 };
-use crate::request::explain;
+use crate::request::{claimed, explain};
 use crate::sequencer::{Conflict, Effect};
 
 impl Authority {
@@ -37,6 +37,7 @@ impl Authority {
         let files = files.clone();
         let parse = move || PolicySet::parse_owned(files);
         let next = ActivePolicy::parse_apart(parse, self.trust_domain().clone(), operators).await?;
+        self.own_names_now().refuse_rows(next.set().workloads())?;
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::ChangePolicy, None)?;
@@ -72,7 +73,13 @@ impl Authority {
     /// would see it.
     pub fn explain(&self, caller: &Caller, asked: &ExplainRequest) -> Result<Explanation, Error> {
         self.authorize(caller, Action::ReadPolicy, None)?;
-        explain_query(&self.policy(), asked)
+        let policy = self.policy();
+        let explained = explain_query(&policy, asked)?;
+        let dns: Result<Vec<DnsName>, _> = asked.dns.iter().map(|it| DnsName::parse(it)).collect();
+        match self.own_names_now().refuse(&dns?, &asked.ip) {
+            Ok(()) => Ok(explained),
+            Err(claim) => Ok(refused(claimed(&claim, &asked.resource, &policy))),
+        }
     }
 }
 
@@ -111,14 +118,12 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
             next_step: None,
         });
     }
-    let denied = explain(&query, &decision, policy);
-    Ok(Explanation {
-        allowed: false,
-        policies: denied.policies,
-        row,
-        reason: denied.reason,
-        next_step: denied.next_step,
-    })
+    Ok(refused(explain(&query, &decision, policy)))
+}
+
+fn refused(denied: Denied) -> Explanation {
+    let Denied { reason, policies, row, next_step } = denied;
+    Explanation { allowed: false, policies, row, reason, next_step }
 }
 
 /// The event and effect that put a policy set into force.

@@ -16,6 +16,7 @@ use identity::{SpiffeId, TrustDomain};
 use issuance::{DnsName, KeyType, Profile};
 use tlog::Hash;
 
+use crate::own_names::Claim;
 use crate::workloads::Workloads;
 use evaluation::{entities, evaluate};
 use parsing::{
@@ -64,6 +65,14 @@ pub enum PolicyError {
          context.profile; write `resource in Path::\"/…\"` instead"
     )]
     Like(String),
+    /// A row lists a name of the CA's own.
+    #[error("workloads.json: row {row:?}: {claim}")]
+    OwnName {
+        /// The row's path.
+        row: String,
+        /// The name.
+        claim: Claim,
+    },
     /// A profile cannot be used.
     #[error("profiles.json: {0}")]
     Profiles(String),

@@ -13,7 +13,7 @@ use authority::clock::{Clock, ManualClock};
 use authority::policy::PolicySet;
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
 use authority::store::{Store, StoreError};
-use authority::{Authority, Caller, Error, Keys, Parts};
+use authority::{Authority, Caller, Error, Keys, OwnNames, Parts};
 use identity::{SpiffeId, Trust, TrustDomain, TrustPin, Usage, VerifiedSvid, verify};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -163,6 +163,7 @@ pub(crate) async fn open(
     let parts = Parts {
         trust_domain: trust_domain(),
         crl_url: None,
+        own_names: OwnNames::configured(&["ca.internal".to_owned(), "10.9.9.9".to_owned()]),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
         store: Arc::clone(store),
         keys: keys.clone(),

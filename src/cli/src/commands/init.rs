@@ -61,7 +61,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
 }
 
 async fn create(arguments: &Arguments, config: &Config, session: &Session) -> anyhow::Result<Exit> {
-    let policy = ca_host::first_policy(config.policies.as_deref())?;
+    let policy = ca_host::first_policy(config)?;
     let passphrase = arguments.config.passphrase(config, Asking::New)?;
     let offline_passphrase = arguments.config.offline_passphrase(config, Asking::New)?;
     let created = setup::create(

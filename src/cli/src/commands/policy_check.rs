@@ -1,32 +1,68 @@
 //! `policy check`: whether the CA would take the files of a folder. Asks nobody.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
-use authority::policy::PolicySet;
+use authority::OwnNames;
+use authority::policy::{PolicyError, PolicySet};
 use clap::Args;
 use serde_json::json;
+use server::Config;
 
 use super::Session;
+use crate::error::Error;
 use crate::exit::Exit;
 use crate::policy_folder;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+A CA refuses rows that list one of its own names. Which those are stands in its
+configuration: without --config that is not checked here.")]
 pub(crate) struct Arguments {
     /// The folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
+    /// The configuration of the CA that is to take them: no row may list its names
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let files = policy_folder::read(&arguments.folder)?;
-    if let Err(error) = PolicySet::parse(&files) {
+    let own_names = arguments.config.as_deref().map(own_names).transpose()?;
+    if let Err(error) = check(&files, own_names.as_ref()) {
         let (why, next) = (error.to_string(), error.next_step());
         let found = json!({ "accepted": false, "why": why, "next_step": next });
         let next = next.map(|next| format!("\n{next}")).unwrap_or_default();
         session.output.show(&found, |_| format!("{why}{next}"))?;
         return Ok(Exit::Usage);
     }
-    let accepted = json!({ "accepted": true, "files": files.keys().collect::<Vec<_>>() });
+    let accepted = json!({
+        "accepted": true,
+        "files": files.keys().collect::<Vec<_>>(),
+        "own_names_compared": own_names.is_some(),
+    });
     session.output.show(&accepted, |_| format!("{} files, no findings", files.len()))?;
+    if own_names.is_none() {
+        session
+            .output
+            .note("not checked: whether a row lists a name of the CA's own (--config FILE)");
+    }
     Ok(Exit::Done)
+}
+
+fn own_names(path: &Path) -> Result<OwnNames, Error> {
+    let config = Config::load(path).map_err(|source| Error::Configuration {
+        path: path.to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(OwnNames::configured(&config.names))
+}
+
+fn check(
+    files: &BTreeMap<String, String>,
+    own_names: Option<&OwnNames>,
+) -> Result<(), PolicyError> {
+    let set = PolicySet::parse(files)?;
+    own_names.map_or(Ok(()), |own_names| own_names.refuse_rows(set.workloads()))
 }

@@ -11,7 +11,7 @@ use authority::policy::PolicySet;
 use authority::sequencer::{ActMember, Effect, Member, RevocationTarget};
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
 use authority::store::Store;
-use authority::{Act, Authority, EventDraft, Keys, Parts};
+use authority::{Act, Authority, EventDraft, Keys, OwnNames, Parts};
 use countersign::{AuthorityClient, Credentials};
 use identity::SpiffeId;
 use rustls::pki_types::pem::PemObject;
@@ -60,6 +60,7 @@ impl Service {
         let parts = Parts {
             trust_domain: config.trust_domain.clone(),
             crl_url: None,
+            own_names: OwnNames::configured(&config.names),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             store: created.store,
             keys: created.keys,
