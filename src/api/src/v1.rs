@@ -201,6 +201,40 @@ pub struct RevokeRequest {
     pub named_override: Option<Override>,
 }
 
+/// How much a revocation takes away, as policy sees it from whoever asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum RevocationExtent {
+    /// One certificate of others.
+    Certificate,
+    /// Every certificate of an identity issued so far.
+    Identity,
+    /// The asker's own certificate, or one that was renewed in the same line.
+    Own,
+}
+
+impl RevocationExtent {
+    /// As policies and requests write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Identity => "identity",
+            Self::Own => "own",
+        }
+    }
+}
+
+impl std::str::FromStr for RevocationExtent {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Certificate, Self::Identity, Self::Own];
+        let named = all.into_iter().find(|extent| extent.name() == text);
+        named.ok_or_else(|| format!("{text:?} is none of certificate, identity, own"))
+    }
+}
+
 /// What is refused unless it is named: an operator's hand slips.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -388,6 +422,9 @@ pub struct ExplainRequest {
     /// The profile; `default` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
+    /// What `revoke` takes away; all that the identity has if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub extent: Option<RevocationExtent>,
 }
 
 /// Which policy decided, and why.

@@ -149,7 +149,10 @@ impl Authority {
         let now = self.clock.unix_milliseconds();
         match attested.purpose {
             Purpose::Renew { lineage } => self.budgets.take(Budget::Renew, lineage, now),
-            Purpose::Issue => self.budgets.take(Budget::Issue, self.line_of(svid).await?, now),
+            Purpose::Issue => {
+                let line = self.line_of(svid.serial_number()).await?;
+                self.budgets.take(Budget::Issue, line, now)
+            }
         }
     }
 
@@ -170,18 +173,23 @@ impl Authority {
         if ends_itself {
             return Ok(None);
         }
-        let line = self.line_of(svid).await?;
+        let line = self.line_of(svid.serial_number()).await?;
         self.budgets.take(Budget::Revoke, line, self.clock.unix_milliseconds())
     }
 
     /// The first certificate of the line that this one was renewed in; where the store does not
     /// say, the certificate's own.
     pub async fn line(&self, svid: &VerifiedSvid) -> SerialNumber {
-        self.line_of(svid).await.unwrap_or(*svid.serial_number())
+        let serial_number = svid.serial_number();
+        self.line_of(serial_number).await.unwrap_or(*serial_number)
     }
 
-    async fn line_of(&self, svid: &VerifiedSvid) -> Result<SerialNumber, Error> {
-        let serial_number = *svid.serial_number();
+    /// The first certificate of the line that this one was renewed in.
+    pub(crate) async fn line_of(
+        &self,
+        serial_number: &SerialNumber,
+    ) -> Result<SerialNumber, Error> {
+        let serial_number = *serial_number;
         let record = self.store.record(RecordKey::SerialNumber(serial_number)).await?;
         let facts = record.and_then(|record| serde_json::from_str::<Facts>(&record.facts).ok());
         Ok(facts.map_or(serial_number, |facts| facts.lineage))

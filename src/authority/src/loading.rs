@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
+use api::RevocationExtent;
 use arc_swap::ArcSwap;
 use identity::{SpiffeId, TrustDomain};
 use tokio::runtime::Handle;
@@ -15,7 +16,7 @@ use crate::event::{Event, POLICY_CHANGE};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::own_names::OwnNames;
-use crate::policy::{ActivePolicy, PolicySet};
+use crate::policy::{Action, ActivePolicy, PolicySet, Principal, Query};
 use crate::queue::Queue;
 use crate::refusals::Refusals;
 use crate::revocation::Folded;
@@ -41,6 +42,7 @@ impl Authority {
         checkpoints.verify_newest(&*store, &in_force.log_keys).await?;
         require_operators(&*store, &folded.operators).await?;
         let policy = load_policy(&*store, &trust_domain, folded.operators.clone()).await?;
+        warn_of_extent(&policy);
         let now = clock.now().unix_timestamp();
         let own_names = with_certified_names(own_names, &*store, &trust_domain, now).await?;
         // Of before this was refused: no certificate bears it any more, the rest of the row counts.
@@ -147,6 +149,21 @@ impl Authority {
     /// Whether the log's events lead to other keys than those in force.
     fn keys_moved(&self) -> bool {
         self.folded().keys.newest() != self.in_force().ledger.newest()
+    }
+}
+
+/// A set of before `Revoke` had an extent stays as it was: whoever administers decides.
+fn warn_of_extent(policy: &ActivePolicy) {
+    let Some(row) = policy.set().workloads().rows().next() else { return };
+    let Ok(spiffe_id) = SpiffeId::new(policy.trust_domain(), &row.id) else { return };
+    let principal = Principal::of(&spiffe_id);
+    let action = Action::Revoke(RevocationExtent::Identity);
+    if policy.decide(&Query { principal, action, resource: Some(spiffe_id) }).allowed {
+        tracing::warn!(
+            "the policy set in force lets one replica revoke its whole identity; the shipped \
+             policies let it revoke its own certificate (workload-revokes-its-own): countersign \
+             policy apply DIR, with the new schema.cedarschema"
+        );
     }
 }
 

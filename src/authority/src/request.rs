@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::IssueRequest;
+use api::{IssueRequest, RevocationExtent};
 use identity::{SerialNumber, SpiffeId, TrustDomain};
 use issuance::{CertificateRequest, DnsName, EndEntity, IssuerCertificate, LintedTbs, Profile};
 use serde::Serialize;
@@ -393,6 +393,19 @@ pub(crate) fn explain(query: &Query, decision: &Decision, policy: &ActivePolicy)
     }
     let who = query.principal.name();
     let action = query.action.name();
+    if let (Action::Revoke(extent), Principal::Workload(_)) = (&query.action, &query.principal)
+        && *extent != RevocationExtent::Own
+        && resource.is_some_and(|id| id.as_str() == who)
+    {
+        let what = match extent {
+            RevocationExtent::Identity => "the whole identity",
+            _ => "another replica's certificate",
+        };
+        let next = "revoke your own certificate, by its serial number, or one that you renewed; \
+                    for more, ask an operator";
+        let reason = format!("no policy permits {who} to revoke {what}");
+        return denied(reason, Some(next.to_owned()));
+    }
     let (Action::Issue(context) | Action::Renew(context), Some(id)) = (&query.action, resource)
     else {
         return denied(format!("no policy permits {who} to {action}"), None);

@@ -102,6 +102,7 @@ async fn a_row_of_before_gives_nobody_a_name_that_the_ca_has_taken_since() {
         dns: vec!["late.internal".to_owned()],
         ip: vec![],
         profile: None,
+        extent: None,
     };
     assert!(!environment.authority.explain(&operator, &asked).unwrap().allowed);
 

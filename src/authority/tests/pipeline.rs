@@ -329,6 +329,7 @@ async fn a_second_operator_comes_from_the_table() {
         dns: vec![],
         ip: vec![],
         profile: None,
+        extent: None,
     };
     assert!(!environment.authority.explain(&second, &asked).unwrap().allowed);
 }

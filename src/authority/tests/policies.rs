@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
-use api::ExplainRequest;
+use api::{ExplainRequest, RevocationExtent};
 use authority::explain_query;
 use authority::policy::{
     Action, ActivePolicy, PolicyError, PolicySet, Principal, Query, SHIPPED_WORKLOADS,
@@ -26,6 +26,7 @@ struct Case {
     #[serde(default)]
     ip: Vec<IpAddr>,
     profile: Option<String>,
+    extent: Option<RevocationExtent>,
     allowed: bool,
     policies: Vec<String>,
 }
@@ -48,6 +49,7 @@ fn the_shipped_policies_decide_each_case_as_written() {
             dns: case.dns,
             ip: case.ip,
             profile: case.profile,
+            extent: case.extent,
         };
         let answer = explain_query(&policy, &asked).unwrap();
         assert_eq!(answer.allowed, case.allowed, "{}: {answer:?}", case.name);
@@ -134,6 +136,7 @@ fn an_evaluation_error_is_a_deny() {
         dns: vec![],
         ip: vec![],
         profile: None,
+        extent: None,
     };
     let answer = explain_query(&policy, &asked).unwrap();
     assert!(!answer.allowed);
@@ -178,5 +181,5 @@ fn what_only_a_policy_names_is_found() {
     assert_eq!(decided(Action::Deny), ["row-of-another"]);
     assert_eq!(decided(Action::Allow), ["path-of-another"]);
     assert_eq!(decided(Action::CreateToken), ["path-itself"]);
-    assert!(decided(Action::Revoke).is_empty());
+    assert!(decided(Action::Revoke(RevocationExtent::Identity)).is_empty());
 }

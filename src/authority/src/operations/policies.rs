@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{ExplainRequest, Explanation, KeyPurpose, KeyStep};
+use api::{ExplainRequest, Explanation, KeyPurpose, KeyStep, RevocationExtent};
 use issuance::{DnsName, KeyType};
 use tlog::Hash;
 
@@ -102,7 +102,8 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
         profile,
         validity_seconds: validity.as_secs(),
     };
-    let action = action(&asked.action, context)
+    let extent = asked.extent.unwrap_or(RevocationExtent::Identity);
+    let action = action(&asked.action, context, extent)
         .ok_or_else(|| invalid(format!("{:?} is no action of the schema", asked.action)))?;
     let resource = action.concerns_an_identity().then(|| asked.resource.clone());
     let query = Query { principal: Principal::of(&asked.principal), action, resource };
@@ -146,7 +147,7 @@ fn shown_policy(set: &PolicySet) -> api::ActivePolicy {
     api::ActivePolicy { hash: format!("{:?}", set.hash()), files: set.files().clone() }
 }
 
-fn action(name: &str, context: IssueContext) -> Option<Action> {
+fn action(name: &str, context: IssueContext, extent: RevocationExtent) -> Option<Action> {
     let simple = [
         Action::Allow,
         Action::ChangePolicy,
@@ -160,7 +161,7 @@ fn action(name: &str, context: IssueContext) -> Option<Action> {
         Action::ReadStatus,
         Action::ReadTokens,
         Action::Renew(context),
-        Action::Revoke,
+        Action::Revoke(extent),
         Action::RevokeToken,
         Action::RotateKey(KeyPurpose::Issuer, KeyStep::Prepare),
     ];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{Denial, DenyRequest, Override, Page, Revocation, RevokeRequest};
+use api::{Denial, DenyRequest, Override, Page, Revocation, RevocationExtent, RevokeRequest};
 use identity::{SerialNumber, SpiffeId};
 use issuance::RevocationReason;
 use serde::Deserialize;
@@ -30,12 +30,13 @@ impl Authority {
     ) -> Result<Revocation, Error> {
         self.authenticated(caller)?;
         let (target, spiffe_id) = self.revocation_target(&request.target).await?;
-        self.may_revoke(caller, &target, &spiffe_id)?;
+        let extent = self.extent(caller, &target, &spiffe_id).await?;
+        self.may_revoke(caller, extent, &target, &spiffe_id)?;
         let reason = reason(&request.reason)?;
         self.require_member(&spiffe_id)?;
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
-            let allowed_under = self.may_revoke(caller, &target, &spiffe_id)?;
+            let allowed_under = self.may_revoke(caller, extent, &target, &spiffe_id)?;
             let mut done = Revocation {
                 target: request.target.clone(),
                 spiffe_id: spiffe_id.clone(),
@@ -79,16 +80,23 @@ impl Authority {
     fn may_revoke(
         &self,
         caller: &Caller,
+        extent: RevocationExtent,
         target: &RevocationTarget,
         spiffe_id: &SpiffeId,
     ) -> Result<AllowedUnder, Error> {
-        match (self.authorize(caller, Action::Revoke, Some(spiffe_id)), target) {
-            // A serial number that is not theirs does not exist for them.
-            (Err(Error::Denied(_)), RevocationTarget::Serial(serial_number)) => {
-                Err(Error::NotFound(format!("certificate {serial_number}")))
-            }
-            (authorized, _) => authorized,
-        }
+        let denied = match self.authorize(caller, Action::Revoke(extent), Some(spiffe_id)) {
+            Err(Error::Denied(denied)) => denied,
+            authorized => return authorized,
+        };
+        let RevocationTarget::Serial(serial_number) = target else {
+            return Err(Error::Denied(denied));
+        };
+        // A serial number that they may not read does not exist for them.
+        Err(match self.authorize(caller, Action::ReadInventory, Some(spiffe_id)) {
+            Err(Error::Denied(_)) => Error::NotFound(format!("certificate {serial_number}")),
+            Err(error) => error,
+            Ok(_) => Error::Denied(denied),
+        })
     }
 
     /// Denies an identity until it is allowed again, and revokes its certificates. One that is
@@ -166,6 +174,24 @@ impl Authority {
         let record =
             record.ok_or_else(|| Error::NotFound(format!("certificate {serial_number}")))?;
         Ok((RevocationTarget::Serial(serial_number), record.spiffe_id))
+    }
+
+    /// How much of an identity it is, seen from the caller: what replaced their certificate, or
+    /// what theirs replaced, is their own.
+    async fn extent(
+        &self,
+        caller: &Caller,
+        target: &RevocationTarget,
+        spiffe_id: &SpiffeId,
+    ) -> Result<RevocationExtent, Error> {
+        let svid = self.authenticated(caller)?;
+        let RevocationTarget::Serial(serial_number) = target else {
+            return Ok(RevocationExtent::Identity);
+        };
+        let is_own = serial_number == svid.serial_number()
+            || spiffe_id == svid.spiffe_id()
+                && self.line_of(serial_number).await? == self.line_of(svid.serial_number()).await?;
+        Ok(if is_own { RevocationExtent::Own } else { RevocationExtent::Certificate })
     }
 
     /// How many unexpired certificates a revocation would newly cover.

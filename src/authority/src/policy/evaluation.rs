@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::str::FromStr;
 
-use api::{KeyPurpose, KeyStep};
+use api::{KeyPurpose, KeyStep, RevocationExtent};
 use cedar_policy::{
     Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request,
-    RestrictedExpression,
+    RequestValidationError, RestrictedExpression,
 };
 use identity::{SpiffeId, TrustDomain};
 
@@ -67,12 +67,25 @@ pub(super) fn evaluate(
     };
     let context = match &query.action {
         Action::Issue(request) | Action::Renew(request) => context(request)?,
+        Action::Revoke(extent) => revocation_context(*extent)?,
         Action::RotateKey(key, step) => rotation_context(*key, *step)?,
         _ => Context::empty(),
     };
     let action = uid(ACTION, query.action.name());
-    let request = Request::new(principal, action, resource, context, Some(&set.schema))
-        .map_err(|error| readable(&error))?;
+    let ask = |context| {
+        let (principal, action, resource) = (principal.clone(), action.clone(), resource.clone());
+        Request::new(principal, action, resource, context, Some(&set.schema)).map_err(Box::new)
+    };
+    let request = match (ask(context), &query.action) {
+        // A schema of before knows no extent: its policies cannot ask for one.
+        (Err(error), Action::Revoke(_))
+            if matches!(*error, RequestValidationError::InvalidContext(_)) =>
+        {
+            ask(Context::empty())
+        }
+        (asked, _) => asked,
+    };
+    let request = request.map_err(|error| readable(&*error))?;
     let entities = entities
         .clone()
         .upsert_entities(made.entities, Some(&set.schema))
@@ -189,6 +202,11 @@ fn rotation_context(key: KeyPurpose, step: KeyStep) -> Result<Context, String> {
     let string = |text: &str| RestrictedExpression::new_string(text.to_owned());
     let pairs = [("key".to_owned(), string(key.name())), ("step".to_owned(), string(step.name()))];
     Context::from_pairs(pairs).map_err(|error| readable(&error))
+}
+
+fn revocation_context(extent: RevocationExtent) -> Result<Context, String> {
+    let extent = RestrictedExpression::new_string(extent.name().to_owned());
+    Context::from_pairs([("extent".to_owned(), extent)]).map_err(|error| readable(&error))
 }
 
 fn uid(entity_type: &str, id: &str) -> EntityUid {

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Mutex;
 
-use api::{KeyPurpose, KeyStep};
+use api::{KeyPurpose, KeyStep, RevocationExtent};
 use cedar_policy::{Entities, Schema};
 use identity::{SpiffeId, TrustDomain};
 use issuance::{DnsName, KeyType, Profile};
@@ -293,8 +293,8 @@ pub enum Action {
     ReadTokens,
     /// A certificate in place of one's own.
     Renew(IssueContext),
-    /// Revoke certificates.
-    Revoke,
+    /// Revoke certificates: so much of an identity.
+    Revoke(RevocationExtent),
     /// Withdraw a bootstrap token.
     RevokeToken,
     /// Take a step of a key's rotation.
@@ -311,7 +311,7 @@ impl Action {
             | Self::Issue(_)
             | Self::ReadInventory
             | Self::Renew(_)
-            | Self::Revoke => true,
+            | Self::Revoke(_) => true,
             Self::ChangePolicy
             | Self::ListInventory
             | Self::ReadLog
@@ -338,7 +338,7 @@ impl Action {
             Self::ReadStatus => "ReadStatus",
             Self::ReadTokens => "ReadTokens",
             Self::Renew(_) => "Renew",
-            Self::Revoke => "Revoke",
+            Self::Revoke(_) => "Revoke",
             Self::RevokeToken => "RevokeToken",
             Self::RotateKey(..) => "RotateKey",
         }
@@ -412,6 +412,11 @@ impl ActivePolicy {
     /// The policy set.
     pub fn set(&self) -> &PolicySet {
         &self.set
+    }
+
+    /// The trust domain in which it decides.
+    pub(crate) fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
     }
 
     /// The operators that `init` made, by name.

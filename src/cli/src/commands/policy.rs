@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use api::{ExplainRequest, Explanation, PolicyFiles};
+use api::{ExplainRequest, Explanation, PolicyFiles, RevocationExtent};
 use clap::{Args, Subcommand};
 use identity::SpiffeId;
 use issuance::DnsName;
@@ -55,6 +55,9 @@ pub(crate) struct Explain {
     /// The profile; else the CA's default
     #[arg(long)]
     profile: Option<String>,
+    /// What `revoke` takes away: own, certificate or identity; else all of the identity
+    #[arg(long, value_name = "EXTENT")]
+    extent: Option<RevocationExtent>,
 }
 
 pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<Exit> {
@@ -119,9 +122,9 @@ impl Change {
 
 async fn explain(arguments: Explain, session: &Session) -> Result<Exit, Error> {
     let client = context::open(session).await?.client;
-    let Explain { principal, action, resource, dns, ip, profile } = arguments;
+    let Explain { principal, action, resource, dns, ip, profile, extent } = arguments;
     let dns = dns.iter().map(ToString::to_string).collect();
-    let request = ExplainRequest { principal, action, resource, dns, ip, profile };
+    let request = ExplainRequest { principal, action, resource, dns, ip, profile, extent };
     let explanation = client.explain(&request).await?;
     session.output.show(&explanation, to_text)?;
     Ok(if explanation.allowed { Exit::Done } else { Exit::Refused })
