@@ -194,7 +194,7 @@ impl Authority {
         });
         for _ in 0..RESTARTS {
             let policy = self.policy.load_full();
-            let (epoch, in_force) = self.state().await?;
+            let (epoch, in_force) = self.state_to_issue().await?;
             // After the epoch is read, on every turn: a caller revoked meanwhile goes no further.
             let by_token = matches!(attested.consumes, Consumes::Token { .. });
             if let Some(svid) = caller.svid.as_ref().filter(|_| !by_token) {
@@ -346,7 +346,7 @@ impl Authority {
         Ok(record.ok_or_else(gone)?)
     }
 
-    fn present(
+    pub(crate) fn present(
         &self,
         named: &Named,
         certificate: &[u8],
@@ -435,7 +435,7 @@ impl Authority {
     /// Returns the epoch at which it is not revoked, and what is in force at it.
     async fn refuse_revoked(&self, logged: &Logged) -> Result<(u64, Arc<InForce>), Error> {
         // The epoch is read first: what is revoked from then on moves it.
-        let state = self.state().await?;
+        let state = self.state_to_issue().await?;
         let leaf_index = Some(logged.leaf().leaf_index);
         self.folded()
             .revocations
@@ -444,11 +444,31 @@ impl Authority {
         Ok(state)
     }
 
+    /// The same, for whoever is about to make certificates.
+    async fn state_to_issue(&self) -> Result<(u64, Arc<InForce>), Error> {
+        let state = self.state().await?;
+        if state.1.require_to_issue().is_ok() {
+            return Ok(state);
+        }
+        // Its file may be back.
+        drop(self.follow_keys().await);
+        let state = self.state().await?;
+        state.1.require_to_issue()?;
+        Ok(state)
+    }
+
     /// The epoch, and what is in force at it: for whoever is about to make certificates, revocation
-    /// lists or steps of a rotation. Fails while a key of it does not open.
+    /// lists or steps of a rotation. Fails while a key does not open that became active since the
+    /// start; those that were absent then are told by whoever needs them.
     pub(crate) async fn state(&self) -> Result<(u64, Arc<InForce>), Error> {
         loop {
-            self.follow_keys().await?;
+            if self.keys_moved() {
+                // It may fail for a key that was absent before, and bring the others into force.
+                let followed = self.follow_keys().await;
+                if self.keys_moved() {
+                    followed?;
+                }
+            }
             let folded = self.folded();
             let in_force = self.in_force();
             // Otherwise one more event was folded meanwhile.

@@ -38,8 +38,21 @@ impl Authority {
             return Ok(fresh);
         }
         let (_, in_force) = self.state().await?;
+        if let Err(absent) = in_force.require_key(KeyPurpose::Issuer)
+            && *in_force.issuer.certificate().key_hash() == key_hash
+        {
+            return self.last_crl(key_hash).await?.ok_or_else(|| absent.into());
+        }
         // None where it was retired meanwhile.
         self.make_crl(in_force.issuer_of(&key_hash).ok_or_else(none)?).await
+    }
+
+    /// The last that was signed, until it expires: where nothing newer can be signed, those who have
+    /// none yet are better served by it than by none.
+    async fn last_crl(&self, key_hash: Hash) -> Result<Option<Vec<u8>>, Error> {
+        let now = self.clock().now().unix_timestamp();
+        let last = self.store().crl(key_hash).await?;
+        Ok(last.filter(|crl| crl.next_update > now).map(|crl| crl.der))
     }
 
     async fn fresh_crl(&self, key_hash: Hash) -> Result<Option<Vec<u8>>, Error> {

@@ -1,17 +1,21 @@
 //! The keys of a state folder: those that `serve` holds, and those that only `init` and `rotate`
 //! open. A key is found by what it is, the hash of its public key, not by its file's name.
 
+use std::collections::HashMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, lchown};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::{KeyPurpose, Secret};
 use tlog::Hash;
+use zeroize::Zeroizing;
 
+use crate::files::{Readers, SecretError, read_secret, write_private};
 use crate::seal::HeadKey;
 use crate::signer::file::{FileSigner, KeyKind};
-use crate::signer::{Signer, SignerError};
+use crate::signer::{Signer, SignerError, sealed};
 
 /// The sealed keys of a folder, opened. Clones share what is open.
 #[derive(Debug, Clone)]
@@ -19,7 +23,12 @@ pub struct Keys {
     folder: PathBuf,
     passphrase: Secret,
     open: Arc<Mutex<Vec<OpenKey>>>,
+    /// Files that did not open, as they were then.
+    failed: Arc<Mutex<HashMap<PathBuf, (Stamp, SignerError)>>>,
 }
+
+/// What changes when a file does, or who may read it.
+type Stamp = (u64, u64, i64, i64);
 
 #[derive(Debug, Clone)]
 struct OpenKey {
@@ -58,12 +67,14 @@ impl Keys {
             Ok(OpenKey::new(path, signer))
         };
         let open = side_by_side(&wanted, make).into_iter().collect::<Result<_, SignerError>>()?;
-        Ok(Self { folder, passphrase: passphrase.clone(), open: Arc::new(Mutex::new(open)) })
+        let (passphrase, open) = (passphrase.clone(), Arc::new(Mutex::new(open)));
+        Ok(Self { folder, passphrase, open, failed: Arc::default() })
     }
 
     /// A file that does not open may be no key of ours; where none does, the passphrase is wrong.
     fn open_folder(folder: PathBuf, passphrase: &Secret) -> Result<Self, SignerError> {
-        let keys = Self { folder, passphrase: passphrase.clone(), open: Arc::default() };
+        let (passphrase, open) = (passphrase.clone(), Arc::default());
+        let keys = Self { folder, passphrase, open, failed: Arc::default() };
         let failed = keys.look_again()?;
         match failed.into_iter().next() {
             Some((_, error)) if keys.open_keys().is_empty() => Err(error),
@@ -120,6 +131,28 @@ impl Keys {
         Ok(())
     }
 
+    /// Keeps the key, PKCS#8, of the CA's own certificate.
+    pub(crate) fn keep_own(&self, key: &[u8]) -> Result<(), SignerError> {
+        let path = self.folder.join(OWN);
+        let sealed = sealed::seal(key, &self.passphrase);
+        let sealed = sealed.map_err(|error| file_error(&path, &error))?;
+        write_private(&path, sealed.as_bytes())
+            .and_then(|()| give_to_owner_of(&self.folder, &path))
+            .map_err(|error| file_error(&path, &error))
+    }
+
+    /// The key that was kept last; none where none was.
+    pub(crate) fn kept_own(&self) -> Result<Option<Zeroizing<Vec<u8>>>, SignerError> {
+        let path = self.folder.join(OWN);
+        let sealed = match read_secret(&path, Readers::Owner) {
+            Err(SecretError::Io(error)) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| file_error(&path, &error))?,
+        };
+        let key = sealed::open(&sealed, &self.passphrase)
+            .ok_or_else(|| SignerError::Passphrase { path: path.display().to_string() })?;
+        Ok(Some(Zeroizing::new(key.as_bytes().to_vec())))
+    }
+
     fn sealing(&self, name: &str) -> Result<Option<HeadKey>, SignerError> {
         let path = self.folder.join(name);
         let open = |keys: &Self| {
@@ -165,7 +198,7 @@ impl Keys {
         let mut open = self.open_keys();
         for key in open.iter().filter(|key| key.id() == id) {
             match fs::remove_file(&key.path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(SignerError::File {
                         path: key.path.display().to_string(),
                         why: error.to_string(),
@@ -221,16 +254,31 @@ impl Keys {
                 new.push(path);
             }
         }
-        let opened = side_by_side(&new, |path| FileSigner::open(path, &self.passphrase));
+        let stamps: Vec<Option<Stamp>> = new.iter().map(|path| stamp(path)).collect();
+        let failed_before = self.failed().clone();
+        let opened = side_by_side(&new, |path| match failed_before.get(path) {
+            // The same file does not open to the same passphrase.
+            Some((before, error)) if stamp(path) == Some(*before) => Err(error.clone()),
+            _ => FileSigner::open(path, &self.passphrase),
+        });
         let mut failed = Vec::new();
         let mut open = self.open_keys();
-        for (path, signer) in new.into_iter().zip(opened) {
+        self.failed().clear();
+        for ((path, stamp), signer) in new.into_iter().zip(stamps).zip(opened) {
             match signer {
                 Ok(signer) => open.push(OpenKey::new(path, signer)),
-                Err(error) => failed.push((path, error)),
+                Err(error) => {
+                    let known = stamp.map(|stamp| (stamp, error.clone()));
+                    self.failed().extend(known.map(|known| (path.clone(), known)));
+                    failed.push((path, error));
+                }
             }
         }
         Ok(failed)
+    }
+
+    fn failed(&self) -> MutexGuard<'_, HashMap<PathBuf, (Stamp, SignerError)>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn find(&self, id: &Hash) -> Option<Arc<dyn Signer>> {
@@ -268,6 +316,12 @@ fn kind(purpose: KeyPurpose) -> KeyKind {
         | KeyPurpose::Root
         | KeyPurpose::Trust => KeyKind::EcdsaP256,
     }
+}
+
+/// None where it cannot be looked at.
+fn stamp(path: &Path) -> Option<Stamp> {
+    let is = fs::metadata(path).ok()?;
+    Some((is.ino(), is.len(), is.ctime(), is.ctime_nsec()))
 }
 
 /// Each costs 600,000 rounds of PBKDF2.
@@ -311,6 +365,8 @@ fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
     SignerError::File { path: path.display().to_string(), why: why.to_string() }
 }
 
+/// The key of the CA's own certificate, sealed; no CA key, so it has another name than those.
+const OWN: &str = "own-certificate.sealed";
 /// What seals the log's head; it signs nothing.
 const HEAD: &str = "head.key";
 /// The same, while a folder of before is being migrated.

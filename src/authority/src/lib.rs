@@ -17,6 +17,7 @@
 //! |---|---|---|
 //! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the head's seal (`seal`) at every read and commit, the newest checkpoint in a file beside it (`kept`), the fold of the log against chain and tables at every start |
 //! | issuer, countersignature, log, feed keys; the key of the head's seal | `keys/`, sealed PKCS#8 | passphrase of `serve` |
+//! | key of the CA's own certificate, so that a restart without the issuer's key can be reached | `keys/own-certificate.sealed`, sealed PKCS#8 | passphrase of `serve` |
 //! | root, trust keys | `offline/`, sealed PKCS#8 | a passphrase of its own; `init` and `rotate` open it, `serve` never |
 //!
 //! # What a thief gains
@@ -56,6 +57,7 @@ mod kept;
 mod keys;
 mod loading;
 mod operations;
+mod own_certificate;
 mod own_names;
 pub mod policy;
 mod present;

@@ -22,12 +22,23 @@ use crate::refusals::Refusals;
 use crate::revocation::Folded;
 use crate::rotation::{InForce, KeyLedger};
 use crate::signer::SignerError;
+use crate::signer::absent::AbsentKey;
 use crate::store::{RecordQuery, Store, StoreError};
 use crate::turns::Turns;
 use crate::witness::Witnesses;
 
-/// Held by who opens keys: when the last attempt failed, in milliseconds since 1970, and why.
-pub(crate) type Opening = Arc<tokio::sync::Mutex<Option<(u64, String)>>>;
+/// Held by who opens keys: how the last attempt failed.
+pub(crate) type Opening = Arc<tokio::sync::Mutex<Option<Failed>>>;
+
+/// An attempt to open keys that failed.
+#[derive(Debug)]
+pub(crate) struct Failed {
+    /// When, in milliseconds since 1970.
+    at: u64,
+    why: String,
+    /// The newest key event that it was for.
+    newest: u64,
+}
 
 impl Authority {
     /// Loads the state and refuses on any disagreement: log against tables, log against
@@ -38,6 +49,9 @@ impl Authority {
         folded.require_head(&store.head().await?)?;
         let ledger = folded.keys.clone();
         let in_force = InForce::open(ledger, &keys, &*store, &trust_domain, &trust_pin).await?;
+        for key in &in_force.absent {
+            tracing::error!(error = %key.error(), "started without an active key");
+        }
         let checkpoints = Checkpoints::default();
         checkpoints.verify_newest(&*store, &in_force.log_keys).await?;
         require_operators(&*store, &folded.operators).await?;
@@ -104,50 +118,74 @@ impl Authority {
     }
 
     /// Brings the keys into force that the log's events lead to. While they do not open, nothing is
-    /// issued (`state`); feed and checkpoints are signed by the keys before.
+    /// issued (`state`); feed and checkpoints are signed by the keys before. Looks again for those
+    /// without which the CA was started, and fails while one is absent.
     ///
     /// One attempt at a time, told where it fails, and then none for a while: each costs 600,000
     /// rounds for every file that does not open.
     pub async fn follow_keys(&self) -> Result<(), Error> {
-        if !self.keys_moved() {
+        if !self.keys_moved() && self.in_force().absent.is_empty() {
             return Ok(());
         }
         let mut failed = Arc::clone(&self.opening).lock_owned().await;
-        if !self.keys_moved() {
+        let held = self.in_force();
+        if !self.keys_moved() && held.absent.is_empty() {
             return Ok(());
         }
         let now = self.clock.unix_milliseconds();
-        if let Some((at, why)) = &*failed
+        let ledger = self.folded().keys.clone();
+        let newest = ledger.newest();
+        if let Some(Failed { at, why, newest: before }) = &*failed
             && now.abs_diff(*at) < PAUSE
+            && *before == newest
         {
             return Err(SignerError::NotInForce(why.clone()).into());
         }
-        let ledger = self.folded().keys.clone();
         let (keys, store) = (self.keys.clone(), Arc::clone(&self.store));
         let (domain, pin) = (self.trust_domain.clone(), self.trust_pin);
         let runtime = Handle::current();
         // The turn goes with the attempt, which ends even where its caller goes away.
         let attempt = tokio::task::spawn_blocking(move || {
             let opened = runtime.block_on(InForce::open(ledger, &keys, &*store, &domain, &pin));
-            if let Err(error) = &opened {
-                tracing::error!(%error, "nothing is issued: a key that the log names is missing");
+            // What was there goes on by the keys before; what was absent at the start may stay so.
+            let opened = opened.and_then(|opened| match opened.newly_absent(&held) {
+                Some(key) => Err(key.why.clone().into()),
+                None => Ok(opened),
+            });
+            let why = match &opened {
+                Err(error) => Some(error.to_string()),
+                Ok(opened) => opened.absent.first().map(|key| key.error().to_string()),
+            };
+            let before = failed.take().map(|failed| failed.why);
+            match &opened {
+                Err(error) if why != before => {
+                    tracing::error!(%error, "nothing is issued: a key that the log names is missing");
+                }
+                Ok(opened) => held.tell_found(opened),
+                Err(_) => {}
             }
-            *failed = opened.as_ref().err().map(|error| (now, error.to_string()));
+            *failed = why.map(|why| Failed { at: now, why, newest });
             (failed, opened)
         });
         let died = |_| SignerError::Refused("the thread that opened keys died".to_owned());
         let (_turn, opened) = attempt.await.map_err(died)?;
         let in_force = Arc::new(opened?);
+        let still_absent = in_force.absent.first().map(AbsentKey::error);
         self.keys.forget(|id| in_force.ledger.is_retired(id));
         self.in_force.store(in_force);
         // A newcomer who comes in between may be told what the feed key before signed: that one is
         // retiring, and believed until a later event retires it.
         self.feed.forget_first().await;
-        Ok(())
+        still_absent.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// How many active keys it was started without, and goes on without.
+    pub fn absent_keys(&self) -> usize {
+        self.in_force().absent.len()
     }
 
     /// Whether the log's events lead to other keys than those in force.
-    fn keys_moved(&self) -> bool {
+    pub(crate) fn keys_moved(&self) -> bool {
         self.folded().keys.newest() != self.in_force().ledger.newest()
     }
 }

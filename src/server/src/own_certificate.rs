@@ -1,15 +1,17 @@
 //! The CA's own certificate: from its own pipeline, renewed without a restart.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use api::{Attestation, IssueRequest, RenewalWindow};
+use api::{Attestation, IssueRequest, IssuedCertificate, RenewalWindow};
 use authority::Authority;
+use authority::signer::SignerError;
 use countersign::Credentials;
 use identity::{SerialNumber, SpiffeId};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use crate::ServerError;
 use crate::config::Config;
@@ -36,13 +38,21 @@ struct Times {
 }
 
 impl OwnCertificate {
-    /// Issues the first one: the service does not start without it.
+    /// Issues the first one. Where a key is missing that it takes, the one before goes on, even where
+    /// it has expired: then nobody but the admin port says so, until the key is back. The service
+    /// does not start without any.
     pub(crate) async fn issue(
         authority: Arc<Authority>,
         config: &Config,
     ) -> Result<Self, ServerError> {
         let (dns, ip) = config.sorted_names();
-        let (chain, key, times) = certify(&authority, &dns, &ip).await?;
+        let certified = match certify(&authority, &dns, &ip).await {
+            Err(ServerError::Authority(authority::Error::Signer(error))) => {
+                kept(&authority, error).await?
+            }
+            certified => certified?,
+        };
+        let (chain, key, times) = certified;
         let credentials = Credentials::new(chain, key)?;
         Ok(Self { authority, dns, ip, credentials, times: Mutex::new(times) })
     }
@@ -54,21 +64,30 @@ impl OwnCertificate {
     /// Renews it when its window has begun, when another key took over (the one that signed it
     /// retires only after it), and whenever it is of no use now. A failure is tried again.
     pub(crate) async fn keep_fresh(&self) {
+        let mut told: Option<(Instant, String)> = None;
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
             // Looked at often, a clock that is slewed does not seem to leap.
             let is_steady = self.authority.clock().require_steady().is_ok();
             metrics::gauge!("countersign_clock_steady").set(f64::from(u8::from(is_steady)));
             let unusable = self.unusable();
-            if let Some(why) = &unusable {
-                tracing::error!(why, "the CA's own certificate is of no use");
-            }
             if unusable.is_none() && !self.is_due() {
+                told = None;
                 continue;
             }
-            match self.renew().await {
-                Ok(()) => tracing::info!("renewed the CA's own certificate"),
-                Err(error) => tracing::error!(%error, "cannot renew the CA's own certificate"),
+            let failed = match self.renew().await {
+                Ok(()) => {
+                    tracing::info!(unusable, "renewed the CA's own certificate");
+                    continue;
+                }
+                Err(error) => error.to_string(),
+            };
+            // What stays so for days is not told each second.
+            let is_known =
+                |(at, why): &(Instant, String)| *why == failed && at.elapsed() < TELL_AGAIN;
+            if !told.as_ref().is_some_and(is_known) {
+                tracing::error!(why = %failed, unusable, "cannot renew the CA's own certificate");
+                told = Some((Instant::now(), failed));
             }
         }
     }
@@ -103,15 +122,38 @@ impl OwnCertificate {
     /// Whether this service can do its work: issue certificates, that is.
     pub(crate) async fn ready(&self) -> Result<(), String> {
         self.authority.require_clock().await.map_err(|error| error.to_string())?;
-        self.unusable().map_or(Ok(()), Err)?;
+        let keys = self.authority.follow_keys().await.map_err(|error| error.to_string());
+        if let Some(why) = self.unusable() {
+            // It may be why.
+            return Err(match keys {
+                Err(error) => format!("{why}; {error}"),
+                Ok(()) => why,
+            });
+        }
         self.authority.refresh().await.map_err(|error| error.to_string())?;
-        self.authority.follow_keys().await.map_err(|error| error.to_string())?;
+        keys?;
         self.authority.halted().map_or(Ok(()), Err)
     }
 
     fn times(&self) -> Times {
         *self.times.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The certificate that was kept, with its key.
+async fn kept(authority: &Authority, error: SignerError) -> Result<Certified, ServerError> {
+    let kept = authority.kept_own_certificate().await;
+    // Which key is missing says more than that this one, too, does not open.
+    let kept = kept.inspect_err(|error| tracing::error!(%error, "no certificate of before"));
+    let Some((issued, key)) = kept.ok().flatten() else {
+        return Err(authority::Error::Signer(error).into());
+    };
+    tracing::warn!(
+        not_after = %issued.not_after,
+        "the CA's own certificate is the one of before the restart"
+    );
+    // Renewed as soon as it can be.
+    certified(&issued, &key, 0)
 }
 
 type Certified = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, Times);
@@ -136,10 +178,23 @@ async fn certify(
         attestation: Attestation::Svid {},
     };
     let issued = authority.issue_internal(&body, "own-certificate").await?;
+    let key = Zeroizing::new(key.serialize_der());
+    let kept = authority.keep_own_key(key.clone()).await;
+    drop(kept.inspect_err(|error| {
+        tracing::error!(%error, "a restart without the issuer's key will have no certificate");
+    }));
+    certified(&issued, &key, signing_since)
+}
+
+fn certified(
+    issued: &IssuedCertificate,
+    key: &[u8],
+    signing_since: u64,
+) -> Result<Certified, ServerError> {
     let chain: Result<Vec<_>, _> =
         CertificateDer::pem_slice_iter(issued.chain.as_bytes()).collect();
     let chain = chain.map_err(|error| ServerError::OwnKey(error.to_string()))?;
-    let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
+    let key = PrivatePkcs8KeyDer::from(key.to_vec()).into();
     let times = Times {
         renewal: issued.renewal,
         not_before: issued.not_before,
@@ -152,3 +207,4 @@ async fn certify(
 }
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const TELL_AGAIN: Duration = Duration::from_secs(60);

@@ -4,6 +4,7 @@ use api::{Problem, ProblemType};
 use authority::Error;
 use authority::policy::PolicyError;
 use authority::sequencer::Conflict;
+use authority::signer::SignerError;
 use authority::store::StoreError;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -129,6 +130,12 @@ fn told(error: &Error) -> Told {
         Error::NotFound(_) => (ProblemType::NotFound, text, None),
         Error::Overloaded | Error::Subscriptions(_) => (ProblemType::RateLimited, text, None),
         Error::Store(store) => told_store(store),
+        Error::Signer(SignerError::Absent { purpose, without, .. }) => {
+            let step = "send the same request again later; the CA's operators find out more by \
+                        countersign status";
+            let detail = format!("without its {purpose} key {without}");
+            (ProblemType::IssuerUnavailable, detail, next(step))
+        }
         Error::Signer(_) => {
             let step = "send the same request again later";
             let detail = "the CA's key does not sign now".to_owned();

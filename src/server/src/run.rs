@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use authority::Authority;
+use authority::signer::SignerError;
 use countersign::{Drained, Limits, Places, Standing, Verification};
 use hyper_util::service::TowerToHyperService;
 use identity::Trust;
@@ -223,6 +224,7 @@ async fn watch_keys(authority: Arc<Authority>) {
         tokio::time::sleep(WATCH_EVERY).await;
         // It has told why it failed.
         drop(authority.follow_keys().await);
+        metrics::gauge!("countersign_keys_absent").set(authority.absent_keys() as f64);
     }
 }
 
@@ -238,9 +240,11 @@ async fn beat(authority: Arc<Authority>) {
     }
 }
 
-/// Why the CA has halted was told when it happened, and `/readyz` goes on telling it.
+/// Why the CA has halted, or which key it was started without, was told when it happened, and
+/// `/readyz` goes on telling it.
 fn complain(error: &authority::Error, what: &str) {
-    if !matches!(error, authority::Error::Halted(_)) {
+    use authority::Error::{Halted, Signer};
+    if !matches!(error, Halted(_) | Signer(SignerError::Absent { .. })) {
         tracing::error!(%error, "{what}");
     }
 }

@@ -4,6 +4,7 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use countersign::{ExpectedServer, Verification, client_config};
@@ -65,6 +66,36 @@ async fn readiness_says_that_the_clock_is_wrong() {
         assert!(told.starts_with("HTTP/1.1 503") && told.contains(why), "{told}");
         service.clock.leap(-leap);
         assert!(service.readiness().await.starts_with("HTTP/1.1 200"));
+    }
+    service.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_without_the_issuers_key_serves_the_certificate_of_before() {
+    let service = Service::start(time::Duration::ZERO).await;
+    let first = presented(&service).await;
+    let lose = |state: &Path| {
+        std::fs::rename(state.join("keys/issuer.key"), state.join("lost")).unwrap();
+    };
+    let service = service.restart(lose).await;
+    assert_eq!(presented(&service).await, first);
+    let told = service.readiness().await;
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("issuer key"), "{told}");
+    // Workloads and operators are heard.
+    service.client(None).trust_note().await.unwrap();
+
+    // The certificate runs out, and nobody can make another: it is said, and mended with the key.
+    service.clock.advance(time::Duration::hours(25));
+    let service = service.restart(|_| {}).await;
+    let told = service.readiness().await;
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("has expired"), "{told}");
+    assert!(told.contains("issuer key"), "{told}");
+    let state = service.state.path();
+    std::fs::rename(state.join("lost"), state.join("keys/issuer.key")).unwrap();
+    service.clock.advance(time::Duration::seconds(5));
+    let begun = Instant::now();
+    while !service.readiness().await.starts_with("HTTP/1.1 200") {
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is not ready again");
     }
     service.running.stop().await;
 }

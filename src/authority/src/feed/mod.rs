@@ -25,6 +25,7 @@ pub use subscription::{SUBSCRIPTIONS, Subscription};
 
 use crate::authority::Authority;
 use crate::error::Error;
+use crate::signer::SignerError;
 
 /// Who listens, and what they were told.
 #[derive(Debug)]
@@ -115,7 +116,9 @@ impl Authority {
         }
         let now = self.clock().unix_milliseconds();
         let mut turn = self.feed().turn.lock().await;
-        if let Err(error) = self.tell_news(&mut turn, now).await {
+        let told = self.tell_news(&mut turn, now).await;
+        // That the key is absent was told at the start, and `/readyz` goes on telling it.
+        if let Err(error) = told.or_else(absent_is_known) {
             tracing::error!(%error, "the feed cannot tell of a revocation");
         }
     }
@@ -236,6 +239,10 @@ impl Authority {
         let line = Envelope::new(signer.public_key(), signature, body).encode().into();
         Ok(FeedMessage { at, kind, sequence, line })
     }
+}
+
+fn absent_is_known(error: Error) -> Result<(), Error> {
+    if matches!(error, Error::Signer(SignerError::Absent { .. })) { Ok(()) } else { Err(error) }
 }
 
 /// What makes a message long.

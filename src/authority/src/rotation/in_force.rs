@@ -15,7 +15,8 @@ use crate::countersigner::Countersigner;
 use crate::error::Error;
 use crate::issuer::Issuer;
 use crate::keys::Keys;
-use crate::signer::Signer;
+use crate::signer::absent::AbsentKey;
+use crate::signer::{Signer, SignerError};
 use crate::store::Store;
 
 /// What the engine signs with, and what it believes.
@@ -34,6 +35,8 @@ pub(crate) struct InForce {
     pub(crate) log: Vec<LogSigner>,
     /// Every key whose checkpoints count: none that is retired, which may have been stolen.
     pub(crate) log_keys: Vec<VerifierKey>,
+    /// Active keys that cannot be had.
+    pub(crate) absent: Vec<AbsentKey>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) trust_note: Arc<[u8]>,
     /// From the state that the pin names to the one in force, each with its note.
@@ -42,7 +45,7 @@ pub(crate) struct InForce {
 
 impl InForce {
     /// Opens what the ledger says is in force; refuses on any disagreement of keys, certificates
-    /// and trust state.
+    /// and trust state. Active keys that do not open are named (`absent`), and sign nothing.
     pub(crate) async fn open(
         ledger: KeyLedger,
         keys: &Keys,
@@ -53,10 +56,11 @@ impl InForce {
         let history = follow_trust(store, pin, ledger.trust_sequence()).await?;
         let (state, trust_note) = history.last().cloned().expect("it begins with the pin's");
         let certificates = certificates(store).await?;
+        let mut absent = Vec::new();
         let mut issuers = HashMap::new();
         for key in ledger.in_use(KeyPurpose::Issuer) {
             let Some((certificate, _)) = certificates.get(&key.id) else { continue };
-            let Some(signer) = open_if_needed(keys, key)? else { continue };
+            let Some(signer) = open_if_there(keys, key, &mut absent) else { continue };
             let issuer = Issuer::new(Arc::clone(certificate), signer)?;
             issuers.insert(key.id, Arc::new(issuer));
         }
@@ -68,12 +72,11 @@ impl InForce {
         };
         let issuer = issuers.get(&active(KeyPurpose::Issuer)?.id).cloned();
         let issuer = issuer.ok_or_else(unfinished)?;
-        let open = |purpose| -> Result<Arc<dyn Signer>, Error> {
-            Ok(keys.signer(purpose, &active(purpose)?.id)?)
-        };
+        let countersigner = open_active(keys, active(KeyPurpose::Countersignature)?, &mut absent);
+        let feed = open_active(keys, active(KeyPurpose::Feed)?, &mut absent);
         let mut log = Vec::new();
         for key in ledger.in_use(KeyPurpose::Log) {
-            if let Some(signer) = open_if_needed(keys, key)? {
+            if let Some(signer) = open_if_there(keys, key, &mut absent) {
                 log.push((verifier_key(trust_domain, &key.public_key)?, signer));
             }
         }
@@ -83,10 +86,11 @@ impl InForce {
             issuer,
             issuers,
             certificates,
-            countersigner: Countersigner::new(open(KeyPurpose::Countersignature)?),
-            feed: open(KeyPurpose::Feed)?,
+            countersigner: Countersigner::new(countersigner),
+            feed,
             log,
             log_keys: log_keys.collect::<Result<_, _>>()?,
+            absent,
             trust: Arc::new(Trust::new(state)?),
             trust_note,
             history,
@@ -94,6 +98,31 @@ impl InForce {
         };
         in_force.require_agreement(trust_domain)?;
         Ok(in_force)
+    }
+
+    /// Refuses where a key is absent that a certificate needs: to make it, or to prove it.
+    pub(crate) fn require_to_issue(&self) -> Result<(), SignerError> {
+        let needed = self.absent.iter().find(|key| key.purpose != KeyPurpose::Feed);
+        needed.map_or(Ok(()), |key| Err(key.error()))
+    }
+
+    /// Why an active key of this purpose is not there, if it is not.
+    pub(crate) fn require_key(&self, purpose: KeyPurpose) -> Result<(), SignerError> {
+        let absent = self.absent.iter().find(|key| key.purpose == purpose);
+        absent.map_or(Ok(()), |key| Err(key.error()))
+    }
+
+    /// Says which absent keys are there again.
+    pub(crate) fn tell_found(&self, opened: &Self) {
+        for key in self.absent.iter().filter(|key| opened.require_key(key.purpose).is_ok()) {
+            tracing::info!(purpose = %key.purpose, "a key without which the CA was started is there");
+        }
+    }
+
+    /// What is absent here and was not before.
+    pub(crate) fn newly_absent(&self, before: &Self) -> Option<&AbsentKey> {
+        let was_absent = |key: &AbsentKey| before.require_key(key.purpose).is_err();
+        self.absent.iter().find(|key| !was_absent(key))
     }
 
     /// The certificates of the issuers that count, the active one first.
@@ -207,16 +236,27 @@ impl InForce {
     }
 }
 
-/// An active key must open. One that is not needed to go on is missed aloud: it can be retired.
-fn open_if_needed(keys: &Keys, key: &LedgerKey) -> Result<Option<Arc<dyn Signer>>, Error> {
-    match keys.signer(key.purpose, &key.id) {
-        Ok(signer) => Ok(Some(signer)),
-        Err(error) if key.state == KeyState::Active => Err(error.into()),
-        Err(error) => {
-            tracing::error!(%error, state = ?key.state, "a key of a rotation is missed");
-            Ok(None)
-        }
+/// One that is not needed to go on is missed aloud: it can be retired.
+fn open_if_there(
+    keys: &Keys,
+    key: &LedgerKey,
+    absent: &mut Vec<AbsentKey>,
+) -> Option<Arc<dyn Signer>> {
+    if key.state == KeyState::Active {
+        return Some(open_active(keys, key, absent));
     }
+    let opened = keys.signer(key.purpose, &key.id).inspect_err(|error| {
+        tracing::error!(%error, state = ?key.state, "a key of a rotation is missed");
+    });
+    opened.ok()
+}
+
+fn open_active(keys: &Keys, key: &LedgerKey, absent: &mut Vec<AbsentKey>) -> Arc<dyn Signer> {
+    keys.signer(key.purpose, &key.id).unwrap_or_else(|why| {
+        let key = AbsentKey::new(key.purpose, &key.public_key, why);
+        absent.push(key.clone());
+        Arc::new(key)
+    })
 }
 
 /// From the pin to the state that the log's events lead to, each signed by keys of the one before.

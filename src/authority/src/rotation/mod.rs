@@ -22,8 +22,20 @@
 //! no certificate, and of several processes that share one certificate all but the one that reports.
 //!
 //! A key that became active and does not open stops issuing, revocation lists and further steps, and
-//! nothing else: revocations are told, by the keys before. A restart, though, needs every active key:
-//! without it the CA does not start.
+//! nothing else: revocations are told, by the keys before. After a restart there are no keys before:
+//! started without an active key, the CA does what needs no signature of it, and looks for the file
+//! every few seconds.
+//!
+//! | started without | what stops | what goes on |
+//! |---|---|---|
+//! | issuer | certificates; revocation lists (the last is served until it expires) | the rest, the CA's own certificate of before included |
+//! | countersignature | certificates | the rest |
+//! | log | checkpoints, and so certificates: nobody could prove later that the log held them | the rest; heartbeats carry the last checkpoint |
+//! | feed | the feed: workloads alarm after a minute | the rest |
+//! | `head.key` | the CA does not start: nobody could tell whether it wrote what the database says | |
+//!
+//! Where issuer, countersignature or feed key is lost for good, a rotation replaces it; the log's key
+//! has to come from a backup.
 //!
 //! Which key stands where is the fold of the log's key events (`ledger`), and what a trust state says
 //! follows from it (`TrustChange`). What an offline key signs is announced and logged first

@@ -76,7 +76,8 @@ impl FileSigner {
         Some(Zeroizing::new(*Hash::of(&signature).as_bytes()))
     }
 
-    fn from_pkcs8(pkcs8: &[u8]) -> Option<Self> {
+    /// Takes a key that is open already.
+    pub(crate) fn from_pkcs8(pkcs8: &[u8]) -> Option<Self> {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8)
             .map(Key::EcdsaP256)
             .or_else(|_| Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map(Key::Ed25519))

@@ -1,7 +1,8 @@
 //! Signatures from keys: in sealed files now, in a key service later.
 
+pub(crate) mod absent;
 pub mod file;
-mod sealed;
+pub(crate) mod sealed;
 #[cfg(any(test, feature = "test-seams"))]
 pub mod spy;
 
@@ -22,6 +23,19 @@ pub trait Signer: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SignerError {
+    /// The CA was started without an active key.
+    #[error(
+        "without the {purpose} key {without}: {why}; once the file is back, `serve` takes it within \
+         seconds"
+    )]
+    Absent {
+        /// What it is for.
+        purpose: &'static str,
+        /// What cannot be done.
+        without: &'static str,
+        /// Why it is not there.
+        why: String,
+    },
     /// The file cannot be read or written.
     #[error("key file {path}: {why}")]
     File {

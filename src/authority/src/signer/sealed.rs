@@ -9,7 +9,7 @@ use pkcs8::pkcs5::pbes2::Parameters;
 use pkcs8::{EncryptedPrivateKeyInfoRef, PrivateKeyInfoRef, SecretDocument};
 
 /// Seals a PKCS#8 key; the result is PEM, `ENCRYPTED PRIVATE KEY`.
-pub(super) fn seal(key: &[u8], passphrase: &Secret) -> Result<String, pkcs8::Error> {
+pub(crate) fn seal(key: &[u8], passphrase: &Secret) -> Result<String, pkcs8::Error> {
     let (mut salt, mut iv) = ([0; 16], [0; 16]);
     for random in [&mut salt, &mut iv] {
         rand::fill(random).map_err(|_| pkcs8::Error::KeyMalformed(pkcs8::KeyError::Invalid))?;
@@ -21,7 +21,7 @@ pub(super) fn seal(key: &[u8], passphrase: &Secret) -> Result<String, pkcs8::Err
 }
 
 /// Opens what [`seal`] made, or openssl with PBES2.
-pub(super) fn open(pem: &str, passphrase: &Secret) -> Option<SecretDocument> {
+pub(crate) fn open(pem: &str, passphrase: &Secret) -> Option<SecretDocument> {
     let (label, sealed) = SecretDocument::from_pem(pem).ok()?;
     if label != LABEL {
         return None;

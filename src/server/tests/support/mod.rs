@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use api::{Attestation, IssueRequest, IssuedCertificate, Secret, TokenRequest};
@@ -21,7 +22,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 pub(crate) struct Service {
-    _state: tempfile::TempDir,
+    pub(crate) state: tempfile::TempDir,
+    config: Config,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) keys: Keys,
     pub(crate) store: Arc<dyn Store>,
@@ -68,7 +70,27 @@ impl Service {
         };
         let authority = Arc::new(Authority::open(parts).await.unwrap());
         let running = server::start(Arc::clone(&authority), &config).await.unwrap();
-        Self { _state: state, clock, keys, store, authority, running }
+        Self { state, config, clock, keys, store, authority, running }
+    }
+
+    /// Ends it and starts it again on the same state, with whatever keys are there then.
+    pub(crate) async fn restart(self, meanwhile: impl FnOnce(&Path)) -> Self {
+        let Self { state, config, clock, store, authority, running, .. } = self;
+        running.stop().await;
+        meanwhile(state.path());
+        let keys = Keys::open(state.path(), &Secret::new("online passphrase")).unwrap();
+        let parts = Parts {
+            trust_domain: config.trust_domain.clone(),
+            crl_url: None,
+            own_names: OwnNames::configured(&config.names),
+            clock: Arc::clone(&clock) as Arc<dyn Clock>,
+            store: Arc::clone(&store),
+            keys: keys.clone(),
+            trust_pin: authority.trust().state().pin(),
+        };
+        let authority = Arc::new(Authority::open(parts).await.unwrap());
+        let running = server::start(Arc::clone(&authority), &config).await.unwrap();
+        Self { state, config, clock, keys, store, authority, running }
     }
 
     /// What `/readyz` answers.
