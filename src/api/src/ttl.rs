@@ -36,6 +36,43 @@ impl From<Ttl> for String {
 
 impl fmt::Display for Ttl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", humantime::format_duration(self.0))
+        let seconds = self.0.as_secs();
+        let units = [
+            (seconds / 86_400, "d"),
+            (seconds / 3_600 % 24, "h"),
+            (seconds / 60 % 60, "m"),
+            (seconds % 60, "s"),
+        ];
+        if seconds == 0 {
+            return f.write_str("0s");
+        }
+        // As one word: it is typed again behind an option.
+        units
+            .iter()
+            .filter(|(count, _)| *count > 0)
+            .try_for_each(|(count, unit)| write!(f, "{count}{unit}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_written_as_they_are_read() {
+        for (text, written) in [
+            ("90d", "90d"),
+            ("36h", "1d12h"),
+            ("15m", "15m"),
+            ("1d 2h 3m 4s", "1d2h3m4s"),
+            ("0s", "0s"),
+        ] {
+            let ttl: Ttl = text.parse().unwrap();
+            assert_eq!(ttl.to_string(), written);
+            assert_eq!(written.parse::<Ttl>().unwrap(), ttl);
+        }
+        for refused in ["", "d", "100ms", "1.5s", "-1h"] {
+            assert!(refused.parse::<Ttl>().is_err(), "{refused}");
+        }
     }
 }

@@ -2,14 +2,16 @@
 //!
 //! A command is a variant of [`Command`], a row of [`GROUPS`] and a file below `commands`.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    allow, bundle, completions, config, deny, dev, init, inspect, issue, keys, lint, list, policy,
-    renew, revoke, serve, show, token, trust, verify,
+    allow, bundle, completions, config, contexts, denials, deny, dev, init, inspect, issue, keys,
+    lint, list, policy, renew, revoke, serve, show, token, trust, verify,
 };
+use crate::exit::Exit;
 use crate::output::{Format, Notes, Output};
 
 /// The whole command line.
@@ -18,8 +20,7 @@ use crate::output::{Format, Notes, Output};
     name = "countersign",
     version,
     about = "countersign: a private CA for service-to-service mTLS",
-    after_help = EXIT_CODES,
-    disable_help_subcommand = true
+    after_help = EXIT_CODES
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
@@ -86,6 +87,9 @@ pub(crate) enum Command {
     Deny(deny::Arguments),
     /// Allow a denied identity again
     Allow(allow::Arguments),
+    /// List the identities that are denied
+    #[command(subcommand)]
+    Denial(denials::Command),
     /// Create, list and revoke one-time bootstrap tokens
     #[command(subcommand)]
     Token(token::Command),
@@ -108,6 +112,9 @@ pub(crate) enum Command {
     Policy(policy::Command),
     /// How the CA is doing
     Status,
+    /// List contexts (which CA, and as whom), choose one, forget one
+    #[command(subcommand)]
+    Context(contexts::Command),
     /// Check the service's configuration
     #[command(subcommand)]
     Config(config::Command),
@@ -127,7 +134,13 @@ impl GlobalOptions {
 
 /// Parses the command line; ends the process with 2 where it cannot be understood.
 pub(crate) fn parse() -> Cli {
-    let matches = command().get_matches();
+    let mut command = command();
+    if std::env::args_os().nth(1).is_none() {
+        // clap's own way counts HOME among the arguments. There is nobody left to tell if it fails.
+        let _ = write!(std::io::stderr(), "{}", command.render_help());
+        std::process::exit(i32::from(Exit::Usage as u8));
+    }
+    let matches = command.get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
@@ -147,6 +160,8 @@ pub(crate) fn command() -> clap::Command {
         groups.push('\n');
     }
     command
+        // `countersign help` is enough.
+        .mut_subcommands(|group| group.disable_help_subcommand(true))
         .help_template(format!(
             "{{about}}\n\n{{usage-heading}} {{usage}}\n\n{groups}Options:\n{{options}}{{after-help}}"
         ))
@@ -159,12 +174,12 @@ const GROUPS: &[(&str, &[&str])] = &[
         "Certificates",
         &[
             "issue", "renew", "list", "show", "inspect", "verify", "lint", "revoke", "deny",
-            "allow", "token",
+            "allow", "denial", "token",
         ],
     ),
     ("Trust and keys", &["trust", "bundle", "issuer", "key", "rotate"]),
     ("Policy", &["policy"]),
-    ("Operate", &["status", "config", "completions"]),
+    ("Operate", &["status", "context", "config", "completions"]),
 ];
 
 const EXIT_CODES: &str = "\

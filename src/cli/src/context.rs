@@ -149,6 +149,12 @@ impl Operator<'_> {
     }
 }
 
+/// Whom the SVID in a context's folder names, and until when.
+pub(crate) fn own_svid(directory: &Path) -> Result<(SpiffeId, OffsetDateTime), Error> {
+    let svid = OwnSvid::read(&SvidDirectory::at(directory))?;
+    Ok((svid.spiffe_id, svid.not_after))
+}
+
 /// What `svid.pem` says of the operator.
 struct OwnSvid {
     spiffe_id: SpiffeId,

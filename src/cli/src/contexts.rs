@@ -79,6 +79,13 @@ impl Contexts {
         Ok((name, context))
     }
 
+    /// Each with its name, and whether it is the current one.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Context, bool)> {
+        self.contexts.iter().map(|(name, context)| {
+            (name.as_str(), context, self.current.as_deref() == Some(name.as_str()))
+        })
+    }
+
     fn known(&self) -> String {
         let names: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
         if names.is_empty() { "none".to_owned() } else { names.join(", ") }
@@ -94,16 +101,22 @@ impl Contexts {
         self.contexts.insert(name.to_owned(), context);
     }
 
-    fn remove(&mut self, name: &str) {
-        let Some(removed) = self.contexts.remove(name) else { return };
+    fn require(&self, name: &str) -> Result<(), Error> {
+        self.select(Some(name)).map(drop)
+    }
+
+    fn remove(&mut self, name: &str) -> Option<Context> {
+        let removed = self.contexts.remove(name)?;
         for other in self.contexts.values_mut() {
             if other.previous.as_deref() == Some(name) {
                 other.previous.clone_from(&removed.previous);
             }
         }
         if self.current.as_deref() == Some(name) {
-            self.current = removed.previous.filter(|previous| self.contexts.contains_key(previous));
+            let previous = removed.previous.clone();
+            self.current = previous.filter(|previous| self.contexts.contains_key(previous));
         }
+        Some(removed)
     }
 }
 
@@ -114,12 +127,35 @@ pub(crate) fn add(
     current: MakeCurrent,
     options: &GlobalOptions,
 ) -> Result<(), Error> {
-    edit(options, |contexts| contexts.add(name, context, current))
+    edit(options, |contexts| {
+        contexts.add(name, context, current);
+        Ok(())
+    })
 }
 
 /// Removes a context, if it is there. If it was the current one, the one before is again.
 pub(crate) fn remove(name: &str, options: &GlobalOptions) -> Result<(), Error> {
-    edit(options, |contexts| contexts.remove(name))
+    edit(options, |contexts| {
+        contexts.remove(name);
+        Ok(())
+    })
+}
+
+/// Makes a context the current one.
+pub(crate) fn make_current(name: &str, options: &GlobalOptions) -> Result<(), Error> {
+    edit(options, |contexts| {
+        contexts.require(name)?;
+        contexts.current = Some(name.to_owned());
+        Ok(())
+    })
+}
+
+/// Removes a context that is there, and returns it.
+pub(crate) fn forget(name: &str, options: &GlobalOptions) -> Result<Context, Error> {
+    edit(options, |contexts| {
+        contexts.require(name)?;
+        Ok(contexts.remove(name).expect("it was there a line before"))
+    })
 }
 
 /// The folder of `contexts.toml`: operators' own SVIDs are kept below it.
@@ -134,15 +170,19 @@ fn path(options: &GlobalOptions) -> Result<PathBuf, Error> {
     Ok(folder(options)?.join("contexts.toml"))
 }
 
-fn edit(options: &GlobalOptions, change: impl FnOnce(&mut Contexts)) -> Result<(), Error> {
+fn edit<T>(
+    options: &GlobalOptions,
+    change: impl FnOnce(&mut Contexts) -> Result<T, Error>,
+) -> Result<T, Error> {
     let folder = folder(options)?;
     files::create_private_directory(&folder)?;
     let _lock = Lock::of(&folder)?;
     let path = path(options)?;
     let mut contexts = read(&path)?;
-    change(&mut contexts);
+    let changed = change(&mut contexts)?;
     let text = toml::to_string(&contexts).expect("contexts are plain data");
-    files::replace(&path, text.as_bytes())
+    files::replace(&path, text.as_bytes())?;
+    Ok(changed)
 }
 
 fn read(path: &Path) -> Result<Contexts, Error> {
@@ -206,6 +246,23 @@ mod tests {
         assert_eq!(environment.current().as_deref(), Some("pay"));
         remove("pay", &environment.options).unwrap();
         assert_eq!(environment.current(), None);
+    }
+
+    #[test]
+    fn a_context_that_is_not_there_is_neither_used_nor_forgotten() {
+        let environment = environment();
+        for name in ["pay", "test"] {
+            environment.add(name, MakeCurrent::IfNone);
+        }
+        let options = &environment.options;
+        for refused in [make_current("prod", options), forget("prod", options).map(drop)] {
+            let why = refused.unwrap_err().to_string();
+            assert!(why.ends_with("known: pay, test"), "{why}");
+        }
+        make_current("test", options).unwrap();
+        assert_eq!(environment.current().as_deref(), Some("test"));
+        assert_eq!(forget("test", options).unwrap().url, "https://test:8443");
+        assert_eq!(environment.current(), None, "nobody chose another");
     }
 
     #[test]

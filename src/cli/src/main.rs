@@ -28,6 +28,7 @@ mod policy_folder;
 mod presented;
 mod renewal;
 mod report;
+mod shell;
 mod svid_directory;
 mod svid_record;
 mod table;

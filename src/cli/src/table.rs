@@ -37,9 +37,12 @@ pub(crate) fn time(time: OffsetDateTime) -> String {
     time.format(&Rfc3339).unwrap_or_else(|_| time.to_string())
 }
 
-/// How far a time is from now, in its two largest units: `in 6d 23h`, `3h 2m ago`.
+/// How far a time is from now, in its two largest units: `in 6d 23h`, `3h 2m ago`, `just now`.
 pub(crate) fn distance(time: OffsetDateTime, now: OffsetDateTime) -> String {
     let distance = time - now;
+    if distance.whole_seconds() == 0 {
+        return "just now".to_owned();
+    }
     if distance.is_negative() {
         format!("{} ago", span(distance.abs()))
     } else {
@@ -101,6 +104,6 @@ mod tests {
         assert_eq!(distance(datetime!(2026-01-07 23:59:59 UTC), now), "in 6d 23h");
         assert_eq!(distance(datetime!(2026-01-02 0:00 UTC), now), "in 1d");
         assert_eq!(distance(datetime!(2025-12-31 20:57:30 UTC), now), "3h 2m ago");
-        assert_eq!(distance(now, now), "in 0s");
+        assert_eq!(distance(now, now), "just now");
     }
 }

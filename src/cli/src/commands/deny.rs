@@ -1,13 +1,18 @@
 //! `deny`: an identity, until allowed again.
 
-use api::{DenyRequest, Override};
-use clap::Args;
-use identity::SpiffeId;
+use std::io::{self, IsTerminal};
 
-use super::Session;
-use super::revoke::review;
+use api::{Denial, DenyRequest, Override, Revocation, RevocationReach, RevokeRequest, Ttl};
+use clap::Args;
+use countersign::AuthorityClient;
+use identity::SpiffeId;
+use serde::Serialize;
+
+use super::revoke::{count, review, says_yes};
 use super::target::Reason;
+use super::{Session, reach};
 use crate::context;
+use crate::error::Error;
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -17,24 +22,79 @@ pub(crate) struct Arguments {
     /// Why
     #[arg(long, value_enum)]
     reason: Reason,
+    /// Only say what would be revoked
+    #[arg(long)]
+    dry_run: bool,
+    /// Wait so long for every workload to have it, and say who has not answered
+    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    wait: Option<Ttl>,
     /// Even where nobody is left to undo it: the CA itself, or the last operator able to act
     #[arg(long)]
     allow_locking_everybody_out: bool,
 }
 
-pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+/// Who was denied, and how far it came.
+#[derive(Debug, Serialize)]
+struct Denied {
+    #[serde(flatten)]
+    denial: Denial,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reach: Option<RevocationReach>,
+}
+
+pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let client = context::open(session).await?.client;
-    let Arguments { spiffe_id, reason, allow_locking_everybody_out } = arguments;
+    let named_override = arguments.allow_locking_everybody_out.then_some(Override::LockOut);
     let request = DenyRequest {
-        spiffe_id,
-        reason: reason.to_string(),
-        named_override: allow_locking_everybody_out.then_some(Override::LockOut),
+        spiffe_id: arguments.spiffe_id.clone(),
+        reason: arguments.reason.to_string(),
+        named_override,
     };
+    if arguments.dry_run {
+        let covered = covered(&client, &request).await?;
+        session.output.show(&covered, |covered| {
+            format!("would deny {}, and revoke {}", covered.spiffe_id, count(covered))
+        })?;
+        return Ok(Exit::Done);
+    }
+    if !session.options.yes && io::stdin().is_terminal() {
+        let covered = covered(&client, &request).await?;
+        let (id, count) = (&request.spiffe_id, count(&covered));
+        let what = format!("This denies {id} until it is allowed again, and revokes {count}.");
+        if !says_yes(&what)? {
+            session.output.note("nobody was denied");
+            return Ok(Exit::Failed);
+        }
+    }
     let denial = client.deny(&request).await?;
-    session.output.show(&denial, |denial| {
-        format!("denied {} ({}), log index {}", denial.spiffe_id, denial.reason, denial.id)
-    })?;
+    let reach = match (arguments.wait, denial.id.parse()) {
+        (Some(wait), Ok(log_index)) => reach::wait(&client, log_index, wait.0, session).await,
+        _ => None,
+    };
+    let denied = Denied { denial, reach };
+    session.output.show(&denied, to_text)?;
+    let Denied { denial, reach } = denied;
     review(&denial.review, session);
     session.output.note(format!("to lift it: countersign allow {}", denial.spiffe_id));
-    Ok(Exit::Done)
+    Ok(if arguments.wait.is_some() { reach::exit(reach.as_ref()) } else { Exit::Done })
+}
+
+/// The certificates that a denial revokes.
+async fn covered(client: &AuthorityClient, request: &DenyRequest) -> Result<Revocation, Error> {
+    let request = RevokeRequest {
+        target: request.spiffe_id.to_string(),
+        reason: request.reason.clone(),
+        dry_run: true,
+        named_override: request.named_override,
+    };
+    Ok(client.revoke(&request).await?)
+}
+
+fn to_text(Denied { denial, reach }: &Denied) -> String {
+    let Denial { spiffe_id, reason, id, .. } = denial;
+    let done = format!("denied {spiffe_id} ({reason}), log index {id}");
+    match reach {
+        Some(reach) => format!("{done}\n{}", reach::to_text(reach)),
+        None => done,
+    }
 }

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::context;
 use crate::exit::Exit;
 use crate::output::Format;
+use crate::shell;
 use crate::table;
 
 #[derive(Debug, Args)]
@@ -27,10 +28,12 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     let client = context::open(session).await?.client;
     let Arguments { id, expiring, revoked } = arguments;
+    let asked = id.clone();
     let mut filter = CertificateFilter { id, expiring, revoked, limit: Some(1_000), after: None };
-    let mut records = Vec::new();
+    let (mut records, mut count) = (Vec::new(), 0);
     loop {
         let page = client.certificates(&filter).await?;
+        count += page.items.len();
         records.extend(page.items);
         // Lines can be shown at once; a table needs the widths of all.
         if session.output.format == Format::Json {
@@ -42,11 +45,26 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
             None => break,
         }
     }
+    if let Some(asked) = asked.filter(|_| count == 0) {
+        session.output.note(no_match(&asked));
+    }
     if session.output.format == Format::Human {
         let now = clock::now();
         session.output.list(&records, |records| to_table(records, now))?;
     }
     Ok(Exit::Done)
+}
+
+/// A glob is compared with the whole SPIFFE ID.
+fn no_match(glob: &str) -> String {
+    let hint = match glob {
+        _ if glob.starts_with("spiffe://") || glob.starts_with('*') => {
+            "; * is any run of characters".to_owned()
+        }
+        path if path.starts_with('/') => format!("; perhaps '*{path}', or '*{path}*'"),
+        part => format!("; perhaps '*{part}*'"),
+    };
+    format!("no certificate of a SPIFFE ID like {}{hint}", shell::word(glob))
 }
 
 fn to_table(records: &[CertificateRecord], now: OffsetDateTime) -> String {

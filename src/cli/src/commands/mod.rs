@@ -4,6 +4,8 @@ pub(crate) mod allow;
 pub(crate) mod bundle;
 pub(crate) mod completions;
 pub(crate) mod config;
+pub(crate) mod contexts;
+pub(crate) mod denials;
 pub(crate) mod deny;
 pub(crate) mod dev;
 pub(crate) mod init;
@@ -14,6 +16,7 @@ pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod policy;
 pub(crate) mod policy_check;
+pub(crate) mod reach;
 pub(crate) mod renew;
 pub(crate) mod revoke;
 pub(crate) mod serve;
@@ -51,7 +54,9 @@ pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<E
         Command::Bundle(command) => bundle::run(&command, session),
         Command::Completions(arguments) => completions::run(&arguments, session),
         Command::Config(command) => config::run(&command, session),
-        Command::Deny(arguments) => deny::run(arguments, session).await,
+        Command::Context(command) => contexts::run(&command, session),
+        Command::Denial(command) => denials::run(command, session).await,
+        Command::Deny(arguments) => deny::run(&arguments, session).await,
         Command::Dev(arguments) => dev::run(arguments, session).await,
         Command::Init(arguments) => init::run(arguments, session).await,
         Command::Inspect(arguments) => inspect::run(&arguments, session).await,

@@ -1,15 +1,14 @@
 //! `revoke`: certificates issued so far.
 
 use std::io::{self, BufRead, IsTerminal};
-use std::time::{Duration, Instant};
 
 use api::{ActOnRecord, Override, Revocation, RevocationReach, RevokeRequest, Ttl};
 use clap::Args;
 use countersign::AuthorityClient;
 use serde::Serialize;
 
-use super::Session;
 use super::target::{Reason, Target};
+use super::{Session, reach};
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -63,14 +62,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     }
     let revocation = client.revoke(&request).await?;
     let reach = match (arguments.wait, revocation.log_index) {
-        (Some(wait), Some(log_index)) => {
-            let followed = follow(&client, log_index, wait.0).await;
-            // It is revoked whatever comes of asking: that must be said first of all.
-            followed.map(Some).unwrap_or_else(|error| {
-                session.output.warn(format!("it is revoked, but who was told is unknown: {error}"));
-                None
-            })
-        }
+        (Some(wait), Some(log_index)) => reach::wait(&client, log_index, wait.0, session).await,
         _ => None,
     };
     let revoked = Revoked { revocation, reach };
@@ -84,13 +76,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         ));
     }
     let waited = arguments.wait.is_some() && revocation.log_index.is_some();
-    match reach {
-        Some(reach) if reach.live > 0 && reach.reached >= reach.live && reach.silent == 0 => {
-            Ok(Exit::Done)
-        }
-        None if !waited => Ok(Exit::Done),
-        _ => Ok(Exit::Failed),
-    }
+    Ok(if waited { reach::exit(reach.as_ref()) } else { Exit::Done })
 }
 
 /// Names what somebody did that stays: a person has to look at it.
@@ -103,32 +89,16 @@ pub(crate) fn review(acts: &[ActOnRecord], session: &Session) {
     }
 }
 
-/// Asks until every live workload has it, or the time is over.
-async fn follow(
-    client: &AuthorityClient,
-    log_index: u64,
-    wait: Duration,
-) -> Result<RevocationReach, Error> {
-    let begun = Instant::now();
-    loop {
-        let reach = client.revocation_reach(log_index).await?;
-        let left = wait.saturating_sub(begun.elapsed());
-        if reach.reached >= reach.live || left.is_zero() {
-            return Ok(reach);
-        }
-        tokio::time::sleep(left.min(ASK_AGAIN)).await;
-    }
-}
-
 /// Says how many certificates it is about before it asks.
 async fn confirm(client: &AuthorityClient, request: &RevokeRequest) -> Result<bool, Error> {
     let dry_run = RevokeRequest { dry_run: true, ..request.clone() };
     let covered = client.revoke(&dry_run).await?;
-    to_stderr(&format!(
-        "This revokes {} of {}. Type yes to go on:",
-        count(&covered),
-        covered.spiffe_id
-    ));
+    says_yes(&format!("This revokes {} of {}.", count(&covered), covered.spiffe_id))
+}
+
+/// Asks whoever sits at the terminal.
+pub(crate) fn says_yes(what: &str) -> Result<bool, Error> {
+    to_stderr(&format!("{what} Type yes to go on:"));
     let mut answer = String::new();
     io::stdin()
         .lock()
@@ -145,67 +115,15 @@ fn to_text(Revoked { revocation, reach }: &Revoked, dry_run: bool) -> String {
         (false, None) => format!("nothing was left to revoke: {what}"),
     };
     match reach {
-        Some(reach) => format!("{done}\n{}", reach_to_text(reach)),
+        Some(reach) => format!("{done}\n{}", reach::to_text(reach)),
         None => done,
     }
 }
 
-fn reach_to_text(reach: &RevocationReach) -> String {
-    if reach.live == 0 {
-        return "no workload reports to the CA: nobody was told".to_owned();
-    }
-    let RevocationReach { live, reached, silent, connections_closed, waiting, .. } = reach;
-    let mut text =
-        format!("{reached} of {live} workloads have it, connections closed: {connections_closed}");
-    if *silent > 0 {
-        text.push_str(&format!(
-            "\n{silent} more were not heard of for over a minute: they have ended, or are cut off"
-        ));
-    }
-    for instance in waiting {
-        text.push_str(&format!(
-            "\nno answer from {} (certificate {})",
-            instance.spiffe_id, instance.serial_number
-        ));
-    }
-    text
-}
-
-fn count(revocation: &Revocation) -> String {
+/// How many certificates it is about.
+pub(crate) fn count(revocation: &Revocation) -> String {
     match revocation.certificates {
         1 => "1 certificate".to_owned(),
         count => format!("{count} certificates"),
-    }
-}
-
-/// Workloads answer within a second.
-const ASK_AGAIN: Duration = Duration::from_millis(200);
-
-#[cfg(test)]
-mod tests {
-    use api::WaitingInstance;
-
-    use super::*;
-
-    #[test]
-    fn the_reach_names_who_has_not_answered() {
-        let mut reach = RevocationReach {
-            silent: 0,
-            log_index: 7,
-            live: 2,
-            reached: 1,
-            connections_closed: 3,
-            waiting: vec![WaitingInstance {
-                spiffe_id: identity::SpiffeId::parse("spiffe://pay.example/reports").unwrap(),
-                serial_number: "8f2c".parse().unwrap(),
-            }],
-        };
-        assert_eq!(
-            reach_to_text(&reach),
-            "1 of 2 workloads have it, connections closed: 3\n\
-             no answer from spiffe://pay.example/reports (certificate 8f2c)"
-        );
-        reach.live = 0;
-        assert!(reach_to_text(&reach).contains("nobody was told"));
     }
 }

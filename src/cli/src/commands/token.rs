@@ -18,6 +18,7 @@ use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
+use crate::shell;
 use crate::table;
 
 #[derive(Debug, Subcommand)]
@@ -35,7 +36,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The token goes to stdout alone: countersign token create SPIFFE_ID > token")]
+The token goes to stdout alone, or into a file that only you may read: --out.")]
 pub(crate) struct Create {
     /// Who its user may become
     spiffe_id: SpiffeId,
@@ -45,6 +46,9 @@ pub(crate) struct Create {
     /// Only for the key in this file: a request or a public key, PEM
     #[arg(long, value_name = "FILE")]
     pin_key: Option<PathBuf>,
+    /// Write it here (0600), and print nothing
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
 }
 
 pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<Exit> {
@@ -60,16 +64,23 @@ async fn create(arguments: Create, session: &Session) -> Result<(), Error> {
     let key_sha256 = arguments.pin_key.as_deref().map(key_sha256).transpose()?;
     let open = context::open(session).await?;
     let request = TokenRequest { spiffe_id: arguments.spiffe_id, ttl: arguments.ttl, key_sha256 };
+    // A place that cannot be written is found out before there is anything to lose.
+    let out = arguments.out.as_deref();
+    out.map(|out| files::replace(out, b"")).transpose()?;
     let token = open.client.create_token(&request).await?;
-    session.output.show(&token, |token| token.token.expose().to_owned())?;
-    session.output.note(hint(&token, &open.url));
+    match out {
+        Some(out) => files::replace(out, format!("{}\n", token.token.expose()).as_bytes())?,
+        None => session.output.show(&token, |token| token.token.expose().to_owned())?,
+    }
+    session.output.note(hint(&token, &open.url, out));
     Ok(())
 }
 
-fn hint(token: &NewToken, url: &str) -> String {
+fn hint(token: &NewToken, url: &str, out: Option<&Path>) -> String {
+    let file = out.map_or_else(|| "FILE".to_owned(), shell::quoted);
     format!(
         "token {} is good for one certificate, until {}; where it is needed:\n  \
-         countersign issue {} --out DIR \\\n    --url {url} --token-file FILE",
+         countersign issue {} --out DIR \\\n    --url {url} --token-file {file}",
         token.id,
         table::time(token.expires_at),
         token.spiffe_id,

@@ -1,0 +1,100 @@
+//! `context`: which CA, and as whom.
+
+use clap::Subcommand;
+use serde::Serialize;
+
+use super::Session;
+use crate::clock;
+use crate::context::own_svid;
+use crate::contexts::{self, Contexts};
+use crate::exit::Exit;
+use crate::shell;
+use crate::table;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List the contexts; * marks the current one
+    List,
+    /// Make a context the current one
+    Use {
+        /// As `context list` shows it
+        name: String,
+    },
+    /// Forget a context; its folder with key and SVID stays
+    Remove {
+        /// As `context list` shows it
+        name: String,
+    },
+}
+
+/// A context as it is shown.
+#[derive(Debug, Serialize)]
+struct Shown {
+    name: String,
+    is_current: bool,
+    url: String,
+    directory: String,
+    /// None where the folder holds no SVID that can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    spiffe_id: Option<String>,
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    not_after: Option<time::OffsetDateTime>,
+}
+
+pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> {
+    match command {
+        Command::List => list(session)?,
+        Command::Use { name } => {
+            contexts::make_current(name, &session.options)?;
+            session.output.note(format!("{name} is the current context"));
+        }
+        Command::Remove { name } => {
+            let removed = contexts::forget(name, &session.options)?;
+            let folder = shell::quoted(&removed.directory);
+            session.output.note(format!(
+                "forgot {name}; key and SVID are still in {folder}\nto have it back, on the CA's \
+                 host: countersign init --recover"
+            ));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn list(session: &Session) -> anyhow::Result<()> {
+    let contexts = Contexts::load(&session.options)?;
+    let shown: Vec<Shown> = contexts
+        .all()
+        .map(|(name, context, is_current)| {
+            let svid = own_svid(&context.directory).ok();
+            Shown {
+                name: name.to_owned(),
+                is_current,
+                url: context.url.clone(),
+                directory: context.directory.display().to_string(),
+                spiffe_id: svid.as_ref().map(|(id, _)| id.to_string()),
+                not_after: svid.map(|(_, not_after)| not_after),
+            }
+        })
+        .collect();
+    if shown.is_empty() {
+        session.output.note("there is none; `countersign init` on the CA's host makes one");
+    }
+    let now = clock::now();
+    session.output.list(&shown, |shown| {
+        let rows: Vec<_> = shown
+            .iter()
+            .map(|one| {
+                [
+                    if one.is_current { "*" } else { "" }.to_owned(),
+                    one.name.clone(),
+                    one.url.clone(),
+                    one.not_after
+                        .map_or_else(|| "no SVID".to_owned(), |at| table::distance(at, now)),
+                    one.spiffe_id.clone().unwrap_or_default(),
+                ]
+            })
+            .collect();
+        table::table(["", "NAME", "URL", "EXPIRES", "AS"], &rows)
+    })?;
+    Ok(())
+}

@@ -1,0 +1,84 @@
+//! What an operator types in an ordinary week, against a running CA.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::os::unix::fs::PermissionsExt;
+
+use system_tests::Environment;
+
+#[test]
+fn contexts_are_listed_chosen_and_forgotten() {
+    let environment = Environment::start();
+    let listed = environment.countersign(&["context", "list"]).success();
+    let row = listed.stdout.lines().nth(1).unwrap();
+    assert!(row.starts_with('*') && row.contains("operator/admin"), "{row}");
+    let one = environment.countersign(&["context", "list", "--json"]).success().json();
+    assert_eq!(one["name"], "pay.example");
+    assert_eq!(one["is_current"], true);
+    environment.countersign(&["context", "use", "prod"]).exits(2).says("known: pay.example");
+    environment.countersign(&["context", "remove", "pay.example"]).success().says("still in");
+    environment.countersign(&["list"]).exits(2);
+    environment.countersign(&["context", "list"]).success().says("there is none");
+    environment.countersign(&["init", "--config", "ca.toml", "--recover"]).exits(1).says("serve");
+}
+
+#[test]
+fn denial_is_tried_first_and_listed_afterwards() {
+    let environment = Environment::start();
+    environment.issue("/prod/batch", "batch");
+    let id = environment.id("/prod/batch");
+    let deny = ["deny", &id, "--reason", "key-compromise"];
+    let tried = environment.countersign(&[&deny[..], &["--dry-run"]].concat()).success();
+    assert_eq!(tried.stdout.trim(), format!("would deny {id}, and revoke 1 certificate"));
+    environment.countersign(&["denial", "list"]).success().says("nobody is denied");
+    environment
+        .countersign(&[&deny[..], &["--wait", "1s"]].concat())
+        .exits(1)
+        .says("nobody was told");
+    let listed = environment.countersign(&["denial", "list"]).success();
+    assert!(
+        listed.stdout.contains("key-compromise  spiffe://pay.example/prod/batch"),
+        "{}",
+        listed.stdout
+    );
+    environment.countersign(&["allow", &id]).success();
+    environment.countersign(&["denial", "list"]).success().says("nobody is denied");
+}
+
+#[test]
+fn token_goes_into_a_file_for_its_owner_alone() {
+    let environment = Environment::start();
+    let id = environment.id("/prod/batch");
+    let nowhere = ["token", "create", &id, "--out", "nowhere/token"];
+    environment.countersign(&nowhere).exits(1).says("nowhere/token");
+    environment.countersign(&["token", "list"]).success();
+    let made = environment.countersign(&["token", "create", &id, "--out", "a token"]).success();
+    assert_eq!(made.stdout, "");
+    assert!(made.stderr.contains("--token-file 'a token'"), "{}", made.stderr);
+    let path = environment.path("a token");
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    let url = environment.url();
+    let issue = ["issue", &id, "--url", &url, "--token-file", "a token", "--out", "batch"];
+    environment.countersign(&issue).success();
+}
+
+#[test]
+fn glob_that_finds_nothing_is_answered_with_one_that_might() {
+    let environment = Environment::start();
+    environment.issue("/prod/batch", "batch");
+    environment
+        .countersign(&["list", "--id", "/prod/batch"])
+        .success()
+        .says("perhaps '*/prod/batch'");
+    let found = environment.countersign(&["list", "--id", "*/prod/batch"]).success();
+    assert!(found.stdout.contains("/prod/batch"));
+}
+
+#[test]
+fn help_is_given_in_every_way_that_people_ask_for_it() {
+    let environment = Environment::prepare(&system_tests::Settings::default());
+    let help = environment.countersign(&["--help"]).success().stdout;
+    assert_eq!(environment.countersign(&["help"]).success().stdout, help);
+    environment.countersign(&[]).exits(2).says("Start here");
+    let issue = environment.countersign(&["issue", "--help"]).success().stdout;
+    assert_eq!(environment.countersign(&["help", "issue"]).success().stdout, issue);
+}
