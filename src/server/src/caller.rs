@@ -14,6 +14,7 @@ use http::{Extensions, HeaderMap, header};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 
+use crate::bodies::{self, Bodies, Share};
 use crate::problem::Refused;
 
 /// The caller of a request, from the connection's handshake.
@@ -75,7 +76,10 @@ impl<T: DeserializeOwned> Body<T> {
         };
         let idempotency_key = header("idempotency-key")?;
         let if_match = header("if-match")?;
-        let bytes = read_whole(body, asks_first(&parts.headers), limit, id).await?;
+        let mut share =
+            parts.extensions.get::<Bodies>().and_then(|all| all.share(&parts.extensions));
+        let asks_first = asks_first(&parts.headers);
+        let bytes = read_whole(body, asks_first, limit, share.as_mut(), id).await?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             invalid(
                 format!("the body is not the JSON expected here: {}", explain(&error)),
@@ -91,13 +95,14 @@ async fn read_whole(
     mut body: HttpBody,
     asks_first: bool,
     limit: &BodyLimit,
+    share: Option<&mut Share>,
     id: &str,
 ) -> Result<Vec<u8>, Refused> {
     let announced = body.size_hint().lower();
     let read = if announced > limit.bytes as u64 {
         Ok(Err(NotRead::TooLarge(announced)))
     } else {
-        tokio::time::timeout(limit.time, read(&mut body, limit.bytes)).await
+        tokio::time::timeout(limit.time, read(&mut body, limit, share)).await
     };
     let invalid =
         |why: String| Refused::request(ProblemType::RequestInvalid, why, Some("send it again"), id);
@@ -106,6 +111,12 @@ async fn read_whole(
         Ok(Err(NotRead::TooLarge(seen))) => {
             let (why, next) = (limit.too_large)(seen);
             ("too-large", Refused::request(ProblemType::TooLarge, why, Some(next), id))
+        }
+        Ok(Err(NotRead::NoRoom)) => {
+            let why = "too many bodies are under way at once";
+            let refused =
+                Refused::request(ProblemType::RateLimited, why, Some("wait a second"), id);
+            ("no-room", refused.retry_after(1))
         }
         Ok(Err(NotRead::Ended)) => ("ended", invalid("the body ended early".to_owned())),
         Err(_) => {
@@ -121,17 +132,27 @@ async fn read_whole(
 /// Why a body is not here.
 enum NotRead {
     Ended,
+    /// Those of others, or of the same caller, hold what there is.
+    NoRoom,
     /// So many bytes were announced, or have come.
     TooLarge(u64),
 }
 
-async fn read(body: &mut HttpBody, limit: usize) -> Result<Vec<u8>, NotRead> {
+async fn read(
+    body: &mut HttpBody,
+    limit: &BodyLimit,
+    mut share: Option<&mut Share>,
+) -> Result<Vec<u8>, NotRead> {
     let mut kept = Vec::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|_| NotRead::Ended)?.into_data() else { continue };
         let seen = kept.len() + data.len();
-        if seen > limit {
+        if seen > limit.bytes {
             return Err(NotRead::TooLarge(seen as u64));
+        }
+        // Larger ones have places of their own.
+        if let Some(share) = share.as_mut().filter(|_| limit.bytes <= MAX_BODY) {
+            share.grow(data.len()).map_err(|bodies::Full| NotRead::NoRoom)?;
         }
         kept.extend_from_slice(&data);
     }

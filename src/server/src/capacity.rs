@@ -6,6 +6,7 @@ use authority::SUBSCRIPTIONS;
 use countersign::Limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::bodies::{OF_ONE_CALLER, OF_PEERS, OF_STRANGERS};
 use crate::caller::{BODY_TIME, MAX_BODY};
 
 /// The files that this process may open, and what is made of them.
@@ -63,6 +64,7 @@ impl Capacity {
             drain,
             ..
         } = &self.api;
+        let mebibytes = |bytes: usize| format!("{} MiB", bytes / 1024 / 1024);
         let seconds = |duration: &Duration| format!("{} s", duration.as_secs());
         vec![
             ("limits.open_files", self.open_files.to_string()),
@@ -73,6 +75,9 @@ impl Capacity {
             ("limits.feed_subscriptions_per_certificate", SUBSCRIPTIONS.to_string()),
             ("limits.requests_per_connection", streams.to_string()),
             ("limits.request_body", format!("{} KiB", MAX_BODY / 1024)),
+            ("limits.bodies_of_strangers", mebibytes(OF_STRANGERS)),
+            ("limits.bodies_of_certificates", mebibytes(OF_PEERS)),
+            ("limits.bodies_of_one_caller", mebibytes(OF_ONE_CALLER)),
             ("limits.policy_set", format!("{} KiB", api::MAX_POLICY_BYTES / 1024)),
             ("limits.unread_answers", format!("{} KiB", unread / 1024)),
             ("limits.handshake_timeout", seconds(handshake_timeout)),

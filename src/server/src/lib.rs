@@ -8,6 +8,7 @@
 //! handshake. Requests without one may fetch what is signed or public, and attest.
 
 mod admin;
+mod bodies;
 mod caller;
 mod capacity;
 mod config;

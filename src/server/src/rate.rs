@@ -16,7 +16,7 @@ pub(crate) struct RateLimit(Option<DefaultKeyedRateLimiter<Source>>);
 
 /// Who sends requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Source {
+pub(crate) enum Source {
     Certificate(SerialNumber),
     /// IPv6: a /64.
     Address(IpAddr),
@@ -48,7 +48,7 @@ impl RateLimit {
 }
 
 impl Source {
-    fn of(extensions: &Extensions) -> Option<Self> {
+    pub(crate) fn of(extensions: &Extensions) -> Option<Self> {
         if let Some(peer) = extensions.get::<Peer>() {
             return Some(Self::Certificate(*peer.serial_number()));
         }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::admin::{self, Admin};
+use crate::bodies::Bodies;
 use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::own_certificate::OwnCertificate;
@@ -86,6 +87,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         rate: Arc::clone(&rate),
         crls: Arc::default(),
         policy_sets: Arc::default(),
+        bodies: Bodies::default(),
         stopped: stopped.clone(),
     };
     let service = TowerToHyperService::new(router(service));

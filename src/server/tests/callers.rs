@@ -29,7 +29,7 @@ POST { /v1/certificates              400       400      400   400    400  400   
 GET    /v1/certificates              401       403      403   200    200  403      -       -       -
 GET    /v1/certificates/{serial}     401       200      404   200    200  404      -       -       -
 GET    /v1/certificates/{serial}/renewal 401   200      404   200    200  404      -       -       -
-POST   /v1/revocations               401       200      403   200    200  403      -       -       -
+POST   /v1/revocations               401       403      403   200    200  403      -       -       -
 POST { /v1/revocations               401       400      400   400    400  400      -       -       -
 GET    /v1/revocations/{log_index}   401       403      403   404    404  403      -       -       -
 GET    /v1/feed                      401       200      200   200    200  200      -       -       -

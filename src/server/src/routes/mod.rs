@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 pub(crate) use evidence::Crls;
 
+use crate::bodies::Bodies;
 use crate::caller::{RequestId, caller, leave_unread};
 use crate::openapi;
 use crate::policy_sets::PolicySets;
@@ -41,6 +42,7 @@ pub(crate) struct Service {
     pub(crate) rate: Arc<RateLimit>,
     pub(crate) crls: Arc<Crls>,
     pub(crate) policy_sets: Arc<PolicySets>,
+    pub(crate) bodies: Bodies,
     /// Becomes true when streams must end.
     pub(crate) stopped: watch::Receiver<bool>,
 }
@@ -140,6 +142,7 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
     let admitted = service.rate.admits(request.extensions());
     let mut response = if admitted {
         request.extensions_mut().insert(id);
+        request.extensions_mut().insert(service.bodies.clone());
         if let Some((note, shown)) = checkpoint_of(&request) {
             service.authority.witness(&note, shown).await;
         }
