@@ -66,7 +66,10 @@ fn the_feed_can_be_polled_and_streamed_with_curl() {
     let id = environment.id("/prod/reports");
     environment.countersign(&["revoke", &id, "--reason", "superseded", "--yes"]).success();
     let snapshot = environment.curl("/v1/feed", &[]).success();
-    assert!(snapshot.stdout.contains(r#""content":{"snapshot":{"#), "{}", snapshot.stdout);
+    let (head, chunk) = snapshot.stdout.split_once('\n').unwrap();
+    assert!(head.contains(r#""content":{"snapshot":{"chunks":["#), "{head}");
+    assert!(head.contains(&format!("{:?}", tlog::Hash::of(chunk.as_bytes()))), "{head} {chunk}");
+    assert!(chunk.contains(&id), "{chunk}");
     let delta = environment.curl("/v1/feed?after=0", &[]).success();
     assert!(delta.stdout.contains(r#""content":{"delta":{"#), "{}", delta.stdout);
     let refused = environment.curl("/v1/feed?since=0", &["-o", "/dev/null", "-w", "%{http_code}"]);

@@ -78,6 +78,15 @@ pub enum Error {
     /// A key does not sign.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// More is revoked than newcomers can be told.
+    #[error(
+        "the snapshot of revocations has {chunks} chunks, and {most} can be told: newcomers hear of \
+         none until certificates have expired", most = identity::feed::MAX_CHUNKS
+    )]
+    Snapshot {
+        /// How many it has.
+        chunks: usize,
+    },
     /// The store does not answer.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -6,8 +6,8 @@
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use api::ActOnRecord;
-use identity::feed::{FeedChange, FeedItem, Position, Snapshot};
-use identity::{Revocations, SerialNumber, SpiffeId, TrustDomain};
+use identity::feed::{FeedChange, FeedItem, Position};
+use identity::{Revocations, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tlog::{Hash, leaf_hash};
@@ -62,8 +62,6 @@ pub(crate) struct Folded {
     withdrawn: VecDeque<String>,
     /// Over the events folded so far; the head says where it must lead.
     pub(crate) chain: Hash,
-    /// Serial numbers whose certificates may still be valid, and when each was revoked.
-    recent_serials: VecDeque<(u64, SerialNumber)>,
     /// The latest time that the log has had; later than now where it was reset. What was issued then
     /// lives longer.
     latest: u64,
@@ -90,7 +88,7 @@ impl Folded {
         Self {
             epoch: 0,
             revocations: Revocations::default(),
-            items: RecentItems::after(Position::genesis(trust_domain)),
+            items: RecentItems::beginning(Position::genesis(trust_domain)),
             keys: KeyLedger::default(),
             lifts: Vec::new(),
             denials: HashMap::new(),
@@ -98,7 +96,6 @@ impl Folded {
             operators: HashSet::new(),
             withdrawn: VecDeque::new(),
             chain: CHAIN_START,
-            recent_serials: VecDeque::new(),
             latest: 0,
             policy_set: None,
             next_index: 0,
@@ -171,7 +168,7 @@ impl Folded {
                 Change::Operator(name) => drop(self.operators.insert(name)),
                 Change::Policy(hash) => self.policy_set = Some(hash),
                 Change::Revocation(item, at) => {
-                    self.note_serial(&item, at);
+                    let item = self.bounded(item, at);
                     self.note_denial(&item);
                     item.apply(&mut self.revocations);
                     self.items.push(item.clone());
@@ -186,24 +183,16 @@ impl Folded {
         Ok(items)
     }
 
-    /// What newcomers are told: all but the serial numbers of certificates that have expired. Only
-    /// what stands in our records is revoked by its number, so it lives no longer than profiles
-    /// allow. Identities stay: a foreign anchor's certificates may live longer.
-    pub(crate) fn snapshot(&self, now: u64) -> Snapshot {
-        let expired = self.recent_serials.partition_point(|(at, _)| has_expired(*at, now));
-        let serials = self.recent_serials.range(expired..);
-        let serials = serials.map(|(_, serial_number)| *serial_number).collect();
-        Snapshot { serials, ..Snapshot::of(&self.revocations) }
-    }
-
-    /// What has expired stands first: times ascend in the log, and where they were reset, the latest
-    /// counts, because a certificate of then may be revoked now. It is not forgotten: a clock that
-    /// once went far ahead has expired nothing.
-    fn note_serial(&mut self, item: &FeedItem, at: u64) {
-        if let FeedChange::RevokeSerial(serial_number) = item.change {
+    /// Only what stands in our records is revoked by its number, so it lives no longer than profiles
+    /// allow: counted from the latest time that the log has had, because what was issued then may be
+    /// revoked now. In whole hours, so that few times are told.
+    fn bounded(&mut self, mut item: FeedItem, at: u64) -> FeedItem {
+        if let FeedChange::RevokeSerial { until, .. } = &mut item.change {
             self.latest = self.latest.max(at);
-            self.recent_serials.push_back((self.latest, serial_number));
+            let longest = (self.latest + LONGEST_VALIDITY_MILLISECONDS) / 1000;
+            *until = longest.min(*until).div_ceil(HOUR) * HOUR;
         }
+        item
     }
 
     fn note_denial(&mut self, item: &FeedItem) {
@@ -265,7 +254,7 @@ impl Folded {
             })?;
             item.apply(&mut from_rows);
         }
-        if from_rows != self.revocations {
+        if !agree(&from_rows, &self.revocations) {
             let logged: BTreeSet<_> = self.revocations.serials().collect();
             let kept: BTreeSet<_> = from_rows.serials().collect();
             return Err(StoreError::Inconsistent(format!(
@@ -278,6 +267,18 @@ impl Folded {
         }
         Ok(())
     }
+}
+
+/// Whether two have revoked and denied the same, whatever they know of its end.
+fn agree(one: &Revocations, other: &Revocations) -> bool {
+    let serials = |held: &Revocations| held.serials().copied().collect::<HashSet<_>>();
+    let identities = |held: &Revocations| -> HashMap<_, _> {
+        held.identities().map(|(id, before)| (id.clone(), before)).collect()
+    };
+    let denied = |held: &Revocations| held.denied().cloned().collect::<HashSet<_>>();
+    serials(one) == serials(other)
+        && identities(one) == identities(other)
+        && denied(one) == denied(other)
 }
 
 /// Reads a folding event of the log, after these keys; none where it does not follow from them, or
@@ -310,15 +311,12 @@ fn read(index: u64, event: &Event, keys: &mut KeyLedger) -> Option<Change> {
     Some(Change::Revocation(item(&event.kind, index, target)?, at))
 }
 
-/// Whether what was issued before `revoked` has expired since, for whoever's clock is a day behind.
-fn has_expired(revoked: u64, now: u64) -> bool {
-    revoked + LONGEST_VALIDITY_MILLISECONDS + DAY < now
-}
-
 fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
     let change = match (kind, SpiffeId::parse(target)) {
         (REVOKE, Ok(id)) => FeedChange::RevokeIdentity(id),
-        (REVOKE, Err(_)) => FeedChange::RevokeSerial(target.parse().ok()?),
+        (REVOKE, Err(_)) => {
+            FeedChange::RevokeSerial { serial_number: target.parse().ok()?, until: u64::MAX }
+        }
         (DENY, Ok(id)) => FeedChange::Deny(id),
         (ALLOW, Ok(id)) => FeedChange::Allow(id),
         _ => return None,
@@ -328,8 +326,8 @@ fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
 
 /// What somebody did stays when they are revoked, and is to be looked at.
 const REVIEWED: &[&str] = &[ALLOW, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, POLICY_CHANGE];
-/// In milliseconds.
-const DAY: u64 = 24 * 3600 * 1000;
+/// In seconds.
+const HOUR: u64 = 3600;
 /// The row says it, too: this is for rows that were changed.
 const WITHDRAWN: usize = 10_000;
 
@@ -337,6 +335,8 @@ const WITHDRAWN: usize = 10_000;
 mod tests {
     use super::*;
     use crate::event::{Act, EventDraft, KEY_RETIRE};
+
+    const DAY: u64 = 24 * 3600 * 1000;
 
     fn entry(kind: &'static str, subject: &str, detail: &serde_json::Value) -> Vec<u8> {
         let by = Act { actor: "test", request_id: "test" };
@@ -355,8 +355,8 @@ mod tests {
             [(0, entry(CLOCK_RESET, "log", &reset)), (1, entry(REVOKE, subject, &serial))];
         folded.fold(&entries).unwrap();
         let expires = future + LONGEST_VALIDITY_MILLISECONDS;
-        assert_eq!(folded.snapshot(expires).serials.len(), 1);
-        assert_eq!(folded.snapshot(expires + DAY + 1).serials.len(), 0);
+        assert_eq!(folded.revocations.forget_expired((expires + DAY) / 1000), 0);
+        assert_eq!(folded.revocations.forget_expired((expires + DAY) / 1000 + 1), 1);
     }
 
     #[test]

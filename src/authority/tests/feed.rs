@@ -15,7 +15,7 @@ use authority::signer::{Signer, SignerError};
 use authority::{Authority, Caller, Error, FeedMessage, Keys, Subscription};
 use futures_util::future::BoxFuture;
 use identity::Revocations;
-use identity::feed::{Content, Envelope, FeedState, FeedUpdate, Message};
+use identity::feed::{Content, FeedState, FeedUpdate, Line, Message};
 use support::{Environment, id};
 use tokio::sync::Notify;
 
@@ -42,12 +42,23 @@ impl Listener {
 
     /// What the next message asks for; what it says is applied.
     async fn hear(&mut self) -> FeedUpdate {
-        let message = soon(self.subscription.next()).await.unwrap();
-        let envelope = Envelope::parse(message.line()).unwrap();
+        let Line::Message(envelope) = self.line().await else { panic!("no chunk is awaited") };
         let verified = envelope.verify(self.authority.trust().state()).unwrap();
-        let update = self.state.accept(verified, self.now).unwrap();
+        let mut update = self.state.accept(verified, self.now).unwrap();
+        if let FeedUpdate::Assemble(mut assembly) = update {
+            while assembly.missing() > 0 {
+                let Line::Chunk(chunk) = self.line().await else { panic!("a chunk is awaited") };
+                assembly.take(&chunk).unwrap();
+            }
+            update = self.state.complete(assembly, self.now).unwrap();
+        }
         update.clone().apply(&mut self.held);
         update
+    }
+
+    async fn line(&mut self) -> Line {
+        let message = soon(self.subscription.next()).await.unwrap();
+        Line::parse(message.line()).unwrap()
     }
 }
 
@@ -357,7 +368,7 @@ async fn a_snapshot_leaves_out_certificates_that_have_expired_and_nothing_else()
     let held = told().await;
     assert!(held.is_serial_revoked(&first) && held.is_serial_revoked(&second));
     // Past the life of the snapshot that newcomers share, too.
-    environment.clock.advance(time::Duration::seconds(6));
+    environment.clock.advance(time::Duration::minutes(5));
     let held = told().await;
     assert!(!held.is_serial_revoked(&first) && held.is_serial_revoked(&second));
     assert_eq!(held.identities().count(), 1);

@@ -13,7 +13,8 @@ use crate::verify::VerifiedSvid;
 /// only its own certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revocations {
-    serials: HashSet<SerialNumber>,
+    /// And the last second, since 1970, of the certificate, or a later one.
+    serials: HashMap<SerialNumber, u64>,
     identities: HashMap<SpiffeId, u64>,
     denied: HashSet<SpiffeId>,
 }
@@ -21,7 +22,32 @@ pub struct Revocations {
 impl Revocations {
     /// Revokes one certificate, for good.
     pub fn revoke_serial(&mut self, serial_number: SerialNumber) {
-        self.serials.insert(serial_number);
+        self.revoke_serial_until(serial_number, u64::MAX);
+    }
+
+    /// Revokes one certificate that ends at this second since 1970, or before.
+    pub fn revoke_serial_until(&mut self, serial_number: SerialNumber, until: u64) {
+        let held = self.serials.entry(serial_number).or_default();
+        *held = until.max(*held);
+    }
+
+    /// Forgets the certificates that ended a day before `now`, in seconds since 1970, or earlier:
+    /// for whoever's clock is a day behind they are still revoked. Says how many.
+    ///
+    /// `now` must come from a clock that did not jump ahead: nothing brings back what is forgotten.
+    pub fn forget_expired(&mut self, now: u64) -> usize {
+        let before = self.serials.len();
+        self.serials.retain(|_, until| !has_expired(*until, now));
+        before - self.serials.len()
+    }
+
+    /// Whether [`forget_expired`](Self::forget_expired) would forget one.
+    pub fn has_expired(&self, now: u64) -> bool {
+        self.serials.values().any(|until| has_expired(*until, now))
+    }
+
+    pub(crate) fn reserve_serials(&mut self, additional: usize) {
+        self.serials.reserve(additional);
     }
 
     /// Revokes every certificate of an identity whose leaf stands before `log_index`.
@@ -59,7 +85,12 @@ impl Revocations {
 
     /// Serial numbers revoked one by one.
     pub fn serials(&self) -> impl Iterator<Item = &SerialNumber> {
-        self.serials.iter()
+        self.serials.keys()
+    }
+
+    /// The same, with the second until which each is revoked.
+    pub fn serials_until(&self) -> impl Iterator<Item = (&SerialNumber, u64)> {
+        self.serials.iter().map(|(serial_number, until)| (serial_number, *until))
     }
 
     /// Identities revoked as a whole, with the log index before which they are.
@@ -69,7 +100,7 @@ impl Revocations {
 
     /// Whether this certificate of a path (an issuer's, say) is revoked by its serial number.
     pub fn is_serial_revoked(&self, serial_number: &SerialNumber) -> bool {
-        self.serials.contains(serial_number)
+        self.serials.contains_key(serial_number)
     }
 
     /// Refuses a revoked certificate or a denied identity.
@@ -107,6 +138,13 @@ impl Revocations {
     }
 }
 
+fn has_expired(until: u64, now: u64) -> bool {
+    until.saturating_add(DAY) < now
+}
+
+/// In seconds.
+const DAY: u64 = 24 * 3600;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -136,6 +174,24 @@ mod tests {
         held.allow(&id());
         assert_eq!(held.check(&id(), &serial(2), Some(11)), Ok(()));
         assert!(held.check(&id(), &serial(1), Some(9)).is_err());
+    }
+
+    #[test]
+    fn a_serial_is_forgotten_a_day_after_its_certificate_ended_and_no_second_earlier() {
+        let mut held = Revocations::default();
+        held.revoke_serial_until(serial(1), 1000);
+        held.revoke_serial_until(serial(2), 2000);
+        held.revoke_serial_until(serial(2), 500);
+        held.revoke_serial(serial(3));
+        held.revoke_identity(id(), 10);
+        assert!(!held.has_expired(1000 + DAY));
+        assert_eq!(held.forget_expired(1000 + DAY), 0);
+        assert!(held.has_expired(1001 + DAY));
+        assert_eq!(held.forget_expired(1001 + DAY), 1);
+        assert_eq!(held.forget_expired(2000 + DAY), 0, "the later end counts");
+        assert_eq!(held.forget_expired(u64::MAX), 1);
+        assert!(held.is_serial_revoked(&serial(3)), "for good");
+        assert_eq!(held.identities().count(), 1);
     }
 
     #[test]

@@ -6,10 +6,10 @@ mod support;
 use identity::feed::{
     Content, Envelope, FeedChange, FeedError, FeedItem, FeedState, FeedUpdate, Message, Position,
 };
-use identity::{Der, Revocations, SpiffeId, TrustDomain};
+use identity::{Der, SpiffeId, TrustDomain};
 use proptest::prelude::*;
 use support::NOW_MS;
-use support::feed::{Feed, Subscriber, serial, sign};
+use support::feed::{Feed, Subscriber, Told, revoke_serial, serial, sign};
 use tlog::Hash;
 
 /// A CA with items at 3, 5, 8 and 9, and a subscriber that has the first two.
@@ -238,7 +238,7 @@ fn another_hash_at_the_same_sequence_is_a_fork() {
     let (_, mut subscriber) = in_sync();
     let (mut other, _) = in_sync();
     subscriber.trust = other.trust.clone();
-    other.items[0].change = FeedChange::RevokeSerial(serial(77));
+    other.items[0].change = revoke_serial(77);
     let fork = Err(FeedError::Fork { sequence: 5 });
     assert_eq!(subscriber.take(&other.snapshot(2)), fork);
     assert_eq!(subscriber.take(&other.delta(2, 3)), fork);
@@ -318,7 +318,7 @@ fn unknown_fields_and_other_versions_are_refused() {
     let feed = Feed::new();
     let body = String::from_utf8(feed.heartbeat_message().body()).unwrap();
     for (from, to) in [
-        (r#"{"v":1,"#, r#"{"v":1,"more":1,"#),
+        (r#"{"v":2,"#, r#"{"v":2,"more":1,"#),
         (r#"{"checkpoint""#, r#"{"more":1,"checkpoint""#),
         (r#"{"heartbeat""#, r#"{"farewell""#),
         (r#""at":"#, r#""at":1,"at":"#),
@@ -328,9 +328,11 @@ fn unknown_fields_and_other_versions_are_refused() {
         let refused = feed.subscriber().take(&feed.sign_bytes(changed.into_bytes()));
         assert!(matches!(refused, Err(FeedError::Message(_))), "{to}: {refused:?}");
     }
-    let newer = body.replacen(r#"{"v":1,"#, r#"{"v":2,"#, 1).into_bytes();
-    let refused = Err(FeedError::Version { v: 2 });
-    assert_eq!(feed.subscriber().take(&feed.sign_bytes(newer)), refused);
+    for v in [1, 3] {
+        let other = format!(r#"{{"v":{v},"what else it says":"is its own"}}"#).into_bytes();
+        let refused = Err(FeedError::Version { v });
+        assert_eq!(feed.subscriber().take(&feed.sign_bytes(other)), refused);
+    }
 }
 
 #[test]
@@ -342,9 +344,7 @@ fn a_snapshot_takes_no_revocation_back_and_lifts_denials_alone() {
     let mut subscriber = feed.subscriber();
     assert!(subscriber.take(&feed.delta(0, 2)).is_ok());
     feed.add(6, FeedChange::Allow(id.clone()));
-    let mut message = feed.message(3, Content::Snapshot(Default::default()));
-    message.at += 10;
-    assert!(subscriber.take(&feed.sign(&message)).is_ok());
+    assert!(subscriber.take(&feed.snapshot_of(3, vec![])).is_ok());
     assert!(subscriber.held.is_serial_revoked(&serial(3)));
     assert!(!subscriber.held.is_denied(&id));
     assert!(subscriber.held.check(&id, &serial(9), Some(3)).is_err());
@@ -358,7 +358,7 @@ fn deliveries() -> impl Strategy<Value = (Vec<FeedItem>, Vec<(usize, bool, usize
             0 => FeedChange::Allow(id),
             1 => FeedChange::Deny(id),
             2 => FeedChange::RevokeIdentity(id),
-            _ => FeedChange::RevokeSerial(serial(who)),
+            _ => revoke_serial(who),
         }
     });
     let items = prop::collection::vec((1..5_u64, change), 0..40).prop_map(|changes| {
@@ -381,12 +381,12 @@ proptest! {
         let mut from = 0;
         for (step, is_snapshot, overlap) in messages {
             let to = feed.items.len().min(from + step);
-            let envelope = match is_snapshot {
+            let told = match is_snapshot {
                 true => feed.snapshot(to),
                 false if to == from => continue,
-                false => feed.delta(from.saturating_sub(overlap), to),
+                false => feed.delta(from.saturating_sub(overlap), to).lines(),
             };
-            let update = subscriber.take(&envelope);
+            let update = subscriber.take(&told);
             prop_assert!(update.is_ok(), "{:?}", update);
             from = to;
             prop_assert_eq!(&subscriber.held, &feed.folded(from));
@@ -403,18 +403,17 @@ fn a_snapshot_of_100_000_items_is_applied_within_100_ms() {
     let many = (1..100_001_u64).map(|n| {
         let serial_number = [&n.to_be_bytes()[..], &[0x5a; 12]].concat();
         let serial_number = identity::SerialNumber::from_octets(&serial_number).unwrap();
-        FeedItem { log_index: n, change: FeedChange::RevokeSerial(serial_number) }
+        let change = FeedChange::RevokeSerial { serial_number, until: NOW_MS / 1000 };
+        FeedItem { log_index: n, change }
     });
     feed.items = many.collect();
-    let line = feed.snapshot(100_000).encode();
-    let mut held = Revocations::default();
-    let mut state = feed.subscriber().state;
+    let told = feed.snapshot(100_000);
+    let mut subscriber = feed.subscriber();
     let begun = std::time::Instant::now();
-    let message = Envelope::parse(&line).unwrap().verify(&feed.trust).unwrap();
-    state.accept(message, NOW_MS + 1000).unwrap().apply(&mut held);
+    assert!(matches!(subscriber.take(&told), Ok(FeedUpdate::Replace(_))));
     let took = begun.elapsed();
-    println!("{} bytes in {took:?}", line.len());
-    assert_eq!(held.serials().count(), 100_000);
+    println!("{} lines in {took:?}", told.len());
+    assert_eq!(subscriber.held.serials().count(), 100_000);
     assert!(took.as_millis() < 100, "{took:?}");
 }
 
@@ -430,12 +429,14 @@ fn a_message_is_one_line_of_json_after_its_signature() {
     assert_eq!(
         body,
         serde_json::json!({
-            "v": 1, "trust_domain": "pay.example", "at": feed.at,
+            "v": 2, "trust_domain": "pay.example", "at": feed.at,
             "sequence": sequence, "hash": format!("{hash:?}"),
             "content": { "delta": {
                 "previous_sequence": 0,
                 "previous_hash": format!("{:?}", feed.position(0).hash),
-                "items": [{ "log_index": 3, "change": { "revoke_serial": serial(3).to_string() } }],
+                "items": [{ "log_index": 3, "change": { "revoke_serial": {
+                    "serial_number": serial(3).to_string(), "until": NOW_MS / 1000 + 3600,
+                } } }],
             } },
         })
     );

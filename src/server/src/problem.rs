@@ -129,6 +129,7 @@ fn told(error: &Error) -> Told {
         }
         Error::NotFound(_) => (ProblemType::NotFound, text, None),
         Error::Overloaded | Error::Subscriptions(_) => (ProblemType::RateLimited, text, None),
+        Error::Snapshot { .. } => (ProblemType::LogUnavailable, text, None),
         Error::Store(store) => told_store(store),
         Error::Signer(SignerError::Absent { purpose, without, .. }) => {
             let step = "send the same request again later; the CA's operators find out more by \

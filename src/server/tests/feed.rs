@@ -9,7 +9,7 @@ use api::{Attestation, ClosedConnections, ProblemType, Report, RevokeRequest, Wo
 use authority::clock::Clock;
 use countersign::{AuthorityClient, Error, FeedStream};
 use identity::Revocations;
-use identity::feed::{FeedState, FeedUpdate};
+use identity::feed::{FeedState, FeedUpdate, Line};
 use support::Service;
 use tlog::{Checkpoint, Hash, SignedNote};
 
@@ -32,12 +32,23 @@ impl<'a> Follower<'a> {
     }
 
     async fn hear(&mut self) -> FeedUpdate {
-        let envelope = soon(self.stream.next()).await.unwrap().unwrap();
+        let Line::Message(envelope) = self.line().await else { panic!("no chunk is awaited") };
         let verified = envelope.verify(self.service.authority.trust().state()).unwrap();
         let now = self.service.clock.unix_milliseconds() + 10_000;
-        let update = self.state.accept(verified, now).unwrap();
+        let mut update = self.state.accept(verified, now).unwrap();
+        if let FeedUpdate::Assemble(mut assembly) = update {
+            while assembly.missing() > 0 {
+                let Line::Chunk(chunk) = self.line().await else { panic!("a chunk is awaited") };
+                assembly.take(&chunk).unwrap();
+            }
+            update = self.state.complete(assembly, now).unwrap();
+        }
         update.clone().apply(&mut self.held);
         update
+    }
+
+    async fn line(&mut self) -> Line {
+        soon(self.stream.next()).await.unwrap().unwrap()
     }
 
     async fn hear_of(&mut self, log_index: u64) {
@@ -113,6 +124,29 @@ async fn a_subscriber_goes_on_from_where_it_stands() {
     follower.stream = monolith.feed(Some(first)).await.unwrap();
     assert!(matches!(follower.hear().await, FeedUpdate::Apply(items) if items.len() == 1));
     assert_eq!(follower.state.position().sequence, second);
+    drop(follower);
+    service.running.stop().await;
+}
+
+/// More than a connection of the CA may have unread, many times over.
+#[tokio::test]
+async fn a_large_snapshot_comes_in_chunks_and_the_feed_goes_on_after_it() {
+    let service = Service::start(time::Duration::ZERO).await;
+    let operator = service.operator().await;
+    let (_, monolith) = service.workload("/prod/monolith").await;
+    revoke(&operator, "spiffe://pay.example/prod/reports").await;
+    service.authority.pretend_revoked(|held| {
+        for number in 0..100_000_u64 {
+            let octets = [&[0x5a; 12][..], &number.to_be_bytes()].concat();
+            held.revoke_serial(identity::SerialNumber::from_octets(&octets).unwrap());
+        }
+    });
+    let mut follower = Follower::start(&service, &monolith, None).await;
+    assert!(matches!(follower.hear().await, FeedUpdate::Replace(_)));
+    assert_eq!(follower.held.serials().count(), 100_000);
+    let log_index = revoke(&operator, "spiffe://pay.example/prod/batch").await;
+    follower.hear_of(log_index).await;
+    assert_eq!(follower.held.identities().count(), 2);
     drop(follower);
     service.running.stop().await;
 }

@@ -1,15 +1,15 @@
-//! The revocation feed as it comes in: server-sent events, a message each.
+//! The revocation feed as it comes in: server-sent events, a message or chunk each.
 
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use identity::feed::{Envelope, MAX_ENVELOPE};
+use identity::feed::{Line, MAX_LINE};
 
 use crate::error::{AnswerFault, Error};
 use crate::http_client::Endless;
 
-/// Messages of the feed in the order in which the CA sent them, none of them verified: that is for
-/// [`Envelope::verify`] and [`identity::feed::FeedState`].
+/// Messages of the feed and chunks of its snapshots, in the order in which the CA sent them, none of
+/// them verified: that is for [`identity::feed::Envelope::verify`] and [`identity::feed::FeedState`].
 #[derive(Debug)]
 pub struct FeedStream {
     answer: Endless,
@@ -21,16 +21,16 @@ impl FeedStream {
         Self { answer, events: Events::default() }
     }
 
-    /// The next message; none once the CA ends the stream, as it does when it stops, and with
+    /// The next line; none once the CA ends the stream, as it does when it stops, and with
     /// subscribers that are slow or whose certificate has come to its end.
     ///
     /// Fails where nothing comes for longer than heartbeats take, and for anything that is no
-    /// message. May be dropped at any await.
-    pub async fn next(&mut self) -> Result<Option<Envelope>, Error> {
+    /// line of a feed. May be dropped at any await.
+    pub async fn next(&mut self) -> Result<Option<Line>, Error> {
         loop {
             if let Some(line) = self.events.next_data().map_err(|fault| self.unexpected(fault))? {
-                let envelope = Envelope::parse(&line);
-                return envelope.map(Some).map_err(|_| self.unexpected(AnswerFault::Shape));
+                let line = Line::parse(&line);
+                return line.map(Some).map_err(|_| self.unexpected(AnswerFault::Shape));
             }
             match tokio::time::timeout(READ_TIMEOUT, self.answer.next()).await {
                 Ok(next) => match next? {
@@ -69,7 +69,7 @@ impl Events {
             let rest = &self.buffer[self.searched..];
             let Some(length) = rest.iter().position(|&byte| byte == b'\n') else {
                 self.searched = self.buffer.len();
-                let fits = self.buffer.len() <= MAX_LINE;
+                let fits = self.buffer.len() <= MAX_EVENT;
                 return if fits { Ok(None) } else { Err(AnswerFault::TooLarge) };
             };
             let line = self.buffer.split_to(self.searched + length + 1).freeze();
@@ -83,7 +83,7 @@ impl Events {
     }
 }
 
-const MAX_LINE: usize = MAX_ENVELOPE + b"data: \r\n".len();
+const MAX_EVENT: usize = MAX_LINE + b"data: \r\n".len();
 /// Four heartbeats: the CA, or the way to it, is gone.
 const READ_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_line_without_end_is_refused() {
         let mut events = Events::default();
-        events.buffer.extend_from_slice(&vec![b'a'; MAX_LINE]);
+        events.buffer.extend_from_slice(&vec![b'a'; MAX_EVENT]);
         assert_eq!(events.next_data(), Ok(None));
         events.buffer.extend_from_slice(b"a");
         assert_eq!(events.next_data(), Err(AnswerFault::TooLarge));

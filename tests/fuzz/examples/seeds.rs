@@ -11,7 +11,7 @@ use fuzz::{
     ISSUER_SEED, NOW, ORIGIN, OTHER_KEY, OTHER_SEED, P256_SPKI, ROOT_KEY, ROOT_SEED,
     checkpoint_key, issue, p256_signature, trust_domain, trust_state,
 };
-use identity::feed::{Content, Envelope, Message, Position, Snapshot, signed_text};
+use identity::feed::{Content, Envelope, Message, Position, SnapshotHead, signed_text};
 use identity::{Der, TrustState, pem};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -210,18 +210,26 @@ fn feed() {
     ] {
         let bodies = bodies.iter().map(|(sequence, content)| {
             format!(
-                r#"{{"v":1,"trust_domain":"pay.example","at":{}000,"sequence":{sequence},"hash":"{}","content":{content}}}"#,
+                r#"{{"v":2,"trust_domain":"pay.example","at":{}000,"sequence":{sequence},"hash":"{}","content":{content}}}"#,
                 NOW,
                 "0".repeat(64),
             )
         });
         let lines = bodies.collect::<Vec<_>>().join("\n").replace("BLANK", &"0".repeat(64));
+        // After the head that names them.
+        let lines = match lines.find(r#"{"snapshot""#) {
+            Some(head) => {
+                let end = lines[head..].find('\n').map_or(lines.len(), |end| head + end);
+                format!("{}\n{CHUNKS}{}", &lines[..end], &lines[end..])
+            }
+            None => lines,
+        };
         seed("feed", name, lines);
     }
     let hash = Position::genesis(&trust_domain()).hash;
-    let content = Content::Snapshot(Snapshot::default());
+    let content = Content::Snapshot(SnapshotHead { chunks: vec![] });
     let trust_domain = trust_domain();
-    let message = Message { v: 1, trust_domain, at: NOW * 1000, sequence: 0, hash, content };
+    let message = Message { v: Message::VERSION, trust_domain, at: NOW * 1000, sequence: 0, hash, content };
     let body = message.body();
     let signature = OTHER_KEY.sign(signed_text(&message.trust_domain, &body).as_bytes());
     let envelope = Envelope::new(&fuzz::ed25519_spki(&OTHER_KEY), signature.as_ref(), body);
@@ -230,7 +238,7 @@ fn feed() {
 
 const FIRST_DELTA: (u64, &str) = (
     3,
-    r#"{"delta":{"previous_sequence":0,"previous_hash":"BLANK","items":[{"log_index":3,"change":{"revoke_serial":"4d"}}]}}"#,
+    r#"{"delta":{"previous_sequence":0,"previous_hash":"BLANK","items":[{"log_index":3,"change":{"revoke_serial":{"serial_number":"4d","until":1795262400}}}]}}"#,
 );
 const DELTA: (u64, &str) = (
     9,
@@ -238,12 +246,12 @@ const DELTA: (u64, &str) = (
 );
 const WHOLE_DELTA: (u64, &str) = (
     12,
-    r#"{"delta":{"previous_sequence":0,"previous_hash":"BLANK","items":[{"log_index":3,"change":{"revoke_serial":"4d"}},{"log_index":5,"change":{"revoke_identity":"spiffe://pay.example/a"}},{"log_index":9,"change":{"deny":"spiffe://pay.example/b"}},{"log_index":12,"change":{"allow":"spiffe://pay.example/b"}}]}}"#,
+    r#"{"delta":{"previous_sequence":0,"previous_hash":"BLANK","items":[{"log_index":3,"change":{"revoke_serial":{"serial_number":"4d","until":1795262400}}},{"log_index":5,"change":{"revoke_identity":"spiffe://pay.example/a"}},{"log_index":9,"change":{"deny":"spiffe://pay.example/b"}},{"log_index":12,"change":{"allow":"spiffe://pay.example/b"}}]}}"#,
 );
-const SNAPSHOT: (u64, &str) = (
-    3,
-    r#"{"snapshot":{"serials":["4d"],"identities":[{"spiffe_id":"spiffe://pay.example/a","before":2}],"denied":["spiffe://pay.example/a"]}}"#,
-);
+/// Its head stands for the bodies' form, its chunks for themselves.
+const SNAPSHOT: (u64, &str) = (3, r#"{"snapshot":{"chunks":["BLANK","BLANK"]}}"#);
+const CHUNKS: &str = r#"{"serials":{"1795262400":["4d"]}}
+{"identities":[{"spiffe_id":"spiffe://pay.example/a","before":2}],"denied":["spiffe://pay.example/a"]}"#;
 const HEARTBEAT: (u64, &str) = (
     9,
     r#"{"heartbeat":{"checkpoint":"pay.example/log\n9\nBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n","trust_sequence":1,"trust_hash":"BLANK"}}"#,

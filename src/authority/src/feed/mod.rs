@@ -3,25 +3,28 @@
 //! A delta leaves at every fold of new items, before the call that made the change returns. One
 //! task at a time signs, so that messages leave in the order of their times. What a newcomer needs
 //! first (a snapshot, or a delta from where it stands) is kept for as long as it may be told. It
-//! takes its time and its content in turn, and is made beside: no revocation waits for a snapshot.
+//! takes its time in turn, and is made beside: no revocation waits for a snapshot. Where it does not
+//! lead to the newest position, another first message follows it.
 
+mod chunks;
 mod recent;
 mod subscription;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use identity::feed::{
-    Content, Delta, Envelope, Heartbeat, Message, Position, Snapshot, signed_text,
+    Content, Envelope, FeedChange, Heartbeat, MAX_LINE, Message, Position, Snapshot, signed_text,
 };
 use tlog::Hash;
 use tokio::sync::{Mutex, broadcast};
 
+use chunks::{Chunks, KeptChunks};
 pub(crate) use recent::RecentItems;
 use subscription::Places;
-pub use subscription::{SUBSCRIPTIONS, Subscription};
+pub use subscription::{SUBSCRIPTIONS, Subscription, TooSlow};
 
 use crate::authority::Authority;
 use crate::error::Error;
@@ -34,11 +37,28 @@ pub(crate) struct Feed {
     /// The sequence that listeners were told of.
     published: AtomicU64,
     turn: Mutex<Turn>,
-    /// What newcomers are told first, by the sequence that they have; none for a snapshot. Locked
-    /// before the turn.
-    first: Mutex<HashMap<Option<u64>, FeedMessage>>,
+    /// What newcomers are told first. Locked before the turn.
+    first: Mutex<First>,
     /// Subscriptions by certificate.
     places: Places,
+}
+
+/// What newcomers are told first, and of what it is made.
+#[derive(Debug, Default)]
+struct First {
+    /// By the sequence that they have; none for a snapshot.
+    told: HashMap<Option<u64>, FirstMessage>,
+    snapshots: KeptChunks,
+}
+
+/// A first message, and what it does not say itself.
+#[derive(Debug, Clone)]
+struct FirstMessage {
+    message: FeedMessage,
+    /// What follows a snapshot's head.
+    chunks: Option<Weak<Chunks>>,
+    /// Whether it leads to where listeners go on from.
+    is_whole: bool,
 }
 
 /// What only one task at a time may change.
@@ -71,13 +91,19 @@ pub struct FeedMessage {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
+    /// Listeners were not told of some items, and must come again.
+    Cut,
     Heartbeat,
-    /// A delta or a snapshot.
+    /// A delta, or a snapshot's head or chunk.
     News,
 }
 
 impl FeedMessage {
-    /// [`Envelope::encode`]'s line.
+    fn new(kind: Kind, at: u64, sequence: u64, line: impl Into<Bytes>) -> Self {
+        Self { at, kind, sequence, line: line.into() }
+    }
+
+    /// The line that [`identity::feed::Line::parse`] reads.
     pub fn line(&self) -> &Bytes {
         &self.line
     }
@@ -95,7 +121,7 @@ impl Feed {
 
     /// Newcomers are told nothing more that an earlier key signed.
     pub(crate) async fn forget_first(&self) {
-        self.first.lock().await.clear();
+        self.first.lock().await.told.clear();
     }
 
     fn tell(&self, message: FeedMessage) {
@@ -124,15 +150,31 @@ impl Authority {
     }
 
     async fn tell_news(&self, turn: &mut Turn, now: u64) -> Result<(), Error> {
-        let (position, content) = self.content_since(Some(turn.published.sequence), now);
-        if position == turn.published {
-            return Ok(());
+        loop {
+            let published = turn.published;
+            let told = {
+                let folded = self.folded();
+                let newest = folded.items.newest();
+                if newest == published {
+                    return Ok(());
+                }
+                folded.items.since(published.sequence, MAX_DELTA).ok_or(newest)
+            };
+            let (message, position) = match told {
+                Ok((content, position)) => {
+                    let at = turn.next_time(now);
+                    (self.sign_message(at, position, Content::Delta(content)).await?, position)
+                }
+                // More came at once than is remembered: whoever listens asks again, and is told all.
+                Err(newest) => {
+                    let at = turn.next_time(now);
+                    (FeedMessage::new(Kind::Cut, at, newest.sequence, Bytes::new()), newest)
+                }
+            };
+            turn.published = position;
+            self.feed().tell(message);
+            self.feed().published.store(position.sequence, Ordering::Release);
         }
-        let message = self.sign_message(turn.next_time(now), position, content).await?;
-        turn.published = position;
-        self.feed().tell(message);
-        self.feed().published.store(position.sequence, Ordering::Release);
-        Ok(())
     }
 
     /// Tells subscribers that they have heard of everything, and where log and trust stand.
@@ -162,7 +204,7 @@ impl Authority {
     }
 
     /// What a subscriber that has folded up to `after` is told first: nothing if that is all.
-    async fn first_message(&self, after: Option<u64>) -> Result<Option<FeedMessage>, Error> {
+    async fn first_message(&self, after: Option<u64>) -> Result<Option<FirstMessage>, Error> {
         let now = self.clock().unix_milliseconds();
         // Newcomers who come at once are told the same, made once.
         let mut first = self.feed().first.lock().await;
@@ -178,38 +220,108 @@ impl Authority {
             // It stands where this log never was: a snapshot might lift what is denied.
             self.require_whole_log()?;
         }
-        first.retain(|_, known| {
-            known.sequence == newest && now.saturating_sub(known.at) < FIRST_LIFE
+        let First { told, snapshots } = &mut *first;
+        told.retain(|from, known| {
+            let is_of_now = from.is_none() || known.message.sequence == newest;
+            is_of_now && now.saturating_sub(known.message.at) < FIRST_LIFE
         });
-        if let Some(known) = first.get(&from) {
+        if let Some(known) = told.get(&from).filter(|known| self.is_current(known, now)) {
             return Ok(Some(known.clone()));
         }
-        let (at, (position, content)) = {
-            // What listeners are told later has a later time, and what they were told is in it.
-            let mut turn = self.feed().turn.lock().await;
-            (turn.next_time(now), self.content_since(from, now))
+        let made = match from {
+            Some(from) => self.first_delta(from, now).await?,
+            None => self.first_snapshot(snapshots, now).await?,
         };
-        let message = self.sign_message(at, position, content).await?;
-        if first.len() >= FIRST_KEPT {
-            first.clear();
+        if told.len() >= FIRST_KEPT {
+            told.clear();
         }
-        first.insert(from, message.clone());
-        Ok(Some(message))
+        told.insert(from, made.clone());
+        Ok(Some(made))
     }
 
-    /// The newest position, and what leads there: a delta where `after` is known, else a snapshot.
-    fn content_since(&self, after: Option<u64>, now: u64) -> (Position, Content) {
-        let folded = self.folded();
-        let since = after.and_then(|after| folded.items.since(after));
-        let content = match since {
-            Some((previous, items)) => Content::Delta(Delta {
-                previous_sequence: previous.sequence,
-                previous_hash: previous.hash,
-                items,
-            }),
-            None => Content::Snapshot(folded.snapshot(now)),
+    async fn first_delta(&self, from: u64, now: u64) -> Result<FirstMessage, Error> {
+        let (at, (delta, position), newest) = {
+            // What listeners are told later has a later time, and what they were told is in it.
+            let mut turn = self.feed().turn.lock().await;
+            let folded = self.folded();
+            let newest = folded.items.newest();
+            // Others may have come since this place was known.
+            let delta = folded.items.since(from, MAX_DELTA).ok_or(Error::Restless)?;
+            (turn.next_time(now), delta, newest)
         };
-        (folded.items.newest(), content)
+        let message = self.sign_message(at, position, Content::Delta(delta)).await?;
+        Ok(FirstMessage { message, chunks: None, is_whole: position == newest })
+    }
+
+    async fn first_snapshot(
+        &self,
+        snapshots: &mut KeptChunks,
+        now: u64,
+    ) -> Result<FirstMessage, Error> {
+        snapshots.forget(now);
+        let kept = snapshots.newest().filter(|kept| self.goes_on_from(kept, now));
+        let chunks = match kept {
+            Some(kept) => Arc::clone(kept),
+            None => snapshots.keep(self.make_chunks(now).await?),
+        };
+        let at = self.feed().turn.lock().await.next_time(now);
+        let content = Content::Snapshot(chunks.head.clone());
+        let message = self.sign_message(at, chunks.position, content).await?;
+        Ok(FirstMessage { message, chunks: Some(Arc::downgrade(&chunks)), is_whole: false })
+    }
+
+    async fn make_chunks(&self, now: u64) -> Result<Chunks, Error> {
+        let (position, mut revocations) = {
+            let folded = self.folded();
+            (folded.items.newest(), folded.revocations.clone())
+        };
+        // Megabytes of JSON, and their hashes: nobody else's request waits for them.
+        let make = move || {
+            revocations.forget_expired(now / 1000);
+            Chunks::new(position, now, Snapshot::of(&revocations))
+        };
+        let made = tokio::task::spawn_blocking(make).await;
+        made.expect("to write plain data does not panic")
+    }
+
+    /// Whether what was told before is still right.
+    fn is_current(&self, known: &FirstMessage, now: u64) -> bool {
+        let Some(chunks) = &known.chunks else { return true };
+        chunks.upgrade().is_some_and(|chunks| self.goes_on_from(&chunks, now))
+    }
+
+    /// Whether newcomers can still be told this snapshot, and from there what came since. Where a
+    /// denial was lifted since, it would be denied once more to those who have connections.
+    ///
+    /// It does not depend on who asks: nobody makes us make one after the other.
+    fn goes_on_from(&self, chunks: &Chunks, now: u64) -> bool {
+        let is_young = now.saturating_sub(chunks.at) < SNAPSHOT_LIFE && chunks.at <= now;
+        let folded = self.folded();
+        let since = folded.items.after(chunks.position.sequence);
+        is_young
+            && since.is_some_and(|mut since| {
+                let lifts = |change: &FeedChange| matches!(change, FeedChange::Allow(_));
+                since.len() <= FAR_BEHIND && !since.any(|item| lifts(&item.change))
+            })
+    }
+
+    /// Revokes what no event of the log does.
+    #[cfg(any(test, feature = "test-seams"))]
+    pub fn pretend_revoked(&self, revoke: impl FnOnce(&mut identity::Revocations)) {
+        let mut folded = self.folded.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        revoke(&mut folded.revocations);
+    }
+
+    /// Folds so many items that no event of the log is, and tells nobody yet.
+    #[cfg(any(test, feature = "test-seams"))]
+    pub fn pretend_told(&self, count: u64) {
+        let mut folded = self.folded.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let newest = folded.items.newest().sequence;
+        let spiffe_id = identity::SpiffeId::new(self.trust_domain(), "/prod/reports");
+        let change = FeedChange::RevokeIdentity(spiffe_id.expect("it is one"));
+        for log_index in newest + 1..=newest + count {
+            folded.items.push(identity::feed::FeedItem { log_index, change: change.clone() });
+        }
     }
 
     async fn sign_message(
@@ -219,41 +331,30 @@ impl Authority {
         content: Content,
     ) -> Result<FeedMessage, Error> {
         let Position { sequence, hash } = position;
-        let kind = match content {
-            Content::Heartbeat(_) => Kind::Heartbeat,
-            Content::Delta(_) | Content::Snapshot(_) => Kind::News,
+        let (kind, is_large) = match &content {
+            Content::Delta(delta) => (Kind::News, delta.items.len() > COUNTED_AS_LARGE),
+            Content::Heartbeat(_) => (Kind::Heartbeat, false),
+            Content::Snapshot(head) => (Kind::News, head.chunks.len() > COUNTED_AS_LARGE),
         };
         let trust_domain = self.trust_domain().clone();
-        let is_large = count(&content) > COUNTED_AS_LARGE;
         let message = Message { v: Message::VERSION, trust_domain, at, sequence, hash, content };
         let write = move || {
             let body = message.body();
             let text = signed_text(&message.trust_domain, &body);
             (body, text)
         };
-        // Megabytes of JSON, and their hash: nobody else's request waits for them.
+        // A megabyte of JSON, and its hash: nobody else's request waits for it.
         let written = if is_large { tokio::task::spawn_blocking(write).await } else { Ok(write()) };
         let (body, text) = written.expect("to write plain data does not panic");
         let signer = Arc::clone(&self.in_force().feed);
         let signature = signer.sign(text.as_bytes()).await?;
-        let line = Envelope::new(signer.public_key(), signature, body).encode().into();
-        Ok(FeedMessage { at, kind, sequence, line })
+        let line = Envelope::new(signer.public_key(), signature, body).encode();
+        Ok(FeedMessage::new(kind, at, sequence, line))
     }
 }
 
 fn absent_is_known(error: Error) -> Result<(), Error> {
     if matches!(error, Error::Signer(SignerError::Absent { .. })) { Ok(()) } else { Err(error) }
-}
-
-/// What makes a message long.
-fn count(content: &Content) -> usize {
-    match content {
-        Content::Delta(delta) => delta.items.len(),
-        Content::Heartbeat(_) => 0,
-        Content::Snapshot(Snapshot { serials, identities, denied }) => {
-            serials.len() + identities.len() + denied.len()
-        }
-    }
 }
 
 /// Subscribers refuse what is a minute ahead of their clock.
@@ -264,5 +365,11 @@ const BACKLOG: usize = 256;
 const FIRST_LIFE: u64 = 5_000;
 /// Subscribers that come back at once stand at few places.
 const FIRST_KEPT: usize = 64;
+/// A snapshot is told to newcomers for so many milliseconds, with what came since.
+const SNAPSHOT_LIFE: u64 = 5 * 60 * 1000;
+/// Half of the items that are remembered: as many may come while it is read.
+const FAR_BEHIND: usize = recent::KEPT / 2;
+/// A delta's items in bytes: half of the longest line.
+const MAX_DELTA: usize = MAX_LINE / 2;
 /// A millisecond's work.
 const COUNTED_AS_LARGE: usize = 1_000;

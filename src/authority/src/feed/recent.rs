@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use identity::feed::{FeedItem, Position};
+use identity::feed::{Delta, FeedItem, Position};
 
 /// The newest items and the positions after each; older ones are told by a snapshot.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub(crate) struct RecentItems {
 
 impl RecentItems {
     /// None yet, after a position.
-    pub(crate) fn after(before: Position) -> Self {
+    pub(crate) fn beginning(before: Position) -> Self {
         Self { before, items: VecDeque::new() }
     }
 
@@ -33,11 +33,27 @@ impl RecentItems {
         }
     }
 
-    /// The position at a sequence and the items after it; none where it is too long ago, or no
-    /// item stands there.
-    pub(crate) fn since(&self, sequence: u64) -> Option<(Position, Vec<FeedItem>)> {
-        let (position, after) = self.place_of(sequence)?;
-        Some((position, self.items.range(after..).map(|(item, _)| item.clone()).collect()))
+    /// What leads on from a sequence, as far as so many bytes of items do, and to where; none where
+    /// it is too long ago, or no item stands there.
+    pub(crate) fn since(&self, sequence: u64, most: usize) -> Option<(Delta, Position)> {
+        let (previous, count) = self.place_of(sequence)?;
+        let (mut items, mut position, mut bytes) = (Vec::new(), previous, 0);
+        for (item, after) in self.items.range(count..) {
+            bytes += item.to_string().len() + WRITTEN;
+            if bytes > most && !items.is_empty() {
+                break;
+            }
+            items.push(item.clone());
+            position = *after;
+        }
+        let (previous_sequence, previous_hash) = (previous.sequence, previous.hash);
+        Some((Delta { previous_sequence, previous_hash, items }, position))
+    }
+
+    /// The items after a sequence; none as for [`since`](Self::since).
+    pub(crate) fn after(&self, sequence: u64) -> Option<impl ExactSizeIterator<Item = &FeedItem>> {
+        let (_, count) = self.place_of(sequence)?;
+        Some(self.items.range(count..).map(|(item, _)| item))
     }
 
     /// Whether [`since`](Self::since) would tell.
@@ -56,7 +72,10 @@ impl RecentItems {
     }
 }
 
-const KEPT: usize = 10_000;
+/// How many are remembered.
+pub(super) const KEPT: usize = 10_000;
+/// What an item's JSON has more than its line.
+const WRITTEN: usize = 96;
 
 #[cfg(test)]
 mod tests {
@@ -70,24 +89,50 @@ mod tests {
         FeedItem { log_index, change: FeedChange::Deny(id) }
     }
 
+    fn since(recent: &RecentItems, sequence: u64, most: usize) -> Option<(Vec<FeedItem>, u64)> {
+        let (delta, position) = recent.since(sequence, most)?;
+        assert_eq!(delta.previous_sequence, sequence);
+        let led = delta.items.iter().fold(delta.previous(), |before, item| before.after(item));
+        assert_eq!(led, position);
+        Some((delta.items, position.sequence))
+    }
+
     #[test]
     fn items_are_told_from_where_one_stands_and_from_nowhere_else() {
         let genesis = Position::genesis(&TrustDomain::parse("pay.example").unwrap());
-        let mut recent = RecentItems::after(genesis);
-        assert_eq!(recent.since(0), Some((genesis, vec![])));
+        let mut recent = RecentItems::beginning(genesis);
+        assert_eq!(since(&recent, 0, MOST), Some((vec![], 0)));
         [3, 5].into_iter().for_each(|index| recent.push(item(index)));
-        assert_eq!(recent.since(0), Some((genesis, vec![item(3), item(5)])));
-        assert_eq!(recent.since(3), Some((genesis.after(&item(3)), vec![item(5)])));
-        assert_eq!(recent.since(5), Some((recent.newest(), vec![])));
-        assert_eq!((recent.since(4), recent.since(6)), (None, None));
+        assert_eq!(since(&recent, 0, MOST), Some((vec![item(3), item(5)], 5)));
+        assert_eq!(since(&recent, 3, MOST), Some((vec![item(5)], 5)));
+        assert_eq!(since(&recent, 5, MOST), Some((vec![], 5)));
+        assert_eq!((since(&recent, 4, MOST), since(&recent, 6, MOST)), (None, None));
+    }
+
+    #[test]
+    fn no_more_items_are_told_at_once_than_fit_a_message() {
+        let genesis = Position::genesis(&TrustDomain::parse("pay.example").unwrap());
+        let mut recent = RecentItems::beginning(genesis);
+        (1..=100).for_each(|index| recent.push(item(index)));
+        let (mut sequence, mut messages) = (0, 0);
+        while sequence < 100 {
+            let (items, reached) = since(&recent, sequence, 4000).unwrap();
+            assert!(serde_json::to_vec(&items).unwrap().len() <= 4000);
+            (sequence, messages) = (reached, messages + 1);
+        }
+        assert_eq!(messages, 4);
+        assert_eq!(since(&recent, 0, 1), Some((vec![item(1)], 1)), "one at least");
     }
 
     #[test]
     fn what_is_too_long_ago_is_forgotten() {
         let genesis = Position::genesis(&TrustDomain::parse("pay.example").unwrap());
-        let mut recent = RecentItems::after(genesis);
+        let mut recent = RecentItems::beginning(genesis);
         (1..=KEPT as u64 + 2).for_each(|index| recent.push(item(index)));
-        assert_eq!((recent.since(0), recent.since(1)), (None, None));
-        assert_eq!(recent.since(2).map(|(_, items)| items.len()), Some(KEPT));
+        assert_eq!((since(&recent, 0, usize::MAX), since(&recent, 1, usize::MAX)), (None, None));
+        assert_eq!(since(&recent, 2, usize::MAX).map(|(items, _)| items.len()), Some(KEPT));
+        assert_eq!(recent.after(2).map(|items| items.len()), Some(KEPT));
     }
+
+    const MOST: usize = 1 << 20;
 }

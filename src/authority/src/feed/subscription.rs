@@ -7,7 +7,8 @@ use std::time::Duration;
 use identity::{SerialNumber, VerifiedSvid};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use super::{FeedMessage, Kind};
+use super::chunks::{Next, Reading};
+use super::{BACKLOG, FeedMessage, FirstMessage, Kind};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
 
@@ -17,11 +18,23 @@ pub struct Subscription {
     authority: Arc<Authority>,
     svid: VerifiedSvid,
     /// What it is told before all others.
-    first: Option<FeedMessage>,
+    first: Option<FirstMessage>,
+    /// What follows that.
+    rest: Option<Rest>,
     /// Messages up to this time are in what it was told first.
     from: u64,
     messages: broadcast::Receiver<FeedMessage>,
     _place: Place,
+}
+
+/// What was told first does not lead to what listeners hear.
+#[derive(Debug)]
+struct Rest {
+    /// The chunks that come next.
+    reading: Option<Reading>,
+    /// The head or delta, and where it leads.
+    at: u64,
+    sequence: u64,
 }
 
 /// How many subscriptions each certificate has.
@@ -80,31 +93,88 @@ impl Authority {
             self.refresh().await?;
         }
         self.see(svid).await?;
-        // Listen first: what is told between both is heard twice, and not missed.
-        let messages = self.feed().listeners.subscribe();
-        let first = self.first_message(after).await?;
-        Ok(Subscription {
+        let mut subscription = Subscription {
             authority: Arc::clone(self),
             svid: svid.clone(),
-            from: first.as_ref().map_or(0, |first| first.at),
-            first,
-            messages,
+            first: None,
+            rest: None,
+            from: 0,
+            messages: self.feed().listeners.subscribe(),
             _place: place,
-        })
+        };
+        subscription.begin(after).await?;
+        Ok(subscription)
     }
 }
 
 impl Subscription {
-    /// The next message; none once the subscriber is too slow, or its certificate has come to its
-    /// end.
+    /// The next message, or chunk of the snapshot told; none once the subscriber is too slow, or its
+    /// certificate has come to its end.
     pub async fn next(&mut self) -> Option<FeedMessage> {
         let message = match self.first.take() {
-            Some(first) => first,
-            None => self.heard().await?,
+            Some(first) => self.open(first),
+            None => match self.next_chunk() {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => self.next_after_first().await?,
+                Err(TooSlow) => return None,
+            },
         };
         self.authority.require_live(&self.svid).ok()?;
         self.authority.fleet().see(&self.svid, self.authority.clock().unix_milliseconds());
         Some(message)
+    }
+
+    /// Stands after this item, or at none, and is told first what came since.
+    async fn begin(&mut self, after: Option<u64>) -> Result<(), Error> {
+        // Listen first: what is told between both is heard twice, and not missed.
+        let messages = self.authority.feed().listeners.subscribe();
+        let first = self.authority.first_message(after).await?;
+        self.rest = None;
+        // Where nothing came since, what it has not heard yet are heartbeats.
+        if first.is_some() || self.messages.len() > BACKLOG {
+            self.messages = messages;
+        }
+        self.from = first.as_ref().map_or(self.from, |first| first.message.at);
+        self.first = first;
+        Ok(())
+    }
+
+    fn open(&mut self, first: FirstMessage) -> FeedMessage {
+        let FirstMessage { message, chunks, is_whole } = first;
+        let FeedMessage { at, sequence, .. } = message;
+        let reading = chunks.as_ref().map(Reading::new);
+        self.rest = (!is_whole).then_some(Rest { reading, at, sequence });
+        message
+    }
+
+    /// The next chunk of the snapshot that it was told; none where no more follow.
+    fn next_chunk(&mut self) -> Result<Option<FeedMessage>, TooSlow> {
+        let Some(Rest { reading: Some(reading), at, sequence }) = &mut self.rest else {
+            return Ok(None);
+        };
+        match reading.next() {
+            Next::Chunk(line) => Ok(Some(FeedMessage::new(Kind::News, *at, *sequence, line))),
+            Next::End => Ok(None),
+            Next::Gone => {
+                self.note_slow("a newer snapshot, and no more of the one that it reads");
+                Err(TooSlow)
+            }
+        }
+    }
+
+    /// What came since, where it was told where it stands; then what all hear.
+    async fn next_after_first(&mut self) -> Option<FeedMessage> {
+        while let Some(rest) = &self.rest {
+            let sequence = rest.sequence;
+            if let Err(error) = self.begin(Some(sequence)).await {
+                tracing::warn!(%error, "a subscriber cannot be told what came since");
+                return None;
+            }
+            if let Some(first) = self.first.take() {
+                return Some(self.open(first));
+            }
+        }
+        self.heard().await
     }
 
     /// What the subscriber is told first, or the next message that is no heartbeat. When none comes
@@ -129,21 +199,35 @@ impl Subscription {
         }
     }
 
+    /// The rest of the snapshot whose head a poll was answered with; fails where it is gone.
+    pub fn next_of_snapshot(&mut self) -> Option<Result<FeedMessage, TooSlow>> {
+        self.next_chunk().transpose()
+    }
+
     async fn heard(&mut self) -> Option<FeedMessage> {
         loop {
             match self.messages.recv().await {
                 Ok(message) if message.at <= self.from => {}
+                Ok(FeedMessage { kind: Kind::Cut, .. }) | Err(RecvError::Closed) => return None,
                 Ok(message) => return Some(message),
                 Err(RecvError::Lagged(missed)) => {
-                    metrics::counter!("countersign_feed_dropped_total").increment(1);
-                    tracing::info!(subscriber = %self.svid.spiffe_id(), missed, "too slow");
+                    self.note_slow(&format!("{missed} messages"));
                     return None;
                 }
-                Err(RecvError::Closed) => return None,
             }
         }
     }
+
+    fn note_slow(&self, missed: &str) {
+        metrics::counter!("countersign_feed_dropped_total").increment(1);
+        tracing::info!(subscriber = %self.svid.spiffe_id(), missed, "too slow");
+    }
 }
+
+/// The subscriber reads more slowly than the feed keeps what it reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the snapshot was read too slowly, and is gone: ask again")]
+pub struct TooSlow;
 
 /// The subscriptions to the feed that one certificate may have. One is enough; those that were cut
 /// off take a moment to be noticed.

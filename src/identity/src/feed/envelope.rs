@@ -6,6 +6,7 @@ use tlog::{Checkpoint, Hash, VerifierKey};
 
 use super::error::FeedError;
 use super::message::{Content, Heartbeat, Message};
+use super::snapshot::MAX_CHUNK;
 use crate::spiffe_id::TrustDomain;
 use crate::trust_state::TrustState;
 
@@ -28,6 +29,38 @@ pub struct VerifiedMessage {
     pub(super) checkpoint: Option<Checkpoint>,
 }
 
+/// What comes over the wire, a line at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// A part of the snapshot whose head came before. It means nothing before
+    /// [`Assembly::take`](super::Assembly::take).
+    Chunk(Vec<u8>),
+    /// A message.
+    Message(Envelope),
+}
+
+impl Line {
+    /// Tells the two apart: a chunk is a JSON object, and a message begins with a key id. Takes none
+    /// that is longer than its kind may be.
+    pub fn parse(line: &[u8]) -> Result<Self, FeedError> {
+        if line.first() != Some(&b'{') {
+            return Envelope::parse(line).map(Self::Message);
+        }
+        if line.len() > MAX_CHUNK {
+            return Err(FeedError::ChunkSize { bytes: line.len() });
+        }
+        Ok(Self::Chunk(line.to_vec()))
+    }
+
+    /// The line that [`parse`](Self::parse) reads.
+    pub fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Chunk(chunk) => chunk.clone(),
+            Self::Message(envelope) => envelope.encode(),
+        }
+    }
+}
+
 impl Envelope {
     /// Puts together what was signed: `signature` is the key's over [`signed_text`] of the body.
     pub fn new(feed_key: &[u8], signature: impl Into<Vec<u8>>, body: impl Into<Vec<u8>>) -> Self {
@@ -36,6 +69,9 @@ impl Envelope {
 
     /// Takes a line apart, without its line break; looks at nothing of the body.
     pub fn parse(line: &[u8]) -> Result<Self, FeedError> {
+        if line.len() > MAX_LINE {
+            return Err(FeedError::Envelope);
+        }
         let mut parts = line.splitn(3, |&byte| byte == b' ');
         let (Some(key_id), Some(signature), Some(body)) =
             (parts.next(), parts.next(), parts.next())
@@ -104,8 +140,8 @@ fn verify_checkpoint(heartbeat: &Heartbeat, trust: &TrustState) -> Result<Checkp
         .map_err(FeedError::Checkpoint)
 }
 
-/// The longest line: a snapshot of some 700,000 revoked certificates.
-pub const MAX_ENVELOPE: usize = 32 * 1024 * 1024;
+/// The longest line in bytes: a head that names [`MAX_CHUNKS`](super::MAX_CHUNKS) takes half of it.
+pub const MAX_LINE: usize = 2 * 1024 * 1024;
 /// No other text that a key of ours signs begins like this.
 const DOMAIN: &str = "countersign-feed/v1\n";
 const ED25519_SIGNATURE: usize = 64;

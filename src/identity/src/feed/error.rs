@@ -1,3 +1,5 @@
+use super::snapshot::{MAX_CHUNK, MAX_CHUNKS};
+
 /// Why a message of the feed is not taken.
 ///
 /// Each is a reason to close the connection and ask again elsewhere or later. Those that persist
@@ -30,6 +32,30 @@ pub enum FeedError {
         /// The size now.
         offered: u64,
     },
+    /// A chunk is not the one that the snapshot's head names next: it is missing, changed, out of
+    /// place, sent twice, or one too many.
+    #[error("chunk {number} of {of} of the feed's snapshot is not the one that its head names")]
+    Chunk {
+        /// Whose turn it is, from 1.
+        number: usize,
+        /// How many the head names.
+        of: usize,
+    },
+    /// The snapshot's head names more chunks than anybody takes.
+    #[error("the feed's snapshot has {count} chunks, and {MAX_CHUNKS} are taken at most")]
+    ChunkCount {
+        /// How many it names.
+        count: usize,
+    },
+    /// A chunk is longer than chunks may be.
+    #[error("a chunk of the feed's snapshot has {bytes} bytes, and {MAX_CHUNK} are taken at most")]
+    ChunkSize {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A chunk came, and no snapshot's head before it.
+    #[error("the feed sent a chunk of a snapshot that it does not speak of")]
+    ChunkWithoutHead,
     /// A line is no key id, signature and body.
     #[error("this is no message of the feed")]
     Envelope,
@@ -38,6 +64,12 @@ pub enum FeedError {
     Fork {
         /// The sequence at which they differ.
         sequence: u64,
+    },
+    /// Something else came, or nothing, where chunks were to come.
+    #[error("{missing} chunks of the feed's snapshot did not come")]
+    Incomplete {
+        /// How many.
+        missing: usize,
     },
     /// The body has another form.
     #[error("the feed's message cannot be read: {0}")]
@@ -82,7 +114,7 @@ pub enum FeedError {
         key: String,
     },
     /// The message has a form that this version does not know.
-    #[error("the feed's message has version {v}, and this software reads 1: upgrade it")]
+    #[error("the feed's message has version {v}, and this software reads 2: upgrade the older one")]
     Version {
         /// The version.
         v: u32,

@@ -21,7 +21,7 @@ pub struct FeedItem {
 
 /// What a revoking event changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FeedChange {
     /// The identity is denied no more; what was revoked stays revoked.
     Allow(SpiffeId),
@@ -30,7 +30,13 @@ pub enum FeedChange {
     /// The identity's certificates whose leaf stands before the event are revoked.
     RevokeIdentity(SpiffeId),
     /// One certificate is revoked.
-    RevokeSerial(SerialNumber),
+    RevokeSerial {
+        /// Which one.
+        serial_number: SerialNumber,
+        /// Its last second, since 1970, or a later one: what is revoked until then may be forgotten
+        /// a day after it.
+        until: u64,
+    },
 }
 
 impl FeedItem {
@@ -40,12 +46,15 @@ impl FeedItem {
             FeedChange::Allow(id) => held.allow(id),
             FeedChange::Deny(id) => held.deny(id.clone(), self.log_index),
             FeedChange::RevokeIdentity(id) => held.revoke_identity(id.clone(), self.log_index),
-            FeedChange::RevokeSerial(serial_number) => held.revoke_serial(*serial_number),
+            FeedChange::RevokeSerial { serial_number, until } => {
+                held.revoke_serial_until(*serial_number, *until);
+            }
         }
     }
 }
 
-/// The line that the hash chain covers: index, kind and target; none of them has a space.
+/// The line that the hash chain covers: index, kind and target; none of them has a space. Until when
+/// it counts is for the message's signature alone.
 impl fmt::Display for FeedItem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", self.log_index)?;
@@ -53,7 +62,9 @@ impl fmt::Display for FeedItem {
             FeedChange::Allow(id) => write!(f, "allow {id}"),
             FeedChange::Deny(id) => write!(f, "deny {id}"),
             FeedChange::RevokeIdentity(id) => write!(f, "revoke_identity {id}"),
-            FeedChange::RevokeSerial(serial_number) => write!(f, "revoke_serial {serial_number}"),
+            FeedChange::RevokeSerial { serial_number, .. } => {
+                write!(f, "revoke_serial {serial_number}")
+            }
         }
     }
 }
@@ -93,7 +104,10 @@ mod tests {
     fn items() -> Vec<FeedItem> {
         let id = || SpiffeId::parse("spiffe://pay.example/prod/reports").unwrap();
         let changes = [
-            FeedChange::RevokeSerial("8f2c".parse().unwrap()),
+            FeedChange::RevokeSerial {
+                serial_number: "8f2c".parse().unwrap(),
+                until: 1_795_262_400,
+            },
             FeedChange::RevokeIdentity(id()),
             FeedChange::Deny(id()),
             FeedChange::Allow(id()),
@@ -136,7 +150,7 @@ mod tests {
         let json = serde_json::to_string(&items()[..2]).unwrap();
         assert_eq!(
             json,
-            r#"[{"log_index":7,"change":{"revoke_serial":"8f2c"}},{"log_index":8,"change":{"revoke_identity":"spiffe://pay.example/prod/reports"}}]"#
+            r#"[{"log_index":7,"change":{"revoke_serial":{"serial_number":"8f2c","until":1795262400}}},{"log_index":8,"change":{"revoke_identity":"spiffe://pay.example/prod/reports"}}]"#
         );
         assert_eq!(serde_json::from_str::<Vec<FeedItem>>(&json).unwrap(), items()[..2]);
     }

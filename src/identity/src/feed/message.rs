@@ -1,21 +1,18 @@
 //! The messages: JSON whose unknown fields are refused.
 
-use std::collections::HashSet;
-
 use serde::{Deserialize, Serialize};
 use tlog::Hash;
 
 use super::error::FeedError;
 use super::item::{FeedItem, Position};
-use crate::revocations::Revocations;
-use crate::serial_number::SerialNumber;
-use crate::spiffe_id::{SpiffeId, TrustDomain};
+use super::snapshot::SnapshotHead;
+use crate::spiffe_id::TrustDomain;
 
 /// A message of the feed, as its signer says it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Message {
-    /// The version of this form: 1.
+    /// The version of this form: 2.
     pub v: u32,
     /// The trust domain spoken of.
     pub trust_domain: TrustDomain,
@@ -38,8 +35,8 @@ pub enum Content {
     Delta(Delta),
     /// No items: the position is the newest there is.
     Heartbeat(Heartbeat),
-    /// The whole folded state.
-    Snapshot(Snapshot),
+    /// The whole folded state, whose chunks follow.
+    Snapshot(SnapshotHead),
 }
 
 /// Items since an earlier position, which is so bound to this one.
@@ -68,31 +65,15 @@ pub struct Heartbeat {
     pub trust_hash: Hash,
 }
 
-/// The whole folded state, in no particular order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Snapshot {
-    /// Serial numbers revoked one by one.
-    pub serials: Vec<SerialNumber>,
-    /// Identities revoked as a whole.
-    pub identities: Vec<RevokedIdentity>,
-    /// Identities denied now.
-    pub denied: Vec<SpiffeId>,
-}
-
-/// An identity whose certificates before a place in the log are revoked.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RevokedIdentity {
-    /// Who.
-    pub spiffe_id: SpiffeId,
-    /// The place: leaves before it are revoked.
-    pub before: u64,
+/// What every version says.
+#[derive(Deserialize)]
+struct Versioned {
+    v: u32,
 }
 
 impl Message {
     /// The version of the form.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// The body that is signed and sent: compact JSON, on one line.
     pub fn body(&self) -> Vec<u8> {
@@ -106,13 +87,17 @@ impl Message {
 
     /// Reads a body whose signature was verified.
     pub(super) fn parse_verified(body: &[u8]) -> Result<Self, FeedError> {
-        let message: Self =
-            serde_json::from_slice(body).map_err(|error| FeedError::Message(error.to_string()))?;
-        if message.v != Self::VERSION {
-            return Err(FeedError::Version { v: message.v });
+        let unread = |error: serde_json::Error| FeedError::Message(error.to_string());
+        // Of another version nothing else can be known: not that its fields are these.
+        let Versioned { v } = serde_json::from_slice(body).map_err(unread)?;
+        if v != Self::VERSION {
+            return Err(FeedError::Version { v });
         }
-        if let Content::Delta(delta) = &message.content {
-            delta.require_chain(message.position())?;
+        let message: Self = serde_json::from_slice(body).map_err(unread)?;
+        match &message.content {
+            Content::Delta(delta) => delta.require_chain(message.position())?,
+            Content::Heartbeat(_) => {}
+            Content::Snapshot(head) => head.require_bound()?,
         }
         Ok(message)
     }
@@ -140,46 +125,23 @@ impl Delta {
     }
 }
 
-impl Snapshot {
-    /// What is folded so far.
-    pub fn of(held: &Revocations) -> Self {
-        let identities = held.identities();
-        Self {
-            serials: held.serials().copied().collect(),
-            identities: identities
-                .map(|(id, before)| RevokedIdentity { spiffe_id: id.clone(), before })
-                .collect(),
-            denied: held.denied().cloned().collect(),
-        }
-    }
-
-    /// Brings a verifier up to this state.
-    ///
-    /// Revocations are added and never taken away: what a CA leaves out because it has expired
-    /// stays with whoever heard of it. Only denials are replaced, since a denial can be lifted.
-    pub fn apply(self, held: &mut Revocations) {
-        for serial_number in self.serials {
-            held.revoke_serial(serial_number);
-        }
-        for revoked in self.identities {
-            held.revoke_identity(revoked.spiffe_id, revoked.before);
-        }
-        held.replace_denied(HashSet::from_iter(self.denied));
-    }
-}
-
 /// Hashes as lower-case hex.
-mod hex {
+pub(super) mod hex {
     use data_encoding::HEXLOWER;
     use serde::de::Error as _;
     use serde::{Deserialize, Deserializer, Serializer};
     use tlog::Hash;
 
-    pub(super) fn serialize<S: Serializer>(hash: &Hash, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in crate::feed) fn serialize<S: Serializer>(
+        hash: &Hash,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&format_args!("{hash:?}"))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Hash, D::Error> {
+    pub(in crate::feed) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Hash, D::Error> {
         let text = String::deserialize(from)?;
         let bytes = HEXLOWER.decode(text.as_bytes()).map_err(D::Error::custom)?;
         Hash::try_from(&bytes[..]).map_err(D::Error::custom)

@@ -7,7 +7,8 @@
 //!
 //! On the wire a message is an [`Envelope`], one line: the feed key's id, its signature, the body.
 //! [`Envelope::verify`] reads the body only after its signature; [`FeedState::accept`] then tells
-//! what to do with it, and notices what was cut, replayed, reordered, forked or rolled back.
+//! what to do with it, and notices what was cut, replayed, reordered, forked or rolled back. A
+//! snapshot's message names the chunks that follow it, a line each; an [`Assembly`] takes them.
 //!
 //! A feed says what was revoked, and an online key signs it: what is trusted is for the trust
 //! state's keys alone. A thief of the feed key can revoke and deny without right and lift denials;
@@ -17,6 +18,7 @@
 //! subscriber                                CA
 //!   │  GET /v1/feed?after=N                  │
 //!   │◄───────────────── snapshot  (17, h17) ─┤  unless N is where the CA can go on from
+//!   │◄───────────────── chunk 1, 2, … of it ─┤
 //!   │◄────────────── heartbeat    (17, h17) ─┤  every 2 s
 //!   │◄──────── delta (17, h17) → (23, h23)  ─┤  before the call that revoked returns
 //!   │◄────────────── heartbeat    (31, h31) ─┤  a gap: ask again, after 23
@@ -26,10 +28,12 @@ mod envelope;
 mod error;
 mod item;
 mod message;
+mod snapshot;
 mod state;
 
-pub use envelope::{Envelope, MAX_ENVELOPE, VerifiedMessage, signed_text};
+pub use envelope::{Envelope, Line, MAX_LINE, VerifiedMessage, signed_text};
 pub use error::FeedError;
 pub use item::{FeedChange, FeedItem, Position};
-pub use message::{Content, Delta, Heartbeat, Message, RevokedIdentity, Snapshot};
+pub use message::{Content, Delta, Heartbeat, Message};
+pub use snapshot::{Assembly, MAX_CHUNK, MAX_CHUNKS, RevokedIdentity, Snapshot, SnapshotHead};
 pub use state::{FeedState, FeedUpdate};

@@ -5,7 +5,8 @@ use tlog::{Checkpoint, Hash};
 use super::envelope::VerifiedMessage;
 use super::error::FeedError;
 use super::item::{FeedItem, Position};
-use super::message::{Content, Delta, Message, Snapshot};
+use super::message::{Content, Delta, Message};
+use super::snapshot::{Assembly, Snapshot};
 use crate::revocations::Revocations;
 use crate::spiffe_id::TrustDomain;
 
@@ -37,6 +38,8 @@ struct Announced {
 pub enum FeedUpdate {
     /// Fold these further items.
     Apply(Vec<FeedItem>),
+    /// Give it the chunks that follow, then [`FeedState::complete`] it. The state has not moved.
+    Assemble(Assembly),
     /// Items are missing: ask again after the sequence held, or for a snapshot.
     Gap,
     /// Nothing is new.
@@ -50,7 +53,7 @@ impl FeedUpdate {
     pub fn apply(self, held: &mut Revocations) {
         match self {
             Self::Apply(items) => items.iter().for_each(|item| item.apply(held)),
-            Self::Gap | Self::Nothing => {}
+            Self::Assemble(_) | Self::Gap | Self::Nothing => {}
             Self::Replace(snapshot) => snapshot.apply(held),
         }
     }
@@ -91,7 +94,7 @@ impl FeedState {
 
     /// Takes a message, at the subscriber's time in milliseconds since 1970, and tells what to do.
     ///
-    /// An error or a gap changes nothing. Otherwise the state has moved, and the subscriber must
+    /// An error, a gap or a snapshot's head changes nothing. Otherwise the state has moved, and the subscriber must
     /// apply what it is told.
     ///
     /// A message that says it was signed more than a minute from now is taken like any other, since
@@ -102,22 +105,23 @@ impl FeedState {
     pub fn accept(&mut self, message: VerifiedMessage, now: u64) -> Result<FeedUpdate, FeedError> {
         let VerifiedMessage { message, checkpoint } = message;
         self.require_own(&message)?;
-        self.require_no_replay(&message)?;
-        self.require_no_rollback(&message)?;
-        let position = message.position();
-        let at = message.at;
-        let mut announced = None;
+        let (position, at) = (message.position(), message.at);
+        self.require_no_replay(at)?;
+        self.require_no_rollback(position, at)?;
         let update = match message.content {
             Content::Delta(delta) => self.continue_with(delta, position)?,
-            Content::Snapshot(_) if position.sequence == self.position.sequence => {
-                FeedUpdate::Nothing
+            Content::Snapshot(head) => {
+                let assembly = Assembly::new(position, at, head);
+                if assembly.missing() == 0 {
+                    return self.complete(assembly, now);
+                }
+                FeedUpdate::Assemble(assembly)
             }
-            Content::Snapshot(snapshot) => FeedUpdate::Replace(snapshot),
             Content::Heartbeat(_) if position.sequence > self.position.sequence => FeedUpdate::Gap,
             Content::Heartbeat(heartbeat) => {
                 let checkpoint = checkpoint.expect("a verified heartbeat has its checkpoint");
                 self.require_growth(&checkpoint)?;
-                announced = Some(Announced {
+                self.announced = Some(Announced {
                     checkpoint,
                     note: heartbeat.checkpoint,
                     trust_sequence: heartbeat.trust_sequence,
@@ -126,14 +130,29 @@ impl FeedState {
                 FeedUpdate::Nothing
             }
         };
-        if update != FeedUpdate::Gap {
-            self.position = position;
-            if at.saturating_sub(now) <= MAX_AHEAD {
-                self.newest_at = self.newest_at.max(Some(at));
-            }
-            self.announced = announced.or_else(|| self.announced.take());
+        if !matches!(update, FeedUpdate::Assemble(_) | FeedUpdate::Gap) {
+            self.settle(position, at, now);
         }
         Ok(update)
+    }
+
+    /// Takes a snapshot whose chunks have all come, at the subscriber's time, and tells what to do.
+    /// An error changes nothing.
+    pub fn complete(&mut self, assembly: Assembly, now: u64) -> Result<FeedUpdate, FeedError> {
+        let (position, at) = (assembly.position, assembly.at);
+        let snapshot = assembly.complete()?;
+        self.require_no_replay(at)?;
+        self.require_no_rollback(position, at)?;
+        let is_new = position.sequence > self.position.sequence;
+        self.settle(position, at, now);
+        Ok(if is_new { FeedUpdate::Replace(snapshot) } else { FeedUpdate::Nothing })
+    }
+
+    fn settle(&mut self, position: Position, at: u64, now: u64) {
+        self.position = position;
+        if at.saturating_sub(now) <= MAX_AHEAD {
+            self.newest_at = self.newest_at.max(Some(at));
+        }
     }
 
     fn require_own(&self, message: &Message) -> Result<(), FeedError> {
@@ -146,23 +165,23 @@ impl FeedState {
         Ok(())
     }
 
-    fn require_no_replay(&self, message: &Message) -> Result<(), FeedError> {
-        let behind = self.newest_at.unwrap_or_default().saturating_sub(message.at);
+    fn require_no_replay(&self, at: u64) -> Result<(), FeedError> {
+        let behind = self.newest_at.unwrap_or_default().saturating_sub(at);
         if behind > MAX_BEHIND {
             return Err(FeedError::Replayed { behind });
         }
         Ok(())
     }
 
-    fn require_no_rollback(&self, message: &Message) -> Result<(), FeedError> {
-        let (held, offered) = (self.position.sequence, message.sequence);
-        if offered < held && self.newest_at.is_some_and(|newest| message.at < newest) {
+    fn require_no_rollback(&self, position: Position, at: u64) -> Result<(), FeedError> {
+        let (held, offered) = (self.position.sequence, position.sequence);
+        if offered < held && self.newest_at.is_some_and(|newest| at < newest) {
             return Err(FeedError::Reordered { held, offered });
         }
         if offered < held {
             return Err(FeedError::Rollback { held, offered });
         }
-        if offered == held && message.hash != self.position.hash {
+        if offered == held && position.hash != self.position.hash {
             return Err(FeedError::Fork { sequence: held });
         }
         Ok(())

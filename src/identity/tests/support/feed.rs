@@ -4,7 +4,7 @@ use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 use identity::feed::{
     Content, Delta, Envelope, FeedChange, FeedError, FeedItem, FeedState, FeedUpdate, Heartbeat,
-    Message, Position, Snapshot, VerifiedMessage, signed_text,
+    Line, Message, Position, Snapshot, SnapshotHead, VerifiedMessage, signed_text,
 };
 use identity::{Der, LogKey, Revocations, SerialNumber, TrustDomain, TrustState};
 use tlog::{Checkpoint, Hash, SignedNote, VerifierKey};
@@ -44,7 +44,7 @@ impl Feed {
 
     /// Revokes a serial number at a place of the log.
     pub(crate) fn revoke(&mut self, log_index: u64) {
-        self.add(log_index, FeedChange::RevokeSerial(serial(log_index)));
+        self.add(log_index, revoke_serial(log_index));
     }
 
     pub(crate) fn add(&mut self, log_index: u64, change: FeedChange) {
@@ -85,10 +85,18 @@ impl Feed {
         self.sign(&self.delta_message(from, to))
     }
 
-    pub(crate) fn snapshot(&mut self, count: usize) -> Envelope {
+    /// A snapshot's head, and its chunks.
+    pub(crate) fn snapshot(&mut self, count: usize) -> Vec<Line> {
+        let chunks = Snapshot::of(&self.folded(count)).chunks();
+        self.snapshot_of(count, chunks)
+    }
+
+    /// A head for chunks of one's own making, and they.
+    pub(crate) fn snapshot_of(&mut self, count: usize, chunks: Vec<Vec<u8>>) -> Vec<Line> {
         self.at += 1;
-        let snapshot = Snapshot::of(&self.folded(count));
-        self.sign(&self.message(count, Content::Snapshot(snapshot)))
+        let head = Content::Snapshot(SnapshotHead::of(&chunks));
+        let head = Line::Message(self.sign(&self.message(count, head)));
+        [head].into_iter().chain(chunks.into_iter().map(Line::Chunk)).collect()
     }
 
     pub(crate) fn heartbeat(&mut self) -> Envelope {
@@ -129,6 +137,23 @@ pub(crate) fn sign(key: &Ed25519KeyPair, trust_domain: &TrustDomain, body: Vec<u
     Envelope::new(&spki(key), signature.as_ref(), body)
 }
 
+/// One message, with what follows it.
+pub(crate) trait Told {
+    fn lines(&self) -> Vec<Line>;
+}
+
+impl Told for Envelope {
+    fn lines(&self) -> Vec<Line> {
+        vec![Line::Message(self.clone())]
+    }
+}
+
+impl Told for Vec<Line> {
+    fn lines(&self) -> Vec<Line> {
+        self.clone()
+    }
+}
+
 /// A workload's end.
 #[derive(Debug, Clone)]
 pub(crate) struct Subscriber {
@@ -139,13 +164,27 @@ pub(crate) struct Subscriber {
 
 impl Subscriber {
     /// Takes a message as it comes over the wire, and applies it.
-    pub(crate) fn take(&mut self, envelope: &Envelope) -> Result<FeedUpdate, FeedError> {
-        let envelope = Envelope::parse(&envelope.encode())?;
+    pub(crate) fn take(&mut self, told: &impl Told) -> Result<FeedUpdate, FeedError> {
+        let mut lines = told.lines().into_iter().map(|line| Line::parse(&line.encode()));
+        let Some(Line::Message(envelope)) = lines.next().transpose()? else {
+            return Err(FeedError::ChunkWithoutHead);
+        };
         let message: VerifiedMessage = envelope.verify(&self.trust)?;
-        let update = self.state.accept(message, NOW_MS)?;
+        let mut update = self.state.accept(message, NOW_MS)?;
+        if let FeedUpdate::Assemble(mut assembly) = update {
+            for line in lines {
+                let Line::Chunk(chunk) = line? else { break };
+                assembly.take(&chunk)?;
+            }
+            update = self.state.complete(assembly, NOW_MS)?;
+        }
         update.clone().apply(&mut self.held);
         Ok(update)
     }
+}
+
+pub(crate) fn revoke_serial(number: u64) -> FeedChange {
+    FeedChange::RevokeSerial { serial_number: serial(number), until: NOW_MS / 1000 + 3600 }
 }
 
 pub(crate) fn serial(number: u64) -> SerialNumber {

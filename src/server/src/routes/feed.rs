@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use api::{Problem, ProblemType};
-use authority::{FeedMessage, Subscription};
+use authority::{FeedMessage, Subscription, TooSlow};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -33,7 +33,8 @@ pub(crate) struct After {
 ///
 /// With `Accept: text/event-stream` each is an event's data, without end: what the subscriber
 /// lacks, then deltas, and a heartbeat every 2 s. Otherwise the next message that is news, or
-/// after 25 s a heartbeat.
+/// after 25 s a heartbeat. A snapshot's message is followed by its chunks, a line each, whose
+/// SHA-256 it names.
 #[utoipa::path(get, path = api::paths::FEED, params(After),
     responses((status = 200, content((String = "text/event-stream"), (String = "text/plain"))), (status = "4XX", body = Problem)))]
 pub(crate) async fn feed(
@@ -60,10 +61,27 @@ pub(crate) async fn feed(
             Body::from_stream(events(subscription, service.stopped, kept).map(Ok::<_, NoError>));
         return Ok((not_stored(EVENTS), body).into_response());
     }
-    let told = poll(subscription, service.stopped).await;
-    drop(kept);
+    let (told, subscription) = poll(subscription, service.stopped).await;
     let line = told.map(|message| message.line().clone()).unwrap_or_default();
-    Ok((not_stored("text/plain; charset=utf-8"), line).into_response())
+    let body = Body::from_stream(lines(line, subscription, kept));
+    Ok((not_stored("text/plain; charset=utf-8"), body).into_response())
+}
+
+/// A line, and the chunks that follow it, if it is a snapshot's. The answer breaks off where they are
+/// gone before they are read. None is copied.
+fn lines(
+    line: Bytes,
+    subscription: Subscription,
+    kept: Option<Kept>,
+) -> impl Stream<Item = Result<Bytes, TooSlow>> + Send {
+    let chunks = stream::unfold((subscription, kept), async |(mut subscription, kept)| {
+        subscription.next_of_snapshot().map(|chunk| (chunk, (subscription, kept)))
+    });
+    let chunks = chunks.flat_map(|chunk| match chunk {
+        Ok(chunk) => stream::iter([Ok(Bytes::from_static(b"\n")), Ok(chunk.line().clone())]),
+        Err(gone) => stream::iter([Err(gone), Err(gone)]),
+    });
+    stream::iter([Ok(line)]).chain(chunks)
 }
 
 type NoError = std::convert::Infallible;
@@ -95,12 +113,13 @@ fn events(
 async fn poll(
     mut subscription: Subscription,
     mut stopped: watch::Receiver<bool>,
-) -> Option<FeedMessage> {
-    tokio::select! {
+) -> (Option<FeedMessage>, Subscription) {
+    let told = tokio::select! {
         biased;
         _ = stopped.wait_for(|stopped| *stopped) => None,
         message = subscription.next_news(LONGEST_POLL) => message,
-    }
+    };
+    (told, subscription)
 }
 
 fn not_stored(kind: &'static str) -> [(header::HeaderName, HeaderValue); 2] {

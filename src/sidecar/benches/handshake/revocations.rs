@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use countersign::Verification;
-use identity::feed::{Content, Envelope, FeedState, FeedUpdate, Position, Snapshot};
+use identity::feed::{Content, Envelope, FeedState, FeedUpdate, Position, Snapshot, SnapshotHead};
 use identity::{Revocations, SerialNumber, Usage, VerifiedSvid};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use tlog::Hash;
@@ -92,17 +92,19 @@ fn nanos(numbers: usize, times: usize, mut call: impl FnMut(usize)) -> f64 {
 /// Takes a snapshot as a workload does. *Wait* is the longest verification meanwhile; *else* is the
 /// longest while a verifier of others takes it: what the machine alone makes of it.
 fn snapshots(authority: &TestAuthority, name: &str, before: &Revocations) {
-    let snapshot = Snapshot::of(&revoked(OTHERS..OTHERS + SNAPSHOT));
+    let chunks = Snapshot::of(&revoked(OTHERS..OTHERS + SNAPSHOT)).chunks();
     let position = Position { sequence: SNAPSHOT, hash: Hash::new([7; 32]) };
-    let line = authority.feed_line(position, Content::Snapshot(snapshot));
+    let head = authority.feed_line(position, Content::Snapshot(SnapshotHead::of(&chunks)));
     let chain = authority.svid(CLIENT).chain;
     let (mut loads, mut cpu, mut waits, mut others) = (vec![], vec![], vec![], vec![]);
     let thread = Thread::this();
     for _ in 0..RUNS {
         let [verification, other] = [(); 2].map(|()| verification(authority, before));
-        let (_, elsewhere) = while_verifying(&verification, &chain, || take(&other, &line));
+        let (_, elsewhere) =
+            while_verifying(&verification, &chain, || take(&other, &head, &chunks));
         let before_load = thread.micros();
-        let (took, wait) = while_verifying(&verification, &chain, || take(&verification, &line));
+        let (took, wait) =
+            while_verifying(&verification, &chain, || take(&verification, &head, &chunks));
         cpu.push((thread.micros() - before_load) / 1000.0);
         loads.push(millis(took));
         waits.push(millis(wait));
@@ -120,14 +122,18 @@ fn verification(authority: &TestAuthority, held: &Revocations) -> Arc<Verificati
     verification
 }
 
-/// From the bytes of the line to the revocations held.
-fn take(verification: &Verification, line: &[u8]) {
+/// From the bytes of the lines to the revocations held.
+fn take(verification: &Verification, head: &[u8], chunks: &[Vec<u8>]) {
     let trust = verification.trust();
-    let message = Envelope::parse(line).unwrap().verify(trust.state()).unwrap();
+    let message = Envelope::parse(head).unwrap().verify(trust.state()).unwrap();
     let mut feed = FeedState::new(trust.state().trust_domain.clone());
     let now = UnixTime::now().as_secs() * 1000;
-    let FeedUpdate::Replace(snapshot) = feed.accept(message, now).unwrap() else {
+    let FeedUpdate::Assemble(mut assembly) = feed.accept(message, now).unwrap() else {
         panic!("it is no snapshot")
+    };
+    chunks.iter().for_each(|chunk| assembly.take(chunk).unwrap());
+    let FeedUpdate::Replace(snapshot) = feed.complete(assembly, now).unwrap() else {
+        panic!("it is not new")
     };
     verification.update_revocations_aside(|held| snapshot.clone().apply(held));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::ClosedConnections;
-use identity::feed::{Content, Envelope, FeedError, FeedState, FeedUpdate};
+use identity::feed::{Assembly, Content, FeedError, FeedState, FeedUpdate, Line};
 use rustls::pki_types::UnixTime;
 
 use super::Upkeep;
@@ -48,28 +48,41 @@ impl Upkeep {
         let after = heard.then(|| feed.position().sequence);
         let client = self.authority()?;
         let mut stream = client.feed(after).await?;
+        // What has come of a snapshot ends with its connection: the next begins with another head.
+        let mut assembly = None;
         loop {
-            // Between two messages only: one that is taken is applied before another is heard.
-            let envelope = tokio::select! {
-                envelope = stream.next() => envelope?,
+            // Between two lines only: one that is taken is applied before another is heard.
+            let line = tokio::select! {
+                line = stream.next() => line?,
                 // The CA sees the new SVID only on a new connection.
                 () = self.renewed.notified() => return Ok(()),
             };
-            let Some(envelope) = envelope else {
+            let Some(line) = line else {
                 return if stream.has_expired() { Ok(()) } else { Err(Error::FeedEnded) };
             };
-            if !self.take(feed, envelope).await? {
+            if !self.take(feed, &mut assembly, line).await? {
                 return Ok(());
             }
         }
     }
 
-    /// Takes one message; says whether the next can follow it.
-    async fn take(&self, feed: &mut FeedState, envelope: Envelope) -> Result<bool, Error> {
-        let Accepted { state, update, at, is_heartbeat } = self.accept(feed, envelope).await?;
-        if update == FeedUpdate::Gap {
-            return Ok(false);
-        }
+    /// Takes one line; says whether the next can follow it.
+    async fn take(
+        &self,
+        feed: &mut FeedState,
+        assembly: &mut Option<Assembly>,
+        line: Line,
+    ) -> Result<bool, Error> {
+        let accepted = self.accept(feed, assembly.take(), line).await?;
+        let Accepted { state, update, at, is_heartbeat } = accepted;
+        let update = match update {
+            FeedUpdate::Gap => return Ok(false),
+            FeedUpdate::Assemble(begun) => {
+                *assembly = Some(begun);
+                return Ok(true);
+            }
+            update => update,
+        };
         let news = update != FeedUpdate::Nothing;
         self.apply(update, state.position().sequence).await?;
         let newest_before = feed.newest_at();
@@ -101,15 +114,37 @@ impl Upkeep {
         Ok(true)
     }
 
-    /// Verifies a message, and tells what it means to whoever stands here.
-    async fn accept(&self, feed: &FeedState, envelope: Envelope) -> Result<Accepted, Error> {
+    /// Verifies a line, and tells what it means to whoever stands here.
+    async fn accept(
+        &self,
+        feed: &FeedState,
+        assembly: Option<Assembly>,
+        line: Line,
+    ) -> Result<Accepted, Error> {
         let (mut state, trust) = (feed.clone(), self.verification.trust());
         let now = self.verification.now().as_secs().saturating_mul(1000);
         let accept = move || {
-            let message = envelope.verify(trust.state())?;
-            let at = message.message().at;
-            let is_heartbeat = matches!(message.message().content, Content::Heartbeat(_));
-            let update = state.accept(message, now)?;
+            let (at, is_heartbeat, update) = match (line, assembly) {
+                (Line::Message(_), Some(assembly)) => {
+                    return Err(FeedError::Incomplete { missing: assembly.missing() });
+                }
+                (Line::Chunk(_), None) => return Err(FeedError::ChunkWithoutHead),
+                (Line::Chunk(chunk), Some(mut assembly)) => {
+                    assembly.take(&chunk)?;
+                    let at = assembly.at();
+                    let update = match assembly.missing() {
+                        0 => state.complete(assembly, now)?,
+                        _ => FeedUpdate::Assemble(assembly),
+                    };
+                    (at, false, update)
+                }
+                (Line::Message(envelope), None) => {
+                    let message = envelope.verify(trust.state())?;
+                    let at = message.message().at;
+                    let is_heartbeat = matches!(message.message().content, Content::Heartbeat(_));
+                    (at, is_heartbeat, state.accept(message, now)?)
+                }
+            };
             Ok::<_, FeedError>(Accepted { state, update, at, is_heartbeat })
         };
         Ok(aside(accept).await??)
@@ -118,7 +153,7 @@ impl Upkeep {
     /// Applies what a message says, and counts the connections that it closed.
     pub(super) async fn apply(&self, update: FeedUpdate, sequence: u64) -> Result<(), Error> {
         match update {
-            FeedUpdate::Gap | FeedUpdate::Nothing => {}
+            FeedUpdate::Assemble(_) | FeedUpdate::Gap | FeedUpdate::Nothing => {}
             FeedUpdate::Apply(items) if items.len() <= COUNTED_SINGLY => {
                 for item in items {
                     let closed = Closed::by(&self.verification, || {
@@ -156,11 +191,11 @@ impl Upkeep {
     }
 }
 
-/// A message that was verified: where it leads, and what is to be done.
+/// A line that was verified: where it leads, and what is to be done.
 struct Accepted {
     state: FeedState,
     update: FeedUpdate,
-    /// When it was signed, in milliseconds since 1970.
+    /// When its message was signed, in milliseconds since 1970.
     at: u64,
     is_heartbeat: bool,
 }

@@ -24,9 +24,10 @@ fn serials(count: u64) -> impl Iterator<Item = SerialNumber> {
 async fn handshakes_go_on_while_a_large_message_waits_for_them() {
     let items = (1..).zip(serials(1000)).map(|(log_index, serial_number)| FeedItem {
         log_index,
-        change: FeedChange::RevokeSerial(serial_number),
+        change: FeedChange::RevokeSerial { serial_number, until: u64::MAX },
     });
-    let snapshot = Snapshot { serials: serials(1000).collect(), ..Snapshot::default() };
+    let serials = [(u64::MAX, serials(1000).collect())].into();
+    let snapshot = Snapshot { serials, ..Snapshot::default() };
     for update in [FeedUpdate::Replace(snapshot), FeedUpdate::Apply(items.collect())] {
         let alone = Alone::new();
         let (entered, has_entered) = oneshot::channel();

@@ -9,7 +9,7 @@ use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
 };
 use countersign::Credentials;
-use identity::feed::{Content, Envelope, Message, Position, signed_text};
+use identity::feed::{Content, Envelope, Message, Position, Snapshot, SnapshotHead, signed_text};
 use identity::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, SerialNumber, SpiffeId, Trust,
     TrustDomain, TrustPin, TrustState,
@@ -246,7 +246,26 @@ impl TestAuthority {
         self.feed_line_at(UnixTime::now(), position, content)
     }
 
+    /// A snapshot's head and its chunks, each a line of its own event.
+    pub(crate) fn snapshot(&self, position: Position, snapshot: Snapshot) -> Vec<u8> {
+        self.snapshot_at(UnixTime::now(), position, snapshot)
+    }
+
     /// The same, signed at another time.
+    pub(crate) fn snapshot_at(
+        &self,
+        at: UnixTime,
+        position: Position,
+        snapshot: Snapshot,
+    ) -> Vec<u8> {
+        let chunks = snapshot.chunks();
+        let head = Content::Snapshot(SnapshotHead::of(&chunks));
+        let mut lines = vec![self.feed_line_at(at, position, head)];
+        lines.extend(chunks);
+        lines.join(&b"\n\ndata: "[..])
+    }
+
+    /// A message, signed at another time.
     pub(crate) fn feed_line_at(
         &self,
         at: UnixTime,

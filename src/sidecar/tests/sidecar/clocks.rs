@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::{Builder, Error, Staleness, WhenStale, Workload};
-use identity::feed::{Content, Position, Snapshot};
+use identity::feed::{Position, Snapshot};
 use identity::{Refusal, SerialNumber};
 use rustls::pki_types::UnixTime;
 use tlog::Hash;
@@ -50,8 +50,8 @@ async fn a_clock_that_is_behind_is_named_and_revocations_are_applied() {
     let revoked = SerialNumber::from_octets(&[7]).unwrap();
     running.ca.say(move |ca| {
         let position = Position { sequence: 3, hash: Hash::of(b"three") };
-        let snapshot = Snapshot { serials: vec![revoked], ..Snapshot::default() };
-        ca.feed_line_at(UnixTime::now(), position, Content::Snapshot(snapshot))
+        let serials = [(u64::MAX, vec![revoked])].into();
+        ca.snapshot(position, Snapshot { serials, ..Snapshot::default() })
     });
     let verification = running.workload.endpoint().verification();
     until(|| running.workload.status().feed_sequence == 3).await;

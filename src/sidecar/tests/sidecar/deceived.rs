@@ -17,7 +17,10 @@ async fn what_is_replayed_reordered_cut_or_anothers_closes_nothing_and_is_said()
     for (what, line) in [
         ("a replay", (|ca| against_witness(ca, 9, 30)) as fn(&TestAuthority) -> Vec<u8>),
         ("out of order", |ca| against_witness(ca, 3, 5)),
-        ("not what its key signed", cut),
+        ("not the one that its head names", cut),
+        ("not what its key signed", cut_head),
+        ("1 chunks of the feed's snapshot did not come", without_chunk),
+        ("a chunk of a snapshot that it does not speak of", |_| b"{}".to_vec()),
         ("names no feed key", |_| against_witness(&TestAuthority::new(), 9, 0)),
         ("do not add up", unchained),
     ] {
@@ -73,14 +76,26 @@ fn snapshot(
     identities: Vec<RevokedIdentity>,
 ) -> Vec<u8> {
     let at = Duration::from_secs(UnixTime::now().as_secs() - seconds_ago);
-    let content = Content::Snapshot(Snapshot { identities, ..Snapshot::default() });
-    ca.feed_line_at(UnixTime::since_unix_epoch(at), position(sequence), content)
+    let snapshot = Snapshot { identities, ..Snapshot::default() };
+    ca.snapshot_at(UnixTime::since_unix_epoch(at), position(sequence), snapshot)
 }
 
 fn cut(ca: &TestAuthority) -> Vec<u8> {
     let mut line = against_witness(ca, 9, 0);
     line.pop();
     line
+}
+
+fn cut_head(ca: &TestAuthority) -> Vec<u8> {
+    let line = without_chunk(ca);
+    line[..line.len() - 1].to_vec()
+}
+
+/// Again and again: after the first head comes another, and no chunk.
+fn without_chunk(ca: &TestAuthority) -> Vec<u8> {
+    let line = against_witness(ca, 9, 0);
+    let end = line.iter().position(|&byte| byte == b'\n').unwrap();
+    line[..end].to_vec()
 }
 
 /// A delta whose items lead elsewhere than it says.

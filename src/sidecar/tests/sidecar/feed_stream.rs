@@ -13,7 +13,7 @@ use axum::routing::get;
 use countersign::{AnswerFault, AuthorityClient, Error, Limits, Verification};
 use hyper::body::{Bytes, Frame};
 use identity::Refusal;
-use identity::feed::Envelope;
+use identity::feed::{Envelope, Line, MAX_CHUNK};
 use tokio::sync::mpsc;
 
 use crate::authority::TestAuthority;
@@ -72,8 +72,11 @@ async fn messages_come_in_order_until_the_ca_ends_the_stream() {
     let mut stream = soon(client.feed(Some(7))).await.unwrap();
     for body in ["one", "two"] {
         sender.send(event(body)).await.unwrap();
-        assert_eq!(soon(stream.next()).await.unwrap(), Some(envelope(body)));
+        assert_eq!(soon(stream.next()).await.unwrap(), Some(Line::Message(envelope(body))));
     }
+    sender.send(Bytes::from_static(b"data: {\"a chunk\":1}\n\n")).await.unwrap();
+    let chunk = Line::Chunk(br#"{"a chunk":1}"#.to_vec());
+    assert_eq!(soon(stream.next()).await.unwrap(), Some(chunk));
     drop(sender);
     assert_eq!(soon(stream.next()).await.unwrap(), None);
 }
@@ -87,7 +90,8 @@ async fn a_stream_outlives_the_rule_for_idle_connections() {
     let begun = Instant::now();
     while begun.elapsed() < 10 * short {
         sender.send(event("beat")).await.unwrap();
-        assert_eq!(soon(stream.next()).await.unwrap(), Some(envelope("beat")));
+        let beat = Line::Message(envelope("beat"));
+        assert_eq!(soon(stream.next()).await.unwrap(), Some(beat));
         tokio::time::sleep(short).await;
     }
 }
@@ -108,6 +112,12 @@ async fn what_is_no_feed_is_refused() {
     let json = Router::new().route("/v1/feed", get(async || "{}"));
     let (_server, client) = start(json, Limits::default()).await;
     let error = soon(client.feed(None)).await.unwrap_err();
+    assert!(is_shape(&error), "{error:?}");
+
+    let long = format!("data: {{{}}}\n\n", " ".repeat(MAX_CHUNK - 1));
+    let long = Router::new().route("/v1/feed", get(async || events(Body::from(long))));
+    let (_server, client) = start(long, Limits::default()).await;
+    let error = soon(soon(client.feed(None)).await.unwrap().next()).await.unwrap_err();
     assert!(is_shape(&error), "{error:?}");
 
     let garbage = Router::new().route("/v1/feed", get(async || events(Body::from("data: x\n\n"))));

@@ -88,8 +88,8 @@ struct Feed {
 
 impl Feed {
     fn new() -> Self {
-        let item =
-            |log_index| FeedItem { log_index, change: FeedChange::RevokeSerial(serial(log_index)) };
+        let revoke = |n| FeedChange::RevokeSerial { serial_number: serial(n), until: u64::MAX };
+        let item = |log_index| FeedItem { log_index, change: revoke(log_index) };
         Self { authority: TestAuthority::new(), items: [3, 5, 9].map(item).to_vec() }
     }
 
@@ -100,8 +100,8 @@ impl Feed {
 
     fn snapshot(&self, count: usize) -> Vec<u8> {
         let serials = self.items[..count].iter().map(|item| serial(item.log_index)).collect();
-        let snapshot = Snapshot { serials, ..Snapshot::default() };
-        self.authority.feed_line(self.position(count), Content::Snapshot(snapshot))
+        let serials = [(u64::MAX, serials)].into();
+        self.authority.snapshot(self.position(count), Snapshot { serials, ..Snapshot::default() })
     }
 
     fn delta(&self, from: usize, to: usize) -> Vec<u8> {
@@ -125,7 +125,7 @@ impl Feed {
     /// Another past at the second item's place.
     fn fork(&self) -> Vec<u8> {
         let position = Position { hash: Hash::of(b"another"), ..self.position(2) };
-        self.authority.feed_line(position, Content::Snapshot(Snapshot::default()))
+        self.authority.snapshot(position, Snapshot::default())
     }
 
     /// A workload whose CA has these lines for each connection in turn, and then says the last one

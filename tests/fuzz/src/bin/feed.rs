@@ -1,4 +1,4 @@
-//! The revocation feed: a line as it comes, and lines of bodies, signed here and folded.
+//! The revocation feed: a line as it comes, and lines of bodies and chunks, signed here and folded.
 #![no_main]
 
 use std::collections::{HashMap, HashSet};
@@ -8,19 +8,21 @@ use fuzz::{
     CA, NOW, ORIGIN, OTHER_KEY, canonical, checkpoint_key, ed25519_spki, trust_domain, trust_state,
 };
 use identity::feed::{
-    Content, Envelope, FeedState, FeedUpdate, Message, Position, VerifiedMessage, signed_text,
+    Assembly, Content, Envelope, FeedError, FeedState, FeedUpdate, Line, Message, Position,
+    VerifiedMessage, signed_text,
 };
 use identity::{Der, Revocations, TrustState};
 use libfuzzer_sys::fuzz_target;
 use tlog::{Checkpoint, Hash, SignedNote};
 
 fuzz_target!(|data: &[u8]| {
-    if let Some(envelope) = canonical(data, Envelope::parse, Envelope::encode) {
+    if let Some(Line::Message(envelope)) = canonical(data, Line::parse, Line::encode) {
         assert!(envelope.verify(&TRUST).is_err() || data == SIGNED, "a forgery is believed");
     }
     let mut subscriber = Subscriber::new();
-    for line in data.split(|&byte| byte == b'\n') {
-        subscriber.hear(line);
+    let lines: Vec<&[u8]> = data.split(|&byte| byte == b'\n').collect();
+    for (place, line) in lines.iter().enumerate() {
+        subscriber.hear(line, &lines[place + 1..]);
     }
 });
 
@@ -40,24 +42,30 @@ impl Subscriber {
         Self { state, held: Revocations::default(), passed }
     }
 
-    fn hear(&mut self, body: &[u8]) {
+    fn hear(&mut self, body: &[u8], following: &[&[u8]]) {
         // Spares a signature for most lines.
         let Ok(message) = serde_json::from_slice::<Message>(body) else { return };
         let again = serde_json::from_slice(&message.body());
         assert_eq!(again.ok().as_ref(), Some(&message));
-        let message = self.complete(message);
+        let message = self.complete(message, following);
         let Ok(verified) = sign(&message).verify(&TRUST) else { return };
         assert_eq!(verified.message(), &message);
-        self.take(&verified);
+        self.take(&verified, following);
         // What is sent twice changes nothing more.
         let (state, held) = (self.state.clone(), self.held.clone());
-        self.take(&verified);
+        self.take(&verified, following);
         assert_eq!((&self.state, &self.held), (&state, &held));
     }
 
-    fn take(&mut self, message: &VerifiedMessage) {
+    fn take(&mut self, message: &VerifiedMessage, following: &[&[u8]]) {
         let before = (self.state.clone(), self.held.clone());
-        let update = self.state.accept(message.clone(), NOW * 1000);
+        let update = match self.state.accept(message.clone(), NOW * 1000) {
+            Ok(FeedUpdate::Assemble(assembly)) => {
+                assert_eq!(self.state, before.0, "a head moves nothing");
+                self.assemble(assembly, following)
+            }
+            update => update,
+        };
         match update {
             Err(_) | Ok(FeedUpdate::Gap) => assert_eq!(self.state, before.0),
             Ok(update) => {
@@ -68,6 +76,22 @@ impl Subscriber {
                 self.require_growth(&before.0, &before.1);
             }
         }
+    }
+
+    /// Takes the lines that follow as chunks; what is no chunk of it changes nothing.
+    fn assemble(
+        &mut self,
+        mut assembly: Assembly,
+        following: &[&[u8]],
+    ) -> Result<FeedUpdate, FeedError> {
+        for line in following {
+            if assembly.missing() == 0 {
+                assert!(assembly.clone().take(line).is_err(), "one chunk too many");
+                break;
+            }
+            assembly.take(line)?;
+        }
+        self.state.complete(assembly, NOW * 1000)
     }
 
     /// The position is the message's, and the items lead there.
@@ -81,7 +105,7 @@ impl Subscriber {
             }
             FeedUpdate::Nothing => assert_eq!(position, before),
             FeedUpdate::Replace(_) => assert!(position.sequence > before.sequence),
-            FeedUpdate::Gap => unreachable!("a gap takes nothing"),
+            FeedUpdate::Assemble(_) | FeedUpdate::Gap => unreachable!("neither takes anything"),
         }
     }
 
@@ -100,7 +124,7 @@ impl Subscriber {
     }
 
     /// Puts in what a fuzzer never finds: hashes where there are zeros, and a checkpoint's signature.
-    fn complete(&self, mut message: Message) -> Message {
+    fn complete(&self, mut message: Message, following: &[&[u8]]) -> Message {
         let known = |sequence| self.passed.get(&sequence).copied().unwrap_or(BLANK);
         let blank = message.hash == BLANK;
         match &mut message.content {
@@ -124,8 +148,16 @@ impl Subscriber {
                     message.hash = known(message.sequence);
                 }
             }
-            Content::Snapshot(_) if blank => message.hash = known(message.sequence),
-            Content::Snapshot(_) => {}
+            Content::Snapshot(head) => {
+                for (named, line) in head.chunks.iter_mut().zip(following) {
+                    if *named == BLANK {
+                        *named = Hash::of(line);
+                    }
+                }
+                if blank {
+                    message.hash = known(message.sequence);
+                }
+            }
         }
         message
     }
