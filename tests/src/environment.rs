@@ -143,9 +143,11 @@ impl Environment {
         self.server.as_ref().expect("it was started").id()
     }
 
-    /// Runs a command of `countersign` in the environment's folder, as the first operator.
+    /// Runs a command of `countersign` in the environment's folder, as the first operator. One that
+    /// has not ended after two minutes is ended, with the exit code 124.
     pub fn countersign(&self, arguments: &[&str]) -> Outcome {
-        program(self.command(arguments).stdin(Stdio::null()))
+        let mut command = self.in_folder("timeout", &["--kill-after=5", "120"]);
+        program(command.arg(binary()).args(arguments).stdin(Stdio::null()))
     }
 
     /// The command itself, to be changed before it is run.

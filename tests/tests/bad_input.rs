@@ -291,7 +291,10 @@ fn each_mistake_of_configuration_is_told_before_anything_starts() {
         std::os::unix::fs::PermissionsExt::from_mode(0o644),
     )
     .unwrap();
-    serve(&environment).exits(1).says("chmod 600");
+    environment.serve_until("503");
+    let why = environment.admin("/readyz");
+    assert!(why.contains("issuer key") && why.contains("chmod 600"), "{why}");
+    environment.stop();
     environment.countersign(&["init", "--config", "ca.toml"]).exits(1).says("exists already");
     environment
         .countersign(&["config", "check", "--config", "ca.toml"])
