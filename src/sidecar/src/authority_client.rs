@@ -316,7 +316,7 @@ mod tests {
         };
         assert_eq!(
             filter_query(&filter),
-            "?id=spiffe%3A%2F%2Fa%2F%2A%26revoked%3Dx%23&expiring=1day%202h&revoked=true"
+            "?id=spiffe%3A%2F%2Fa%2F%2A%26revoked%3Dx%23&expiring=1d2h&revoked=true"
         );
     }
 }

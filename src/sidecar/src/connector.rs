@@ -22,6 +22,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::alert::with_alerts;
 use crate::connections::admit;
 use crate::credentials::Credentials;
 use crate::error::BoxError;
@@ -88,7 +89,11 @@ impl TlsSocket {
         stream.set_nodelay(true)?;
         // Asked now: of a connection that is reset later, nobody can say where it led.
         let remote = stream.peer_addr()?;
-        Ok(Self { stream: TlsConnector::from(tls).connect(name, stream).await?, remote })
+        let handshake = TlsConnector::from(tls).connect(name, stream);
+        match with_alerts(handshake).await {
+            (Err(_), Some(verdict)) => Err(io::Error::new(io::ErrorKind::InvalidData, verdict)),
+            (shaken, _) => Ok(Self { stream: shaken?, remote }),
+        }
     }
 
     fn has_resumed(&self) -> bool {

@@ -20,6 +20,7 @@ use rustls::{
     SupportedProtocolVersion,
 };
 
+use crate::alert::told;
 use crate::credentials::Credentials;
 use crate::error::{ConfigurationFault, Error};
 use crate::peers::LivePeers;
@@ -212,7 +213,7 @@ impl ClientCertVerifier for ClientVerifier {
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
-        self.clients.believe(&self.verification, &chain, Usage::Client, now)?;
+        self.clients.believe(&self.verification, &chain, Usage::Client, now).map_err(told)?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -236,7 +237,7 @@ impl ServerCertVerifier for ServerVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let chain = chain(end_entity, intermediates);
-        self.servers.believe(&self.verification, &chain, Usage::Server, now)?;
+        self.servers.believe(&self.verification, &chain, Usage::Server, now).map_err(told)?;
         Ok(ServerCertVerified::assertion())
     }
 

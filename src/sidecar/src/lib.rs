@@ -100,6 +100,7 @@
 //! ```
 
 mod accept;
+mod alert;
 mod authority_client;
 mod authority_source;
 mod bootstrap;

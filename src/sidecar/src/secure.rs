@@ -1,5 +1,6 @@
 //! The accepting side of TLS: from a TCP connection to a peer that is verified and registered.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::alert::with_alerts;
 use crate::connections::admit;
 use crate::credentials::Credentials;
 use crate::handshaking::Handshaking;
@@ -55,8 +57,8 @@ impl Secure {
         let _ = stream.set_nodelay(true);
         let handshake = TlsAcceptor::from(self.tls.of_now()).accept(stream).into_fallible();
         let handshake = tokio::time::timeout(self.places.limits().handshake_timeout, handshake);
-        let shaken = tokio::select! {
-            shaken = handshake => shaken,
+        let (shaken, verdict) = tokio::select! {
+            shaken = with_alerts(handshake) => shaken,
             () = place.cut() => return None,
         };
         match shaken {
@@ -70,6 +72,7 @@ impl Secure {
                 matches!(self.welcome, Welcome::Anyone).then(anonymous)
             }
             Ok(Err((error, stream))) => {
+                let error = verdict.map_or(error, io::Error::other);
                 report_failure(&error, remote, self.own());
                 let _ = tokio::time::timeout(LINGER, linger(stream)).await;
                 None

@@ -99,9 +99,21 @@ async fn assert_refused_as_client(
         "remote=127.0.0.1:".to_owned(),
         // The other end knows less.
         "our certificate was refused".to_owned(),
+        format!("alert={}", alert(rule)),
         format!("own_serial_number={serial_number}"),
     ] {
         assert!(said.contains(&part), "{part}: {said}");
+    }
+}
+
+/// What TLS says of a rule, where it has a word for it.
+fn alert(rule: &str) -> &'static str {
+    match rule {
+        "denied" | "not-among-peers" => "AccessDenied",
+        "expired" => "CertificateExpired",
+        "revoked" => "CertificateRevoked",
+        "unknown-authority" | "unknown-trust-domain" => "UnknownCA",
+        _ => "CertificateUnknown",
     }
 }
 
@@ -125,6 +137,7 @@ async fn refusal_as_server(
     assert!(said(&format!("peer_serial_number={serial_number}")), "{}", diagnostics.text());
     assert!(said(&format!("own_serial_number={own_serial_number}")), "{}", diagnostics.text());
     until(|| said("our certificate was refused")).await;
+    assert!(said(&format!("alert={}", alert(rule))), "{}", diagnostics.text());
     assert!(said(&format!("own_serial_number={serial_number}")), "{}", diagnostics.text());
     match error {
         Error::Peer { refusal, peer } if peer == address => refusal,
