@@ -184,7 +184,7 @@ impl Connections {
     }
 
     /// Whether it was open until now, and with a peer.
-    fn close(&self, id: u64, connection: &Connection, refusal: &Refusal) -> bool {
+    fn close(&self, id: u64, connection: &Arc<Connection>, refusal: &Refusal) -> bool {
         let closed = connection.close(refusal);
         self.remove(id);
         if !closed {
@@ -292,7 +292,7 @@ fn next_look(open: &Open) -> i64 {
     let not_after = open.peer.not_after();
     match open.connection.phase() {
         Phase::Open => not_after,
-        Phase::Ending | Phase::Closed => not_after.saturating_add(GRACE),
+        Phase::Ending | Phase::Leaving | Phase::Closed => not_after.saturating_add(GRACE),
     }
 }
 

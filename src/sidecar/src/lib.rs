@@ -118,6 +118,8 @@ mod frames;
 mod handshake;
 mod handshaking;
 mod http_client;
+#[cfg(feature = "http")]
+mod last_answer;
 mod limits;
 mod listener;
 #[cfg(feature = "http")]
@@ -163,6 +165,8 @@ pub use error::{AnswerFault, ConfigurationFault, Error, ReplyFault};
 pub use feed_stream::FeedStream;
 pub use handshake::{ExpectedServer, client_config, server_config};
 pub use identity::{Refusal, SerialNumber, SpiffeId, TrustPin, VerifiedSvid};
+#[cfg(feature = "http")]
+pub use last_answer::{Answering, LastAnswer};
 pub use limits::Limits;
 pub use listener::{Listener, ListenerPeers};
 pub use peer::{Peer, RemoteAddress};

@@ -15,6 +15,7 @@ use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
 
+use crate::last_answer::LastAnswer;
 use crate::peer::RemoteAddress;
 use crate::places::Place;
 use crate::stream::{Connection, Phase};
@@ -77,8 +78,9 @@ where
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let extensions = request.extensions_mut();
         extensions.insert(self.remote);
+        let last_answer = self.connection.as_ref().map(LastAnswer::new);
         if let Some(connection) = &self.connection {
-            if connection.phase() == Phase::Closed {
+            if connection.is_leaving() {
                 return Handling::Dropped;
             }
             extensions.insert(connection.peer().clone());
@@ -86,23 +88,26 @@ where
         if let Some(place) = &self.place {
             extensions.insert(place.clone());
         }
+        if let Some(last_answer) = &last_answer {
+            extensions.insert(last_answer.clone());
+        }
         self.begun.fetch_add(1, Ordering::Relaxed);
         let unread = Arc::clone(&self.unread);
         if unread.has_room() {
-            return Handling::Begun(Box::pin(self.service.call(request)), unread);
+            return Handling::Begun(Box::pin(self.service.call(request)), unread, last_answer);
         }
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
         let answer = async move {
             room.room().await;
             service.call(request).await
         };
-        Handling::Begun(Box::pin(answer), unread)
+        Handling::Begun(Box::pin(answer), unread, last_answer)
     }
 }
 
 /// What becomes of a request.
 pub(crate) enum Handling<R, E> {
-    Begun(Pin<Box<dyn Future<Output = Result<R, E>> + Send>>, Arc<Unread>),
+    Begun(Pin<Box<dyn Future<Output = Result<R, E>> + Send>>, Arc<Unread>, Option<LastAnswer>),
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
 }
@@ -112,7 +117,8 @@ impl<B: Body, E> Future for Handling<Response<B>, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Begun(answer, unread) => {
+            Self::Begun(_, _, Some(last_answer)) if last_answer.has_ended() => Poll::Pending,
+            Self::Begun(answer, unread, _) => {
                 let answer = ready!(answer.as_mut().poll(cx));
                 Poll::Ready(answer.map(|answer| answer.map(|body| Counted::new(body, unread))))
             }
@@ -140,7 +146,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for StreamTasks {
         tokio::spawn(async move {
             tokio::select! {
                 biased;
-                _ = connection.past(Phase::Ending) => {}
+                _ = connection.past(Phase::Leaving) => {}
                 () = stream => {}
             }
         });

@@ -256,7 +256,7 @@ async fn past(connection: Option<&Connection>, phase: Phase) -> Phase {
 }
 
 async fn closed(connection: Option<&Connection>) {
-    past(connection, Phase::Ending).await;
+    past(connection, Phase::Leaving).await;
 }
 
 /// Returns at shutdown, or when no request began for the whole of `idle_timeout`.

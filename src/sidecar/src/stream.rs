@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use hyper_util::client::legacy::connect::CaptureConnection;
 use identity::{Refusal, SerialNumber, Usage};
@@ -14,6 +15,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_rustls::TlsStream;
 
@@ -96,6 +98,8 @@ pub(crate) enum Phase {
     Open,
     /// The peer's certificate has expired: finish what is begun.
     Ending,
+    /// The peer is no longer welcome, by its own request: finish the answer to that one.
+    Leaving,
     /// Gone.
     Closed,
 }
@@ -111,6 +115,8 @@ struct State {
     /// connection is closed.
     pooled: Option<CaptureConnection>,
     end: Option<End>,
+    /// Requests being answered by which the peer may end itself.
+    answering: usize,
 }
 
 /// Why a connection ended, as far as it is known.
@@ -222,11 +228,52 @@ impl Connection {
         }
     }
 
+    /// A request begins by which the peer may end itself.
+    #[cfg(feature = "http")]
+    pub(crate) fn begin_answer(&self) {
+        self.state().answering += 1;
+    }
+
+    /// Its answer is made.
+    #[cfg(feature = "http")]
+    pub(crate) fn end_answer(&self) {
+        self.state().answering -= 1;
+    }
+
+    /// Whether nothing is begun any more.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.phase() >= Phase::Leaving
+    }
+
+    /// Closes the connection, as [`close_now`](Self::close_now) does, unless its peer has asked for
+    /// that by a request that is being answered: then it is closed after the answer.
+    pub(crate) fn close(self: &Arc<Self>, refusal: &Refusal) -> bool {
+        // Without a runtime there is nobody to close it later.
+        let Ok(runtime) = Handle::try_current() else { return self.close_now(refusal) };
+        let mut state = self.state();
+        if state.answering == 0 || state.tls.is_none() || self.is_leaving() {
+            drop(state);
+            return self.close_now(refusal);
+        }
+        state.end = Some(End::Refused(refusal.clone()));
+        self.move_to(Phase::Leaving);
+        drop(state);
+        let (connection, refusal) = (Arc::clone(self), refusal.clone());
+        runtime.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(LAST_ANSWER) => {}
+                _ = connection.past(Phase::Leaving) => {}
+            }
+            connection.close_now(&refusal);
+        });
+        true
+    }
+
     /// Closes the socket and wakes whoever waits for it; false if it was closed before.
     ///
     /// After the return nothing that the peer sent is read any more. What was written and has not
     /// left the machine is dropped: with a linger of zero the kernel resets the connection.
-    pub(crate) fn close(&self, refusal: &Refusal) -> bool {
+    fn close_now(&self, refusal: &Refusal) -> bool {
         self.end(End::Refused(refusal.clone()))
     }
 
@@ -255,6 +302,7 @@ impl Connection {
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Open,
             1 => Phase::Ending,
+            2 => Phase::Leaving,
             _ => Phase::Closed,
         }
     }
@@ -438,3 +486,6 @@ fn keep(slot: &mut Option<Waker>, waker: &Waker) {
         *slot = Some(waker.clone());
     }
 }
+
+/// So long an answer may take to leave, once its peer is no longer welcome.
+const LAST_ANSWER: Duration = Duration::from_secs(1);

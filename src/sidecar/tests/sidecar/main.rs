@@ -14,6 +14,7 @@ mod feed_stream;
 mod following;
 mod forgeries;
 mod handshakes;
+mod last_answer;
 mod listening;
 mod live;
 mod mutual_http;
