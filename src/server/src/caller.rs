@@ -7,7 +7,7 @@ use authority::Caller;
 use aws_lc_rs::rand;
 use axum::body::{Body as HttpBody, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use countersign::Peer;
+use countersign::{Answering, LastAnswer, Peer, VerifiedSvid};
 use data_encoding::HEXLOWER;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, header};
@@ -37,6 +37,19 @@ pub(crate) struct Body<T> {
     pub(crate) idempotency_key: Option<String>,
     pub(crate) if_match: Option<String>,
     pub(crate) value: T,
+    last_answer: Option<LastAnswer>,
+}
+
+impl<T> Body<T> {
+    /// Where the request ends its own caller, they hear what came of it before their connection is
+    /// closed: while what is returned lives, and until the answer has left.
+    pub(crate) fn last_answer_to(
+        &self,
+        ends: impl FnOnce(&VerifiedSvid) -> bool,
+    ) -> Option<Answering> {
+        let is_last = self.caller.svid.as_ref().is_some_and(ends);
+        self.last_answer.as_ref().filter(|_| is_last).map(LastAnswer::hold)
+    }
 }
 
 /// How much of a body is read, and for how long.
@@ -86,7 +99,8 @@ impl<T: DeserializeOwned> Body<T> {
                 "GET /v1/openapi.json describes it",
             )
         })?;
-        Ok(Self { caller, idempotency_key, if_match, value })
+        let last_answer = parts.extensions.get::<LastAnswer>().cloned();
+        Ok(Self { caller, idempotency_key, if_match, value, last_answer })
     }
 }
 

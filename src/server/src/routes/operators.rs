@@ -12,6 +12,7 @@ use axum::body::{Bytes, HttpBody};
 use axum::extract::{Path, Request, State};
 use axum::response::IntoResponse;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use identity::SerialNumber;
 
 use super::Service;
 use crate::caller::{Body, From, caller};
@@ -25,6 +26,11 @@ pub(crate) async fn revoke(
     State(service): State<Service>,
     body: Body<RevokeRequest>,
 ) -> Result<impl IntoResponse, Refused> {
+    let target = &body.value.target;
+    let _answering = body.last_answer_to(|svid| {
+        let is_serial = target.parse().is_ok_and(|it: SerialNumber| it == *svid.serial_number());
+        is_serial || *target == svid.spiffe_id().as_str()
+    });
     let done = service.authority.revoke(&body.caller, &body.value).await;
     let done = done.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let status = if done.log_index.is_some() { StatusCode::CREATED } else { StatusCode::OK };
@@ -49,6 +55,7 @@ pub(crate) async fn deny(
     State(service): State<Service>,
     body: Body<DenyRequest>,
 ) -> Result<impl IntoResponse, Refused> {
+    let _answering = body.last_answer_to(|svid| body.value.spiffe_id == *svid.spiffe_id());
     let denial = service.authority.deny(&body.caller, &body.value).await;
     let denial = denial.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     Ok((StatusCode::CREATED, Json(denial)))
