@@ -213,11 +213,23 @@ impl Authority {
             let crl_url = self.crl_url_of(issuer);
             let prepared = authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
             let member = Arc::new(prepared.into_member(&caller.request_id, idempotency.clone()));
-            let certificate = Member::Certificate(Arc::clone(&member));
-            let taken = self.take_for_issue(caller, &attested, by_token).await?;
-            let outcome = self.queue.submit(certificate).await?;
-            if !matches!(outcome, Outcome::Logged { .. }) {
+            let (taken, spent) = match self.take_for_issue(caller, &attested, by_token).await {
+                Ok(taken) => (taken, None),
+                // What was asked for before is given again whatever is left.
+                Err(spent @ Error::Budget { .. }) => (None, Some(spent)),
+                Err(error) => return Err(error),
+            };
+            let asks = match &spent {
+                None => Member::Certificate(Arc::clone(&member)),
+                Some(_) => Member::Precedent(Arc::clone(&member)),
+            };
+            let outcome = self.queue.submit(asks).await;
+            if !matches!(outcome, Ok(Outcome::Logged { .. })) {
                 self.budgets.give_back(taken);
+            }
+            let outcome = outcome?;
+            if let (Outcome::Stored, Some(spent)) = (&outcome, spent) {
+                return Err(spent);
             }
             match outcome {
                 Outcome::Logged { leaf_index, timestamp } => {

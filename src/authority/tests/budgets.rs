@@ -59,6 +59,26 @@ async fn who_renews_and_revokes_the_old_again_and_again_is_stopped() {
     assert!(done.log_index.is_some());
 }
 
+/// A lost answer is asked for again: it is there already.
+#[tokio::test]
+async fn what_was_asked_before_is_given_again_when_nothing_is_left() {
+    let environment = Environment::start().await;
+    let limits = BudgetLimits { renewals_per_hour: 1, ..BudgetLimits::default() };
+    environment.authority.limit_budgets(limits);
+    let operator = environment.operator().await;
+    let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);
+    let asked = csr();
+    let renewed = environment.renew(&held, &asked).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(environment.renew(&held, &asked).await.unwrap(), renewed);
+    }
+    let error = environment.renew(&held, &csr()).await.unwrap_err();
+    assert!(matches!(error, Error::Budget { budget: "renewals", .. }), "{error}");
+    // What was given again has cost nothing.
+    environment.clock.advance(time::Duration::minutes(60));
+    environment.renew(&environment.caller(&renewed), &csr()).await.unwrap();
+}
+
 #[tokio::test]
 async fn revoking_others_is_limited_and_ending_oneself_is_not_nor_is_an_operator() {
     let environment = Environment::start().await;

@@ -19,6 +19,8 @@ pub enum Member {
     Complete(CompleteMember),
     /// A signed CRL to store before it is served.
     Crl(CrlRow),
+    /// Whether this certificate was asked for before: it logs none.
+    Precedent(Arc<CertificateMember>),
     /// A certificate was shown to us: its renewal's line is alive.
     Seen(SerialNumber),
     /// Somebody is about to be told that nothing had to change: it is true if this still holds.

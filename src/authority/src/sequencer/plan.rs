@@ -79,6 +79,7 @@ impl Planning {
                 self.plan.rows.push(Row::Crl(crl));
                 Outcome::Stored
             }
+            Member::Precedent(certificate) => self.asked_before(&certificate, found),
             Member::Seen(serial_number) => {
                 self.plan.rows.push(Row::Seen { serial_number });
                 Outcome::Stored
@@ -89,13 +90,9 @@ impl Planning {
     }
 
     fn certificate(&mut self, member: &Arc<CertificateMember>, found: &mut Found) -> Outcome {
-        if self.has_moved(&member.allowed_under) {
-            return Outcome::Moved;
-        }
-        match self.precedent(member, found) {
-            Precedent::None => {}
-            Precedent::Replay(leaf_index) => return Outcome::Replay { leaf_index },
-            Precedent::Conflict(conflict) => return Outcome::Refused(conflict),
+        match self.asked_before(member, found) {
+            Outcome::Stored => {}
+            asked_before => return asked_before,
         }
         let leaf_index = self.plan.head.edge.size() + 1;
         let leaf = CertificateLeaf {
@@ -113,6 +110,18 @@ impl Planning {
         self.append(leaf, false);
         self.consume(member, leaf_index, found);
         Outcome::Logged { leaf_index, timestamp: self.at }
+    }
+
+    /// Nothing is stored where it was not.
+    fn asked_before(&mut self, member: &CertificateMember, found: &Found) -> Outcome {
+        if self.has_moved(&member.allowed_under) {
+            return Outcome::Moved;
+        }
+        match self.precedent(member, found) {
+            Precedent::None => Outcome::Stored,
+            Precedent::Replay(leaf_index) => Outcome::Replay { leaf_index },
+            Precedent::Conflict(conflict) => Outcome::Refused(conflict),
+        }
     }
 
     /// Whether the same was done before, or contradicts what was.

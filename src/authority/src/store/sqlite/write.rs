@@ -85,7 +85,7 @@ fn find(
     let mut found = Found::default();
     for member in group {
         match member {
-            Member::Certificate(certificate) => {
+            Member::Certificate(certificate) | Member::Precedent(certificate) => {
                 find_serial_number(transaction, &certificate.record.serial_number, &mut found)?;
                 if let Some(name) = &certificate.idempotency {
                     find_idempotency(transaction, &name.principal, &name.key, now, &mut found)?;
