@@ -21,6 +21,7 @@ use crate::hastened::Hastened;
 use crate::issuer::Issued;
 use crate::keys::Keys;
 use crate::loading::Opening;
+use crate::operations::require_name;
 use crate::own_names::OwnNames;
 use crate::policy::{ActivePolicy, Principal};
 use crate::present;
@@ -85,6 +86,9 @@ pub struct Caller {
     pub svid: Option<VerifiedSvid>,
     /// What the server's diagnostics call the request.
     pub request_id: String,
+    /// What the caller calls it, `Idempotency-Key`: it is done once. [`Authority::issue`] takes it
+    /// as an argument, since some who ask for a certificate are known by their evidence alone.
+    pub idempotency_key: Option<String>,
 }
 
 impl Caller {
@@ -139,6 +143,7 @@ impl Authority {
             }
         };
         let attested = self.attest(proof, &asked).await.map_err(stranger)?;
+        idempotency_key.map_or(Ok(()), require_name)?;
         let principal = attested.principal.name().to_owned();
         let issued = self.issue_attested(caller, asked, attested, idempotency_key).await;
         if let Err(error) = &issued {
@@ -154,7 +159,8 @@ impl Authority {
         body: &IssueRequest,
         request_id: &str,
     ) -> Result<IssuedCertificate, Error> {
-        let caller = Caller { svid: None, request_id: request_id.to_owned() };
+        let caller =
+            Caller { svid: None, request_id: request_id.to_owned(), idempotency_key: None };
         let asked = Asked::parse(body, &self.trust_domain)?;
         let spiffe_id = asked
             .spiffe_id

@@ -11,7 +11,7 @@
 use aws_lc_rs::hmac;
 use tlog::{Hash, leaf_hash};
 
-use crate::sequencer::{Head, TokenDraft};
+use crate::sequencer::{Head, IdempotencyKey, KeptRequest, TokenDraft};
 use crate::signer::file::FileSigner;
 
 /// The key by which the head is sealed.
@@ -40,6 +40,36 @@ impl HeadKey {
 
     pub(crate) fn sealed_token(&self, token: &TokenDraft, log_index: u64, seal: &[u8]) -> bool {
         hmac::verify(&self.0, &token_text(token, log_index), seal).is_ok()
+    }
+
+    pub(crate) fn seal_request(
+        &self,
+        principal: &str,
+        name: &str,
+        kept: &KeptRequest,
+        at: u64,
+    ) -> Hash {
+        self.seal(&request_text(principal, name, kept, at))
+    }
+
+    pub(crate) fn sealed_request(
+        &self,
+        principal: &str,
+        name: &str,
+        kept: &KeptRequest,
+        at: u64,
+        seal: &[u8],
+    ) -> bool {
+        hmac::verify(&self.0, &request_text(principal, name, kept, at), seal).is_ok()
+    }
+
+    /// The secret of a token whose request was named: whoever asks again is given it again, and it
+    /// is kept nowhere. RFC 5869 §2.3, one block of HKDF-Expand.
+    pub(crate) fn token_secret(&self, named: &IdempotencyKey, token_id: &str) -> [u8; 32] {
+        let IdempotencyKey { principal, key, request_hash } = named;
+        let texts = [principal.as_bytes(), key.as_bytes(), token_id.as_bytes()];
+        let info = [&SECRET_LABEL[..], request_hash.as_bytes(), &lengths_first(&texts), &[1]];
+        *self.seal(&info.concat()).as_bytes()
     }
 
     fn seal(&self, text: &[u8]) -> Hash {
@@ -100,9 +130,30 @@ fn token_text(token: &TokenDraft, log_index: u64) -> Vec<u8> {
     .concat()
 }
 
+fn request_text(principal: &str, name: &str, kept: &KeptRequest, at: u64) -> Vec<u8> {
+    let texts = [principal.as_bytes(), name.as_bytes(), kept.answer.as_bytes()];
+    [
+        &REQUEST_LABEL[..],
+        kept.request_hash.as_bytes(),
+        &[u8::from(kept.place.is_some())],
+        &kept.place.unwrap_or_default().to_be_bytes(),
+        &at.to_be_bytes(),
+        &lengths_first(&texts),
+    ]
+    .concat()
+}
+
+/// Texts of no fixed width, so that no two rows have one text.
+fn lengths_first(texts: &[&[u8]]) -> Vec<u8> {
+    let lengths = texts.iter().flat_map(|text| (text.len() as u64).to_be_bytes());
+    lengths.chain(texts.iter().flat_map(|text| text.iter().copied())).collect()
+}
+
 const DERIVATION: &[u8] = b"countersign/head-key/v1";
 const HEAD_LABEL: &[u8; 20] = b"countersign/head/v1\n";
 const TOKEN_LABEL: &[u8; 21] = b"countersign/token/v1\n";
+const REQUEST_LABEL: &[u8; 23] = b"countersign/request/v1\n";
+const SECRET_LABEL: &[u8; 28] = b"countersign/token-secret/v1\n";
 
 #[cfg(test)]
 mod tests {

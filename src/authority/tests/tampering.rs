@@ -211,6 +211,8 @@ async fn a_running_ca_takes_no_head_and_no_token_that_it_did_not_write() {
 /// Takes the seals away: what a store of before was.
 const UNSEAL: &str = "ALTER TABLE head DROP COLUMN chain; ALTER TABLE head DROP COLUMN seal;
     ALTER TABLE tokens DROP COLUMN seal; UPDATE meta SET version = 3;
+    DROP INDEX idempotency_unchanged; ALTER TABLE idempotency DROP COLUMN answer;
+    ALTER TABLE idempotency DROP COLUMN seal;
     UPDATE entries SET folds = 0 WHERE instr(bytes, '\"type\":\"operator.create\"')
       OR instr(bytes, '\"type\":\"token.revoke\"');
     UPDATE head SET revocation_epoch = (SELECT count(*) FROM entries WHERE folds = 1)";

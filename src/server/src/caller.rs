@@ -34,7 +34,6 @@ impl<S: Sync> FromRequestParts<S> for From {
 #[derive(Debug)]
 pub(crate) struct Body<T> {
     pub(crate) caller: Caller,
-    pub(crate) idempotency_key: Option<String>,
     pub(crate) if_match: Option<String>,
     pub(crate) value: T,
     last_answer: Option<LastAnswer>,
@@ -73,7 +72,8 @@ impl<T: DeserializeOwned> Body<T> {
     /// Reads within this limit.
     pub(crate) async fn read(request: Request, limit: &BodyLimit) -> Result<Self, Refused> {
         let (parts, body) = request.into_parts();
-        let caller = caller(&parts.extensions);
+        let mut caller = caller(&parts.extensions);
+        caller.idempotency_key = idempotency_key(&parts.headers);
         let id = &caller.request_id;
         let invalid = |why: String, next: &str| {
             Refused::request(ProblemType::RequestInvalid, why, Some(next), id)
@@ -87,7 +87,6 @@ impl<T: DeserializeOwned> Body<T> {
                 _ => Err(invalid(format!("{name} is not 1 to {MAX_HEADER} ASCII characters"), "")),
             },
         };
-        let idempotency_key = header("idempotency-key")?;
         let if_match = header("if-match")?;
         let mut share =
             parts.extensions.get::<Bodies>().and_then(|all| all.share(&parts.extensions));
@@ -100,8 +99,19 @@ impl<T: DeserializeOwned> Body<T> {
             )
         })?;
         let last_answer = parts.extensions.get::<LastAnswer>().cloned();
-        Ok(Self { caller, idempotency_key, if_match, value, last_answer })
+        Ok(Self { caller, if_match, value, last_answer })
     }
+}
+
+/// The caller's name for the request; the engine says whether it is one. Two make a name that is none.
+fn idempotency_key(headers: &HeaderMap) -> Option<String> {
+    let names = headers.get_all("idempotency-key").iter().map(|name| {
+        let name = String::from_utf8_lossy(name.as_bytes()).into_owned();
+        // draft-ietf-httpapi-idempotency-key-header §2.1: a string in quotes.
+        let quoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+        quoted.map(ToOwned::to_owned).unwrap_or(name)
+    });
+    names.reduce(|first, second| format!("{first}, {second}"))
 }
 
 /// What cannot be used is left to its sender.
@@ -218,7 +228,7 @@ pub(crate) fn caller(extensions: &Extensions) -> Caller {
     let svid = extensions.get::<Peer>().map(|peer| peer.svid().clone());
     let request_id =
         extensions.get::<RequestId>().map_or_else(|| RequestId::fresh().0, |id| id.0.clone());
-    Caller { svid, request_id }
+    Caller { svid, request_id, idempotency_key: None }
 }
 
 /// What diagnostics, events and problems call a request.

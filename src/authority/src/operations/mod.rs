@@ -1,6 +1,7 @@
 //! What operators, owners and auditors do beside issuing: each call asks the same policy.
 
 mod inventory;
+mod once;
 mod policies;
 mod revocations;
 mod tokens;
@@ -10,6 +11,7 @@ use api::{ActOnRecord, IssuerStatus, Status};
 use identity::{SpiffeId, VerifiedSvid};
 use issuance::IssuerCertificate;
 
+pub(crate) use once::{once, read_answer, require_name};
 pub use policies::explain_query;
 pub(crate) use policies::policy_change;
 
@@ -19,7 +21,7 @@ use crate::error::Error;
 use crate::event::{Act, Event, EventDraft};
 use crate::policy::{Action, Principal, Query};
 use crate::request::explain;
-use crate::sequencer::{ActMember, AllowedUnder, Effect, Member, Outcome};
+use crate::sequencer::{ActMember, AllowedUnder, Effect, IdempotencyKey, Member, Outcome};
 
 impl Authority {
     /// How the CA is doing.
@@ -114,12 +116,25 @@ impl Authority {
         event: EventDraft,
         effect: Effect,
     ) -> Result<Option<u64>, Error> {
+        self.commit_once(allowed_under, event, effect, None, String::new()).await
+    }
+
+    /// The same, once where the request was named: none, too, where it was done meanwhile.
+    pub(super) async fn commit_once(
+        &self,
+        allowed_under: AllowedUnder,
+        event: EventDraft,
+        effect: Effect,
+        named: Option<&IdempotencyKey>,
+        answer: String,
+    ) -> Result<Option<u64>, Error> {
         let member = ActMember { event, effect, allowed_under: Some(allowed_under) };
-        let outcome = self.submit(Member::Act(Box::new(member))).await?;
+        let member = once(named, answer, Member::Act(Box::new(member)));
+        let outcome = self.submit(member).await?;
         self.refresh().await?;
         match outcome {
             Outcome::Done { log_index } => Ok(Some(log_index)),
-            Outcome::Moved => Ok(None),
+            Outcome::Moved | Outcome::Repeated => Ok(None),
             Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
             other => Err(unexpected(&other)),
         }
@@ -128,9 +143,20 @@ impl Authority {
     /// Whether it still holds, under the head lock: asked before somebody is told that nothing had
     /// to change.
     pub(crate) async fn holds(&self, allowed_under: AllowedUnder) -> Result<bool, Error> {
-        match self.submit(Member::Unchanged(allowed_under)).await? {
+        self.holds_once(allowed_under, None, String::new()).await
+    }
+
+    /// The same; where the request was named, the answer is kept with its name.
+    pub(super) async fn holds_once(
+        &self,
+        allowed_under: AllowedUnder,
+        named: Option<&IdempotencyKey>,
+        answer: String,
+    ) -> Result<bool, Error> {
+        match self.submit(once(named, answer, Member::Unchanged(allowed_under))).await? {
             Outcome::Stored => Ok(true),
-            Outcome::Moved => self.refresh().await.map(|()| false),
+            Outcome::Moved | Outcome::Repeated => self.refresh().await.map(|()| false),
+            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
             other => Err(unexpected(&other)),
         }
     }

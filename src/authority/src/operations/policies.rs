@@ -73,6 +73,8 @@ impl Authority {
     /// would see it.
     pub fn explain(&self, caller: &Caller, asked: &ExplainRequest) -> Result<Explanation, Error> {
         self.authorize(caller, Action::ReadPolicy, None)?;
+        // It changes nothing, so there is nothing to do once.
+        self.named(caller, api::paths::EXPLAIN, asked)?;
         let policy = self.policy();
         let explained = explain_query(&policy, asked)?;
         let dns: Result<Vec<DnsName>, _> = asked.dns.iter().map(|it| DnsName::parse(it)).collect();

@@ -11,13 +11,15 @@ use serde::de::value::Error as ValueError;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::PAGE;
+use super::{PAGE, read_answer};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
 use crate::policy::Action;
-use crate::sequencer::{AllowedUnder, COMPLETION_MILLISECONDS, Conflict, Effect, RevocationTarget};
+use crate::sequencer::{
+    AllowedUnder, COMPLETION_MILLISECONDS, Conflict, Effect, KeptRequest, RevocationTarget,
+};
 use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
 
 impl Authority {
@@ -34,9 +36,14 @@ impl Authority {
         self.may_revoke(caller, extent, &target, &spiffe_id)?;
         let reason = reason(&request.reason)?;
         self.require_member(&spiffe_id)?;
+        let named = self.named(caller, api::paths::REVOCATIONS, request)?;
+        let named = named.as_ref();
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             let allowed_under = self.may_revoke(caller, extent, &target, &spiffe_id)?;
+            if let Some(kept) = self.kept(named).await? {
+                return self.revoked_before(&kept, &spiffe_id).await;
+            }
             let mut done = Revocation {
                 target: request.target.clone(),
                 spiffe_id: spiffe_id.clone(),
@@ -53,7 +60,7 @@ impl Authority {
                 return Ok(done);
             }
             if is_done {
-                if self.holds(allowed_under).await? {
+                if self.holds_once(allowed_under, named, kept_answer(&done)).await? {
                     return Ok(done);
                 }
                 continue;
@@ -63,7 +70,8 @@ impl Authority {
             name_override(&mut detail, request.named_override);
             let effect = Effect::Revoke { target: target.clone(), reason: reason.clone() };
             let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
-            let committed = self.commit(allowed_under, draft, effect).await;
+            let answer = kept_answer(&done);
+            let committed = self.commit_once(allowed_under, draft, effect, named, answer).await;
             if !matches!(committed, Ok(Some(_))) {
                 self.budgets.give_back(taken);
             }
@@ -75,6 +83,19 @@ impl Authority {
             }
         }
         Err(Error::Restless)
+    }
+
+    /// The answer to a revocation that was named and done before.
+    async fn revoked_before(
+        &self,
+        kept: &KeptRequest,
+        spiffe_id: &SpiffeId,
+    ) -> Result<Revocation, Error> {
+        let mut done = Revocation { log_index: kept.place, ..read_answer(kept)? };
+        if done.log_index.is_some() {
+            done.review = self.acts_of(spiffe_id).await;
+        }
+        Ok(done)
     }
 
     fn may_revoke(
@@ -106,23 +127,37 @@ impl Authority {
         self.authorize(caller, Action::Deny, Some(spiffe_id))?;
         let reason = reason(&request.reason)?;
         self.require_member(spiffe_id)?;
+        let named = self.named(caller, api::paths::DENIALS, request)?;
+        let named = named.as_ref();
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::Deny, Some(spiffe_id))?;
+            if let Some(log_index) = self.kept(named).await?.and_then(|kept| kept.place) {
+                return Ok(self.denied_at(log_index, request).await);
+            }
             let loss = RevocationTarget::Identity(spiffe_id.clone());
             self.require_way_back(&loss, spiffe_id, request.named_override).await?;
             let mut detail = serde_json::json!({ "reason": reason });
             name_override(&mut detail, request.named_override);
             let draft = self.draft(caller, event::DENY, spiffe_id.as_str(), &detail);
             let effect = Effect::Deny { spiffe_id: spiffe_id.clone(), reason: reason.clone() };
-            if let Some(log_index) = self.commit(allowed_under, draft, effect).await? {
-                let at = self.time_of(log_index).await;
-                let review = self.acts_of(spiffe_id).await;
-                let (id, spiffe_id) = (log_index.to_string(), spiffe_id.clone());
-                return Ok(Denial { id, spiffe_id, reason, at, review });
+            let committed =
+                self.commit_once(allowed_under, draft, effect, named, String::new()).await?;
+            if let Some(log_index) = committed {
+                return Ok(self.denied_at(log_index, request).await);
             }
         }
         Err(Error::Restless)
+    }
+
+    async fn denied_at(&self, log_index: u64, request: &DenyRequest) -> Denial {
+        Denial {
+            id: log_index.to_string(),
+            spiffe_id: request.spiffe_id.clone(),
+            reason: request.reason.clone(),
+            at: self.time_of(log_index).await,
+            review: self.acts_of(&request.spiffe_id).await,
+        }
     }
 
     /// Lifts the denial with this id, and no later one of the same identity. Certificates that it
@@ -266,6 +301,11 @@ impl Authority {
         };
         Ok(standing.into_iter().map(denial).collect())
     }
+}
+
+/// What is kept of it with the request's name; its place is known there.
+fn kept_answer(done: &Revocation) -> String {
+    serde_json::to_string(done).expect("a revocation is plain data")
 }
 
 fn revocation_detail(target: &RevocationTarget, reason: &str) -> serde_json::Value {

@@ -4,8 +4,10 @@ use api::{ActOnRecord, BootstrapToken, NewToken, Page, Secret, TokenRecord, Toke
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
 use identity::SpiffeId;
+use serde::{Deserialize, Serialize};
 use tlog::Hash;
 
+use super::read_answer;
 use crate::attest::token::NEW_TOKEN;
 use crate::attest::{Maker, refused};
 use crate::authority::{Authority, Caller, RESTARTS};
@@ -13,7 +15,8 @@ use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
-use crate::sequencer::{Effect, TokenDraft, TokenRow};
+use crate::sequencer::{Effect, IdempotencyKey, TokenDraft, TokenRow};
+use crate::signer::SignerError;
 
 impl Authority {
     /// Makes a one-time bootstrap token; shown once, kept as a hash.
@@ -32,16 +35,17 @@ impl Authority {
                 next_step: Some("ask for ttl 15m or less".to_owned()),
             });
         }
-        let mut secret = [0; 32];
+        let named = self.named(caller, api::paths::TOKENS, request)?;
+        let named = named.as_ref();
         let mut id = [0; 8];
-        rand::fill(&mut secret)
-            .and_then(|()| rand::fill(&mut id))
-            .map_err(|_| crate::signer::SignerError::Refused("no randomness".to_owned()))?;
+        rand::fill(&mut id).map_err(|_| no_randomness())?;
+        let id = HEXLOWER.encode(&id);
+        let secret = self.token_secret(named, &id)?;
         let hash = Hash::of(&secret);
         let expires_at = self.clock().unix_milliseconds() + seconds * 1000;
         let token = TokenDraft {
             hash,
-            id: HEXLOWER.encode(&id),
+            id,
             spiffe_id: request.spiffe_id.clone(),
             expires_at,
             key_hash: request.key_sha256.as_deref().map(key_hash).transpose()?,
@@ -53,23 +57,50 @@ impl Authority {
             "made_with": made_with,
             "token_sha256": format!("{hash:?}"),
         });
-        let made = NewToken {
-            id: token.id.clone(),
-            token: Secret::new(BootstrapToken::new(secret, self.trust().state().pin()).expose()),
-            spiffe_id: token.spiffe_id.clone(),
-            expires_at: from_milliseconds(expires_at),
-            trust_pin: self.trust().state().pin().to_string(),
-        };
+        let kept = KeptToken { expires_at, id: token.id.clone() };
+        let answer = serde_json::to_string(&kept).expect("two plain values");
         let draft = self.draft(caller, event::TOKEN_CREATE, token.spiffe_id.as_str(), &detail);
         let effect = Effect::CreateToken(token);
         for _ in 0..RESTARTS {
             let resource = Some(&request.spiffe_id);
             let allowed_under = self.authorize(caller, Action::CreateToken, resource)?;
-            if self.commit(allowed_under, draft.clone(), effect.clone()).await?.is_some() {
-                return Ok(made);
+            if let Some(kept) = self.kept(named).await? {
+                let kept: KeptToken = read_answer(&kept)?;
+                let secret = self.token_secret(named, &kept.id)?;
+                return Ok(self.new_token(kept, secret, &request.spiffe_id));
+            }
+            let (event, effect) = (draft.clone(), effect.clone());
+            let committed = self.commit_once(allowed_under, event, effect, named, answer.clone());
+            if committed.await?.is_some() {
+                return Ok(self.new_token(kept, secret, &request.spiffe_id));
             }
         }
         Err(Error::Restless)
+    }
+
+    /// Random bits; where the request was named, what nobody without the key of the head's seal can
+    /// tell from such, and what the same request finds again.
+    fn token_secret(&self, named: Option<&IdempotencyKey>, id: &str) -> Result<[u8; 32], Error> {
+        if let Some(named) = named {
+            let none = || SignerError::Refused("the key of the head's seal is gone".to_owned());
+            let key = self.key_files().head_key()?.ok_or_else(none)?;
+            return Ok(key.token_secret(named, id));
+        }
+        let mut secret = [0; 32];
+        rand::fill(&mut secret).map_err(|_| no_randomness())?;
+        Ok(secret)
+    }
+
+    fn new_token(&self, kept: KeptToken, secret: [u8; 32], spiffe_id: &SpiffeId) -> NewToken {
+        let trust = self.trust();
+        let pin = trust.state().pin();
+        NewToken {
+            id: kept.id,
+            token: Secret::new(BootstrapToken::new(secret, pin).expose()),
+            spiffe_id: spiffe_id.clone(),
+            expires_at: from_milliseconds(kept.expires_at),
+            trust_pin: pin.to_string(),
+        }
     }
 
     /// The newest bootstrap tokens.
@@ -147,6 +178,18 @@ impl Authority {
         }
         Err(Error::Restless)
     }
+}
+
+/// What is kept of a token with its request's name; never its secret.
+#[derive(Serialize, Deserialize)]
+struct KeptToken {
+    /// In milliseconds since 1970.
+    expires_at: u64,
+    id: String,
+}
+
+fn no_randomness() -> SignerError {
+    SignerError::Refused("no randomness".to_owned())
 }
 
 fn key_hash(hex: &str) -> Result<Hash, Error> {

@@ -15,8 +15,11 @@ use crate::checkpoint::verifier_key;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::loading::made_by;
+use crate::operations::{once, read_answer};
 use crate::policy::Action;
-use crate::sequencer::{ActMember, AllowedUnder, ChangedKeys, Effect, Member, Outcome};
+use crate::sequencer::{
+    ActMember, AllowedUnder, ChangedKeys, Effect, IdempotencyKey, KeptRequest, Member, Outcome,
+};
 use crate::signer::SignerError;
 
 impl Authority {
@@ -56,9 +59,15 @@ impl Authority {
         step: KeyStep,
         request: &KeyStepRequest,
     ) -> Result<KeyStepOutcome, Error> {
+        let action = Action::RotateKey(request.purpose, step);
+        self.authorize(caller, action.clone(), None)?;
+        let named = self.named(caller, &api::paths::key_step(id, step), request)?;
+        let named = named.as_ref();
         for _ in 0..RESTARTS {
-            let action = Action::RotateKey(request.purpose, step);
-            let allowed_under = self.authorize(caller, action, None)?;
+            let allowed_under = self.authorize(caller, action.clone(), None)?;
+            if let Some(kept) = self.kept(named).await? {
+                return step_before(&kept, request);
+            }
             self.require_whole_log()?;
             let (_, in_force) = self.state().await?;
             if let Some(key) = done_already(&in_force, id, step, request) {
@@ -68,11 +77,16 @@ impl Authority {
                 return Ok(KeyStepOutcome::Done { log_index: key.log_index });
             }
             let planned = self.plan_step(&in_force, id, step, request).await?;
-            if let Some(announced) = self.announce(&in_force, caller, &planned, request).await? {
-                return Ok(announced);
+            match self.announce(&in_force, caller, &planned, request, named).await {
+                Ok(None) => {}
+                Ok(Some(announced)) => return Ok(announced),
+                // The same request was done at once: it is answered from there.
+                Err(Error::Restless) => continue,
+                Err(error) => return Err(error),
             }
             let changed = self.verify_signed(&in_force, &planned, request).await?;
-            if let Some(done) = self.commit_step(caller, planned, changed, allowed_under).await? {
+            let done = self.commit_step(caller, planned, changed, allowed_under, named).await?;
+            if let Some(done) = done {
                 return Ok(done);
             }
         }
@@ -185,13 +199,18 @@ impl Authority {
         caller: &Caller,
         planned: &Planned,
         request: &KeyStepRequest,
+        named: Option<&IdempotencyKey>,
     ) -> Result<Option<KeyStepOutcome>, Error> {
         let (mut certificate, mut trust_state) = (None, None);
+        // The name goes with the last of what is announced: what was announced twice harms nobody.
+        let is_last = !announces(request.trust_state.as_ref());
         if let Some(OfflineSignature::Announced { to_be_signed: tbs }) = &request.certificate {
             issuance::lint::ca_tbs(tbs.as_bytes())?;
             let event = announcement(caller, event::KEY_ISSUER, planned, tbs);
-            certificate = Some(self.log(event).await?);
+            let named = named.filter(|_| is_last);
+            certificate = Some(self.log(event, named, None).await?);
         }
+        let earlier = certificate;
         if let Some(OfflineSignature::Announced { to_be_signed: text }) = &request.trust_state {
             // Compared before it is signed: no signature is asked of a trust key for anything else.
             let next: TrustState = serde_json::from_slice(text.as_bytes())
@@ -203,7 +222,7 @@ impl Authority {
                 return Err(not_that_step("the trust state says something else than this step"));
             }
             let event = announcement(caller, event::TRUST_CHANGE, planned, text);
-            trust_state = Some(self.log(event).await?);
+            trust_state = Some(self.log(event, named, earlier).await?);
         }
         let announced = certificate.is_some() || trust_state.is_some();
         Ok(announced.then_some(KeyStepOutcome::Announced { certificate, trust_state }))
@@ -321,6 +340,7 @@ impl Authority {
         planned: Planned,
         changed: ChangedKeys,
         allowed_under: AllowedUnder,
+        named: Option<&IdempotencyKey>,
     ) -> Result<Option<KeyStepOutcome>, Error> {
         let Planned { purpose, step, public_key } = &planned;
         let held = self.in_force().trust.state().sequence;
@@ -343,22 +363,31 @@ impl Authority {
             effect: Effect::ChangeKeys(changed),
             allowed_under: Some(allowed_under),
         };
-        let outcome = self.submit(Member::Act(Box::new(member))).await?;
+        let member = Member::Act(Box::new(member));
+        let outcome = self.submit(once(named, kept_step(None), member)).await?;
         self.refresh().await?;
         // What is committed is done, whether or not the keys open that it brings into force.
         drop(self.follow_keys().await);
         match outcome {
             Outcome::Done { log_index } => Ok(Some(KeyStepOutcome::Done { log_index })),
-            Outcome::Moved => Ok(None),
+            Outcome::Moved | Outcome::Repeated => Ok(None),
             Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
             other => Err(unexpected(&other)),
         }
     }
 
-    async fn log(&self, event: EventDraft) -> Result<u64, Error> {
+    /// Logs an announcement; `earlier` is the place of the one that came with it.
+    async fn log(
+        &self,
+        event: EventDraft,
+        named: Option<&IdempotencyKey>,
+        earlier: Option<u64>,
+    ) -> Result<u64, Error> {
         let member = ActMember { event, effect: Effect::None, allowed_under: None };
-        match self.submit(Member::Act(Box::new(member))).await? {
+        let member = Member::Act(Box::new(member));
+        match self.submit(once(named, kept_step(earlier), member)).await? {
             Outcome::Done { log_index } => Ok(log_index),
+            Outcome::Repeated => Err(Error::Restless),
             Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
             other => Err(unexpected(&other)),
         }
@@ -371,6 +400,27 @@ struct Planned {
     purpose: KeyPurpose,
     step: KeyStep,
     public_key: Der,
+}
+
+fn announces(part: Option<&OfflineSignature>) -> bool {
+    matches!(part, Some(OfflineSignature::Announced { .. }))
+}
+
+/// What is kept of a step with its request's name: the place of what was announced first.
+fn kept_step(earlier: Option<u64>) -> String {
+    serde_json::to_string(&earlier).expect("a number is plain data")
+}
+
+/// The outcome of a step that was named and taken before.
+fn step_before(kept: &KeptRequest, request: &KeyStepRequest) -> Result<KeyStepOutcome, Error> {
+    let earlier: Option<u64> = read_answer(kept)?;
+    Ok(if announces(request.trust_state.as_ref()) {
+        KeyStepOutcome::Announced { certificate: earlier, trust_state: kept.place }
+    } else if announces(request.certificate.as_ref()) {
+        KeyStepOutcome::Announced { certificate: kept.place, trust_state: None }
+    } else {
+        KeyStepOutcome::Done { log_index: kept.place.unwrap_or_default() }
+    })
 }
 
 /// A lost answer is asked for again.

@@ -19,6 +19,8 @@ pub enum Member {
     Complete(CompleteMember),
     /// A signed CRL to store before it is served.
     Crl(CrlRow),
+    /// What its caller has named, so that it is done once.
+    Once(Box<OnceMember>),
     /// Whether this certificate was asked for before: it logs none.
     Precedent(Arc<CertificateMember>),
     /// A certificate was shown to us: its renewal's line is alive.
@@ -36,6 +38,17 @@ pub struct ActMember {
     pub effect: Effect,
     /// What it was allowed under; none for the engine's own acts.
     pub allowed_under: Option<AllowedUnder>,
+}
+
+/// An act, or that nothing had to change, with its caller's own name for the request.
+#[derive(Debug, Clone)]
+pub struct OnceMember {
+    /// The name.
+    pub named: IdempotencyKey,
+    /// What the same request is answered by, beside the place of its event. Never a secret.
+    pub answer: String,
+    /// [`Member::Act`] or [`Member::Unchanged`].
+    pub member: Member,
 }
 
 /// The state of policy and revocation under which somebody was allowed something: a commit finds
@@ -216,6 +229,20 @@ pub struct IdempotencyKey {
     pub request_hash: Hash,
 }
 
+/// How long a caller's name for a request is kept: a day.
+pub(crate) const KEPT_MILLISECONDS: u64 = 24 * 3600 * 1000;
+
+/// A request that was named and done before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptRequest {
+    /// SHA-256 of the whole request.
+    pub request_hash: Hash,
+    /// The leaf or event that came of it; none where nothing had to change.
+    pub place: Option<u64>,
+    /// What it is answered by, beside that.
+    pub answer: String,
+}
+
 /// A signed certificate for a logged leaf.
 #[derive(Debug, Clone)]
 pub struct CompleteMember {
@@ -247,8 +274,8 @@ pub struct CrlRow {
 pub struct Found {
     /// Serial numbers that are taken.
     pub serial_numbers: HashSet<SerialNumber>,
-    /// Idempotency keys in use, by principal and key: request hash and leaf.
-    pub idempotency: HashMap<(String, String), (Hash, u64)>,
+    /// Idempotency keys in use, by principal and key.
+    pub idempotency: HashMap<(String, String), KeptRequest>,
     /// Tokens, by hash.
     pub tokens: HashMap<Hash, TokenRow>,
     /// Renewals done, by the serial number of the certificate renewed.

@@ -12,10 +12,11 @@ use std::sync::Arc;
 
 use tlog::{Hash, TreeEdge};
 
+pub(crate) use member::KEPT_MILLISECONDS;
 pub use member::{
     ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Consumes, CrlRow,
-    Effect, Found, IdempotencyKey, LeafRow, Member, RecordDraft, RenewalRow, RevocationTarget,
-    TokenDraft, TokenRow,
+    Effect, Found, IdempotencyKey, KeptRequest, LeafRow, Member, OnceMember, RecordDraft,
+    RenewalRow, RevocationTarget, TokenDraft, TokenRow,
 };
 pub(crate) use plan::COMPLETION_MILLISECONDS;
 pub(crate) use plan::require_clock;
@@ -83,7 +84,7 @@ pub enum Row {
     Certificate { leaf_index: u64, der: Vec<u8> },
     Crl(CrlRow),
     CrlNumber { issuer_key_hash: Hash, number: u64 },
-    Idempotency { key: IdempotencyKey, leaf_index: u64, at: u64 },
+    Idempotency { key: IdempotencyKey, kept: KeptRequest, at: u64 },
     Issuer { certificate: Vec<u8>, key_hash: Hash, log_index: u64 },
     Operator { name: String, log_index: u64 },
     Policy { hash: Hash, files: String, log_index: u64 },
@@ -125,6 +126,8 @@ pub enum Outcome {
         /// Its leaf.
         leaf_index: u64,
     },
+    /// The same named request was done before: what is kept of it answers.
+    Repeated,
     /// Stored; or nothing had to be.
     Stored,
 }

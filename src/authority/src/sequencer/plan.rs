@@ -8,7 +8,8 @@ use tlog::{CertificateLeaf, Hash, leaf_hash};
 
 use super::{
     ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Conflict, Consumes,
-    Effect, Entry, Found, Head, Member, Outcome, Plan, RenewalRow, RevocationTarget, Row, TokenRow,
+    Effect, Entry, Found, Head, KeptRequest, Member, OnceMember, Outcome, Plan, RenewalRow,
+    RevocationTarget, Row, TokenRow,
 };
 use crate::clock::from_milliseconds;
 use crate::event::{self, Act, EventDraft};
@@ -79,6 +80,7 @@ impl Planning {
                 self.plan.rows.push(Row::Crl(crl));
                 Outcome::Stored
             }
+            Member::Once(once) => self.once(*once, found),
             Member::Precedent(certificate) => self.asked_before(&certificate, found),
             Member::Seen(serial_number) => {
                 self.plan.rows.push(Row::Seen { serial_number });
@@ -87,6 +89,27 @@ impl Planning {
             Member::Unchanged(under) if self.has_moved(&under) => Outcome::Moved,
             Member::Unchanged(_) => Outcome::Stored,
         }
+    }
+
+    /// The name is kept in the transaction of what it names, and only where that was done.
+    fn once(&mut self, once: OnceMember, found: &mut Found) -> Outcome {
+        let OnceMember { named, answer, member } = once;
+        let name = (named.principal.clone(), named.key.clone());
+        match found.idempotency.get(&name) {
+            Some(kept) if kept.request_hash == named.request_hash => return Outcome::Repeated,
+            Some(_) => return Outcome::Refused(Conflict::IdempotencyMismatch),
+            None => {}
+        }
+        let outcome = self.member(member, found);
+        let place = match outcome {
+            Outcome::Done { log_index } => Some(log_index),
+            Outcome::Stored => None,
+            _ => return outcome,
+        };
+        let kept = KeptRequest { request_hash: named.request_hash, place, answer };
+        found.idempotency.insert(name, kept.clone());
+        self.plan.rows.push(Row::Idempotency { key: named, kept, at: self.at });
+        outcome
     }
 
     fn certificate(&mut self, member: &Arc<CertificateMember>, found: &mut Found) -> Outcome {
@@ -129,7 +152,9 @@ impl Planning {
         let request_hash = member.record.request_hash;
         if let Some(key) = &member.idempotency {
             match found.idempotency.get(&(key.principal.clone(), key.key.clone())) {
-                Some((hash, leaf_index)) if *hash == key.request_hash => {
+                Some(KeptRequest { request_hash, place: Some(leaf_index), .. })
+                    if *request_hash == key.request_hash =>
+                {
                     return Precedent::Replay(*leaf_index);
                 }
                 Some(_) => return Precedent::Conflict(Conflict::IdempotencyMismatch),
@@ -206,8 +231,13 @@ impl Planning {
         });
         if let Some(key) = &member.idempotency {
             let name = (key.principal.clone(), key.key.clone());
-            found.idempotency.insert(name, (key.request_hash, leaf_index));
-            self.plan.rows.push(Row::Idempotency { key: key.clone(), leaf_index, at: self.at });
+            let kept = KeptRequest {
+                request_hash: key.request_hash,
+                place: Some(leaf_index),
+                answer: String::new(),
+            };
+            found.idempotency.insert(name, kept.clone());
+            self.plan.rows.push(Row::Idempotency { key: key.clone(), kept, at: self.at });
         }
         match &member.consumes {
             Consumes::Nothing => {}

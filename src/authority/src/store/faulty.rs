@@ -10,7 +10,7 @@ use super::{
     Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
     StoreError, StoredCheckpoint,
 };
-use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
+use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 /// What goes wrong with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +115,14 @@ impl Store for FaultyStore {
     }
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
         self.inner.token(hash)
+    }
+    fn kept_request(
+        &self,
+        principal: String,
+        key: String,
+        since: u64,
+    ) -> Answer<'_, Option<KeptRequest>> {
+        self.inner.kept_request(principal, key, since)
     }
     fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>> {
         self.inner.tokens(limit)

@@ -12,7 +12,7 @@ use identity::{SerialNumber, SpiffeId};
 use tlog::{Hash, Tile};
 
 use crate::clock::ClockLeapt;
-use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
+use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 #[cfg(any(test, feature = "test-seams"))]
 pub mod faulty;
@@ -59,6 +59,15 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// A bootstrap token by the hash of its secret.
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>>;
+
+    /// What is kept of a request that its caller has named, unless it is older than `since`, in
+    /// milliseconds since 1970.
+    fn kept_request(
+        &self,
+        principal: String,
+        key: String,
+        since: u64,
+    ) -> Answer<'_, Option<KeptRequest>>;
 
     /// The newest bootstrap tokens, at most `limit`.
     fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>>;

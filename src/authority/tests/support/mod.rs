@@ -119,7 +119,11 @@ impl Environment {
     }
 
     pub(crate) fn caller(&self, issued: &IssuedCertificate) -> Caller {
-        Caller { svid: Some(self.verified(issued)), request_id: "test".to_owned() }
+        Caller {
+            svid: Some(self.verified(issued)),
+            request_id: "test".to_owned(),
+            idempotency_key: None,
+        }
     }
 
     /// A bootstrap token for an identity, made by the operator.
@@ -193,7 +197,7 @@ pub(crate) fn id(path: &str) -> SpiffeId {
 }
 
 pub(crate) fn anonymous() -> Caller {
-    Caller { svid: None, request_id: "test".to_owned() }
+    Caller { svid: None, request_id: "test".to_owned(), idempotency_key: None }
 }
 
 /// A request for whatever identity the evidence names, by the caller's certificate.

@@ -11,19 +11,21 @@ use http::{HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
+use super::described::IdempotencyKey;
 use crate::caller::{Body, From};
 use crate::problem::Refused;
 
 /// Issues a certificate, or renews the one this connection was made with.
 #[utoipa::path(post, path = api::paths::CERTIFICATES, request_body = IssueRequest,
-    params(("Idempotency-Key" = Option<String>, Header, description = "the caller's name for the request, kept 24 h")),
+    params(IdempotencyKey),
     responses((status = 201, body = IssuedCertificate), (status = "4XX", body = Problem), (status = "5XX", body = Problem)))]
 pub(crate) async fn issue(
     State(service): State<Service>,
     body: Body<IssueRequest>,
 ) -> Result<impl IntoResponse, Refused> {
-    let Body { caller, idempotency_key, value, .. } = body;
-    let issued = service.authority.issue(&caller, &value, idempotency_key.as_deref()).await;
+    let Body { caller, value, .. } = body;
+    let key = caller.idempotency_key.as_deref();
+    let issued = service.authority.issue(&caller, &value, key).await;
     let issued = issued.map_err(|error| Refused::new(error, &caller.request_id))?;
     Ok((StatusCode::CREATED, Json(issued)))
 }

@@ -5,6 +5,18 @@ use utoipa::OpenApi;
 use super::{certificates, evidence, feed, fleet, keys, operators, trust};
 use crate::openapi;
 
+/// The header by which a caller names a `POST`.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes what `caller::Body` reads")]
+pub(crate) struct IdempotencyKey {
+    /// The caller's name for the request, kept 24 h once it has succeeded: the same request is done
+    /// once, and answered alike; another is `idempotency-mismatch`. 1 to 255 visible ASCII
+    /// characters, such as a UUID. What only reads takes it, too, and has nothing to keep.
+    #[param(rename = "Idempotency-Key", max_length = 255)]
+    idempotency_key: Option<String>,
+}
+
 /// The API as OpenAPI 3.1.
 #[derive(OpenApi)]
 #[openapi(
@@ -49,6 +61,19 @@ mod tests {
     use super::super::ROUTES;
     use super::Api;
     use utoipa::OpenApi;
+
+    #[test]
+    fn every_post_takes_a_name() {
+        let document = serde_json::to_value(Api::openapi()).unwrap();
+        let paths = document["paths"].as_object().unwrap();
+        let posts = paths.iter().filter_map(|(path, methods)| Some((path, methods.get("post")?)));
+        for (path, post) in posts {
+            let mut parameters = post["parameters"].as_array().unwrap().iter();
+            let named = parameters.find(|parameter| parameter["name"] == "Idempotency-Key");
+            let named = named.unwrap_or_else(|| panic!("{path} takes no Idempotency-Key"));
+            assert_eq!((&named["in"], &named["required"]), (&"header".into(), &false.into()));
+        }
+    }
 
     #[test]
     fn every_route_of_the_table_is_described_and_no_other() {

@@ -5,6 +5,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 
 use super::Service;
+use super::described::IdempotencyKey;
 use crate::caller::{Body, From};
 use crate::problem::Refused;
 
@@ -21,7 +22,7 @@ pub(crate) async fn keys(
 
 /// Takes a step of a key's rotation; 409 says what is still missing.
 #[utoipa::path(post, path = api::paths::KEY_STEP,
-    params(("id" = String, Path), ("step" = String, Path)), request_body = KeyStepRequest,
+    params(("id" = String, Path), ("step" = String, Path), IdempotencyKey), request_body = KeyStepRequest,
     responses((status = 200, body = KeyStepOutcome), (status = "4XX", body = Problem)))]
 pub(crate) async fn step(
     State(service): State<Service>,

@@ -15,12 +15,13 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
+use super::described::IdempotencyKey;
 use crate::caller::{Body, From, caller};
 use crate::policy_sets;
 use crate::problem::Refused;
 
 /// Revokes certificates issued so far.
-#[utoipa::path(post, path = api::paths::REVOCATIONS, request_body = RevokeRequest,
+#[utoipa::path(post, path = api::paths::REVOCATIONS, params(IdempotencyKey), request_body = RevokeRequest,
     responses((status = 201, body = Revocation), (status = "4XX", body = Problem)))]
 pub(crate) async fn revoke(
     State(service): State<Service>,
@@ -49,7 +50,7 @@ pub(crate) async fn denials(
 }
 
 /// Denies an identity until it is allowed again.
-#[utoipa::path(post, path = api::paths::DENIALS, request_body = DenyRequest,
+#[utoipa::path(post, path = api::paths::DENIALS, params(IdempotencyKey), request_body = DenyRequest,
     responses((status = 201, body = Denial), (status = "4XX", body = Problem)))]
 pub(crate) async fn deny(
     State(service): State<Service>,
@@ -86,7 +87,7 @@ pub(crate) async fn tokens(
 }
 
 /// Makes a bootstrap token; it is shown this once.
-#[utoipa::path(post, path = api::paths::TOKENS, request_body = TokenRequest,
+#[utoipa::path(post, path = api::paths::TOKENS, params(IdempotencyKey), request_body = TokenRequest,
     responses((status = 201, body = NewToken), (status = "4XX", body = Problem)))]
 pub(crate) async fn create_token(
     State(service): State<Service>,
@@ -151,7 +152,7 @@ pub(crate) async fn replace_policies(
 }
 
 /// Says which policy decides, and why.
-#[utoipa::path(post, path = api::paths::EXPLAIN, request_body = ExplainRequest,
+#[utoipa::path(post, path = api::paths::EXPLAIN, params(IdempotencyKey), request_body = ExplainRequest,
     responses((status = 200, body = Explanation), (status = "4XX", body = Problem)))]
 pub(crate) async fn explain(
     State(service): State<Service>,

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tlog::{EntryKind, Hash, TreeEdge, entry_kind, leaf_hash};
 
 use super::read::{self, FIRST_PLACE, LAST_PLACE};
+use super::requests;
 use super::write::UNSEALED;
 use super::{LOG, StoreError, head, tiles, unavailable};
 use crate::attest::token::is_made_by;
@@ -53,6 +54,7 @@ pub(super) fn migrate(
         return Err(StoreError::Inconsistent("it is sealed already".to_owned()));
     }
     transaction.execute_batch(STEP).map_err(unavailable)?;
+    requests::seal_in(&transaction)?;
     read::require_trust_domain(&transaction, trust_domain)?;
     let kept = unsealed_head(&transaction)?;
     let looked = Looked::through(&transaction)?;

@@ -7,6 +7,7 @@
 mod head;
 mod migration;
 mod read;
+mod requests;
 mod tiles;
 mod write;
 
@@ -28,7 +29,7 @@ use super::{
     StoreError, StoredCheckpoint,
 };
 use crate::seal::HeadKey;
-use crate::sequencer::{CrlRow, Head, Member, Outcome, TokenRow};
+use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 /// The store in a state folder.
 pub struct SqliteStore {
@@ -84,7 +85,8 @@ impl SqliteStore {
         trust_domain: &TrustDomain,
         key: &HeadKey,
     ) -> Result<Self, StoreError> {
-        let (path, lock, connection) = open_file(folder)?;
+        let (path, lock, mut connection) = open_file(folder)?;
+        requests::seal_from_now_on(&mut connection)?;
         read::require_trust_domain(&connection, trust_domain)?;
         tiles::verify_edge(&connection, &head::read(&connection, key)?)?;
         Ok(Self::new(path, connection, lock, key.clone()))
@@ -191,6 +193,18 @@ impl Store for SqliteStore {
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
         let key = self.key.clone();
         self.read(move |connection| read::token(connection, &key, &hash))
+    }
+
+    fn kept_request(
+        &self,
+        principal: String,
+        key: String,
+        since: u64,
+    ) -> Answer<'_, Option<KeptRequest>> {
+        let seal = self.key.clone();
+        self.read(move |connection| {
+            requests::find(connection, &seal, &principal, &key, since).map_err(unavailable)
+        })
     }
 
     fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>> {

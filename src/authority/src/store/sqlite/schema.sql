@@ -90,16 +90,21 @@ CREATE TABLE broken_lineages (
   log_index INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Requests by the caller's own name for them.
+-- Requests by the caller's own name for them, and what they are answered by: the leaf or event that
+-- came of each (-1 where nothing had to change), and what cannot be read there. `seal` covers the
+-- row.
 CREATE TABLE idempotency (
   principal TEXT NOT NULL,
   name TEXT NOT NULL,
   request_hash BLOB NOT NULL,
   leaf_index INTEGER NOT NULL,
   at INTEGER NOT NULL,
+  answer TEXT NOT NULL DEFAULT '',
+  seal BLOB NOT NULL DEFAULT x'',
   PRIMARY KEY (principal, name)
 ) WITHOUT ROWID;
 CREATE INDEX idempotency_by_time ON idempotency (at);
+CREATE INDEX idempotency_unchanged ON idempotency (principal, at) WHERE leaf_index < 0;
 
 -- Bootstrap tokens; of the secret only the hash. `seal` covers what is fixed when one is made.
 CREATE TABLE tokens (

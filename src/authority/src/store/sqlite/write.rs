@@ -6,6 +6,7 @@ use rusqlite::{
 };
 use tlog::Hash;
 
+use super::requests;
 use super::tiles::NewestTile;
 use super::{LOG, StoreError, StoredCheckpoint, Writer, head, read, unavailable};
 use crate::seal::HeadKey;
@@ -14,7 +15,7 @@ use crate::sequencer::{
 };
 
 /// Version of the schema. A store of another version is refused.
-pub(super) const VERSION: i64 = 4;
+pub(super) const VERSION: i64 = 5;
 /// The version before heads were sealed, which is migrated.
 pub(super) const UNSEALED: i64 = 3;
 
@@ -84,42 +85,57 @@ fn find(
 ) -> rusqlite::Result<Found> {
     let mut found = Found::default();
     for member in group {
-        match member {
-            Member::Certificate(certificate) | Member::Precedent(certificate) => {
-                find_serial_number(transaction, &certificate.record.serial_number, &mut found)?;
-                if let Some(name) = &certificate.idempotency {
-                    find_idempotency(transaction, &name.principal, &name.key, now, &mut found)?;
-                }
-                match &certificate.consumes {
-                    Consumes::Nothing => {}
-                    Consumes::Token { hash, .. } => find_token(transaction, key, hash, &mut found)?,
-                    Consumes::Renewal { serial_number, lineage } => {
-                        find_renewal(transaction, serial_number, lineage, &mut found)?;
-                    }
-                }
-            }
-            Member::Complete(complete) => {
-                find_leaf(transaction, complete.leaf_index, &mut found)?;
-            }
-            Member::Act(act) => match &act.effect {
-                Effect::Allow { spiffe_id, denied_at }
-                    if read::is_denied_since(transaction, spiffe_id, *denied_at)? =>
-                {
-                    found.denials.insert(spiffe_id.clone(), *denied_at);
-                }
-                Effect::NumberCrl { issuer_key_hash, .. } => {
-                    let number = read::crl_number_row(transaction, issuer_key_hash)?;
-                    found.crl_numbers.insert(*issuer_key_hash, number);
-                }
-                Effect::RevokeToken { hash, .. } => {
-                    find_token(transaction, key, hash, &mut found)?;
-                }
-                _ => {}
-            },
-            Member::Crl(_) | Member::Seen(_) | Member::Unchanged(_) => {}
-        }
+        find_for(transaction, key, member, now, &mut found)?;
     }
     Ok(found)
+}
+
+fn find_for(
+    transaction: &Transaction<'_>,
+    key: &HeadKey,
+    member: &Member,
+    now: u64,
+    found: &mut Found,
+) -> rusqlite::Result<()> {
+    match member {
+        Member::Certificate(certificate) | Member::Precedent(certificate) => {
+            find_serial_number(transaction, &certificate.record.serial_number, found)?;
+            if let Some(named) = &certificate.idempotency {
+                requests::find_named(transaction, key, named, now, found)?;
+            }
+            match &certificate.consumes {
+                Consumes::Nothing => {}
+                Consumes::Token { hash, .. } => find_token(transaction, key, hash, found)?,
+                Consumes::Renewal { serial_number, lineage } => {
+                    find_renewal(transaction, serial_number, lineage, found)?;
+                }
+            }
+        }
+        Member::Complete(complete) => {
+            find_leaf(transaction, complete.leaf_index, found)?;
+        }
+        Member::Act(act) => match &act.effect {
+            Effect::Allow { spiffe_id, denied_at }
+                if read::is_denied_since(transaction, spiffe_id, *denied_at)? =>
+            {
+                found.denials.insert(spiffe_id.clone(), *denied_at);
+            }
+            Effect::NumberCrl { issuer_key_hash, .. } => {
+                let number = read::crl_number_row(transaction, issuer_key_hash)?;
+                found.crl_numbers.insert(*issuer_key_hash, number);
+            }
+            Effect::RevokeToken { hash, .. } => {
+                find_token(transaction, key, hash, found)?;
+            }
+            _ => {}
+        },
+        Member::Once(once) => {
+            requests::find_named(transaction, key, &once.named, now, found)?;
+            find_for(transaction, key, &once.member, now, found)?;
+        }
+        Member::Crl(_) | Member::Seen(_) | Member::Unchanged(_) => {}
+    }
+    Ok(())
 }
 
 fn find_serial_number(
@@ -144,29 +160,6 @@ fn find_token(
 ) -> rusqlite::Result<()> {
     if let Some(token) = read::token_row(transaction, key, hash)? {
         found.tokens.insert(*hash, token);
-    }
-    Ok(())
-}
-
-fn find_idempotency(
-    transaction: &Transaction<'_>,
-    principal: &str,
-    key: &str,
-    now: u64,
-    found: &mut Found,
-) -> rusqlite::Result<()> {
-    let since = now.saturating_sub(IDEMPOTENCY_MILLISECONDS);
-    let row = transaction
-        .prepare_cached(
-            "SELECT request_hash, leaf_index FROM idempotency
-             WHERE principal = ?1 AND name = ?2 AND at >= ?3",
-        )?
-        .query_row(params![principal, key, since as i64], |row| {
-            Ok((read::hash(row, 0)?, row.get::<_, i64>(1)? as u64))
-        })
-        .optional()?;
-    if let Some(row) = row {
-        found.idempotency.insert((principal.to_owned(), key.to_owned()), row);
     }
     Ok(())
 }
@@ -242,8 +235,8 @@ fn write(
     if plan.head != *head {
         head::write(transaction, key, &plan.head)?;
     }
-    if plan.head.swept != head.swept {
-        forget_idempotency(transaction, plan.head.at).map_err(unavailable)?;
+    if plan.rows.iter().any(|row| matches!(row, Row::Idempotency { .. })) {
+        requests::forget(transaction, plan.head.at).map_err(unavailable)?;
     }
     Ok(())
 }
@@ -255,14 +248,6 @@ fn write_entries(transaction: &Transaction<'_>, head: &Head, plan: &Plan) -> rus
         let index = head.edge.size() + position as u64;
         insert.execute(params![read::place(index), entry.folds, entry.bytes])?;
     }
-    Ok(())
-}
-
-fn forget_idempotency(transaction: &Transaction<'_>, now: u64) -> rusqlite::Result<()> {
-    let before = now.saturating_sub(IDEMPOTENCY_MILLISECONDS);
-    transaction
-        .prepare_cached("DELETE FROM idempotency WHERE at < ?1")?
-        .execute([before as i64])?;
     Ok(())
 }
 
@@ -297,17 +282,9 @@ fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlit
              ON CONFLICT (issuer_key_hash) DO UPDATE SET number = excluded.number")?
             .execute(params![issuer_key_hash.as_bytes(), *number as i64])
         }
-        Row::Idempotency { key, leaf_index, at } => sql(
-            "INSERT OR REPLACE INTO idempotency (principal, name, request_hash, leaf_index, at)
-             VALUES (?1, ?2, ?3, ?4, ?5)",
-        )?
-        .execute(params![
-            key.principal,
-            key.key,
-            key.request_hash.as_bytes(),
-            *leaf_index as i64,
-            *at as i64
-        ]),
+        Row::Idempotency { key: named, kept, at } => {
+            return requests::keep(transaction, key, named, kept, *at);
+        }
         Row::Issuer { certificate, key_hash, log_index } => {
             sql("INSERT OR REPLACE INTO issuers (key_hash, certificate, log_index)
              VALUES (?1, ?2, ?3)")?
@@ -406,6 +383,3 @@ fn identity(transaction: &Transaction<'_>, spiffe_id: &str) -> rusqlite::Result<
         }
     }
 }
-
-/// `Idempotency-Key`s are kept for a day.
-const IDEMPOTENCY_MILLISECONDS: u64 = 24 * 3600 * 1000;
