@@ -1,6 +1,7 @@
 //! The CA's HTTP API, typed.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use api::{
     ActivePolicy, CertificateFilter, CertificateRecord, Denial, DenyRequest, ExplainRequest,
@@ -9,16 +10,17 @@ use api::{
     RevocationReach, RevokeRequest, Status, TokenRecord, TokenRequest, WorkloadFilter,
     WorkloadInstance, paths,
 };
+use aws_lc_rs::rand;
 use bytes::Bytes;
-use data_encoding::BASE64;
-use http::{HeaderMap, HeaderValue, Method, header};
+use data_encoding::{BASE64, HEXLOWER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use identity::{SerialNumber, Trust};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::connector::Connector;
 use crate::credentials::Credentials;
-use crate::error::{AnswerFault, Error};
+use crate::error::{AnswerFault, ConfigurationFault, Error};
 use crate::feed_stream::FeedStream;
 use crate::handshake::{ExpectedServer, client_config};
 use crate::http_client::{Answer, HttpClient, header_value, percent_encode};
@@ -30,7 +32,9 @@ use crate::welcome::Welcome;
 /// credentials that it began with.
 ///
 /// Nothing is sent before the server has proved to be that CA. Each method fails with
-/// [`Error::Authority`] where the CA says no. Nothing is tried twice once it was sent.
+/// [`Error::Authority`] where the CA says no. Nothing is tried twice once it was sent, but for what
+/// an `Idempotency-Key` makes sure is done once: an act (to revoke, to deny, to create a token, a step
+/// of a key) has a name of its own, and where its answer is lost at once, it is asked for once more.
 pub struct AuthorityClient {
     http: HttpClient,
     verification: Arc<Verification>,
@@ -133,7 +137,7 @@ impl AuthorityClient {
 
     /// Revokes certificates issued so far.
     pub async fn revoke(&self, request: &RevokeRequest) -> Result<Revocation, Error> {
-        self.post(paths::REVOCATIONS, request).await
+        self.act(paths::REVOCATIONS, request).await
     }
 
     /// The identities denied now.
@@ -143,7 +147,7 @@ impl AuthorityClient {
 
     /// Denies an identity until it is allowed again.
     pub async fn deny(&self, request: &DenyRequest) -> Result<Denial, Error> {
-        self.post(paths::DENIALS, request).await
+        self.act(paths::DENIALS, request).await
     }
 
     /// Lifts a deny, by its [`Denial::id`].
@@ -153,7 +157,7 @@ impl AuthorityClient {
 
     /// Creates a bootstrap token, shown this once.
     pub async fn create_token(&self, request: &TokenRequest) -> Result<NewToken, Error> {
-        self.post(paths::TOKENS, request).await
+        self.act(paths::TOKENS, request).await
     }
 
     /// The bootstrap tokens, without their secrets.
@@ -205,7 +209,7 @@ impl AuthorityClient {
         step: KeyStep,
         request: &KeyStepRequest,
     ) -> Result<KeyStepOutcome, Error> {
-        self.post(&paths::key_step(&percent_encode(id), step), request).await
+        self.act(&paths::key_step(&percent_encode(id), step), request).await
     }
 
     /// The newest trust state, a signed note. It counts only once its signatures are verified: see
@@ -225,6 +229,23 @@ impl AuthorityClient {
         body: &impl Serialize,
     ) -> Result<T, Error> {
         self.send(Method::POST, path, HeaderMap::new(), body).await
+    }
+
+    /// Asks for what is to be done once.
+    async fn act<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Error> {
+        let name = header_value("Idempotency-Key", &fresh_name()?)?;
+        let headers = HeaderMap::from_iter([(IDEMPOTENCY_KEY, name)]);
+        let begun = Instant::now();
+        match self.send(Method::POST, path, headers.clone(), body).await {
+            Err(Error::Unreachable { .. }) if begun.elapsed() < AT_ONCE => {
+                self.send(Method::POST, path, headers, body).await
+            }
+            answered => answered,
+        }
     }
 
     async fn delete(&self, path: &str) -> Result<(), Error> {
@@ -273,6 +294,13 @@ impl AuthorityClient {
     }
 }
 
+/// A name that nobody guesses.
+fn fresh_name() -> Result<String, Error> {
+    let mut random = [0; 16];
+    rand::fill(&mut random).map_err(|_| Error::Configuration(ConfigurationFault::Randomness))?;
+    Ok(HEXLOWER.encode(&random))
+}
+
 fn read<T: DeserializeOwned>(answer: Answer) -> Result<T, Error> {
     serde_json::from_slice(&answer.body).map_err(|_| answer.unexpected(AnswerFault::Shape))
 }
@@ -298,7 +326,9 @@ fn query<const N: usize>(fields: [(&str, Option<String>); N]) -> String {
 }
 
 /// draft-ietf-httpapi-idempotency-key-header §2.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+/// Whoever waited longer for an answer decides themselves whether to ask again.
+const AT_ONCE: Duration = Duration::from_secs(5);
 const EVENT_STREAM: &str = "text/event-stream";
 
 #[cfg(test)]

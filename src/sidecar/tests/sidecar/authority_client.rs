@@ -1,14 +1,18 @@
 //! The CA's API: what is sent, and what is made of answers.
 
+use std::sync::{Arc, Mutex};
+
 use api::{
-    Attestation, CertificateFilter, IssueRequest, PolicyFiles, Problem, ProblemType, Secret,
+    Attestation, CertificateFilter, DenyRequest, IssueRequest, PolicyFiles, Problem, ProblemType,
+    Secret,
 };
 use axum::extract::{RawQuery, Request};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use countersign::{AnswerFault, AuthorityClient, ConfigurationFault, Error};
+use identity::SpiffeId;
 use tokio::net::TcpListener;
 
 use crate::authority::TestAuthority;
@@ -134,6 +138,32 @@ async fn requests_carry_what_their_routes_ask_for() {
     assert_eq!(detail(error), "GET /v1/certificates revoked=true&limit=5");
     let error = client.revoke_token("../policies?x=1").await.unwrap_err();
     assert_eq!(detail(error), "DELETE /v1/tokens/..%2Fpolicies%3Fx%3D1");
+}
+
+#[tokio::test]
+async fn an_act_whose_answer_is_lost_is_asked_for_once_more_under_its_name() {
+    let names = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&names);
+    let lose_the_first = async move |headers: HeaderMap| {
+        let name = headers["idempotency-key"].to_str().unwrap().to_owned();
+        let first = {
+            let mut names = seen.lock().unwrap();
+            names.push(name);
+            names.len() == 1
+        };
+        assert!(!first, "the answer is lost");
+        (StatusCode::FORBIDDEN, [("content-type", "application/problem+json")], Json(problem()))
+    };
+    let (_server, client) = server_and_client(Router::new().fallback(any(lose_the_first))).await;
+    let id = SpiffeId::parse("spiffe://test.example/a").unwrap();
+    let request = DenyRequest { spiffe_id: id, reason: "superseded".into(), named_override: None };
+    for _ in 0..2 {
+        assert!(matches!(client.deny(&request).await, Err(Error::Authority(_))));
+    }
+    let names = names.lock().unwrap();
+    assert_eq!(names.len(), 3);
+    assert_eq!(names[0], names[1]);
+    assert_ne!(names[1], names[2], "another act has another name");
 }
 
 #[tokio::test]
