@@ -2,13 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use system_tests::{Client, Memory, Process, Requests, Target};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
-use crate::client::{Client, Target};
 use crate::floor::Floor;
-use crate::process::{Memory, Process};
-use crate::requests::Requests;
 
 /// What came of a load.
 #[derive(Debug, Clone)]
@@ -109,7 +107,7 @@ fn runtime() -> std::io::Result<Runtime> {
 async fn connect(target: &Target, clients: usize) -> std::io::Result<Vec<Client>> {
     let mut connected = Vec::with_capacity(clients);
     for _ in 0..clients {
-        connected.push(Client::connect(target).await?);
+        connected.push(Client::connect(&target.door).await?);
     }
     Ok(connected)
 }

@@ -7,13 +7,10 @@
 //!
 //! Not in scope: comparing with other CAs, and failing. A missed target is told, not asserted.
 
-mod client;
 mod filling;
 mod floor;
 mod load;
 mod memory;
-mod process;
-mod requests;
 mod revocation;
 mod revoked_peer;
 mod sidecar;
@@ -23,11 +20,9 @@ mod table;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
-use system_tests::Environment;
+use system_tests::{Environment, Requests, Target};
 
-use crate::client::Target;
 use crate::floor::Floor;
-use crate::requests::Requests;
 
 /// What to measure, and how long.
 #[derive(Debug, Parser)]

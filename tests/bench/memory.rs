@@ -1,8 +1,8 @@
 //! The server's memory over many issues.
 
-use crate::client::Target;
+use system_tests::{Requests, Target};
+
 use crate::load::{Until, run};
-use crate::requests::Requests;
 
 /// Issues in ten parts, and prints after each what the server holds.
 pub(crate) fn measure(target: &Target, requests: &Requests, issues: usize) -> anyhow::Result<()> {

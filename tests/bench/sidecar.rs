@@ -5,9 +5,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::Context;
-use system_tests::{Environment, example};
+use system_tests::{Environment, Process, example};
 
-use crate::process::Process;
 use crate::table::{Bound, verdict};
 
 /// Starts the example of plain TCP beside a CA, leaves it alone, and looks at it.

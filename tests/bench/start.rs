@@ -2,10 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use system_tests::Environment;
+use system_tests::{Environment, Process};
 
 use crate::filling;
-use crate::process::Process;
 use crate::table::{Bound, verdict};
 
 /// Starts a new CA again, fills its store, and starts it again.

@@ -1,17 +1,24 @@
 //! What the tests of the whole share: [`Environment`], a CA of real processes on free ports.
 //!
 //! In scope: starting, stopping and killing `countersign`, running its commands as their users do,
-//! and asking OpenSSL and others what they think of the result. Not in scope: any stand-in for
+//! asking OpenSSL and others what they think of the result, and clients that cost little, for
+//! whoever measures. Not in scope: any stand-in for
 //! what runs here.
 //!
 //! The binary is the one built beside these tests (`cargo build -p countersign-cli`, which
 //! `tests/run` does first), or what `COUNTERSIGN_BIN` names; examples of the library are those
 //! built beside them too.
 
+mod client;
 mod command;
 mod environment;
 mod ports;
+mod process;
+mod requests;
 
+pub use client::{Client, Door, Target};
 pub use command::{Outcome, binary, example, openssl, program};
 pub use environment::{Environment, Settings, TRUST_DOMAIN};
 pub use ports::Port;
+pub use process::{Memory, Process};
+pub use requests::{Requests, certificate_request, post};

@@ -5,16 +5,16 @@ use std::time::Duration;
 
 /// A process by its id.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Process(pub(crate) u32);
+pub struct Process(pub u32);
 
 impl Process {
     /// This one.
-    pub(crate) fn own() -> Self {
+    pub fn own() -> Self {
         Self(std::process::id())
     }
 
     /// User and system time of all its threads so far.
-    pub(crate) fn cpu(self) -> Duration {
+    pub fn cpu(self) -> Duration {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).unwrap_or_default();
         // Behind the name, which may hold blanks: field 3 is the first, 14 and 15 are the times.
         let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
@@ -24,7 +24,7 @@ impl Process {
     }
 
     /// Memory now and at its highest, in MiB.
-    pub(crate) fn memory(self) -> Memory {
+    pub fn memory(self) -> Memory {
         let status = fs::read_to_string(format!("/proc/{}/status", self.0)).unwrap_or_default();
         let mebibytes = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -37,9 +37,11 @@ impl Process {
 
 /// Resident memory in MiB.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Memory {
-    pub(crate) now: f64,
-    pub(crate) highest: f64,
+pub struct Memory {
+    /// Now.
+    pub now: f64,
+    /// At its highest so far.
+    pub highest: f64,
 }
 
 /// Linux tells times in hundredths of a second (USER_HZ), whatever its own clock.

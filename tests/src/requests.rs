@@ -3,46 +3,53 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::environment::Environment;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
-use system_tests::Environment;
 
 /// A pool of requests for certificates, handed out in turn.
 #[derive(Debug, Clone)]
-pub(crate) struct Requests {
+pub struct Requests {
     pool: Arc<[Box<[u8]>]>,
     turn: Arc<AtomicUsize>,
 }
 
 impl Requests {
     /// Makes requests for P-256 certificates of [`IDENTITY`], each with a key of its own.
-    pub(crate) fn make(count: usize, environment: &Environment) -> anyhow::Result<Self> {
+    pub fn make(count: usize, environment: &Environment) -> anyhow::Result<Self> {
         let (id, host) = (environment.id(IDENTITY), environment.address().to_string());
-        let pool: anyhow::Result<_> = (0..count).map(|_| request(&id, &host)).collect();
+        let pool: anyhow::Result<_> = (0..count)
+            .map(|_| Ok(certificate_request(&id, &KeyPair::generate()?, &host)?.into()))
+            .collect();
         Ok(Self { pool: pool?, turn: Arc::default() })
     }
 
     /// The next one.
-    pub(crate) fn next(&self) -> &[u8] {
+    pub fn next(&self) -> &[u8] {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         &self.pool[turn % self.pool.len()]
     }
 }
 
-fn request(id: &str, host: &str) -> anyhow::Result<Box<[u8]>> {
+/// A request for a certificate of an identity, by the caller's own certificate.
+pub fn certificate_request(id: &str, key: &KeyPair, host: &str) -> anyhow::Result<Vec<u8>> {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = DistinguishedName::new();
-    let csr = parameters.serialize_request(&KeyPair::generate()?)?.pem()?;
+    let csr = parameters.serialize_request(key)?.pem()?;
     let body = serde_json::json!({
         "csr": csr, "spiffe_id": id, "attestation": {"type": "svid"}
-    })
-    .to_string();
+    });
+    Ok(post("/v1/certificates", &body.to_string(), host))
+}
+
+/// A `POST` of JSON over HTTP/1.1, to the last byte.
+pub fn post(path: &str, body: &str, host: &str) -> Vec<u8> {
     let request = format!(
-        "POST /v1/certificates HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
+        "POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
-    Ok(request.into_bytes().into())
+    request.into_bytes()
 }
 
 /// Whom the certificates name: a row of the environment's workload table.
-pub(crate) const IDENTITY: &str = "/prod/reports";
+const IDENTITY: &str = "/prod/reports";
