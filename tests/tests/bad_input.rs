@@ -230,6 +230,56 @@ fn the_same_key_with_another_request_is_a_mismatch() {
 }
 
 #[test]
+fn every_post_takes_a_name_and_does_the_same_once() {
+    let environment = &Environment::start();
+    let operator = environment.path(".config/countersign/pay.example");
+    let file = |name: &str| operator.join(name).display().to_string();
+    let (cert, key) = (file("svid.pem"), file("svid.key"));
+    let send = |path: &str, name: &str, body: &Value| {
+        let name = format!("Idempotency-Key: {name}");
+        let options = ["--cert", &cert, "--key", &key, "-H", &name];
+        post(environment, path, &body.to_string(), &options)
+    };
+    let id = |path: &str| environment.id(path);
+    environment.issue("/prod/reports", "svid");
+    for (path, status, body, other) in [
+        (
+            "/v1/revocations",
+            201,
+            json!({"target": id("/prod/reports"), "reason": "superseded"}),
+            json!({"target": id("/prod/batch"), "reason": "superseded"}),
+        ),
+        (
+            "/v1/denials",
+            201,
+            json!({"spiffe_id": id("/prod/batch"), "reason": "superseded"}),
+            json!({"spiffe_id": id("/prod/batch"), "reason": "key-compromise"}),
+        ),
+        (
+            "/v1/tokens",
+            201,
+            json!({"spiffe_id": id("/prod/monolith")}),
+            json!({"spiffe_id": id("/prod/monolith"), "ttl": "1m"}),
+        ),
+    ] {
+        let first = send(path, path, &body);
+        assert_eq!(first.status, status, "{}", first.body);
+        let again = send(path, &format!("\"{path}\""), &body);
+        assert_eq!((again.status, again.body), (status, first.body), "{path}");
+        send(path, path, &other).is(422, "idempotency-mismatch", "used for another request");
+        send(path, "two words", &body).is(400, "request-invalid", "1 to 255 visible ASCII");
+    }
+    let question =
+        json!({"as": id("/prod/batch"), "action": "issue", "resource": id("/prod/batch")});
+    assert_eq!(send("/v1/policies/explain", "any", &question).status, 200);
+    send("/v1/policies/explain", "two words", &question).is(
+        400,
+        "request-invalid",
+        "visible ASCII",
+    );
+}
+
+#[test]
 fn a_full_disk_issues_nothing_and_loses_nothing() {
     let mut environment = Environment::start();
     environment.issue("/prod/reports", "before");

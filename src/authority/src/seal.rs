@@ -3,7 +3,8 @@
 //! The head's seal covers everything that decides what the log is and what follows from it: its
 //! size and root, its time, how many events fold and which (a chain over their places and leaf
 //! hashes), the policy in force, and how far leaves are accounted for. Each commit writes it in its
-//! own transaction, each read of the head verifies it. A token's seal covers what its event said.
+//! own transaction, each read of the head verifies it. A token's seal covers what its event said,
+//! that of a named request what it is answered by.
 //!
 //! Trust: the key lies sealed in `keys/head.key`. Whoever writes to the database alone can put back
 //! an older state that was ours, and nothing else.
