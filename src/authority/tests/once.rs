@@ -6,7 +6,10 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use api::{DenyRequest, KeyPurpose, KeyStep, KeyStepRequest, RevokeRequest, TokenRequest};
+use api::{
+    DenyRequest, KeyPurpose, KeyStep, KeyStepOutcome, KeyStepRequest, RevokeRequest, TokenRequest,
+};
+use authority::rotation::ceremony::Ceremonies;
 use authority::sequencer::{Conflict, Member};
 use authority::store::faulty::{Fault, FaultyStore};
 use authority::{Caller, Error};
@@ -254,4 +257,31 @@ async fn a_store_of_before_names_were_sealed_is_opened_and_keeps_them_from_now_o
     let later = authority.deny(&caller, &denial("/prod/reports")).await.unwrap();
     assert_ne!(later.id, first.id, "a row without a seal is not believed");
     assert_eq!(authority.deny(&caller, &denial("/prod/reports")).await.unwrap(), later);
+}
+
+/// Prepares an issuer: its certificate is announced, then what was signed is sent.
+#[tokio::test]
+async fn a_named_step_of_a_key_is_announced_and_taken_once() {
+    let environment = Environment::start().await;
+    let authority = &environment.authority;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    let trust = authority.trust();
+    let keys = authority.keys(&operator).await.unwrap().items;
+    let ceremonies = Ceremonies {
+        online: &environment.keys,
+        offline: Some(&offline),
+        trust: trust.state(),
+        keys: &keys,
+        clock: &*environment.clock,
+    };
+    let ask = async |id: &str, step, request: &KeyStepRequest| -> Result<KeyStepOutcome, Error> {
+        let caller = named(&operator, &format!("step-{}", log_size(&environment).await));
+        let first = authority.key_step(&caller, id, step, request).await?;
+        let size = log_size(&environment).await;
+        assert_eq!(authority.key_step(&caller, id, step, request).await?, first);
+        assert_eq!(log_size(&environment).await, size, "nothing is logged twice");
+        Ok(first)
+    };
+    ceremonies.take(KeyPurpose::Issuer, KeyStep::Prepare, ask).await.unwrap();
 }
