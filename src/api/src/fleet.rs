@@ -86,13 +86,12 @@ pub struct WorkloadFilter {
 pub struct RevocationReach {
     /// The revocation's place in the log.
     pub log_index: u64,
-    /// Workload instances that reported or heard the feed within the last minute, and whose
-    /// certificates are good.
+    /// Workload instances that reported within the last minute, and whose certificates are good.
     pub live: u64,
     /// How many of them reported that they have applied it.
     pub reached: u64,
-    /// Instances with good certificates that have not applied it and were not heard of for a minute,
-    /// but within the hour: they have ended, or are cut off.
+    /// Instances with good certificates that were heard of within the hour, have not applied it and
+    /// have not reported for a minute: they have ended, are cut off, or only read files.
     pub silent: u64,
     /// Connections that workloads reported to have closed for it.
     pub connections_closed: u64,

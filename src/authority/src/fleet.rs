@@ -190,7 +190,9 @@ impl Authority {
             waiting: vec![],
         };
         for ((id, serial_number), instance) in valid {
-            let recent = now.saturating_sub(instance.seen_at) < LIVE;
+            // Whoever only listens is no witness, and nobody waits for it.
+            let reported_at = instance.report.as_ref().map(|(_, at)| *at);
+            let recent = reported_at.is_some_and(|at| now.saturating_sub(at) < LIVE);
             if recent {
                 reach.live += 1;
             } else {
@@ -294,7 +296,8 @@ const MAX_PEERS_BYTES: usize = 16 * 1024;
 /// (`fs.nr_open`, 2^20 unless somebody raised it).
 const MAX_CONNECTIONS: u64 = 1 << 20;
 const MAX_WAITING: usize = 1000;
-/// Whoever was not heard of for so long, in milliseconds, is silent: it has ended, or is cut off.
+/// Whoever has not reported for so long, in milliseconds, is silent: it has ended, is cut off, or
+/// never reports. Workloads of the library report every 20 s.
 const LIVE: u64 = 60_000;
 /// Listed, and asked about, for so long, in milliseconds.
 const FORGOTTEN: u64 = 3_600_000;

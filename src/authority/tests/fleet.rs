@@ -57,7 +57,7 @@ async fn a_revocation_counts_who_has_it_and_names_who_has_not_answered() {
 }
 
 #[tokio::test]
-async fn whoever_hears_the_feed_is_waited_for_and_whoever_is_silent_is_named() {
+async fn whoever_reports_is_waited_for_and_whoever_is_silent_is_named() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let monolith = environment.issue(&operator, "/prod/monolith").await;
@@ -65,6 +65,9 @@ async fn whoever_hears_the_feed_is_waited_for_and_whoever_is_silent_is_named() {
     let mut subscription = environment.authority.subscribe(&caller, None).await.unwrap();
     assert!(subscription.next().await.is_some());
     let log_index = revoke(&environment, &operator, id("/prod/reports").as_str()).await;
+    let listening = reach(&environment, &operator, log_index).await;
+    assert_eq!((listening.live, listening.silent, listening.waiting.len()), (0, 1, 1));
+    report(&environment, &monolith, 0, 0).await;
     let waiting = reach(&environment, &operator, log_index).await;
     assert_eq!((waiting.live, waiting.reached, waiting.waiting.len()), (1, 0, 1));
     environment.clock.advance(time::Duration::seconds(61));

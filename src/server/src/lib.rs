@@ -18,6 +18,7 @@ mod policy_sets;
 mod problem;
 mod rate;
 mod readiness;
+mod refusals;
 mod routes;
 mod run;
 

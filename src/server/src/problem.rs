@@ -9,6 +9,8 @@ use authority::store::StoreError;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
+use crate::refusals;
+
 /// A problem on its way out.
 #[derive(Debug)]
 pub(crate) struct Refused {
@@ -24,7 +26,7 @@ impl Refused {
         if problem.status >= 500 {
             tracing::error!(request_id, %error, "request failed");
         } else {
-            tracing::info!(request_id, %error, "request refused");
+            refusals::tell(&error, request_id);
         }
         let mut retry_after = None;
         match error {

@@ -3,8 +3,9 @@
 //!
 //! Whoever connects and says nothing costs a place. One source gets no more than its share of them.
 //! Where a share or all places are taken, one that has had its time makes room: the oldest of that
-//! source, or of the one that has most. A fleet that comes back all at once waits for the processor,
-//! for less than [`PATIENCE`] where that is a whole core.
+//! source, or of the one that has most. Where none has had its time, the source that has most makes
+//! room for one that has less; among equals, newcomers wait. A fleet that comes back all at once
+//! waits for the processor, for less than the time that each has where that is a whole core.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -19,6 +20,7 @@ pub(crate) struct Handshakes {
     shared: Arc<Shared>,
     places: usize,
     share: usize,
+    patience: Duration,
 }
 
 #[derive(Default)]
@@ -59,13 +61,14 @@ impl Handshaking {
 
 impl Handshakes {
     pub(crate) fn new(places: usize, share: usize) -> Self {
-        Self { shared: Arc::default(), places, share }
+        let patience = (EACH * u32::try_from(places).unwrap_or(u32::MAX)).clamp(LEAST, MOST);
+        Self { shared: Arc::default(), places, share, patience }
     }
 
     /// Returns once there is a place. May be dropped at any await.
     pub(crate) async fn room(&self) {
         loop {
-            let Some(wait) = self.shared.open().make_room(self.places, Instant::now()) else {
+            let Some(wait) = self.shared.open().wait(self.places, self.patience) else {
                 return;
             };
             tokio::select! {
@@ -83,27 +86,34 @@ impl Handshakes {
     /// Takes a place, unless the source has its share, and all of it is new.
     pub(crate) fn enter(&self, address: IpAddr) -> Option<Handshaking> {
         let source = network(address);
-        let (id, cut) = self.shared.open().begin(source, self.share)?;
+        let (id, cut) = self.shared.open().begin(source, self)?;
         Some(Handshaking { shared: Arc::clone(&self.shared), source, id, cut })
     }
 }
 
 impl Open {
-    /// None if there is a place, made where that is fair; or how long to wait for one.
-    fn make_room(&mut self, places: usize, now: Instant) -> Option<Duration> {
-        if self.count < places {
+    /// None if somebody can be let in, or how long until then at most.
+    fn wait(&self, places: usize, patience: Duration) -> Option<Duration> {
+        if self.count < places || self.sources.values().any(|begun| begun.len() > 1) {
             return None;
         }
-        let age = |begun: &VecDeque<Begun>| now - begun[0].at;
-        let had_their_time = self.sources.iter().filter(|(_, begun)| age(begun) >= PATIENCE);
-        let busiest = had_their_time.max_by_key(|(_, begun)| (begun.len(), age(begun)));
-        let Some((&source, begun)) = busiest else {
-            let oldest = self.sources.values().map(age).max().unwrap_or_default();
-            return Some(PATIENCE - oldest);
-        };
+        let now = Instant::now();
+        let oldest = self.sources.values().map(|begun| age(begun, now)).max().unwrap_or_default();
+        Some(patience.saturating_sub(oldest)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Frees a place for a source that has so many, where that is fair.
+    fn make_room(&mut self, has: usize, patience: Duration, now: Instant) -> bool {
+        let had_their_time = self.sources.iter().filter(|(_, begun)| age(begun, now) >= patience);
+        let busiest = had_their_time.max_by_key(|(_, begun)| (begun.len(), age(begun, now)));
+        let busiest = busiest.or_else(|| {
+            let more = self.sources.iter().filter(|(_, begun)| begun.len() > has + 1);
+            more.max_by_key(|(_, begun)| (begun.len(), age(begun, now)))
+        });
+        let Some((&source, begun)) = busiest else { return false };
         let id = begun[0].id;
         self.cut(source, id);
-        None
+        true
     }
 
     /// Gives a place to somebody else.
@@ -115,11 +125,15 @@ impl Open {
         }
     }
 
-    fn begin(&mut self, source: IpAddr, share: usize) -> Option<(u64, Arc<Notify>)> {
+    fn begin(&mut self, source: IpAddr, of: &Handshakes) -> Option<(u64, Arc<Notify>)> {
         let now = Instant::now();
-        if let Some(begun) = self.sources.get(&source).filter(|begun| begun.len() >= share) {
-            let oldest = begun.front().filter(|oldest| now - oldest.at >= PATIENCE)?.id;
+        if let Some(begun) = self.sources.get(&source).filter(|begun| begun.len() >= of.share) {
+            let oldest = begun.front().filter(|oldest| now - oldest.at >= of.patience)?.id;
             self.cut(source, oldest);
+        }
+        let has = self.sources.get(&source).map_or(0, VecDeque::len);
+        if self.count >= of.places && !self.make_room(has, of.patience, now) {
+            return None;
         }
         let (id, cut) = (self.next, Arc::new(Notify::new()));
         self.next += 1;
@@ -164,9 +178,15 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What a handshake has at least, however many others wait: twice what all places at once cost one
-/// core.
-const PATIENCE: Duration = Duration::from_secs(1);
+fn age(begun: &VecDeque<Begun>, now: Instant) -> Duration {
+    now - begun[0].at
+}
+
+/// Twice what one handshake costs one core: what a handshake has at least is that for each place,
+/// within these bounds.
+const EACH: Duration = Duration::from_micros(500);
+const LEAST: Duration = Duration::from_millis(100);
+const MOST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -191,30 +211,48 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn oldest_of_the_busiest_source_makes_room_once_it_had_its_time() {
-        let handshakes = Handshakes::new(3, 2);
+    async fn oldest_of_those_that_had_their_time_makes_room() {
+        let handshakes = Handshakes::new(2, 2);
         let begun = Instant::now();
-        let alone = handshakes.enter(address("10.0.0.1")).unwrap();
-        let oldest = handshakes.enter(address("10.0.0.2")).unwrap();
-        tokio::time::advance(PATIENCE / 2).await;
+        let oldest = handshakes.enter(address("10.0.0.1")).unwrap();
+        tokio::time::advance(LEAST / 2).await;
         let newer = handshakes.enter(address("10.0.0.2")).unwrap();
-        tokio::join!(handshakes.room(), oldest.cut());
-        assert_eq!(begun.elapsed(), PATIENCE);
-        let fourth = handshakes.enter(address("10.0.0.3")).unwrap();
+        assert!(handshakes.enter(address("10.0.0.3")).is_none(), "all have one, and all are new");
+        handshakes.room().await;
+        assert_eq!(begun.elapsed(), LEAST);
+        let third = handshakes.enter(address("10.0.0.3")).unwrap();
+        oldest.cut().await;
         drop(oldest);
-        assert_eq!(handshakes.shared.open().count, 3, "its place is given back once");
-        drop((alone, newer, fourth));
+        assert_eq!(handshakes.shared.open().count, 2, "its place is given back once");
+        drop((newer, third));
         assert_eq!(handshakes.shared.open().count, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn source_that_has_most_makes_room_at_once_for_one_that_has_less() {
+        let handshakes = Handshakes::new(6, 4);
+        let many = [(); 4].map(|()| handshakes.enter(address("10.0.0.1")).unwrap());
+        let few = [(); 2].map(|()| handshakes.enter(address("10.0.0.2")).unwrap());
+        let begun = Instant::now();
+        handshakes.room().await;
+        assert!(handshakes.enter(address("10.0.0.1")).is_none(), "it has most itself");
+        let late = handshakes.enter(address("10.0.0.3")).unwrap();
+        many[0].cut().await;
+        let later = handshakes.enter(address("10.0.0.3")).unwrap();
+        many[1].cut().await;
+        assert!(handshakes.enter(address("10.0.0.3")).is_none(), "now all have two");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        drop((few, late, later));
     }
 
     #[tokio::test(start_paused = true)]
     async fn source_that_has_its_share_gives_the_oldest_for_the_newest() {
         let handshakes = Handshakes::new(8, 2);
         let oldest = handshakes.enter(address("10.0.0.1")).unwrap();
-        tokio::time::advance(PATIENCE / 2).await;
+        tokio::time::advance(LEAST / 2).await;
         let newer = handshakes.enter(address("10.0.0.1")).unwrap();
         assert!(handshakes.enter(address("10.0.0.1")).is_none(), "both are new");
-        tokio::time::advance(PATIENCE / 2).await;
+        tokio::time::advance(LEAST / 2).await;
         let newest = handshakes.enter(address("10.0.0.1")).unwrap();
         oldest.cut().await;
         assert!(handshakes.enter(address("10.0.0.1")).is_none());
@@ -223,15 +261,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn busiest_source_keeps_those_that_are_new() {
+    async fn who_had_their_time_make_room_before_those_that_are_new() {
         let handshakes = Handshakes::new(4, 3);
         let old = handshakes.enter(address("10.0.0.1")).unwrap();
-        tokio::time::advance(PATIENCE).await;
+        tokio::time::advance(LEAST).await;
         let new = [(); 3].map(|()| handshakes.enter(address("10.0.0.2")).unwrap());
-        let begun = Instant::now();
-        tokio::join!(handshakes.room(), old.cut());
-        assert_eq!(begun.elapsed(), Duration::ZERO);
-        drop(new);
+        handshakes.room().await;
+        let late = handshakes.enter(address("10.0.0.3")).unwrap();
+        old.cut().await;
+        drop((new, late));
+    }
+
+    #[test]
+    fn time_that_each_has_is_what_all_places_cost() {
+        for (places, patience) in [(1, LEAST), (1000, MOST / 2), (2048, MOST), (usize::MAX, MOST)] {
+            assert_eq!(Handshakes::new(places, 1).patience, patience);
+        }
     }
 
     #[tokio::test(start_paused = true)]

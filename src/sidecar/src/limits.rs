@@ -11,10 +11,11 @@ pub struct Limits {
     /// [`within_open_files`](Self::within_open_files).
     pub connections: usize,
     /// Handshakes at once, and clients of the CA that show no certificate: 2,048, half a second's
-    /// work of one core. When all are taken, one that lasts longer than a second makes room: the
-    /// oldest of the address that has most.
+    /// work of one core. When all are taken, one that lasts longer than a second makes room (with
+    /// fewer places less: 0.5 ms for each, 100 ms at least), else the oldest of the address that has
+    /// most, for one of an address that has less.
     pub handshakes: usize,
-    /// The same from one address (IPv6: one /64): 256. The oldest makes room after a second; what
+    /// The same from one address (IPv6: one /64): 256. The oldest makes room after that time; what
     /// comes before is closed.
     pub handshakes_per_source: usize,
     /// How long a handshake may take: 10 s.

@@ -76,7 +76,7 @@ pub(crate) fn to_text(reach: &RevocationReach) -> String {
         format!("{reached} of {live} workloads have it, connections closed: {connections_closed}");
     if *silent > 0 {
         text.push_str(&format!(
-            "\n{silent} more were not heard of for over a minute: they have ended, or are cut off"
+            "\n{silent} more do not report: they have ended, are cut off, or only read files"
         ));
     }
     for instance in waiting {
