@@ -124,8 +124,8 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
     Ok(Created { store, keys, outcome })
 }
 
-/// Opens the store of a CA. One of before heads were sealed is verified and sealed first; then it
-/// is said what was checked.
+/// Opens the store of a CA. One of before heads were sealed is verified and sealed first; then
+/// what was checked is returned, for the operator to see.
 ///
 /// The new key is on the disk before the head is sealed by it, and counts as the folder's only
 /// afterwards: a crash in between is gone through again. From then on an unsealed store is refused,
@@ -145,7 +145,6 @@ pub fn open_store(
         (false, next) => {
             let key = next.map_or_else(|| keys.make_next_head_key(), Ok)?;
             let (store, migrated) = SqliteStore::migrate(state, trust_domain, &key)?;
-            tracing::warn!("{migrated}");
             (store, Some(migrated))
         }
     };

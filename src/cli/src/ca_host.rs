@@ -19,6 +19,7 @@ use server::Config;
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::output::Output;
 use crate::pending::PendingRequest;
 use crate::policy_folder;
 use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
@@ -116,10 +117,18 @@ pub(crate) fn first_policy(config: &Config) -> anyhow::Result<PolicySet> {
     Ok(policy)
 }
 
-/// Opens the engine on a finished state folder.
-pub(crate) async fn open(config: &Config, passphrase: &Secret) -> anyhow::Result<Arc<Authority>> {
+/// Opens the engine on a finished state folder. What was checked of one of before, and migrated, is
+/// told first.
+pub(crate) async fn open(
+    config: &Config,
+    passphrase: &Secret,
+    output: &Output,
+) -> anyhow::Result<Arc<Authority>> {
     let keys = Keys::open(&config.state, passphrase)?;
-    let store = setup::open_store(&config.state, &config.trust_domain, &keys)?.0;
+    let (store, migrated) = setup::open_store(&config.state, &config.trust_domain, &keys)?;
+    if let Some(migrated) = migrated {
+        output.note(migrated.to_string());
+    }
     let pin = setup::read_pin(&config.state)?;
     engine(config, Arc::new(store), keys, pin).await
 }

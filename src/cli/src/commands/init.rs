@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use authority::clock::{SteadyClock, SystemClock};
+use authority::clock::{Clock, SteadyClock, SystemClock};
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
@@ -139,6 +139,9 @@ async fn recover(
         }
         if arguments.accept_clock {
             accept_clock(config, &store, session).await?;
+        } else {
+            // What is written now by a clock that leapt ahead, `serve` waits for once it is set right.
+            SteadyClock::watch(&config.state).require_steady()?;
         }
         if arguments.lift_halt {
             lift_halt(config, &store, session).await?;

@@ -17,7 +17,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     ca_host::survive_file_size_limit()?;
     let config = arguments.config.load()?;
     let passphrase = arguments.config.passphrase(&config, Asking::Known)?;
-    let authority = ca_host::open(&config, &passphrase).await?;
+    let authority = ca_host::open(&config, &passphrase, &session.output).await?;
     let stop = ca_host::stop_signal()?;
     let mut running = server::start(authority, &config).await?;
     session.output.note(format!(

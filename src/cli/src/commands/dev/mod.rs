@@ -155,7 +155,7 @@ impl Dev {
         let config = config(&state)?;
         let passphrase = passphrase(&folder)?;
         let authority = if state.join("trust.pin").exists() {
-            ca_host::open(&config, &passphrase).await?
+            ca_host::open(&config, &passphrase, &session.output).await?
         } else {
             create(&config, &passphrase).await?
         };
