@@ -20,6 +20,7 @@ use crate::fleet::Fleet;
 use crate::hastened::Hastened;
 use crate::issuer::Issued;
 use crate::keys::Keys;
+use crate::known_tokens::{KnownTokens, Reserved};
 use crate::loading::Opening;
 use crate::operations::require_name;
 use crate::own_names::OwnNames;
@@ -61,6 +62,7 @@ pub struct Authority {
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
     pub(crate) own_names: ArcSwap<OwnNames>,
+    pub(crate) known_tokens: KnownTokens,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crl_turn: tokio::sync::Mutex<()>,
@@ -229,7 +231,9 @@ impl Authority {
                 None => Member::Certificate(Arc::clone(&member)),
                 Some(_) => Member::Precedent(Arc::clone(&member)),
             };
+            let reserved = self.reserve(&attested.consumes, &member.record.request_hash)?;
             let outcome = self.queue.submit(asks).await;
+            self.settle(reserved.as_ref(), &outcome);
             if !matches!(outcome, Ok(Outcome::Logged { .. })) {
                 self.budgets.give_back(taken);
             }
@@ -274,6 +278,23 @@ impl Authority {
             }
         }
         Err(Error::Restless)
+    }
+
+    /// Takes the token that a request uses, so that no other request has it at once.
+    fn reserve(&self, consumes: &Consumes, request: &Hash) -> Result<Option<Reserved>, Error> {
+        let Consumes::Token { hash, .. } = consumes else { return Ok(None) };
+        let now = self.clock.unix_milliseconds();
+        let reserved = self.known_tokens.reserve(*hash, *request, now);
+        reserved.map(Some).ok_or_else(|| refusal(Conflict::TokenUsed))
+    }
+
+    fn settle(&self, reserved: Option<&Reserved>, outcome: &Result<Outcome, Error>) {
+        let Some(reserved) = reserved else { return };
+        match outcome {
+            Ok(Outcome::Logged { .. } | Outcome::Replay { .. }) => {}
+            Ok(_) => self.known_tokens.give_back(reserved),
+            Err(_) => self.known_tokens.lose(reserved),
+        }
     }
 
     /// Countersigns, signs and stores what is logged. Whoever stores first wins; the others return
@@ -673,7 +694,7 @@ impl std::fmt::Debug for Authority {
 }
 
 /// What the transaction refused, told as the earlier checks would have told it.
-fn refusal(conflict: Conflict) -> Error {
+pub(crate) fn refusal(conflict: Conflict) -> Error {
     let new_token = "ask an operator for a new one: countersign token create SPIFFE_ID";
     match conflict {
         Conflict::TokenExpired

@@ -128,6 +128,11 @@ pub(crate) fn verify<'a>(
 
 /// The root of the first `size` entries, from a few tiles.
 pub(crate) async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, Error> {
+    Ok(edge_at(store, size).await?.root())
+}
+
+/// The right edge of the tree of the first `size` entries, from a few tiles.
+pub(crate) async fn edge_at(store: &dyn Store, size: u64) -> Result<TreeEdge, Error> {
     let inconsistent = |error: tlog::Error| StoreError::Inconsistent(error.to_string());
     let mut hashes = Vec::new();
     for subtree in tlog::edge_subtrees(size) {
@@ -138,7 +143,7 @@ pub(crate) async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, Error>
             .ok_or_else(|| StoreError::Inconsistent(format!("{} is gone", tile.path())))?;
         hashes.push(tlog::subtree_hash_in_tile(&bytes, subtree).map_err(inconsistent)?);
     }
-    Ok(TreeEdge::from_parts(size, hashes).map_err(inconsistent)?.root())
+    Ok(TreeEdge::from_parts(size, hashes).map_err(inconsistent)?)
 }
 
 /// The log's key in C2SP verifier form; its name is the log's origin.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use api::RevocationExtent;
 use arc_swap::ArcSwap;
 use identity::{SpiffeId, TrustDomain};
+use tlog::{Hash, Tile, leaf_hash};
 use tokio::runtime::Handle;
 
 use crate::authority::{Authority, Parts};
@@ -15,6 +16,7 @@ use crate::error::Error;
 use crate::event::{Event, POLICY_CHANGE};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
+use crate::known_tokens::KnownTokens;
 use crate::own_names::OwnNames;
 use crate::policy::{Action, ActivePolicy, PolicySet, Principal, Query};
 use crate::queue::Queue;
@@ -77,6 +79,7 @@ impl Authority {
             refusals: Refusals::default(),
             budgets: Budgets::default(),
             own_names: ArcSwap::from_pointee(own_names),
+            known_tokens: KnownTokens::default(),
             hastened: std::sync::Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
             crl_turn: tokio::sync::Mutex::default(),
@@ -280,9 +283,43 @@ pub(crate) async fn made_by(
     log_index: u64,
     is_it: impl FnOnce(&Event) -> bool,
 ) -> Result<bool, StoreError> {
-    let entries = store.entries(log_index, 1).await?;
-    let event = entries.first().and_then(|entry| Event::parse(entry).ok());
+    let entry = proven_entry(store, log_index).await?;
+    let event = entry.and_then(|entry| Event::parse(&entry).ok());
     Ok(event.is_some_and(|event| is_it(&event)))
+}
+
+/// The entry at this place, proved to be under the head's root: whoever only writes to the database
+/// puts none there. None beyond the log's end.
+async fn proven_entry(store: &dyn Store, log_index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+    let head = store.head().await?;
+    let (size, root) = (head.edge.size(), head.edge.root());
+    let entry = store.entries(log_index, 1).await?.pop();
+    let Some(entry) = entry.filter(|_| log_index < size) else { return Ok(None) };
+    let inconsistent =
+        |why: String| StoreError::Inconsistent(format!("the proof of entry {log_index}: {why}"));
+    let mut needed = Vec::new();
+    let placeholder = |subtree| {
+        needed.push(subtree);
+        Ok::<_, std::convert::Infallible>(Hash::new([0; 32]))
+    };
+    tlog::inclusion_proof(log_index, size, placeholder)
+        .map_err(|error| inconsistent(error.to_string()))?;
+    let mut hashes = Vec::with_capacity(needed.len());
+    for subtree in needed {
+        let tile = Tile::holding(subtree, size).map_err(|error| inconsistent(error.to_string()))?;
+        let bytes = store.tile(tile).await?;
+        let bytes = bytes.ok_or_else(|| inconsistent(format!("{} is gone", tile.path())))?;
+        let hash = tlog::subtree_hash_in_tile(&bytes, subtree);
+        hashes.push(hash.map_err(|error| inconsistent(error.to_string()))?);
+    }
+    // Asked for in the same order.
+    let mut hashes = hashes.into_iter();
+    let read = |_| hashes.next().ok_or(());
+    let proof = tlog::inclusion_proof(log_index, size, read)
+        .map_err(|_| inconsistent("it has another shape".to_owned()))?;
+    tlog::verify_inclusion(&leaf_hash(&entry), log_index, size, &root, &proof)
+        .map_err(|_| inconsistent("the entry is not the one that was logged".to_owned()))?;
+    Ok(Some(entry))
 }
 
 /// More than the CA makes for itself while one of them lives, were it restarted every minute.

@@ -21,7 +21,9 @@ use crate::own_names::{Claim, OwnNames};
 use crate::policy::{
     Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, Principal, Query,
 };
-use crate::sequencer::{AllowedUnder, CertificateMember, Conflict, IdempotencyKey, RecordDraft};
+use crate::sequencer::{
+    AllowedUnder, CertificateMember, Conflict, Consumes, IdempotencyKey, RecordDraft,
+};
 use crate::store::Record;
 
 /// A request for a certificate whose possession is proved and whose names are well formed.
@@ -216,6 +218,9 @@ struct IssueDetail<'a> {
     profile: &'a str,
     serial_number: String,
     tbs_sha256: String,
+    /// By which the use of a bootstrap token is found again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_sha256: Option<String>,
 }
 
 impl Prepared {
@@ -239,6 +244,10 @@ impl Prepared {
             profile: &context.profile,
             serial_number: serial_number.to_string(),
             tbs_sha256: format!("{:?}", Hash::of(linted.der())),
+            token_sha256: match &attested.consumes {
+                Consumes::Token { hash, .. } => Some(format!("{hash:?}")),
+                Consumes::Nothing | Consumes::Renewal { .. } => None,
+            },
         };
         let by = Act { actor: attested.principal.name(), request_id };
         let event = EventDraft::new(kind, &by, spiffe_id.as_str(), &detail);

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use api::ActOnRecord;
 use identity::feed::{FeedChange, FeedItem, Position};
-use identity::{Revocations, SpiffeId, TrustDomain};
+use identity::{Revocations, SerialNumber, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tlog::{Hash, leaf_hash};
@@ -27,11 +27,13 @@ use crate::store::{RevocationRow, Store, StoreError};
 /// What a folding event changes.
 #[derive(Debug, Clone, PartialEq)]
 enum Change {
+    /// This line of renewals broke.
+    BrokenLine(SerialNumber),
     /// The log's time went back, from this, in milliseconds since 1970.
     ClockReset(u64),
     /// A halt was lifted.
     Lift(Lift),
-    /// None that is told: a key came into another state, or a line of renewals broke.
+    /// None that is told: a key came into another state.
     None,
     /// Somebody became an operator by `init`.
     Operator(String),
@@ -57,6 +59,8 @@ pub(crate) struct Folded {
     acts: HashMap<String, Vec<ActOnRecord>>,
     /// Those whom `init` made operators.
     pub(crate) operators: HashSet<String>,
+    /// Lines of renewals that broke, by their first certificate.
+    broken: HashSet<SerialNumber>,
     /// Ids of the bootstrap tokens withdrawn last: more than can be made within a token's life are
     /// not kept.
     withdrawn: VecDeque<String>,
@@ -94,6 +98,7 @@ impl Folded {
             denials: HashMap::new(),
             acts: HashMap::new(),
             operators: HashSet::new(),
+            broken: HashSet::new(),
             withdrawn: VecDeque::new(),
             chain: CHAIN_START,
             latest: 0,
@@ -110,6 +115,11 @@ impl Folded {
     /// Whether it leads where this head says.
     pub(crate) fn has_reached(&self, head: &Head) -> bool {
         (self.epoch, self.chain) == (head.revocation_epoch, head.chain)
+    }
+
+    /// Whether this line of renewals broke, whatever its row says.
+    pub(crate) fn is_broken(&self, lineage: &SerialNumber) -> bool {
+        self.broken.contains(lineage)
     }
 
     /// Whether this bootstrap token was withdrawn, whatever its row says.
@@ -162,6 +172,7 @@ impl Folded {
         for (index, hash, change, event) in changes {
             self.note_act(index, event);
             match change {
+                Change::BrokenLine(lineage) => drop(self.broken.insert(lineage)),
                 Change::ClockReset(from) => self.latest = self.latest.max(from),
                 Change::Lift(lift) => self.lifts.push(lift),
                 Change::None => {}
@@ -288,7 +299,7 @@ fn read(index: u64, event: &Event, keys: &mut KeyLedger) -> Option<Change> {
         return keys.fold(index, event).map(|()| Change::None);
     }
     if event.kind == RENEW_CONFLICT {
-        return Some(Change::None);
+        return event.detail["lineage"].as_str()?.parse().ok().map(Change::BrokenLine);
     }
     if event.kind == CLOCK_RESET {
         return event.detail["from_milliseconds"].as_u64().map(Change::ClockReset);

@@ -6,9 +6,10 @@ use identity::VerifiedSvid;
 
 use super::token::Held;
 use super::{Attested, refused, svid};
-use crate::authority::{Authority, Caller};
+use crate::authority::{Authority, Caller, refusal};
 use crate::error::Error;
 use crate::request::Asked;
+use crate::sequencer::{Conflict, Consumes};
 
 /// Evidence that is good, whatever it is brought for.
 pub(crate) enum Proof<'a> {
@@ -36,7 +37,8 @@ impl Authority {
             (Attestation::Token { token }, _) => {
                 let is_withdrawn = |id: &str| self.folded().is_withdrawn(id);
                 let now = self.clock().unix_milliseconds();
-                let held = Held::find(self.store(), token, now, is_withdrawn).await?;
+                let held = Held::find(self.store(), &self.known_tokens, token, now, is_withdrawn);
+                let held = held.await?;
                 if let Some((maker, made_for)) = held.vouched() {
                     self.require_maker(maker, made_for, &self.policy())?;
                 }
@@ -57,10 +59,19 @@ impl Authority {
         let spiffe_id = asked.spiffe_id.as_ref();
         let now = self.clock().unix_milliseconds();
         match proof {
-            Proof::Token(held) => held.attest(&asked.request, spiffe_id, now),
+            Proof::Token(held) => {
+                let (store, known) = (self.store(), &self.known_tokens);
+                held.attest(store, known, &asked.request, spiffe_id, now).await
+            }
             Proof::Svid(svid) => {
                 self.see(svid).await?;
-                svid::attest(self.store(), svid, spiffe_id, now).await
+                let attested = svid::attest(self.store(), svid, spiffe_id, now).await?;
+                match &attested.consumes {
+                    Consumes::Renewal { lineage, .. } if self.folded().is_broken(lineage) => {
+                        Err(refusal(Conflict::LineageBroken))
+                    }
+                    _ => Ok(attested),
+                }
             }
         }
     }

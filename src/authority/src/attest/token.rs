@@ -9,6 +9,7 @@ use tlog::Hash;
 use super::{Attested, Maker, Purpose, TOKEN, refused};
 use crate::error::Error;
 use crate::event::{Event, TOKEN_CREATE};
+use crate::known_tokens::KnownTokens;
 use crate::loading::made_by;
 use crate::policy::Principal;
 use crate::sequencer::{Consumes, TokenRow};
@@ -26,6 +27,7 @@ impl Held {
     /// early and clearly.
     pub(crate) async fn find(
         store: &dyn Store,
+        known: &KnownTokens,
         token: &Secret,
         now: u64,
         is_withdrawn: impl Fn(&str) -> bool + Send,
@@ -34,7 +36,10 @@ impl Held {
             token.expose().parse().map_err(|why: String| refused(why, NEW_TOKEN))?;
         let row = store.token(Hash::of(token.secret())).await?;
         let row = row.ok_or_else(|| refused("the token is unknown", NEW_TOKEN))?;
-        let maker = require_event(store, &row).await?;
+        let maker = match known.maker(&row.hash, row.log_index) {
+            Some(maker) => maker,
+            None => require_event(store, &row).await?,
+        };
         // Whatever the row says: the withdrawal stands in the log.
         if is_withdrawn(&row.id) {
             return Err(refused("the token was revoked", NEW_TOKEN));
@@ -59,15 +64,21 @@ impl Held {
         }
     }
 
-    /// Whom it attests, asking for this.
-    pub(crate) fn attest(
+    /// Whom it attests, asking for this. What its row does not say of its use, the log does.
+    pub(crate) async fn attest(
         self,
+        store: &dyn Store,
+        known: &KnownTokens,
         request: &CertificateRequest,
         asked: Option<&SpiffeId>,
         now: u64,
     ) -> Result<Attested, Error> {
         let Self { row, maker } = self;
         require_usable(&row, request)?;
+        let (hash, made_at) = (&row.hash, row.log_index);
+        if row.used.is_none() && known.is_used(store, hash, request.hash(), made_at, now).await? {
+            return Err(refused("the token was used already", NEW_TOKEN));
+        }
         if let Some(asked) = asked.filter(|asked| **asked != row.spiffe_id) {
             return Err(refused(
                 format!("the token is for {}, not for {asked}", row.spiffe_id),

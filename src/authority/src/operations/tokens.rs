@@ -13,7 +13,7 @@ use crate::attest::{Maker, refused};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
-use crate::event;
+use crate::event::{self, Event};
 use crate::policy::{Action, ActivePolicy, Principal, Query};
 use crate::sequencer::{Effect, IdempotencyKey, TokenDraft, TokenRow};
 use crate::signer::SignerError;
@@ -71,7 +71,11 @@ impl Authority {
             }
             let (event, effect) = (draft.clone(), effect.clone());
             let committed = self.commit_once(allowed_under, event, effect, named, answer.clone());
-            if committed.await?.is_some() {
+            if let Some(made_at) = committed.await? {
+                let svid = self.authenticated(caller)?;
+                let (spiffe_id, serial_number) = (svid.spiffe_id().clone(), *svid.serial_number());
+                let maker = Maker { spiffe_id, serial_number, made_at };
+                self.known_tokens.made(hash, made_at, maker, self.clock().unix_milliseconds());
                 return Ok(self.new_token(kept, secret, &request.spiffe_id));
             }
         }
@@ -109,8 +113,8 @@ impl Authority {
         let now = self.clock().unix_milliseconds();
         let policy = self.policy();
         let mut items = Vec::new();
-        for row in self.store().tokens(TOKENS_SHOWN).await? {
-            let event = self.event_at(row.log_index).await?;
+        for (row, entry) in self.store().tokens(TOKENS_SHOWN).await? {
+            let event = entry.and_then(|entry| Event::parse(&entry).ok());
             let maker = event.as_ref().and_then(|event| Maker::read(event, row.log_index));
             let counts = maker
                 .is_some_and(|maker| self.require_maker(&maker, &row.spiffe_id, &policy).is_ok());
@@ -147,9 +151,9 @@ impl Authority {
     /// What was issued for tokens that somebody made.
     pub(super) async fn used_tokens_of(&self, maker: &SpiffeId) -> Result<Vec<ActOnRecord>, Error> {
         let mut used = Vec::new();
-        for row in self.store().tokens(TOKENS_SHOWN).await? {
+        for (row, entry) in self.store().tokens(TOKENS_SHOWN).await? {
             let Some((_, log_index)) = row.used else { continue };
-            let event = self.event_at(row.log_index).await?;
+            let event = entry.and_then(|entry| Event::parse(&entry).ok());
             if event.is_some_and(|event| event.actor == maker.as_str()) {
                 let (kind, subject) = (event::TOKEN_CREATE.to_owned(), row.spiffe_id.to_string());
                 used.push(ActOnRecord { log_index, kind, subject });
@@ -162,8 +166,7 @@ impl Authority {
     pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Error> {
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::RevokeToken, None)?;
-            let rows = self.store().tokens(TOKENS_SHOWN).await?;
-            let token = rows.into_iter().find(|row| row.id == id);
+            let token = self.store().token_by_id(id.to_owned()).await?;
             let token = token.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
             // Withdrawn once is withdrawn for good.
             if token.revoked {

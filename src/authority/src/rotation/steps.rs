@@ -77,12 +77,10 @@ impl Authority {
                 return Ok(KeyStepOutcome::Done { log_index: key.log_index });
             }
             let planned = self.plan_step(&in_force, id, step, request).await?;
-            match self.announce(&in_force, caller, &planned, request, named).await {
-                Ok(None) => {}
-                Ok(Some(announced)) => return Ok(announced),
-                // The same request was done at once: it is answered from there.
-                Err(Error::Restless) => continue,
-                Err(error) => return Err(error),
+            match self.announce(&in_force, caller, &planned, request, allowed_under, named).await? {
+                Announced::Done(announced) => return Ok(announced),
+                Announced::Moved => continue,
+                Announced::Nothing => {}
             }
             let changed = self.verify_signed(&in_force, &planned, request).await?;
             let done = self.commit_step(caller, planned, changed, allowed_under, named).await?;
@@ -192,15 +190,16 @@ impl Authority {
         Ok(public_key.clone())
     }
 
-    /// Logs what will be signed; none where nothing is announced.
+    /// Logs what will be signed.
     async fn announce(
         &self,
         in_force: &InForce,
         caller: &Caller,
         planned: &Planned,
         request: &KeyStepRequest,
+        allowed_under: AllowedUnder,
         named: Option<&IdempotencyKey>,
-    ) -> Result<Option<KeyStepOutcome>, Error> {
+    ) -> Result<Announced, Error> {
         let (mut certificate, mut trust_state) = (None, None);
         // The name goes with the last of what is announced: what was announced twice harms nobody.
         let is_last = !announces(request.trust_state.as_ref());
@@ -208,7 +207,10 @@ impl Authority {
             issuance::lint::ca_tbs(tbs.as_bytes())?;
             let event = announcement(caller, event::KEY_ISSUER, planned, tbs);
             let named = named.filter(|_| is_last);
-            certificate = Some(self.log(event, named, None).await?);
+            match self.log(event, allowed_under, named, None).await? {
+                Some(log_index) => certificate = Some(log_index),
+                None => return Ok(Announced::Moved),
+            }
         }
         let earlier = certificate;
         if let Some(OfflineSignature::Announced { to_be_signed: text }) = &request.trust_state {
@@ -222,10 +224,15 @@ impl Authority {
                 return Err(not_that_step("the trust state says something else than this step"));
             }
             let event = announcement(caller, event::TRUST_CHANGE, planned, text);
-            trust_state = Some(self.log(event, named, earlier).await?);
+            match self.log(event, allowed_under, named, earlier).await? {
+                Some(log_index) => trust_state = Some(log_index),
+                None => return Ok(Announced::Moved),
+            }
         }
-        let announced = certificate.is_some() || trust_state.is_some();
-        Ok(announced.then_some(KeyStepOutcome::Announced { certificate, trust_state }))
+        if certificate.is_none() && trust_state.is_none() {
+            return Ok(Announced::Nothing);
+        }
+        Ok(Announced::Done(KeyStepOutcome::Announced { certificate, trust_state }))
     }
 
     /// Verifies what was signed elsewhere: announced, by the right key, and saying what this step
@@ -376,22 +383,36 @@ impl Authority {
         }
     }
 
-    /// Logs an announcement; `earlier` is the place of the one that came with it.
+    /// Logs an announcement; `earlier` is the place of the one that came with it. None where policy
+    /// or revocations moved since the step was planned, or the same request was done at once: it is
+    /// answered from there.
     async fn log(
         &self,
         event: EventDraft,
+        allowed_under: AllowedUnder,
         named: Option<&IdempotencyKey>,
         earlier: Option<u64>,
-    ) -> Result<u64, Error> {
-        let member = ActMember { event, effect: Effect::None, allowed_under: None };
+    ) -> Result<Option<u64>, Error> {
+        let allowed_under = Some(allowed_under);
+        let member = ActMember { event, effect: Effect::None, allowed_under };
         let member = Member::Act(Box::new(member));
         match self.submit(once(named, kept_step(earlier), member)).await? {
-            Outcome::Done { log_index } => Ok(log_index),
-            Outcome::Repeated => Err(Error::Restless),
+            Outcome::Done { log_index } => Ok(Some(log_index)),
+            Outcome::Repeated => Ok(None),
+            Outcome::Moved => self.refresh().await.map(|()| None),
             Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
             other => Err(unexpected(&other)),
         }
     }
+}
+
+/// What became of an announcement.
+enum Announced {
+    Done(KeyStepOutcome),
+    /// Policy or revocations are others: whoever announces may not be allowed to any more.
+    Moved,
+    /// None was asked for.
+    Nothing,
 }
 
 /// A step that may be taken.

@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use tlog::{Hash, Tile};
 
 use super::{
-    Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
-    StoreError, StoredCheckpoint,
+    Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
+    RevocationRow, Store, StoreError, StoredCheckpoint,
 };
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -124,8 +124,11 @@ impl Store for FaultyStore {
     ) -> Answer<'_, Option<KeptRequest>> {
         self.inner.kept_request(principal, key, since)
     }
-    fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>> {
+    fn tokens(&self, limit: u32) -> Answer<'_, Vec<MadeToken>> {
         self.inner.tokens(limit)
+    }
+    fn token_by_id(&self, id: String) -> Answer<'_, Option<TokenRow>> {
+        self.inner.token_by_id(id)
     }
     fn policy(&self, hash: Hash) -> Answer<'_, Option<(String, u64)>> {
         self.inner.policy(hash)

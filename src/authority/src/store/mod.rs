@@ -69,8 +69,11 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         since: u64,
     ) -> Answer<'_, Option<KeptRequest>>;
 
-    /// The newest bootstrap tokens, at most `limit`.
-    fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>>;
+    /// The newest bootstrap tokens, at most `limit`, each with the entry that its row says made it.
+    fn tokens(&self, limit: u32) -> Answer<'_, Vec<MadeToken>>;
+
+    /// A bootstrap token by its id.
+    fn token_by_id(&self, id: String) -> Answer<'_, Option<TokenRow>>;
 
     /// The files of a policy set, as JSON, and the event that put it into force.
     fn policy(&self, hash: Hash) -> Answer<'_, Option<(String, u64)>>;
@@ -90,6 +93,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The newest CRL number taken for an issuer, whether or not the CRL was signed.
     fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64>;
 }
+
+/// A bootstrap token, and the entry that its row says made it.
+pub type MadeToken = (TokenRow, Option<Vec<u8>>);
 
 /// A store's answer, awaited.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

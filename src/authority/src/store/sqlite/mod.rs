@@ -25,8 +25,8 @@ use tlog::{Hash, Tile};
 pub use self::migration::Migrated;
 use self::tiles::NewestTile;
 use super::{
-    Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
-    StoreError, StoredCheckpoint,
+    Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
+    RevocationRow, Store, StoreError, StoredCheckpoint,
 };
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
@@ -57,7 +57,7 @@ impl Vacant {
         create_private(&self.path)?;
         let connection = connect(&self.path, OpenFlags::empty())?;
         connection
-            .execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;"))
+            .execute_batch(&format!("BEGIN; {SCHEMA} {DENIALS}; COMMIT;"))
             .and_then(|()| write::initialise(&connection, trust_domain, key))
             .map_err(unavailable)?;
         Ok(SqliteStore::new(self.path, connection, self.lock, key.clone()))
@@ -89,6 +89,8 @@ impl SqliteStore {
         requests::seal_from_now_on(&mut connection)?;
         read::require_trust_domain(&connection, trust_domain)?;
         tiles::verify_edge(&connection, &head::read(&connection, key)?)?;
+        // Of a store that was made before there was this one.
+        connection.execute_batch(DENIALS).map_err(unavailable)?;
         Ok(Self::new(path, connection, lock, key.clone()))
     }
 
@@ -207,9 +209,14 @@ impl Store for SqliteStore {
         })
     }
 
-    fn tokens(&self, limit: u32) -> Answer<'_, Vec<TokenRow>> {
+    fn tokens(&self, limit: u32) -> Answer<'_, Vec<MadeToken>> {
         let key = self.key.clone();
         self.read(move |connection| read::tokens(connection, &key, limit))
+    }
+
+    fn token_by_id(&self, id: String) -> Answer<'_, Option<TokenRow>> {
+        let key = self.key.clone();
+        self.read(move |connection| read::token_by_id(connection, &key, &id))
     }
 
     fn policy(&self, hash: Hash) -> Answer<'_, Option<(String, u64)>> {
@@ -349,6 +356,9 @@ const LOG: i64 = 1;
 const FILE: &str = "countersign.db";
 const LOCK: &str = "lock";
 const SCHEMA: &str = include_str!("schema.sql");
+/// Under the head lock nobody reads a hundred thousand revocations for the denials among them.
+const DENIALS: &str = "CREATE INDEX IF NOT EXISTS denials ON revocations (target)
+  WHERE kind IN ('allow', 'deny')";
 const MAX_IDLE_READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// FULL: WAL is synced at every commit. Checkpoints of the WAL are rare (64 MiB) because commits wait

@@ -7,8 +7,8 @@ use tlog::Hash;
 
 use super::write::{UNSEALED, VERSION};
 use super::{
-    LOG, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, StoreError,
-    StoredCheckpoint, unavailable,
+    LOG, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow,
+    StoreError, StoredCheckpoint, unavailable,
 };
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, TokenDraft, TokenRow};
@@ -279,15 +279,36 @@ pub(super) fn tokens(
     connection: &Connection,
     key: &HeadKey,
     limit: u32,
-) -> Result<Vec<TokenRow>, StoreError> {
+) -> Result<Vec<MadeToken>, StoreError> {
     let read = || -> rusqlite::Result<Vec<_>> {
-        let rows: Vec<Option<TokenRow>> = connection
-            .prepare_cached(&format!("{TOKEN_COLUMNS} ORDER BY log_index DESC LIMIT ?1"))?
-            .query_map([limit], |row| token_from_row(row, key))?
+        let sql = format!(
+            "SELECT t.*, e.bytes FROM ({TOKEN_COLUMNS} ORDER BY log_index DESC LIMIT ?1) t
+             LEFT JOIN entries e ON e.place = t.log_index + ?2 ORDER BY t.log_index DESC"
+        );
+        let rows: Vec<_> = connection
+            .prepare_cached(&sql)?
+            .query_map([i64::from(limit), FIRST_PLACE], |row| {
+                let entry = row.get(TOKEN_COLUMN_COUNT)?;
+                Ok(token_from_row(row, key)?.map(|token| (token, entry)))
+            })?
             .collect::<rusqlite::Result<_>>()?;
         Ok(rows.into_iter().flatten().collect())
     };
     read().map_err(unavailable)
+}
+
+pub(super) fn token_by_id(
+    connection: &Connection,
+    key: &HeadKey,
+    id: &str,
+) -> Result<Option<TokenRow>, StoreError> {
+    let read = || {
+        connection
+            .prepare_cached(&format!("{TOKEN_COLUMNS} WHERE id = ?1"))?
+            .query_row([id], |row| token_from_row(row, key))
+            .optional()
+    };
+    read().map(Option::flatten).map_err(unavailable)
 }
 
 pub(super) fn policy(
@@ -469,6 +490,7 @@ const RECORD_COLUMNS: &str = "SELECT r.leaf_index, r.serial_number, i.spiffe_id,
   r.issuer_key_hash, r.profile, r.not_before, r.not_after, r.request_hash, r.facts, c.der
   FROM records r JOIN identities i ON i.id = r.identity
   LEFT JOIN certificates c ON c.leaf_index = r.leaf_index";
+const TOKEN_COLUMN_COUNT: usize = 10;
 pub(super) const TOKEN_COLUMNS: &str =
     "SELECT id, spiffe_id, expires_at, key_hash, log_index, used_by,
   used_leaf, revoked_index IS NOT NULL, hash, seal FROM tokens";

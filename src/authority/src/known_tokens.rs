@@ -1,0 +1,184 @@
+//! Which bootstrap tokens were used, and by whom they were made, as the log says: not as rows do,
+//! from which whoever writes to the database takes the use of a token back.
+//!
+//! What this process does itself it knows. What was done before it started it reads from the log, as
+//! far back as a token that is shown was made, and proves to be under the head's root: fifteen
+//! minutes of log at most, once after a start.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use data_encoding::HEXLOWER;
+use tlog::{Hash, leaf_hash};
+
+use crate::attest::Maker;
+use crate::checkpoint::edge_at;
+use crate::error::Error;
+use crate::event::{Event, ISSUE};
+use crate::store::{Store, StoreError};
+
+/// The tokens that are not forgotten yet.
+#[derive(Debug, Default)]
+pub(crate) struct KnownTokens {
+    known: Mutex<Known>,
+    /// One reads the log at a time.
+    reading: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By whom tokens were made here, at which place of the log.
+    made: HashMap<Hash, Remembered<(u64, Maker)>>,
+    /// Which request a token was used for; none where only the log says that it was.
+    used: HashMap<Hash, Remembered<Option<Hash>>>,
+    /// From this place of the log on every use is known; none before the first look.
+    from: Option<u64>,
+}
+
+/// Until a time in milliseconds since 1970: no token lives longer.
+#[derive(Debug)]
+struct Remembered<T> {
+    what: T,
+    until: u64,
+}
+
+/// A token is being used.
+#[derive(Debug)]
+pub(crate) struct Reserved {
+    token: Hash,
+    is_new: bool,
+}
+
+impl KnownTokens {
+    /// A token was made here.
+    pub(crate) fn made(&self, token: Hash, made_at: u64, maker: Maker, now: u64) {
+        let mut known = self.known();
+        known.forget(now);
+        known.made.insert(token, Remembered { what: (made_at, maker), until: now + LIFE });
+    }
+
+    /// By whom the token was made here, at this place of the log.
+    pub(crate) fn maker(&self, token: &Hash, made_at: u64) -> Option<Maker> {
+        let known = self.known();
+        let (at, maker) = &known.made.get(token)?.what;
+        (*at == made_at).then(|| maker.clone())
+    }
+
+    /// Takes a token for a request, before that is committed; none where another request has it.
+    pub(crate) fn reserve(&self, token: Hash, request: Hash, now: u64) -> Option<Reserved> {
+        let mut known = self.known();
+        match known.used.get(&token) {
+            Some(used) if used.what != Some(request) => None,
+            Some(_) => Some(Reserved { token, is_new: false }),
+            None => {
+                known.forget(now);
+                known.used.insert(token, Remembered { what: Some(request), until: now + LIFE });
+                Some(Reserved { token, is_new: true })
+            }
+        }
+    }
+
+    /// Nothing was made of it.
+    pub(crate) fn give_back(&self, reserved: &Reserved) {
+        if reserved.is_new {
+            self.known().used.remove(&reserved.token);
+        }
+    }
+
+    /// Whether something was made of it is unknown: the log is read again.
+    pub(crate) fn lose(&self, reserved: &Reserved) {
+        self.give_back(reserved);
+        self.known().from = None;
+    }
+
+    /// Whether a token was used for another request, whatever its row says. Its uses come after
+    /// `made_at`, the place of the event that made it.
+    pub(crate) async fn is_used(
+        &self,
+        store: &dyn Store,
+        token: &Hash,
+        request: &Hash,
+        made_at: u64,
+        now: u64,
+    ) -> Result<bool, Error> {
+        self.read_from(store, made_at, now).await?;
+        let used = self.known().used.get(token).map(|used| used.what);
+        if used == Some(None) {
+            tracing::error!("the log says that a token was used, and its row that it was not");
+        }
+        Ok(used.is_some_and(|by| by != Some(*request)))
+    }
+
+    async fn read_from(&self, store: &dyn Store, from: u64, now: u64) -> Result<(), Error> {
+        if self.known().reaches(from) {
+            return Ok(());
+        }
+        let _turn = self.reading.lock().await;
+        if self.known().reaches(from) {
+            return Ok(());
+        }
+        let used = read_uses(store, from).await?;
+        let mut known = self.known();
+        for token in used {
+            // What was used here is known better.
+            let remembered = Remembered { what: None, until: now + LIFE };
+            known.used.entry(token).or_insert(remembered);
+        }
+        known.from = Some(from);
+        Ok(())
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn reaches(&self, from: u64) -> bool {
+        self.from.is_some_and(|known| known <= from)
+    }
+
+    fn forget(&mut self, now: u64) {
+        if self.made.len() + self.used.len() >= FORGET_FROM {
+            self.made.retain(|_, made| made.until >= now);
+            self.used.retain(|_, used| used.until >= now);
+        }
+    }
+}
+
+/// The tokens that were used from this place of the log on; refused where the entries are not those
+/// that lead to the head's root.
+async fn read_uses(store: &dyn Store, from: u64) -> Result<Vec<Hash>, Error> {
+    let head = store.head().await?;
+    let size = head.edge.size();
+    let mut edge = edge_at(store, from.min(size)).await?;
+    let mut used = Vec::new();
+    while edge.size() < size {
+        let limit = PAGE.min(size - edge.size());
+        let entries = store.entries(edge.size(), limit).await?;
+        if entries.is_empty() {
+            break;
+        }
+        for entry in entries {
+            edge.push(leaf_hash(&entry));
+            used.extend(Event::parse(&entry).ok().and_then(|event| used_token(&event)));
+        }
+    }
+    if edge.root() == head.edge.root() {
+        return Ok(used);
+    }
+    let why = format!("the entries from {from} on are not those that were logged");
+    Err(StoreError::Inconsistent(why).into())
+}
+
+fn used_token(event: &Event) -> Option<Hash> {
+    let hex = event.detail["token_sha256"].as_str().filter(|_| event.kind == ISSUE)?;
+    Hash::try_from(&HEXLOWER.decode(hex.as_bytes()).ok()?[..]).ok()
+}
+
+/// A token's longest life, in milliseconds, and a minute for its own retry.
+const LIFE: u64 = 16 * 60 * 1000;
+/// Fewer are kept a little longer.
+const FORGET_FROM: usize = 10_000;
+/// Entries read at a time.
+const PAGE: u64 = 1_000;

@@ -1,0 +1,113 @@
+//! Whoever writes to the database takes no token's use back, and gives none another maker.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use api::{DenyRequest, Secret};
+use authority::Caller;
+use rusqlite::Connection;
+use support::{Environment, csr, id};
+
+fn database(environment: &Environment) -> Connection {
+    Connection::open(environment.folder.path().join("countersign.db")).unwrap()
+}
+
+/// A CA with a token that was used, and its request.
+async fn used() -> (Environment, Secret, String) {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    let request = csr();
+    environment.issue_with(&token, &request).await.unwrap();
+    (environment, token, request)
+}
+
+async fn require_used(environment: &Environment, token: &Secret) {
+    let refused = environment.issue_with(token, &csr()).await.unwrap_err();
+    assert!(refused.to_string().contains("the token was used"), "{refused}");
+}
+
+const TAKE_BACK: &str = "UPDATE tokens SET used_by = NULL, used_leaf = NULL";
+
+#[tokio::test]
+async fn a_use_that_was_taken_back_in_the_database_stays_one() {
+    let (mut environment, token, request) = used().await;
+    assert_eq!(database(&environment).execute(TAKE_BACK, []).unwrap(), 1);
+    require_used(&environment, &token).await;
+
+    environment.restart().await;
+    require_used(&environment, &token).await;
+    // Nor by the request that used it: its certificate is there, and no second is made.
+    environment.issue_with(&token, &request).await.unwrap_err();
+    let records = database(&environment);
+    let count = "SELECT count(*) FROM records r JOIN identities i ON i.id = r.identity
+                 WHERE i.spiffe_id LIKE '%/prod/reports'";
+    assert_eq!(records.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_broken_line_of_renewals_stays_broken_without_its_row() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);
+    let renewed = environment.renew(&held, &csr()).await.unwrap();
+    let newest = environment.caller(&renewed);
+    environment.renew(&newest, &csr()).await.unwrap();
+    environment.renew(&held, &csr()).await.unwrap_err();
+    let undo = "DELETE FROM broken_lineages; DELETE FROM renewals;";
+    database(&environment).execute_batch(undo).unwrap();
+    let refused = environment.renew(&held, &csr()).await.unwrap_err();
+    assert!(refused.to_string().contains("broken by a second renewal"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_token_that_was_hidden_at_the_start_is_not_unused_either() {
+    let (mut environment, token, _) = used().await;
+    let database = database(&environment);
+    let hide = "CREATE TABLE hidden AS SELECT * FROM tokens; DELETE FROM tokens;";
+    database.execute_batch(hide).unwrap();
+    environment.restart().await;
+    // A later one is redeemed meanwhile, and what was done since it was made is known.
+    let operator = environment.operator().await;
+    environment.issue(&operator, "/prod/monolith").await;
+    database.execute_batch("INSERT INTO tokens SELECT * FROM hidden;").unwrap();
+    database.execute(TAKE_BACK, []).unwrap();
+    require_used(&environment, &token).await;
+}
+
+#[tokio::test]
+async fn an_entry_that_was_changed_proves_no_use_and_no_other_maker() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let second = environment.enrol("second").await;
+    let token = environment.token(&second, "/prod/reports").await;
+    let deny = DenyRequest {
+        spiffe_id: id("/countersign/operator/second"),
+        reason: "key-compromise".to_owned(),
+        named_override: None,
+    };
+    environment.authority.deny(&admin, &deny).await.unwrap();
+    let refused = environment.issue_with(&token, &csr()).await.unwrap_err();
+    assert!(refused.to_string().contains("whoever made it"), "{refused}");
+
+    // As if the first operator had made it, with the certificate that it has now.
+    let text = |caller: &Caller| {
+        let svid = caller.svid.clone().unwrap();
+        (svid.spiffe_id().to_string(), svid.serial_number().to_string())
+    };
+    let ((was, was_with), (is, is_with)) = (text(&second), text(&admin));
+    let changed = database(&environment)
+        .execute(
+            "UPDATE entries SET bytes = CAST(replace(replace(bytes, ?1, ?2), ?3, ?4) AS BLOB)
+             WHERE instr(bytes, '\"type\":\"token.create\"')",
+            [&was, &is, &was_with, &is_with],
+        )
+        .unwrap();
+    assert_eq!(changed, 1);
+    // What this process has logged itself it knows; what it reads at a start it has proved.
+    let refused = environment.issue_with(&token, &csr()).await.unwrap_err();
+    assert!(refused.to_string().contains("whoever made it"), "{refused}");
+    let Environment { store, keys, clock, pin, .. } = &environment;
+    let refused = support::open(store, keys, clock, *pin).await.unwrap_err();
+    assert!(refused.to_string().contains("not the one that was logged"), "{refused}");
+}
