@@ -336,6 +336,8 @@ fn each_mistake_of_configuration_is_told_before_anything_starts() {
     serve(&environment).exits(1).says("cannot listen on");
     drop(taken);
 
+    // Without a certificate of before, it starts not even to say what it cannot do.
+    std::fs::remove_file(environment.path("state/keys/own-certificate.sealed")).unwrap();
     std::fs::set_permissions(
         environment.path("state/keys/issuer.key"),
         std::os::unix::fs::PermissionsExt::from_mode(0o644),

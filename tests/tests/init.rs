@@ -47,8 +47,9 @@ fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
     assert!(rotated.contains("activate log"), "{rotated}");
     let prepare = ["issuer", "prepare", "--config", "ca.toml"];
     environment.countersign(&prepare).exits(1).says("parent is elsewhere");
-    let keys = fs::read_dir(environment.path("state/keys")).unwrap().count();
-    assert_eq!(keys, 7, "no key was made that nobody certifies");
+    let keys = fs::read_dir(environment.path("state/keys")).unwrap();
+    let keys = keys.filter(|file| file.as_ref().unwrap().path().extension().unwrap() == "key");
+    assert_eq!(keys.count(), 6, "no key was made that nobody certifies");
     environment.stop();
     sign(&environment, &request, ISSUER_EXTENSIONS, "again.pem");
     finish_again(&environment, "chain-again.pem");

@@ -85,8 +85,9 @@ async fn rotating_twice_at_once_is_as_good_as_once() {
     assert_eq!(failed.len(), 1);
     let why = String::from_utf8_lossy(&failed[0].stderr).into_owned();
     assert!(why.contains("on its way") && why.contains("countersign rotate"), "{why}");
-    let files = std::fs::read_dir(environment.path("state/keys")).unwrap().count();
-    assert_eq!(files, 7, "one key was made, not two");
+    let files = std::fs::read_dir(environment.path("state/keys")).unwrap();
+    let keys = files.filter(|file| file.as_ref().unwrap().path().extension().unwrap() == "key");
+    assert_eq!(keys.count(), 6, "one key was made, not two");
 
     // Nothing is due but what was begun; a second run finds nothing, and both say 0.
     let first = countersign(&environment, &["rotate", "--config", "ca.toml"]).success().stdout;

@@ -404,5 +404,5 @@ async fn another_key_in_the_feed_keys_place_signs_nothing() {
     let keys = Keys::open(environment.folder.path(), &api::Secret::new("online")).unwrap();
     let opened = support::open(&environment.store, &keys, &environment.clock, environment.pin);
     let refused = opened.await.unwrap().heartbeat().await.unwrap_err().to_string();
-    assert!(refused.contains("feed key"), "{refused}");
+    assert!(refused.contains("holds the feed key") && refused.contains("backup"), "{refused}");
 }
