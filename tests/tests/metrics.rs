@@ -71,6 +71,7 @@ async fn a_service_tells_how_it_is_doing() {
     let monolith = monolith.await;
     until(|| kept.gauge(WITHOUT_AUTHORITY).is_some_and(|left| left > 23.0 * 3600.0)).await;
     until(|| kept.gauge(FEED_AGE).is_some_and(|age| age <= 4.0)).await;
+    until(|| kept.gauge(WITHOUT_REVOCATIONS) == Some(0.0)).await;
 
     let batch = start(&environment, "/prod/batch").await;
     let reports = start(&environment, "/prod/reports").await;
@@ -127,5 +128,6 @@ async fn until(condition: impl Fn() -> bool) {
 const WITHOUT_AUTHORITY: &str = "countersign_seconds_without_authority{}";
 const FEED_AGE: &str = "countersign_feed_age_seconds{}";
 const FEED_STALE: &str = "countersign_feed_stale{}";
+const WITHOUT_REVOCATIONS: &str = "countersign_without_revocations{}";
 const NOT_AMONG_PEERS: &str = "countersign_handshakes_refused_total{reason=not-among-peers}";
 const CLOSED_REVOKED: &str = "countersign_connections_closed_total{reason=revoked}";

@@ -80,7 +80,7 @@ pub use authority::{Authority, Caller, Listener, Parts, SignedTrust};
 pub use budgets::BudgetLimits;
 pub use error::{Denied, Error};
 pub use event::{Act, Event, EventDraft};
-pub use feed::{FeedMessage, SUBSCRIPTIONS, Subscription, TooSlow};
+pub use feed::{FeedMessage, SUBSCRIPTIONS, Start, Subscription, TooSlow};
 pub use keys::Keys;
 pub use operations::explain_query;
 pub use own_names::{Claim, OwnNames};

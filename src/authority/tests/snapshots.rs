@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use api::{DenyRequest, RevokeRequest};
 use authority::clock::Clock;
-use authority::{Authority, Caller, FeedMessage, Subscription, TooSlow};
+use authority::{Authority, Caller, FeedMessage, Start, Subscription, TooSlow};
 use identity::feed::{Assembly, Content, FeedState, FeedUpdate, Line, MAX_CHUNK};
 use identity::{Revocations, SerialNumber, SpiffeId};
 use support::{Environment, id};
@@ -255,4 +255,23 @@ async fn more_items_at_once_than_are_remembered_send_listeners_back_for_a_snapsh
     let mut newcomer = Newcomer::start(&environment, &operator).await;
     let head = newcomer.head().await;
     assert!(matches!(newcomer.take_rest(head).await, FeedUpdate::Replace(_)));
+}
+
+/// Whoever keeps what it hears asks for one in place of many deltas: none may be older than those.
+#[tokio::test]
+async fn a_snapshot_can_be_asked_for_that_is_not_older_than_what_one_has() {
+    let (environment, operator) = revoked(10).await;
+    drop(Newcomer::start(&environment, &operator).await);
+    let last = revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
+    let reached = async |start: Start| {
+        let subscription = environment.authority.subscribe(&operator, start).await.unwrap();
+        let mut newcomer =
+            Newcomer { subscription, ..Newcomer::start(&environment, &operator).await };
+        let head = newcomer.head().await;
+        assert!(matches!(newcomer.take_rest(head).await, FeedUpdate::Replace(_)));
+        newcomer.state.position().sequence
+    };
+    assert!(reached(Start::Snapshot { at_least: 0 }).await < last, "one that was made before");
+    assert_eq!(reached(Start::Snapshot { at_least: last }).await, last);
+    assert_eq!(reached(Start::Snapshot { at_least: u64::MAX }).await, last, "there is no other");
 }

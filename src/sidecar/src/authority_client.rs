@@ -78,7 +78,17 @@ impl AuthorityClient {
     /// Hears the revocation feed: what came after the item at log index `after`, or a snapshot
     /// first; then whatever comes, without end. [`identity::feed`] says what to make of it.
     pub async fn feed(&self, after: Option<u64>) -> Result<FeedStream, Error> {
-        let path = format!("{}{}", paths::FEED, query([("after", after.map(|n| n.to_string()))]));
+        self.feed_by([("after", after.map(|n| n.to_string())), ("snapshot", None)]).await
+    }
+
+    /// The same with a snapshot first in any case, which is of the item at this log index or later.
+    pub async fn feed_with_snapshot(&self, at_least: u64) -> Result<FeedStream, Error> {
+        let (after, snapshot) = (Some(at_least.to_string()), Some("true".to_owned()));
+        self.feed_by([("after", after), ("snapshot", snapshot)]).await
+    }
+
+    async fn feed_by(&self, fields: [(&str, Option<String>); 2]) -> Result<FeedStream, Error> {
+        let path = format!("{}{}", paths::FEED, query(fields));
         let headers = self.with_checkpoint(HeaderMap::new());
         Ok(FeedStream::new(self.http.stream(&path, headers, EVENT_STREAM).await?))
     }

@@ -23,33 +23,44 @@ pub struct FetchedTrust {
 /// lead to are believed, and nothing but the path is sent. Connect again under the state before
 /// sending any evidence, as [`crate::AuthorityClient`] does.
 pub async fn fetch_trust(url: &str, pin: &TrustPin) -> Result<FetchedTrust, Error> {
+    fetch_steps(url, pin).await.map(|(_, newest)| newest)
+}
+
+/// The same, and the notes before it that lead there from the pin.
+pub(crate) async fn fetch_steps(
+    url: &str,
+    pin: &TrustPin,
+) -> Result<(Vec<Vec<u8>>, FetchedTrust), Error> {
     let anybody = UnverifiedClient::new(url)?;
     let any_sequence = pin.of_any_sequence();
     let note = fetch(&anybody, &format!("?pin={any_sequence}")).await?;
     let state = TrustState::verify_pinned(&note, &any_sequence)?;
-    let first = FetchedTrust { state, note: note.into() };
-    let newest = follow(&anybody, &first.state).await?.unwrap_or(first);
+    let mut steps = follow(&anybody, &state).await?;
+    steps.insert(0, FetchedTrust { state, note: note.into() });
+    let newest = steps.pop().expect("the first was put there");
     pin.require_sequence(&newest.state)?;
-    Ok(newest)
+    Ok((steps.into_iter().map(|step| step.note).collect(), newest))
 }
 
 /// The newest trust state, from one that is held; none where that is the newest. As sceptical of
 /// the server as [`fetch_trust`]: a CA whose keys were replaced since is no other CA. Fails where
 /// the server offers an older one, or another of the same sequence.
 pub async fn follow_trust(url: &str, held: &TrustState) -> Result<Option<FetchedTrust>, Error> {
+    follow_steps(url, held).await.map(|mut steps| steps.pop())
+}
+
+/// The same, with the states in between, oldest first.
+pub(crate) async fn follow_steps(url: &str, held: &TrustState) -> Result<Vec<FetchedTrust>, Error> {
     follow(&UnverifiedClient::new(url)?, held).await
 }
 
-async fn follow(
-    anybody: &UnverifiedClient,
-    held: &TrustState,
-) -> Result<Option<FetchedTrust>, Error> {
-    let mut newest: Option<FetchedTrust> = None;
+async fn follow(anybody: &UnverifiedClient, held: &TrustState) -> Result<Vec<FetchedTrust>, Error> {
+    let mut steps: Vec<FetchedTrust> = Vec::new();
     loop {
-        let state = newest.as_ref().map_or(held, |newest| &newest.state);
+        let state = steps.last().map_or(held, |newest| &newest.state);
         let note = fetch(anybody, &format!("?after={}", state.sequence)).await?;
-        let Some(state) = state.verify_offered(&note)? else { return Ok(newest) };
-        newest = Some(FetchedTrust { state, note: note.into() });
+        let Some(state) = state.verify_offered(&note)? else { return Ok(steps) };
+        steps.push(FetchedTrust { state, note: note.into() });
     }
 }
 

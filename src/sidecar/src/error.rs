@@ -45,6 +45,14 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// What was kept of revocations does not verify, and is not used.
+    #[error("the revocations kept in {} are not believed: {why}; they are asked for anew", path.display())]
+    Kept {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// We cannot listen there.
     #[error("cannot listen on {address}: choose another address")]
     Listen {
@@ -181,6 +189,16 @@ pub enum ConfigurationFault {
     PeersBelow {
         /// What was given.
         given: String,
+    },
+    /// A setting has a value of another form.
+    #[error("{variable} is {given:?}: {why}")]
+    Malformed {
+        /// Its environment variable.
+        variable: &'static str,
+        /// What it is set to.
+        given: String,
+        /// What it is to be.
+        why: String,
     },
     /// A file holds no PEM, or not the PEM expected.
     #[error("{} is not the PEM file expected", path.display())]

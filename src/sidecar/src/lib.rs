@@ -36,7 +36,9 @@
 //! verified again, and nobody resumes once anything has changed.
 //!
 //! While the CA is away all goes on, until the certificate's end. Nothing is heard of revocations
-//! meanwhile, and [`Staleness`] says what follows.
+//! meanwhile, and [`Staleness`] says what follows. A workload that has never heard of any refuses
+//! everybody; one whose SVID comes from files ([`FileSource`]) keeps beside them what it has heard, and
+//! starts from that, whose age counts.
 //!
 //! # Metrics
 //!
@@ -46,6 +48,7 @@
 //! |---|---|
 //! | `countersign_seconds_without_authority` | how long all goes on should the CA be away from now on |
 //! | `countersign_feed_age_seconds`, `countersign_feed_stale` | since when nothing was heard of revocations; 1 while that is too long |
+//! | `countersign_without_revocations` | 1 while nothing at all is known of revocations |
 //! | `countersign_trust_states_refused_total` | trust states offered that are older, forked or not signed as they must be |
 //! | `countersign_renewals_total{result}` | renewals `done` and `failed` |
 //! | `countersign_peer_connections_open`, `countersign_connections_open` | connections with verified peers; those that serve HTTP |
@@ -103,6 +106,7 @@ mod accept;
 mod alert;
 mod authority_client;
 mod authority_source;
+mod beginning;
 mod bootstrap;
 mod chain_cache;
 #[cfg(feature = "http")]
@@ -112,12 +116,14 @@ mod connector;
 mod credentials;
 mod endpoint;
 mod error;
+mod feed_lines;
 mod feed_stream;
 #[cfg(feature = "http")]
 mod frames;
 mod handshake;
 mod handshaking;
 mod http_client;
+mod kept;
 #[cfg(feature = "http")]
 mod last_answer;
 mod limits;

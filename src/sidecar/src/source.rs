@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use api::{IssuedCertificate, RenewalWindow};
@@ -35,6 +35,12 @@ pub trait SvidSource: fmt::Debug + Send + Sync + 'static {
     ///
     /// Whoever calls verifies it, tries again after a failure, and never asks twice at once.
     fn next(&self, after: Option<&Svid>) -> SvidFuture<'_>;
+
+    /// A folder where a workload may keep what it hears of revocations (`revocations.feed`,
+    /// `revocations.trust`; 0600), so that its next start does not need the CA. None if left out.
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
 }
 
 /// The answer of a source, awaited.
@@ -75,7 +81,8 @@ impl fmt::Debug for Svid {
     }
 }
 
-/// Reads `svid.pem` and `svid.key` of a folder, as `countersign issue` and `renew` keep them.
+/// Reads `svid.pem` and `svid.key` of a folder, as `countersign issue` and `renew` keep them. What is
+/// heard of revocations is kept beside them.
 #[derive(Debug)]
 pub struct FileSource {
     directory: PathBuf,
@@ -111,6 +118,10 @@ impl SvidSource for FileSource {
             _ => Ok(svid),
         });
         Box::pin(std::future::ready(read))
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        Some(&self.directory)
     }
 }
 

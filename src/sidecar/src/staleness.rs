@@ -18,7 +18,9 @@ pub struct Staleness {
 /// What happens to new handshakes once the revocations are too old. Open connections go on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum WhenStale {
-    /// They go on: what was revoked meanwhile gets in until its certificate expires.
+    /// They go on: what was revoked meanwhile gets in until its certificate expires. A
+    /// [`Workload`](crate::Workload) goes on only from what it has heard once: see
+    /// [`Builder::start_without_revocations`](crate::Builder::start_without_revocations).
     #[default]
     Continue,
     /// They are refused: nobody gets in while the CA is away. Before the first news too.
@@ -32,10 +34,21 @@ impl Default for Staleness {
     }
 }
 
+/// What happens to handshakes before anything is known of revocations.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum BeforeNews {
+    /// They are refused, but for so long after the start.
+    RefuseAfter(Duration),
+    /// As once the revocations are too old.
+    #[default]
+    WhenStale,
+}
+
 /// When the revocations were last those of now, and what follows from it.
 #[derive(Debug)]
 pub(crate) struct Freshness {
     pub(crate) staleness: Staleness,
+    pub(crate) before_news: BeforeNews,
     began: Moment,
     confirmed: Option<Moment>,
 }
@@ -62,7 +75,8 @@ impl Moment {
 impl Freshness {
     /// Nothing was heard yet.
     pub(crate) fn new(now: UnixTime) -> Self {
-        Self { staleness: Staleness::default(), began: Moment::new(now), confirmed: None }
+        let (staleness, before_news) = (Staleness::default(), BeforeNews::default());
+        Self { staleness, before_news, began: Moment::new(now), confirmed: None }
     }
 
     pub(crate) fn confirm(&mut self, at: UnixTime, now: UnixTime) {
@@ -90,17 +104,35 @@ impl Freshness {
     /// How long handshakes go on without news; none where they always do.
     pub(crate) fn left(&self, now: UnixTime) -> Option<Duration> {
         let Staleness { max_staleness, then } = self.staleness;
-        let left = || self.age(now).map_or(Duration::ZERO, |age| max_staleness.saturating_sub(age));
-        (then == WhenStale::Refuse).then(left)
+        let Some(age) = self.age(now) else { return self.left_before_news(now) };
+        (then == WhenStale::Refuse).then(|| max_staleness.saturating_sub(age))
+    }
+
+    fn left_before_news(&self, now: UnixTime) -> Option<Duration> {
+        match (self.before_news, self.staleness.then) {
+            (BeforeNews::RefuseAfter(limit), _) => Some(limit.saturating_sub(self.began.age(now))),
+            (BeforeNews::WhenStale, WhenStale::Continue) => None,
+            (BeforeNews::WhenStale, WhenStale::Refuse) => Some(Duration::ZERO),
+        }
+    }
+
+    /// How long handshakes go on although nothing is known of revocations; none where something is.
+    pub(crate) fn left_without(&self, now: UnixTime) -> Option<Duration> {
+        let BeforeNews::RefuseAfter(_) = self.before_news else { return None };
+        let left = self.confirmed.is_none().then(|| self.left_before_news(now));
+        left.flatten()
     }
 
     pub(crate) fn check(&self, now: UnixTime) -> Result<(), Refusal> {
         let Staleness { max_staleness, then } = self.staleness;
-        let age = self.age(now);
-        if then == WhenStale::Continue || age.is_some_and(|age| age <= max_staleness) {
+        let goes_on = match self.age(now) {
+            None => self.left_before_news(now).is_none_or(|left| !left.is_zero()),
+            Some(age) => then == WhenStale::Continue || age <= max_staleness,
+        };
+        if goes_on {
             return Ok(());
         }
-        let age = age.map(|age| age.as_secs());
+        let age = self.age(now).map(|age| age.as_secs());
         Err(Refusal::StaleRevocations { age, max_staleness: max_staleness.as_secs() })
     }
 }

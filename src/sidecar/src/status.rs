@@ -29,6 +29,10 @@ pub struct Status {
     /// Whether nothing was heard of revocations for longer than
     /// [`max_staleness`](crate::Staleness::max_staleness), or never since the start.
     pub stale: bool,
+    /// Until when peers are let in although nothing is known of revocations: see
+    /// [`Builder::start_without_revocations`](crate::Builder::start_without_revocations). None where
+    /// something is, or they are refused.
+    pub without_revocations_until: Option<OffsetDateTime>,
     /// Connections, open and closed.
     pub connections: ConnectionCounts,
     /// Whether it can serve.
@@ -37,6 +41,9 @@ pub struct Status {
     pub renewal_error: Option<String>,
     /// Why the feed is not heard; none while it is.
     pub feed_error: Option<String>,
+    /// Why what is heard of revocations is not kept for the next start, or what was kept is not used;
+    /// none while all is well, and where nothing is to be kept.
+    pub keeping_error: Option<String>,
     /// Why the trust state that the CA has in force is not the one held; none while it is.
     pub trust_error: Option<String>,
     /// How our clock differs from the CA's, as the feed shows it; none while both go together.

@@ -6,7 +6,7 @@ mod alone;
 #[cfg(test)]
 #[expect(dead_code, reason = "the tests of the library use more of it")]
 #[path = "../tests/sidecar/authority.rs"]
-mod authority;
+pub(crate) mod authority;
 mod clocks;
 mod feed;
 #[cfg(test)]
@@ -20,12 +20,14 @@ mod trust;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use api::{ClosedConnections, RenewalWindow};
+use identity::feed::FeedState;
 use identity::{SerialNumber, VerifiedSvid};
 use metrics::{counter, gauge};
+use rustls::pki_types::UnixTime;
 use time::OffsetDateTime;
 use tlog::Hash;
 use tokio::sync::{Notify, watch};
@@ -35,6 +37,7 @@ use self::clocks::ClockFault;
 use crate::authority_client::AuthorityClient;
 use crate::credentials::Credentials;
 use crate::error::Error;
+use crate::kept::{Keeper, Loaded};
 use crate::renewal::Schedule;
 use crate::retry::chance;
 use crate::source::{Svid, SvidSource};
@@ -48,6 +51,8 @@ pub(crate) struct Upkeep {
     credentials: Arc<Credentials>,
     source: Arc<dyn SvidSource>,
     state: Mutex<State>,
+    /// Keeps what is heard, where that is wanted.
+    keeper: OnceLock<Arc<Mutex<Keeper>>>,
     /// There is another SVID: connections to the CA begin anew.
     renewed: Notify,
     /// There is something to report at once.
@@ -74,8 +79,11 @@ struct State {
     trust: (u64, Hash),
     trust_error: Option<String>,
     clock_fault: Option<ClockFault>,
+    /// Where the feed is to be heard on from, before it is.
+    feed: Option<FeedState>,
     feed_sequence: u64,
     checkpoint_size: Option<u64>,
+    keeping_error: Option<String>,
     closed: VecDeque<ClosedConnections>,
 }
 
@@ -102,8 +110,10 @@ impl Upkeep {
             trust: (verification.trust().state().sequence, Hash::of(trust_note)),
             trust_error: None,
             clock_fault: None,
+            feed: None,
             feed_sequence: 0,
             checkpoint_size: None,
+            keeping_error: None,
             closed: VecDeque::new(),
         };
         let changes = watch::Sender::new(state.status(&verification));
@@ -113,12 +123,72 @@ impl Upkeep {
             credentials,
             source,
             state: Mutex::new(state),
+            keeper: OnceLock::new(),
             renewed: Notify::new(),
             news: Notify::new(),
             trust_is_old: Notify::new(),
             heard: watch::Sender::new(false),
             changes,
         })
+    }
+
+    /// Keeps what is heard, and goes on from what was kept. To be said before the start.
+    pub(crate) fn go_on_from(&self, keeper: Keeper, kept: Option<Loaded>) {
+        let mut state = self.state();
+        state.keeping_error = keeper.error();
+        if let Some(Loaded { feed, revocations, .. }) = kept {
+            self.verification.update_revocations(|held| *held = revocations);
+            if let Some(at) = feed.newest_at() {
+                let at = UnixTime::since_unix_epoch(Duration::from_millis(at));
+                self.verification.confirm_revocations(at);
+            }
+            if let Some(checkpoint) = feed.checkpoint() {
+                self.verification.keep_checkpoint(checkpoint);
+            }
+            state.feed_sequence = feed.position().sequence;
+            state.checkpoint_size = feed.checkpoint_size();
+            state.feed = Some(feed);
+        }
+        drop(state);
+        if self.keeper.set(Arc::new(Mutex::new(keeper))).is_err() {
+            tracing::error!("what is heard of revocations is kept once");
+        }
+        self.publish();
+    }
+
+    /// What was revoked before we came is not let in: the first news is awaited, for a while. Says
+    /// what follows where it does not come.
+    pub(crate) async fn await_news(&self, limit: Duration) {
+        if tokio::time::timeout(limit, self.heard()).await.is_ok() {
+            return;
+        }
+        let Status { feed_age, without_revocations_until, .. } = self.status();
+        match (feed_age, without_revocations_until) {
+            (Some(age), _) => tracing::warn!(
+                seconds = age,
+                "no word of revocations yet: those that were kept count, as old as they are"
+            ),
+            (None, Some(until)) => tracing::error!(
+                %until,
+                "nothing is known of revocations, and peers are let in nevertheless: \
+                 start_without_revocations says so"
+            ),
+            (None, None) => tracing::error!(
+                "nothing is known of revocations: peers are refused until the feed is heard"
+            ),
+        }
+    }
+
+    fn note_keeping(&self, error: Option<String>) {
+        let changed = {
+            let mut state = self.state();
+            let changed = state.keeping_error != error;
+            state.keeping_error = error;
+            changed
+        };
+        if changed {
+            self.publish();
+        }
     }
 
     /// Starts the tasks; they end when the set is dropped.
@@ -239,7 +309,7 @@ impl Upkeep {
 
     /// Says how long the workload can go on without the CA, and how long nothing was heard.
     async fn keep_measuring(&self) {
-        let mut was_stale = false;
+        let (mut was_stale, mut went_without) = (false, false);
         // A start that waited for the CA has heard nothing for long, and is about to.
         let _ = tokio::time::timeout(MEASURE_EVERY, self.heard()).await;
         loop {
@@ -248,6 +318,12 @@ impl Upkeep {
             gauge!(WITHOUT_AUTHORITY).set(status.seconds_without_authority as f64);
             gauge!(FEED_AGE).set(silence.as_secs() as f64);
             gauge!(FEED_STALE).set(f64::from(u8::from(status.stale)));
+            let knows_none = status.feed_age.is_none();
+            gauge!(WITHOUT_REVOCATIONS).set(f64::from(u8::from(knows_none)));
+            if went_without && knows_none && status.without_revocations_until.is_none() {
+                tracing::error!("nothing is known of revocations still: peers are refused");
+            }
+            went_without = status.without_revocations_until.is_some();
             match (was_stale, status.stale) {
                 (false, true) => {
                     let refuses = !self.verification.is_fresh();
@@ -304,12 +380,17 @@ impl State {
             feed_sequence: self.feed_sequence,
             feed_age: verification.revocations_age().map(|age| age.as_secs()),
             stale,
+            without_revocations_until: verification
+                .goes_on_without()
+                .filter(|left| !left.is_zero())
+                .map(|left| now + left),
             connections: verification.connections(),
             ready: left > 0
                 && verification.is_fresh()
                 && self.refused.as_ref() != Some(self.identity.serial_number()),
             renewal_error: self.renewal_error.clone(),
             feed_error: self.feed_error.clone(),
+            keeping_error: self.keeping_error.clone(),
             trust_error: self.trust_error.clone(),
             clock_error: self.clock_fault.as_ref().map(ToString::to_string),
         }
@@ -326,5 +407,6 @@ const RENEWALS: &str = "countersign_renewals_total";
 const WITHOUT_AUTHORITY: &str = "countersign_seconds_without_authority";
 const FEED_AGE: &str = "countersign_feed_age_seconds";
 const FEED_STALE: &str = "countersign_feed_stale";
+const WITHOUT_REVOCATIONS: &str = "countersign_without_revocations";
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use crate::chain_cache::{ChainCache, cache_key};
 use crate::connections::{ConnectionCounts, Connections, Open};
 use crate::peer::Peer;
-use crate::staleness::{Freshness, Staleness};
+use crate::staleness::{BeforeNews, Freshness, Staleness};
 
 /// The trust and the revocations that every verifier of a process obeys, both replaceable.
 ///
@@ -133,6 +133,12 @@ impl Verification {
         self.freshness().staleness = staleness;
     }
 
+    /// Says what to do before anything is known of revocations: refuse, but for so long from the
+    /// beginning.
+    pub(crate) fn refuse_before_news(&self, after: Duration) {
+        self.freshness().before_news = BeforeNews::RefuseAfter(after);
+    }
+
     /// Notes that the revocations held are those of `at`, the time of a heartbeat, say; none later
     /// than now is believed, and an earlier one than before changes nothing.
     pub fn confirm_revocations(&self, at: UnixTime) {
@@ -164,6 +170,12 @@ impl Verification {
     pub(crate) fn goes_on_for(&self) -> Option<Duration> {
         let now = self.now();
         self.freshness().left(now)
+    }
+
+    /// How long handshakes go on although nothing is known of revocations; none where something is.
+    pub(crate) fn goes_on_without(&self) -> Option<Duration> {
+        let now = self.now();
+        self.freshness().left_without(now)
     }
 
     /// How many connections are open, and how many were closed for which rule.

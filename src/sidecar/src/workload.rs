@@ -2,11 +2,11 @@
 
 use std::fmt::Debug;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Secret;
+use api::{Secret, Ttl};
 use identity::{SpiffeId, Trust, TrustPin};
 use rustls::time_provider::{DefaultTimeProvider, TimeProvider};
 use rustls::{ClientConfig, ServerConfig};
@@ -15,12 +15,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::authority_source::{AuthoritySource, Evidence, Names};
-use crate::bootstrap::{fetch_trust, follow_trust};
+use crate::beginning::Beginning;
+use crate::bootstrap::follow_steps;
 #[cfg(feature = "http")]
 use crate::client::HttpClient;
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::error::{ConfigurationFault, Error};
+use crate::kept::Keeper;
 use crate::listener::Listener;
 use crate::peers::Peers;
 use crate::retry::Retry;
@@ -53,6 +55,7 @@ pub struct Builder {
     evidence: Option<Evidence>,
     source: Option<Arc<dyn SvidSource>>,
     staleness: Staleness,
+    without_revocations: Duration,
     session_max_age: Duration,
     give_up_after: Option<Duration>,
     clock: Option<Clock>,
@@ -64,7 +67,8 @@ struct Clock(Arc<dyn TimeProvider>);
 impl Workload {
     /// Takes what is needed from the environment: `COUNTERSIGN_URL`, `COUNTERSIGN_TRUST_PIN`,
     /// `COUNTERSIGN_TOKEN_FILE`, and `COUNTERSIGN_SPIFFE_ID` where the evidence names no one
-    /// identity. Fails if one of the first two is not there.
+    /// identity; `COUNTERSIGN_START_WITHOUT_REVOCATIONS` (`10m`) is
+    /// [`Builder::start_without_revocations`]. Fails if one of the first two is not there.
     pub fn from_env() -> Result<Builder, Error> {
         let mut builder = Self::builder().url(required(URL)?).trust_pin(required(TRUST_PIN)?);
         if let Some(id) = variable(SPIFFE_ID) {
@@ -72,6 +76,9 @@ impl Workload {
         }
         if let Some(path) = variable(TOKEN_FILE) {
             builder = builder.token_file(path);
+        }
+        if let Some(limit) = variable(WITHOUT_REVOCATIONS) {
+            builder = builder.start_without_revocations(duration(WITHOUT_REVOCATIONS, limit)?);
         }
         Ok(builder)
     }
@@ -208,6 +215,16 @@ impl Builder {
         self
     }
 
+    /// Lets peers in for so long from the start although nothing is known of revocations, where the
+    /// feed is not heard and nothing was kept: whoever is revoked gets in, too. It is said until when
+    /// ([`Status::without_revocations_until`]). If left out, everybody is refused until the first
+    /// news, and the workload is not ready.
+    #[must_use]
+    pub fn start_without_revocations(mut self, limit: Duration) -> Self {
+        self.without_revocations = limit;
+        self
+    }
+
     /// Lets TLS sessions resume for so long: see [`Endpoint::allow_resumption`]. Off if left out.
     #[must_use]
     pub fn allow_resumption(mut self, max_age: Duration) -> Self {
@@ -233,16 +250,23 @@ impl Builder {
     ///
     /// The CA's trust state is fetched and verified against the pin; a connection is made under it,
     /// the CA's own SVID is verified, and only then is evidence sent. While the CA does not answer
-    /// this waits and says why; what it refuses fails at once.
+    /// this waits and says why; what it refuses fails at once. A feed that is not heard is waited for
+    /// a moment: the workload is not ready then, and refuses everybody, until it is.
+    ///
+    /// Where the SVID comes from files, what was kept beside them does in place of a CA that is away.
     pub async fn start(self) -> Result<Workload, Error> {
         let url = self.url.ok_or_else(|| missing(URL))?;
         let pin: TrustPin = self.trust_pin.ok_or_else(|| missing(TRUST_PIN))?.parse()?;
         let spiffe_id = self.spiffe_id.map(|id| SpiffeId::parse(&id)).transpose()?;
         let clock = self.clock.map_or_else(|| Arc::new(DefaultTimeProvider) as _, |clock| clock.0);
-        let mut retry = Retry::until(self.give_up_after.unwrap_or(GIVE_UP_AFTER));
-        let mut fetched = retry.run("the trust state", || fetch_trust(&url, &pin)).await?;
-        let verification = Verification::with_clock(Trust::new(fetched.state.clone())?, clock);
+        let give_up_after = self.give_up_after.unwrap_or(GIVE_UP_AFTER);
+        let mut retry = Retry::until(give_up_after);
+        let folder = self.source.as_ref().and_then(|source| source.folder()).map(Path::to_owned);
+        let Beginning { mut trust, kept, unused } =
+            Beginning::find(&url, &pin, folder.clone(), &*clock, &mut retry).await?;
+        let verification = Verification::with_clock(Trust::new(trust.state.clone())?, clock);
         verification.set_staleness(self.staleness);
+        verification.refuse_before_news(self.without_revocations);
         let source = match self.source {
             Some(source) => source,
             None => {
@@ -252,13 +276,12 @@ impl Builder {
             }
         };
         let svid = retry.run("a certificate", || source.next(None)).await?;
-        if svid.trust_sequence > fetched.state.sequence {
+        if svid.trust_sequence > trust.state.sequence {
             // Keys were replaced while we asked: it may be signed by one that we do not know yet.
-            let next = || follow_trust(&url, &fetched.state);
-            if let Some(newest) = retry.run("the newest trust state", next).await? {
-                verification.replace_trust(Trust::new(newest.state.clone())?);
-                fetched = newest;
-            }
+            let next = || follow_steps(&url, &trust.state);
+            let steps = retry.run("the newest trust state", next).await?;
+            trust.take(steps);
+            verification.replace_trust(Trust::new(trust.state.clone())?);
         }
         // The same one, should our clock be behind the CA's: another would burn the evidence.
         let verify = || std::future::ready(svid.verify(&verification));
@@ -269,14 +292,16 @@ impl Builder {
         let credentials = Credentials::new(svid.chain.clone(), svid.key.clone_key())?;
         let endpoint = Endpoint::new(Arc::clone(&credentials), Arc::clone(&verification));
         let endpoint = endpoint.allow_resumption(self.session_max_age);
-        let note = &fetched.note;
+        let note = trust.note();
         let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity, note);
-        let tasks = upkeep.start();
-        // What was revoked before we came is not let in: the first snapshot is awaited, for a while.
-        let heard = tokio::time::timeout(FIRST_SNAPSHOT, upkeep.heard()).await;
-        if heard.is_err() {
-            tracing::warn!("no word of revocations yet: serving goes on as `staleness` says");
+        if let Some(folder) = folder {
+            let keeper = Keeper::new(folder, trust.notes, kept.as_ref(), unused.as_ref());
+            upkeep.go_on_from(keeper, kept);
         }
+        let tasks = upkeep.start();
+        // Where the CA has just not answered, what was kept is not waited for.
+        let longest = if trust.is_of_now { FIRST_SNAPSHOT } else { Duration::ZERO };
+        upkeep.await_news(longest.min(give_up_after)).await;
         Ok(Workload { endpoint, upkeep, tasks })
     }
 }
@@ -289,6 +314,12 @@ fn missing(name: &'static str) -> Error {
     Error::Configuration(ConfigurationFault::Missing { variable: name })
 }
 
+fn duration(variable: &'static str, given: String) -> Result<Duration, Error> {
+    let parsed: Result<Ttl, String> = given.parse();
+    let malformed = |why| ConfigurationFault::Malformed { variable, given, why };
+    parsed.map(|ttl| ttl.0).map_err(|why| Error::Configuration(malformed(why)))
+}
+
 fn variable(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -298,5 +329,6 @@ const URL: &str = "COUNTERSIGN_URL";
 const TRUST_PIN: &str = "COUNTERSIGN_TRUST_PIN";
 const SPIFFE_ID: &str = "COUNTERSIGN_SPIFFE_ID";
 const TOKEN_FILE: &str = "COUNTERSIGN_TOKEN_FILE";
+const WITHOUT_REVOCATIONS: &str = "COUNTERSIGN_START_WITHOUT_REVOCATIONS";
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5 * 60);
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);

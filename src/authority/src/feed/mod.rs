@@ -80,6 +80,24 @@ impl Turn {
     }
 }
 
+/// Where a subscriber begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// After the item at this log index, all of which it has folded.
+    After(u64),
+    /// With the whole state: as it was at this log index, or later.
+    Snapshot {
+        /// The newest item that it has folded; 0 for none.
+        at_least: u64,
+    },
+}
+
+impl From<Option<u64>> for Start {
+    fn from(after: Option<u64>) -> Self {
+        after.map_or(Self::Snapshot { at_least: 0 }, Self::After)
+    }
+}
+
 /// A signed message, shared by all who hear it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedMessage {
@@ -203,9 +221,13 @@ impl Authority {
         Ok(())
     }
 
-    /// What a subscriber that has folded up to `after` is told first: nothing if that is all.
-    async fn first_message(&self, after: Option<u64>) -> Result<Option<FirstMessage>, Error> {
+    /// What a subscriber that begins here is told first: nothing where it has all.
+    async fn first_message(&self, start: Start) -> Result<Option<FirstMessage>, Error> {
         let now = self.clock().unix_milliseconds();
+        let (after, at_least) = match start {
+            Start::After(after) => (Some(after), 0),
+            Start::Snapshot { at_least } => (None, at_least),
+        };
         // Newcomers who come at once are told the same, made once.
         let mut first = self.feed().first.lock().await;
         let (newest, from) = {
@@ -220,17 +242,19 @@ impl Authority {
             // It stands where this log never was: a snapshot might lift what is denied.
             self.require_whole_log()?;
         }
+        // Nobody has folded more than there is.
+        let at_least = at_least.min(newest);
         let First { told, snapshots } = &mut *first;
         told.retain(|from, known| {
             let is_of_now = from.is_none() || known.message.sequence == newest;
             is_of_now && now.saturating_sub(known.message.at) < FIRST_LIFE
         });
-        if let Some(known) = told.get(&from).filter(|known| self.is_current(known, now)) {
+        if let Some(known) = told.get(&from).filter(|known| self.is_current(known, at_least, now)) {
             return Ok(Some(known.clone()));
         }
         let made = match from {
             Some(from) => self.first_delta(from, now).await?,
-            None => self.first_snapshot(snapshots, now).await?,
+            None => self.first_snapshot(snapshots, at_least, now).await?,
         };
         if told.len() >= FIRST_KEPT {
             told.clear();
@@ -256,10 +280,11 @@ impl Authority {
     async fn first_snapshot(
         &self,
         snapshots: &mut KeptChunks,
+        at_least: u64,
         now: u64,
     ) -> Result<FirstMessage, Error> {
         snapshots.forget(now);
-        let kept = snapshots.newest().filter(|kept| self.goes_on_from(kept, now));
+        let kept = snapshots.newest().filter(|kept| self.goes_on_from(kept, at_least, now));
         let chunks = match kept {
             Some(kept) => Arc::clone(kept),
             None => snapshots.keep(self.make_chunks(now).await?),
@@ -285,17 +310,18 @@ impl Authority {
     }
 
     /// Whether what was told before is still right.
-    fn is_current(&self, known: &FirstMessage, now: u64) -> bool {
+    fn is_current(&self, known: &FirstMessage, at_least: u64, now: u64) -> bool {
         let Some(chunks) = &known.chunks else { return true };
-        chunks.upgrade().is_some_and(|chunks| self.goes_on_from(&chunks, now))
+        chunks.upgrade().is_some_and(|chunks| self.goes_on_from(&chunks, at_least, now))
     }
 
     /// Whether newcomers can still be told this snapshot, and from there what came since. Where a
     /// denial was lifted since, it would be denied once more to those who have connections.
     ///
-    /// It does not depend on who asks: nobody makes us make one after the other.
-    fn goes_on_from(&self, chunks: &Chunks, now: u64) -> bool {
+    /// Nobody makes us make one after the other: another is made where something came in between.
+    fn goes_on_from(&self, chunks: &Chunks, at_least: u64, now: u64) -> bool {
         let is_young = now.saturating_sub(chunks.at) < SNAPSHOT_LIFE && chunks.at <= now;
+        let is_young = is_young && chunks.position.sequence >= at_least;
         let folded = self.folded();
         let since = folded.items.after(chunks.position.sequence);
         is_young

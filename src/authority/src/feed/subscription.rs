@@ -8,7 +8,7 @@ use identity::{SerialNumber, VerifiedSvid};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::chunks::{Next, Reading};
-use super::{BACKLOG, FeedMessage, FirstMessage, Kind};
+use super::{BACKLOG, FeedMessage, FirstMessage, Kind, Start};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
 
@@ -76,19 +76,21 @@ impl Drop for Place {
 }
 
 impl Authority {
-    /// Subscribes a caller that has folded the feed up to `after`, or nothing of it.
+    /// Subscribes a caller that begins here; or, by an option, after an item, or with nothing.
     ///
     /// Any certificate of the trust domain may listen, for as long as it is valid.
     pub async fn subscribe(
         self: &Arc<Self>,
         caller: &Caller,
-        after: Option<u64>,
+        start: impl Into<Start>,
     ) -> Result<Subscription, Error> {
+        let start = start.into();
         let svid = self.authenticated(caller)?;
         self.require_live(svid)?;
         let place = self.feed().places.take(*svid.serial_number());
         let place = place.ok_or(Error::Subscriptions(SUBSCRIPTIONS))?;
-        if after.is_some_and(|after| after > self.folded().items.newest().sequence) {
+        let (Start::After(has) | Start::Snapshot { at_least: has }) = start;
+        if has > self.folded().items.newest().sequence {
             // Another node may have told of what this one has not read yet.
             self.refresh().await?;
         }
@@ -102,7 +104,7 @@ impl Authority {
             messages: self.feed().listeners.subscribe(),
             _place: place,
         };
-        subscription.begin(after).await?;
+        subscription.begin(start).await?;
         Ok(subscription)
     }
 }
@@ -124,11 +126,11 @@ impl Subscription {
         Some(message)
     }
 
-    /// Stands after this item, or at none, and is told first what came since.
-    async fn begin(&mut self, after: Option<u64>) -> Result<(), Error> {
+    /// Is told first what it lacks.
+    async fn begin(&mut self, start: Start) -> Result<(), Error> {
         // Listen first: what is told between both is heard twice, and not missed.
         let messages = self.authority.feed().listeners.subscribe();
-        let first = self.authority.first_message(after).await?;
+        let first = self.authority.first_message(start).await?;
         self.rest = None;
         // Where nothing came since, what it has not heard yet are heartbeats.
         if first.is_some() || self.messages.len() > BACKLOG {
@@ -166,7 +168,7 @@ impl Subscription {
     async fn next_after_first(&mut self) -> Option<FeedMessage> {
         while let Some(rest) = &self.rest {
             let sequence = rest.sequence;
-            if let Err(error) = self.begin(Some(sequence)).await {
+            if let Err(error) = self.begin(Start::After(sequence)).await {
                 tracing::warn!(%error, "a subscriber cannot be told what came since");
                 return None;
             }

@@ -89,6 +89,11 @@ impl Envelope {
         Ok(Self { key_id, signature, body: body.to_vec() })
     }
 
+    /// SHA-256 of the SubjectPublicKeyInfo of the key that is said to have signed it.
+    pub fn key_id(&self) -> Hash {
+        self.key_id
+    }
+
     /// The line that [`parse`](Self::parse) reads.
     pub fn encode(&self) -> Vec<u8> {
         let mut line =

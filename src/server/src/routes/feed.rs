@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use api::{Problem, ProblemType};
-use authority::{FeedMessage, Subscription, TooSlow};
+use authority::{FeedMessage, Start, Subscription, TooSlow};
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -27,6 +27,8 @@ use axum::Extension;
 pub(crate) struct After {
     /// The log index of the newest item applied; without it, a snapshot comes first.
     after: Option<u64>,
+    /// `true`: a snapshot of then or later comes first nevertheless.
+    snapshot: Option<bool>,
 }
 
 /// The revocation feed: lines of key id, signature and body.
@@ -45,10 +47,14 @@ pub(crate) async fn feed(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let id = &caller.request_id;
-    let Query(After { after }) = after.map_err(|error| {
+    let Query(After { after, snapshot }) = after.map_err(|error| {
         Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
     })?;
-    let subscribed = service.authority.subscribe(&caller, after).await;
+    let start = match (after, snapshot) {
+        (Some(at_least), Some(true)) => Start::Snapshot { at_least },
+        _ => after.into(),
+    };
+    let subscribed = service.authority.subscribe(&caller, start).await;
     let subscription = subscribed.map_err(|error| Refused::new(error, id))?;
     // One of each certificate's connections gives way to nobody: that of its feed.
     let kept = place.and_then(|place| place.keep());

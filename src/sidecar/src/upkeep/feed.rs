@@ -1,14 +1,15 @@
 //! Hearing the feed: what is revoked, and which trust state the CA names.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use api::ClosedConnections;
-use identity::feed::{Assembly, Content, FeedError, FeedState, FeedUpdate, Line};
+use identity::feed::{Assembly, FeedError, FeedState, FeedUpdate, Line};
 use rustls::pki_types::UnixTime;
 
 use super::Upkeep;
 use crate::error::Error;
+use crate::feed_lines::{Accepted, Kind, accept};
 use crate::renewal::Backoff;
 use crate::retry::chance;
 use crate::verification::Verification;
@@ -16,7 +17,10 @@ use crate::verification::Verification;
 impl Upkeep {
     /// Hears the feed, connecting again whenever it ends, with more patience each time.
     pub(super) async fn keep_hearing(&self) {
-        let mut feed = FeedState::new(self.verification.trust().state().trust_domain.clone());
+        let kept = self.state().feed.take();
+        let mut feed = kept.unwrap_or_else(|| {
+            FeedState::new(self.verification.trust().state().trust_domain.clone())
+        });
         let mut backoff = Backoff::default();
         loop {
             let heard_before = feed.newest_at();
@@ -47,7 +51,11 @@ impl Upkeep {
         let heard = feed.newest_at().is_some() || feed.position().sequence > 0;
         let after = heard.then(|| feed.position().sequence);
         let client = self.authority()?;
-        let mut stream = client.feed(after).await?;
+        let wants_snapshot = after.is_some() && self.wants_snapshot().await?;
+        let mut stream = match after {
+            Some(after) if wants_snapshot => client.feed_with_snapshot(after).await?,
+            after => client.feed(after).await?,
+        };
         // What has come of a snapshot ends with its connection: the next begins with another head.
         let mut assembly = None;
         loop {
@@ -63,6 +71,11 @@ impl Upkeep {
             if !self.take(feed, &mut assembly, line).await? {
                 return Ok(());
             }
+            // Asked for once a connection: what does not come then, does not come.
+            let may_ask = assembly.is_none() && after.is_some() && !wants_snapshot;
+            if may_ask && self.wants_snapshot().await? {
+                return Ok(());
+            }
         }
     }
 
@@ -73,18 +86,23 @@ impl Upkeep {
         assembly: &mut Option<Assembly>,
         line: Line,
     ) -> Result<bool, Error> {
-        let accepted = self.accept(feed, assembly.take(), line).await?;
-        let Accepted { state, update, at, is_heartbeat } = accepted;
-        let update = match update {
+        let kept = self.keeper.get().map(|_| line.clone());
+        let Accepted { state, update, at, kind } = self.accept(feed, assembly.take(), line).await?;
+        let is_new = update != FeedUpdate::Nothing;
+        match update {
             FeedUpdate::Gap => return Ok(false),
             FeedUpdate::Assemble(begun) => {
                 *assembly = Some(begun);
+                if let Some(line) = kept {
+                    self.keep(line, kind, false).await?;
+                }
                 return Ok(true);
             }
-            update => update,
-        };
-        let news = update != FeedUpdate::Nothing;
-        self.apply(update, state.position().sequence).await?;
+            update => self.apply(update, state.position().sequence).await?,
+        }
+        if let Some(line) = kept.filter(|_| is_new || kind != Kind::Delta) {
+            self.keep(line, kind, true).await?;
+        }
         let newest_before = feed.newest_at();
         *feed = state;
         // One that was sent again confirms nothing anew.
@@ -103,11 +121,11 @@ impl Upkeep {
             state.feed_error.take().is_some()
         };
         let first = !self.heard.send_replace(true) || first;
-        if news || first {
+        if is_new || first {
             self.news.notify_one();
             self.publish();
         }
-        self.compare_clocks(at, confirms && is_heartbeat);
+        self.compare_clocks(at, confirms && kind == Kind::Heartbeat);
         if let Some(named) = feed.trust() {
             self.compare_trust(named);
         }
@@ -121,33 +139,27 @@ impl Upkeep {
         assembly: Option<Assembly>,
         line: Line,
     ) -> Result<Accepted, Error> {
-        let (mut state, trust) = (feed.clone(), self.verification.trust());
+        let (state, trust) = (feed.clone(), self.verification.trust());
         let now = self.verification.now().as_secs().saturating_mul(1000);
-        let accept = move || {
-            let (at, is_heartbeat, update) = match (line, assembly) {
-                (Line::Message(_), Some(assembly)) => {
-                    return Err(FeedError::Incomplete { missing: assembly.missing() });
-                }
-                (Line::Chunk(_), None) => return Err(FeedError::ChunkWithoutHead),
-                (Line::Chunk(chunk), Some(mut assembly)) => {
-                    assembly.take(&chunk)?;
-                    let at = assembly.at();
-                    let update = match assembly.missing() {
-                        0 => state.complete(assembly, now)?,
-                        _ => FeedUpdate::Assemble(assembly),
-                    };
-                    (at, false, update)
-                }
-                (Line::Message(envelope), None) => {
-                    let message = envelope.verify(trust.state())?;
-                    let at = message.message().at;
-                    let is_heartbeat = matches!(message.message().content, Content::Heartbeat(_));
-                    (at, is_heartbeat, state.accept(message, now)?)
-                }
-            };
-            Ok::<_, FeedError>(Accepted { state, update, at, is_heartbeat })
-        };
-        Ok(aside(accept).await??)
+        Ok(aside(move || accept(state, assembly, line, trust.state(), now)).await??)
+    }
+
+    /// Keeps for the next start a line that was taken, where that is wanted.
+    async fn keep(&self, line: Line, kind: Kind, is_last: bool) -> Result<(), Error> {
+        let Some(keeper) = self.keeper.get().map(Arc::clone) else { return Ok(()) };
+        let kept = aside(move || {
+            let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            keeper.keep(&line, kind, is_last);
+            keeper.error()
+        });
+        self.note_keeping(kept.await?);
+        Ok(())
+    }
+
+    /// Whether a snapshot is to be kept in place of what has grown old.
+    async fn wants_snapshot(&self) -> Result<bool, Error> {
+        let Some(keeper) = self.keeper.get().map(Arc::clone) else { return Ok(false) };
+        aside(move || keeper.lock().unwrap_or_else(PoisonError::into_inner).wants_snapshot()).await
     }
 
     /// Applies what a message says, and counts the connections that it closed.
@@ -189,15 +201,6 @@ impl Upkeep {
         }
         state.closed.push_back(ClosedConnections { log_index, connections });
     }
-}
-
-/// A line that was verified: where it leads, and what is to be done.
-struct Accepted {
-    state: FeedState,
-    update: FeedUpdate,
-    /// When its message was signed, in milliseconds since 1970.
-    at: u64,
-    is_heartbeat: bool,
 }
 
 /// Connections that were open before a change, and how many it closed.

@@ -1,13 +1,14 @@
 //! Following the trust state: the next one is taken, and what is none is said.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use identity::Trust;
+use identity::{Trust, TrustState};
 use metrics::counter;
 use tlog::Hash;
 
 use super::Upkeep;
-use crate::bootstrap::follow_trust;
+use crate::bootstrap::follow_steps;
 use crate::error::Error;
 use crate::renewal::Backoff;
 use crate::retry::chance;
@@ -57,8 +58,9 @@ impl Upkeep {
     async fn take_successor(&self) -> bool {
         match self.fetch_successor().await {
             Ok(None) => false,
-            Ok(Some((trust, hash))) => {
+            Ok(Some((trust, hash, notes))) => {
                 let sequence = trust.state().sequence;
+                self.keep_trust(notes, trust.state().clone()).await;
                 let closed = self.verification.replace_trust(trust);
                 tracing::info!(sequence, closed, "took a new trust state");
                 {
@@ -81,11 +83,26 @@ impl Upkeep {
         }
     }
 
-    /// The next state and SHA-256 of its note.
-    async fn fetch_successor(&self) -> Result<Option<(Trust, Hash)>, Error> {
+    /// The newest state, SHA-256 of its note, and the notes that lead there.
+    async fn fetch_successor(&self) -> Result<Option<(Trust, Hash, Vec<Vec<u8>>)>, Error> {
         let held = self.verification.trust();
-        let Some(newest) = follow_trust(&self.url, held.state()).await? else { return Ok(None) };
-        Ok(Some((Trust::new(newest.state)?, Hash::of(&newest.note))))
+        let steps = follow_steps(&self.url, held.state()).await?;
+        let Some(newest) = steps.last() else { return Ok(None) };
+        let (trust, hash) = (Trust::new(newest.state.clone())?, Hash::of(&newest.note));
+        Ok(Some((trust, hash, steps.into_iter().map(|step| step.note).collect())))
+    }
+
+    /// For the next start, which believes what is kept only by these.
+    async fn keep_trust(&self, notes: Vec<Vec<u8>>, trust: TrustState) {
+        let Some(keeper) = self.keeper.get().map(Arc::clone) else { return };
+        let kept = tokio::task::spawn_blocking(move || {
+            let mut keeper = keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            keeper.follow_trust(notes, &trust);
+            keeper.error()
+        });
+        if let Ok(error) = kept.await {
+            self.note_keeping(error);
+        }
     }
 
     /// Says once why the trust state in force is not taken; heartbeats bring it up again and again.

@@ -9,7 +9,7 @@ fn pem(label: &str, der: &[u8]) -> String {
     format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", String::from(Der::new(der)))
 }
 
-fn write(dir: &std::path::Path, svid: &TestSvid) {
+pub(crate) fn write(dir: &std::path::Path, svid: &TestSvid) {
     let chain: String = svid.chain.iter().map(|der| pem("CERTIFICATE", der)).collect();
     std::fs::write(dir.join("svid.pem"), chain).unwrap();
     std::fs::write(dir.join("svid.key"), pem("PRIVATE KEY", svid.key.secret_der())).unwrap();

@@ -14,6 +14,7 @@ mod feed_stream;
 mod following;
 mod forgeries;
 mod handshakes;
+mod kept;
 mod last_answer;
 mod listening;
 mod live;
