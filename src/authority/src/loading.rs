@@ -120,6 +120,23 @@ impl Authority {
         Ok(())
     }
 
+    /// Forgets the certificates revoked that ended a day ago, and says by which time, in seconds since
+    /// 1970: that of the clock, but no later than the log's newest entry, and none while the clock is
+    /// not steady. So a clock that went ahead makes nobody forget what still counts: what is
+    /// forgotten, only a restart brings back, which folds the whole log.
+    pub async fn forget_expired(&self) -> Result<u64, Error> {
+        self.clock.require_steady().map_err(StoreError::from)?;
+        let logged = self.store.head().await?.at;
+        let now = self.clock.unix_milliseconds().min(logged) / 1000;
+        if self.folded().revocations.has_expired(now) {
+            let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
+            let forgotten = folded.revocations.forget_expired(now);
+            tracing::info!(forgotten, "forgot revocations of certificates that ended a day ago");
+        }
+        metrics::gauge!(REVOKED).set(self.folded().revocations.serials().count() as f64);
+        Ok(now)
+    }
+
     /// Brings the keys into force that the log's events lead to. While they do not open, nothing is
     /// issued (`state`); feed and checkpoints are signed by the keys before. Looks again for those
     /// without which the CA was started, and fails while one is absent.
@@ -290,7 +307,10 @@ pub(crate) async fn made_by(
 
 /// The entry at this place, proved to be under the head's root: whoever only writes to the database
 /// puts none there. None beyond the log's end.
-async fn proven_entry(store: &dyn Store, log_index: u64) -> Result<Option<Vec<u8>>, StoreError> {
+pub(crate) async fn proven_entry(
+    store: &dyn Store,
+    log_index: u64,
+) -> Result<Option<Vec<u8>>, StoreError> {
     let head = store.head().await?;
     let (size, root) = (head.edge.size(), head.edge.root());
     let entry = store.entries(log_index, 1).await?.pop();
@@ -324,5 +344,6 @@ async fn proven_entry(store: &dyn Store, log_index: u64) -> Result<Option<Vec<u8
 
 /// More than the CA makes for itself while one of them lives, were it restarted every minute.
 const OWN_CERTIFICATES: u32 = 10_000;
+const REVOKED: &str = "countersign_revoked_certificates";
 /// Between two attempts to open keys, in milliseconds.
 const PAUSE: u64 = 5_000;

@@ -257,6 +257,8 @@ impl Folded {
     }
 
     /// The tables must give the same state as the log.
+    ///
+    /// Nothing was forgotten yet: what has expired is in both.
     fn compare(&self, rows: &[RevocationRow]) -> Result<(), StoreError> {
         let mut from_rows = Revocations::default();
         for row in rows {
@@ -319,7 +321,13 @@ fn read(index: u64, event: &Event, keys: &mut KeyLedger) -> Option<Change> {
     let target = event.detail["serial_number"].as_str().unwrap_or(&event.subject);
     let at = OffsetDateTime::parse(&event.at, &Rfc3339).ok()?;
     let at = u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()?;
-    Some(Change::Revocation(item(&event.kind, index, target)?, at))
+    let mut item = item(&event.kind, index, target)?;
+    if let (FeedChange::RevokeSerial { until, .. }, Some(not_after)) =
+        (&mut item.change, event.detail["not_after"].as_u64())
+    {
+        *until = not_after;
+    }
+    Some(Change::Revocation(item, at))
 }
 
 fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {

@@ -346,32 +346,48 @@ impl Signer for HeldSigner {
 }
 
 #[tokio::test]
-async fn a_snapshot_leaves_out_certificates_that_have_expired_and_nothing_else() {
-    let environment = Environment::start().await;
-    let operator = environment.operator().await;
-    let revoked = async |path| {
+async fn a_revocation_leaves_the_ca_and_its_snapshots_a_day_after_its_certificate() {
+    let mut environment = Environment::start().await;
+    let revoked = async |environment: &Environment, path| {
         let operator = environment.operator().await;
         let serial_number = environment.issue(&operator, path).await.serial_number;
-        revoke(&environment, &operator, &serial_number.to_string()).await;
+        revoke(environment, &operator, &serial_number.to_string()).await;
         serial_number
     };
-    let first = revoked("/prod/reports").await;
-    revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
-    let told = async || {
+    let told = async |environment: &Environment| {
         let operator = environment.operator().await;
-        let mut newcomer = Listener::start(&environment, &operator, None).await;
+        let mut newcomer = Listener::start(environment, &operator, None).await;
         assert!(matches!(newcomer.hear().await, FeedUpdate::Replace(_)));
         newcomer.held
     };
-    environment.clock.advance(time::Duration::days(8));
-    let second = revoked("/prod/quick").await;
-    let held = told().await;
+    let first = revoked(&environment, "/prod/reports").await;
+    let operator = environment.operator().await;
+    revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
+    // It lives for a day; then, for whoever's clock is behind, a day more.
+    environment.clock.advance(time::Duration::hours(48));
+    let second = revoked(&environment, "/prod/quick").await;
+    environment.authority.forget_expired().await.unwrap();
+    let held = told(&environment).await;
     assert!(held.is_serial_revoked(&first) && held.is_serial_revoked(&second));
-    // Past the life of the snapshot that newcomers share, too.
-    environment.clock.advance(time::Duration::minutes(5));
-    let held = told().await;
+    environment.clock.advance(time::Duration::minutes(61));
+    // Nothing was logged since: the clock alone does not count.
+    let logged = environment.store.head().await.unwrap().at / 1000;
+    assert_eq!(environment.authority.forget_expired().await.unwrap(), logged);
+    assert!(told(&environment).await.is_serial_revoked(&first));
+    let now = environment.clock.unix_milliseconds() / 1000;
+    assert_eq!(environment.authority.forget_expired().await.unwrap(), now, "something was");
+    environment.clock.advance(time::Duration::minutes(6));
+    let held = told(&environment).await;
     assert!(!held.is_serial_revoked(&first) && held.is_serial_revoked(&second));
     assert_eq!(held.identities().count(), 1);
+
+    environment.clock.leap(time::Duration::days(9));
+    assert!(environment.authority.forget_expired().await.is_err(), "a clock that leapt ahead");
+    environment.clock.leap(time::Duration::days(-9));
+    // A restart folds the whole log, finds the tables as they should be, and forgets again.
+    environment.restart().await;
+    environment.authority.forget_expired().await.unwrap();
+    assert!(!told(&environment).await.is_serial_revoked(&first));
 }
 
 #[tokio::test]

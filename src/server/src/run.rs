@@ -72,7 +72,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let verification = Verification::new(Trust::clone(&authority.trust()));
     follow_revocations(&authority, &verification);
     let tls = countersign::server_config(own.credentials(), Arc::clone(&verification), None)?;
-    let held = Arc::clone(&verification);
+    let (held, forgetting) = (Arc::clone(&verification), Arc::clone(&verification));
     let rate = Arc::new(RateLimit::new(config.requests_per_second));
     let (stop, stopped) = watch::channel(false);
 
@@ -114,6 +114,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(account(Arc::clone(&authority))),
         tokio::spawn(watch_head(Arc::clone(&authority), held)),
         tokio::spawn(watch_keys(Arc::clone(&authority))),
+        tokio::spawn(forget_expired(Arc::clone(&authority), forgetting)),
         tokio::spawn(beat(Arc::clone(&authority))),
         tokio::spawn(tidy(rate, metrics)),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
@@ -230,6 +231,22 @@ async fn watch_keys(authority: Arc<Authority>) {
     }
 }
 
+/// What ended a day ago needs no revocation: not in the engine, nor in the verifier of clients.
+async fn forget_expired(authority: Arc<Authority>, verification: Arc<Verification>) {
+    loop {
+        match authority.forget_expired().await {
+            Ok(now) if verification.with_revocations(|held| held.has_expired(now)) => {
+                verification.update_revocations_aside(|held| {
+                    held.forget_expired(now);
+                });
+            }
+            Ok(_) => {}
+            Err(error) => complain(&error, "cannot forget revocations that have expired"),
+        }
+        tokio::time::sleep(FORGET_EVERY).await;
+    }
+}
+
 /// Lets subscribers of the feed know that they have heard of everything.
 async fn beat(authority: Arc<Authority>) {
     let mut beats = tokio::time::interval(BEAT_EVERY);
@@ -298,3 +315,4 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 const ACCOUNT_EVERY: Duration = Duration::from_secs(5);
 const SUMMARISE_EVERY: Duration = Duration::from_secs(60);
 const TIDY_EVERY: Duration = Duration::from_secs(5);
+const FORGET_EVERY: Duration = Duration::from_secs(600);

@@ -204,6 +204,8 @@ impl Upkeep {
         tasks.spawn(async move { upkeep.keep_reporting().await });
         let upkeep = Arc::clone(self);
         tasks.spawn(async move { upkeep.keep_measuring().await });
+        let upkeep = Arc::clone(self);
+        tasks.spawn(async move { upkeep.keep_forgetting().await });
         tasks
     }
 
@@ -337,6 +339,18 @@ impl Upkeep {
         }
     }
 
+    /// Forgets the revoked certificates that ended a day ago.
+    async fn keep_forgetting(&self) {
+        loop {
+            tokio::time::sleep(FORGET_EVERY).await;
+            let verification = Arc::clone(&self.verification);
+            let forget = tokio::task::spawn_blocking(move || verification.forget_expired());
+            if let Ok(forgotten @ 1..) = forget.await {
+                tracing::debug!(forgotten, "forgot revocations of certificates that have ended");
+            }
+        }
+    }
+
     fn publish(&self) -> Status {
         let status = self.status();
         self.changes.send_if_modified(|known| {
@@ -410,3 +424,4 @@ const FEED_STALE: &str = "countersign_feed_stale";
 const WITHOUT_REVOCATIONS: &str = "countersign_without_revocations";
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const MEASURE_EVERY: Duration = Duration::from_secs(5);
+const FORGET_EVERY: Duration = Duration::from_secs(600);

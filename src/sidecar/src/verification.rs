@@ -123,6 +123,23 @@ impl Verification {
         }
     }
 
+    /// Forgets the revoked certificates that ended a day before the revocations were last confirmed,
+    /// and says how many. That is the CA's time as far as ours has come: one of the two clocks that
+    /// goes ahead makes nobody forget what still counts.
+    pub(crate) fn forget_expired(&self) -> usize {
+        let Some(age) = self.revocations_age() else { return 0 };
+        let confirmed = self.now().as_secs().saturating_sub(age.as_secs());
+        if !self.with_revocations(|held| held.has_expired(confirmed)) {
+            return 0;
+        }
+        let count = || self.with_revocations(|held| held.serials().count());
+        let before = count();
+        self.update_revocations_aside(|held| {
+            held.forget_expired(confirmed);
+        });
+        before.saturating_sub(count())
+    }
+
     /// Reads the revocations; `read` must not call back.
     pub fn with_revocations<R>(&self, read: impl FnOnce(&Revocations) -> R) -> R {
         read(&self.held().revocations)

@@ -296,15 +296,12 @@ impl Authority {
     }
 
     async fn make_chunks(&self, now: u64) -> Result<Chunks, Error> {
-        let (position, mut revocations) = {
+        let (position, revocations) = {
             let folded = self.folded();
             (folded.items.newest(), folded.revocations.clone())
         };
         // Megabytes of JSON, and their hashes: nobody else's request waits for them.
-        let make = move || {
-            revocations.forget_expired(now / 1000);
-            Chunks::new(position, now, Snapshot::of(&revocations))
-        };
+        let make = move || Chunks::new(position, now, Snapshot::of(&revocations));
         let made = tokio::task::spawn_blocking(make).await;
         made.expect("to write plain data does not panic")
     }

@@ -10,17 +10,20 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use tlog::CertificateLeaf;
+use x509_parser::prelude::{FromDer, TbsCertificate};
 
 use super::{PAGE, read_answer};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
+use crate::loading::proven_entry;
 use crate::policy::Action;
 use crate::sequencer::{
     AllowedUnder, COMPLETION_MILLISECONDS, Conflict, Effect, KeptRequest, RevocationTarget,
 };
-use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
+use crate::store::{Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError};
 
 impl Authority {
     /// Revokes one certificate, or all of an identity issued so far. Doing it twice changes
@@ -31,7 +34,7 @@ impl Authority {
         request: &RevokeRequest,
     ) -> Result<Revocation, Error> {
         self.authenticated(caller)?;
-        let (target, spiffe_id) = self.revocation_target(&request.target).await?;
+        let (target, spiffe_id, not_after) = self.revocation_target(&request.target).await?;
         let extent = self.extent(caller, &target, &spiffe_id).await?;
         self.may_revoke(caller, extent, &target, &spiffe_id)?;
         let reason = reason(&request.reason)?;
@@ -66,7 +69,7 @@ impl Authority {
                 continue;
             }
             let taken = self.take_for_revocation(caller, &target).await?;
-            let mut detail = revocation_detail(&target, &reason);
+            let mut detail = revocation_detail(&target, &reason, not_after);
             name_override(&mut detail, request.named_override);
             let effect = Effect::Revoke { target: target.clone(), reason: reason.clone() };
             let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
@@ -194,11 +197,15 @@ impl Authority {
         Ok(Page { items: self.denials_in_force().await?, next: None })
     }
 
-    async fn revocation_target(&self, target: &str) -> Result<(RevocationTarget, SpiffeId), Error> {
+    /// Of a certificate also its last second, since 1970.
+    async fn revocation_target(
+        &self,
+        target: &str,
+    ) -> Result<(RevocationTarget, SpiffeId, Option<i64>), Error> {
         if target.starts_with("spiffe:") {
             let spiffe_id = SpiffeId::parse(target)
                 .map_err(|error| Error::Invalid { why: error.to_string(), next_step: None })?;
-            return Ok((RevocationTarget::Identity(spiffe_id.clone()), spiffe_id));
+            return Ok((RevocationTarget::Identity(spiffe_id.clone()), spiffe_id, None));
         }
         let serial_number: SerialNumber =
             target.parse().map_err(|error: identity::Error| Error::Invalid {
@@ -208,7 +215,10 @@ impl Authority {
         let record = self.store().record(RecordKey::SerialNumber(serial_number)).await?;
         let record =
             record.ok_or_else(|| Error::NotFound(format!("certificate {serial_number}")))?;
-        Ok((RevocationTarget::Serial(serial_number), record.spiffe_id))
+        // Of the logged certificate, whatever the row says: who puts an earlier end there would have
+        // the revocation forgotten while the certificate lives.
+        let not_after = logged_end(self.store(), record.leaf_index, &serial_number).await?;
+        Ok((RevocationTarget::Serial(serial_number), record.spiffe_id, Some(not_after)))
     }
 
     /// How much of an identity it is, seen from the caller: what replaced their certificate, or
@@ -308,11 +318,43 @@ fn kept_answer(done: &Revocation) -> String {
     serde_json::to_string(done).expect("a revocation is plain data")
 }
 
-fn revocation_detail(target: &RevocationTarget, reason: &str) -> serde_json::Value {
+/// The last second of the certificate that was logged there, since 1970.
+async fn logged_end(
+    store: &dyn Store,
+    leaf_index: u64,
+    serial_number: &SerialNumber,
+) -> Result<i64, StoreError> {
+    let inconsistent = || {
+        let why = format!("the log holds no certificate {serial_number} at {leaf_index}");
+        StoreError::Inconsistent(why)
+    };
+    let entry = proven_entry(store, leaf_index).await?.ok_or_else(inconsistent)?;
+    let leaf = CertificateLeaf::parse(&entry).map_err(|_| inconsistent())?;
+    let parsed = TbsCertificate::from_der(&leaf.tbs_certificate);
+    let (_, certificate) = parsed.map_err(|_| inconsistent())?;
+    if certificate.raw_serial() != serial_number.as_octets() {
+        return Err(inconsistent());
+    }
+    Ok(certificate.validity().not_after.timestamp())
+}
+
+/// `not_after` says how long whoever hears of it must hold it.
+fn revocation_detail(
+    target: &RevocationTarget,
+    reason: &str,
+    not_after: Option<i64>,
+) -> serde_json::Value {
     match target {
         RevocationTarget::Identity(_) => serde_json::json!({ "reason": reason }),
         RevocationTarget::Serial(serial_number) => {
-            serde_json::json!({ "reason": reason, "serial_number": serial_number.to_string() })
+            let serial_number = serial_number.to_string();
+            let mut detail = serde_json::json!({
+                "reason": reason, "serial_number": serial_number,
+            });
+            if let Some(not_after) = not_after {
+                detail["not_after"] = not_after.into();
+            }
+            detail
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::UnixTime;
+
 use super::alone::{Alone, Diagnostics};
 use crate::staleness::{Staleness, WhenStale};
 
@@ -76,4 +78,30 @@ async fn near_its_end_the_certificate_is_what_counts() {
     alone.advance(24 * 3600 - 100);
     alone.verification().confirm_revocations(alone.now());
     assert!((90..=100).contains(&alone.upkeep.status().seconds_without_authority));
+}
+
+/// In seconds.
+const DAY: u64 = 24 * 3600;
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_is_forgotten_a_day_after_its_certificate_and_by_no_clock_alone() {
+    let alone = Alone::new();
+    let verification = alone.verification();
+    let (first, last) = ([1], [2]);
+    let serial = |octets: &[u8]| identity::SerialNumber::from_octets(octets).unwrap();
+    let ends = alone.now().as_secs() + 100;
+    verification.update_revocations(|held| {
+        held.revoke_serial_until(serial(&first), ends);
+        held.revoke_serial_until(serial(&last), ends + 2 * DAY);
+    });
+    assert_eq!(verification.forget_expired(), 0, "nothing was confirmed");
+    verification.confirm_revocations(alone.now());
+    alone.advance(100 + DAY + 1);
+    assert_eq!(verification.forget_expired(), 0, "our clock went ahead of the CA's");
+    let future = UnixTime::since_unix_epoch(Duration::from_secs(ends + 9 * DAY));
+    verification.confirm_revocations(future);
+    assert_eq!(verification.forget_expired(), 1, "the CA's clock went ahead of ours");
+    verification.with_revocations(|held| {
+        assert!(!held.is_serial_revoked(&serial(&first)) && held.is_serial_revoked(&serial(&last)));
+    });
 }
