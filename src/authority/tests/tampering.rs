@@ -307,3 +307,23 @@ async fn an_older_database_is_noticed_by_the_checkpoint_beside_it() {
     let why = authority.halted().unwrap();
     assert!(why.contains("beside its database") && why.contains("older database"), "{why}");
 }
+
+/// What a verifier may forget a day later: that is decided by the logged certificate alone.
+#[tokio::test]
+async fn a_revocation_lasts_as_long_as_the_certificate_whatever_its_row_says() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let earlier = "UPDATE records SET not_after = not_after - 86400";
+    assert!(database(&environment).execute(earlier, []).unwrap() > 0);
+    let revoke = api::RevokeRequest {
+        target: issued.serial_number.to_string(),
+        reason: "key-compromise".to_owned(),
+        dry_run: false,
+        named_override: None,
+    };
+    let done = environment.authority.revoke(&operator, &revoke).await.unwrap();
+    let entry = environment.store.entries(done.log_index.unwrap(), 1).await.unwrap().remove(0);
+    let event = Event::parse(&entry).unwrap();
+    assert_eq!(event.detail["not_after"], issued.not_after.unix_timestamp());
+}
