@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(share(&bodies, callers).grow(1), Err(Full));
         let known = identity::SerialNumber::from_octets(&[1; 16]).unwrap();
         let source = Source::Certificate(known);
-        let mut known = Share { bodies: bodies.clone(), source, bytes: 0 };
+        let mut known = Share { bodies, source, bytes: 0 };
         known.grow(OF_ONE_CALLER).unwrap();
     }
 }
