@@ -1,13 +1,13 @@
 //! CRLs: logged, then signed, then stored, then served. One is made when it is asked for and the
-//! newest is older than the revocation state, or past half of its life.
+//! newest is older than the revocation state, or past half of its life. Beyond half a million entries none
+//! is made: our own verifiers go by the feed, and whoever reads CRLs is told that there is none.
 
 use api::KeyPurpose;
-use identity::{SerialNumber, SpiffeId};
 use issuance::{RevocationList, RevocationReason, RevokedCertificate, prepare_crl};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
-use time::{Duration, OffsetDateTime};
+use time::Duration;
 use tlog::Hash;
 
 use crate::authority::{Authority, issuer_id, unexpected};
@@ -17,7 +17,7 @@ use crate::event::{self, Act, EventDraft};
 use crate::issuer::Issuer;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::sequencer::{ActMember, CrlRow, Effect, Member, Outcome};
-use crate::store::{Record, RecordKey, RecordQuery, RevocationRow};
+use crate::store::{RevokedQuery, RevokedRecord};
 
 impl Authority {
     /// The CRL of an issuer, by the hex SHA-256 of its public key: never older than the last
@@ -71,14 +71,20 @@ impl Authority {
         let revoked = self.revoked_certificates(issuer_key_hash).await?;
         let number = self.store().crl_number(issuer_key_hash).await? + 1;
         let this_update = self.clock().now();
-        let list = RevocationList {
-            crl_number: number,
-            this_update: this_update - Duration::seconds(60),
-            next_update: this_update + LIFE,
-            revoked: &revoked,
+        let (entries, certificate) = (revoked.len(), issuer.shared_certificate());
+        // Megabytes of DER, built and linted: nobody else's request waits for them.
+        let prepare = move || {
+            let list = RevocationList {
+                crl_number: number,
+                this_update: this_update - Duration::seconds(60),
+                next_update: this_update + LIFE,
+                revoked: &revoked,
+            };
+            prepare_crl(&list, &certificate)
         };
-        let tbs = prepare_crl(&list, issuer.certificate())?;
-        self.log_crl(issuer_key_hash, number, revoked.len(), &tbs).await?;
+        let prepared = tokio::task::spawn_blocking(prepare).await;
+        let tbs = prepared.expect("to write a CRL does not panic")?;
+        self.log_crl(issuer_key_hash, number, entries, &tbs).await?;
         let der = issuer.sign_crl(&tbs).await?;
         let crl = CrlRow {
             issuer_key_hash,
@@ -116,67 +122,35 @@ impl Authority {
         }
     }
 
-    /// Every certificate that is revoked and has not expired, whatever revoked it.
+    /// Every certificate that is revoked and has not expired, whatever revoked it: RFC 5280 §5.3, one
+    /// entry a certificate; the first revocation counts.
     async fn revoked_certificates(&self, issuer: Hash) -> Result<Vec<RevokedCertificate>, Error> {
         let now = self.clock().unix_milliseconds();
-        let mut revoked: Vec<RevokedCertificate> = Vec::new();
-        for row in self.store().revocation_rows().await? {
-            // What was issued before it has expired since.
-            if row.at + LONGEST_VALIDITY_MILLISECONDS < now || row.kind == event::ALLOW {
-                continue;
-            }
-            for record in self.records_revoked_by(&row, now).await? {
-                if record.issuer_key_hash == issuer {
-                    revoked.push(entry(&record, &row));
-                }
-            }
-        }
-        // RFC 5280 §5.3: one entry a certificate; the first revocation counts.
-        revoked.sort_by_key(|revoked| (revoked.serial_number, revoked.revoked_at));
-        revoked.dedup_by_key(|revoked| revoked.serial_number);
-        Ok(revoked)
-    }
-
-    async fn records_revoked_by(
-        &self,
-        row: &RevocationRow,
-        now: u64,
-    ) -> Result<Vec<Record>, Error> {
-        let ends_after = from_milliseconds(now).unix_timestamp() - 1;
-        if let Ok(serial_number) = row.target.parse::<SerialNumber>() {
-            let record = self.store().record(RecordKey::SerialNumber(serial_number)).await?;
-            return Ok(record.into_iter().filter(|r| r.not_after > ends_after).collect());
-        }
-        let Ok(spiffe_id) = SpiffeId::parse(&row.target) else {
-            return Ok(Vec::new());
+        let query = RevokedQuery {
+            issuer_key_hash: issuer,
+            ends_after: from_milliseconds(now).unix_timestamp() - 1,
+            since: now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS),
+            limit: MOST + 1,
         };
-        let mut query = RecordQuery {
-            spiffe_id: Some(spiffe_id),
-            before: Some(row.log_index),
-            ends_after: Some(ends_after),
-            issued_since: Some(now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS)),
-            limit: PAGE,
-        };
-        let mut all = Vec::new();
-        loop {
-            let page = self.store().records(query.clone()).await?;
-            let full = page.len() == PAGE as usize;
-            query.before = page.last().map(|record| record.leaf_index);
-            all.extend(page);
-            if !full {
-                return Ok(all);
-            }
+        let revoked = self.store().revoked_records(query).await?;
+        let count = revoked.len();
+        metrics::gauge!(ENTRIES).set(count as f64);
+        if count > MOST as usize {
+            return Err(Error::CrlTooLong { most: MOST });
         }
+        if count > MOST as usize / 4 {
+            tracing::error!(count, most = MOST, "the CRL is long: none is made beyond its limit");
+        }
+        Ok(revoked.iter().map(entry).collect())
     }
 }
 
-fn entry(record: &Record, row: &RevocationRow) -> RevokedCertificate {
+fn entry(revoked: &RevokedRecord) -> RevokedCertificate {
     let reason: Result<RevocationReason, ValueError> =
-        RevocationReason::deserialize(row.reason.as_str().into_deserializer());
-    let revoked_at: OffsetDateTime = from_milliseconds(row.at);
+        RevocationReason::deserialize(revoked.reason.as_str().into_deserializer());
     RevokedCertificate {
-        serial_number: record.serial_number,
-        revoked_at,
+        serial_number: revoked.serial_number,
+        revoked_at: from_milliseconds(revoked.at),
         reason: reason.unwrap_or(RevocationReason::Unspecified),
     }
 }
@@ -184,5 +158,6 @@ fn entry(record: &Record, row: &RevocationRow) -> RevokedCertificate {
 /// How long a CRL may be used.
 const LIFE: Duration = Duration::hours(24);
 const HALF_LIFE: Duration = Duration::hours(12);
-/// Records read at a time.
-const PAGE: u32 = 1000;
+/// Entries of a CRL: some 26 MB, more than those who read CRLs take.
+const MOST: u32 = 500_000;
+const ENTRIES: &str = "countersign_crl_entries";

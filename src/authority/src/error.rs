@@ -34,6 +34,15 @@ pub enum Error {
     /// It contradicts what is stored.
     #[error("{0}")]
     Conflict(Conflict),
+    /// More is revoked than a CRL lists.
+    #[error(
+        "more than {most} certificates are revoked that have not expired, and no CRL lists so many: \
+         verifiers that follow the feed know them all; others must wait until some have expired"
+    )]
+    CrlTooLong {
+        /// How many it lists at most.
+        most: u32,
+    },
     /// Policy says no.
     #[error("{}", .0.reason)]
     Denied(Box<Denied>),

@@ -45,6 +45,11 @@ impl Issuer {
         &self.certificate
     }
 
+    /// The same, for another thread.
+    pub(crate) fn shared_certificate(&self) -> Arc<IssuerCertificate> {
+        Arc::clone(&self.certificate)
+    }
+
     /// Embeds the countersignature and signs; then reads the result again and compares it with
     /// the leaf, byte for byte.
     pub(crate) async fn issue(

@@ -4,6 +4,7 @@
 mod support;
 
 use api::{CertificateState, DenyRequest, RevokeRequest};
+use authority::clock::Clock;
 use authority::{Caller, Error};
 use identity::SpiffeId;
 use support::{Environment, csr, id, open};
@@ -116,6 +117,100 @@ async fn a_crl_forgets_what_has_expired_and_nothing_else() {
     assert_eq!(crl_serials(&environment, &environment.operator().await).await.len(), 1);
     environment.clock.advance(time::Duration::hours(20));
     assert_eq!(crl_serials(&environment, &environment.operator().await).await.len(), 0);
+}
+
+#[tokio::test]
+async fn a_crl_lists_a_certificate_once_with_what_revoked_it_first() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let since = environment.clock.now().unix_timestamp();
+    revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+    environment.clock.advance(time::Duration::hours(1));
+    let later = environment.issue(&operator, "/prod/reports").await;
+    deny(&environment, &operator, id("/prod/reports")).await;
+    environment.clock.advance(time::Duration::hours(1));
+    deny(&environment, &operator, id("/prod/reports")).await;
+    let issuer = environment.authority.status(&operator).await.unwrap().issuers[0].id.clone();
+    let der = environment.authority.crl(&issuer).await.unwrap();
+    let (_, crl) = CertificateRevocationList::from_der(&der).unwrap();
+    let listed: Vec<_> = crl
+        .iter_revoked_certificates()
+        .map(|revoked| {
+            let serial = identity::SerialNumber::from_octets(revoked.raw_serial()).unwrap();
+            (serial, revoked.revocation_date.timestamp())
+        })
+        .collect();
+    let first = (issued.serial_number, since);
+    assert_eq!(listed, [first, (later.serial_number, since + 3600)]);
+}
+
+/// Revoked by rows alone: the CRL is made of those.
+fn revoke_rows(environment: &Environment, count: u64) {
+    let database = environment.folder.path().join("countersign.db");
+    let connection = rusqlite::Connection::open(&database).unwrap();
+    let now = environment.clock.unix_milliseconds();
+    let end = environment.clock.now().unix_timestamp() + 3600;
+    let numbers = format!(
+        "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})"
+    );
+    let rows = format!(
+        "BEGIN;
+         INSERT INTO records {numbers} SELECT 1000000 + n, unhex('5a' || printf('%038x', n)),
+           identity, {now}, issuer_key_hash, profile, not_before, {end}, request_hash, facts
+           FROM n, (SELECT * FROM records LIMIT 1);
+         INSERT INTO revocations {numbers} SELECT 1000000 + n, 'revoke',
+           '5a' || printf('%038x', n), 'superseded', {now} FROM n;
+         COMMIT;"
+    );
+    connection.execute_batch(&rows).unwrap();
+}
+
+/// On one thread, as a small machine has it.
+#[tokio::test]
+async fn others_are_served_while_a_long_crl_is_made() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+    revoke_rows(&environment, 200_000);
+    let ended = std::sync::atomic::AtomicBool::new(false);
+    let serving = async {
+        let mut longest = std::time::Duration::ZERO;
+        while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+            let begun = std::time::Instant::now();
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            longest = longest.max(begun.elapsed());
+        }
+        longest
+    };
+    let making = async {
+        let begun = std::time::Instant::now();
+        let count = made_crl(&environment, &operator).await;
+        ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        (count, begun.elapsed())
+    };
+    let (longest, (der, took)) = tokio::join!(serving, making);
+    println!("{} bytes in {took:?}, others waited {longest:?}", der.len());
+    assert!(longest < took / 4, "others waited {longest:?} of {took:?}");
+    let (_, crl) = CertificateRevocationList::from_der(&der).unwrap();
+    assert_eq!(crl.iter_revoked_certificates().count(), 200_001);
+}
+
+async fn made_crl(environment: &Environment, operator: &Caller) -> Vec<u8> {
+    let issuer = environment.authority.status(operator).await.unwrap().issuers[0].id.clone();
+    environment.authority.crl(&issuer).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_crl_beyond_its_limit_is_not_made_and_that_is_said() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    environment.issue(&operator, "/prod/reports").await;
+    revoke_rows(&environment, 500_001);
+    let issuer = environment.authority.status(&operator).await.unwrap().issuers[0].id.clone();
+    let refused = environment.authority.crl(&issuer).await.unwrap_err().to_string();
+    assert!(refused.contains("500000") && refused.contains("follow the feed"), "{refused}");
 }
 
 #[tokio::test]

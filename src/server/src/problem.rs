@@ -131,6 +131,7 @@ fn told(error: &Error) -> Told {
         }
         Error::NotFound(_) => (ProblemType::NotFound, text, None),
         Error::Overloaded | Error::Subscriptions(_) => (ProblemType::RateLimited, text, None),
+        Error::CrlTooLong { .. } => (ProblemType::IssuerUnavailable, text, None),
         Error::Snapshot { .. } => (ProblemType::LogUnavailable, text, None),
         Error::Store(store) => told_store(store),
         Error::Signer(SignerError::Absent { purpose, without, .. }) => {

@@ -8,7 +8,7 @@ use tlog::{Hash, Tile};
 
 use super::{
     Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
-    RevocationRow, Store, StoreError, StoredCheckpoint,
+    RevocationRow, RevokedQuery, RevokedRecord, Store, StoreError, StoredCheckpoint,
 };
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -94,6 +94,9 @@ impl Store for FaultyStore {
     }
     fn revocation_rows(&self) -> Answer<'_, Vec<RevocationRow>> {
         self.inner.revocation_rows()
+    }
+    fn revoked_records(&self, query: RevokedQuery) -> Answer<'_, Vec<RevokedRecord>> {
+        self.inner.revoked_records(query)
     }
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
         self.inner.tile(tile)

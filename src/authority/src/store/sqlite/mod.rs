@@ -26,7 +26,7 @@ pub use self::migration::Migrated;
 use self::tiles::NewestTile;
 use super::{
     Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
-    RevocationRow, Store, StoreError, StoredCheckpoint,
+    RevocationRow, RevokedQuery, RevokedRecord, Store, StoreError, StoredCheckpoint,
 };
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
@@ -160,6 +160,10 @@ impl Store for SqliteStore {
 
     fn revocation_rows(&self) -> Answer<'_, Vec<RevocationRow>> {
         self.read(read::revocation_rows)
+    }
+
+    fn revoked_records(&self, query: RevokedQuery) -> Answer<'_, Vec<RevokedRecord>> {
+        self.read(move |connection| read::revoked_records(connection, &query))
     }
 
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {

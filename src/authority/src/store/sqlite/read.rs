@@ -8,7 +8,7 @@ use tlog::Hash;
 use super::write::{UNSEALED, VERSION};
 use super::{
     LOG, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow,
-    StoreError, StoredCheckpoint, unavailable,
+    RevokedQuery, RevokedRecord, StoreError, StoredCheckpoint, unavailable,
 };
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, TokenDraft, TokenRow};
@@ -94,6 +94,26 @@ pub(super) fn revocation_rows(connection: &Connection) -> Result<Vec<RevocationR
                     reason: row.get(3)?,
                     at: number(row, 4)?,
                 })
+            })?
+            .collect()
+    };
+    read().map_err(unavailable)
+}
+
+/// One query, however many there are. Of `min`, SQLite takes the other columns of its row.
+pub(super) fn revoked_records(
+    connection: &Connection,
+    query: &RevokedQuery,
+) -> Result<Vec<RevokedRecord>, StoreError> {
+    let read = || -> rusqlite::Result<Vec<_>> {
+        let first = first_since(connection, query.since)?;
+        let (issuer, ends_after) = (query.issuer_key_hash.as_bytes(), query.ends_after);
+        let since = i64::try_from(query.since).unwrap_or(i64::MAX);
+        connection
+            .prepare_cached(REVOKED)?
+            .query_map(params![issuer, ends_after, first, since, query.limit], |row| {
+                let (serial_number, at) = (serial_number(row, 0)?, number(row, 1)?);
+                Ok(RevokedRecord { serial_number, at, reason: row.get(2)? })
             })?
             .collect()
     };
@@ -491,6 +511,17 @@ const RECORD_COLUMNS: &str = "SELECT r.leaf_index, r.serial_number, i.spiffe_id,
   FROM records r JOIN identities i ON i.id = r.identity
   LEFT JOIN certificates c ON c.leaf_index = r.leaf_index";
 const TOKEN_COLUMN_COUNT: usize = 10;
+const REVOKED: &str = "SELECT serial_number, min(at), reason FROM (
+    SELECT r.serial_number, v.at, v.reason, r.issuer_key_hash, r.not_after, r.leaf_index
+      FROM revocations v JOIN records r ON r.serial_number = unhex(v.target)
+      WHERE v.kind = 'revoke' AND v.at >= ?4 AND v.target NOT LIKE 'spiffe:%'
+    UNION ALL
+    SELECT r.serial_number, v.at, v.reason, r.issuer_key_hash, r.not_after, r.leaf_index
+      FROM revocations v JOIN identities i ON i.spiffe_id = v.target
+      JOIN records r ON r.identity = i.id AND r.leaf_index < v.log_index
+      WHERE v.kind IN ('revoke', 'deny') AND v.at >= ?4)
+  WHERE issuer_key_hash = ?1 AND not_after > ?2 AND leaf_index >= ?3
+  GROUP BY serial_number ORDER BY serial_number LIMIT ?5";
 pub(super) const TOKEN_COLUMNS: &str =
     "SELECT id, spiffe_id, expires_at, key_hash, log_index, used_by,
   used_leaf, revoked_index IS NOT NULL, hash, seal FROM tokens";
