@@ -4,7 +4,8 @@
 //! the [`TrustPin`] that a workload starts from; the [`Revocations`] a verifier holds; and
 //! [`verify()`], the one function that decides whether a chain is a believable X.509-SVID, with its
 //! [`Refusal`]. Library, agent, server, CLI and auditor all call this same function. And [`feed`]:
-//! what messages about revocations mean, and whether they can be believed.
+//! what messages about revocations mean, and whether they can be believed. And how text and PEM of
+//! other people's tools are read: [`utf8_text`], [`pem_blocks`].
 //!
 //! Not in scope: who may talk to whom (`Peers`, in the sidecar), how the feed's messages travel
 //! (server and sidecar), and how certificates are made (`issuance`).
@@ -22,19 +23,23 @@
 mod bundle;
 mod error;
 pub mod feed;
+mod pem;
 mod refusal;
 mod revocations;
 mod serial_number;
 mod spiffe_id;
+mod text;
 mod trust_state;
 mod verify;
 
 pub use bundle::pem;
 pub use error::{Error, SpiffeIdRule};
+pub use pem::{PemBlock, PemError, is_pem, pem_blocks};
 pub use refusal::{CountersignatureRule, Refusal, SvidRule};
 pub use revocations::Revocations;
 pub use serial_number::SerialNumber;
 pub use spiffe_id::{SpiffeId, TrustDomain};
+pub use text::{TextFault, unmarked, utf8_text};
 pub use trust_state::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, Spki, TrustPin, TrustState,
 };

@@ -1,0 +1,118 @@
+//! Text files as they are in the world: with the mark that some editors put before UTF-8, or in
+//! another encoding, which is named.
+
+use std::fmt;
+
+/// What keeps a file from being read as text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TextFault {
+    /// A line is no UTF-8: Latin-1, most likely.
+    NotUtf8 {
+        /// Which, from 1.
+        line: usize,
+    },
+    /// It is UTF-16, as Windows' `certreq` and PowerShell's `>` write it.
+    Utf16,
+    /// It is UTF-32.
+    Utf32,
+}
+
+impl fmt::Display for TextFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotUtf8 { line } => {
+                write!(f, "line {line} is not UTF-8; save it as UTF-8 (iconv -f LATIN1 -t UTF-8)")
+            }
+            Self::Utf16 => {
+                f.write_str("this is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+            }
+            Self::Utf32 => {
+                f.write_str("this is UTF-32; save it as UTF-8 (iconv -f UTF-32 -t UTF-8)")
+            }
+        }
+    }
+}
+
+impl std::error::Error for TextFault {}
+
+/// A text without the byte order mark that may stand before it.
+pub fn utf8_text(bytes: &[u8]) -> Result<&str, TextFault> {
+    let bytes = unmarked(bytes)?;
+    str::from_utf8(bytes).map_err(|error| {
+        let line = lines(&bytes[..error.valid_up_to()]).count().max(1);
+        TextFault::NotUtf8 { line }
+    })
+}
+
+/// The same where only parts of it need be text: a PEM file may have anything around its blocks.
+/// Fails for what no part of is.
+pub fn unmarked(bytes: &[u8]) -> Result<&[u8], TextFault> {
+    match bytes {
+        [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Err(TextFault::Utf32),
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(TextFault::Utf16),
+        // Without a mark: no text of ours begins with two characters whose other octets are zero.
+        [a, 0, b, 0, ..] | [0, a, 0, b, ..] if *a != 0 && *b != 0 => Err(TextFault::Utf16),
+        _ => Ok(bytes.strip_prefix(MARK).unwrap_or(bytes)),
+    }
+}
+
+/// Lines, whatever ends them: LF, CR LF, or CR alone.
+pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut after_return = false;
+    bytes
+        .split(|octet| matches!(octet, b'\n' | b'\r'))
+        .scan(0, move |position, line| {
+            // Between CR and LF there is no line.
+            let is_gap = after_return && line.is_empty() && bytes.get(*position) == Some(&b'\n');
+            *position += line.len();
+            after_return = bytes.get(*position) == Some(&b'\r');
+            *position += 1;
+            Some((!is_gap).then_some(line))
+        })
+        .flatten()
+}
+
+/// U+FEFF in UTF-8.
+pub(crate) const MARK: &[u8] = &[0xef, 0xbb, 0xbf];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn utf16(text: &str, mark: bool, order: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        let mark = mark.then_some(0xfeff);
+        mark.into_iter().chain(text.encode_utf16()).flat_map(order).collect()
+    }
+
+    #[test]
+    fn a_mark_before_utf_8_is_passed_over_and_nothing_else() {
+        assert_eq!(utf8_text(b"\xef\xbb\xbfd\xc3\xa9j\xc3\xa0"), Ok("d\u{e9}j\u{e0}"));
+        assert_eq!(utf8_text(b"\xef\xbb\xbf"), Ok(""));
+        assert_eq!(utf8_text(b""), Ok(""));
+        assert_eq!(utf8_text(b"a\xef\xbb\xbf"), Ok("a\u{feff}"));
+    }
+
+    #[test]
+    fn utf_16_is_named_with_and_without_a_mark_in_either_order() {
+        for mark in [true, false] {
+            for order in [u16::to_le_bytes, u16::to_be_bytes] {
+                assert_eq!(utf8_text(&utf16("{\r\n}", mark, order)), Err(TextFault::Utf16));
+            }
+        }
+        let utf32: Vec<u8> = [0xfeff, 0x7b].into_iter().flat_map(u32::to_le_bytes).collect();
+        assert_eq!(utf8_text(&utf32), Err(TextFault::Utf32));
+    }
+
+    #[test]
+    fn the_line_that_is_no_utf_8_is_named() {
+        assert_eq!(utf8_text(b"\xfc"), Err(TextFault::NotUtf8 { line: 1 }));
+        assert_eq!(utf8_text(b"a\r\nb\rc\nM\xfcller"), Err(TextFault::NotUtf8 { line: 4 }));
+    }
+
+    #[test]
+    fn lines_end_in_each_of_the_three_ways() {
+        let lines: Vec<&[u8]> = lines(b"a\r\nb\rc\n\n\r\nd").collect();
+        assert_eq!(lines, [&b"a"[..], b"b", b"c", b"", b"", b"d"]);
+    }
+}
