@@ -48,18 +48,27 @@ pub enum Error {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RequestRule {
+    /// It is a request, and a part of it cannot be read.
+    Broken {
+        /// Which part.
+        part: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// It asks for a CA certificate.
     CertificateAuthority,
     /// There is nothing in it.
     Empty,
+    /// It asks for an extension that would change what the certificate is for.
+    Extension(String),
     /// Its key is of a kind or size that we do not certify.
     Key(String),
     /// It is not PKCS#10.
     Malformed,
     /// Its names contradict each other.
     Names(String),
-    /// The PEM armour is broken, or encloses something else.
-    Pem,
+    /// The PEM armour is broken, or encloses something else: what, and where.
+    Pem(String),
     /// Its signature does not verify: no proof that the sender has the key.
     Signature,
     /// It is signed with an algorithm that we do not accept.
@@ -74,12 +83,13 @@ impl RequestRule {
     /// The rule's name, as problems carry it.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Broken { .. } | Self::Malformed => "malformed",
             Self::CertificateAuthority => "certificate-authority",
             Self::Empty => "empty",
+            Self::Extension(_) => "extension",
             Self::Key(_) => "key",
-            Self::Malformed => "malformed",
             Self::Names(_) => "names",
-            Self::Pem => "pem",
+            Self::Pem(_) => "pem",
             Self::Signature => "signature",
             Self::SignatureAlgorithm(_) => "signature-algorithm",
             Self::TooLarge => "too-large",
@@ -91,19 +101,20 @@ impl RequestRule {
 impl fmt::Display for RequestRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Broken { part, why } => write!(f, "its {part} cannot be read: {why}"),
             Self::CertificateAuthority => f.write_str(
-                "it asks for a CA certificate (CA:TRUE); workloads get none, remove basicConstraints",
+                "it asks for a CA certificate (CA:TRUE, or to sign certificates or CRLs); workloads get \
+                 none, remove basicConstraints and keyUsage",
             ),
             Self::Empty => f.write_str("it is empty"),
+            Self::Extension(what) => write!(f, "it asks for {what}; remove that"),
             Self::Key(found) => write!(
                 f,
                 "its key is {found}; use P-256 (best), P-384, Ed25519, or RSA of 2048 to 4096 bits"
             ),
             Self::Malformed => f.write_str("it is not a PKCS#10 request; make one with `openssl req -new`"),
             Self::Names(why) => write!(f, "{why}"),
-            Self::Pem => f.write_str(
-                "its PEM is broken: expected one CERTIFICATE REQUEST block and nothing else",
-            ),
+            Self::Pem(why) => f.write_str(why),
             Self::Signature => f.write_str(
                 "its self-signature is missing or does not verify: sign it with the key that it names",
             ),

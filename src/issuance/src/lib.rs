@@ -21,6 +21,8 @@ mod issuer;
 pub mod lint;
 mod profile;
 mod request;
+mod request_info;
+mod requested;
 mod serial;
 mod tbs;
 

@@ -4,32 +4,30 @@ use std::fmt;
 use std::net::IpAddr;
 
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use identity::SpiffeId;
+use identity::{PemBlock, SpiffeId, pem_blocks};
 use serde::{Deserialize, Serialize};
 use tlog::{Hash, SplitCertificate};
-use x509_parser::asn1_rs::Tag;
-use x509_parser::certification_request::X509CertificationRequest;
-use x509_parser::cri_attributes::ParsedCriAttribute;
-use x509_parser::extensions::ParsedExtension;
+use x509_parser::asn1_rs::{Any, Tag};
 use x509_parser::oid_registry::{
     OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY, OID_NIST_EC_P384, OID_PKCS1_RSAENCRYPTION,
     OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
-    OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519,
-    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_SUBJECT_ALT_NAME, Oid,
+    OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519, Oid,
 };
-use x509_parser::pem::Pem;
 use x509_parser::prelude::{FromDer, GeneralName};
 use x509_parser::public_key::PublicKey;
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
 use crate::dns_name::DnsName;
 use crate::error::{Error, RequestRule};
-use crate::lint::is_one_value;
+use crate::request_info::{RequestInfo, broken, is_request, missing_from};
+use crate::requested::Requested;
 
 /// A PKCS#10 request whose sender has proved possession of an acceptable key.
 ///
-/// Names in it are wishes, put to policy together with those asked beside it; every other
-/// attribute and extension is ignored, but for a wish to be a CA, which is refused.
+/// Names in it are wishes, put to policy together with those asked beside it, whichever attribute and
+/// value has them. Attributes that ask for no extension are not read, and may be missing. A wish for
+/// what no workload's certificate has is refused by its name where it matters (to be a CA, another
+/// purpose than TLS, whatever is marked critical), and else is [`unheeded`](Self::unheeded).
 /// Source: RFC 2986 §4.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateRequest {
@@ -37,6 +35,7 @@ pub struct CertificateRequest {
     key_type: KeyType,
     hash: Hash,
     names: RequestedNames,
+    unheeded: Vec<String>,
 }
 
 /// Names that a request carries.
@@ -51,23 +50,10 @@ pub struct RequestedNames {
 }
 
 impl CertificateRequest {
-    /// Parses one PEM block, verifies the self-signature and the key's kind.
+    /// Parses one PEM block, verifies the self-signature and the key's kind. Text around the block is
+    /// passed over; another block is not.
     pub fn parse_pem(text: &str) -> Result<Self, Error> {
-        if text.trim().is_empty() {
-            return Err(Error::Request(RequestRule::Empty));
-        }
-        if text.len() > MAX_REQUEST * 4 / 3 + 1024 {
-            return Err(Error::Request(RequestRule::TooLarge));
-        }
-        let mut blocks = Pem::iter_from_buffer(text.as_bytes());
-        let block = match blocks.next() {
-            Some(Ok(block)) if LABELS.contains(&block.label.as_str()) => block,
-            _ => return Err(Error::Request(RequestRule::Pem)),
-        };
-        if blocks.next().is_some() {
-            return Err(Error::Request(RequestRule::Pem));
-        }
-        Self::parse_der(&block.contents)
+        Self::parse_der(&only_block(text.as_bytes()).map_err(Error::Request)?)
     }
 
     /// Parses DER; see [`CertificateRequest::parse_pem`].
@@ -93,6 +79,12 @@ impl CertificateRequest {
     /// The names it wishes for.
     pub fn names(&self) -> &RequestedNames {
         &self.names
+    }
+
+    /// Extensions that it wishes for and no certificate of ours will have, for a person to read. What
+    /// would mean something else without them was refused.
+    pub fn unheeded(&self) -> &[String] {
+        &self.unheeded
     }
 }
 
@@ -128,6 +120,28 @@ impl fmt::Display for KeyType {
     }
 }
 
+fn only_block(text: &[u8]) -> Result<Vec<u8>, RequestRule> {
+    if text.trim_ascii().is_empty() {
+        return Err(RequestRule::Empty);
+    }
+    if text.len() > MAX_REQUEST * 4 / 3 + 1024 {
+        return Err(RequestRule::TooLarge);
+    }
+    let mut blocks = pem_blocks(text).map_err(|error| RequestRule::Pem(error.to_string()))?;
+    let other = blocks.iter().find(|block| !LABELS.contains(&&*block.label));
+    let why = match (blocks.len(), other) {
+        (0, _) => "it has no PEM block: expected one CERTIFICATE REQUEST".to_owned(),
+        (_, Some(PemBlock { label, line, .. })) => {
+            format!(
+                "its PEM has a {label} (line {line}): expected one CERTIFICATE REQUEST, and no other"
+            )
+        }
+        (1, None) => return Ok(blocks.remove(0).contents),
+        (count, None) => format!("its PEM has {count} requests: expected one"),
+    };
+    Err(RequestRule::Pem(why))
+}
+
 fn parse(der: &[u8]) -> Result<CertificateRequest, RequestRule> {
     if der.is_empty() {
         return Err(RequestRule::Empty);
@@ -135,21 +149,28 @@ fn parse(der: &[u8]) -> Result<CertificateRequest, RequestRule> {
     if der.len() > MAX_REQUEST {
         return Err(RequestRule::TooLarge);
     }
-    let (rest, request) =
-        X509CertificationRequest::from_der(der).map_err(|_| RequestRule::Malformed)?;
-    if !rest.is_empty() {
-        return Err(RequestRule::TrailingBytes);
+    if !is_request(der) {
+        return Err(RequestRule::Malformed);
     }
-    // x509-parser passes over other tags and over what follows the signature.
+    if let Some(missing) = missing_from(der) {
+        return Err(broken("end", &format!("{missing} bytes are missing")));
+    }
+    match Any::from_der(der) {
+        Ok(([], _)) => {}
+        Ok(_) => return Err(RequestRule::TrailingBytes),
+        Err(_) => return Err(broken("encoding", "it is not DER")),
+    }
+    // Three elements, and nothing behind them that nobody signed.
     let parts = tlog::split_certificate(der).map_err(|error| match error {
         tlog::Error::SignatureUnusedBits => RequestRule::Signature,
-        _ => RequestRule::Malformed,
+        _ => broken("signature", "it is not an algorithm and a BIT STRING, and nothing else"),
     })?;
-    let spki = &request.certification_request_info.subject_pki;
-    let key_type = key_type(spki)?;
-    verify_possession(&request, &parts, key_type)?;
-    let names = requested_names(&request)?;
-    Ok(CertificateRequest { public_key: spki.raw.to_vec(), key_type, hash: Hash::of(der), names })
+    let info = RequestInfo::parse(parts.tbs)?;
+    let key_type = key_type(&info.spki)?;
+    verify_possession(&info.spki, &parts, key_type)?;
+    let Requested { names, unheeded } = Requested::of(&info.extensions)?;
+    let public_key = info.spki.raw.to_vec();
+    Ok(CertificateRequest { public_key, key_type, hash: Hash::of(der), names, unheeded })
 }
 
 /// Determines the kind from the key itself, never from the signature's algorithm.
@@ -209,11 +230,13 @@ fn is_uncompressed(point: &[u8], length: usize) -> bool {
 
 /// RFC 2986 §4.2: the signature proves that the sender has the private key.
 fn verify_possession(
-    request: &X509CertificationRequest<'_>,
+    spki: &SubjectPublicKeyInfo<'_>,
     parts: &SplitCertificate<'_>,
     key_type: KeyType,
 ) -> Result<(), RequestRule> {
-    let oid = &request.signature_algorithm.algorithm;
+    let (_, identifier) = AlgorithmIdentifier::from_der(parts.signature_algorithm)
+        .map_err(|_| broken("signature algorithm", "it is no AlgorithmIdentifier"))?;
+    let oid = &identifier.algorithm;
     let algorithm: &'static dyn VerificationAlgorithm = match key_type {
         KeyType::EcdsaP256 if *oid == OID_SIG_ECDSA_WITH_SHA256 => {
             &signature::ECDSA_P256_SHA256_ASN1
@@ -234,9 +257,9 @@ fn verify_possession(
         _ => return Err(RequestRule::SignatureAlgorithm(algorithm_name(&oid.to_string()))),
     };
     if !is_identifier_of(parts.signature_algorithm, oid) {
-        return Err(RequestRule::Malformed);
+        return Err(broken("signature algorithm", "it has parameters, and none belong there"));
     }
-    let key = &request.certification_request_info.subject_pki.subject_public_key.data;
+    let key = &spki.subject_public_key.data;
     UnparsedPublicKey::new(algorithm, key)
         .verify(parts.tbs, parts.signature)
         .map_err(|_| RequestRule::Signature)
@@ -262,42 +285,8 @@ fn algorithm_name(oid: &str) -> String {
     }
 }
 
-fn requested_names(request: &X509CertificationRequest<'_>) -> Result<RequestedNames, RequestRule> {
-    let mut names = RequestedNames::default();
-    let requested =
-        request.certification_request_info.iter_attributes().filter_map(
-            |attribute| match attribute.parsed_attribute() {
-                ParsedCriAttribute::ExtensionRequest(requested) => Some(&requested.extensions),
-                _ => None,
-            },
-        );
-    for extension in requested.flatten() {
-        match extension.parsed_extension() {
-            ParsedExtension::BasicConstraints(constraints) if constraints.ca => {
-                return Err(RequestRule::CertificateAuthority);
-            }
-            ParsedExtension::ParseError { .. } if is_read(&extension.oid) => {
-                return Err(RequestRule::Malformed);
-            }
-            _ if is_read(&extension.oid) && !is_one_value(extension.value) => {
-                return Err(RequestRule::Malformed);
-            }
-            ParsedExtension::SubjectAlternativeName(requested) => {
-                requested.general_names.iter().try_for_each(|name| names.add(name))?;
-            }
-            _ => {}
-        }
-    }
-    Ok(names)
-}
-
-/// The extensions whose wishes count: passing over a broken one would lose a wish.
-fn is_read(oid: &Oid<'_>) -> bool {
-    *oid == OID_X509_EXT_SUBJECT_ALT_NAME || *oid == OID_X509_EXT_BASIC_CONSTRAINTS
-}
-
 impl RequestedNames {
-    fn add(&mut self, name: &GeneralName<'_>) -> Result<(), RequestRule> {
+    pub(crate) fn add(&mut self, name: &GeneralName<'_>) -> Result<(), RequestRule> {
         let refuse = |why: String| Err(RequestRule::Names(why));
         match name {
             GeneralName::URI(uri) if self.spiffe_id.is_none() => match SpiffeId::parse(uri) {
@@ -319,8 +308,27 @@ impl RequestedNames {
                 );
             }
         }
+        self.require_few()
+    }
+
+    /// Names of several extensions count together.
+    pub(crate) fn join(&mut self, more: Self) -> Result<(), RequestRule> {
+        self.spiffe_id = match (self.spiffe_id.take(), more.spiffe_id) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(RequestRule::Names("it has more than one URI name".to_owned()));
+            }
+            (one, other) => one.or(other),
+        };
+        let dns = more.dns.into_iter().filter(|name| !self.dns.contains(name));
+        self.dns.extend(dns.collect::<Vec<_>>());
+        let ip = more.ip.into_iter().filter(|name| !self.ip.contains(name));
+        self.ip.extend(ip.collect::<Vec<_>>());
+        self.require_few()
+    }
+
+    fn require_few(&self) -> Result<(), RequestRule> {
         if self.dns.len() + self.ip.len() > MAX_NAMES {
-            return refuse(format!("it asks for more than {MAX_NAMES} names"));
+            return Err(RequestRule::Names(format!("it asks for more than {MAX_NAMES} names")));
         }
         Ok(())
     }

@@ -46,12 +46,98 @@ fn a_signature_that_does_not_verify_is_no_proof_of_possession() {
 }
 
 #[test]
-fn a_request_without_signature_is_malformed() {
+fn a_part_that_is_missing_is_named() {
     let der = csr(&key(), |_| {});
     let parts = split_certificate(&der).unwrap();
-    expect(&element(0x30, &[parts.tbs, parts.signature_algorithm]), RequestRule::Malformed);
-    expect(&element(0x30, &[parts.tbs]), RequestRule::Malformed);
-    expect(parts.tbs, RequestRule::Malformed);
+    for signed in [&[parts.tbs, parts.signature_algorithm][..], &[parts.tbs]] {
+        assert_eq!(broken_part(&element(0x30, signed)), "signature");
+    }
+    // Cut off, as a copy that was not whole.
+    for length in [der.len() - 1, der.len() / 2, 12] {
+        assert_eq!(broken_part(&der[..length]), "end");
+    }
+    for (number, content, part) in [
+        (0, element(0x02, &[&[1]]), "version"),
+        (1, element(0x31, &[]), "subject"),
+        (2, element(0x30, &[]), "key"),
+        (3, element(0xa1, &[]), "attributes"),
+        (3, element(0xa0, &[&[0xff]]), "attributes"),
+        (3, element(0xa0, &[&element(0x30, &[&element(0x02, &[&[1]])])]), "attributes"),
+    ] {
+        let changed = with_info(|fields| fields[number] = content.clone());
+        assert_eq!(broken_part(&changed), part, "{number} {content:x?}");
+    }
+    assert_eq!(broken_part(&with_info(|fields| fields.push(element(0x30, &[])))), "attributes");
+    let said = CertificateRequest::parse_der(&with_info(|fields| fields[2] = vec![0x30, 0]));
+    assert!(!said.unwrap_err().to_string().contains("not a PKCS#10 request"));
+    expect(split_certificate(&der).unwrap().tbs, RequestRule::Malformed);
+}
+
+/// RFC 2986 has attributes, and a value in each; devices leave both out, and OpenSSL reads it.
+#[test]
+fn attributes_may_be_missing_or_empty_where_nobody_reads_them() {
+    let attribute = |oid: &[u8], values: &[&[u8]]| {
+        element(0x30, &[&element(0x06, &[oid]), &element(0x31, values)])
+    };
+    let odd = element(0x30, &[&element(0x06, &[&[0x2a, 3]]), &[0x05, 0x00]]);
+    for attributes in [
+        vec![],
+        vec![attribute(CHALLENGE, &[])],
+        vec![attribute(CHALLENGE, &[&element(0x0c, &[b"secret"])])],
+        vec![attribute(EXTENSION_REQUEST, &[])],
+        vec![attribute(EXTENSION_REQUEST, &[&[0x30, 0]])],
+        vec![attribute(MICROSOFT, &[]), attribute(EXTENSION_REQUEST, &[])],
+        vec![attribute(&[0x2a, 3], &[&[0x05, 0x00], &[0x30, 0]])],
+        vec![odd],
+    ] {
+        let request = CertificateRequest::parse_der(&with_attributes(&attributes));
+        assert_eq!(request.map(|it| it.names().clone()), Ok(Default::default()), "{attributes:x?}");
+    }
+    let none = with_info(|fields| drop(fields.pop()));
+    assert!(CertificateRequest::parse_der(&none).is_ok());
+}
+
+#[test]
+fn names_count_in_whichever_attribute_and_value_they_stand() {
+    let san = |name: &[u8]| {
+        let names = element(0x30, &[&element(0x82, &[name])]);
+        element(0x30, &[&element(0x06, &[&[0x55, 0x1d, 0x11]]), &element(0x04, &[&names])])
+    };
+    let asked = |oid: &[u8], values: &[&[u8]]| {
+        let values: Vec<Vec<u8>> = values.iter().map(|it| element(0x30, &[it])).collect();
+        element(0x30, &[&element(0x06, &[oid]), &element(0x31, &[&values.concat()])])
+    };
+    let (a, b) = (san(b"a.internal"), san(b"b.internal"));
+    let both = vec!["a.internal", "b.internal"];
+    for (attributes, expected) in [
+        (vec![asked(EXTENSION_REQUEST, &[&a, &b])], both.clone()),
+        (vec![asked(EXTENSION_REQUEST, &[&[], &a])], vec!["a.internal"]),
+        (vec![asked(MICROSOFT, &[&a])], vec!["a.internal"]),
+        (vec![asked(EXTENSION_REQUEST, &[&a]), asked(MICROSOFT, &[&b])], both.clone()),
+        (vec![asked(EXTENSION_REQUEST, &[&a]), asked(MICROSOFT, &[&a])], vec!["a.internal"]),
+        (vec![asked(EXTENSION_REQUEST, &[&a]), asked(EXTENSION_REQUEST, &[&b])], both),
+    ] {
+        let request = CertificateRequest::parse_der(&with_attributes(&attributes)).unwrap();
+        let names: Vec<_> = request.names().dns.iter().map(ToString::to_string).collect();
+        assert_eq!(names, expected);
+    }
+    for attribute in [
+        asked(EXTENSION_REQUEST, &[&a, &ca_request()]),
+        asked(MICROSOFT, &[&ca_request()]),
+        asked(MICROSOFT, &[&a, &ca_request()]),
+    ] {
+        expect(&with_attributes(&[attribute]), RequestRule::CertificateAuthority);
+    }
+    let broken = |values: &[u8]| element(0x30, &[&element(0x06, &[EXTENSION_REQUEST]), values]);
+    for values in [
+        vec![],
+        element(0x30, &[&a]),
+        element(0x31, &[&[0x05, 0x00]]),
+        element(0x31, &[&element(0x30, &[&a[..], &[0x05, 0x00]])]),
+        [element(0x31, &[]), element(0x31, &[&a])].concat(),
+    ] {
+        assert_eq!(broken_part(&with_attributes(&[broken(&values)])), "extension request");
+    }
 }
 
 #[test]
@@ -114,6 +200,15 @@ fn a_request_has_at_most_16_kib() {
     expect(&long, RequestRule::TooLarge);
     let refused = Err(Error::Request(RequestRule::TooLarge));
     assert_eq!(CertificateRequest::parse_pem(&pem("CERTIFICATE REQUEST", &long)), refused);
+}
+
+/// As Windows' tools save it, or with a German name in the text that OpenSSL prints before it: what
+/// arrives is a JSON string, so of the marks only U+FEFF can be in it.
+#[test]
+fn a_byte_order_mark_before_the_block_is_passed_over() {
+    let text = pem("CERTIFICATE REQUEST", &csr(&key(), |_| {}));
+    assert!(CertificateRequest::parse_pem(&format!("\u{feff}{text}")).is_ok());
+    assert!(CertificateRequest::parse_pem(&format!("M\u{fc}ller\n\u{feff}{text}")).is_ok());
 }
 
 #[test]
@@ -279,10 +374,36 @@ fn ca_request() -> Vec<u8> {
     element(0x30, &[&oid, &element(0x04, &[&constraints])])
 }
 
+/// A request, signed, after an edit of version, subject, key and attributes.
+fn with_info(edit: impl FnOnce(&mut Vec<Vec<u8>>)) -> Vec<u8> {
+    let key = key();
+    let der = csr(&key, |_| {});
+    let parts = split_certificate(&der).unwrap();
+    let mut info = elements(value(parts.tbs));
+    edit(&mut info);
+    let info = element(0x30, &[&info.concat()]);
+    join_certificate(&info, parts.signature_algorithm, &key.sign(&info).unwrap())
+}
+
+fn with_attributes(attributes: &[Vec<u8>]) -> Vec<u8> {
+    with_info(|fields| fields[3] = element(0xa0, &[&attributes.concat()]))
+}
+
+#[track_caller]
+fn broken_part(der: &[u8]) -> &'static str {
+    match CertificateRequest::parse_der(der) {
+        Err(Error::Request(RequestRule::Broken { part, .. })) => part,
+        other => panic!("{other:?}: {der:x?}"),
+    }
+}
+
 fn expect(der: &[u8], rule: RequestRule) {
     assert_eq!(CertificateRequest::parse_der(der), Err(Error::Request(rule)));
 }
 
+const CHALLENGE: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 7];
+const EXTENSION_REQUEST: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 9, 14];
+const MICROSOFT: &[u8] = &[0x2b, 6, 1, 4, 1, 0x82, 0x37, 2, 1, 14];
 const PRIVATE: &[u64] = &[1, 3, 6, 1, 4, 1, 99999, 1];
 /// OBJECT IDENTIFIERs of key algorithms, and the content of that of a curve.
 const ED25519: [u8; 5] = [6, 3, 0x2b, 0x65, 0x70];

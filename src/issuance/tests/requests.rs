@@ -47,20 +47,20 @@ fn names_are_taken_in_order_and_the_subject_is_not() {
 }
 
 #[test]
-fn extensions_and_attributes_that_say_nothing_to_us_are_ignored() {
-    for (name, value) in [
-        ("subjectKeyIdentifier", "hash"),
-        ("1.3.6.1.4.1.99999.1", "ASN1:UTF8String:appliance"),
-        ("1.3.6.1.4.1.99999.2", "critical,DER:0500"),
-        ("tlsfeature", "status_request"),
-        ("keyUsage", "critical,keyCertSign"),
-        ("extendedKeyUsage", "codeSigning"),
-        ("basicConstraints", "critical,CA:FALSE"),
-        ("nsComment", "made_by_an_appliance"),
-        ("certificatePolicies", "1.2.3.4"),
+fn extensions_and_attributes_that_say_nothing_to_us_are_no_reason_to_refuse() {
+    for (name, value, unheeded) in [
+        ("subjectKeyIdentifier", "hash", &[][..]),
+        ("basicConstraints", "critical,CA:FALSE", &[]),
+        ("keyUsage", "critical,digitalSignature", &[]),
+        ("extendedKeyUsage", "serverAuth,clientAuth", &[]),
+        ("keyUsage", "digitalSignature,keyEncipherment", &["keyUsage keyEncipherment"]),
+        ("1.3.6.1.4.1.99999.1", "ASN1:UTF8String:appliance", &["1.3.6.1.4.1.99999.1"]),
+        ("nsComment", "made_by_an_appliance", &["2.16.840.1.113730.1.13"]),
+        ("certificatePolicies", "1.2.3.4", &["certificatePolicies"]),
     ] {
-        let request = parse(&OpenSsl::new(), P256, &extension(name, value));
-        assert_eq!(request.map(|r| r.names().clone()), Ok(Default::default()), "{name}");
+        let request = parse(&OpenSsl::new(), P256, &extension(name, value)).unwrap();
+        assert_eq!(*request.names(), Default::default(), "{name}");
+        assert_eq!(request.unheeded(), unheeded, "{name}: told to whoever asked");
     }
     for attribute in ["challengePassword = secret", "unstructuredName = Some appliance"] {
         let openssl = OpenSsl::new();
@@ -69,6 +69,27 @@ fn extensions_and_attributes_that_say_nothing_to_us_are_ignored() {
         let request = parse(&openssl, P256, &format!("-config {}", edited.display()));
         assert!(openssl.run("req -in csr.pem -noout -text").contains(&attribute[..9]));
         assert!(request.is_ok(), "{attribute}: {request:?}");
+    }
+}
+
+#[test]
+fn a_wish_that_changes_what_a_certificate_is_for_is_refused_by_its_name() {
+    for (name, value, found) in [
+        ("extendedKeyUsage", "codeSigning", "codeSigning"),
+        ("extendedKeyUsage", "serverAuth,emailProtection", "emailProtection"),
+        ("extendedKeyUsage", "clientAuth,1.3.6.1.4.1.311.20.2.2", "1.3.6.1.4.1.311.20.2.2"),
+        ("1.3.6.1.4.1.99999.2", "critical,DER:0500", "1.3.6.1.4.1.99999.2, which is marked"),
+        ("tlsfeature", "status_request", "tlsFeature"),
+        ("nameConstraints", "permitted;DNS:pay.internal", "nameConstraints"),
+    ] {
+        match refusal(&OpenSsl::new(), P256, &extension(name, value)) {
+            RequestRule::Extension(what) => assert!(what.contains(found), "{name}: {what}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    for usage in ["critical,keyCertSign", "digitalSignature,cRLSign"] {
+        let refused = refusal(&OpenSsl::new(), P256, &extension("keyUsage", usage));
+        assert_eq!(refused, RequestRule::CertificateAuthority, "{usage}");
     }
 }
 
@@ -188,7 +209,9 @@ fn names_that_no_policy_could_allow_are_refused() {
 fn names_behind_the_names_are_refused() {
     for names in ["30038201613003820162", "3003820161ff", "b003820161", "1003820161"] {
         let names = extension("subjectAltName", &format!("DER:{names}"));
-        assert_eq!(refusal(&OpenSsl::new(), P256, &names), RequestRule::Malformed);
+        let refused = refusal(&OpenSsl::new(), P256, &names);
+        let is_it = matches!(&refused, RequestRule::Broken { part: "subjectAltName", .. });
+        assert!(is_it, "{refused:?}");
     }
     let names = extension("subjectAltName", "DER:3003820161");
     assert_eq!(parse(&OpenSsl::new(), P256, &names).unwrap().names().dns.len(), 1);
@@ -207,19 +230,27 @@ fn what_is_no_request_at_all_is_refused_as_such() {
         (String::new(), RequestRule::Empty),
         (" \r\n\t ".to_owned(), RequestRule::Empty),
         (pem("CERTIFICATE REQUEST", &[]), RequestRule::Empty),
-        ("hello".to_owned(), RequestRule::Pem),
-        (certificate.clone(), RequestRule::Pem),
-        (key, RequestRule::Pem),
-        (format!("{csr}{csr}"), RequestRule::Pem),
-        (format!("{csr}{certificate}"), RequestRule::Pem),
-        (format!("{certificate}{csr}"), RequestRule::Pem),
-        (csr[..csr.len() - 30].to_owned(), RequestRule::Pem),
-        (csr.replacen('M', "!", 1), RequestRule::Pem),
         (relabelled, RequestRule::Malformed),
         (pem("CERTIFICATE REQUEST", b"hello"), RequestRule::Malformed),
     ] {
         let refused = CertificateRequest::parse_pem(&text);
         assert_eq!(refused, Err(Error::Request(rule)), "{}", text.get(..60).unwrap_or(&text));
+    }
+    let expected_one = "expected one CERTIFICATE REQUEST";
+    for (text, found) in [
+        ("hello".to_owned(), expected_one),
+        (certificate.clone(), "has a CERTIFICATE (line 1)"),
+        (key, "has a PRIVATE KEY (line 1)"),
+        (format!("{csr}{csr}"), "has 2 requests"),
+        (format!("{csr}{certificate}"), expected_one),
+        (format!("{certificate}{csr}"), expected_one),
+        (csr[..csr.len() - 30].to_owned(), "cut off"),
+        (csr.replacen('M', "!", 1), "block 1, line 2"),
+    ] {
+        match CertificateRequest::parse_pem(&text) {
+            Err(Error::Request(RequestRule::Pem(why))) => assert!(why.contains(found), "{why}"),
+            other => panic!("{}: {other:?}", text.get(..60).unwrap_or(&text)),
+        }
     }
 }
 
@@ -231,7 +262,7 @@ fn a_block_of_another_label_is_refused() {
     let csr = openssl.read("csr.pem");
     let other = csr.replace("CERTIFICATE REQUEST", "ATTRIBUTE CERTIFICATE REQUEST");
     let refused = CertificateRequest::parse_pem(&other).map(|request| request.key_type());
-    assert_eq!(refused, Err(Error::Request(RequestRule::Pem)));
+    assert!(matches!(refused, Err(Error::Request(RequestRule::Pem(_)))), "{refused:?}");
 }
 
 /// Makes a request with `openssl req`, and parses it.
