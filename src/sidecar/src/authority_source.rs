@@ -1,13 +1,14 @@
 //! SVIDs from the CA: attested once, then renewed.
 
-use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use api::{Attestation, IssueRequest, ProblemType, Secret};
 use identity::SpiffeId;
 use tokio::sync::Mutex;
+use zeroize::Zeroizing;
 
 use crate::authority_client::AuthorityClient;
 use crate::credentials::Credentials;
@@ -141,8 +142,10 @@ impl fmt::Debug for AuthoritySource {
 }
 
 async fn read_token(path: &std::path::Path) -> Result<Secret, Error> {
-    let read = tokio::fs::read_to_string(path).await;
-    let text = read.map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let failed = |source| Error::Io { path: path.to_owned(), source };
+    let bytes = tokio::fs::read(path).await.map(Zeroizing::new).map_err(failed)?;
+    let text = identity::utf8_text(&bytes)
+        .map_err(|fault| failed(io::Error::new(io::ErrorKind::InvalidData, fault)))?;
     Ok(Secret::new(text.trim()))
 }
 

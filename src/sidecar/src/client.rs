@@ -10,7 +10,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Body;
 
-use crate::connector::{Connector, Pool};
+use crate::connector::{Connector, NO_ZONES, Pool, has_zone};
 use crate::endpoint::Endpoint;
 use crate::error::{BoxError, ConfigurationFault, Error};
 use crate::handshake::http_protocols;
@@ -47,6 +47,9 @@ pub struct HttpClient(Arc<Pool<UnsyncBoxBody<Bytes, BoxError>>>);
 impl HttpClient {
     /// Asks for a resource.
     pub async fn get(&self, url: &str) -> Result<Reply, Error> {
+        if has_zone(url) {
+            return Err(not_a_target(url, NO_ZONES));
+        }
         let uri: Uri = url.parse().map_err(|_| not_a_target(url, "it is not an URL"))?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::GET;
@@ -66,6 +69,9 @@ impl HttpClient {
         let url = request.uri().to_string();
         if request.uri().scheme() != Some(&Scheme::HTTPS) {
             return Err(not_a_target(&url, "it does not begin with https://"));
+        }
+        if has_zone(&url) {
+            return Err(not_a_target(&url, NO_ZONES));
         }
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         match self.0.request(request).await {

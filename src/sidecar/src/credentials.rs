@@ -5,15 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use identity::SerialNumber;
+use identity::{SerialNumber, pem_blocks, unmarked};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::{ConfigurationFault, Error};
 use crate::refusal::serial_number;
@@ -120,19 +120,23 @@ impl fmt::Debug for Credentials {
 pub(crate) fn read(
     dir: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
-    let path = dir.join("svid.pem");
-    let chain = CertificateDer::pem_file_iter(&path)
-        .and_then(Iterator::collect)
-        .map_err(|error| unreadable(&path, error))?;
-    let path = dir.join("svid.key");
-    let key = PrivateKeyDer::from_pem_file(&path).map_err(|error| unreadable(&path, error))?;
+    let chain = read_file(&dir.join("svid.pem"), |bytes| {
+        let blocks = pem_blocks(bytes).map_err(|error| error.to_string())?;
+        let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
+        let chain: Vec<_> = certificates.map(|block| block.contents.into()).collect();
+        if chain.is_empty() { Err("it has no CERTIFICATE".to_owned()) } else { Ok(chain) }
+    })?;
+    // By the TLS library's reader: it leaves no copy of a key behind.
+    let key = read_file(&dir.join("svid.key"), |bytes| {
+        let text = unmarked(bytes).map_err(|fault| fault.to_string())?;
+        PrivateKeyDer::from_pem_slice(text).map_err(|error| error.to_string())
+    })?;
     Ok((chain, key))
 }
 
-fn unreadable(path: &Path, error: pem::Error) -> Error {
-    let path = path.to_owned();
-    match error {
-        pem::Error::Io(source) => Error::Io { path, source },
-        source => Error::Configuration(ConfigurationFault::Pem { path, source }),
-    }
+fn read_file<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Error> {
+    let read = std::fs::read(path).map(Zeroizing::new);
+    let bytes = read.map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    parse(&bytes)
+        .map_err(|why| Error::Configuration(ConfigurationFault::Pem { path: path.to_owned(), why }))
 }

@@ -7,7 +7,7 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::watch;
 
-use crate::connector::Connector;
+use crate::connector::{Connector, NO_ZONES, has_zone};
 use crate::credentials::Credentials;
 use crate::error::{ConfigurationFault, Error};
 use crate::handshake::{mutual_client_config, mutual_server_config};
@@ -154,6 +154,10 @@ impl Endpoint {
 fn host_and_port(address: &str) -> Result<(&str, u16), Error> {
     let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
     match parts {
+        Some((host, _)) if has_zone(host) => {
+            let (given, why) = (address.to_owned(), NO_ZONES);
+            Err(Error::Configuration(ConfigurationFault::Target { given, why }))
+        }
         Some((host, port)) if !host.is_empty() => Ok((host.trim_matches(['[', ']']), port)),
         _ => {
             let (given, why) = (address.to_owned(), "it is not HOST:PORT");

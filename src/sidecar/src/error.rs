@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use api::Problem;
 use identity::{Refusal, SerialNumber, SpiffeId};
 use rustls::AlertDescription;
-use rustls::pki_types::pem;
 
 use crate::refusal::RefusedPeer;
 
@@ -201,12 +200,12 @@ pub enum ConfigurationFault {
         why: String,
     },
     /// A file holds no PEM, or not the PEM expected.
-    #[error("{} is not the PEM file expected", path.display())]
+    #[error("{} is not the PEM file expected: {why}", path.display())]
     Pem {
         /// Which one.
         path: PathBuf,
         /// Why.
-        source: pem::Error,
+        why: String,
     },
     /// The machine gives no randomness, so no key can be made.
     #[error("no key can be made: the machine gives no randomness")]

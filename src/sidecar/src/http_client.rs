@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use crate::connector::{CONNECT_TIMEOUT, Connector, Pool, TlsSocket, target};
+use crate::connector::{CONNECT_TIMEOUT, Connector, NO_ZONES, Pool, TlsSocket, has_zone, target};
 use crate::error::{AnswerFault, BoxError, ConfigurationFault, Error};
 use crate::handshake::dangerous_unverified_config;
 use crate::retry::chance;
@@ -257,6 +257,9 @@ impl ServerUrl {
     fn parse(url: &str) -> Result<Self, Error> {
         let refuse =
             |why| Err(Error::Configuration(ConfigurationFault::Url { url: url.to_owned(), why }));
+        if has_zone(url) {
+            return refuse(NO_ZONES);
+        }
         let Ok(uri) = url.parse::<Uri>() else { return refuse("it cannot be parsed") };
         if uri.scheme() != Some(&Scheme::HTTPS) {
             return refuse("it does not begin with https://");
