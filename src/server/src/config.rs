@@ -13,12 +13,14 @@
 //! # Ok::<(), server::ConfigError>(())
 //! ```
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use api::Ttl;
 use authority::BudgetLimits;
 use identity::TrustDomain;
+use issuance::DnsName;
 use serde::{Deserialize, Serialize};
 
 /// Where the file is looked for.
@@ -133,7 +135,7 @@ pub enum ConfigError {
         /// Which.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A value is out of place.
     #[error("{key}: {why}")]
@@ -148,18 +150,18 @@ pub enum ConfigError {
 impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        Self::parse(&text)
+        let failed = |source| ConfigError::Read { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(failed)?;
+        let text = identity::utf8_text(&bytes)
+            .map_err(|fault| failed(io::Error::new(io::ErrorKind::InvalidData, fault)))?;
+        Self::parse(text)
     }
 
     /// Parses and checks.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|e| ConfigError::Parse(Box::new(e)))?;
         let refuse = |key, why: &str| Err(ConfigError::Value { key, why: why.to_owned() });
-        if config.names.is_empty() {
-            return refuse("names", "name at least one DNS name or IP address of this service");
-        }
+        names(&config.names).map_err(|why| ConfigError::Value { key: "names", why })?;
         if let Some(url) = config.crl_url.as_ref().filter(|url| !url.starts_with("http://")) {
             return refuse(
                 "crl_url",
@@ -171,13 +173,56 @@ impl Config {
         Ok(config)
     }
 
-    /// The names, sorted into DNS names and IP addresses.
+    /// The names, sorted into DNS names and IP addresses, each once.
     pub fn sorted_names(&self) -> (Vec<String>, Vec<IpAddr>) {
-        let ip: Vec<IpAddr> = self.names.iter().filter_map(|name| name.parse().ok()).collect();
-        let dns = self.names.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned();
-        (dns.collect(), ip)
+        let (mut dns, mut ip) = (vec![], vec![]);
+        for name in &self.names {
+            match name.parse() {
+                Ok(address) if !ip.contains(&address) => ip.push(address),
+                Err(_) if !dns.contains(name) => dns.push(name.clone()),
+                _ => {}
+            }
+        }
+        (dns, ip)
     }
 }
+
+/// Looked at before anything is made with them: they stand in the CA's certificate, and in the URLs
+/// that operators are given.
+fn names(names: &[String]) -> Result<(), String> {
+    if names.is_empty() {
+        return Err("name at least one DNS name or IP address of this service".to_owned());
+    }
+    if names.len() > MAX_NAMES {
+        return Err(format!("more than {MAX_NAMES} are too many for a certificate"));
+    }
+    names.iter().try_for_each(|name| match name.parse::<IpAddr>() {
+        Ok(address) if address.is_unspecified() || address.is_multicast() => {
+            Err(format!("{name:?} is nobody's address: that is for `listen`"))
+        }
+        Ok(_) => Ok(()),
+        Err(_) => dns_name(name),
+    })
+}
+
+/// What is written in a name's place is told from what is only no name.
+fn dns_name(name: &str) -> Result<(), String> {
+    let hint = match name {
+        _ if name.contains("://") => "a name, not an URL: leave out the scheme, and what is behind",
+        _ if name.contains('%') => {
+            "zone ids are not supported: it says where this host is for others"
+        }
+        _ if name.starts_with('[') => {
+            "an IPv6 address stands here without brackets, and without port"
+        }
+        _ if name.contains(':') => "a name has no port: that is for `listen`",
+        _ => return DnsName::parse(name).map(drop).map_err(|error| error.to_string()),
+    };
+    Err(format!("{name:?}: {hint}"))
+}
+
+/// As many as the CA takes in a certificate request.
+const MAX_NAMES: usize = 100;
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8443))
@@ -215,5 +260,57 @@ mod tests {
             let error = Config::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    fn named(names: &str) -> Result<Config, String> {
+        let text = format!("trust_domain = \"pay.example\"\nnames = [{names}]");
+        Config::parse(&text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_name_that_no_certificate_can_carry_is_refused_by_its_key() {
+        for (name, hint) in [
+            ("localhost:8443", "no port"),
+            ("127.0.0.1:8443", "no port"),
+            ("https://ca.pay.internal", "not an URL"),
+            ("[::1]", "without brackets"),
+            ("[::1]:8443", "without brackets"),
+            ("fe80::1%eth0", "zone ids"),
+            ("CA.pay.internal", "lower case"),
+            ("ca_1.pay.internal", "ca_1"),
+            ("*.pay.internal", "wildcards"),
+            ("ca.pay.internal.", "labels"),
+            ("ca pay", "ca pay"),
+            ("", "\"\""),
+            ("0.0.0.0", "`listen`"),
+            ("::", "`listen`"),
+            ("10.0.0.256", "IP address"),
+        ] {
+            let refused = named(&format!("\"localhost\", {name:?}")).unwrap_err();
+            assert!(refused.starts_with("names: ") && refused.contains(hint), "{name}: {refused}");
+        }
+        let many: Vec<String> = (0..101).map(|n| format!("\"n{n}.internal\"")).collect();
+        assert!(named(&many[..100].join(",")).is_ok());
+        assert!(named(&many.join(",")).unwrap_err().starts_with("names: "));
+    }
+
+    #[test]
+    fn a_name_that_stands_there_twice_counts_once() {
+        let config = named(r#""localhost", "::1", "localhost", "0:0:0:0:0:0:0:1""#).unwrap();
+        let loopback = IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(config.sorted_names(), (vec!["localhost".to_owned()], vec![loopback]));
+    }
+
+    #[test]
+    fn a_file_in_another_encoding_is_named_and_a_mark_before_utf_8_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ca.toml");
+        let text = "trust_domain = \"pay.example\"\r\nnames = [\"localhost\"]\r\n";
+        std::fs::write(&path, format!("\u{feff}{text}")).unwrap();
+        Config::load(&path).unwrap();
+        let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&path, utf16).unwrap();
+        let refused = Config::load(&path).unwrap_err().to_string();
+        assert!(refused.contains("UTF-16") && refused.contains("ca.toml"), "{refused}");
     }
 }

@@ -12,6 +12,7 @@ mod bodies;
 mod caller;
 mod capacity;
 mod config;
+mod negotiation;
 mod openapi;
 mod own_certificate;
 mod policy_sets;

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::Service;
 use crate::caller::From;
+use crate::negotiation::{preferred, varies_by_accept};
 use crate::problem::Refused;
 use axum::Extension;
 
@@ -58,11 +59,7 @@ pub(crate) async fn feed(
     let subscription = subscribed.map_err(|error| Refused::new(error, id))?;
     // One of each certificate's connections gives way to nobody: that of its feed.
     let kept = place.and_then(|place| place.keep());
-    let wants_events = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains(EVENTS));
-    if wants_events {
+    if preferred(&headers, [(LINE, &[]), (EVENTS, &[])]) == EVENTS {
         let body =
             Body::from_stream(events(subscription, service.stopped, kept).map(Ok::<_, NoError>));
         return Ok((not_stored(EVENTS), body).into_response());
@@ -128,13 +125,15 @@ async fn poll(
     (told, subscription)
 }
 
-fn not_stored(kind: &'static str) -> [(header::HeaderName, HeaderValue); 2] {
+fn not_stored(kind: &'static str) -> [(header::HeaderName, HeaderValue); 3] {
     [
         (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        varies_by_accept(),
     ]
 }
 
+const LINE: &str = "text/plain";
 const EVENTS: &str = "text/event-stream";
 /// Below the 30 s that clients and load balancers wait for an answer.
 const LONGEST_POLL: Duration = Duration::from_secs(25);

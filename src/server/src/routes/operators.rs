@@ -10,13 +10,14 @@ use authority::policy::Action;
 use axum::Json;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{Path, Request, State};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
 use super::described::IdempotencyKey;
 use crate::caller::{Body, From, caller};
+use crate::negotiation::has_already;
 use crate::policy_sets;
 use crate::problem::Refused;
 
@@ -114,15 +115,20 @@ pub(crate) async fn revoke_token(
 
 /// Reads the active policy set; its hash is the ETag.
 #[utoipa::path(get, path = api::paths::POLICIES,
-    responses((status = 200, body = ActivePolicy), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = ActivePolicy), (status = 304), (status = "4XX", body = Problem)))]
 pub(crate) async fn policies(
     State(service): State<Service>,
     From(caller): From,
-) -> Result<impl IntoResponse, Refused> {
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
     let permitted = service.authority.permits(&caller, Action::ReadPolicy);
     permitted.map_err(|error| Refused::new(error, &caller.request_id))?;
     let policy = service.authority.policy();
-    Ok(shown(&service, &format!("{:?}", policy.set().hash()), policy.set().files()))
+    let hash = format!("{:?}", policy.set().hash());
+    if has_already(&headers, &format!("\"{hash}\"")) {
+        return Ok((StatusCode::NOT_MODIFIED, etag(&hash)).into_response());
+    }
+    Ok(shown(&service, &hash, policy.set().files()).into_response())
 }
 
 /// Replaces the policy set; `If-Match` names the one that it replaces.
@@ -177,10 +183,12 @@ pub(crate) async fn status(
 }
 
 fn shown(service: &Service, hash: &str, files: &BTreeMap<String, String>) -> (HeaderMap, Bytes) {
-    let mut headers = HeaderMap::new();
+    let mut headers = etag(hash);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if let Ok(value) = HeaderValue::from_str(&format!("\"{hash}\"")) {
-        headers.insert(header::ETAG, value);
-    }
     (headers, service.policy_sets.answer(hash, files))
+}
+
+fn etag(hash: &str) -> HeaderMap {
+    let value = HeaderValue::from_str(&format!("\"{hash}\""));
+    value.into_iter().map(|value| (header::ETAG, value)).collect()
 }

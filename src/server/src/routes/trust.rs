@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Service;
 use crate::caller::From;
+use crate::negotiation::{has_already, preferred, varies_by_accept};
 use crate::problem::Refused;
 
 /// The signed trust state: the newest; with `pin`, the newest that the pin's keys signed; with
@@ -28,7 +29,7 @@ pub(crate) async fn trust(
     })?;
     let found = service.authority.trust_state(&asked).map_err(|e| Refused::new(e, id))?;
     let etag = format!("\"{}\"", found.sequence);
-    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|known| *known == *etag);
+    let known = has_already(&headers, &etag);
     let mut answer = HeaderMap::new();
     if let Ok(etag) = HeaderValue::from_str(&etag) {
         answer.insert(header::ETAG, etag);
@@ -50,17 +51,16 @@ pub(crate) async fn bundle(
 ) -> Result<Response, Refused> {
     let trust = service.authority.trust();
     let state = trust.state();
-    let wants_pem = headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("pem"));
-    if wants_pem {
+    let vary = varies_by_accept();
+    if preferred(&headers, [(JSON, &[]), (PEM, PEM_BEFORE_IT_HAD_A_NAME)]) == PEM {
         let kind = HeaderValue::from_static(PEM);
-        return Ok(([(header::CONTENT_TYPE, kind)], state.to_pem()).into_response());
+        return Ok(([(header::CONTENT_TYPE, kind), vary], state.to_pem()).into_response());
     }
     let jwks = state.to_jwks().map_err(|error| Refused::new(error.into(), &caller.request_id))?;
-    let kind = HeaderValue::from_static("application/json");
-    Ok(([(header::CONTENT_TYPE, kind)], jwks.to_string()).into_response())
+    let kind = HeaderValue::from_static(JSON);
+    Ok(([(header::CONTENT_TYPE, kind), vary], jwks.to_string()).into_response())
 }
 
+const JSON: &str = "application/json";
+const PEM_BEFORE_IT_HAD_A_NAME: &[&str] = &["application/x-pem-file", "application/pem"];
 const PEM: &str = "application/pem-certificate-chain";
