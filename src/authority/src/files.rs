@@ -6,6 +6,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use identity::{TextFault, utf8_text};
 use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
@@ -28,12 +29,17 @@ pub enum SecretError {
     /// Others may read or write it.
     #[error("it has mode {0:04o}: others may read or write it")]
     Mode(u32),
+    /// It is no UTF-8.
+    #[error(transparent)]
+    Text(#[from] TextFault),
     /// It is no file, or one of another size.
     #[error("it is no file of at most {MAX_SECRET} bytes")]
     Shape,
 }
 
 /// Reads a secret text. Mode and contents are those of one open file: nobody exchanges it between.
+///
+/// A byte order mark before it is not part of it: whoever types the secret does not type that.
 ///
 /// For [`Readers::Group`] it may be a pipe, as a shell's `<(…)` makes one.
 pub fn read_secret(path: &Path, readers: Readers) -> Result<Zeroizing<String>, SecretError> {
@@ -57,9 +63,12 @@ pub fn read_secret(path: &Path, readers: Readers) -> Result<Zeroizing<String>, S
         return Err(SecretError::Mode(mode));
     }
     // Sized once: a buffer that grows leaves copies behind.
-    let mut text = Zeroizing::new(String::with_capacity(MAX_SECRET + 1));
-    file.take(MAX_SECRET as u64 + 1).read_to_string(&mut text)?;
-    if text.len() > MAX_SECRET { Err(SecretError::Shape) } else { Ok(text) }
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_SECRET + 1));
+    file.take(MAX_SECRET as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_SECRET {
+        return Err(SecretError::Shape);
+    }
+    Ok(Zeroizing::new(utf8_text(&bytes)?.to_owned()))
 }
 
 /// Writes a file with mode 0600: under another name first, synced, then renamed. A crash leaves

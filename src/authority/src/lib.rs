@@ -60,6 +60,7 @@ mod loading;
 mod operations;
 mod own_certificate;
 mod own_names;
+mod parent_chain;
 pub mod policy;
 mod present;
 mod queue;

@@ -17,8 +17,6 @@ use identity::{
 use issuance::IssuerCertificate;
 use time::OffsetDateTime;
 use tlog::Hash;
-use x509_parser::pem::Pem;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::checkpoint::{Checkpoints, origin, verifier_key};
 use crate::clock::Clock;
@@ -30,6 +28,7 @@ use crate::kept;
 use crate::keys::{Keys, offline_folder, online_folder};
 use crate::loading::load_keys;
 use crate::operations::policy_change;
+use crate::parent_chain::ParentChain;
 use crate::policy::PolicySet;
 use crate::revocation::Folded;
 use crate::rotation::InForce;
@@ -116,7 +115,12 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
         Some(root) => {
             let certificate = ceremony.root(&**root).await?;
             ceremony.issuer(&certificate, &**root, &*first.issuer).await?;
-            Outcomes::Ready(ceremony.trust_state(certificate.der(), &first, new.state).await?)
+            let anchor = Anchor {
+                certificate: Der::new(certificate.der()),
+                countersignature: Countersignature::Required,
+            };
+            let trust_state = ceremony.first_trust_state(vec![anchor], &first)?;
+            Outcomes::Ready(ceremony.trust_state(trust_state, &first, new.state).await?)
         }
         None => Outcomes::AwaitsCertificate(ceremony.request(&*first.issuer, new.state).await?),
     };
@@ -162,13 +166,15 @@ fn head_key_gone(state: &Path) -> Error {
 }
 
 /// Takes the certificates by which a CA elsewhere certified the issuer: the issuer's, then that
-/// CA's own, PEM. The second becomes the trust anchor.
+/// CA's own, and so on to a root, PEM. Those above the issuer become trust anchors.
+///
+/// They are verified by the rules that peers use before anything is written.
 pub async fn finish(
     trust_domain: &TrustDomain,
     state: &Path,
     passphrase: &Secret,
     offline_passphrase: &Secret,
-    certificates: &str,
+    certificates: &[u8],
     clock: &dyn Clock,
 ) -> Result<Created, Error> {
     let keys = Keys::open(state, passphrase)?;
@@ -181,10 +187,11 @@ pub async fn finish(
     }
     let offline = Keys::open_offline(state, offline_passphrase)?;
     let first = First::of(&keys, &offline)?;
-    let (issuer, parent) = parse_pair(certificates, &*first.issuer)?;
-    let certificate = IssuerCertificate::from_der(&issuer)?;
-    ceremony.add_issuer(&certificate, "parent elsewhere").await?;
-    let pin = ceremony.trust_state(&parent, &first, state).await?;
+    let chain = ParentChain::parse(certificates, &*first.issuer)?;
+    let trust_state = ceremony.first_trust_state(chain.anchors(), &first)?;
+    chain.verify(&trust_state, clock)?;
+    ceremony.add_issuer(&chain.issuer, "parent elsewhere").await?;
+    let pin = ceremony.trust_state(trust_state, &first, state).await?;
     ceremony.sign_head(&first).await?;
     Ok(Created { store, keys, outcome: Outcomes::Ready(pin) })
 }
@@ -435,7 +442,7 @@ impl Ceremony<'_> {
     /// A CA elsewhere has certified the active issuer's key once more.
     async fn certified_again(
         &self,
-        certificates: &str,
+        certificates: &[u8],
         state: &Path,
         keys: &Keys,
     ) -> Result<(), Error> {
@@ -443,15 +450,16 @@ impl Ceremony<'_> {
         let ledger = load_keys(self.store, self.trust_domain).await?;
         let pin = read_pin(state)?;
         let in_force = InForce::open(ledger, keys, self.store, self.trust_domain, &pin).await?;
-        let (issuer, parent) = parse_pair(certificates, in_force.issuer.signer())?;
-        let anchors = &in_force.trust.state().anchors;
-        if !anchors.iter().any(|anchor| anchor.certificate.as_bytes() == parent) {
+        let chain = ParentChain::parse(certificates, in_force.issuer.signer())?;
+        let trust_state = in_force.trust.state();
+        chain.verify(trust_state, self.clock)?;
+        if chain.anchors().first().is_none_or(|parent| !trust_state.anchors.contains(parent)) {
             return Err(Error::Invalid {
                 why: "the second certificate is no anchor of this CA's trust state".to_owned(),
                 next_step: Some("have it certified by the same CA as before".to_owned()),
             });
         }
-        self.add_issuer(&IssuerCertificate::from_der(&issuer)?, "parent elsewhere").await
+        self.add_issuer(&chain.issuer, "parent elsewhere").await
     }
 
     /// Writes the request for a CA elsewhere.
@@ -469,21 +477,13 @@ impl Ceremony<'_> {
         Ok(path)
     }
 
-    /// Signs the first trust state, and writes its pin beside the keys.
-    async fn trust_state(
-        &self,
-        anchor: &[u8],
-        first: &First,
-        folder: &Path,
-    ) -> Result<TrustPin, Error> {
-        let state = TrustState {
+    /// What the first trust state will say.
+    fn first_trust_state(&self, anchors: Vec<Anchor>, first: &First) -> Result<TrustState, Error> {
+        Ok(TrustState {
             v: 1,
             trust_domain: self.trust_domain.clone(),
             sequence: 1,
-            anchors: vec![Anchor {
-                certificate: Der::new(anchor),
-                countersignature: Countersignature::Required,
-            }],
+            anchors,
             countersignature_keys: vec![CountersignatureKey {
                 key: Der::new(first.countersignature.public_key()),
                 not_before: 0,
@@ -496,7 +496,16 @@ impl Ceremony<'_> {
             feed_keys: vec![Der::new(first.feed.public_key())],
             trust_keys: vec![Der::new(first.trust.public_key())],
             threshold: 1,
-        };
+        })
+    }
+
+    /// Signs the first trust state, and writes its pin beside the keys.
+    async fn trust_state(
+        &self,
+        state: TrustState,
+        first: &First,
+        folder: &Path,
+    ) -> Result<TrustPin, Error> {
         Trust::new(state.clone())?;
         let text = state.text();
         let detail = serde_json::json!({
@@ -536,41 +545,6 @@ impl Ceremony<'_> {
             other => Err(Error::Folder(format!("the store answered {other:?}"))),
         }
     }
-}
-
-/// The issuer's certificate and its parent's, checked against our key and each other.
-fn parse_pair(certificates: &str, key: &dyn Signer) -> Result<(Vec<u8>, Vec<u8>), Error> {
-    let invalid = |why: &str| Error::Invalid {
-        why: why.to_owned(),
-        next_step: Some(
-            "give one file: the issuer's certificate, then the CA's that signed it".to_owned(),
-        ),
-    };
-    let blocks = blocks(certificates)?;
-    let [issuer, parent] = &blocks[..] else {
-        return Err(invalid("it has not exactly two certificates"));
-    };
-    let parse = |der| X509Certificate::from_der(der).map(|(_, certificate)| certificate);
-    let (Ok(child), Ok(above)) = (parse(issuer), parse(parent)) else {
-        return Err(invalid("one of the certificates cannot be parsed"));
-    };
-    if child.public_key().raw != key.public_key() {
-        return Err(invalid("the first certificate is not for this CA's issuer key"));
-    }
-    child
-        .verify_signature(Some(above.public_key()))
-        .map_err(|_| invalid("the second certificate's key did not sign the first"))?;
-    Ok((issuer.clone(), parent.clone()))
-}
-
-fn blocks(pem: &str) -> Result<Vec<Vec<u8>>, Error> {
-    Pem::iter_from_buffer(pem.as_bytes())
-        .map(|block| block.map(|block| block.contents))
-        .collect::<Result<_, _>>()
-        .map_err(|error| Error::Invalid {
-            why: format!("its PEM is broken: {error}"),
-            next_step: None,
-        })
 }
 
 /// Whether the active issuer's certificate ends so soon that it should be certified again.

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, SignatureVerificationAlgorithm, TrustAnchor, UnixTime};
+use rustls_pki_types::{
+    AlgorithmIdentifier, CertificateDer, InvalidSignature, SignatureVerificationAlgorithm,
+    TrustAnchor, UnixTime,
+};
 use tlog::{CertificateLeaf, Hash, SignedCertificateTimestamp};
 use webpki::aws_lc_rs as algorithms;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -35,7 +38,7 @@ pub fn verify(
         let why = format!("more than {MAX_INTERMEDIATES} intermediates were sent");
         return Err(Refusal::UnknownAuthority(why));
     }
-    let path = verify_path(leaf, intermediates, usage, now, trust)?;
+    let path = verify_path(leaf, intermediates, usage, now, trust, ALGORITHMS)?;
     let certificate = parse(leaf)?;
     let serial_number = serial_number(&certificate)?;
     let spiffe_id = svid_rules(&certificate, usage)?;
@@ -64,6 +67,58 @@ pub fn verify(
     };
     revocations.check_svid(&svid)?;
     Ok(svid)
+}
+
+/// Verifies the issuers above a certificate that nobody has signed yet, as [`verify`] would if its
+/// signature, and its countersignature, were there.
+///
+/// For whoever is about to issue below them: what a certificate's own signature says is taken for
+/// granted (it is put together with any, and ecdsa-with-SHA256 as its algorithm), every other rule
+/// of the path to an anchor and of an X.509-SVID holds. Proves nothing about the certificate.
+pub fn verify_issuer(
+    unsigned: &CertificateDer<'_>,
+    issuers: &[CertificateDer<'_>],
+    usage: Usage,
+    now: UnixTime,
+    trust: &Trust,
+) -> Result<(), Refusal> {
+    let malformed = |_| Refusal::NotAnSvid(SvidRule::Malformed);
+    let tbs = tlog::split_certificate(unsigned).map_err(malformed)?.tbs;
+    let presumed = Presumed { tbs };
+    let mut accepted: Vec<&dyn SignatureVerificationAlgorithm> = vec![&presumed];
+    accepted.extend(ALGORITHMS);
+    verify_path(unsigned, issuers, usage, now, trust, &accepted)?;
+    let certificate = parse(unsigned)?;
+    serial_number(&certificate)?;
+    svid_rules(&certificate, usage).map(drop)
+}
+
+/// Takes one signature by a P-256 key for granted, and verifies every other.
+#[derive(Debug)]
+struct Presumed<'a> {
+    tbs: &'a [u8],
+}
+
+impl SignatureVerificationAlgorithm for Presumed<'_> {
+    fn verify_signature(
+        &self,
+        public_key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), InvalidSignature> {
+        match message == self.tbs {
+            true => Ok(()),
+            false => algorithms::ECDSA_P256_SHA256.verify_signature(public_key, message, signature),
+        }
+    }
+
+    fn public_key_alg_id(&self) -> AlgorithmIdentifier {
+        algorithms::ECDSA_P256_SHA256.public_key_alg_id()
+    }
+
+    fn signature_alg_id(&self) -> AlgorithmIdentifier {
+        algorithms::ECDSA_P256_SHA256.signature_alg_id()
+    }
 }
 
 /// Which side of the handshake the peer is.
@@ -210,6 +265,7 @@ fn verify_path(
     usage: Usage,
     now: UnixTime,
     trust: &Trust,
+    accepted: &[&dyn SignatureVerificationAlgorithm],
 ) -> Result<Path, Refusal> {
     let end_entity = webpki::EndEntityCert::try_from(leaf)
         .map_err(|_| Refusal::NotAnSvid(SvidRule::Malformed))?;
@@ -219,7 +275,7 @@ fn verify_path(
     };
     let path = end_entity
         .verify_for_usage(
-            ALGORITHMS,
+            accepted,
             &trust.anchors,
             intermediates,
             now,

@@ -103,7 +103,7 @@ async fn finish(
     certificate: &Path,
     session: &Session,
 ) -> anyhow::Result<Exit> {
-    let certificates = files::read_text(certificate)?;
+    let certificates = files::read(certificate)?;
     let passphrase = arguments.config.passphrase(config, Asking::Known)?;
     let offline_passphrase = arguments.config.offline_passphrase(config, Asking::Known)?;
     let created = setup::finish(
