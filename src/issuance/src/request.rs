@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use identity::{PemBlock, SpiffeId, pem_blocks};
+use identity::{PemBlock, SpiffeId, is_pem, pem_blocks, unmarked};
 use serde::{Deserialize, Serialize};
 use tlog::{Hash, SplitCertificate};
 use x509_parser::asn1_rs::{Any, Tag};
@@ -31,6 +31,7 @@ use crate::requested::Requested;
 /// Source: RFC 2986 §4.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateRequest {
+    der: Vec<u8>,
     public_key: Vec<u8>,
     key_type: KeyType,
     hash: Hash,
@@ -56,6 +57,28 @@ impl CertificateRequest {
         Self::parse_der(&only_block(text.as_bytes()).map_err(Error::Request)?)
     }
 
+    /// Parses what a file holds: DER, or PEM with one request among whatever else is in it. Send
+    /// [`der`](Self::der) then, and not the file: a private key may stand beside the request.
+    pub fn parse_file(bytes: &[u8]) -> Result<Self, Error> {
+        let refuse = |why: String| Error::Request(RequestRule::Pem(why));
+        let text = unmarked(bytes).map_err(|fault| refuse(fault.to_string()))?;
+        if !is_pem(text) && bytes.first() == Some(&0x30) {
+            return Self::parse_der(bytes);
+        }
+        let blocks = pem_blocks(text).map_err(|error| refuse(error.to_string()))?;
+        let is_request = |block: &&PemBlock| LABELS.contains(&&*block.label);
+        let requests: Vec<&PemBlock> = blocks.iter().filter(is_request).collect();
+        match &requests[..] {
+            [request] => Self::parse_der(&request.contents),
+            // What is said of one that has none is said in one place.
+            [] => only_block(text).map_err(Error::Request).and_then(|it| Self::parse_der(&it)),
+            [..] => {
+                let lines: Vec<String> = requests.iter().map(|it| it.line.to_string()).collect();
+                Err(refuse(format!("it has several requests (lines {})", lines.join(", "))))
+            }
+        }
+    }
+
     /// Parses DER; see [`CertificateRequest::parse_pem`].
     pub fn parse_der(der: &[u8]) -> Result<Self, Error> {
         parse(der).map_err(Error::Request)
@@ -64,6 +87,11 @@ impl CertificateRequest {
     /// The SubjectPublicKeyInfo, DER, exactly as the request has it.
     pub fn public_key(&self) -> &[u8] {
         &self.public_key
+    }
+
+    /// The request, DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
     }
 
     /// The key's kind.
@@ -170,7 +198,8 @@ fn parse(der: &[u8]) -> Result<CertificateRequest, RequestRule> {
     verify_possession(&info.spki, &parts, key_type)?;
     let Requested { names, unheeded } = Requested::of(&info.extensions)?;
     let public_key = info.spki.raw.to_vec();
-    Ok(CertificateRequest { public_key, key_type, hash: Hash::of(der), names, unheeded })
+    let (der, hash) = (der.to_vec(), Hash::of(der));
+    Ok(CertificateRequest { der, public_key, key_type, hash, names, unheeded })
 }
 
 /// Determines the kind from the key itself, never from the signature's algorithm.
