@@ -81,6 +81,7 @@ impl ParentChain {
             return Err(invalid("it ends before a root".to_owned()));
         };
         self.require_valid_root(root, clock)?;
+        self.require_path_lengths()?;
         // From the root alone: each certificate below it is looked at.
         let trust = Trust::new(TrustState { anchors: vec![anchor(root)], ..state.clone() })?;
         let leaf = CertificateDer::from(self.unsigned(state, clock)?);
@@ -105,6 +106,26 @@ impl ParentChain {
         if now < validity.not_before.to_datetime() || now > validity.not_after.to_datetime() {
             let (from, until) = (validity.not_before, validity.not_after);
             return Err(invalid(format!("the root is valid from {from} to {until} only")));
+        }
+        Ok(())
+    }
+
+    /// RFC 5280 §4.2.1.9, of an anchor, too: our verifiers do not look at what it says of itself,
+    /// OpenSSL does.
+    fn require_path_lengths(&self) -> Result<(), Error> {
+        for (below, der) in (1_u32..).zip(&self.above) {
+            let parsed = X509Certificate::from_der(der);
+            let (_, ca) =
+                parsed.map_err(|_| invalid("a certificate cannot be parsed".to_owned()))?;
+            let constraints = ca.basic_constraints().ok().flatten().map(|it| it.value);
+            let allowed = constraints.and_then(|it| it.path_len_constraint);
+            if let Some(allowed) = allowed.filter(|allowed| *allowed < below) {
+                return Err(invalid(format!(
+                    "peers would refuse what is issued below it: {} has path length {allowed}, and \
+                     {below} CAs below it",
+                    ca.subject()
+                )));
+            }
         }
         Ok(())
     }
