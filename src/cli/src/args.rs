@@ -2,6 +2,7 @@
 //!
 //! A command is a variant of [`Command`], a row of [`GROUPS`] and a file below `commands`.
 
+use std::ffi::OsStr;
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -134,7 +135,7 @@ impl GlobalOptions {
 
 /// Parses the command line; ends the process with 2 where it cannot be understood.
 pub(crate) fn parse() -> Cli {
-    let mut command = command();
+    let mut command = without_empty_variables(command());
     if std::env::args_os().nth(1).is_none() {
         // clap's own way counts HOME among the arguments. There is nobody left to tell if it fails.
         let _ = write!(std::io::stderr(), "{}", command.render_help());
@@ -142,6 +143,18 @@ pub(crate) fn parse() -> Cli {
     }
     let matches = command.get_matches();
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// An empty variable is as good as none (XDG Base Directory Specification; containers set what has no
+/// value to nothing): clap would take it for a value.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|argument| match argument.get_env() {
+        Some(name) if is_empty(name) => argument.env(None::<&'static str>),
+        _ => argument,
+    });
+    command.mut_subcommands(without_empty_variables)
 }
 
 /// The command line with its help in groups, which clap cannot do itself.

@@ -51,7 +51,7 @@ impl ConfigFile {
         let credential = self.credentials_directory.as_ref().map(|folder| folder.join(CREDENTIAL));
         let file =
             config.passphrase_file.clone().or_else(|| credential.filter(|path| path.exists()));
-        passphrase(file.as_deref(), "Passphrase of the CA's keys", asking)
+        passphrase(file.as_deref(), PASSPHRASE_FILE, "Passphrase of the CA's keys", asking)
     }
 
     /// The passphrase of `offline/`.
@@ -61,7 +61,38 @@ impl ConfigFile {
         asking: Asking,
     ) -> Result<Secret, Error> {
         let file = config.offline_passphrase_file.as_deref();
-        passphrase(file, "Passphrase of the offline keys (root, trust)", asking)
+        let what = "Passphrase of the offline keys (root, trust)";
+        passphrase(file, OFFLINE_PASSPHRASE_FILE, what, asking)
+    }
+
+    /// Refuses files that the configuration names and nobody could use. That of the offline keys is
+    /// kept elsewhere, once there is a CA.
+    pub(crate) fn require_files(&self, config: &Config) -> Result<(), Error> {
+        if config.state.metadata().is_ok_and(|it| !it.is_dir()) {
+            let why = "it is no folder".to_owned();
+            return Err(Error::ConfiguredFile { key: "state", path: config.state.clone(), why });
+        }
+        if let Some(path) = &config.policies {
+            let refuse = |error| Error::ConfiguredFile {
+                key: POLICIES,
+                path: path.clone(),
+                why: format!("{error:#}"),
+            };
+            first_policy(config).map_err(|error| match error.downcast::<Error>() {
+                Ok(error @ Error::ConfiguredFile { .. }) => error,
+                Ok(error) => refuse(error.into()),
+                Err(error) => refuse(error),
+            })?;
+        }
+        if config.passphrase_file.is_some() {
+            self.passphrase(config, Asking::Known)?;
+        }
+        let is_made = config.state.join("trust.pin").exists();
+        let offline = config.offline_passphrase_file.as_deref();
+        if offline.is_some_and(|path| !is_made || path.exists()) {
+            self.offline_passphrase(config, Asking::Known)?;
+        }
+        Ok(())
     }
 }
 
@@ -72,9 +103,14 @@ pub(crate) enum Asking {
     New,
 }
 
-fn passphrase(file: Option<&Path>, what: &str, asking: Asking) -> Result<Secret, Error> {
+fn passphrase(
+    file: Option<&Path>,
+    key: &'static str,
+    what: &str,
+    asking: Asking,
+) -> Result<Secret, Error> {
     let text = match file {
-        Some(path) => read_passphrase(path)?,
+        Some(path) => read_passphrase(path, key)?,
         None => ask(what, asking)?,
     };
     let line = text.trim_end_matches(['\r', '\n']);
@@ -86,9 +122,11 @@ fn passphrase(file: Option<&Path>, what: &str, asking: Asking) -> Result<Secret,
     Ok(Secret::new(line))
 }
 
-fn read_passphrase(path: &Path) -> Result<Zeroizing<String>, Error> {
+fn read_passphrase(path: &Path, key: &'static str) -> Result<Zeroizing<String>, Error> {
+    let refuse = |why| Error::ConfiguredFile { key, path: path.to_owned(), why };
     read_secret(path, Readers::Group).map_err(|error| match error {
-        SecretError::Io(source) => Error::Read { path: path.to_owned(), source },
+        SecretError::Io(source) => refuse(source.to_string()),
+        SecretError::Text(fault) => refuse(fault.to_string()),
         error => Error::Exposed { path: path.to_owned(), why: error.to_string() },
     })
 }
@@ -109,7 +147,12 @@ fn ask(what: &str, asking: Asking) -> Result<Zeroizing<String>, Error> {
 /// The policy set of the policies folder, or the one that ships.
 pub(crate) fn first_policy(config: &Config) -> anyhow::Result<PolicySet> {
     let files = match &config.policies {
-        Some(folder) => policy_folder::read(folder)?,
+        Some(folder) => policy_folder::read(folder).map_err(|error| match error {
+            Error::Read { path, source } if path == *folder => {
+                Error::ConfiguredFile { key: POLICIES, path, why: source.to_string() }
+            }
+            error => error,
+        })?,
         None => BTreeMap::from([("workloads.json".to_owned(), SHIPPED_WORKLOADS.to_owned())]),
     };
     let policy = PolicySet::parse(&files)?;
@@ -124,13 +167,23 @@ pub(crate) async fn open(
     passphrase: &Secret,
     output: &Output,
 ) -> anyhow::Result<Arc<Authority>> {
+    open_by(Arc::new(SteadyClock::watch(&config.state)), config, passphrase, output).await
+}
+
+/// The same, by another clock.
+pub(crate) async fn open_by(
+    clock: Arc<dyn Clock>,
+    config: &Config,
+    passphrase: &Secret,
+    output: &Output,
+) -> anyhow::Result<Arc<Authority>> {
     let keys = Keys::open(&config.state, passphrase)?;
     let (store, migrated) = setup::open_store(&config.state, &config.trust_domain, &keys)?;
     if let Some(migrated) = migrated {
         output.note(migrated.to_string());
     }
     let pin = setup::read_pin(&config.state)?;
-    engine(config, Arc::new(store), keys, pin).await
+    engine_by(clock, config, Arc::new(store), keys, pin).await
 }
 
 /// Puts the engine together from parts that are open already.
@@ -140,7 +193,17 @@ pub(crate) async fn engine(
     keys: Keys,
     trust_pin: TrustPin,
 ) -> anyhow::Result<Arc<Authority>> {
-    let clock: Arc<dyn Clock> = Arc::new(SteadyClock::watch(&config.state));
+    engine_by(Arc::new(SteadyClock::watch(&config.state)), config, store, keys, trust_pin).await
+}
+
+/// The same, by another clock.
+pub(crate) async fn engine_by(
+    clock: Arc<dyn Clock>,
+    config: &Config,
+    store: Arc<dyn Store>,
+    keys: Keys,
+    trust_pin: TrustPin,
+) -> anyhow::Result<Arc<Authority>> {
     let parts = Parts {
         trust_domain: config.trust_domain.clone(),
         crl_url: config.crl_url.clone(),
@@ -165,6 +228,9 @@ pub(crate) async fn install_operator(
 ) -> anyhow::Result<SpiffeId> {
     let spiffe_id = SpiffeId::operator(authority.trust_domain(), name)?;
     let wish = Wish { ttl: Some(Ttl(OPERATOR_LIFE)), ..Wish::only(spiffe_id.clone()) };
+    let directory = SvidDirectory::create(directory)?;
+    let lock = directory.lock()?;
+    directory.require_room(&lock)?;
     let pending = PendingRequest::generate(&wish)?;
     let body = IssueRequest {
         csr: pending.csr.clone(),
@@ -178,8 +244,6 @@ pub(crate) async fn install_operator(
     let issued = authority.issue_internal(&body, "init").await?;
     let held = HeldTrust::from_note(authority.trust_note().to_vec(), &pin)?;
     let record = SvidRecord::new(&issued, &wish, url, held.pin());
-    let directory = SvidDirectory::create(directory)?;
-    let lock = directory.lock()?;
     let mut contents = held.contents();
     contents.insert(CHAIN, Zeroizing::new(issued.chain.into_bytes()));
     contents.insert(KEY, Zeroizing::new(pending.key.as_bytes().to_vec()));
@@ -188,17 +252,38 @@ pub(crate) async fn install_operator(
     Ok(spiffe_id)
 }
 
-/// Listens from now on, and completes with the name of the signal: Ctrl-C, or SIGTERM.
+/// Listens from now on, and completes with the name of the signal: Ctrl-C, SIGTERM, or SIGHUP, which
+/// a terminal sends when it is closed. Nothing is read again on it: what may change, changes without.
 pub(crate) fn stop_signal() -> std::io::Result<impl Future<Output = &'static str>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Whoever starts it by `nohup` wants it to go on: a signal that is ignored stays ignored.
+    let mut hangup = match hangups_are_ignored() {
+        true => None,
+        false => Some(signal(SignalKind::hangup())?),
+    };
+    let hung_up = async move {
+        match &mut hangup {
+            Some(hangup) => drop(hangup.recv().await),
+            None => std::future::pending().await,
+        }
+    };
     Ok(async move {
         tokio::select! {
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "Ctrl-C",
+            () = hung_up => "SIGHUP",
         }
     })
+}
+
+/// The kernel's word on this process: a bit for each signal, SIGHUP (1) the lowest.
+fn hangups_are_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & 1 != 0)
 }
 
 /// A file-size limit shall fail a write, as a full disk does, and not end the process: the signal
@@ -213,4 +298,8 @@ const SIGXFSZ: i32 = 25;
 /// An operator's SVID: a week, renewed on use.
 const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 const MIN_PASSPHRASE: usize = 12;
+/// Keys of the configuration.
+const POLICIES: &str = "policies";
+const PASSPHRASE_FILE: &str = "passphrase_file";
+const OFFLINE_PASSPHRASE_FILE: &str = "offline_passphrase_file";
 const CREDENTIAL: &str = "countersign-passphrase";

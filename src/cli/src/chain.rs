@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use data_encoding::HEXLOWER;
-use identity::{SerialNumber, SpiffeId};
+use identity::{SerialNumber, SpiffeId, is_pem, pem_blocks, unmarked};
 use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
 use tlog::Hash;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -37,6 +36,7 @@ impl Subject {
     /// Reads the file, or asks the server.
     pub(crate) async fn chain(&self) -> Result<Chain, Error> {
         match self {
+            Self::Address(host, _) if host.contains('%') => Err(Error::ZoneId(self.to_string())),
             Self::Address(host, port) => presented::read(host, *port).await,
             Self::File(path) => {
                 let certificates = parse(&files::read(path)?)
@@ -74,19 +74,29 @@ impl fmt::Display for Subject {
     }
 }
 
-/// The certificates of a PEM text, or one in DER; each must parse.
+/// The certificates of a PEM text, or one in DER; each must parse. One that is broken is not passed
+/// over: the next would be taken for it.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
-    let certificates: Vec<_> = if is_pem(bytes) {
-        CertificateDer::pem_slice_iter(bytes)
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())?
-    } else {
-        vec![CertificateDer::from(bytes.to_vec())]
-    };
-    if certificates.is_empty() {
-        return Err("its PEM has no CERTIFICATE block".to_owned());
+    let text = unmarked(bytes).map_err(|fault| fault.to_string())?;
+    if !is_pem(text) {
+        read(bytes)?;
+        return Ok(vec![CertificateDer::from(bytes.to_vec())]);
     }
-    certificates.iter().try_for_each(|der| read(der).map(drop))?;
+    let mut certificates = Vec::new();
+    let mut others = Vec::new();
+    for block in pem_blocks(text).map_err(|error| error.to_string())? {
+        if !LABELS.contains(&&*block.label) {
+            others.push(block.label);
+            continue;
+        }
+        if let Err(why) = read(&block.contents) {
+            return Err(format!("block {}, line {}: {why}", block.number, block.line));
+        }
+        certificates.push(CertificateDer::from(block.contents));
+    }
+    if certificates.is_empty() {
+        return Err(format!("its PEM has no CERTIFICATE block, only {}", others.join(", ")));
+    }
     Ok(certificates)
 }
 
@@ -120,10 +130,9 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
     HEXLOWER.encode(Hash::of(bytes).as_bytes())
 }
 
-fn is_pem(bytes: &[u8]) -> bool {
-    const MARK: &[u8] = b"-----BEGIN ";
-    bytes.windows(MARK.len()).any(|window| window == MARK)
-}
+/// As software older than RFC 7468 writes it, too. OpenSSL's own TRUSTED CERTIFICATE has more behind
+/// the certificate, and is refused for that rather than passed over.
+const LABELS: [&str; 3] = ["CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICATE"];
 
 #[cfg(test)]
 mod tests {
@@ -146,6 +155,33 @@ mod tests {
     fn what_is_no_certificate_is_refused_with_a_reason() {
         assert!(parse(b"").unwrap_err().contains("neither PEM nor"));
         let key = b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
-        assert!(parse(key).unwrap_err().contains("no CERTIFICATE"));
+        assert!(parse(key).unwrap_err().contains("no CERTIFICATE block, only PRIVATE KEY"));
+        let utf16 = b"\xff\xfe-\0-\0";
+        assert!(parse(utf16).unwrap_err().contains("UTF-16"));
+    }
+
+    fn certificate() -> Vec<u8> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        rcgen::CertificateParams::default().self_signed(&key).unwrap().der().to_vec()
+    }
+
+    #[test]
+    fn the_first_certificate_is_the_first_whatever_stands_before_it() {
+        let (one, two) = (certificate(), certificate());
+        let pem = |der: &[u8]| identity::pem("CERTIFICATE", der).into_bytes();
+        let both = [pem(&one), pem(&two)].concat();
+        for before in [&b""[..], b"\xef\xbb\xbf", b"issuer=M\xfcller\r\n"] {
+            let read = parse(&[before, &both].concat()).unwrap();
+            assert_eq!([&*read[0], &*read[1]], [&one[..], &two]);
+        }
+        assert_eq!(*parse(&one).unwrap()[0], one[..]);
+        let no_certificate = pem(b"hello");
+        let trusted =
+            identity::pem("TRUSTED CERTIFICATE", &[&one[..], &[5, 0]].concat()).into_bytes();
+        let cut = pem(&one)[..200].to_vec();
+        for first in [no_certificate, trusted, cut] {
+            let refused = parse(&[first, pem(&two)].concat()).unwrap_err();
+            assert!(refused.contains("block 1, line "), "{refused}");
+        }
     }
 }

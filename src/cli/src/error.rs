@@ -21,6 +21,9 @@ pub(crate) enum Error {
     /// The service's configuration cannot be used.
     #[error("{}: {source}", path.display())]
     Configuration { path: PathBuf, source: Box<server::ConfigError> },
+    /// A file that the configuration names cannot be used.
+    #[error("{key}: {}: {why}", path.display())]
+    ConfiguredFile { key: &'static str, path: PathBuf, why: String },
     /// The command after `--exec` failed.
     #[error("the SVID was renewed, but `{command}` failed with {status}")]
     Exec { command: String, status: ExitStatus },
@@ -30,6 +33,9 @@ pub(crate) enum Error {
     /// An SVID has expired, so that it can renew nothing.
     #[error("the SVID in {} expired at {}", directory.display(), table::time(*not_after))]
     Expired { directory: PathBuf, not_after: OffsetDateTime, repair: String },
+    /// Something stands where a file of ours would.
+    #[error("{} cannot be replaced: {why}", path.display())]
+    InTheWay { path: PathBuf, why: String },
     /// rcgen could not make a key or a request.
     #[error("no key or request can be made: {0}")]
     Key(rcgen::Error),
@@ -57,9 +63,15 @@ pub(crate) enum Error {
     /// The lock of a directory is no file that we made.
     #[error("{} is no lock of ours: it is a link, or no plain file", .0.display())]
     NoLock(PathBuf),
+    /// A directory takes no SVID; nothing was asked for.
+    #[error("no SVID can be kept in {}: {why}", path.display())]
+    NoRoom { path: PathBuf, why: &'static str, source: io::Error },
     /// A directory holds no SVID of ours.
     #[error("{} holds no SVID: there is no {missing}", directory.display())]
     NoSvid { directory: PathBuf, missing: &'static str, repair: String },
+    /// Somebody changed the directory while a set was installed in it.
+    #[error("{} is not what was installed: somebody changed it meanwhile", path.display())]
+    NotInPlace { path: PathBuf },
     /// A token names no CA.
     #[error("which CA? a bootstrap token does not carry its URL")]
     NoUrl,
@@ -102,6 +114,9 @@ pub(crate) enum Error {
     /// The context named is not there.
     #[error("there is no context {name:?}; known: {known}")]
     UnknownContext { name: String, known: String },
+    /// An address of a server names an interface of this host.
+    #[error("{0}: zone ids (%eth0) are not supported")]
+    ZoneId(String),
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },
@@ -113,6 +128,7 @@ impl Error {
         match self {
             Self::Library(error) => Exit::of_library(error),
             Self::Configuration { .. }
+            | Self::ConfiguredFile { .. }
             | Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::NoContext
@@ -121,6 +137,7 @@ impl Error {
             | Self::NoUrl
             | Self::OtherIdentity { .. }
             | Self::Passphrase(_)
+            | Self::ZoneId(_)
             | Self::Request(_)
             | Self::Token { .. }
             | Self::UnknownContext { .. } => Exit::Usage,
@@ -135,6 +152,25 @@ impl Error {
     /// What to type next.
     pub(crate) fn next_step(&self) -> Option<String> {
         let step = match self {
+            Self::ConfiguredFile { .. } => {
+                "put it there, or name another in the configuration; then: countersign config check"
+            }
+            Self::InTheWay { path, .. } => {
+                return Some(format!(
+                    "look who put it there, move {} away, and run the same command again",
+                    path.display()
+                ));
+            }
+            Self::NoRoom { .. } => {
+                "nothing was asked for, and a token is as good as before: run it again as that user, \
+                 or with another folder"
+            }
+            Self::NotInPlace { path } => {
+                return Some(format!(
+                    "countersign verify {}; then the same command again",
+                    path.with_file_name("svid.pem").display()
+                ));
+            }
             Self::Configuration { .. } => {
                 "write one, or name it with --config FILE; the least it needs: \
                  trust_domain = \"pay.example\", names = [\"ca.pay.internal\"], \
@@ -181,6 +217,7 @@ impl Error {
             Self::NoUrl => "add --url https://CA:8443, or export COUNTERSIGN_URL",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
             Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
+            Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
             Self::UnknownContext { .. } => "choose one of them with --context NAME",
             _ => return None,
         };

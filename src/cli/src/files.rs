@@ -2,22 +2,48 @@
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::error::Error;
 
-/// Reads a file whole.
+/// Reads a file whole, which may be a pipe.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    fs::read(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    let read = File::open(path).and_then(read_some);
+    read.map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
-/// Reads a text file whole.
+/// The same; `-` is stdin.
+pub(crate) fn read_or_stdin(path: &Path) -> Result<Vec<u8>, Error> {
+    if path != Path::new("-") {
+        return read(path);
+    }
+    read_some(io::stdin().lock()).map_err(|source| Error::Read { path: "stdin".into(), source })
+}
+
+/// Reads a text file whole, as any editor saves it: see [`identity::utf8_text`].
 pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
-    fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })
+    text(&read(path)?, path).map(str::to_owned)
+}
+
+/// What bytes of a file say.
+pub(crate) fn text<'a>(bytes: &'a [u8], path: &Path) -> Result<&'a str, Error> {
+    identity::utf8_text(bytes)
+        .map_err(|fault| Error::Malformed { path: path.to_owned(), why: fault.to_string() })
+}
+
+fn read_some(file: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(MAX_INPUT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_INPUT {
+        let why = format!("it is larger than {} MiB", MAX_INPUT >> 20);
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(bytes)
 }
 
 /// Reads a file whole; `None` if there is none.
@@ -36,6 +62,10 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 /// Makes a directory (0700) and those above it; one that is there already keeps its mode.
 pub(crate) fn create_private_directory(path: &Path) -> Result<(), Error> {
+    if path.metadata().is_ok_and(|it| !it.is_dir()) {
+        let why = "a folder is wanted here, and it is none".to_owned();
+        return Err(Error::InTheWay { path: path.to_owned(), why });
+    }
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -73,6 +103,10 @@ impl Lock {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Self(file)),
+                Err(TryLockError::Error(source)) if has_no_locks(&source) => {
+                    let why = "this file system has no locks (flock)";
+                    return Err(Error::NoRoom { path: directory.to_owned(), why, source });
+                }
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
                 Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => {
                     return Err(Error::Taken(path));
@@ -105,6 +139,11 @@ fn open_lock(path: &Path) -> Result<File, Error> {
     if !metadata.is_file() || metadata.nlink() != 1 {
         return Err(Error::NoLock(path.to_owned()));
     }
+    if metadata.nlink() == 1 && metadata.len() == 0 {
+        // Whose folder it is, his next run takes the same lock.
+        let directory = path.parent().expect("a lock stands in a directory");
+        give_to_owner_of(directory, &file).map_err(failed)?;
+    }
     let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
     if is_ours && metadata.mode() & 0o777 != PRIVATE {
         file.set_permissions(fs::Permissions::from_mode(PRIVATE)).map_err(failed)?;
@@ -126,9 +165,31 @@ pub(crate) fn read_opened(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a rename in the directory survive a crash.
+/// Makes a rename in the directory survive a crash, where the file system can say so: SMB and some of
+/// FUSE cannot, and SQLite, git and others go on there, too.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
+    match File::open(path)?.sync_all() {
+        Err(error) if is_not_supported(&error) => Ok(()),
+        synced => synced,
+    }
+}
+
+fn is_not_supported(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|it| [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS].contains(&it))
+}
+
+fn has_no_locks(error: &io::Error) -> bool {
+    is_not_supported(error) || Errno::from_io_error(error) == Some(Errno::NOLCK)
+}
+
+/// What root makes in somebody else's folder is his: he could not go on with it otherwise.
+fn give_to_owner_of(directory: &Path, file: &File) -> io::Result<()> {
+    let (directory, made) = (directory.metadata()?, file.metadata()?);
+    if !rustix::process::geteuid().is_root() || directory.uid() == made.uid() {
+        return Ok(());
+    }
+    fchown(file, Some(directory.uid()), Some(directory.gid()))
 }
 
 fn write_and_rename(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -139,6 +200,7 @@ fn write_and_rename(path: &Path, bytes: &[u8]) -> io::Result<()> {
     // tempfile creates with 0600.
     let mut file = tempfile::NamedTempFile::new_in(&directory)?;
     file.write_all(bytes)?;
+    give_to_owner_of(&directory, file.as_file())?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     sync_directory(&directory)
@@ -151,6 +213,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Of the files beside an SVID, the largest is the trust state: some kilobytes.
 const MAX_FILE: u64 = 4 << 20;
+/// Of what users name, the largest is a table of workloads.
+const MAX_INPUT: u64 = 16 << 20;
 
 #[cfg(test)]
 mod tests {

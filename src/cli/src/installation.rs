@@ -28,7 +28,8 @@ impl Installation<'_> {
     /// Asks for a certificate and installs it with its new key: both, or neither.
     ///
     /// Key and request are persisted first, so that after a crash or a lost answer the same
-    /// command asks with the same request again; what is refused for good is forgotten.
+    /// command asks with the same request again; what is refused for good is forgotten. Where nothing
+    /// can be installed, nothing is asked for: a token counts once.
     pub(crate) async fn run(
         &self,
         wish: &Wish,
@@ -36,6 +37,7 @@ impl Installation<'_> {
         held: HeldTrust,
         now: OffsetDateTime,
     ) -> Result<IssuedCertificate, Error> {
+        self.directory.require_room(self.lock)?;
         let pending = PendingRequest::resume_or_create(self.directory, wish)?;
         let request = issue_request(&pending.csr, wish, attestation);
         let key = idempotency_key(&pending.request);

@@ -10,20 +10,29 @@
 //! [`SvidDirectory::replace`] is a list of [`Step`]s, each of them atomic. A crash after any of
 //! them leaves the old set or the new one, always a matching pair:
 //!
-//! 1. Plain files (written by hand, or by another tool) are copied into a `.svid-N` of their own
-//!    and replaced one by one by links to their copies: the same bytes under another roof.
+//! 1. Where a name is no such link (a plain file, written by hand or restored; a link to one `.svid-N`;
+//!    `.current` a folder, as a copy has it), what the names show is copied into a `.svid-N` of its
+//!    own, the names are replaced one by one by links to the copies, and once none leads through
+//!    `.current` any more, that is replaced, too: the same bytes under another roof.
 //! 2. Names that are new get a link that leads nowhere yet: readers find nothing, as before.
 //! 3. The new `.svid-N` is written and synced, then `.current` is renamed: old set, then new set.
 //! 4. Older `.svid-*`, and what a crash left of them, are removed.
+//!
+//! Each file keeps owner, group and mode of the one that it replaces, and the folder of the set those
+//! of the folder before; what is new belongs to whom the directory belongs to (see `steps`). Whatever
+//! stands in the way of all this is found out before anything is asked for: see `obstacles`.
 //!
 //! The key and the request of a certificate that has been asked for stand beside them as
 //! `svid.key.next` and `svid.csr.next` (see `pending`); they are removed after step 4. A crash before
 //! that leaves a pending key equal to the key in use, which `pending` recognises.
 
+mod obstacles;
+mod steps;
+
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
+use std::fs::{self, File, Metadata};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
@@ -31,6 +40,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
+use self::steps::{Access, Step};
 use crate::error::Error;
 use crate::files::{self, Lock};
 use crate::svid_record::SvidRecord;
@@ -77,9 +87,13 @@ impl SvidDirectory {
         self.read_opened(name).map_err(|source| Error::Read { path: self.join(name), source })
     }
 
+    fn read_opened(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+        self.open(name)?.map(files::read_opened).transpose()
+    }
+
     /// In a folder of somebody else's, no link leads to what he may not read himself, but for our own
     /// two: they are walked here, by what is open. In our own folder links are ours to make.
-    fn read_opened(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
+    fn open(&self, name: &str) -> io::Result<Option<File>> {
         let opened = match fs::metadata(&self.path) {
             Ok(metadata) if metadata.uid() != geteuid().as_raw() => self.open_in_place(name),
             _ => File::options()
@@ -88,7 +102,7 @@ impl SvidDirectory {
                 .open(self.join(name)),
         };
         match opened {
-            Ok(file) => files::read_opened(file).map(Some),
+            Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -99,23 +113,24 @@ impl SvidDirectory {
         let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let here =
             rustix::fs::open(&self.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        match rustix::fs::readlinkat(&here, name, Vec::new()) {
-            Ok(to) if to.as_bytes() == format!("{CURRENT}/{name}").as_bytes() => {
-                let current = rustix::fs::readlinkat(&here, CURRENT, Vec::new())?;
-                if !current.as_bytes().starts_with(GENERATION.as_bytes()) {
-                    return Err(foreign_link());
-                }
-                // A name with a slash is opened without following its last part only: none has one.
-                if current.as_bytes().contains(&b'/') {
-                    return Err(foreign_link());
-                }
-                let generation = rustix::fs::openat(&here, &current, folder, Mode::empty())?;
-                Ok(rustix::fs::openat(&generation, name, plain, Mode::empty())?.into())
+        let link = |name| rustix::fs::readlinkat(&here, name, Vec::new());
+        let set = match link(name) {
+            Err(Errno::INVAL) => {
+                return Ok(rustix::fs::openat(&here, name, plain, Mode::empty())?.into());
             }
-            Ok(_) => Err(foreign_link()),
-            Err(Errno::INVAL) => Ok(rustix::fs::openat(&here, name, plain, Mode::empty())?.into()),
-            Err(error) => Err(error.into()),
+            to => set_of(to?.to_bytes(), name).ok_or_else(steps::foreign_link)?,
+        };
+        let set = match link(&set) {
+            // One of a copy, whose links were followed.
+            Err(Errno::INVAL) => set,
+            to => String::from_utf8_lossy(to?.to_bytes()).into_owned(),
+        };
+        // A name with a slash would be opened without following its last part only: these have none.
+        if set != CURRENT && !is_generation(&set) {
+            return Err(steps::foreign_link());
         }
+        let generation = rustix::fs::openat(&here, &set, folder, Mode::empty())?;
+        Ok(rustix::fs::openat(&generation, name, plain, Mode::empty())?.into())
     }
 
     /// What `svid.json` says; `None` if it is not there.
@@ -128,11 +143,22 @@ impl SvidDirectory {
     }
 
     /// Replaces files in one step, all or none; the others stay. The caller holds the lock.
+    ///
+    /// What the names then show is looked at again: whatever somebody did to the directory
+    /// meanwhile, nobody is told that a set is in place which is not.
     pub(crate) fn replace(&self, changes: Contents, _held: &Lock) -> Result<(), Error> {
+        let expected = changes.clone();
         let steps = self.plan(changes)?;
         steps.iter().try_for_each(|step| {
-            step.take().map_err(|source| Error::Write { path: self.path.clone(), source })
-        })
+            step.take().map_err(|source| self.obstacle(source, step.what()))
+        })?;
+        for (name, bytes) in expected {
+            let shown = self.read(name)?.map(Zeroizing::new);
+            if shown.as_ref() != Some(&bytes) {
+                return Err(Error::NotInPlace { path: self.join(name) });
+            }
+        }
+        Ok(())
     }
 
     fn plan(&self, changes: Contents) -> Result<Vec<Step>, Error> {
@@ -141,36 +167,74 @@ impl SvidDirectory {
         let mut steps = Vec::new();
         let mut next = newest + 1;
         let mut outdated = old;
-        if self.has_plain_files() {
-            steps.extend(self.generation(next, &held));
+        if !self.is_in_order() {
+            let adopted = generation_name(next);
+            steps.extend(self.write_generation(next, &held)?);
+            // Past `.current`, which may be what is out of order.
+            steps.extend(held.keys().map(|name| self.link_to(name, Path::new(&adopted))));
+            if self.join(CURRENT).symlink_metadata().is_ok_and(|it| it.is_dir()) {
+                let aside = self.generation_path(next + 1);
+                steps.push(Step::MoveAside { from: self.join(CURRENT), to: aside.clone() });
+                outdated.push(aside);
+            }
+            steps.push(self.current(next));
             steps.extend(held.keys().map(|name| self.link(name)));
             outdated.push(self.generation_path(next));
-            next += 1;
+            next += 2;
         }
         let added = changes.keys().filter(|name| !held.contains_key(*name));
         steps.extend(added.map(|name| self.link(name)));
         let mut all = held;
         all.extend(changes);
-        steps.extend(self.generation(next, &all));
+        steps.extend(self.write_generation(next, &all)?);
+        steps.push(self.current(next));
         steps.extend(outdated.into_iter().map(Step::RemoveDirectory));
         Ok(steps)
     }
 
-    /// Writes a complete set and points `.current` at it.
-    fn generation(&self, number: u64, contents: &Contents) -> Vec<Step> {
+    /// Writes a complete set, as accessible as the one before.
+    fn write_generation(&self, number: u64, contents: &Contents) -> Result<Vec<Step>, Error> {
         let directory = self.generation_path(number);
-        let write = |(name, bytes): (&&str, &Zeroizing<Vec<u8>>)| {
-            Step::WriteFile(directory.join(name), bytes.clone())
-        };
         let mut steps = vec![Step::CreateDirectory(directory.clone())];
-        steps.extend(contents.iter().map(write));
-        steps.push(Step::Sync(directory));
-        steps.push(Step::Link { at: self.join(CURRENT), to: generation_name(number).into() });
-        steps
+        for (name, bytes) in contents {
+            let access = self.access(name)?;
+            steps.push(Step::WriteFile(directory.join(name), bytes.clone(), access));
+        }
+        steps.push(Step::Sync(directory.clone()));
+        steps.push(Step::Give(directory, self.access(CURRENT)?));
+        Ok(steps)
+    }
+
+    /// Points `.current` at a set.
+    fn current(&self, number: u64) -> Step {
+        Step::Link { at: self.join(CURRENT), to: generation_name(number).into() }
     }
 
     fn link(&self, name: &str) -> Step {
-        Step::Link { at: self.join(name), to: Path::new(CURRENT).join(name) }
+        self.link_to(name, Path::new(CURRENT))
+    }
+
+    fn link_to(&self, name: &str, set: &Path) -> Step {
+        Step::Link { at: self.join(name), to: set.join(name) }
+    }
+
+    /// Whose something is, and who may use it: as what stands in its place, or else as the directory.
+    fn access(&self, name: &str) -> Result<Access, Error> {
+        let failed = |source| Error::Read { path: self.path.clone(), source };
+        let directory = fs::metadata(&self.path).map_err(failed)?;
+        let open = |name| self.open(name).and_then(|file| file.map(|it| it.metadata()).transpose());
+        let before: Option<Metadata> = match name {
+            // Beside any of its files: it may not be read itself in somebody else's folder.
+            CURRENT => self.current_metadata(),
+            _ => open(name).map_err(failed)?,
+        };
+        Ok(Access::like(before.as_ref(), &directory))
+    }
+
+    fn current_metadata(&self) -> Option<Metadata> {
+        let set = fs::read_link(self.join(CURRENT)).ok()?;
+        let is_ours = set.to_str().is_some_and(|set| is_generation(set));
+        is_ours.then(|| self.join(CURRENT).metadata().ok()).flatten()
     }
 
     fn held(&self) -> Result<Contents, Error> {
@@ -181,10 +245,6 @@ impl SvidDirectory {
             }
         }
         Ok(held)
-    }
-
-    fn has_plain_files(&self) -> bool {
-        NAMES.iter().any(|name| self.join(name).symlink_metadata().is_ok_and(|file| file.is_file()))
     }
 
     /// The highest number of a `.svid-N`, and all of them.
@@ -209,64 +269,20 @@ impl SvidDirectory {
     }
 }
 
+/// Through which set a link of ours leads: `.current`, or `.svid-N` itself while what was out of
+/// order is put right.
+fn set_of(link: &[u8], name: &str) -> Option<String> {
+    let set = str::from_utf8(link).ok()?.strip_suffix(name)?.strip_suffix('/')?;
+    (set == CURRENT || is_generation(set)).then(|| set.to_owned())
+}
+
+/// `.svid-N`, and no path that leads elsewhere.
+fn is_generation(name: &str) -> bool {
+    name.strip_prefix(GENERATION).is_some_and(|number| number.parse::<u64>().is_ok())
+}
+
 fn generation_name(number: u64) -> String {
     format!("{GENERATION}{number}")
-}
-
-/// One atomic change of the directory.
-enum Step {
-    CreateDirectory(PathBuf),
-    Link { at: PathBuf, to: PathBuf },
-    RemoveDirectory(PathBuf),
-    Sync(PathBuf),
-    WriteFile(PathBuf, Zeroizing<Vec<u8>>),
-}
-
-impl Step {
-    fn take(&self) -> io::Result<()> {
-        match self {
-            Self::CreateDirectory(path) => DirBuilder::new().mode(0o700).create(path),
-            Self::Link { at, to } => replace_link(at, to),
-            Self::RemoveDirectory(path) => fs::remove_dir_all(path),
-            Self::Sync(path) => files::sync_directory(path),
-            Self::WriteFile(path, bytes) => {
-                let mut file = create_in_place(path)?;
-                file.write_all(bytes)?;
-                file.sync_all()
-            }
-        }
-    }
-}
-
-/// A new file in the folder that was just made: not where a link leads that somebody put in its
-/// place, and not in a folder of somebody else's, who could exchange what is written.
-fn create_in_place(path: &Path) -> io::Result<File> {
-    let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-    let (folder, name) = path.parent().zip(path.file_name()).ok_or_else(invalid)?;
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let folder = File::from(rustix::fs::open(folder, flags, Mode::empty())?);
-    if folder.metadata()?.uid() != geteuid().as_raw() {
-        return Err(foreign_link());
-    }
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    Ok(rustix::fs::openat(&folder, name, flags, Mode::RUSR | Mode::WUSR)?.into())
-}
-
-fn foreign_link() -> io::Error {
-    let why = "the folder is somebody else's, and what stands here leads out of it";
-    io::Error::new(io::ErrorKind::PermissionDenied, why)
-}
-
-/// A link is made under another name and renamed, so that `at` always leads somewhere.
-fn replace_link(at: &Path, to: &Path) -> io::Result<()> {
-    let directory = at.parent().expect("links stand in a directory");
-    let temporary = directory.join(NEW_LINK);
-    match fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => symlink(to, &temporary)?,
-    }
-    fs::rename(&temporary, at)?;
-    files::sync_directory(directory)
 }
 
 /// The certificate and its issuer's, PEM.
@@ -283,12 +299,11 @@ pub(crate) const RECORD: &str = "svid.json";
 const NAMES: [&str; 5] = [BUNDLE, RECORD, KEY, CHAIN, TRUST_NOTE];
 const CURRENT: &str = ".current";
 const GENERATION: &str = ".svid-";
-const NEW_LINK: &str = ".link.new";
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     /// A pair that matches says the same in both files.
     fn set(text: &str) -> Contents {

@@ -1,11 +1,14 @@
 //! The trust state that this side holds.
 
+use std::path::Path;
+
 use countersign::FetchedTrust;
 use identity::{Trust, TrustPin, TrustState};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::files;
 use crate::output::Output;
 use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
 
@@ -50,6 +53,13 @@ impl HeldTrust {
                 repair: fetch_again(directory, pin, url),
             }),
         }
+    }
+
+    /// Verifies a note that somebody saved or copied: with a mark before it, or other line ends, which
+    /// no signed note has.
+    pub(crate) fn from_file(bytes: &[u8], path: &Path, pin: &TrustPin) -> Result<Self, Error> {
+        let text = files::text(bytes, path)?.replace("\r\n", "\n");
+        Self::from_note(text.into_bytes(), pin)
     }
 
     /// Verifies a note by a pin.

@@ -1,6 +1,5 @@
 //! `issue`: a certificate for a SPIFFE ID.
 
-use std::io::Read;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -37,7 +36,7 @@ pub(crate) struct Arguments {
     /// Make a new key here, and put key and certificate here
     #[arg(long, value_name = "DIR", group = "destination")]
     out: Option<PathBuf>,
-    /// Certify the key of this request (PKCS#10, PEM), and print the chain
+    /// Certify the key of this request (PKCS#10, PEM or DER; - is stdin), and print the chain
     #[arg(long, value_name = "FILE", group = "destination")]
     csr: Option<PathBuf>,
     /// How to prove who asks: with a token if one is given, else as the context's operator
@@ -157,11 +156,15 @@ impl Asker {
 
     /// Certifies a key that stays with its owner.
     async fn certify(self, csr: &Path, wish: &Wish, session: &Session) -> Result<(), Error> {
-        let csr = files::read_text(csr)?;
-        let request = CertificateRequest::parse_pem(&csr)?;
+        let request = CertificateRequest::parse_file(&files::read_or_stdin(csr)?)?;
+        for wish in request.unheeded() {
+            let why = "and certificates of this CA have none: its profile decides";
+            session.output.note(format!("the request asks for {wish}, {why}"));
+        }
         let key = idempotency_key(&request);
         let body = IssueRequest {
-            csr,
+            // What stood around it in the file, a key perhaps, stays here.
+            csr: identity::pem("CERTIFICATE REQUEST", request.der()),
             spiffe_id: Some(wish.spiffe_id.clone()),
             dns: wish.dns.iter().map(ToString::to_string).collect(),
             ip: wish.ip.clone(),
@@ -180,14 +183,8 @@ impl Asker {
 
 /// A token is never an argument: those are seen by every process of the host.
 fn read_token(path: &Path) -> Result<Zeroizing<String>, Error> {
-    if path != Path::new("-") {
-        return files::read_text(path).map(Zeroizing::new);
-    }
-    let mut text = Zeroizing::new(String::new());
-    std::io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|source| Error::Read { path: "stdin".into(), source })?;
-    Ok(text)
+    let bytes = Zeroizing::new(files::read_or_stdin(path)?);
+    files::text(&bytes, path).map(str::to_owned).map(Zeroizing::new)
 }
 
 /// A token counts once, for a short time, and a shell writes it with the mode that it has: whoever

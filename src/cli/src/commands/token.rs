@@ -116,10 +116,12 @@ async fn revoke(id: &str, session: &Session) -> Result<(), Error> {
 
 /// SHA-256 of the SubjectPublicKeyInfo in a file, lower-case hex.
 fn key_sha256(path: &Path) -> Result<String, Error> {
-    let text = files::read_text(path)?;
-    let public_key = match SubjectPublicKeyInfoDer::from_pem_slice(text.as_bytes()) {
+    let bytes = files::read(path)?;
+    let text = identity::unmarked(&bytes)
+        .map_err(|fault| Error::Malformed { path: path.to_owned(), why: fault.to_string() })?;
+    let public_key = match SubjectPublicKeyInfoDer::from_pem_slice(text) {
         Ok(public_key) => public_key.to_vec(),
-        Err(_) => CertificateRequest::parse_pem(&text)?.public_key().to_vec(),
+        Err(_) => CertificateRequest::parse_file(&bytes)?.public_key().to_vec(),
     };
     Ok(chain::sha256_hex(&public_key))
 }

@@ -63,7 +63,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
 
 fn held_trust(arguments: &Arguments, session: &Session) -> Result<HeldTrust, Error> {
     match (&arguments.trust_note, &arguments.trust_pin) {
-        (Some(note), Some(pin)) => HeldTrust::from_note(files::read(note)?, pin),
+        (Some(note), Some(pin)) => HeldTrust::from_file(&files::read(note)?, note, pin),
         _ => context::trust(session),
     }
 }

@@ -15,6 +15,7 @@ use rustls_pki_types::pem::PemObject;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
+#[allow(unused_imports, reason = "each test file uses its own part")]
 pub(crate) use authority::{Fault, Log, TestAuthority};
 
 /// Everything that a journey needs; ends with it.
