@@ -15,6 +15,7 @@ use identity::TrustPin;
 use serde::{Deserialize, Serialize};
 
 use crate::args::GlobalOptions;
+use crate::dev_folder::DevFolder;
 use crate::error::Error;
 use crate::files::{self, Lock};
 
@@ -42,6 +43,9 @@ pub(crate) struct Context {
     /// What was current before this became it; current again when this is removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     previous: Option<String>,
+    /// The `dev` that it lasts as long as.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    dev: Option<DevFolder>,
 }
 
 /// Whether a new context becomes the current one.
@@ -56,14 +60,52 @@ pub(crate) enum MakeCurrent {
 impl Context {
     /// A context to [`add`].
     pub(crate) fn new(url: &str, trust_pin: TrustPin, directory: &Path) -> Self {
-        Self { url: url.to_owned(), trust_pin, directory: directory.to_owned(), previous: None }
+        let (url, directory) = (url.to_owned(), directory.to_owned());
+        Self { url, trust_pin, directory, previous: None, dev: None }
+    }
+
+    /// The same, as long as a `dev` runs.
+    pub(crate) fn while_runs(self, dev: DevFolder) -> Self {
+        Self { dev: Some(dev), ..self }
+    }
+
+    fn is_left(&self) -> bool {
+        self.dev.as_ref().is_some_and(DevFolder::is_left)
     }
 }
 
 impl Contexts {
-    /// Reads the file; without one, there are no contexts.
+    /// Reads the file; without one, there are no contexts. Those of a `dev` that was killed are
+    /// removed, with its keys.
     pub(crate) fn load(options: &GlobalOptions) -> Result<Self, Error> {
+        let contexts = read(&path(options)?)?;
+        if !contexts.contexts.values().any(Context::is_left) {
+            return Ok(contexts);
+        }
+        edit(options, |contexts| {
+            contexts.remove_left();
+            Ok(())
+        })?;
         read(&path(options)?)
+    }
+
+    fn remove_left(&mut self) {
+        let is_left =
+            |(name, context): (&String, &Context)| context.is_left().then(|| name.clone());
+        let left: Vec<String> = self.contexts.iter().filter_map(is_left).collect();
+        for name in left {
+            if let Some(dev) = self.contexts.get(&name).and_then(|context| context.dev.clone()) {
+                dev.clear();
+            }
+            self.remove(&name);
+        }
+    }
+
+    /// The name for another `dev`: the first of `dev`, `dev-2`, `dev-3` that none has.
+    fn free_name(&self, base: &str) -> String {
+        let others = (2..).map(|number| format!("{base}-{number}"));
+        let mut names = [base.to_owned()].into_iter().chain(others);
+        names.find(|name| !self.contexts.contains_key(name)).expect("numbers have no end")
     }
 
     /// The context of this name, else the current one, with its name.
@@ -133,6 +175,30 @@ pub(crate) fn add(
     })
 }
 
+/// Adds the context of a `dev` and makes it the current one, under a name that no other has that
+/// runs. Returns the name.
+pub(crate) fn add_dev(
+    base: &str,
+    context: Context,
+    options: &GlobalOptions,
+) -> Result<String, Error> {
+    edit(options, |contexts| {
+        contexts.remove_left();
+        // One of before there were locks, or made by hand, is replaced as it always was.
+        let is_taken = contexts.contexts.get(base).is_some_and(|it| it.dev.is_some());
+        let name = if is_taken { contexts.free_name(base) } else { base.to_owned() };
+        contexts.add(&name, context, MakeCurrent::Yes);
+        Ok(name)
+    })
+}
+
+/// The name of the current context, if it is a running `dev`'s.
+pub(crate) fn current_dev(options: &GlobalOptions) -> Result<Option<String>, Error> {
+    let contexts = Contexts::load(options)?;
+    let current = contexts.current.as_ref().and_then(|name| contexts.contexts.get_key_value(name));
+    Ok(current.filter(|(_, context)| context.dev.is_some()).map(|(name, _)| name.clone()))
+}
+
 /// Removes a context, if it is there. If it was the current one, the one before is again.
 pub(crate) fn remove(name: &str, options: &GlobalOptions) -> Result<(), Error> {
     edit(options, |contexts| {
@@ -187,13 +253,14 @@ fn edit<T>(
 
 fn read(path: &Path) -> Result<Contexts, Error> {
     let Some(bytes) = files::read_if_there(path)? else { return Ok(Contexts::default()) };
-    toml::from_slice(&bytes)
+    toml::from_str(files::text(&bytes, path)?)
         .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dev_folder::{self, Afterwards};
 
     struct Environment {
         options: GlobalOptions,
@@ -263,6 +330,37 @@ mod tests {
         assert_eq!(environment.current().as_deref(), Some("test"));
         assert_eq!(forget("test", options).unwrap().url, "https://test:8443");
         assert_eq!(environment.current(), None, "nobody chose another");
+    }
+
+    #[test]
+    fn two_dev_at_once_have_a_context_each_and_one_that_was_killed_has_none() {
+        let environment = environment();
+        environment.add("pay", MakeCurrent::Yes);
+        let add = |folder: &Path| {
+            let pin = "A".repeat(52).parse().unwrap();
+            let dev = DevFolder { path: folder.to_owned(), afterwards: Afterwards::Removed };
+            let context = Context::new("https://localhost:1", pin, folder).while_runs(dev);
+            add_dev("dev", context, &environment.options).unwrap()
+        };
+        let temporary = tempfile::tempdir().unwrap();
+        let folders = ["countersign-1", "countersign-2"].map(|name| temporary.path().join(name));
+        let mut running = Vec::new();
+        for (folder, name) in folders.iter().zip(["dev", "dev-2"]) {
+            std::fs::create_dir(folder).unwrap();
+            running.push(dev_folder::claim(folder).unwrap().unwrap());
+            assert_eq!(add(folder), name);
+        }
+        assert_eq!(environment.current().as_deref(), Some("dev-2"));
+        remove("dev-2", &environment.options).unwrap();
+        assert_eq!(environment.current().as_deref(), Some("dev"), "the other one is untouched");
+        assert_eq!(add(&folders[1]), "dev-2");
+        // Killed, in this order.
+        drop(running.remove(0));
+        assert_eq!(environment.current().as_deref(), Some("dev-2"));
+        assert!(!folders[0].exists() && folders[1].exists());
+        drop(running);
+        assert_eq!(environment.current().as_deref(), Some("pay"), "what was before is again");
+        assert!(!folders[1].exists(), "its keys are gone");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod commands;
 mod context;
 mod contexts;
 mod description;
+mod dev_folder;
 mod error;
 mod escape;
 mod exit;

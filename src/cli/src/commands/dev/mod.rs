@@ -1,6 +1,7 @@
 //! `dev`: a CA on free ports in a temporary folder, demo services that use it, and a tour of what
 //! they do. Every line is printed from what happened.
 
+mod awake;
 mod env;
 mod forger;
 mod hints;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{IssuedCertificate, Secret, TokenRequest};
-use authority::clock::SystemClock;
+use authority::clock::{Clock, SystemClock};
 use authority::policy::PolicySet;
 use authority::setup::{self, NewAuthority, Parent};
 use clap::{Args, Subcommand, ValueEnum};
@@ -34,7 +35,8 @@ use crate::args::GlobalOptions;
 use crate::ca_host;
 use crate::clock;
 use crate::context::OpenContext;
-use crate::contexts::{self, Context, MakeCurrent};
+use crate::contexts::{self, Context};
+use crate::dev_folder::{self, Afterwards, DevFolder, Running as Claim};
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
@@ -71,14 +73,18 @@ enum Tour {
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     let (refusals, listener) = Refusals::new();
     report::start_diagnostics_of_dev(listener, &session.options);
-    let session = &own(session);
     if let Some(DevCommand::Env(arguments)) = arguments.command {
-        return env::run(arguments, session).await;
+        let named = session.options.context.clone();
+        let running =
+            named.map_or_else(|| contexts::current_dev(&session.options), |it| Ok(Some(it)))?;
+        let name = running.unwrap_or_else(|| CONTEXT.to_owned());
+        return env::run(arguments, &own(session, &name)).await;
     }
     // Heard from now on: a signal while the CA starts waits until there is one to stop.
     let stop = ca_host::stop_signal()?;
     let folder = Folder::of(arguments.state.as_deref())?;
     let dev = Dev::start(&folder, refusals, session).await?;
+    let session = &own(session, &dev.context);
     let ended = dev.run(arguments.tour, stop, session).await?;
     let folder = folder.remove()?;
     // A terminal has just shown `^C`: this comes behind it.
@@ -88,13 +94,19 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
 
 /// The CA is the one run here, whatever the environment says: perhaps it was made by a `dev env`
 /// for a CA that is gone.
-fn own(session: &Session) -> Session {
-    let context = Some(CONTEXT.to_owned());
+fn own(session: &Session, context: &str) -> Session {
+    let context = Some(context.to_owned());
     Session::new(GlobalOptions { url: None, context, ..session.options.clone() })
 }
 
-/// Where the CA lives: a temporary folder (0700), or one that is kept.
-enum Folder {
+/// Where the CA lives, and the claim on it that ends with this process.
+struct Folder {
+    place: Place,
+    _claim: Claim,
+}
+
+/// A temporary folder (0700), or one that is kept.
+enum Place {
     Kept(PathBuf),
     Temporary(tempfile::TempDir),
 }
@@ -102,31 +114,48 @@ enum Folder {
 impl Folder {
     fn of(kept: Option<&Path>) -> anyhow::Result<Self> {
         match kept {
-            None => Ok(Self::Temporary(
-                tempfile::Builder::new()
-                    .prefix("countersign-")
+            None => {
+                // An empty TMPDIR is none: a CA's keys do not belong where somebody happens to be.
+                let temporary = Some(std::env::temp_dir()).filter(|it| !it.as_os_str().is_empty());
+                let temporary = temporary.unwrap_or_else(|| PathBuf::from("/tmp"));
+                dev_folder::clear_left_behind(&temporary);
+                let folder = tempfile::Builder::new()
+                    .prefix(dev_folder::PREFIX)
                     .permissions(PermissionsExt::from_mode(0o700))
-                    .tempdir()?,
-            )),
+                    .tempdir_in(temporary)?;
+                let claim = claim(folder.path())?;
+                Ok(Self { place: Place::Temporary(folder), _claim: claim })
+            }
             Some(path) => {
                 files::create_private_directory(path)?;
-                Ok(Self::Kept(fs::canonicalize(path)?))
+                let path = fs::canonicalize(path)?;
+                let claim = claim(&path)?;
+                Ok(Self { place: Place::Kept(path), _claim: claim })
             }
         }
     }
 
     fn path(&self) -> &Path {
-        match self {
-            Self::Kept(path) => path,
-            Self::Temporary(folder) => folder.path(),
+        match &self.place {
+            Place::Kept(path) => path,
+            Place::Temporary(folder) => folder.path(),
         }
+    }
+
+    /// What its context says of it.
+    fn described(&self) -> DevFolder {
+        let afterwards = match self.place {
+            Place::Kept(..) => Afterwards::Kept,
+            Place::Temporary(..) => Afterwards::Removed,
+        };
+        DevFolder { path: self.path().to_owned(), afterwards }
     }
 
     /// Says what became of it.
     fn remove(self) -> anyhow::Result<String> {
-        match self {
-            Self::Kept(path) => Ok(format!("kept {}", path.display())),
-            Self::Temporary(folder) => {
+        match self.place {
+            Place::Kept(path) => Ok(format!("kept {}", path.display())),
+            Place::Temporary(folder) => {
                 folder.close()?;
                 Ok("removed the state folder".to_owned())
             }
@@ -134,9 +163,18 @@ impl Folder {
     }
 }
 
+fn claim(folder: &Path) -> anyhow::Result<Claim> {
+    let claimed = dev_folder::claim(folder)?;
+    claimed.ok_or_else(|| {
+        anyhow::anyhow!("another `countersign dev` runs in {}: stop it first", folder.display())
+    })
+}
+
 /// A running CA for development.
 struct Dev {
     running: Running,
+    /// The name of its context.
+    context: String,
     pin: TrustPin,
     started: Instant,
     folder: PathBuf,
@@ -148,6 +186,7 @@ struct Dev {
 impl Dev {
     async fn start(folder: &Folder, refusals: Refusals, session: &Session) -> anyhow::Result<Self> {
         let started = Instant::now();
+        let described = folder.described();
         let folder = folder.path().to_owned();
         // The first word comes before the keys are made, which takes a moment.
         session.output.text(&format!("  state     {}", folder.display()))?;
@@ -155,7 +194,7 @@ impl Dev {
         let config = config(&state)?;
         let passphrase = passphrase(&folder)?;
         let authority = if state.join("trust.pin").exists() {
-            ca_host::open(&config, &passphrase, &session.output).await?
+            ca_host::open_by(clock_of_now(), &config, &passphrase, &session.output).await?
         } else {
             create(&config, &passphrase).await?
         };
@@ -164,10 +203,10 @@ impl Dev {
         let url = format!("https://{}", running.address);
         let operator = folder.join("operator");
         ca_host::install_operator(running.authority(), "developer", &url, pin, &operator).await?;
-        let context = Context::new(&url, pin, &operator);
-        contexts::add(CONTEXT, context, MakeCurrent::Yes, &session.options)?;
+        let context = Context::new(&url, pin, &operator).while_runs(described);
+        let context = contexts::add_dev(CONTEXT, context, &session.options)?;
         let executable = std::env::current_exe()?;
-        Ok(Self { running, pin, started, folder, executable, passphrase, refusals })
+        Ok(Self { running, context, pin, started, folder, executable, passphrase, refusals })
     }
 
     /// Shows what there is until a signal comes; says what became of the connections.
@@ -180,7 +219,10 @@ impl Dev {
         let mut services = None;
         let shown_until_signal = async {
             self.show(tour, &mut services, session).await?;
-            std::future::pending::<anyhow::Result<()>>().await
+            match &services {
+                Some(services) => self.keep_awake(services, session).await,
+                None => std::future::pending().await,
+            }
         };
         let shown = tokio::select! {
             biased;
@@ -218,6 +260,7 @@ impl Dev {
             url: &self.url(),
             pin: self.pin.to_string(),
             authority: Arc::clone(self.running.authority()),
+            tokens: self.folder.join(TOKENS),
         };
         starter.start().await
     }
@@ -292,7 +335,7 @@ impl Dev {
 
     /// Ends the services, then the CA; says what became of the connections that were open.
     async fn stop(self, services: Option<Services>, session: &Session) -> Drained {
-        let forgotten = contexts::remove(CONTEXT, &session.options)
+        let forgotten = contexts::remove(&self.context, &session.options)
             .and_then(|()| files::remove_if_there(&self.folder.join(MONOLITH_URL)));
         if let Err(error) = forgotten {
             session.output.warn(error);
@@ -338,7 +381,13 @@ async fn create(config: &Config, passphrase: &Secret) -> anyhow::Result<Arc<auth
     )
     .await?;
     let pin = setup::read_pin(&config.state)?;
-    ca_host::engine(config, created.store, created.keys, pin).await
+    ca_host::engine_by(clock_of_now(), config, created.store, created.keys, pin).await
+}
+
+/// A laptop's clock leaps whenever it wakes, and nobody is there to say that it is right now: of a CA
+/// for development, what it says counts.
+fn clock_of_now() -> Arc<dyn Clock> {
+    Arc::new(SystemClock)
 }
 
 fn config(state: &Path) -> anyhow::Result<Config> {
@@ -388,6 +437,8 @@ fn shown(path: &Path) -> String {
 /// The table of the development hierarchy.
 const WORKLOADS: &str = include_str!("../../../../../certs-dev/workloads.json");
 const CONTEXT: &str = "dev";
+/// The services' tokens, in the state folder.
+const TOKENS: &str = "tokens";
 /// Where `dev env` finds the monolith, in the state folder.
 const MONOLITH_URL: &str = "monolith.url";
 /// Where the text of a line begins.

@@ -4,6 +4,7 @@
 //! batch → monolith with one stream held open. Who may call whom comes from the workload table.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use tokio::task::JoinSet;
 
 use super::DOMAIN;
 use super::roles::{self, Call, Calls, Reports};
+use crate::files;
 
 /// The running services.
 pub(super) struct Services {
@@ -45,6 +47,8 @@ pub(super) struct Starter<'a> {
     pub(super) url: &'a str,
     pub(super) pin: String,
     pub(super) authority: Arc<Authority>,
+    /// Where they find their tokens.
+    pub(super) tokens: PathBuf,
 }
 
 impl Starter<'_> {
@@ -86,12 +90,25 @@ impl Starter<'_> {
         let client = gateway.http_client(Peers::one_of([self.id("/reports")?.as_str()])?);
         others.spawn(roles::call_for_ever(client, url, Arc::clone(&calls)));
 
-        let stream = batch.connect(&stream_address.to_string(), to_monolith).await?;
+        let stream = batch.connect(&stream_address.to_string(), to_monolith.clone()).await?;
         let key_exchange = stream.key_exchange().unwrap_or_default();
         let (ended, stream_ended) = watch::channel(None);
+        let (endpoint, changes) = (batch.endpoint().clone(), batch.changes());
         others.spawn(async move {
-            roles::read_to_end(stream).await;
-            ended.send_replace(Some(Instant::now()));
+            let mut stream = Some(stream);
+            loop {
+                let held = changes.borrow().serial_number;
+                if let Some(stream) = stream.take() {
+                    roles::read_to_end(stream).await;
+                    ended.send_replace(Some(Instant::now()));
+                }
+                // Revoked, it stays away. Whose certificate only ended comes back with another.
+                if changes.clone().wait_for(|status| status.serial_number != held).await.is_err() {
+                    return;
+                }
+                let address = stream_address.to_string();
+                stream = endpoint.connect(&address, to_monolith.clone()).await.ok();
+            }
         });
         Ok(Services {
             reports,
@@ -114,9 +131,10 @@ impl Starter<'_> {
     /// A token from the operator, and a workload that starts with it, as any service would.
     async fn workload(&self, path: &str) -> anyhow::Result<Workload> {
         let spiffe_id = self.id(path)?;
-        let asked = TokenRequest { spiffe_id, ttl: None, key_sha256: None };
-        let token: Secret = self.operator.create_token(&asked).await?.token;
-        Ok(Workload::builder().url(self.url).trust_pin(&self.pin).token(token).start().await?)
+        let file = token_file(&self.tokens, &spiffe_id);
+        files::create_private_directory(&self.tokens)?;
+        give_token(self.operator, &spiffe_id, &file).await?;
+        Ok(Workload::builder().url(self.url).trust_pin(&self.pin).token_file(file).start().await?)
     }
 
     fn id(&self, path: &str) -> anyhow::Result<SpiffeId> {
@@ -129,6 +147,11 @@ impl Starter<'_> {
 }
 
 impl Services {
+    /// All of them.
+    pub(super) fn workloads(&self) -> [&Workload; 5] {
+        [&self.gateway, &self.reports, &self.monolith, &self.batch, &self.intruder]
+    }
+
     /// How many connections the monolith has closed because their peers were revoked.
     pub(super) fn closed_for_revocation(&self) -> u64 {
         self.monolith.status().connections.closed.get("revoked").copied().unwrap_or_default()
@@ -158,6 +181,22 @@ impl Services {
         }
         all
     }
+}
+
+/// Where a service finds its token.
+pub(super) fn token_file(folder: &Path, id: &SpiffeId) -> PathBuf {
+    folder.join(id.path().trim_start_matches('/').replace('/', "-"))
+}
+
+/// Puts a new token where a service finds it.
+pub(super) async fn give_token(
+    operator: &AuthorityClient,
+    id: &SpiffeId,
+    file: &Path,
+) -> anyhow::Result<()> {
+    let asked = TokenRequest { spiffe_id: id.clone(), ttl: None, key_sha256: None };
+    let token: Secret = operator.create_token(&asked).await?.token;
+    Ok(files::replace(file, token.expose().as_bytes())?)
 }
 
 /// Lets in whom the table lets call, whenever another table comes into force.
