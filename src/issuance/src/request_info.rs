@@ -32,9 +32,8 @@ impl<'a> RequestInfo<'a> {
         if subject.any.tag() != Tag::Sequence {
             return Err(broken("subject", "it is no Name; an empty one is a Name, too"));
         }
-        let spki = match SubjectPublicKeyInfo::from_der(spki.whole) {
-            Ok(([], spki)) => spki,
-            _ => return Err(broken("key", "it is no SubjectPublicKeyInfo")),
+        let Ok(([], spki)) = SubjectPublicKeyInfo::from_der(spki.whole) else {
+            return Err(broken("key", "it is no SubjectPublicKeyInfo"));
         };
         let extensions = match attributes {
             [] => vec![],
