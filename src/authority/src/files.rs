@@ -8,6 +8,7 @@ use std::path::Path;
 
 use identity::{TextFault, utf8_text};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 /// Who may read a secret's file beside its owner.
@@ -87,7 +88,18 @@ pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
         drop(fs::remove_file(&temporary));
     }
     written?;
-    File::open(folder)?.sync_all()
+    sync_folder(folder)
+}
+
+/// Makes a rename in a folder survive a crash, where the file system can say so: SMB and some of FUSE
+/// cannot (SQLite goes on there, too).
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    let synced = File::open(folder)?.sync_all();
+    let errno = synced.as_ref().err().and_then(Errno::from_io_error);
+    match errno {
+        Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        _ => synced,
+    }
 }
 
 /// Makes a folder, and those above it, for the owner alone.

@@ -12,7 +12,7 @@ use api::{KeyPurpose, Secret};
 use tlog::Hash;
 use zeroize::Zeroizing;
 
-use crate::files::{Readers, SecretError, read_secret, write_private};
+use crate::files::{Readers, SecretError, read_secret, sync_folder, write_private};
 use crate::seal::HeadKey;
 use crate::signer::file::{FileSigner, KeyKind};
 use crate::signer::{Signer, SignerError, sealed};
@@ -123,7 +123,7 @@ impl Keys {
     pub(crate) fn keep_next_head_key(&self) -> Result<(), SignerError> {
         let (next, path) = (self.folder.join(NEXT_HEAD), self.folder.join(HEAD));
         fs::rename(&next, &path)
-            .and_then(|()| fs::File::open(&self.folder)?.sync_all())
+            .and_then(|()| sync_folder(&self.folder))
             .map_err(|error| file_error(&path, &error))?;
         for key in self.open_keys().iter_mut().filter(|key| key.path == next) {
             key.path.clone_from(&path);
