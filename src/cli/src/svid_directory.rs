@@ -233,7 +233,7 @@ impl SvidDirectory {
 
     fn current_metadata(&self) -> Option<Metadata> {
         let set = fs::read_link(self.join(CURRENT)).ok()?;
-        let is_ours = set.to_str().is_some_and(|set| is_generation(set));
+        let is_ours = set.to_str().is_some_and(is_generation);
         is_ours.then(|| self.join(CURRENT).metadata().ok()).flatten()
     }
 

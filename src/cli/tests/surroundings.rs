@@ -61,7 +61,7 @@ async fn a_request_is_certified_however_it_was_saved_and_a_key_beside_it_stays_h
         (utf16(&pem), "this is UTF-16; save it as UTF-8"),
         ([&*pem, &request()].concat().into_bytes(), "several requests"),
         (pem.replace("-----END", "").into_bytes(), "block 1"),
-        (pem[..pem.len() / 2].as_bytes().to_vec(), "cut off"),
+        (pem.as_bytes()[..pem.len() / 2].to_vec(), "cut off"),
         (key.into_bytes(), "PRIVATE KEY"),
         (b"".to_vec(), "empty"),
     ] {
