@@ -94,6 +94,9 @@ pub fn pem_blocks(text: &[u8]) -> Result<Vec<PemBlock>, PemError> {
             (Some(_), None) if line.contains(&b':') => {
                 return Err(fail("it has headers, as encrypted keys have: decrypt it first"));
             }
+            (Some(_), None) if line.starts_with(b"-") => {
+                return Err(fail("its END is not whole: is the file cut off?"));
+            }
             (Some(mut block), None) => {
                 if let Some(odd) = line.iter().find(|octet| !is_base64(**octet)) {
                     return Err(fail(&format!("{:?} is not of Base64", char::from(*odd))));
@@ -227,9 +230,11 @@ mod tests {
             assert_eq!((found.0, found.1), (number, line), "{first}: {}", found.2);
             assert!(found.2.contains(why), "{first}: {}", found.2);
         }
-        let cut = &good[..good.len() - 30];
-        assert_eq!(broken(format!("{good}{cut}")).0, 2);
-        assert!(broken(format!("{good}{cut}")).2.contains("cut off"));
+        for missing in [3, 8, 12, 40] {
+            let (number, _, why) = broken(format!("{good}{}", &good[..good.len() - missing]));
+            assert_eq!(number, 2);
+            assert!(why.contains("cut off") || why.contains("its line for itself"), "{why}");
+        }
     }
 
     #[test]
