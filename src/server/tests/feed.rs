@@ -77,6 +77,7 @@ async fn a_revocation_reaches_whoever_listens_and_the_operator_learns_it() {
     let (reports, _) = service.workload("/prod/reports").await;
     let mut follower = Follower::start(&service, &monolith, None).await;
     drop(follower.hear().await);
+    monolith.report(&Report::default()).await.unwrap();
     let log_index = revoke(&operator, &reports.serial_number.to_string()).await;
     let begun = Instant::now();
     follower.hear_of(log_index).await;
