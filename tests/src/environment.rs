@@ -23,6 +23,8 @@ pub struct Settings {
     pub configuration: String,
     /// Files that `serve` may open (`ulimit -n`), where fewer than this process.
     pub open_files: Option<u32>,
+    /// Further options of `serve`.
+    pub serve_options: Vec<String>,
 }
 
 impl Default for Settings {
@@ -35,6 +37,7 @@ impl Default for Settings {
                 .to_owned(),
             configuration: "requests_per_second = 0".to_owned(),
             open_files: None,
+            serve_options: Vec::new(),
         }
     }
 }
@@ -47,6 +50,7 @@ pub struct Environment {
     admin: SocketAddr,
     server: Option<Child>,
     open_files: Option<u32>,
+    serve_options: Vec<String>,
     _ports: [Port; 2],
 }
 
@@ -69,8 +73,15 @@ impl Environment {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ports = [Port::reserve(), Port::reserve()];
         let [address, admin] = [0, 1].map(|port: usize| ports[port].address());
-        let open_files = settings.open_files;
-        let environment = Self { folder, address, admin, server: None, open_files, _ports: ports };
+        let environment = Self {
+            folder,
+            address,
+            admin,
+            server: None,
+            open_files: settings.open_files,
+            serve_options: settings.serve_options.clone(),
+            _ports: ports,
+        };
         environment.write("passphrase", "the passphrase of this test");
         environment.write("offline-passphrase", "another passphrase of this test");
         fs::create_dir(environment.path("policies")).expect("a new folder");
@@ -103,10 +114,11 @@ impl Environment {
         let log = log.expect("the log can be written");
         let mut command = self.command(&["serve", "--config", "ca.toml"]);
         if let Some(files) = self.open_files {
-            let limited = format!("ulimit -n {files} && exec \"$0\" serve --config ca.toml");
+            let limited = format!("ulimit -n {files} && exec \"$0\" serve --config ca.toml \"$@\"");
             command = self.in_folder("sh", &["-c", &limited]);
             command.arg(binary());
         }
+        command.args(&self.serve_options);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.server = Some(command.spawn().expect("the binary can be started"));
         self.wait_for(&format!("HTTP/1.1 {status}"));

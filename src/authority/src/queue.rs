@@ -9,6 +9,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -61,7 +62,9 @@ fn run(waiting: &Receiver<Waiting>, store: &dyn Store, clock: &dyn Clock, runtim
             clock.require_steady()?;
             runtime.block_on(store.commit(members, clock.unix_milliseconds()))
         };
+        let begun = Instant::now();
         let committed = catch_unwind(AssertUnwindSafe(commit));
+        metrics::histogram!("countersign_commit_duration_seconds").record(begun.elapsed());
         let panicked = |_| Err(StoreError::Unavailable("a commit panicked".to_owned()));
         match committed.unwrap_or_else(panicked) {
             Ok(outcomes) => {

@@ -7,6 +7,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::args::{Cli, Command, GlobalOptions};
+use crate::commands::serve::LogFormat;
 use crate::error::Error;
 use crate::escape;
 use crate::output::{indented, to_stderr};
@@ -22,8 +23,10 @@ pub(crate) fn start_diagnostics(cli: &Cli) {
     match (&cli.command, cli.options.verbose) {
         // It starts them itself, because it listens to them too.
         (Command::Dev(_), _) => {}
-        (_, true) => start_diagnostics_by(EVERYTHING),
-        (Command::Serve(_), false) => start_diagnostics_by("info"),
+        (Command::Serve(serve), verbose) => {
+            start_diagnostics_by(if verbose { EVERYTHING } else { "info" }, serve.log_format);
+        }
+        (_, true) => start_diagnostics_by(EVERYTHING, LogFormat::Text),
         _ => {}
     }
 }
@@ -43,7 +46,16 @@ pub(crate) fn start_diagnostics_of_dev(
 }
 
 /// One filter before everything: what it leaves out costs nothing.
-fn start_diagnostics_by(filter: &str) {
+fn start_diagnostics_by(filter: &str, format: LogFormat) {
+    if format == LogFormat::Json {
+        tracing_subscriber::fmt()
+            .json()
+            .flatten_event(true)
+            .with_writer(std::io::stderr)
+            .with_env_filter(EnvFilter::new(filter))
+            .init();
+        return;
+    }
     tracing_subscriber::fmt()
         .fmt_fields(escape::fields())
         .with_writer(escape::diagnostics)

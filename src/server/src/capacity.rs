@@ -79,7 +79,7 @@ impl Capacity {
             ("limits.bodies_of_certificates", mebibytes(OF_PEERS)),
             ("limits.bodies_of_one_caller", mebibytes(OF_ONE_CALLER)),
             ("limits.policy_set", format!("{} KiB", api::MAX_POLICY_BYTES / 1024)),
-            ("limits.refusals_told_a_second", crate::refusals::A_SECOND.to_string()),
+            ("limits.refusals_told_a_second", crate::diagnostics::REFUSALS_A_SECOND.to_string()),
             ("limits.unread_answers", format!("{} KiB", unread / 1024)),
             ("limits.handshake_timeout", seconds(handshake_timeout)),
             ("limits.header_timeout", seconds(header_timeout)),

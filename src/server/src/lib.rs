@@ -12,6 +12,8 @@ mod bodies;
 mod caller;
 mod capacity;
 mod config;
+mod diagnostics;
+mod measures;
 mod negotiation;
 mod openapi;
 mod own_certificate;
@@ -19,7 +21,6 @@ mod policy_sets;
 mod problem;
 mod rate;
 mod readiness;
-mod refusals;
 mod routes;
 mod run;
 

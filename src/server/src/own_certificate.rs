@@ -92,6 +92,11 @@ impl OwnCertificate {
         }
     }
 
+    /// When it ends.
+    pub(crate) fn not_after(&self) -> OffsetDateTime {
+        self.times().not_after
+    }
+
     fn is_due(&self) -> bool {
         let Times { renewal, signing_since, .. } = self.times();
         self.authority.clock().now() >= renewal.start

@@ -9,12 +9,14 @@ use authority::store::StoreError;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 
-use crate::refusals;
+use crate::diagnostics::Why;
 
 /// A problem on its way out.
 #[derive(Debug)]
 pub(crate) struct Refused {
     problem: Box<Problem>,
+    /// For the diagnostics: an error's own text stays inside.
+    why: String,
     /// When to try again, in seconds, where it is known.
     retry_after: Option<u64>,
 }
@@ -23,18 +25,14 @@ impl Refused {
     /// The engine's error, as callers see it.
     pub(crate) fn new(error: Error, request_id: &str) -> Self {
         let mut problem = describe(&error, request_id);
-        if problem.status >= 500 {
-            tracing::error!(request_id, %error, "request failed");
-        } else {
-            refusals::tell(&error, request_id);
-        }
+        let why = error.to_string();
         let mut retry_after = None;
         match error {
             Error::Budget { seconds, .. } => retry_after = Some(seconds),
             Error::Denied(denied) => problem.policies = denied.policies,
             _ => {}
         }
-        Self { problem: Box::new(problem), retry_after }
+        Self { problem: Box::new(problem), why, retry_after }
     }
 
     /// A request that HTTP or JSON already refuses.
@@ -46,7 +44,8 @@ impl Refused {
     ) -> Self {
         let mut refused = problem(kind, detail.into(), request_id);
         refused.next_step = next_step.map(ToOwned::to_owned);
-        Self { problem: Box::new(refused), retry_after: None }
+        let why = refused.detail.clone();
+        Self { problem: Box::new(refused), why, retry_after: None }
     }
 
     /// The same, to be tried again after so many seconds.
@@ -62,6 +61,7 @@ impl IntoResponse for Refused {
         let status =
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, body).into_response();
+        response.extensions_mut().insert(Why(self.why));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         let usual = match self.problem.problem_type {

@@ -9,7 +9,7 @@ use authority::signer::SignerError;
 use countersign::{Drained, Limits, Places, Standing, Verification};
 use hyper_util::service::TowerToHyperService;
 use identity::Trust;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -18,6 +18,7 @@ use crate::admin::{self, Admin};
 use crate::bodies::Bodies;
 use crate::capacity::Capacity;
 use crate::config::Config;
+use crate::measures;
 use crate::own_certificate::OwnCertificate;
 use crate::rate::RateLimit;
 use crate::readiness::Readiness;
@@ -61,7 +62,7 @@ pub struct Running {
 
 /// Starts the service: its own certificate first, then both ports, then the background work.
 pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running, ServerError> {
-    let metrics = install_metrics();
+    let metrics = measures::install();
     let listener = listen(config.listen).await?;
     let admin_listener = listen(config.admin_listen).await?;
     let address = listener.local_addr().map_err(|source| failed(config.listen, source))?;
@@ -99,6 +100,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         places,
         until(stopped.clone()),
     ));
+    let looking = measures::look(Arc::clone(&authority), readiness.clone());
     let admin = admin::router(Admin { readiness, metrics: metrics.clone() });
     let admin = TowerToHyperService::new(admin);
     let admin_port =
@@ -118,6 +120,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(beat(Arc::clone(&authority))),
         tokio::spawn(tidy(rate, metrics)),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
+        tokio::spawn(looking),
     ];
     tracing::info!(%address, %admin_address, open_files, connections, "serving");
     Ok(Running { address, admin_address, authority, stop, api, background })
@@ -199,7 +202,11 @@ async fn sign_checkpoints(authority: Arc<Authority>) {
     loop {
         tokio::time::sleep(CHECKPOINT_EVERY).await;
         match authority.sign_checkpoint().await {
-            Ok(size) => metrics::gauge!("countersign_checkpoint_size").set(size as f64),
+            Ok(size) => {
+                metrics::gauge!("countersign_checkpoint_size").set(size as f64);
+                let now = authority.clock().now().unix_timestamp();
+                metrics::gauge!("countersign_checkpoint_timestamp_seconds").set(now as f64);
+            }
             Err(error) => complain(&error, "cannot sign a checkpoint"),
         }
     }
@@ -299,13 +306,6 @@ async fn tidy(rate: Arc<RateLimit>, metrics: Option<PrometheusHandle>) {
             metrics.run_upkeep();
         }
     }
-}
-
-/// One recorder a process; a second service in it shares the first's.
-fn install_metrics() -> Option<PrometheusHandle> {
-    let recorder = PrometheusBuilder::new().build_recorder();
-    let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).ok().map(|()| handle)
 }
 
 /// A checkpoint is at most this much behind the log.

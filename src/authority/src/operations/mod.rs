@@ -7,9 +7,10 @@ mod revocations;
 mod tokens;
 mod way_back;
 
-use api::{ActOnRecord, IssuerStatus, Status};
+use api::{ActOnRecord, IssuerStatus, KeyPurpose, Status};
 use identity::{SpiffeId, VerifiedSvid};
 use issuance::IssuerCertificate;
+use time::OffsetDateTime;
 
 pub(crate) use once::{once, read_answer, require_name};
 pub use policies::explain_query;
@@ -61,6 +62,16 @@ impl Authority {
     /// Whether the caller has a certificate, and one that is good still.
     pub fn require_certificate(&self, caller: &Caller) -> Result<(), Error> {
         self.require_live(self.authenticated(caller)?)
+    }
+
+    /// When the first of the roots ends, and the issuer that signs.
+    pub fn expiries(&self) -> [(KeyPurpose, Option<OffsetDateTime>); 2] {
+        self.in_force().expiries()
+    }
+
+    /// How many entries the log has.
+    pub async fn log_size(&self) -> Result<u64, Error> {
+        Ok(self.store().head().await?.edge.size())
     }
 
     /// The newest checkpoint, as a signed note.

@@ -175,6 +175,16 @@ impl InForce {
         later.iter().find(|(state, _)| !pin.names(state)).or_else(|| later.last())
     }
 
+    /// When the first of the roots ends, and the issuer that signs.
+    pub(crate) fn expiries(&self) -> [(KeyPurpose, Option<OffsetDateTime>); 2] {
+        let anchors = self.trust.state().anchors.iter();
+        let anchors = anchors
+            .filter_map(|it| IssuerCertificate::from_der(it.certificate.as_bytes()).ok())
+            .map(|anchor| anchor.not_after());
+        let issuer = self.issuers().next().map(IssuerCertificate::not_after);
+        [(KeyPurpose::Root, anchors.min()), (KeyPurpose::Issuer, issuer)]
+    }
+
     /// When the certificate of an issuer or a root ends.
     pub(crate) fn not_after(&self, key: &LedgerKey) -> Option<OffsetDateTime> {
         match key.purpose {

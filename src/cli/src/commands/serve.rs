@@ -1,6 +1,6 @@
 //! `serve`: runs the CA until it is told to stop.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::Session;
 use crate::ca_host::{self, Asking, ConfigFile};
@@ -11,6 +11,18 @@ use crate::exit::Exit;
 pub(crate) struct Arguments {
     #[command(flatten)]
     config: ConfigFile,
+    /// The form of diagnostics, on stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+/// The form of diagnostics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One object a line
+    Json,
+    /// For people
+    Text,
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {

@@ -1,18 +1,19 @@
 //! Certificates: issue, renew, list, show.
 
 use api::{
-    CertificateFilter, CertificateRecord, IssueRequest, IssuedCertificate, Page, Problem,
-    RenewalWindow,
+    Attestation, CertificateFilter, CertificateRecord, IssueRequest, IssuedCertificate, Page,
+    Problem, RenewalWindow,
 };
-use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::IntoResponse;
+use axum::{Extension, Json};
 use http::{HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
 use super::described::IdempotencyKey;
 use crate::caller::{Body, From};
+use crate::diagnostics::Did;
 use crate::problem::Refused;
 
 /// Issues a certificate, or renews the one this connection was made with.
@@ -27,7 +28,12 @@ pub(crate) async fn issue(
     let key = caller.idempotency_key.as_deref();
     let issued = service.authority.issue(&caller, &value, key).await;
     let issued = issued.map_err(|error| Refused::new(error, &caller.request_id))?;
-    Ok((StatusCode::CREATED, Json(issued)))
+    let is_renewal = matches!(value.attestation, Attestation::Svid {})
+        && caller.svid.as_ref().is_some_and(|svid| *svid.spiffe_id() == issued.spiffe_id);
+    let what = if is_renewal { "renewed" } else { "issued" };
+    let did = Did::new(what, &issued.spiffe_id);
+    let did = did.to(issued.serial_number).at(Some(issued.log_index));
+    Ok((StatusCode::CREATED, Extension(did), Json(issued)))
 }
 
 /// Lists certificates, newest first.

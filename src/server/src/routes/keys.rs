@@ -1,12 +1,14 @@
 //! The CA's keys, and the steps by which one takes another's place.
 
 use api::{KeyRecord, KeyStep, KeyStepOutcome, KeyStepRequest, Page, Problem, ProblemType};
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::response::IntoResponse;
+use axum::{Extension, Json};
 
 use super::Service;
 use super::described::IdempotencyKey;
 use crate::caller::{Body, From};
+use crate::diagnostics::Did;
 use crate::problem::Refused;
 
 /// Lists the keys, and what the next step of each waits for.
@@ -28,11 +30,14 @@ pub(crate) async fn step(
     State(service): State<Service>,
     Path((id, step)): Path<(String, String)>,
     body: Body<KeyStepRequest>,
-) -> Result<Json<KeyStepOutcome>, Refused> {
+) -> Result<impl IntoResponse, Refused> {
     let request_id = &body.caller.request_id;
     let step: KeyStep = step
         .parse()
         .map_err(|why: String| Refused::request(ProblemType::NotFound, why, None, request_id))?;
     let outcome = service.authority.key_step(&body.caller, &id, step, &body.value).await;
-    outcome.map(Json).map_err(|error| Refused::new(error, request_id))
+    let outcome = outcome.map_err(|error| Refused::new(error, request_id))?;
+    let purpose = body.value.purpose;
+    let did = Did::new("key step taken", format_args!("{step} {purpose} {id}"));
+    Ok((Extension(did), Json(outcome)))
 }

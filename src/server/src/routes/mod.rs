@@ -27,6 +27,7 @@ pub(crate) use evidence::Crls;
 
 use crate::bodies::Bodies;
 use crate::caller::{RequestId, caller, leave_unread};
+use crate::diagnostics::Asked;
 use crate::openapi;
 use crate::policy_sets::PolicySets;
 use crate::problem::Refused;
@@ -139,6 +140,8 @@ fn handlers(path: &str) -> MethodRouter<Service> {
 async fn admit(State(service): State<Service>, mut request: Request, next: Next) -> Response {
     let id = RequestId::fresh();
     let header = HeaderValue::from_str(&id.0).ok();
+    let route = row(&request).map_or("none", |(_, path, _)| path);
+    let asked = Asked::new(&request, route, &id.0);
     let admitted = service.rate.admits(request.extensions());
     let mut response = if admitted {
         request.extensions_mut().insert(id);
@@ -162,8 +165,7 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
     if let Some(header) = header {
         response.headers_mut().insert("x-request-id", header);
     }
-    metrics::counter!("countersign_requests_total", "status" => status_class(&response))
-        .increment(1);
+    asked.answered(&response);
     response
 }
 
@@ -173,7 +175,7 @@ fn may_ask(service: &Service, request: &Request) -> Result<(), Refused> {
     let caller = caller(request.extensions());
     let refuse = |error| Refused::new(error, &caller.request_id);
     let authority = &service.authority;
-    match access(request) {
+    match row(request).map(|(_, _, access)| access) {
         None | Some(Access::Anyone | Access::Attested) => Ok(()),
         Some(Access::Permitted(action)) => {
             authority.permits(&caller, action.clone()).map_err(refuse)
@@ -183,16 +185,14 @@ fn may_ask(service: &Service, request: &Request) -> Result<(), Refused> {
 }
 
 /// The row of the table that a request belongs to. HEAD is answered like GET.
-fn access(request: &Request) -> Option<&'static Access> {
+fn row(request: &Request) -> Option<&'static (Method, &'static str, Access)> {
     let path = request.extensions().get::<MatchedPath>()?.as_str();
     let method = match request.method() {
         &Method::HEAD => &Method::GET,
         method => method,
     };
     static TABLE: &[(Method, &str, Access)] = ROUTES;
-    let row =
-        TABLE.iter().find(|(its_method, its_path, _)| its_method == method && *its_path == path);
-    row.map(|(_, _, access)| access)
+    TABLE.iter().find(|(its_method, its_path, _)| its_method == method && *its_path == path)
 }
 
 /// The newest checkpoint that the client verified, where it brings one along.
@@ -204,15 +204,6 @@ fn checkpoint_of(request: &Request) -> Option<(Vec<u8>, Shown)> {
         None => Shown::ByStranger,
     };
     Some((note, shown))
-}
-
-fn status_class(response: &Response) -> &'static str {
-    match response.status().as_u16() {
-        200..=299 => "2xx",
-        300..=399 => "3xx",
-        400..=499 => "4xx",
-        _ => "5xx",
-    }
 }
 
 async fn unknown(request: Request) -> Refused {

@@ -7,16 +7,17 @@ use api::{
     Problem, ProblemType, Revocation, RevokeRequest, Status, TokenRecord, TokenRequest,
 };
 use authority::policy::Action;
-use axum::Json;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
 use super::described::IdempotencyKey;
 use crate::caller::{Body, From, caller};
+use crate::diagnostics::Did;
 use crate::negotiation::has_already;
 use crate::policy_sets;
 use crate::problem::Refused;
@@ -36,7 +37,9 @@ pub(crate) async fn revoke(
     let done = service.authority.revoke(&body.caller, &body.value).await;
     let done = done.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let status = if done.log_index.is_some() { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(done)))
+    let what = if done.log_index.is_some() { "revoked" } else { "nothing to revoke" };
+    let did = Did::new(what, &done.target).at(done.log_index);
+    Ok((status, Extension(did), Json(done)))
 }
 
 /// Lists denied identities.
@@ -60,7 +63,8 @@ pub(crate) async fn deny(
     let _answering = body.last_answer_to(|svid| body.value.spiffe_id == *svid.spiffe_id());
     let denial = service.authority.deny(&body.caller, &body.value).await;
     let denial = denial.map_err(|error| Refused::new(error, &body.caller.request_id))?;
-    Ok((StatusCode::CREATED, Json(denial)))
+    let did = Did::new("denied", &denial.spiffe_id).at(denial.id.parse().ok());
+    Ok((StatusCode::CREATED, Extension(did), Json(denial)))
 }
 
 /// Allows an identity again.
@@ -70,10 +74,10 @@ pub(crate) async fn allow(
     State(service): State<Service>,
     From(caller): From,
     Path(id): Path<String>,
-) -> Result<StatusCode, Refused> {
+) -> Result<impl IntoResponse, Refused> {
     let done = service.authority.allow(&caller, &id).await;
     done.map_err(|error| Refused::new(error, &caller.request_id))?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, Extension(Did::new("allowed", format_args!("denial {id}")))))
 }
 
 /// Lists the newest bootstrap tokens, without their secrets.
@@ -97,7 +101,8 @@ pub(crate) async fn create_token(
     let made = service.authority.create_token(&body.caller, &body.value).await;
     let made = made.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Ok((StatusCode::CREATED, no_store, Json(made)))
+    let did = Did::new("token made", format_args!("{} for {}", made.id, made.spiffe_id));
+    Ok((StatusCode::CREATED, no_store, Extension(did), Json(made)))
 }
 
 /// Withdraws a bootstrap token.
@@ -107,10 +112,10 @@ pub(crate) async fn revoke_token(
     State(service): State<Service>,
     From(caller): From,
     Path(id): Path<String>,
-) -> Result<StatusCode, Refused> {
+) -> Result<impl IntoResponse, Refused> {
     let done = service.authority.revoke_token(&caller, &id).await;
     done.map_err(|error| Refused::new(error, &caller.request_id))?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok((StatusCode::NO_CONTENT, Extension(Did::new("token withdrawn", id))))
 }
 
 /// Reads the active policy set; its hash is the ETag.
@@ -154,7 +159,7 @@ pub(crate) async fn replace_policies(
     })?;
     let replaced = service.authority.replace_policies(&caller, &body.value.files, expected).await;
     let ActivePolicy { hash, files } = replaced.map_err(|error| Refused::new(error, id))?;
-    Ok(shown(&service, &hash, &files))
+    Ok((Extension(Did::new("policy set replaced", &hash)), shown(&service, &hash, &files)))
 }
 
 /// Says which policy decides, and why.

@@ -1,0 +1,147 @@
+//! One line for each request that did something or was refused: who asked, from where, for what, what
+//! came of it, and how long it took. Requests that only read are told with `--verbose`.
+//!
+//! Whoever is refused writes a line, and may be refused as often as requests are answered: without a
+//! bound, some megabytes a second are a stranger's to write. So of refusals so many a second are told,
+//! and how many more there were.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::extract::Request;
+use axum::response::Response;
+use countersign::{Peer, RemoteAddress};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use http::Method;
+use identity::SerialNumber;
+
+/// What an act did: a handler leaves it with its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Did {
+    what: &'static str,
+    subject: String,
+    serial_number: Option<SerialNumber>,
+    log_index: Option<u64>,
+}
+
+impl Did {
+    pub(crate) fn new(what: &'static str, subject: impl fmt::Display) -> Self {
+        Self { what, subject: subject.to_string(), serial_number: None, log_index: None }
+    }
+
+    pub(crate) fn to(self, serial_number: SerialNumber) -> Self {
+        Self { serial_number: Some(serial_number), ..self }
+    }
+
+    pub(crate) fn at(self, log_index: Option<u64>) -> Self {
+        Self { log_index, ..self }
+    }
+}
+
+/// Why a request was refused: its problem leaves it with the answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Why(pub(crate) String);
+
+/// A request, before it is answered.
+pub(crate) struct Asked {
+    method: Method,
+    route: &'static str,
+    remote: Option<SocketAddr>,
+    caller: Option<Peer>,
+    request_id: String,
+    begun: Instant,
+}
+
+impl Asked {
+    /// `route` as the table of routes has it: the path itself is the caller's to write.
+    pub(crate) fn new(request: &Request, route: &'static str, request_id: &str) -> Self {
+        let extensions = request.extensions();
+        Self {
+            method: request.method().clone(),
+            route,
+            remote: extensions.get::<RemoteAddress>().map(|remote| remote.0),
+            caller: extensions.get::<Peer>().cloned(),
+            request_id: request_id.to_owned(),
+            begun: Instant::now(),
+        }
+    }
+
+    /// Tells what came of it, and measures it.
+    pub(crate) fn answered(self, response: &Response) {
+        let Self { method, route, remote, caller, request_id, begun } = self;
+        let (took, status) = (begun.elapsed(), response.status());
+        let outcome = outcome(status.as_u16());
+        metrics::counter!("countersign_requests_total", "status" => outcome).increment(1);
+        metrics::histogram!(DURATION, "route" => route, "outcome" => outcome).record(took);
+        let status = status.as_u16();
+        let milliseconds = took.as_secs_f64() * 1e3;
+        let who = caller.as_ref().map(|peer| tracing::field::display(peer.spiffe_id()));
+        let by = caller.as_ref().map(|peer| tracing::field::display(peer.serial_number()));
+        let remote = remote.map(tracing::field::display);
+        let extensions = response.extensions();
+        match (extensions.get::<Did>(), extensions.get::<Why>()) {
+            (Some(Did { what, subject, serial_number, log_index }), _) => {
+                let serial_number = serial_number.map(tracing::field::display);
+                tracing::info!(
+                    request_id, who, by, remote, %method, route, status, milliseconds, subject,
+                    serial_number, log_index, "{what}"
+                );
+            }
+            (None, Some(Why(why))) if status >= 500 => {
+                tracing::error!(
+                    request_id, who, by, remote, %method, route, status, milliseconds, why,
+                    "request failed"
+                );
+            }
+            (None, Some(Why(why))) => {
+                if let Some(untold) = may_tell() {
+                    if untold > 0 {
+                        tracing::warn!(
+                            untold,
+                            "requests refused, too many in a second to tell all"
+                        );
+                    }
+                    tracing::info!(
+                        request_id, who, by, remote, %method, route, status, milliseconds, why,
+                        "request refused"
+                    );
+                }
+            }
+            (None, None) => {
+                tracing::debug!(
+                    request_id, who, by, remote, %method, route, status, milliseconds, "request"
+                );
+            }
+        }
+    }
+}
+
+/// How many refusals were not told since the last, if this one is to be.
+fn may_tell() -> Option<u64> {
+    if REFUSALS.check().is_ok() {
+        return Some(UNTOLD.swap(0, Ordering::Relaxed));
+    }
+    UNTOLD.fetch_add(1, Ordering::Relaxed);
+    metrics::counter!("countersign_refusals_untold_total").increment(1);
+    None
+}
+
+pub(crate) fn outcome(status: u16) -> &'static str {
+    match status {
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    }
+}
+
+static REFUSALS: LazyLock<DefaultDirectRateLimiter> =
+    LazyLock::new(|| RateLimiter::direct(Quota::per_second(REFUSALS_A_SECOND)));
+static UNTOLD: AtomicU64 = AtomicU64::new(0);
+/// More than anybody reads.
+pub(crate) const REFUSALS_A_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("it is not zero");
+pub(crate) const DURATION: &str = "countersign_request_duration_seconds";
