@@ -336,8 +336,6 @@ fn each_mistake_of_configuration_is_told_before_anything_starts() {
     serve(&environment).exits(1).says("cannot listen on");
     drop(taken);
 
-    // Without a certificate of before, it starts not even to say what it cannot do.
-    std::fs::remove_file(environment.path("state/keys/own-certificate.sealed")).unwrap();
     std::fs::set_permissions(
         environment.path("state/keys/issuer.key"),
         std::os::unix::fs::PermissionsExt::from_mode(0o644),
@@ -347,6 +345,9 @@ fn each_mistake_of_configuration_is_told_before_anything_starts() {
     let why = environment.admin("/readyz");
     assert!(why.contains("issuer key") && why.contains("chmod 600"), "{why}");
     environment.stop();
+    // Without a certificate of before, it starts not even to say what it cannot do.
+    std::fs::remove_file(environment.path("state/keys/own-certificate.sealed")).unwrap();
+    serve(&environment).exits(1).says("chmod 600");
     environment.countersign(&["init", "--config", "ca.toml"]).exits(1).says("exists already");
     environment
         .countersign(&["config", "check", "--config", "ca.toml"])

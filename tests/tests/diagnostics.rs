@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use system_tests::{Environment, Settings};
@@ -49,7 +50,15 @@ fn each_act_and_refusal_is_told_with_who_and_what_and_how_long() {
 #[test]
 fn metrics_say_what_they_are_and_stand_at_zero_before_anything_happens() {
     let environment = Environment::start();
-    let metrics = environment.admin("/metrics");
+    let begun = Instant::now();
+    let metrics = loop {
+        let metrics = environment.admin("/metrics");
+        // Some are looked at every few seconds.
+        if metrics.contains("{of=\"own\"}") || begun.elapsed() > Duration::from_secs(30) {
+            break metrics;
+        }
+        std::thread::yield_now();
+    };
     let families = |kind: &str| -> BTreeSet<String> {
         let lines = metrics.lines().filter_map(|line| line.strip_prefix(kind));
         lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect()

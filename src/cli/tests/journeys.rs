@@ -320,7 +320,7 @@ async fn policies_are_checked_without_a_ca() {
     let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies");
     let checked = environment.run_with(["policy", "check", shipped]).await.expect(0);
     assert!(checked.stderr.contains("not checked"), "{checked:?}");
-    let config = "trust_domain = \"pay.example\"\nnames = [\"Reports.internal.\"]\n";
+    let config = "trust_domain = \"pay.example\"\nnames = [\"reports.internal\"]\n";
     std::fs::write(environment.path("ca.toml"), config).unwrap();
     let claims = ["policy", "check", shipped, "--config", "ca.toml"];
     let claims = environment.run_with(claims).await.expect(2);
