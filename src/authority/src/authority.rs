@@ -21,6 +21,7 @@ use crate::hastened::Hastened;
 use crate::issuer::Issued;
 use crate::keys::Keys;
 use crate::known_tokens::{KnownTokens, Reserved};
+use crate::lines::Lines;
 use crate::loading::Opening;
 use crate::operations::require_name;
 use crate::own_names::OwnNames;
@@ -61,6 +62,7 @@ pub struct Authority {
     pub(crate) seen: std::sync::Mutex<HashSet<SerialNumber>>,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
+    pub(crate) lines: Lines,
     pub(crate) own_names: ArcSwap<OwnNames>,
     pub(crate) known_tokens: KnownTokens,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
@@ -245,6 +247,12 @@ impl Authority {
                 Outcome::Logged { leaf_index, timestamp } => {
                     metrics::counter!("countersign_logged_total").increment(1);
                     self.note_own_names(&member.record);
+                    let serial_number = member.record.serial_number;
+                    let line = match attested.purpose {
+                        Purpose::Renew { lineage } => lineage,
+                        Purpose::Issue => serial_number,
+                    };
+                    self.lines.learn(serial_number, line);
                     let logged = Logged::committed(&member, leaf_index, timestamp);
                     return self.complete(logged).await;
                 }

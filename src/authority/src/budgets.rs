@@ -10,12 +10,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use identity::{SerialNumber, VerifiedSvid};
 
-use crate::attest::{Attested, Facts, Purpose};
+use crate::attest::{Attested, Purpose};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
 use crate::policy::Principal;
 use crate::sequencer::RevocationTarget;
-use crate::store::RecordKey;
 
 /// How much one line of renewals may do in an hour; 0 lifts a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -175,24 +174,6 @@ impl Authority {
         }
         let line = self.line_of(svid.serial_number()).await?;
         self.budgets.take(Budget::Revoke, line, self.clock.unix_milliseconds())
-    }
-
-    /// The first certificate of the line that this one was renewed in; where the store does not
-    /// say, the certificate's own.
-    pub async fn line(&self, svid: &VerifiedSvid) -> SerialNumber {
-        let serial_number = svid.serial_number();
-        self.line_of(serial_number).await.unwrap_or(*serial_number)
-    }
-
-    /// The first certificate of the line that this one was renewed in.
-    pub(crate) async fn line_of(
-        &self,
-        serial_number: &SerialNumber,
-    ) -> Result<SerialNumber, Error> {
-        let serial_number = *serial_number;
-        let record = self.store.record(RecordKey::SerialNumber(serial_number)).await?;
-        let facts = record.and_then(|record| serde_json::from_str::<Facts>(&record.facts).ok());
-        Ok(facts.map_or(serial_number, |facts| facts.lineage))
     }
 }
 

@@ -56,6 +56,7 @@ mod issuer;
 mod kept;
 mod keys;
 mod known_tokens;
+mod lines;
 mod loading;
 mod operations;
 mod own_certificate;

@@ -17,6 +17,7 @@ use crate::event::{Event, POLICY_CHANGE};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::known_tokens::KnownTokens;
+use crate::lines::Lines;
 use crate::own_names::OwnNames;
 use crate::policy::{Action, ActivePolicy, PolicySet, Principal, Query};
 use crate::queue::Queue;
@@ -78,6 +79,7 @@ impl Authority {
             seen: std::sync::Mutex::default(),
             refusals: Refusals::default(),
             budgets: Budgets::default(),
+            lines: Lines::default(),
             own_names: ArcSwap::from_pointee(own_names),
             known_tokens: KnownTokens::default(),
             hastened: std::sync::Mutex::default(),
