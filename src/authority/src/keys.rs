@@ -71,6 +71,15 @@ impl Keys {
         Ok(Self { folder, passphrase, open, failed: Arc::default() })
     }
 
+    /// The same keys, whose files were moved to another folder.
+    pub(crate) fn moved_to(mut self, folder: PathBuf) -> Self {
+        for key in self.open_keys().iter_mut() {
+            key.path = folder.join(key.path.file_name().unwrap_or_default());
+        }
+        self.folder = folder;
+        self
+    }
+
     /// A file that does not open may be no key of ours; where none does, the passphrase is wrong.
     fn open_folder(folder: PathBuf, passphrase: &Secret) -> Result<Self, SignerError> {
         let (passphrase, open) = (passphrase.clone(), Arc::default());

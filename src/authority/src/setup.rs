@@ -1,8 +1,10 @@
 //! Making a CA: keys, log, trust state, the first policy set and the first operator.
 //!
 //! The log is made first; whatever a CA key then signs (root, issuer, request, trust state) stands
-//! in it as an event with its hash before it is signed. A crash leaves a folder that `serve`
-//! refuses and that `init` asks to be removed: nobody has trusted it yet.
+//! in it as an event with its hash before it is signed. All or nothing: [`unfinished`] has the crash
+//! story.
+
+mod unfinished;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,6 +20,7 @@ use issuance::IssuerCertificate;
 use time::OffsetDateTime;
 use tlog::Hash;
 
+use self::unfinished::Unfinished;
 use crate::checkpoint::{Checkpoints, origin, verifier_key};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -36,7 +39,7 @@ use crate::rotation::ceremony::{self, ISSUER_ENDS_SOON};
 use crate::sequencer::{ActMember, ChangedKeys, Effect, Member, Outcome};
 use crate::signer::Signer;
 use crate::store::Store;
-use crate::store::sqlite::{Migrated, SqliteStore};
+use crate::store::sqlite::{Held, Migrated, SqliteStore};
 use crate::witness::contradiction;
 
 /// What a new CA is made from.
@@ -87,31 +90,66 @@ pub enum Outcomes {
     Ready(TrustPin),
 }
 
-/// Makes a CA. Refuses a folder that has one.
+/// Makes a CA, all of it or nothing. Refuses a folder that has one, or a part of one.
+///
+/// Where an earlier attempt was killed after its CA was whole, that one is taken, by its passphrase.
 pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created, Error> {
     SpiffeId::operator(&new.trust_domain, new.operator)
         .map_err(|error| Error::Invalid { why: error.to_string(), next_step: None })?;
-    for folder in [online_folder(new.state), offline_folder(new.state)] {
-        create_private_folder(&folder)
-            .map_err(|error| Error::Folder(format!("{}: {error}", folder.display())))?;
+    create_private_folder(new.state)
+        .map_err(|error| Error::Folder(format!("{}: {error}", new.state.display())))?;
+    let held = SqliteStore::hold(new.state)?;
+    let unfinished = Unfinished::of(new.state);
+    if unfinished.settle()? {
+        let keys = Keys::open(new.state, new.passphrase)?;
+        let created = placed(new, held, keys)?;
+        let_in(&new.trust_domain, &*created.store, new.operator, clock).await?;
+        return Ok(created);
     }
-    let place = SqliteStore::reserve(new.state)?;
-    let keys = Keys::generate(online_folder(new.state), new.passphrase, ONLINE)?;
+    unfinished::require_vacant(new.state)?;
+    unfinished.begin()?;
+    let made = make(new, held.clone(), unfinished.folder(), clock).await;
+    let made = made.and_then(|keys| unfinished.complete().map(|()| keys));
+    // What failed is not left behind, if it can be removed; the first error is the one to tell.
+    let keys = made.inspect_err(|_| drop(unfinished.discard()))?;
+    unfinished.settle()?;
+    placed(new, held, keys.moved_to(online_folder(new.state)))
+}
+
+/// A new CA, as it stands in its place.
+fn placed(new: &NewAuthority<'_>, held: Held, keys: Keys) -> Result<Created, Error> {
     let head_key = keys.head_key()?.ok_or_else(|| head_key_gone(new.state))?;
-    let store = Arc::new(place.create(&new.trust_domain, &head_key)?);
+    let store = Arc::new(held.open(&new.trust_domain, &head_key)?);
+    let outcome = match new.state.join(PIN).exists() {
+        true => Outcomes::Ready(read_pin(new.state)?),
+        false => Outcomes::AwaitsCertificate(new.state.join(REQUEST)),
+    };
+    Ok(Created { store, keys, outcome })
+}
+
+/// Makes a CA in a folder that nobody looks into, and closes it again.
+async fn make(
+    new: &NewAuthority<'_>,
+    held: Held,
+    folder: &Path,
+    clock: &dyn Clock,
+) -> Result<Keys, Error> {
+    let keys = Keys::generate(online_folder(folder), new.passphrase, ONLINE)?;
+    let head_key = keys.head_key()?.ok_or_else(|| head_key_gone(folder))?;
+    let store = held.create(folder, &new.trust_domain, &head_key)?;
     let offline = match new.parent {
         Parent::Local => OFFLINE,
         Parent::Elsewhere => &[KeyPurpose::Trust],
     };
-    let offline = Keys::generate(offline_folder(new.state), new.offline_passphrase, offline)?;
+    let offline = Keys::generate(offline_folder(folder), new.offline_passphrase, offline)?;
     let first = First::of(&keys, &offline)?;
-    let ceremony = Ceremony { trust_domain: &new.trust_domain, store: &*store, clock };
+    let ceremony = Ceremony { trust_domain: &new.trust_domain, store: &store, clock };
     ceremony.genesis(&first).await?;
     let by = Act { actor: INIT, request_id: INIT };
     let (event, effect) = policy_change(new.policy, None, &by);
     ceremony.log(event, effect).await?;
     ceremony.operator(new.operator).await?;
-    let outcome = match &first.root {
+    match &first.root {
         Some(root) => {
             let certificate = ceremony.root(&**root).await?;
             ceremony.issuer(&certificate, &**root, &*first.issuer).await?;
@@ -120,12 +158,13 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
                 countersignature: Countersignature::Required,
             };
             let trust_state = ceremony.first_trust_state(vec![anchor], &first)?;
-            Outcomes::Ready(ceremony.trust_state(trust_state, &first, new.state).await?)
+            ceremony.trust_state(trust_state, &first, folder).await?;
         }
-        None => Outcomes::AwaitsCertificate(ceremony.request(&*first.issuer, new.state).await?),
-    };
+        None => ceremony.request(&*first.issuer, folder).await?,
+    }
     ceremony.sign_head(&first).await?;
-    Ok(Created { store, keys, outcome })
+    store.close()?;
+    Ok(keys)
 }
 
 /// Opens the store of a CA. One of before heads were sealed is verified and sealed first; then
@@ -180,13 +219,19 @@ pub async fn finish(
     let keys = Keys::open(state, passphrase)?;
     let store = Arc::new(open_store(state, trust_domain, &keys)?.0);
     let ceremony = Ceremony { trust_domain, store: &*store, clock };
-    if !store.trust_states().await?.is_empty() {
+    let is_finished = !store.trust_states().await?.is_empty();
+    if is_finished && state.join(PIN).exists() {
         ceremony.certified_again(certificates, state, &keys).await?;
         let pin = read_pin(state)?;
         return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
     }
     let offline = Keys::open_offline(state, offline_passphrase)?;
     let first = First::of(&keys, &offline)?;
+    if is_finished {
+        // Killed before it had written the pin, which follows from the trust key alone.
+        let pin = write_pin(&ceremony.first_trust_state(vec![], &first)?, state)?;
+        return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
+    }
     let chain = ParentChain::parse(certificates, &*first.issuer)?;
     let trust_state = ceremony.first_trust_state(chain.anchors(), &first)?;
     chain.verify(&trust_state, clock)?;
@@ -331,6 +376,14 @@ pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
     Ok(text.parse()?)
 }
 
+/// Writes the pin of a trust state beside the keys.
+fn write_pin(trust_state: &TrustState, folder: &Path) -> Result<TrustPin, Error> {
+    let (path, pin) = (folder.join(PIN), trust_state.pin());
+    write_private(&path, format!("{pin}\n").as_bytes())
+        .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))?;
+    Ok(pin)
+}
+
 /// What the steps of a ceremony share.
 struct Ceremony<'a> {
     trust_domain: &'a TrustDomain,
@@ -463,7 +516,7 @@ impl Ceremony<'_> {
     }
 
     /// Writes the request for a CA elsewhere.
-    async fn request(&self, issuer: &dyn Signer, state: &Path) -> Result<PathBuf, Error> {
+    async fn request(&self, issuer: &dyn Signer, folder: &Path) -> Result<(), Error> {
         let tbs = issuance::prepare_issuer_request(
             self.trust_domain,
             "Countersign Issuer",
@@ -471,10 +524,9 @@ impl Ceremony<'_> {
         )?;
         self.log_tbs(event::KEY_ISSUER, "request", &tbs).await?;
         let der = issuance::assemble(&tbs, &issuer.sign(&tbs).await?);
-        let path = state.join("issuer.csr");
+        let path = folder.join(REQUEST);
         write_private(&path, pem("CERTIFICATE REQUEST", &der).as_bytes())
-            .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))?;
-        Ok(path)
+            .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))
     }
 
     /// What the first trust state will say.
@@ -521,10 +573,7 @@ impl Ceremony<'_> {
         let event = self.draft(event::TRUST_CHANGE, "activate", &detail);
         let changed = ChangedKeys { issuer: None, trust_state: Some((state.sequence, note)) };
         self.log(event, Effect::ChangeKeys(changed)).await?;
-        let path = folder.join(PIN);
-        write_private(&path, format!("{}\n", state.pin()).as_bytes())
-            .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))?;
-        Ok(state.pin())
+        write_pin(&state, folder)
     }
 
     async fn log_tbs(&self, kind: &'static str, what: &str, tbs: &[u8]) -> Result<(), Error> {
@@ -566,6 +615,8 @@ pub async fn issuer_ends_soon(
 
 const INIT: &str = "init";
 const PIN: &str = "trust.pin";
+/// The request for a CA elsewhere.
+const REQUEST: &str = "issuer.csr";
 /// The keys that `serve` opens.
 const ONLINE: &[KeyPurpose] =
     &[KeyPurpose::Countersignature, KeyPurpose::Feed, KeyPurpose::Issuer, KeyPurpose::Log];

@@ -37,45 +37,70 @@ pub struct SqliteStore {
     writer: Arc<Mutex<Writer>>,
     readers: Arc<Readers>,
     key: HeadKey,
-    _lock: File,
+    _lock: Arc<File>,
 }
 
-/// A folder without a store, held for a new one.
-#[derive(Debug)]
-pub struct Vacant {
-    path: PathBuf,
-    lock: File,
+/// A state folder, held for one process. Clones hold it together.
+#[derive(Debug, Clone)]
+pub struct Held {
+    folder: PathBuf,
+    lock: Arc<File>,
 }
 
-impl Vacant {
-    /// Creates the file for a trust domain.
+impl Held {
+    /// Creates the file for a trust domain, in a folder inside the held one.
     pub fn create(
         self,
+        folder: &Path,
         trust_domain: &TrustDomain,
         key: &HeadKey,
     ) -> Result<SqliteStore, StoreError> {
-        create_private(&self.path)?;
-        let connection = connect(&self.path, OpenFlags::empty())?;
+        let path = folder.join(FILE);
+        create_private(&path)?;
+        let connection = connect(&path, OpenFlags::empty())?;
         connection
             .execute_batch(&format!("BEGIN; {SCHEMA} {DENIALS}; COMMIT;"))
             .and_then(|()| write::initialise(&connection, trust_domain, key))
             .map_err(unavailable)?;
-        Ok(SqliteStore::new(self.path, connection, self.lock, key.clone()))
+        Ok(SqliteStore::new(path, connection, self.lock, key.clone()))
+    }
+
+    /// Opens the folder's file, as [`SqliteStore::open`] does.
+    pub fn open(
+        self,
+        trust_domain: &TrustDomain,
+        key: &HeadKey,
+    ) -> Result<SqliteStore, StoreError> {
+        let (path, mut connection) = open_connection(&self.folder)?;
+        requests::seal_from_now_on(&mut connection)?;
+        read::require_trust_domain(&connection, trust_domain)?;
+        tiles::verify_edge(&connection, &head::read(&connection, key)?)?;
+        // Of a store that was made before there was this one.
+        connection.execute_batch(DENIALS).map_err(unavailable)?;
+        Ok(SqliteStore::new(path, connection, self.lock, key.clone()))
     }
 }
 
 impl SqliteStore {
-    /// Takes the place for a new file; refuses where there is one.
-    pub fn reserve(folder: &Path) -> Result<Vacant, StoreError> {
-        let path = folder.join(FILE);
-        if path.exists() {
-            return Err(StoreError::Unavailable(format!(
-                "{} exists already; `countersign serve` runs it, `init --recover` repairs it",
-                path.display()
-            )));
+    /// Holds a folder, with or without a file in it, as long as what is returned lives.
+    pub fn hold(folder: &Path) -> Result<Held, StoreError> {
+        Ok(Held { folder: folder.to_owned(), lock: Arc::new(lock(folder)?) })
+    }
+
+    /// Closes the file, so that it can be moved: all that was committed stands in it alone.
+    pub fn close(self) -> Result<(), StoreError> {
+        let Self { path, writer, readers, .. } = self;
+        // Whoever closes last writes the WAL back: it has to be the one that may write.
+        drop(readers);
+        let writer = Arc::into_inner(writer).ok_or_else(gone)?;
+        let writer = writer.into_inner().unwrap_or_else(PoisonError::into_inner);
+        writer.connection.close().map_err(|(_, error)| unavailable(error))?;
+        let mut wal = path.into_os_string();
+        wal.push("-wal");
+        if Path::new(&wal).exists() {
+            return Err(StoreError::Unavailable("its WAL could not be written back".to_owned()));
         }
-        let lock = lock(folder)?;
-        Ok(Vacant { path, lock })
+        Ok(())
     }
 
     /// Opens the file of a trust domain, verifies its head's seal, and compares the tree's right
@@ -85,18 +110,13 @@ impl SqliteStore {
         trust_domain: &TrustDomain,
         key: &HeadKey,
     ) -> Result<Self, StoreError> {
-        let (path, lock, mut connection) = open_file(folder)?;
-        requests::seal_from_now_on(&mut connection)?;
-        read::require_trust_domain(&connection, trust_domain)?;
-        tiles::verify_edge(&connection, &head::read(&connection, key)?)?;
-        // Of a store that was made before there was this one.
-        connection.execute_batch(DENIALS).map_err(unavailable)?;
-        Ok(Self::new(path, connection, lock, key.clone()))
+        Self::hold_file(folder)?.open(trust_domain, key)
     }
 
     /// Whether the file's head is sealed, or is one of before, to be [migrated](Self::migrate).
     pub fn is_sealed(folder: &Path) -> Result<bool, StoreError> {
-        let (_, _lock, connection) = open_file(folder)?;
+        let _held = Self::hold_file(folder)?;
+        let (_, connection) = open_connection(folder)?;
         Ok(read::version(&connection)? != write::UNSEALED)
     }
 
@@ -106,12 +126,19 @@ impl SqliteStore {
         trust_domain: &TrustDomain,
         key: &HeadKey,
     ) -> Result<(Self, Migrated), StoreError> {
-        let (path, lock, mut connection) = open_file(folder)?;
+        let held = Self::hold_file(folder)?;
+        let (path, mut connection) = open_connection(folder)?;
         let migrated = migration::migrate(&mut connection, trust_domain, key)?;
-        Ok((Self::new(path, connection, lock, key.clone()), migrated))
+        Ok((Self::new(path, connection, held.lock, key.clone()), migrated))
     }
 
-    fn new(path: PathBuf, connection: Connection, lock: File, key: HeadKey) -> Self {
+    /// Holds a folder that has a file; leaves nothing in one that has none.
+    fn hold_file(folder: &Path) -> Result<Held, StoreError> {
+        require_file(folder)?;
+        Self::hold(folder)
+    }
+
+    fn new(path: PathBuf, connection: Connection, lock: Arc<File>, key: HeadKey) -> Self {
         let readers = Arc::new(Readers { path: path.clone(), idle: Mutex::default() });
         let key_of_readers = key.clone();
         let writer = Writer { connection, newest_tile: NewestTile::default(), key };
@@ -305,18 +332,22 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Locks the folder of a store that is there, and opens its file.
-fn open_file(folder: &Path) -> Result<(PathBuf, File, Connection), StoreError> {
-    let path = folder.join(FILE);
-    if !path.exists() {
-        return Err(StoreError::Unavailable(format!(
-            "there is no {}; `countersign init` makes one",
-            path.display()
-        )));
-    }
-    let lock = lock(folder)?;
+/// Opens the file of a folder that is held.
+fn open_connection(folder: &Path) -> Result<(PathBuf, Connection), StoreError> {
+    let path = require_file(folder)?;
     let connection = connect(&path, OpenFlags::empty())?;
-    Ok((path, lock, connection))
+    Ok((path, connection))
+}
+
+fn require_file(folder: &Path) -> Result<PathBuf, StoreError> {
+    let path = folder.join(FILE);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(StoreError::Unavailable(format!(
+        "there is no {}; `countersign init` makes one",
+        path.display()
+    )))
 }
 
 /// One process serves from a folder: the lock goes with the process, however it ends.
@@ -357,7 +388,8 @@ fn gone() -> StoreError {
 
 /// The one log of this trust domain; other ledgers will have other numbers.
 const LOG: i64 = 1;
-const FILE: &str = "countersign.db";
+/// Its name in the state folder.
+pub(crate) const FILE: &str = "countersign.db";
 const LOCK: &str = "lock";
 const SCHEMA: &str = include_str!("schema.sql");
 /// Under the head lock nobody reads a hundred thousand revocations for the denials among them.

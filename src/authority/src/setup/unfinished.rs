@@ -1,0 +1,162 @@
+//! A CA that is being made stands in a folder of its own inside the state folder, until it is whole.
+//!
+//! Crash story, beside the write order: (1) the state folder is locked; (2) what an earlier attempt
+//! left in `init-unfinished` is removed; (3) keys, database, pin or request are made in there, each
+//! synced; (4) the database is closed; (5) `whole` is written; (6) each part is moved to its place, the
+//! pin last; (7) the folder is removed. Killed before 5, nobody has seen any of it, and the next
+//! `init` begins anew. Killed afterwards, it is a CA: the next `init` moves what is left. Nothing is
+//! ever removed or replaced outside of the folder, so no CA is that was made, or restored, there.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use super::{PIN, REQUEST};
+use crate::error::Error;
+use crate::files::{create_private_folder, sync_folder, write_private};
+use crate::keys::{offline_folder, online_folder};
+use crate::store::sqlite;
+
+/// The place of a CA that is being made.
+#[derive(Debug)]
+pub(super) struct Unfinished {
+    state: PathBuf,
+    folder: PathBuf,
+}
+
+impl Unfinished {
+    pub(super) fn of(state: &Path) -> Self {
+        Self { state: state.to_owned(), folder: state.join(FOLDER) }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Begins anew.
+    pub(super) fn begin(&self) -> Result<(), Error> {
+        self.discard().map_err(|error| told(&self.folder, &error))?;
+        for folder in [online_folder(&self.folder), offline_folder(&self.folder)] {
+            create_private_folder(&folder).map_err(|error| told(&folder, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Removes it, whatever it has: nobody has seen any of it. One that is whole stays.
+    pub(super) fn discard(&self) -> io::Result<()> {
+        if self.is_whole()? {
+            return Ok(());
+        }
+        match fs::remove_dir_all(&self.folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// From now on it is a CA.
+    pub(super) fn complete(&self) -> Result<(), Error> {
+        let marker = self.folder.join(WHOLE);
+        write_private(&marker, b"")
+            .and_then(|()| sync_folder(&self.state))
+            .map_err(|error| told(&marker, &error))
+    }
+
+    /// Moves what is whole to its place. Returns whether anything was left to move.
+    pub(super) fn settle(&self) -> Result<bool, Error> {
+        if !self.is_whole().map_err(|error| told(&self.folder, &error))? {
+            return Ok(false);
+        }
+        let mut moved = false;
+        for part in PARTS {
+            let to = self.state.join(part);
+            moved |= move_into(&self.folder.join(part), &to).map_err(|error| told(&to, &error))?;
+        }
+        sync_folder(&self.state)
+            .and_then(|()| fs::remove_dir_all(&self.folder))
+            .map_err(|error| told(&self.folder, &error))?;
+        Ok(moved)
+    }
+
+    fn is_whole(&self) -> io::Result<bool> {
+        self.folder.join(WHOLE).try_exists()
+    }
+}
+
+/// Refuses a folder that has a CA, or a part of one, and says what goes on with it.
+pub(super) fn require_vacant(state: &Path) -> Result<(), Error> {
+    let has = |part: &str| state.join(part).exists();
+    let has_keys = [online_folder(state), offline_folder(state)].iter().any(|it| holds_keys(it));
+    let (shown, has_store) = (state.display(), has(sqlite::FILE));
+    let why = if has_store && has(PIN) {
+        format!(
+            "{shown} has a CA already: `countersign serve` runs it, `countersign init --recover` \
+             gives its operator a certificate again"
+        )
+    } else if has_store && has(REQUEST) {
+        format!(
+            "{shown} has a CA already, whose issuer is to be certified: have {shown}/{REQUEST} \
+             certified, then: countersign init --certificate FILE"
+        )
+    } else if has_store || has_keys || has(PIN) || has(REQUEST) {
+        format!(
+            "{shown} has a part of a CA, which is not removed: it holds keys. If services trust it, \
+             put the rest back from a backup; if it never ran, move it away: mv {shown} \
+             {shown}.before, then: countersign init"
+        )
+    } else {
+        return Ok(());
+    };
+    Err(Error::Folder(why))
+}
+
+/// What cannot be looked at is taken for one that does.
+fn holds_keys(folder: &Path) -> bool {
+    match fs::read_dir(folder) {
+        Ok(mut files) => files.any(|file| {
+            file.map_or(true, |file| file.path().extension().is_some_and(|is| is == "key"))
+        }),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    }
+}
+
+/// Moves a file, or a folder of files; one that is moved already is not moved again, and nothing is
+/// replaced. A folder that is there may be a link to another disk, as where the offline keys go.
+fn move_into(from: &Path, to: &Path) -> io::Result<bool> {
+    let is_folder = match fs::symlink_metadata(from) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        metadata => metadata?.is_dir(),
+    };
+    if !to.try_exists()? {
+        match fs::rename(from, to) {
+            Err(error) if error.kind() == ErrorKind::CrossesDevices && !is_folder => {
+                write_private(to, &fs::read(from)?)?;
+                fs::remove_file(from)?;
+            }
+            moved => moved?,
+        }
+    } else if is_folder {
+        for file in fs::read_dir(from)? {
+            let file = file?;
+            move_into(&file.path(), &to.join(file.file_name()))?;
+        }
+        sync_folder(to)?;
+        fs::remove_dir(from)?;
+    } else if fs::read(from)? == fs::read(to)? {
+        fs::remove_file(from)?;
+    } else {
+        let why = "another file is there: an `init` was interrupted, and then another CA was put \
+                   here; move one of the two away";
+        return Err(io::Error::new(ErrorKind::AlreadyExists, why));
+    }
+    Ok(true)
+}
+
+fn told(path: &Path, error: &io::Error) -> Error {
+    Error::Folder(format!("{}: {error}", path.display()))
+}
+
+const FOLDER: &str = "init-unfinished";
+/// A CA is whole that has this beside it.
+const WHOLE: &str = "whole";
+/// In the order in which they are moved: `serve` wants the last, and `init --certificate` the request.
+const PARTS: [&str; 5] = ["keys", "offline", sqlite::FILE, REQUEST, PIN];
