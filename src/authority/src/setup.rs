@@ -116,6 +116,14 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
     placed(new, held, keys.moved_to(online_folder(new.state)))
 }
 
+/// Refuses a folder in which [`create`] makes none, and says what goes on with what is there.
+pub fn require_vacant(state: &Path) -> Result<(), Error> {
+    match Unfinished::of(state).is_whole() {
+        Ok(true) => Ok(()),
+        _ => unfinished::require_vacant(state),
+    }
+}
+
 /// A new CA, as it stands in its place.
 fn placed(new: &NewAuthority<'_>, held: Held, keys: Keys) -> Result<Created, Error> {
     let head_key = keys.head_key()?.ok_or_else(|| head_key_gone(new.state))?;

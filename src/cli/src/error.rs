@@ -24,6 +24,12 @@ pub(crate) enum Error {
     /// A file that the configuration names cannot be used.
     #[error("{key}: {}: {why}", path.display())]
     ConfiguredFile { key: &'static str, path: PathBuf, why: String },
+    /// A context's name becomes a folder's.
+    #[error("{0:?} is no context's name: 1 to 255 letters, digits and . _ -, no . or - first")]
+    ContextName(String),
+    /// Key and SVID of somebody else are where an operator's would go.
+    #[error("the context {name:?} is {whose}")]
+    ContextTaken { name: String, directory: PathBuf, whose: String },
     /// The command after `--exec` failed.
     #[error("the SVID was renewed, but `{command}` failed with {status}")]
     Exec { command: String, status: ExitStatus },
@@ -129,6 +135,8 @@ impl Error {
             Self::Library(error) => Exit::of_library(error),
             Self::Configuration { .. }
             | Self::ConfiguredFile { .. }
+            | Self::ContextName(_)
+            | Self::ContextTaken { .. }
             | Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::NoContext
@@ -154,6 +162,14 @@ impl Error {
         let step = match self {
             Self::ConfiguredFile { .. } => {
                 "put it there, or name another in the configuration; then: countersign config check"
+            }
+            Self::ContextName(_) => "--context NAME, such as the trust domain",
+            Self::ContextTaken { name, directory, .. } => {
+                let folder = crate::shell::quoted(directory);
+                return Some(format!(
+                    "keep it, and name another: the same command with --context NAME\nor, if nobody \
+                     needs it: countersign context remove {name}; mv {folder} {folder}.before"
+                ));
             }
             Self::InTheWay { path, .. } => {
                 return Some(format!(

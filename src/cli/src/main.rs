@@ -23,6 +23,7 @@ mod exit;
 mod files;
 mod installation;
 mod memory;
+mod operator_place;
 mod output;
 mod pending;
 mod policy_folder;

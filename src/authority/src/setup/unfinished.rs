@@ -77,7 +77,8 @@ impl Unfinished {
         Ok(moved)
     }
 
-    fn is_whole(&self) -> io::Result<bool> {
+    /// Whether it is a CA, some of which may have been moved.
+    pub(super) fn is_whole(&self) -> io::Result<bool> {
         self.folder.join(WHOLE).try_exists()
     }
 }

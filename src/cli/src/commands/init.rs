@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use api::TrustQuery;
 use authority::clock::{Clock, SteadyClock, SystemClock};
+use authority::policy::{Action, Principal, Query};
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
 use clap::{Args, ValueEnum};
-use identity::TrustPin;
+use identity::{SpiffeId, TrustPin};
 use server::Config;
 
 use super::Session;
@@ -16,6 +18,7 @@ use crate::clock;
 use crate::contexts::{self, Context, MakeCurrent};
 use crate::exit::Exit;
 use crate::files;
+use crate::operator_place::OperatorPlace;
 
 /// What to make.
 #[derive(Debug, Args)]
@@ -61,6 +64,9 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
 }
 
 async fn create(arguments: &Arguments, config: &Config, session: &Session) -> anyhow::Result<Exit> {
+    setup::require_vacant(&config.state)?;
+    // Before there is a CA whose operator has no place.
+    OperatorPlace::of_new_ca(&config.trust_domain, &session.options)?;
     let policy = ca_host::first_policy(config)?;
     let passphrase = arguments.config.passphrase(config, Asking::New)?;
     let offline_passphrase = arguments.config.offline_passphrase(config, Asking::New)?;
@@ -160,22 +166,54 @@ async fn recover(
                 Err(error) => session.output.warn(format!("the issuer ends soon: {error}")),
             }
         }
-        let_in(arguments, config, &store, session).await?;
+        let is_new = let_in(arguments, config, &store, session).await?;
         let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
+        tell_standing(&authority, &arguments.operator, is_new, session)?;
         // The trust keys may have been replaced since `init`.
         let pin = authority.trust().state().pin();
         ready(arguments, config, &authority, pin, session).await
     }
 }
 
+/// Says what the policy set in force thinks of an operator, before there is a certificate.
+fn tell_standing(
+    authority: &Authority,
+    operator: &str,
+    is_new: bool,
+    session: &Session,
+) -> anyhow::Result<()> {
+    let id = SpiffeId::operator(authority.trust_domain(), operator)?;
+    let policy = authority.policy();
+    let query = Query { principal: Principal::of(&id), action: Action::ReadStatus, resource: None };
+    let is_allowed = policy.decide(&query).allowed;
+    let is_listed = policy.set().workloads().lists_operator(&id);
+    let row = format!(
+        "the row to add under \"operators\" of workloads.json: {:?}; then: countersign policy apply DIR",
+        id.path()
+    );
+    if !is_allowed {
+        let policies = if is_listed { "" } else { "\n" };
+        let row = if is_listed { "" } else { row.as_str() };
+        session.output.warn(format!(
+            "{operator} may do nothing by the policy set in force: the certificate is of no use until \
+             that changes{policies}{row}"
+        ));
+    } else if is_new && !is_listed {
+        session.output.note(format!(
+            "{operator} is not in the workload table: an operator because this host says so\n{row}"
+        ));
+    }
+    Ok(())
+}
+
 /// The CA itself and the operator may have been denied, by a slip or on purpose: who stands at the
-/// host decides.
+/// host decides. Returns whether the operator was unknown.
 async fn let_in(
     arguments: &Arguments,
     config: &Config,
     store: &SqliteStore,
     session: &Session,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<bool> {
     let (domain, operator) = (&config.trust_domain, &arguments.operator);
     let done = setup::let_in(domain, store, operator, &SystemClock).await?;
     for spiffe_id in done.allowed {
@@ -184,7 +222,7 @@ async fn let_in(
     if done.registered {
         session.output.note(format!("{operator} is registered as an operator"));
     }
-    Ok(())
+    Ok(done.registered)
 }
 
 async fn accept_clock(
@@ -227,16 +265,21 @@ async fn ready(
     session: &Session,
 ) -> anyhow::Result<Exit> {
     let url = url(config);
-    let name = config.trust_domain.as_str();
-    let directory = contexts::folder(&session.options)?.join(name);
+    let id = SpiffeId::operator(&config.trust_domain, &arguments.operator)?;
+    let is_of_this_ca = |pin: &TrustPin| {
+        let query = TrustQuery { pin: Some(pin.of_any_sequence().to_string()), after: None };
+        authority.trust_state(&query).is_ok()
+    };
+    let OperatorPlace { name, directory } =
+        OperatorPlace::of_operator(&id, &is_of_this_ca, &session.options)?;
     let operator =
         ca_host::install_operator(authority, &arguments.operator, &url, pin, &directory).await?;
     authority.sign_checkpoint().await?;
     let context = Context::new(&url, pin, &directory);
-    contexts::add(name, context, MakeCurrent::IfNone, &session.options)?;
+    contexts::add(&name, context, MakeCurrent::IfNone, &session.options)?;
     session.output.show(
         &serde_json::json!({
-            "operator": operator, "trust_domain": name, "trust_pin": pin.to_string(), "url": url,
+            "operator": operator, "trust_domain": config.trust_domain, "context": name, "trust_pin": pin.to_string(), "url": url,
         }),
         |_| format!("trust pin  {pin}\noperator   {operator}\ncontext    {name} ({url})"),
     )?;
