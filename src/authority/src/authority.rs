@@ -582,6 +582,19 @@ impl Authority {
         Ok(())
     }
 
+    /// Whether the store took what was written last.
+    pub fn require_commits(&self) -> Result<(), Error> {
+        self.queue.failure().now().map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Writes to the store what changes nothing, and remembers what came of it: that there is no room
+    /// is found out before somebody needs it, and that there is some again before somebody asks.
+    pub async fn probe_store(&self) -> Result<(), Error> {
+        let written = self.store.probe().await;
+        self.queue.failure().note(&written);
+        Ok(written?)
+    }
+
     /// Whether a certificate of the CA's own still counts for those who verify it.
     pub fn require_own(
         &self,

@@ -7,8 +7,8 @@
 //! the disk has answered.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
@@ -23,6 +23,38 @@ use crate::store::{Store, StoreError};
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     sender: SyncSender<Waiting>,
+    failure: Arc<Failure>,
+}
+
+/// Why the store did not take what was written last; none where it did.
+#[derive(Debug, Default)]
+pub(crate) struct Failure(Mutex<Option<StoreError>>);
+
+impl Failure {
+    /// The same, as long as it lasts.
+    pub(crate) fn now(&self) -> Option<StoreError> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Remembers what came of a write, and tells the first failure, and its end. A clock that is wrong
+    /// is no failure of the store's.
+    pub(crate) fn note<T>(&self, written: &Result<T, StoreError>) {
+        let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match written {
+            Err(StoreError::ClockBehind { .. } | StoreError::ClockLeapt(_)) => {}
+            Err(error) => {
+                if failure.is_none() {
+                    tracing::error!(%error, "nothing is issued: the store takes nothing");
+                }
+                *failure = Some(error.clone());
+            }
+            Ok(_) => {
+                if failure.take().is_some() {
+                    tracing::info!("the store takes what is written again");
+                }
+            }
+        }
+    }
 }
 
 struct Waiting {
@@ -35,11 +67,18 @@ impl Queue {
     pub(crate) fn start(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, StoreError> {
         let (sender, waiting) = sync_channel(MAX_WAITING);
         let runtime = Handle::current();
+        let failure = Arc::<Failure>::default();
+        let noted = Arc::clone(&failure);
         std::thread::Builder::new()
             .name("commits".to_owned())
-            .spawn(move || run(&waiting, &*store, &*clock, &runtime))
+            .spawn(move || run(&waiting, &*store, &*clock, &runtime, &noted))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { sender })
+        Ok(Self { sender, failure })
+    }
+
+    /// Whether the last write failed.
+    pub(crate) fn failure(&self) -> &Failure {
+        &self.failure
     }
 
     /// Takes part in the next commit, and returns what became of it.
@@ -51,7 +90,13 @@ impl Queue {
     }
 }
 
-fn run(waiting: &Receiver<Waiting>, store: &dyn Store, clock: &dyn Clock, runtime: &Handle) {
+fn run(
+    waiting: &Receiver<Waiting>,
+    store: &dyn Store,
+    clock: &dyn Clock,
+    runtime: &Handle,
+    failure: &Failure,
+) {
     while let Ok(first) = waiting.recv() {
         let group = std::iter::once(first).chain(waiting.try_iter()).take(MAX_GROUP);
         let (members, answers): (Vec<_>, Vec<_>) =
@@ -66,7 +111,9 @@ fn run(waiting: &Receiver<Waiting>, store: &dyn Store, clock: &dyn Clock, runtim
         let committed = catch_unwind(AssertUnwindSafe(commit));
         metrics::histogram!("countersign_commit_duration_seconds").record(begun.elapsed());
         let panicked = |_| Err(StoreError::Unavailable("a commit panicked".to_owned()));
-        match committed.unwrap_or_else(panicked) {
+        let committed = committed.unwrap_or_else(panicked);
+        failure.note(&committed);
+        match committed {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
                     // A caller that went away will ask again, and find what was written.

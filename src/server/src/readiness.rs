@@ -1,8 +1,10 @@
 //! Whether this node can do its work, and why not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{ConnectionsStatus, Status};
+use authority::Authority;
 use countersign::Places;
 
 use crate::own_certificate::OwnCertificate;
@@ -23,6 +25,27 @@ impl Readiness {
         self.own.ready().await
     }
 
+    /// Says each second, as a metric, whether the node is ready; whether the store takes what is
+    /// written is tried now and then, and each second once it did not. What changes is told.
+    pub(crate) async fn watch(self, authority: Arc<Authority>) {
+        let mut was: Option<String> = None;
+        for second in 0_u64.. {
+            if second % PROBE_EVERY == 0 || authority.require_commits().is_err() {
+                // It is remembered, and told below.
+                drop(authority.probe_store().await);
+            }
+            let why = self.require().await.err();
+            metrics::gauge!("countersign_ready").set(f64::from(u8::from(why.is_none())));
+            match (&was, &why) {
+                (None, Some(why)) => tracing::warn!(%why, "not ready"),
+                (Some(_), None) => tracing::info!("ready again"),
+                _ => {}
+            }
+            was = why;
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// A status with what only this node knows.
     pub(crate) async fn complete(&self, status: Status) -> Status {
         let limits = self.places.limits();
@@ -36,3 +59,7 @@ impl Readiness {
         Status { not_ready: self.require().await.err(), connections: Some(connections), ..status }
     }
 }
+
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// In seconds. It costs a page and a sync.
+const PROBE_EVERY: u64 = 5;

@@ -82,6 +82,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let places = places(&authority, capacity.api.clone());
     let (open_files, connections) = (capacity.open_files, capacity.api.connections);
     let readiness = Readiness { own: Arc::clone(&own), places: places.clone(), open_files };
+    let watched = readiness.clone().watch(Arc::clone(&authority));
     let service = Service {
         authority: Arc::clone(&authority),
         readiness: readiness.clone(),
@@ -119,6 +120,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(forget_expired(Arc::clone(&authority), forgetting)),
         tokio::spawn(beat(Arc::clone(&authority))),
         tokio::spawn(tidy(rate, metrics)),
+        tokio::spawn(watched),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
         tokio::spawn(looking),
     ];

@@ -83,6 +83,13 @@ impl Store for FaultyStore {
         }
         self.failing(fault, self.inner.put_checkpoint(checkpoint))
     }
+    fn probe(&self) -> Answer<'_, ()> {
+        let fault = self.next(&[]);
+        if fault == Some(Fault::NotPersisted) {
+            return self.failing(fault, std::future::pending().boxed());
+        }
+        self.failing(fault, self.inner.probe())
+    }
     fn head(&self) -> Answer<'_, Head> {
         self.inner.head()
     }

@@ -48,6 +48,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Keeps a newer signed checkpoint.
     fn put_checkpoint(&self, checkpoint: StoredCheckpoint) -> Answer<'_, ()>;
 
+    /// Writes what is there already, as a commit would, and syncs it: whether there is room.
+    fn probe(&self) -> Answer<'_, ()>;
+
     /// The record of a certificate.
     fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>>;
 

@@ -207,6 +207,11 @@ impl Store for SqliteStore {
         blocking(move || write::put_checkpoint(&lock_writer(&writer).connection, &checkpoint))
     }
 
+    fn probe(&self) -> Answer<'_, ()> {
+        let writer = Arc::clone(&self.writer);
+        blocking(move || write::probe(&mut lock_writer(&writer).connection))
+    }
+
     fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
         self.read(move |connection| read::record(connection, &key))
     }

@@ -43,6 +43,18 @@ pub(super) fn initialise(
     Ok(())
 }
 
+/// Writes the page that says which version this is, with what stands in it: a page that was changed
+/// and changed back is written nevertheless.
+pub(super) fn probe(connection: &mut Connection) -> Result<(), StoreError> {
+    let write = |connection: &mut Connection| {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        transaction.execute("UPDATE meta SET version = version + 1", [])?;
+        transaction.execute("UPDATE meta SET version = version - 1", [])?;
+        transaction.commit()
+    };
+    write(connection).map_err(unavailable)
+}
+
 /// One transaction: select what the group may contradict, plan, write, commit.
 pub(super) fn commit(
     Writer { connection, newest_tile, key }: &mut Writer,
