@@ -45,6 +45,44 @@ fn five_thousand_workloads_are_checked_applied_shown_and_reduced() {
 }
 
 #[test]
+fn who_loses_what_is_told_before_a_set_is_applied() {
+    let environment = Environment::start();
+    for folder in ["a", "b", "c"] {
+        environment.issue("/prod/batch", folder);
+    }
+    let apply = ["policy", "apply", "policies"];
+    environment.countersign(&apply).success().says("nothing to do");
+    environment.write(
+        "policies/workloads.json",
+        r#"{"workloads": [{"id": "/prod/reports", "dns": ["localhost"]}]}"#,
+    );
+    let asked = format!("\"{}\" policy apply policies", system_tests::binary().display());
+    let mut terminal = std::process::Command::new("script");
+    terminal.args(["-qec", &asked, "/dev/null"]).current_dir(environment.folder()).env_clear();
+    terminal.env("PATH", "/usr/bin:/bin").env("HOME", environment.folder());
+    terminal.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut asking = terminal.spawn().unwrap();
+    std::io::Write::write_all(asking.stdin.as_mut().unwrap(), b"no\n").unwrap();
+    let answered = asking.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&answered.stdout).into_owned();
+    assert!(said.contains("Type yes to go on") && said.contains("nothing was changed"), "{said}");
+    assert_eq!(answered.status.code(), Some(1));
+
+    let applied = environment.countersign(&[&apply[..], &["--yes"]].concat()).success();
+    for told in [
+        "/prod/batch loses its row, and 3 certificates are valid",
+        "/prod/monolith loses its row, and 0 certificates are valid",
+        "/prod/reports loses the address 127.0.0.1, the profile common-name",
+        "/countersign/operator/second loses its place as an operator",
+        "3 valid certificates are left without a row",
+    ] {
+        assert!(applied.stderr.contains(told), "{told:?} is not in {}", applied.stderr);
+    }
+    assert!(!applied.stdout.contains("removed"), "nothing was: {}", applied.stdout);
+    environment.countersign(&apply).success().says("nothing to do");
+}
+
+#[test]
 fn check_and_ca_refuse_the_same_size_in_the_same_words() {
     let environment = Environment::start();
     environment.write("policies/workloads.json", &table(10_000));

@@ -16,6 +16,7 @@ pub(crate) mod lint;
 pub(crate) mod list;
 pub(crate) mod policy;
 pub(crate) mod policy_check;
+mod policy_losses;
 pub(crate) mod reach;
 pub(crate) mod renew;
 pub(crate) mod revoke;

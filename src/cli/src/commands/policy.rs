@@ -10,6 +10,7 @@ use identity::SpiffeId;
 use issuance::DnsName;
 use serde::Serialize;
 
+use super::policy_losses::{self, Loss};
 use super::{Session, policy_check};
 use crate::context;
 use crate::error::Error;
@@ -29,7 +30,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Takes schema.cedarschema, *.cedar, workloads.json and profiles.json. Refused if
+Takes schema.cedarschema, *.cedar, workloads.json and profiles.json; what is
+left out is as shipped. Says who loses what, and asks on a terminal. Refused if
 somebody else changed the active set meanwhile.")]
 pub(crate) struct Apply {
     /// The folder
@@ -72,13 +74,15 @@ async fn apply(folder: &Path, session: &Session) -> Result<Exit, Error> {
     let files = policy_folder::read(folder)?;
     let client = context::open(session).await?.client;
     let active = client.policies().await?;
-    let changes = Change::between(&active.files, &files);
-    let hash = if changes.is_empty() {
-        active.hash
-    } else {
-        client.replace_policies(&PolicyFiles { files }, &active.hash).await?.hash
-    };
-    session.output.show(&Applied { hash, changes }, Applied::to_text)?;
+    let losses = policy_losses::losses(&client, &active.files, &files).await?;
+    if !policy_losses::accepts(&losses, session)? {
+        session.output.note("nothing was changed");
+        return Ok(Exit::Failed);
+    }
+    // What the folder leaves out is as shipped with the CA: only it can say what that changes.
+    let applied = client.replace_policies(&PolicyFiles { files }, &active.hash).await?;
+    let changes = Change::between(&active.files, &applied.files);
+    session.output.show(&Applied { hash: applied.hash, changes, losses }, Applied::to_text)?;
     Ok(Exit::Done)
 }
 
@@ -87,6 +91,7 @@ async fn apply(folder: &Path, session: &Session) -> Result<Exit, Error> {
 struct Applied {
     hash: String,
     changes: Vec<Change>,
+    losses: Vec<Loss>,
 }
 
 impl Applied {
