@@ -57,6 +57,62 @@ fn a_ca_without_the_key_of_its_database_or_any_certificate_of_its_own_does_not_s
 }
 
 #[test]
+fn a_lost_issuer_is_replaced_on_the_host_with_the_root_at_hand() {
+    let mut environment = Environment::start();
+    environment.issue("/prod/reports", "before");
+    environment.stop();
+    let recover = ["init", "--config", "ca.toml", "--recover"];
+    let replace = [&recover[..], &["--replace-lost-issuer"]].concat();
+    environment.countersign(&replace).exits(1).says("it is not lost");
+    let state = |name: &str| environment.path("state").join(name);
+    fs::remove_file(state("keys/own-certificate.sealed")).unwrap();
+    // One that does not open is no lost one.
+    let (key, kept) = (state("keys/issuer.key"), fs::read(state("keys/issuer.key")).unwrap());
+    fs::write(&key, "no key").unwrap();
+    assert_ne!(environment.countersign(&replace).code, 0);
+    fs::write(&key, kept).unwrap();
+    fs::remove_file(&key).unwrap();
+    let serve = ["serve", "--config", "ca.toml"];
+    environment.countersign(&serve).exits(1).says("--replace-lost-issuer");
+    environment.countersign(&recover).exits(1).says("--replace-lost-issuer");
+    let (offline, away) = (state("offline"), environment.path("away"));
+    fs::rename(&offline, &away).unwrap();
+    assert_ne!(environment.countersign(&replace).code, 0);
+    fs::rename(&away, &offline).unwrap();
+
+    environment.countersign(&replace).success().says("another issuer");
+    environment.countersign(&replace).exits(1).says("it is not lost");
+    environment.serve();
+    environment.issue("/prod/reports", "after");
+    for svid in ["before/svid.pem", "after/svid.pem"] {
+        environment.countersign(&["verify", svid]).success();
+    }
+    let keys = environment.countersign(&["issuer", "list"]).success().stdout;
+    assert!(keys.contains("active") && keys.contains("retiring"), "{keys}");
+    environment.countersign(&["rotate", "--config", "ca.toml"]).success();
+    environment.stop();
+    environment.serve();
+}
+
+#[test]
+fn a_key_that_is_lost_for_good_is_replaced_while_the_ca_serves() {
+    for purpose in ["countersignature", "feed", "issuer"] {
+        let mut environment = Environment::start();
+        environment.stop();
+        fs::remove_file(environment.path(&format!("state/keys/{purpose}.key"))).unwrap();
+        environment.serve_until("503");
+        environment.countersign(&["key", "prepare", purpose, "--config", "ca.toml"]).success();
+        environment.countersign(&["rotate", "--config", "ca.toml"]).success();
+        let begun = Instant::now();
+        while !environment.admin("/readyz").starts_with("HTTP/1.1 200") {
+            assert!(begun.elapsed() < Duration::from_secs(30), "{}", environment.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        environment.issue("/prod/reports", "after");
+    }
+}
+
+#[test]
 fn the_key_of_the_cas_own_certificate_is_sealed() {
     let environment = Environment::start();
     let sealed = environment.path("state/keys/own-certificate.sealed");

@@ -128,3 +128,21 @@ fn another_operator_has_a_place_of_his_own() {
     environment.countersign(&["status", "--context", "pay.example-second"]).success();
     assert_eq!(fs::read(admin.join("svid.key")).unwrap(), before);
 }
+
+#[test]
+fn a_copy_of_the_stopped_cas_folder_is_a_backup() {
+    let mut environment = Environment::start();
+    environment.issue("/prod/reports", "before");
+    environment.stop();
+    let (state, copy) = (environment.path("state"), environment.path("copy"));
+    let copied = |from: &std::path::Path, to: &std::path::Path| {
+        program(std::process::Command::new("cp").arg("-a").args([from, to])).success();
+    };
+    copied(&state, &copy);
+    fs::remove_dir_all(&state).unwrap();
+    environment.countersign(&["serve", "--config", "ca.toml"]).exits(1);
+    copied(&copy, &state);
+    environment.serve();
+    environment.countersign(&["verify", "before/svid.pem"]).success();
+    environment.issue("/prod/reports", "after");
+}

@@ -4,6 +4,7 @@
 //! in it as an event with its hash before it is signed. All or nothing: [`unfinished`] has the crash
 //! story.
 
+mod lost;
 mod unfinished;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use issuance::IssuerCertificate;
 use time::OffsetDateTime;
 use tlog::Hash;
 
+pub use self::lost::replace_lost_issuer;
 use self::unfinished::Unfinished;
 use crate::checkpoint::{Checkpoints, origin, verifier_key};
 use crate::clock::Clock;

@@ -25,7 +25,28 @@ impl AbsentKey {
         SignerError::Absent {
             purpose: self.purpose.name(),
             without: without(self.purpose),
-            why: self.why.to_string(),
+            why: format!("{}{}", self.why, self.instead()),
+        }
+    }
+
+    /// What replaces a key whose file is gone for good.
+    fn instead(&self) -> &'static str {
+        if !matches!(self.why, SignerError::Missing { .. }) {
+            return "";
+        }
+        match self.purpose {
+            KeyPurpose::Countersignature => {
+                "; if it is lost for good: countersign key prepare countersignature, countersign rotate"
+            }
+            KeyPurpose::Feed => {
+                "; if it is lost for good: countersign key prepare feed, countersign rotate"
+            }
+            KeyPurpose::Issuer => {
+                "; if it is lost for good, stop the CA: countersign init --recover \
+                 --replace-lost-issuer"
+            }
+            KeyPurpose::Log => "; a backup of STATE/keys has it",
+            KeyPurpose::Root | KeyPurpose::Trust => "",
         }
     }
 }

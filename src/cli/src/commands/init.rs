@@ -41,6 +41,10 @@ pub(crate) struct Arguments {
     /// took it further
     #[arg(long, requires = "recover")]
     accept_clock: bool,
+    /// With --recover: the issuer's key is lost for good. Another takes its place, certified by the
+    /// root in STATE/offline; certificates that there are stay good
+    #[arg(long, requires = "recover")]
+    replace_lost_issuer: bool,
     /// The first operator's name
     #[arg(long, value_name = "NAME", default_value = "admin")]
     operator: String,
@@ -154,6 +158,13 @@ async fn recover(
         }
         // Before anything is certified on a log that is not what it was.
         setup::require_no_halt(&config.state, &store).await?;
+        if arguments.replace_lost_issuer {
+            let offline = arguments.config.offline_passphrase(config, Asking::Known)?;
+            let (domain, state) = (&config.trust_domain, &config.state);
+            setup::replace_lost_issuer(domain, state, &store, &keys, &offline, &SystemClock)
+                .await?;
+            session.output.note("another issuer took the place of the one whose key is lost");
+        }
         if setup::issuer_ends_soon(&config.trust_domain, &store, clock::now()).await? {
             let offline = arguments.config.offline_passphrase(config, Asking::Known)?;
             let domain = &config.trust_domain;
