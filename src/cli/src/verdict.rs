@@ -74,7 +74,8 @@ impl Verdict {
         let judged =
             if inside == now { at_now.clone() } else { judge(&shown.certificates, trust, inside) };
         let mut findings: Vec<Finding> = leaf.iter().map(|leaf| validity(leaf, now)).collect();
-        findings.extend(rules(&judged, trust));
+        let path = leads_to_anchor(&shown.certificates, trust, inside);
+        findings.extend(rules(&judged, &path, trust));
         findings.extend(shown.possession.map(possession));
         Self { refusal: at_now.err().as_ref().map(refusal_name), findings }
     }
@@ -89,6 +90,16 @@ fn judge(
     let revocations = Revocations::default();
     let verify = |usage| verify(certificates, usage, clock::unix(at), trust, &revocations);
     verify(Usage::Server).and_then(|_| verify(Usage::Client))
+}
+
+/// The path alone: what is no X.509-SVID may have been refused before one was looked for.
+fn leads_to_anchor(
+    certificates: &[CertificateDer<'_>],
+    trust: &Trust,
+    at: OffsetDateTime,
+) -> Result<(), Refusal> {
+    let leads = |usage| identity::leads_to_anchor(certificates, usage, clock::unix(at), trust);
+    leads(Usage::Server).and_then(|()| leads(Usage::Client))
 }
 
 fn nearest_inside(leaf: &X509Certificate<'_>, now: OffsetDateTime) -> OffsetDateTime {
@@ -110,8 +121,12 @@ fn validity(leaf: &X509Certificate<'_>, now: OffsetDateTime) -> Finding {
 }
 
 /// The rules in the order in which `verify` looks at them: those before the one that failed hold,
-/// those after it were not looked at.
-fn rules(judged: &Result<VerifiedSvid, Refusal>, trust: &Trust) -> Vec<Finding> {
+/// those after it were not looked at. Nor was the path, where that is what one without it shows.
+fn rules(
+    judged: &Result<VerifiedSvid, Refusal>,
+    path: &Result<(), Refusal>,
+    trust: &Trust,
+) -> Vec<Finding> {
     let domain = &trust.state().trust_domain;
     let svid = judged.as_ref().ok();
     let passed = [
@@ -131,6 +146,9 @@ fn rules(judged: &Result<VerifiedSvid, Refusal>, trust: &Trust) -> Vec<Finding> 
             Some((position, _)) if at > position => {
                 Finding::new(rule, Outcome::NotChecked, "a rule before it failed")
             }
+            Some(_) if at == PATH && path.is_err() => {
+                Finding::new(rule, Outcome::NotChecked, "none was looked for: see below")
+            }
             _ => Finding::new(rule, Outcome::Passed, detail),
         })
         .collect()
@@ -144,13 +162,16 @@ fn countersignature(svid: Option<&VerifiedSvid>) -> String {
     }
 }
 
+/// Its place among the rules.
+const PATH: usize = 0;
+
 /// Which of the rules a refusal is about.
 fn position(refusal: &Refusal) -> usize {
     match refusal {
         Refusal::NotAnSvid(_) => 1,
         Refusal::UnknownTrustDomain(_) => 2,
         Refusal::NotCountersigned(_) => 3,
-        _ => 0,
+        _ => PATH,
     }
 }
 

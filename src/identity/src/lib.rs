@@ -43,4 +43,4 @@ pub use text::{TextFault, unmarked, utf8_text};
 pub use trust_state::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, Spki, TrustPin, TrustState,
 };
-pub use verify::{Trust, Usage, VerifiedSvid, verify, verify_issuer};
+pub use verify::{Trust, Usage, VerifiedSvid, leads_to_anchor, verify, verify_issuer};

@@ -33,12 +33,7 @@ pub fn verify(
     trust: &Trust,
     revocations: &Revocations,
 ) -> Result<VerifiedSvid, Refusal> {
-    let (leaf, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
-    if intermediates.len() > MAX_INTERMEDIATES {
-        let why = format!("more than {MAX_INTERMEDIATES} intermediates were sent");
-        return Err(Refusal::UnknownAuthority(why));
-    }
-    let path = verify_path(leaf, intermediates, usage, now, trust, ALGORITHMS)?;
+    let (leaf, path) = path_of(chain, usage, now, trust)?;
     let certificate = parse(leaf)?;
     let serial_number = serial_number(&certificate)?;
     let spiffe_id = svid_rules(&certificate, usage)?;
@@ -67,6 +62,34 @@ pub fn verify(
     };
     revocations.check_svid(&svid)?;
     Ok(svid)
+}
+
+/// Whether a path leads from a chain to an anchor: the first rule of [`verify`], alone.
+///
+/// For whoever tells a person which rules hold. Some of what [`Refusal::NotAnSvid`] says is found
+/// before any path is looked for, some behind it; proves nothing else about the certificate.
+pub fn leads_to_anchor(
+    chain: &[CertificateDer<'_>],
+    usage: Usage,
+    now: UnixTime,
+    trust: &Trust,
+) -> Result<(), Refusal> {
+    path_of(chain, usage, now, trust).map(drop)
+}
+
+/// The end entity of a chain, and its path to an anchor.
+fn path_of<'a, 'b>(
+    chain: &'a [CertificateDer<'b>],
+    usage: Usage,
+    now: UnixTime,
+    trust: &Trust,
+) -> Result<(&'a CertificateDer<'b>, Path), Refusal> {
+    let (leaf, intermediates) = chain.split_first().ok_or(Refusal::NoCertificate)?;
+    if intermediates.len() > MAX_INTERMEDIATES {
+        let why = format!("more than {MAX_INTERMEDIATES} intermediates were sent");
+        return Err(Refusal::UnknownAuthority(why));
+    }
+    Ok((leaf, verify_path(leaf, intermediates, usage, now, trust, ALGORITHMS)?))
 }
 
 /// Verifies the issuers above a certificate that nobody has signed yet, as [`verify`] would if its
