@@ -1,5 +1,6 @@
 //! Connections of an HTTP client: opened, verified and registered here, kept by hyper's pool.
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -128,7 +129,11 @@ impl tower::Service<Uri> for Connector {
         let connector = self.clone();
         Box::pin(async move {
             let (host, port) = target(&uri);
-            connector.open(host, port).await.map(TokioIo::new)
+            let stream = connector.open(host, port).await?;
+            let opened = Arc::clone(stream.connection());
+            // hyper may open one that no request waits for any more.
+            let _ = OPENED.try_with(|noted| noted.replace(Some(opened)));
+            Ok(TokioIo::new(stream))
         })
     }
 }
@@ -194,22 +199,43 @@ where
             connection_of(&captured);
             std::future::pending().await
         };
-        let answered = tokio::select! {
-            biased;
-            never = chosen => never,
-            answered = self.client.request(request) => answered,
+        let answered = async {
+            tokio::select! {
+                biased;
+                never = chosen => never,
+                answered = self.client.request(request) => answered,
+            }
         };
+        let (answered, opened) = noting_opened(answered).await;
         match (answered, connection_of(&captured)) {
             (Ok(response), connection) => {
                 Ok((response, connection.expect("whoever answers was connected to")))
             }
             // hyper takes another connection for what it could not send, and none may be had.
-            (Err(error), Some(connection)) if !error.is_connect() => {
-                Err(connection.cause(error.into()))
-            }
+            (Err(error), taken) if !error.is_connect() => match taken.or(opened) {
+                Some(connection) => Err(connection.cause(error.into())),
+                None => Err(error.into()),
+            },
             (Err(error), _) => Err(error.into()),
         }
     }
+}
+
+tokio::task_local! {
+    /// The connection that was opened for a request. In TLS 1.3 a server refuses a certificate when
+    /// the handshake is over for the client: the alert may come before hyper says which connection
+    /// the request goes over, and then "channel closed" is all that it says.
+    static OPENED: RefCell<Option<Arc<Connection>>>;
+}
+
+/// Runs a request; names the connection that was opened for it, if one was.
+async fn noting_opened<R: Future>(request: R) -> (R::Output, Option<Arc<Connection>>) {
+    OPENED
+        .scope(RefCell::default(), async {
+            let answered = request.await;
+            (answered, OPENED.with(RefCell::take))
+        })
+        .await
 }
 
 /// The connection that a request goes over; it learns how the pool knows it.

@@ -92,12 +92,7 @@ pub enum Error {
         peer: String,
     },
     /// The server refused our certificate; a TLS alert says no more than this.
-    #[error(
-        "{url} refused our certificate (TLS alert {alert:?}): it may be revoked, expired or of \
-         another CA, or its identity not be among the peers there; the other end's diagnostics name \
-         the rule{}",
-        see_own(.serial_number.as_ref())
-    )]
+    #[error("{url} refused our certificate: {}{}", refused_by(.alert), see_own(.serial_number.as_ref()))]
     Refused {
         /// The address or URL that led to it.
         url: String,
@@ -405,9 +400,26 @@ fn advice(refusal: &Refusal, peer: &str) -> String {
     }
 }
 
+/// RFC 8446 §6.2: what an alert says. Servers of ours name the rule where there is an alert for it.
+fn refused_by(alert: &AlertDescription) -> String {
+    let rule = match alert {
+        AlertDescription::AccessDenied => "its identity is denied, or not among the peers there",
+        AlertDescription::CertificateExpired => "it has expired, by the clock there",
+        AlertDescription::CertificateRevoked => "it is revoked",
+        AlertDescription::UnknownCA => "it is of a CA that is not trusted there",
+        _ => {
+            return format!(
+                "it may be revoked, expired or of another CA, or its identity not be among the \
+                 peers there (TLS alert {alert:?}); the other end's diagnostics name the rule"
+            );
+        }
+    };
+    format!("{rule} (TLS alert {alert:?})")
+}
+
 fn see_own(serial_number: Option<&SerialNumber>) -> String {
     let see = |serial_number| {
-        format!(", and `countersign show {serial_number}` what the CA knows of the certificate")
+        format!("; `countersign show {serial_number}` tells what the CA knows of the certificate")
     };
     serial_number.map(see).unwrap_or_default()
 }
