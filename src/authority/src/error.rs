@@ -72,6 +72,9 @@ pub enum Error {
     /// There is no such thing, or not for this caller.
     #[error("there is no {0}")]
     NotFound(String),
+    /// Nobody has a certificate like this that has not expired.
+    #[error("nothing was revoked: {}", nothing_of(.0))]
+    NothingToRevoke(String),
     /// Too many requests wait for the log.
     #[error("too many requests wait for the log")]
     Overloaded,
@@ -108,6 +111,13 @@ pub enum Error {
     /// A step of a rotation waits.
     #[error("{}", waits(.0))]
     Waits(Box<NextStep>),
+}
+
+fn nothing_of(target: &str) -> String {
+    match target.contains("://") {
+        true => format!("{target} has no certificate, or none that has not expired"),
+        false => format!("certificate {target} has expired"),
+    }
 }
 
 fn waits(next: &NextStep) -> String {

@@ -8,6 +8,7 @@ use authority::signer::SignerError;
 use authority::store::StoreError;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
+use identity::Refusal;
 
 use crate::diagnostics::Why;
 
@@ -112,8 +113,13 @@ fn told(error: &Error) -> Told {
         Error::Denied(denied) => {
             (ProblemType::PolicyDenied, denied.reason.clone(), denied.next_step.clone())
         }
-        Error::Revoked(_) => {
+        Error::Revoked(Refusal::Denied) => {
             let step = "an operator lifts a denial: countersign allow SPIFFE_ID";
+            (ProblemType::PolicyDenied, text, next(step))
+        }
+        Error::Revoked(_) => {
+            let step =
+                "attest again, by a token of an operator: countersign token create SPIFFE_ID";
             (ProblemType::PolicyDenied, text, next(step))
         }
         Error::Halted(_) => {
@@ -130,6 +136,9 @@ fn told(error: &Error) -> Told {
             (ProblemType::Conflict, text, next(step))
         }
         Error::NotFound(_) => (ProblemType::NotFound, text, None),
+        Error::NothingToRevoke(target) => {
+            (ProblemType::NotFound, text, Some(what_is_there_to_revoke(target)))
+        }
         Error::Overloaded | Error::Subscriptions(_) => (ProblemType::RateLimited, text, None),
         Error::CrlTooLong { .. } => (ProblemType::IssuerUnavailable, text, None),
         Error::Snapshot { .. } => (ProblemType::LogUnavailable, text, None),
@@ -195,6 +204,17 @@ fn told_store(error: &StoreError) -> Told {
         ),
     };
     (kind, detail.to_owned(), Some(step.to_owned()))
+}
+
+/// Where a revocation found nothing.
+fn what_is_there_to_revoke(target: &str) -> String {
+    match target.strip_prefix("spiffe://").and_then(|id| id.split_once('/')) {
+        Some(_) => format!(
+            "countersign list --id '*' shows who has one; to keep somebody out who has none yet: \
+             countersign deny {target} --reason privilege-withdrawn"
+        ),
+        None => format!("it is refused as it is; countersign show {target}"),
+    }
 }
 
 /// What an operator can do about a step that waits.

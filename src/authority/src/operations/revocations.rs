@@ -27,7 +27,9 @@ use crate::store::{Record, RecordKey, RecordQuery, RevocationRow, Store, StoreEr
 
 impl Authority {
     /// Revokes one certificate, or all of an identity issued so far. Doing it twice changes
-    /// nothing.
+    /// nothing. Where nobody has one that has not expired, nothing is written, and it is an error:
+    /// whoever means to keep somebody out would take the entry for it, and has mistyped or means to
+    /// deny.
     pub async fn revoke(
         &self,
         caller: &Caller,
@@ -52,10 +54,20 @@ impl Authority {
                 spiffe_id: spiffe_id.clone(),
                 reason: reason.clone(),
                 log_index: None,
-                certificates: self.covered(&target, &spiffe_id).await?,
+                certificates: 0,
                 review: Vec::new(),
             };
-            let is_done = done.certificates == 0 && self.is_revoked(&target);
+            let held = self.held(&target, &spiffe_id).await?;
+            done.certificates = held.live;
+            // What is held is looked at after the state that it is judged by was read; where that
+            // still stands under the head lock, this is the answer of the moment of the look.
+            let is_done = !held.unrevoked && (held.any || self.is_revoked(&target));
+            if !held.any && !is_done && !request.dry_run {
+                if self.holds(allowed_under).await? {
+                    return Err(Error::NothingToRevoke(request.target.clone()));
+                }
+                continue;
+            }
             if !is_done {
                 self.require_way_back(&target, &spiffe_id, request.named_override).await?;
             }
@@ -239,24 +251,15 @@ impl Authority {
         Ok(if is_own { RevocationExtent::Own } else { RevocationExtent::Certificate })
     }
 
-    /// How many unexpired certificates a revocation would newly cover.
-    async fn covered(&self, target: &RevocationTarget, spiffe_id: &SpiffeId) -> Result<u64, Error> {
+    /// What there is of a target that has not expired.
+    async fn held(&self, target: &RevocationTarget, spiffe_id: &SpiffeId) -> Result<Held, Error> {
         let now = self.clock().now().unix_timestamp();
-        let logged_now = self.clock().unix_milliseconds();
-        let live = |record: &Record| {
-            let checked = self.folded().revocations.check(
-                &record.spiffe_id,
-                &record.serial_number,
-                Some(record.leaf_index),
-            );
-            // What is logged may still be signed for a minute: it counts.
-            let issued = record.certificate.is_some()
-                || logged_now.saturating_sub(record.issued_at) <= COMPLETION_MILLISECONDS;
-            record.not_after >= now && issued && checked.is_ok()
-        };
+        let mut held = Held::default();
         if let RevocationTarget::Serial(serial_number) = target {
             let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;
-            return Ok(u64::from(record.as_ref().is_some_and(live)));
+            let unexpired = record.filter(|record| record.not_after >= now);
+            unexpired.iter().for_each(|record| self.count(record, &mut held));
+            return Ok(held);
         }
         let mut query = RecordQuery {
             spiffe_id: Some(spiffe_id.clone()),
@@ -264,15 +267,28 @@ impl Authority {
             limit: PAGE,
             ..RecordQuery::default()
         };
-        let mut covered = 0;
         loop {
             let page = self.store().records(query.clone()).await?;
-            covered += page.iter().filter(|record| live(record)).count() as u64;
+            page.iter().for_each(|record| self.count(record, &mut held));
             match page.last() {
                 Some(last) if page.len() == PAGE as usize => query.before = Some(last.leaf_index),
-                _ => return Ok(covered),
+                _ => return Ok(held),
             }
         }
+    }
+
+    fn count(&self, record: &Record, held: &mut Held) {
+        let checked = self.folded().revocations.check(
+            &record.spiffe_id,
+            &record.serial_number,
+            Some(record.leaf_index),
+        );
+        // What is logged may still be signed for a minute: it counts.
+        let age = self.clock().unix_milliseconds().saturating_sub(record.issued_at);
+        let issued = record.certificate.is_some() || age <= COMPLETION_MILLISECONDS;
+        held.any = true;
+        held.unrevoked |= checked.is_ok();
+        held.live += u64::from(issued && checked.is_ok());
     }
 
     fn is_revoked(&self, target: &RevocationTarget) -> bool {
@@ -311,6 +327,17 @@ impl Authority {
         };
         Ok(standing.into_iter().map(denial).collect())
     }
+}
+
+/// What there is that has not expired. What was logged and never signed is there, too: whoever had
+/// the issuer's key may hold it.
+#[derive(Debug, Default)]
+struct Held {
+    any: bool,
+    /// Some of it is not revoked.
+    unrevoked: bool,
+    /// How many certificates a revocation would newly cover.
+    live: u64,
 }
 
 /// What is kept of it with the request's name; its place is known there.

@@ -93,6 +93,10 @@ pub(crate) fn review(acts: &[ActOnRecord], session: &Session) {
 async fn confirm(client: &AuthorityClient, request: &RevokeRequest) -> Result<bool, Error> {
     let dry_run = RevokeRequest { dry_run: true, ..request.clone() };
     let covered = client.revoke(&dry_run).await?;
+    if covered.certificates == 0 {
+        // The CA says why: there is nothing to be asked about.
+        return Ok(true);
+    }
     says_yes(&format!("This revokes {} of {}.", count(&covered), covered.spiffe_id))
 }
 
