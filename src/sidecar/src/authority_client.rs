@@ -229,6 +229,20 @@ impl AuthorityClient {
         Ok(answer.await?.body.into())
     }
 
+    /// The log's newest checkpoint, a signed note. It counts only once its signature is verified, by
+    /// the log key of the trust state.
+    pub async fn checkpoint(&self) -> Result<Vec<u8>, Error> {
+        let answer = self.exchange(Method::GET, paths::CHECKPOINT, HeaderMap::new(), Bytes::new());
+        Ok(answer.await?.body.into())
+    }
+
+    /// The CRL of an issuer, DER, by the hex SHA-256 of its public key. Anybody may ask for it.
+    pub async fn crl(&self, issuer: &str) -> Result<Vec<u8>, Error> {
+        let path = paths::CRL.replace("{issuer}", &percent_encode(issuer));
+        let answer = self.exchange(Method::GET, &path, HeaderMap::new(), Bytes::new());
+        Ok(answer.await?.body.into())
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         read(self.exchange(Method::GET, path, HeaderMap::new(), Bytes::new()).await?)
     }

@@ -23,7 +23,7 @@ pub(crate) async fn checkpoint(
     From(caller): From,
 ) -> Result<impl IntoResponse, Refused> {
     let refuse = |error| Refused::new(error, &caller.request_id);
-    service.authority.permits(&caller, Action::ReadLog).map_err(refuse)?;
+    service.authority.require_certificate(&caller).map_err(refuse)?;
     let note = service.authority.checkpoint().await.map_err(refuse)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
