@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::path::Path;
 
 use api::{Attestation, Ttl};
-use countersign::{AuthorityClient, Credentials};
+use countersign::{AuthorityClient, Credentials, Error as LibraryError};
 use identity::SpiffeId;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -16,7 +16,9 @@ use crate::commands::Session;
 use crate::contexts::{Context, Contexts};
 use crate::error::Error;
 use crate::installation::Installation;
+use crate::refused_svid::{Owner, ShownSvid};
 use crate::renewal::Due;
+use crate::seen_log::{SeenLog, WentBack};
 use crate::svid_directory::{CHAIN, RECORD, SvidDirectory};
 use crate::svid_record::{SvidRecord, Wish};
 use crate::table;
@@ -30,6 +32,8 @@ pub(crate) struct OpenContext {
     pub(crate) held: HeldTrust,
     /// The CA's URL.
     pub(crate) url: String,
+    /// The log has lost what this context has seen of it.
+    pub(crate) went_back: Option<WentBack>,
 }
 
 /// Opens the context that the options name, and renews the operator's SVID if half of its life is
@@ -41,7 +45,9 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     let operator = Operator { directory: SvidDirectory::at(&context.directory), context, url };
     operator.follow_trust(session).await?;
     operator.renew_if_due(session).await?;
-    operator.open()
+    let (open, seen) = operator.open(session)?;
+    let went_back = operator.compare_log(&open, seen, session).await?;
+    Ok(OpenContext { went_back, ..open })
 }
 
 /// The folder of the context that the options name.
@@ -77,11 +83,35 @@ struct Operator<'a> {
 }
 
 impl Operator<'_> {
-    fn open(&self) -> Result<OpenContext, Error> {
+    fn open(&self, session: &Session) -> Result<(OpenContext, SeenLog), Error> {
         let held = held_trust(self.context, &self.directory)?;
         let credentials = Credentials::load(self.directory.path())?;
         let client = AuthorityClient::new(self.url, held.trust.clone(), Some(credentials))?;
-        Ok(OpenContext { client, held, url: self.url.to_owned() })
+        let seen = SeenLog::load(&self.directory, held.state(), session.output)?;
+        seen.show(&client);
+        Ok((OpenContext { client, held, url: self.url.to_owned(), went_back: None }, seen))
+    }
+
+    /// The first question to the CA: whether the log still holds what was seen of it. An operator
+    /// whose SVID is refused hears why, whatever the command.
+    async fn compare_log(
+        &self,
+        OpenContext { client, held, .. }: &OpenContext,
+        mut seen: SeenLog,
+        session: &Session,
+    ) -> Result<Option<WentBack>, Error> {
+        match seen.compare(client, held.state(), session.output).await {
+            Ok(went_back) => {
+                seen.keep(session.output);
+                Ok(went_back)
+            }
+            Err(error) => Err(self.explain(error, held).await),
+        }
+    }
+
+    async fn explain(&self, error: LibraryError, held: &HeldTrust) -> Error {
+        let shown = ShownSvid { directory: &self.directory, held, url: self.url };
+        shown.explain(error, Owner::Operator).await
     }
 
     /// Keys of the CA may have been replaced since the last command: the newest trust state is kept
@@ -112,15 +142,23 @@ impl Operator<'_> {
         if svid.not_after < now {
             return Err(svid.expired(self.directory.path()));
         }
-        if svid.due(now) == Due::Now
-            && let Err(error) = self.renew(session, now).await
-        {
-            session.output.warn(format!(
-                "your SVID was not renewed, and is valid until {}: {error}",
-                table::time(svid.not_after)
-            ));
+        if svid.due(now) != Due::Now {
+            return Ok(());
         }
-        Ok(())
+        match self.renew(session, now).await {
+            Err(Error::Library(error @ LibraryError::Refused { .. })) => {
+                let held = held_trust(self.context, &self.directory)?;
+                Err(self.explain(error, &held).await)
+            }
+            Err(error) => {
+                session.output.warn(format!(
+                    "your SVID was not renewed, and is valid until {}: {error}",
+                    table::time(svid.not_after)
+                ));
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     async fn renew(&self, session: &Session, now: OffsetDateTime) -> Result<(), Error> {
@@ -130,7 +168,7 @@ impl Operator<'_> {
         if svid.due(now) != Due::Now {
             return Ok(());
         }
-        let OpenContext { client, held, .. } = self.open()?;
+        let (OpenContext { client, held, .. }, _) = self.open(session)?;
         let wish = match self.directory.record()? {
             Some(record) => record.wish,
             None => svid.wish(),

@@ -90,6 +90,9 @@ pub(crate) enum Error {
     /// A file cannot be read.
     #[error("cannot read {}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    /// The CA takes an SVID no more.
+    #[error("the CA refuses the SVID in {}: {why}", directory.display())]
+    RefusedSvid { directory: PathBuf, why: String, repair: String },
     /// The certificate request of `--csr`, or a trust state, breaks a rule.
     #[error(transparent)]
     Request(#[from] issuance::Error),
@@ -149,6 +152,7 @@ impl Error {
             | Self::Request(_)
             | Self::Token { .. }
             | Self::UnknownContext { .. } => Exit::Usage,
+            Self::RefusedSvid { .. } => Exit::Refused,
             Self::Server { .. } | Self::Taken(_) => Exit::Unreachable,
             Self::Answer(_) | Self::OldTrust { .. } | Self::Trust(_) | Self::Unacceptable(_) => {
                 Exit::Unverified
@@ -209,7 +213,8 @@ impl Error {
             }
             Self::Expired { repair, .. }
             | Self::NoSvid { repair, .. }
-            | Self::OldTrust { repair, .. } => repair,
+            | Self::OldTrust { repair, .. }
+            | Self::RefusedSvid { repair, .. } => repair,
             Self::NoCertificateOf(_) => "countersign list --id 'spiffe://TRUST-DOMAIN/PREFIX*'",
             Self::NoContext => {
                 "`countersign init` on the CA's host makes a context; `--url` and a token file need none"

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use api::{Attestation, IssuedCertificate};
 use clap::Args;
-use countersign::{AuthorityClient, Credentials};
+use countersign::{AuthorityClient, Credentials, Error as LibraryError};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::process::Command;
@@ -15,8 +15,10 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
+use crate::refused_svid::{Owner, ShownSvid, again_by_token};
 use crate::renewal::Due;
 use crate::report;
+use crate::seen_log::SeenLog;
 use crate::svid_directory::{RECORD, SvidDirectory};
 use crate::svid_record::SvidRecord;
 use crate::table;
@@ -75,7 +77,9 @@ async fn check(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit>
         session.output.show(&Outcome::Due { due: true }, |_| "due".to_owned())?;
         return Ok(Exit::Done);
     }
-    match holder.due(session, now).await? {
+    let client = holder.client(session)?;
+    let mut seen = holder.seen_log(&client, session)?;
+    match holder.due(&client, &mut seen, session, now).await? {
         Due::Later(due_at) => {
             session.output.show(&Outcome::NotDue { due: false, due_at }, |_| not_due(due_at))?;
             Ok(Exit::Failed)
@@ -97,7 +101,11 @@ async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
     holder.require_unexpired(now)?;
     let url = session.options.url.as_deref().unwrap_or(&holder.record.url);
     holder.held = holder.held.newest(url, session.output).await;
-    if let Due::Later(due_at) = holder.due(session, now).await? {
+    let client = holder.client(session)?;
+    let mut seen = holder.seen_log(&client, session)?;
+    let due = holder.due(&client, &mut seen, session, now).await?;
+    seen.keep(session.output);
+    if let Due::Later(due_at) = due {
         session.output.show(&Outcome::NotDue { due: false, due_at }, |_| not_due(due_at))?;
         drop(lock);
         return match directory.read(UNFINISHED)? {
@@ -114,11 +122,15 @@ async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
         directory: &directory,
         lock: &lock,
         url: holder.url(session),
-        client: &holder.client(session)?,
+        client: &client,
     };
     let attestation = Attestation::Svid {};
     let wish = holder.record.wish.clone();
-    let issued = installation.run(&wish, attestation, holder.held.clone(), now).await?;
+    let issued = installation.run(&wish, attestation, holder.held.clone(), now).await;
+    let issued = match issued {
+        Err(Error::Library(error)) => return Err(holder.explain(error, session).await),
+        issued => issued?,
+    };
     let renewed = Outcome::Renewed(Box::new(issued.clone()));
     session.output.show(&renewed, |_| issue::summary(&issued, directory.path()))?;
     // The command may take its time, or be a `countersign` itself.
@@ -175,30 +187,64 @@ impl Holder {
         Err(Error::Expired {
             directory: path.to_owned(),
             not_after: self.record.not_after,
-            repair: format!(
-                "countersign issue {} --out {} --attest token --token-file FILE --url {}",
-                self.record.wish.spiffe_id,
-                path.display(),
-                self.record.url
-            ),
+            repair: again_by_token(&self.record.wish.spiffe_id, &self.directory, &self.record.url),
         })
     }
 
-    /// The CA may have pulled the window forward since; without an answer, the one it named when
-    /// it issued the SVID stands.
-    async fn due(&self, session: &Session, now: OffsetDateTime) -> Result<Due, Error> {
+    /// What the CA has against the SVID, if that is what an error says.
+    async fn explain(&self, error: LibraryError, session: &Session) -> Error {
+        let (directory, held, url) = (&self.directory, &self.held, self.url(session));
+        ShownSvid { directory, held, url }.explain(error, Owner::Workload).await
+    }
+
+    /// What was seen of the CA's log, shown to it from now on.
+    fn seen_log(&self, client: &AuthorityClient, session: &Session) -> Result<SeenLog, Error> {
+        let seen = SeenLog::load(&self.directory, self.held.state(), session.output)?;
+        seen.show(client);
+        Ok(seen)
+    }
+
+    /// The CA may have pulled the window forward since; while it is away, the one it named when it
+    /// issued the SVID stands. Whatever else it says is told: to be content until the window would
+    /// hide a revocation for hours.
+    async fn due(
+        &self,
+        client: &AuthorityClient,
+        seen: &mut SeenLog,
+        session: &Session,
+        now: OffsetDateTime,
+    ) -> Result<Due, Error> {
         let serial_number = &self.record.serial_number;
         let named = Due::within(&self.record.renewal, serial_number, now);
-        if named == Due::Now {
-            return Ok(named);
-        }
-        match self.client(session)?.renewal(serial_number).await {
-            Ok(window) => Ok(Due::within(&window, serial_number, now)),
-            Err(error) => {
-                session.output.warn(format!("the CA was not asked for its newest window: {error}"));
+        let asked = async {
+            seen.compare(client, self.held.state(), session.output).await?;
+            match named {
+                Due::Now => Ok(named),
+                Due::Later(_) => {
+                    let window = client.renewal(serial_number).await?;
+                    Ok(Due::within(&window, serial_number, now))
+                }
+            }
+        };
+        match asked.await {
+            Ok(due) => Ok(due),
+            Err(error) if is_away(&error) => {
+                if named != Due::Now {
+                    let what = "the CA was not asked for its newest window";
+                    session.output.warn(format!("{what}: {error}"));
+                }
                 Ok(named)
             }
+            Err(error) => Err(self.explain(error, session).await),
         }
+    }
+}
+
+/// Whether nothing was said about the SVID.
+fn is_away(error: &LibraryError) -> bool {
+    match error {
+        LibraryError::UnexpectedAnswer { status, .. } => *status >= 500,
+        error => Exit::of_library(error) == Exit::Unreachable,
     }
 }
 

@@ -82,7 +82,11 @@ async fn revocation(
     let Some(serial) = serial else {
         return Ok(Finding::new(rule, Outcome::Failed, "it has no serial number to ask about"));
     };
-    let record = context::open(session).await?.client.certificate(&serial).await?;
+    let open = context::open(session).await?;
+    if let Some(went_back) = &open.went_back {
+        return Ok(Finding::new(rule, Outcome::Failed, went_back.what()));
+    }
+    let record = open.client.certificate(&serial).await?;
     let outcome = match record.state {
         CertificateState::Revoked | CertificateState::NeverIssued => Outcome::Failed,
         CertificateState::Expired | CertificateState::Valid => Outcome::Passed,

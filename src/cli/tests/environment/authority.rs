@@ -9,7 +9,7 @@ use api::{
     Problem, ProblemType, RenewalWindow,
 };
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -27,7 +27,9 @@ use issuance::{
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use rustls_pki_types::UnixTime;
 use time::{Duration, OffsetDateTime};
-use tlog::{CertificateLeaf, Hash, SignedCertificateTimestamp, SignedNote, VerifierKey};
+use tlog::{
+    CertificateLeaf, Checkpoint, Hash, SignedCertificateTimestamp, SignedNote, VerifierKey,
+};
 
 /// What goes wrong with the next request for a certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +62,7 @@ pub(crate) struct TestAuthority {
     issuer_certificate: IssuerCertificate,
     root_certificate: Vec<u8>,
     log: KeyPair,
+    checkpoints: KeyPair,
     trust: KeyPair,
     state: Mutex<Issued>,
 }
@@ -71,6 +74,8 @@ struct Issued {
     pull_forward: bool,
     sequence: u64,
     forged_trust: bool,
+    log_size: u64,
+    shown: Option<String>,
     log_key_retired_at: Option<OffsetDateTime>,
 }
 
@@ -83,13 +88,15 @@ impl TestAuthority {
         let above = IssuerCertificate::from_der(&root_certificate).unwrap();
         let tbs = prepare_issuer(&ca(&trust_domain, &spki(&issuer), 90), &above).unwrap();
         let issuer_certificate = IssuerCertificate::from_der(&certificate(&root, &tbs)).unwrap();
-        let state = Mutex::new(Issued { sequence: 1, ..Issued::default() });
+        let checkpoints = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let state = Mutex::new(Issued { sequence: 1, log_size: 100, ..Issued::default() });
         Arc::new(Self {
             trust_domain,
             issuer,
             issuer_certificate,
             root_certificate,
             log,
+            checkpoints,
             trust,
             state,
         })
@@ -123,6 +130,35 @@ impl TestAuthority {
     /// From now on, whoever asks for the trust state gets one that a thief of the URL made up.
     pub(crate) fn forge_trust(&self) {
         self.state.lock().unwrap().forged_trust = true;
+    }
+
+    /// From now on the log has so many entries.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(crate) fn set_log_size(&self, entries: u64) {
+        self.state.lock().unwrap().log_size = entries;
+    }
+
+    /// The checkpoint that came with the last question for one, a signed note.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(crate) fn shown(&self) -> Option<String> {
+        self.state.lock().unwrap().shown.clone()
+    }
+
+    /// The newest checkpoint, a signed note.
+    pub(crate) fn checkpoint(&self) -> Vec<u8> {
+        let size = self.state.lock().unwrap().log_size;
+        let origin = format!("{}/log", self.trust_domain);
+        let checkpoint =
+            Checkpoint { origin: origin.clone(), size, root: Hash::of(&size.to_be_bytes()) };
+        let text = checkpoint.text();
+        let id = tlog::ed25519_key_id(&origin, &self.checkpoint_key());
+        let signature = self.checkpoints.sign(text.as_bytes()).unwrap();
+        let note = SignedNote::unsigned(&text).unwrap();
+        note.with_signature(&origin, id, &signature).unwrap().encode()
+    }
+
+    fn checkpoint_key(&self) -> [u8; 32] {
+        self.checkpoints.public_key_raw().try_into().unwrap()
     }
 
     /// How many different requests were answered with a certificate.
@@ -178,7 +214,7 @@ impl TestAuthority {
 
     fn trust_state(&self) -> TrustState {
         let origin = format!("{}/log", self.trust_domain);
-        let key = VerifierKey::ed25519(&origin, &[7; 32]).unwrap().to_string();
+        let key = VerifierKey::ed25519(&origin, &self.checkpoint_key()).unwrap().to_string();
         let (sequence, retired_at) = {
             let state = self.state.lock().unwrap();
             (state.sequence, state.log_key_retired_at)
@@ -297,6 +333,7 @@ pub(crate) fn router(authority: Arc<TestAuthority>) -> Router {
         .route("/v1/trust", get(|State(ca): Shared| async move { ca.served_trust_note() }))
         .route("/v1/certificates", post(issue).get(list))
         .route("/v1/certificates/{serial}/renewal", get(renewal))
+        .route("/log/checkpoint", get(checkpoint))
         .with_state(authority)
 }
 
@@ -349,6 +386,13 @@ async fn list(State(ca): Shared, uri: Uri) -> Json<Page<CertificateRecord>> {
         chain: None,
     };
     Json(Page { items: vec![record], next })
+}
+
+async fn checkpoint(State(ca): Shared, headers: HeaderMap) -> Vec<u8> {
+    let shown = headers.get(api::paths::CHECKPOINT_HEADER);
+    let shown = shown.map(|shown| BASE64.decode(shown.as_bytes()).unwrap());
+    ca.state.lock().unwrap().shown = shown.map(|shown| String::from_utf8(shown).unwrap());
+    ca.checkpoint()
 }
 
 async fn renewal(State(ca): Shared, Path(serial): Path<String>) -> Json<RenewalWindow> {

@@ -1,0 +1,185 @@
+//! An SVID that the CA takes no more. The alert names the rule; since when and why stands in the CRL,
+//! which anybody may read: who is refused in the handshake cannot ask.
+
+use api::{Problem, ProblemType};
+use countersign::{AuthorityClient, Error as LibraryError};
+use identity::{SerialNumber, SpiffeId};
+use rustls::AlertDescription;
+use time::OffsetDateTime;
+use tlog::Hash;
+use x509_parser::prelude::{CertificateRevocationList, FromDer};
+
+use crate::chain;
+use crate::error::Error;
+use crate::svid_directory::{CHAIN, SvidDirectory};
+use crate::table;
+use crate::trust::HeldTrust;
+
+/// An SVID, and the CA that it was shown to.
+pub(crate) struct ShownSvid<'a> {
+    pub(crate) directory: &'a SvidDirectory,
+    pub(crate) held: &'a HeldTrust,
+    pub(crate) url: &'a str,
+}
+
+/// Who gets another, and so how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Operator,
+    Workload,
+}
+
+impl ShownSvid<'_> {
+    /// Says what the CA has against the SVID, if that is what an error says; else the error itself.
+    pub(crate) async fn explain(&self, error: LibraryError, owner: Owner) -> Error {
+        let Some(rule) = Rule::of(&error) else { return error.into() };
+        let Ok((serial_number, spiffe_id, issuer)) = self.read() else { return error.into() };
+        let revoked = match rule {
+            Rule::Denied | Rule::Revoked => self.revoked(&serial_number, &issuer).await,
+            Rule::Expired | Rule::Unknown => None,
+        };
+        let why = rule.told(&serial_number, &spiffe_id, revoked.as_ref());
+        let repair = self.repair(rule, owner, &serial_number, &spiffe_id);
+        let directory = self.directory.path().to_owned();
+        Error::RefusedSvid { directory, why, repair }
+    }
+
+    /// Serial number and identity of the certificate, and the id of its issuer.
+    fn read(&self) -> Result<(SerialNumber, SpiffeId, String), Error> {
+        let malformed =
+            |why: &str| Error::Malformed { path: self.directory.join(CHAIN), why: why.to_owned() };
+        let pem = self.directory.read(CHAIN)?.ok_or_else(|| malformed("it is not there"))?;
+        let certificates = chain::parse(&pem).map_err(|why| malformed(&why))?;
+        let leaf = chain::read(&certificates[0]).map_err(|why| malformed(&why))?;
+        let issuer = certificates.get(1).ok_or_else(|| malformed("it has no issuer"))?;
+        let issuer = chain::read(issuer).map_err(|why| malformed(&why))?;
+        let issuer = format!("{:?}", Hash::of(issuer.public_key().raw));
+        let serial_number = chain::serial_number(&leaf);
+        let serial_number = serial_number.ok_or_else(|| malformed("it has no serial number"))?;
+        let spiffe_id = chain::spiffe_id(&leaf).ok_or_else(|| malformed("it names nobody"))?;
+        Ok((serial_number, spiffe_id, issuer))
+    }
+
+    /// What the CRL says of it; none where that cannot be had, or says nothing.
+    async fn revoked(&self, serial_number: &SerialNumber, issuer: &str) -> Option<Revoked> {
+        let stranger = AuthorityClient::new(self.url, self.held.trust.clone(), None).ok()?;
+        let der = stranger.crl(issuer).await.ok()?;
+        let (_, crl) = CertificateRevocationList::from_der(&der).ok()?;
+        let mut entries = crl.iter_revoked_certificates();
+        let entry = entries.find(|entry| entry.raw_serial() == serial_number.as_octets())?;
+        let reason = entry.reason_code().map(|(_, reason)| kebab(&reason.to_string()));
+        Some(Revoked { at: entry.revocation_date.to_datetime(), reason })
+    }
+
+    fn repair(
+        &self,
+        rule: Rule,
+        owner: Owner,
+        serial_number: &SerialNumber,
+        spiffe_id: &SpiffeId,
+    ) -> String {
+        let again = match (owner, spiffe_id.operator_name()) {
+            (Owner::Operator, Some(name)) => {
+                format!("`countersign init --recover --operator {name}` on the CA's host")
+            }
+            _ => format!(
+                "`countersign token create {spiffe_id}` by an operator, then \
+                 `{}`",
+                again_by_token(spiffe_id, self.directory, self.url)
+            ),
+        };
+        match rule {
+            Rule::Denied if owner == Owner::Operator => {
+                format!("ask another operator, who sees `countersign denial list`; then: {again}")
+            }
+            Rule::Denied => format!(
+                "ask an operator of {}, who sees `countersign denial list` and lifts it by \
+                 `countersign allow {spiffe_id}`; then: {again}",
+                spiffe_id.trust_domain()
+            ),
+            Rule::Expired => format!("set the clock right; if it is: {again}"),
+            Rule::Revoked | Rule::Unknown => format!(
+                "ask an operator of {}, who sees `countersign show {serial_number}`; for another: \
+                 {again}",
+                spiffe_id.trust_domain()
+            ),
+        }
+    }
+}
+
+/// The command by which a workload attests again.
+pub(crate) fn again_by_token(spiffe_id: &SpiffeId, directory: &SvidDirectory, url: &str) -> String {
+    format!(
+        "countersign issue {spiffe_id} --out {} --attest token --token-file FILE --url {url}",
+        crate::shell::quoted(directory.path())
+    )
+}
+
+/// What the CRL says.
+struct Revoked {
+    at: OffsetDateTime,
+    reason: Option<String>,
+}
+
+/// What the CA has against a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rule {
+    Denied,
+    Expired,
+    Revoked,
+    /// It has no record of it: its database is another, or it is another CA.
+    Unknown,
+}
+
+impl Rule {
+    fn of(error: &LibraryError) -> Option<Self> {
+        match error {
+            LibraryError::Refused { alert, .. } => match *alert {
+                AlertDescription::AccessDenied => Some(Self::Denied),
+                AlertDescription::CertificateExpired => Some(Self::Expired),
+                AlertDescription::CertificateRevoked => Some(Self::Revoked),
+                _ => None,
+            },
+            LibraryError::Authority(problem) => Self::of_problem(problem),
+            _ => None,
+        }
+    }
+
+    fn of_problem(problem: &Problem) -> Option<Self> {
+        (problem.problem_type == ProblemType::NotFound).then_some(Self::Unknown)
+    }
+
+    fn told(
+        self,
+        serial_number: &SerialNumber,
+        spiffe_id: &SpiffeId,
+        revoked: Option<&Revoked>,
+    ) -> String {
+        let since = revoked.map(|revoked| {
+            let reason = revoked.reason.as_ref().map(|reason| format!(" ({reason})"));
+            format!(" since {}{}", table::time(revoked.at), reason.unwrap_or_default())
+        });
+        let since = since.unwrap_or_default();
+        match self {
+            Self::Denied => format!("{spiffe_id} is denied{since}"),
+            Self::Expired => "by its clock it has expired, and by this one it has not".to_owned(),
+            Self::Revoked => format!("certificate {serial_number} is revoked{since}"),
+            Self::Unknown => format!(
+                "it has no record of certificate {serial_number}; an older database was put back, \
+                 or another CA answers"
+            ),
+        }
+    }
+}
+
+/// `Key Compromise` and `KeyCompromise` as the other commands spell it.
+fn kebab(reason: &str) -> String {
+    let mut spelled = String::new();
+    for c in reason.chars().filter(char::is_ascii_alphabetic) {
+        if c.is_ascii_uppercase() && !spelled.is_empty() {
+            spelled.push('-');
+        }
+        spelled.push(c.to_ascii_lowercase());
+    }
+    spelled
+}
