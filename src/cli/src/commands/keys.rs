@@ -95,24 +95,33 @@ pub(crate) async fn rotate(arguments: Rotate, session: &Session) -> anyhow::Resu
     if arguments.dry_run {
         let keys = context::open(session).await?.client.keys().await?.items;
         let due: Vec<Due> = all_due(&keys, every, clock::now());
-        session.output.list(&due, |due| {
-            due.iter().map(|due| format!("{} {}\n", due.step, due.key)).collect::<String>()
-        })?;
+        if due.is_empty() {
+            nothing_due(&keys, every, session)?;
+        } else {
+            session.output.list(&due, |due| {
+                due.iter().map(|due| format!("{} {}\n", due.step, due.key)).collect::<String>()
+            })?;
+        }
         waiting(&keys, session);
         return Ok(Exit::Done);
     }
     let _turn = Lock::of(&config.state)?;
     let mut host = Host { file: &arguments.config, config, online: None, offline: None };
     let mut failed: Vec<KeyPurpose> = Vec::new();
+    let mut is_first = true;
     // Each key goes three steps at most, and none goes round.
     for _ in 0..3 * KeyPurpose::ALL.len() {
         let open = context::open(session).await?;
         let keys = open.client.keys().await?.items;
         let due = all_due(&keys, every, clock::now());
         let Some(Due { key, step }) = due.into_iter().find(|due| !failed.contains(&due.key)) else {
+            if is_first {
+                nothing_due(&keys, every, session)?;
+            }
             waiting(&keys, session);
             break;
         };
+        is_first = false;
         match host.take(key, step, &open, &keys).await {
             Ok(taken) => show(key, step, &taken, session)?,
             // The others have their turn nevertheless.
@@ -174,6 +183,51 @@ fn all_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Vec<Due>
         step.map(|step| Due { key: purpose, step })
     };
     KeyPurpose::ALL.into_iter().filter_map(due).collect()
+}
+
+/// What comes next by itself.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+struct Later {
+    key: KeyPurpose,
+    step: KeyStep,
+    #[serde(with = "time::serde::rfc3339")]
+    at: OffsetDateTime,
+}
+
+/// The first step that will be due; one that waits for certificates is due no later than it says.
+fn next_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Option<Later> {
+    let later = |key: KeyPurpose| {
+        let of_it = || keys.iter().filter(move |record| record.purpose == key);
+        if let Some(next) = of_it().find_map(|record| record.next.as_ref()) {
+            return next.until.map(|at| Later { key, step: next.step, at });
+        }
+        let active = of_it().find(|record| record.state == KeyState::Active)?;
+        let at = match key {
+            KeyPurpose::Root | KeyPurpose::Trust => return None,
+            KeyPurpose::Issuer => {
+                let soon = active.not_after.map(|end| end - ISSUER_ENDS_SOON);
+                soon.into_iter().chain([active.since + every]).min()?
+            }
+            _ => active.since + every,
+        };
+        // What is past waits for something else: an issuer for its root.
+        (at > now).then_some(Later { key, step: KeyStep::Prepare, at })
+    };
+    KeyPurpose::ALL.into_iter().filter_map(later).min_by_key(|later| later.at)
+}
+
+/// Says so, and when something will be.
+fn nothing_due(keys: &[KeyRecord], every: Duration, session: &Session) -> Result<(), Error> {
+    let now = clock::now();
+    let next = next_due(keys, every, now);
+    session.output.show(&json!({ "due": false, "next": next }), |_| match &next {
+        None => "nothing is due, and nothing will be by itself".to_owned(),
+        Some(Later { key, step, at }) => format!(
+            "nothing is due; next: {step} {key} {} ({})",
+            table::distance(*at, now),
+            table::time(*at)
+        ),
+    })
 }
 
 /// Root and trust keys stand in configurations elsewhere, as pins and anchors: their rotation is
