@@ -2,6 +2,7 @@
 
 use crate::serial_number::SerialNumber;
 use crate::spiffe_id::SpiffeId;
+use x509_parser::time::ASN1Time;
 
 /// Why a peer is refused: the rule that failed, named so that both ends can be told.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,7 +12,7 @@ pub enum Refusal {
     #[error("the identity is denied")]
     Denied,
     /// The certificate's time has passed.
-    #[error("certificate {serial_number} expired at {not_after} (seconds since 1970)")]
+    #[error("certificate {serial_number} expired at {}", utc(*.not_after))]
     Expired {
         /// Which one.
         serial_number: SerialNumber,
@@ -41,7 +42,8 @@ pub enum Refusal {
     NotCountersigned(CountersignatureRule),
     /// The certificate's time has not come.
     #[error(
-        "certificate {serial_number} is not valid before {not_before} (seconds since 1970): compare the clocks"
+        "certificate {serial_number} is not valid before {}: compare the clocks",
+        utc(*.not_before)
     )]
     NotYetValid {
         /// Which one.
@@ -73,6 +75,23 @@ pub enum Refusal {
     /// The SPIFFE ID belongs to another trust domain.
     #[error("trust domain {0} is not the one trusted here")]
     UnknownTrustDomain(String),
+}
+
+/// A time as people compare it with their clocks, RFC 3339.
+fn utc(seconds_since_1970: i64) -> String {
+    let Ok(time) = ASN1Time::from_timestamp(seconds_since_1970) else {
+        return format!("{seconds_since_1970} s after 1970 began");
+    };
+    let time = time.to_datetime();
+    format!(
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}Z",
+        time.year(),
+        u8::from(time.month()),
+        time.day(),
+        time.hour(),
+        time.minute(),
+        time.second()
+    )
 }
 
 /// The rule of the X.509-SVID standard (§2 to §5) or of RFC 5280 that a certificate breaks.
@@ -124,4 +143,20 @@ pub enum CountersignatureRule {
     /// The key is none of the trust state's.
     #[error("it is countersigned by a key that the trust state does not name")]
     UnknownKey,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_told_as_people_compare_it_with_their_clocks() {
+        let serial_number: SerialNumber = "8f2c01".parse().unwrap();
+        let expired = Refusal::Expired { serial_number, not_after: 1_796_000_461 };
+        assert!(expired.to_string().ends_with("expired at 2026-11-30T01:01:01Z"), "{expired}");
+        let early = Refusal::NotYetValid { serial_number, not_before: 0 };
+        assert!(early.to_string().contains("before 1970-01-01T00:00:00Z: compare"), "{early}");
+        let never = Refusal::Expired { serial_number, not_after: i64::MAX };
+        assert!(never.to_string().contains("s after 1970 began"), "{never}");
+    }
 }

@@ -106,14 +106,26 @@ pub type MadeToken = (TokenRow, Option<Vec<u8>>);
 /// A store's answer, awaited.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
+/// A duration as people compare it: in its largest unit.
+fn span(milliseconds: u64) -> String {
+    let seconds = milliseconds / 1000;
+    match seconds {
+        0..120 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
+        120..7_200 => format!("{} minutes", seconds / 60),
+        7_200..172_800 => format!("{} hours", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
 /// Why the store does not answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The clock is behind the newest entry of the log.
     #[error(
-        "the clock is {milliseconds} ms behind the log's newest entry; set it right, or where it \
-         is right and the log went ahead: stop the CA, countersign init --recover --accept-clock"
+        "the clock is {} behind the log's newest entry; set it right, or where it is right and the \
+         log went ahead: stop the CA, countersign init --recover --accept-clock",
+        span(*.milliseconds)
     )]
     ClockBehind {
         /// By how much.
