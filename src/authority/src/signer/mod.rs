@@ -68,7 +68,7 @@ pub enum SignerError {
     #[error("a key that the log names is missing: {0}")]
     NotInForce(String),
     /// The passphrase does not open it, or it is damaged.
-    #[error("key file {path} does not open with this passphrase (check `passphrase_file`)")]
+    #[error("key file {path} does not open with this passphrase (check `{}`)", setting(.path))]
     Passphrase {
         /// Which.
         path: String,
@@ -76,4 +76,13 @@ pub enum SignerError {
     /// The key refused to sign.
     #[error("the key refused to sign: {0}")]
     Refused(String),
+}
+
+/// The setting whose passphrase opens a key file: root and trust keys have one of their own.
+fn setting(path: &str) -> &'static str {
+    let folder = std::path::Path::new(path).parent().and_then(|folder| folder.file_name());
+    match folder.is_some_and(|folder| folder == "offline") {
+        true => "offline_passphrase_file",
+        false => "passphrase_file",
+    }
 }
