@@ -10,7 +10,7 @@ use identity::{SerialNumber, SpiffeId, Trust, TrustDomain, TrustPin, TrustState,
 use issuance::IssuerCertificate;
 use tlog::Hash;
 
-use crate::attest::{Attested, INTERNAL, Purpose, refused};
+use crate::attest::{Attested, INTERNAL, Purpose, again_by_token, refused};
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
 use crate::clock::{Clock, fresh_serial_number};
@@ -436,11 +436,16 @@ impl Authority {
             .revocations
             .check(svid.spiffe_id(), svid.serial_number(), svid.leaf_index())
             .map_err(|refusal| {
-                refused(
-                    format!("your certificate is refused: {refusal}"),
-                    "attest afresh (`countersign issue --attest token`); a denied identity first \
-                     needs `countersign allow`",
-                )
+                let id = svid.spiffe_id();
+                let why = format!("your certificate is refused: {refusal}");
+                let again = again_by_token(id);
+                match refusal {
+                    identity::Refusal::Denied => refused(
+                        why,
+                        format!("countersign allow {id}, by an operator; then {again}"),
+                    ),
+                    _ => refused(why, again),
+                }
             })?;
         if svid.not_after() < self.clock.now().unix_timestamp() {
             self.clock.require_steady().map_err(StoreError::from)?;

@@ -398,7 +398,11 @@ pub(crate) fn explain(query: &Query, decision: &Decision, policy: &ActivePolicy)
         return denied(format!("policy cannot be evaluated: {error}"), None);
     }
     if !decision.policies.is_empty() {
-        return denied(format!("forbidden by policy {}", decision.policies.join(", ")), None);
+        let reason = format!("forbidden by policy {}", decision.policies.join(", "));
+        let wants_certificate =
+            matches!(query.action, Action::CreateToken | Action::Issue(_) | Action::Renew(_));
+        let reserved = resource.filter(|id| wants_certificate && is_reserved(id));
+        return denied(reason, reserved.map(what_makes_a_row));
     }
     let who = query.principal.name();
     let action = query.action.name();
@@ -421,10 +425,8 @@ pub(crate) fn explain(query: &Query, decision: &Decision, policy: &ActivePolicy)
     };
     let path = id.path();
     let Some(row) = row else {
-        let next = format!(
-            "add {{\"id\": \"{path}\"}} to workloads.json, then: countersign policy apply DIR"
-        );
-        return denied(format!("{path} has no row in the workload table"), Some(next));
+        let reason = format!("{path} has no row in the workload table");
+        return denied(reason, Some(what_makes_a_row(id)));
     };
     let beyond = context.dns.iter().find(|name| !row.dns.contains(name)).map(ToString::to_string);
     let beyond = beyond.or_else(|| {
@@ -445,8 +447,44 @@ pub(crate) fn explain(query: &Query, decision: &Decision, policy: &ActivePolicy)
     }
     denied(
         format!("no policy permits {who} to {action} {id}"),
-        Some(format!("countersign policy explain --as {who} {} {id}", action.to_lowercase())),
+        Some(question(who, &action.to_lowercase(), id, context)),
     )
+}
+
+/// The same question, for `policy explain`: without its names it would be another.
+fn question(who: &str, action: &str, id: &SpiffeId, context: &IssueContext) -> String {
+    let mut question = format!("countersign policy explain --as {who} {action} {id}");
+    for name in &context.dns {
+        question.push_str(&format!(" --dns {name}"));
+    }
+    for address in &context.ip {
+        question.push_str(&format!(" --ip {address}"));
+    }
+    if context.profile != DEFAULT_PROFILE {
+        question.push_str(&format!(" --profile {}", context.profile));
+    }
+    question
+}
+
+fn is_reserved(id: &SpiffeId) -> bool {
+    id.path() == "/countersign" || id.path().starts_with("/countersign/")
+}
+
+/// Paths of ours have no row: operators stand in a list of their own.
+fn what_makes_a_row(id: &SpiffeId) -> String {
+    let path = id.path();
+    match id.operator_name() {
+        Some(name) => format!(
+            "add {path:?} to the operators of workloads.json, then: countersign policy apply DIR; \
+             their certificate is made on the CA's host: countersign init --recover --operator {name}"
+        ),
+        None if is_reserved(id) => {
+            "choose another path: those below /countersign/ are the CA's own".to_owned()
+        }
+        None => format!(
+            "add {{\"id\": \"{path}\"}} to workloads.json, then: countersign policy apply DIR"
+        ),
+    }
 }
 
 fn find_profile<'a>(policy: &'a ActivePolicy, name: &str) -> Result<&'a Profile, Error> {

@@ -95,6 +95,14 @@ pub(crate) fn known_attestor(name: &str) -> Result<&'static str, Error> {
     })
 }
 
+/// How a workload gets a certificate that does not follow from the one it has.
+pub(crate) fn again_by_token(spiffe_id: &SpiffeId) -> String {
+    format!(
+        "`countersign token create {spiffe_id}`, by an operator, and with that token: \
+         `countersign issue {spiffe_id} --out DIR --attest token --token-file FILE`"
+    )
+}
+
 pub(crate) fn refused(why: impl Into<String>, next_step: impl Into<String>) -> Error {
     Error::Attestation { why: why.into(), next_step: next_step.into() }
 }

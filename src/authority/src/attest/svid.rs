@@ -2,7 +2,7 @@
 
 use identity::{SpiffeId, VerifiedSvid};
 
-use super::{Attested, Earlier, Facts, Purpose, SVID, known_attestor, refused};
+use super::{Attested, Earlier, Facts, Purpose, SVID, again_by_token, known_attestor, refused};
 use crate::error::Error;
 use crate::policy::Principal;
 use crate::sequencer::Consumes;
@@ -45,7 +45,7 @@ async fn renewal(store: &dyn Store, svid: &VerifiedSvid) -> Result<Attested, Err
         .ok_or_else(|| {
             refused(
                 format!("this CA has no record of certificate {serial_number}"),
-                "attest afresh: countersign issue --attest token",
+                again_by_token(svid.spiffe_id()),
             )
         })?;
     let facts: Facts = serde_json::from_str(&record.facts).map_err(|error| {

@@ -121,8 +121,17 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
             next_step: None,
         });
     }
-    Ok(refused(explain(&query, &decision, policy)))
+    let mut denied = explain(&query, &decision, policy);
+    // Where it is this very question that would tell more, it has told all.
+    if denied.next_step.as_ref().is_some_and(|step| step.contains("policy explain")) {
+        denied.next_step = Some(PERMIT_IT.to_owned());
+    }
+    Ok(refused(denied))
 }
+
+const PERMIT_IT: &str = "if it is to be allowed, write a policy that permits it into a .cedar file of \
+                         the folder; then: countersign policy check DIR, and: countersign policy \
+                         apply DIR";
 
 fn refused(denied: Denied) -> Explanation {
     let Denied { reason, policies, row, next_step } = denied;

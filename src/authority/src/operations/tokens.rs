@@ -199,7 +199,7 @@ fn key_hash(hex: &str) -> Result<Hash, Error> {
     let octets = HEXLOWER.decode(hex.as_bytes()).ok();
     octets.and_then(|octets| Hash::try_from(&octets[..]).ok()).ok_or_else(|| Error::Invalid {
         why: "key_sha256 is not the hex of a SHA-256".to_owned(),
-        next_step: Some("countersign token create --pin-key FILE computes it".to_owned()),
+        next_step: Some("countersign token create SPIFFE_ID --pin-key FILE computes it".to_owned()),
     })
 }
 
