@@ -174,8 +174,8 @@ fn told_conflict(conflict: Conflict) -> Told {
             (ProblemType::Conflict, detail.to_owned(), Some(step.to_owned()))
         }
         Conflict::TokenUsed => {
-            let step =
-                "revoke the certificate that came of it: countersign list, countersign revoke";
+            let step = "revoke the certificate that came of it: countersign list shows its serial number, \
+                 countersign revoke SERIAL --reason key-compromise";
             (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))
         }
         _ => {
@@ -223,7 +223,7 @@ fn what_ends_it(next: &api::NextStep) -> String {
         (Some(_), _) => "countersign rotate replaces it; or: countersign issuer prepare".to_owned(),
         (None, None) => "countersign rotate, later".to_owned(),
         (None, Some(first)) => format!(
-            "wait, or see to {} (serial number {}): renew, or countersign revoke",
+            "wait, or see to {}, which renews, or: countersign revoke {} --reason superseded",
             first.spiffe_id, first.serial_number
         ),
     }

@@ -26,7 +26,7 @@ use tokio_rustls::client::TlsStream;
 use crate::alert::with_alerts;
 use crate::connections::admit;
 use crate::credentials::Credentials;
-use crate::error::BoxError;
+use crate::error::{BoxError, Unresolved};
 use crate::handshake::HTTP_2;
 use crate::refusal::report_server;
 use crate::resumption::Tls;
@@ -86,7 +86,12 @@ pub(crate) struct TlsSocket {
 impl TlsSocket {
     pub(crate) async fn open(tls: Arc<ClientConfig>, host: &str, port: u16) -> io::Result<Self> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let stream = TcpStream::connect((host, port)).await?;
+        let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port))
+            .await
+            .map_err(|source| Unresolved { host: host.to_owned(), source })
+            .map_err(io::Error::other)?
+            .collect();
+        let stream = TcpStream::connect(&addresses[..]).await?;
         stream.set_nodelay(true)?;
         // Asked now: of a connection that is reset later, nobody can say where it led.
         let remote = stream.peer_addr()?;

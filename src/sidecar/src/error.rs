@@ -61,7 +61,10 @@ pub enum Error {
         source: io::Error,
     },
     /// The files of an SVID are still those that were to be replaced.
-    #[error("nobody has renewed the files in {} yet: is `countersign renew` run?", directory.display())]
+    #[error(
+        "nobody has renewed the files in {path} yet: is `countersign renew {path}` run?",
+        path = directory.display()
+    )]
     NotRenewed {
         /// Where they are.
         directory: PathBuf,
@@ -268,6 +271,15 @@ pub(crate) struct OtherServer {
 }
 
 impl Error {
+    /// The host of which no address was found, where that is why nothing answered: a name that is
+    /// mistyped does not become right by waiting.
+    pub fn unresolved(&self) -> Option<&str> {
+        let (Self::Unreachable { source, .. } | Self::Connection { source, .. }) = self else {
+            return None;
+        };
+        find::<Unresolved>(source.as_ref()).map(|unresolved| unresolved.host.as_str())
+    }
+
     /// Whether the same may succeed later: the CA is away, busy or in trouble.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
@@ -313,6 +325,14 @@ impl Error {
         let (expected, found) = (expected.clone(), found.clone());
         Some(Self::UnexpectedServer { url: peer, expected, found })
     }
+}
+
+/// No address was found for a name.
+#[derive(Debug, thiserror::Error)]
+#[error("no address is known for {host}")]
+pub(crate) struct Unresolved {
+    pub(crate) host: String,
+    pub(crate) source: io::Error,
 }
 
 /// Somebody refused the certificate that we showed.
