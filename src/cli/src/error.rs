@@ -107,7 +107,7 @@ pub(crate) enum Error {
     Stdout(#[source] io::Error),
     /// Another process holds a directory.
     #[error(
-        "another process has held {} for {} s (`countersign issue` or `renew`, or whoever has it open)",
+        "another process has held {} for {} s (an `issue` or `renew`, or whoever has it open)",
         .0.display(), crate::files::PATIENCE.as_secs()
     )]
     Taken(PathBuf),
@@ -159,89 +159,5 @@ impl Error {
             }
             _ => Exit::Failed,
         }
-    }
-
-    /// What to type next.
-    pub(crate) fn next_step(&self) -> Option<String> {
-        let step = match self {
-            Self::ConfiguredFile { .. } => {
-                "put it there, or name another in the configuration; then: countersign config check"
-            }
-            Self::ContextName(_) => "--context NAME, such as the trust domain",
-            Self::ContextTaken { name, directory, .. } => {
-                let folder = crate::shell::quoted(directory);
-                return Some(format!(
-                    "keep it, and name another: the same command with --context NAME\nor, if nobody \
-                     needs it: countersign context remove {name}; mv {folder} {folder}.before"
-                ));
-            }
-            Self::InTheWay { path, .. } => {
-                return Some(format!(
-                    "look who put it there, move {} away, and run the same command again",
-                    path.display()
-                ));
-            }
-            Self::NoRoom { .. } => {
-                "nothing was asked for, and a token is as good as before: run it again as that user, \
-                 or with another folder"
-            }
-            Self::NotInPlace { path } => {
-                return Some(format!(
-                    "countersign verify {}; then the same command again",
-                    path.with_file_name("svid.pem").display()
-                ));
-            }
-            Self::Configuration { .. } => {
-                "write one, or name it with --config FILE; the least it needs: \
-                 trust_domain = \"pay.example\", names = [\"ca.pay.internal\"], \
-                 state = \"/var/lib/countersign\""
-            }
-            Self::Passphrase(_) => {
-                "set `passphrase_file` in the configuration (at init \
-                 `offline_passphrase_file` too), or run on a terminal"
-            }
-            Self::Exposed { path, .. } => {
-                return Some(format!(
-                    "chmod 600 {}, and find out who read it (0400 and 0440 do, too; a container's \
-                     secret: `mode: 0400` in Compose and Swarm, `defaultMode: 0400` in Kubernetes)",
-                    path.display()
-                ));
-            }
-            Self::Exec { .. } => {
-                "repair it and run the same `countersign renew` again: it tries \
-                                  the command once more"
-            }
-            Self::Expired { repair, .. }
-            | Self::NoSvid { repair, .. }
-            | Self::OldTrust { repair, .. }
-            | Self::RefusedSvid { repair, .. } => repair,
-            Self::NoCertificateOf(_) => "countersign list --id 'spiffe://TRUST-DOMAIN/PREFIX*'",
-            Self::NoContext => {
-                "`countersign init` on the CA's host makes a context; `--url` and a token file need none"
-            }
-            Self::NoHome => "export HOME",
-            Self::NoLock(path) => {
-                return Some(format!(
-                    "look who put it there, remove {}, and run the same command again",
-                    path.display()
-                ));
-            }
-            Self::Taken(path) => {
-                return Some(format!(
-                    "fuser {} says who; then the same command again",
-                    path.display()
-                ));
-            }
-            Self::NoOfflineKeys(_) => {
-                "put that folder back from where it is kept, and run the same command again"
-            }
-            Self::NoUrl => "add --url https://CA:8443, or export COUNTERSIGN_URL",
-            Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
-            Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
-            Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
-            Self::UnknownContext { .. } => "choose one of them with --context NAME",
-            _ => return None,
-        };
-        Some(step.to_owned())
     }
 }

@@ -23,6 +23,7 @@ mod exit;
 mod files;
 mod installation;
 mod memory;
+mod next_step;
 mod operator_place;
 mod output;
 mod pending;

@@ -10,6 +10,7 @@ use crate::args::{Cli, Command, GlobalOptions};
 use crate::commands::serve::LogFormat;
 use crate::error::Error;
 use crate::escape;
+use crate::next_step;
 use crate::output::{indented, to_stderr};
 
 /// Tells the user, on stderr.
@@ -72,33 +73,10 @@ fn render(error: &anyhow::Error) -> String {
     for cause in error.chain().skip(1) {
         text.push_str(&format!("  why: {}\n", indented(&cause.to_string())));
     }
-    if let Some(step) = next_step(error) {
+    if let Some(step) = next_step::of(error) {
         text.push_str(&format!("  next: {}\n", indented(&step)));
     }
     text
-}
-
-fn next_step(error: &anyhow::Error) -> Option<String> {
-    let ours = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
-    let of_the_engine = || match error.downcast_ref::<authority::Error>()? {
-        authority::Error::Halted(_) => Some(
-            "put the newest database back and restart the CA; where that is lost, look first what \
-             was revoked and issued in the part that is gone, then: countersign init --recover \
-             --lift-halt"
-                .to_owned(),
-        ),
-        authority::Error::Invalid { next_step, .. } => next_step.clone(),
-        _ => None,
-    };
-    ours.and_then(Error::next_step).or_else(of_the_engine).or_else(|| match library_error(error)? {
-        LibraryError::Peer { .. } => Some(
-            "if its trust keys are the same: \
-             countersign trust fetch URL --pin PIN --out DIR/trust.note"
-                .to_owned(),
-        ),
-        LibraryError::Unreachable { .. } => Some("the same command again, later".to_owned()),
-        _ => None,
-    })
 }
 
 fn problem(error: &anyhow::Error) -> Option<&Problem> {
@@ -108,7 +86,8 @@ fn problem(error: &anyhow::Error) -> Option<&Problem> {
     }
 }
 
-fn library_error(error: &anyhow::Error) -> Option<&LibraryError> {
+/// The library's error in a chain, whether or not one of ours holds it.
+pub(crate) fn library_error(error: &anyhow::Error) -> Option<&LibraryError> {
     error.chain().find_map(|cause| match cause.downcast_ref::<Error>() {
         Some(Error::Library(library)) => Some(library),
         _ => cause.downcast_ref::<LibraryError>(),

@@ -336,6 +336,9 @@ async fn policies_are_checked_without_a_ca() {
 async fn a_ca_that_is_not_there_exits_4() {
     let environment = Environment::with_operator(1).await;
     let gone = environment.run("list --url https://127.0.0.1:9").await.expect(4);
-    assert!(gone.stderr.contains("next: the same command again"), "{}", gone.stderr);
+    assert!(gone.stderr.contains("`countersign serve` on its host"), "{}", gone.stderr);
+    let unknown = environment.run("list --url https://ca.pay.invalid:8443").await.expect(4);
+    assert!(unknown.stderr.contains("no address is known for ca.pay.invalid"), "{unknown:?}");
+    assert!(unknown.stderr.contains("next: correct the name"), "{unknown:?}");
     assert!(!gone.stderr.contains("warning"), "{}", gone.stderr);
 }

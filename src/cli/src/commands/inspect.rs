@@ -12,8 +12,8 @@ use crate::presented::Possession;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Nothing is verified: see `countersign verify`. With a server, shakes hands (TLS
-1.3) and sends nothing.")]
+Nothing is verified: see `verify`. With a server, shakes hands (TLS 1.3)
+and sends nothing.")]
 pub(crate) struct Arguments {
     /// A PEM or DER file, or a server
     #[arg(value_name = "FILE|HOST:PORT")]

@@ -16,7 +16,7 @@ use crate::output::to_stderr;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An identity may get a new certificate at once: `countersign deny` keeps it out.")]
+An identity may get a new certificate at once: `deny` keeps it out.")]
 pub(crate) struct Arguments {
     /// One certificate, or every one that an identity has
     #[arg(value_name = "SERIAL|SPIFFE_ID")]

@@ -1,0 +1,290 @@
+//! What to type next: every error of this program that has a next step, in one place. Those of the CA
+//! come with its problems.
+//!
+//! A step is another command, or says what to do before the same one. The test below reads the steps
+//! of the whole workspace, the CA's included, and parses each command in them.
+
+use countersign::Error as LibraryError;
+
+use crate::error::Error;
+use crate::report::library_error;
+
+/// What to type next after an error.
+pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
+    let ours = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
+    let of_the_engine = || match error.downcast_ref::<authority::Error>()? {
+        authority::Error::Halted(_) => Some(
+            "put the newest database back and restart the CA; where that is lost, look first what \
+             was revoked and issued in the part that is gone, then: countersign init --recover \
+             --lift-halt"
+                .to_owned(),
+        ),
+        authority::Error::Invalid { next_step, .. } => next_step.clone(),
+        _ => None,
+    };
+    ours.and_then(Error::next_step).or_else(of_the_engine).or_else(|| match library_error(error)? {
+        LibraryError::Peer { .. } => Some(
+            "if its trust keys are the same: \
+             countersign trust fetch URL --pin PIN --out DIR/trust.note"
+                .to_owned(),
+        ),
+        LibraryError::Unreachable { .. } => Some(match library_error(error)?.unresolved() {
+            Some(_) => "correct the name: --url https://CA:8443, or COUNTERSIGN_URL; \
+                        `countersign context list` shows that of each context, and DNS or \
+                        /etc/hosts has to know it"
+                .to_owned(),
+            None => "the same command again once the CA runs: `countersign serve` on its host, \
+                     where /readyz tells more"
+                .to_owned(),
+        }),
+        // Everybody else says so by `Error::RefusedSvid`, with what is known.
+        LibraryError::Refused { .. } => {
+            Some("countersign show SERIAL, by another operator".to_owned())
+        }
+        _ => None,
+    })
+}
+
+impl Error {
+    /// What to type next.
+    pub(crate) fn next_step(&self) -> Option<String> {
+        let step = match self {
+            Self::ConfiguredFile { .. } => {
+                "put it there, or name another in the configuration; then: countersign config check"
+            }
+            Self::ContextName(_) => "--context NAME, such as the trust domain",
+            Self::ContextTaken { name, directory, .. } => {
+                let folder = crate::shell::quoted(directory);
+                return Some(format!(
+                    "keep it, and name another: the same command with --context NAME\nor, if nobody \
+                     needs it: countersign context remove {name}; mv {folder} {folder}.before"
+                ));
+            }
+            Self::InTheWay { path, .. } => {
+                return Some(format!(
+                    "look who put it there, move {} away, and run the same command again",
+                    path.display()
+                ));
+            }
+            Self::NoRoom { .. } => {
+                "nothing was asked for, and a token is as good as before: run it again as that user, \
+                 or with another folder"
+            }
+            Self::NotInPlace { path } => {
+                return Some(format!(
+                    "countersign verify {}; then the same command again",
+                    path.with_file_name("svid.pem").display()
+                ));
+            }
+            Self::Configuration { .. } => {
+                "write one, or name it with --config FILE; the least it needs: \
+                 trust_domain = \"pay.example\", names = [\"ca.pay.internal\"], \
+                 state = \"/var/lib/countersign\""
+            }
+            Self::Passphrase(_) => {
+                "set `passphrase_file` in the configuration (at init \
+                 `offline_passphrase_file` too), or run on a terminal"
+            }
+            Self::Exposed { path, .. } => {
+                return Some(format!(
+                    "chmod 600 {}, and find out who read it (0400 and 0440 do, too; a container's \
+                     secret: `mode: 0400` in Compose and Swarm, `defaultMode: 0400` in Kubernetes)",
+                    path.display()
+                ));
+            }
+            Self::Exec { .. } => {
+                "repair it, and run the same command again: it tries the one that failed once more"
+            }
+            Self::Expired { repair, .. }
+            | Self::NoSvid { repair, .. }
+            | Self::OldTrust { repair, .. }
+            | Self::RefusedSvid { repair, .. } => repair,
+            Self::NoCertificateOf(_) => "countersign list --id 'spiffe://TRUST-DOMAIN/PREFIX*'",
+            Self::NoContext => {
+                "`countersign init` on the CA's host makes a context; `--url` and a token file need none"
+            }
+            Self::NoHome => "export HOME",
+            Self::NoLock(path) => {
+                return Some(format!(
+                    "look who put it there, remove {}, and run the same command again",
+                    path.display()
+                ));
+            }
+            Self::Taken(path) => {
+                return Some(format!(
+                    "fuser {} says who; then the same command again",
+                    path.display()
+                ));
+            }
+            Self::NoOfflineKeys(_) => {
+                "put that folder back from where it is kept, and run the same command again"
+            }
+            Self::NoUrl => "add --url https://CA:8443, or export COUNTERSIGN_URL",
+            Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
+            Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
+            Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
+            Self::UnknownContext { .. } => "choose one of them with --context NAME",
+            _ => return None,
+        };
+        Some(step.to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use crate::args;
+
+    /// A step may have prose behind its command, but no option that the command does not know.
+    #[test]
+    fn every_command_that_is_named_to_users_can_be_typed() {
+        let mut wrong = Vec::new();
+        let mut seen = 0;
+        for file in product_code() {
+            for literal in literals(&fs::read_to_string(&file).unwrap()) {
+                for command in commands_in(&literal) {
+                    seen += 1;
+                    if !can_be_typed(&command) {
+                        wrong.push(format!("{}: {command}", file.display()));
+                    }
+                }
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(seen > 60, "only {seen} were found");
+    }
+
+    #[test]
+    fn what_cannot_be_typed_is_found() {
+        for (command, expected) in [
+            ("rotate goes on with it", true),
+            ("issue {} --out {} --attest token --token-file FILE --url {}", true),
+            ("allow SPIFFE_ID", true),
+            ("policy explain", false),
+            ("revoke SERIAL", false),
+            ("rotate --force", false),
+            ("issuer prepare --config FILE, then", true),
+        ] {
+            assert_eq!(can_be_typed(command), expected, "{command}");
+        }
+        let text = "let a = \"see: `countersign status`; then countersign \\\n   rotate\";";
+        let found: Vec<String> = literals(text).iter().flat_map(|it| commands_in(it)).collect();
+        assert_eq!(found, ["status", "rotate"]);
+    }
+
+    /// Sources without tests; `dev` prints commands with the path of its executable.
+    fn product_code() -> Vec<PathBuf> {
+        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut folders: Vec<PathBuf> = fs::read_dir(workspace)
+            .unwrap()
+            .map(|entry| entry.unwrap().path().join("src"))
+            .filter(|path| path.is_dir())
+            .collect();
+        let mut files = Vec::new();
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                match path.is_dir() {
+                    true if path.ends_with("dev") => {}
+                    true => folders.push(path),
+                    false if path.extension().is_some_and(|it| it == "rs") => files.push(path),
+                    false => {}
+                }
+            }
+        }
+        files
+    }
+
+    /// The string literals before the tests of a file, with continued lines joined.
+    fn literals(source: &str) -> Vec<String> {
+        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
+        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = lines.collect::<Vec<_>>().join("\n").replace("'\"'", "' '");
+        let mut found = Vec::new();
+        let mut characters = code.chars().peekable();
+        while let Some(c) = characters.next() {
+            if c != '"' {
+                continue;
+            }
+            let mut literal = String::new();
+            while let Some(c) = characters.next().filter(|c| *c != '"') {
+                match (c, characters.peek()) {
+                    ('\\', Some('\n')) => {
+                        while characters.next_if(|c| c.is_whitespace()).is_some() {}
+                    }
+                    ('\\', Some('n')) => {
+                        characters.next();
+                        literal.push('\n');
+                    }
+                    ('\\', Some(_)) => literal.extend(characters.next()),
+                    (c, _) => literal.push(c),
+                }
+            }
+            found.push(literal);
+        }
+        found
+    }
+
+    /// What stands behind `countersign`, where that is one of its commands, up to the end of the
+    /// sentence or of the backticks.
+    fn commands_in(text: &str) -> Vec<String> {
+        let command = args::command();
+        let behind = text.split("countersign ").skip(1);
+        behind
+            .filter(|rest| {
+                let first =
+                    rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
+                command.find_subcommand(first).is_some()
+            })
+            .map(|rest| {
+                let end = rest.find(['`', ';', ',', '(', ')', '\n']).unwrap_or(rest.len());
+                let end = rest[..end].find(": ").unwrap_or(end);
+                rest[..end].trim_end_matches([':', '.', ' ']).to_owned()
+            })
+            .collect()
+    }
+
+    fn can_be_typed(command: &str) -> bool {
+        let command = command.split([',', ';']).next().unwrap_or_default();
+        let words: Vec<&str> = command.split_whitespace().collect();
+        (1..=words.len()).rev().any(|length| {
+            let (typed, prose) = words.split_at(length);
+            !prose.iter().any(|word| word.starts_with("--")) && parses(typed)
+        })
+    }
+
+    /// With something in the place of each word that stands for something.
+    fn parses(words: &[&str]) -> bool {
+        let open = words.iter().filter(|word| word.contains('{')).count();
+        (0..CANDIDATES.len().pow(open as u32)).any(|mut chosen| {
+            let words = words.iter().map(|word| match *word {
+                "SPIFFE_ID" => CANDIDATES[0],
+                "SERIAL" => CANDIDATES[1],
+                "DIR" | "FILE" => CANDIDATES[4],
+                "NAME" => CANDIDATES[5],
+                "PIN" => CANDIDATES[3],
+                "URL" => CANDIDATES[2],
+                word if word.contains('{') => {
+                    let candidate = CANDIDATES[chosen % CANDIDATES.len()];
+                    chosen /= CANDIDATES.len();
+                    candidate
+                }
+                word => word.trim_matches('\''),
+            });
+            let line = std::iter::once("countersign").chain(words.collect::<Vec<_>>());
+            args::command().try_get_matches_from(line).is_ok()
+        })
+    }
+
+    const CANDIDATES: [&str; 7] = [
+        "spiffe://pay.example/prod/a",
+        "8f2c01",
+        "https://ca.pay.internal:8443",
+        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        "some/path",
+        "admin",
+        "superseded",
+    ];
+}
