@@ -27,6 +27,7 @@ mod pem;
 mod refusal;
 mod revocations;
 mod serial_number;
+mod spared;
 mod spiffe_id;
 mod text;
 mod trust_state;
@@ -38,6 +39,7 @@ pub use pem::{PemBlock, PemError, is_pem, pem_blocks};
 pub use refusal::{CountersignatureRule, Refusal, SvidRule};
 pub use revocations::Revocations;
 pub use serial_number::SerialNumber;
+pub use spared::Spared;
 pub use spiffe_id::{SpiffeId, TrustDomain};
 pub use text::{TextFault, unmarked, utf8_text};
 pub use trust_state::{

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::refusal::Refusal;
 use crate::serial_number::SerialNumber;
+use crate::spared::Spared;
 use crate::spiffe_id::SpiffeId;
 use crate::verify::VerifiedSvid;
 
@@ -17,6 +18,8 @@ pub struct Revocations {
     serials: HashMap<SerialNumber, u64>,
     identities: HashMap<SpiffeId, u64>,
     denied: HashSet<SpiffeId>,
+    /// Exceptions: none, unless a verifier's owner chose so.
+    pub(crate) spared: Spared,
 }
 
 impl Revocations {
@@ -98,12 +101,16 @@ impl Revocations {
         self.identities.iter().map(|(id, index)| (id, *index))
     }
 
+    pub(crate) fn revoked_before(&self, spiffe_id: &SpiffeId) -> Option<u64> {
+        self.identities.get(spiffe_id).copied()
+    }
+
     /// Whether this certificate of a path (an issuer's, say) is revoked by its serial number.
     pub fn is_serial_revoked(&self, serial_number: &SerialNumber) -> bool {
         self.serials.contains_key(serial_number)
     }
 
-    /// Refuses a revoked certificate or a denied identity.
+    /// Refuses a revoked certificate or a denied identity, spared or not.
     ///
     /// `leaf_index` is the certificate's place in the log; without one (a foreign anchor), a
     /// revocation of the identity covers it whenever it was issued.
@@ -127,9 +134,15 @@ impl Revocations {
     }
 
     /// Refuses a verified peer that is revoked or denied, or below an issuer that is revoked.
-    /// Costs a few look-ups: all that a new revocation can change of what was verified before.
+    /// Costs a few look-ups: all that a new revocation can change of what was verified before. Whoever
+    /// is [spared](Self::apply_but_for) is not refused for what is held back.
     pub fn check_svid(&self, svid: &VerifiedSvid) -> Result<(), Refusal> {
-        self.check(svid.spiffe_id(), svid.serial_number(), svid.leaf_index())?;
+        let (id, serial_number, leaf_index) =
+            (svid.spiffe_id(), svid.serial_number(), svid.leaf_index());
+        if let Some(verdict) = self.check_spared(id, serial_number, leaf_index, svid.issuers()) {
+            return verdict;
+        }
+        self.check(id, serial_number, leaf_index)?;
         let mut issuers = svid.issuers().iter();
         match issuers.find(|issuer| self.is_serial_revoked(issuer)) {
             Some(&serial_number) => Err(Refusal::Revoked { serial_number }),

@@ -48,6 +48,7 @@ impl FeedItem {
             FeedChange::RevokeIdentity(id) => held.revoke_identity(id.clone(), self.log_index),
             FeedChange::RevokeSerial { serial_number, until } => {
                 held.revoke_serial_until(*serial_number, *until);
+                held.spared.insist_on(serial_number);
             }
         }
     }
