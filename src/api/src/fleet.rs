@@ -34,6 +34,25 @@ pub struct Report {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub replaces: Option<SerialNumber>,
+    /// Revocations that it has heard and does not apply to some of its peers yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<HeldBack>,
+}
+
+/// Revocations that would take too many of a workload's peers at once, by its owner's choice: it
+/// applies them to everybody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HeldBack {
+    /// Where the messages that told of them begin in the log.
+    pub first: u64,
+    /// And end; not before `first`.
+    pub last: u64,
+    /// How many peers go on; 1,048,576 at most.
+    pub peers: u64,
+    /// Seconds until they are applied at the latest; 86,400 at most.
+    pub seconds: u64,
 }
 
 /// Connections that one revocation closed.
@@ -109,4 +128,7 @@ pub struct WaitingInstance {
     /// Its certificate.
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub serial_number: SerialNumber,
+    /// Where it has the revocation, and holds it back for some of its peers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_back: Option<HeldBack>,
 }

@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use api::{Page, Report, RevocationReach, WaitingInstance, WorkloadFilter, WorkloadInstance};
+use api::{
+    HeldBack, Page, Report, RevocationReach, WaitingInstance, WorkloadFilter, WorkloadInstance,
+};
 use identity::{SerialNumber, SpiffeId, VerifiedSvid};
 
 use crate::authority::{Authority, Caller};
@@ -125,6 +127,9 @@ impl Authority {
         let left = u64::try_from(left).unwrap_or_default();
         let mut closed = report.closed;
         closed.retain(|closed| closed.log_index <= feed_sequence);
+        let held_back = report.held_back.filter(|held| held.first <= feed_sequence);
+        let held_back =
+            held_back.map(|held| HeldBack { last: held.last.min(feed_sequence), ..held });
         Ok(Report {
             trust_sequence: report.trust_sequence.min(self.trust().state().sequence),
             feed_sequence,
@@ -132,6 +137,7 @@ impl Authority {
             closed,
             peers: of_bounded_length(report.peers),
             seconds_without_authority: report.seconds_without_authority.min(left),
+            held_back,
             ..report
         })
     }
@@ -199,12 +205,15 @@ impl Authority {
                 reach.silent += 1;
             }
             let report = instance.report.as_ref().map(|(report, _)| report);
-            if report.is_some_and(|report| report.feed_sequence >= log_index) {
+            let held_back = report.and_then(|report| report.held_back);
+            let held_back = held_back.filter(|held| (held.first..=held.last).contains(&log_index));
+            let has_it = report.is_some_and(|report| report.feed_sequence >= log_index);
+            if has_it && held_back.is_none() {
                 reach.reached += u64::from(recent);
                 reach.silent -= u64::from(!recent);
             } else if reach.waiting.len() < MAX_WAITING {
                 let (spiffe_id, serial_number) = (id.clone(), *serial_number);
-                reach.waiting.push(WaitingInstance { spiffe_id, serial_number });
+                reach.waiting.push(WaitingInstance { spiffe_id, serial_number, held_back });
             }
         }
         let reports = instances.values().filter_map(|instance| instance.report.as_ref());
@@ -244,9 +253,14 @@ fn require_possible(report: &Report) -> Result<(), Error> {
         return invalid(why, "add up what it closed");
     }
     let counts = report.closed.iter().map(|closed| closed.connections);
-    if counts.chain([report.open_connections]).any(|count| count > MAX_CONNECTIONS) {
+    let spared = report.held_back.map_or(0, |held| held.peers);
+    if counts.chain([report.open_connections, spared]).any(|count| count > MAX_CONNECTIONS) {
         let why = format!("no process has more than {MAX_CONNECTIONS} connections");
         return invalid(why, "count connections that are open, or that one revocation closed");
+    }
+    if report.held_back.is_some_and(|held| held.first > held.last || held.seconds > DAY) {
+        let why = "what is held back ends where it begins or later, and within a day".to_owned();
+        return invalid(why, "give `first`, `last` and `seconds` in this order and range");
     }
     Ok(())
 }
@@ -295,6 +309,8 @@ const MAX_PEERS_BYTES: usize = 16 * 1024;
 /// A connection is a file descriptor, and this is how many Linux lets one process have
 /// (`fs.nr_open`, 2^20 unless somebody raised it).
 const MAX_CONNECTIONS: u64 = 1 << 20;
+/// In seconds: for longer nobody holds back.
+const DAY: u64 = 86_400;
 const MAX_WAITING: usize = 1000;
 /// Whoever has not reported for so long, in milliseconds, is silent: it has ended, is cut off, or
 /// never reports. Workloads of the library report every 20 s.

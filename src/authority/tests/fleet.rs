@@ -4,7 +4,8 @@
 mod support;
 
 use api::{
-    ClosedConnections, IssuedCertificate, Report, RevocationReach, RevokeRequest, WorkloadFilter,
+    ClosedConnections, HeldBack, IssuedCertificate, Report, RevocationReach, RevokeRequest,
+    WorkloadFilter,
 };
 use authority::{Caller, Error};
 use support::{Environment, id};
@@ -54,6 +55,35 @@ async fn a_revocation_counts_who_has_it_and_names_who_has_not_answered() {
     assert_eq!(later.waiting.len(), 1);
     assert_eq!(later.waiting[0].spiffe_id, monolith.spiffe_id);
     assert_eq!(later.waiting[0].serial_number, monolith.serial_number);
+}
+
+fn held_back(first: u64, last: u64, peers: u64, seconds: u64) -> Option<HeldBack> {
+    Some(HeldBack { first, last, peers, seconds })
+}
+
+#[tokio::test]
+async fn whoever_holds_a_revocation_back_does_not_have_it_yet() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let caller = environment.caller(&issued);
+    let first = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
+    let second = revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
+    let report = |held_back| Report { feed_sequence: second, held_back, ..Report::default() };
+    let holding = report(held_back(second, u64::MAX, 4, 600));
+    environment.authority.report(&caller, holding).await.unwrap();
+    let waiting = reach(&environment, &operator, second).await;
+    assert_eq!((waiting.live, waiting.reached, waiting.silent), (1, 0, 0));
+    assert_eq!(waiting.waiting[0].held_back, held_back(second, second, 4, 600));
+    assert_eq!(reach(&environment, &operator, first).await.reached, 1, "that one it has");
+    environment
+        .authority
+        .report(&caller, report(held_back(second + 1, second + 9, 4, 600)))
+        .await
+        .unwrap();
+    assert_eq!(reach(&environment, &operator, second).await.reached, 1, "of none that is");
+    environment.authority.report(&caller, report(None)).await.unwrap();
+    assert_eq!(reach(&environment, &operator, second).await.reached, 1);
 }
 
 #[tokio::test]
@@ -160,6 +190,9 @@ async fn a_report_of_what_no_process_can_have_had_is_refused_whole() {
         Report { closed: vec![closed((1 << 20) + 1)], ..Report::default() },
         Report { closed: vec![closed(1), closed(1)], ..Report::default() },
         Report { open_connections: u64::MAX, ..Report::default() },
+        Report { held_back: held_back(2, 1, 5, 60), ..Report::default() },
+        Report { held_back: held_back(1, 2, 1 << 21, 60), ..Report::default() },
+        Report { held_back: held_back(1, 2, 5, 86_401), ..Report::default() },
     ];
     for lie in lies {
         let refused = environment.authority.report(&caller, lie.clone()).await;

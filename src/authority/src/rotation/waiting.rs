@@ -65,7 +65,8 @@ impl Authority {
                 next.until = next.until.max(Some(seconds(waiting.not_after)));
                 if next.certificates.len() < EXAMPLES {
                     let Outstanding { spiffe_id, serial_number, .. } = waiting.clone();
-                    next.certificates.push(WaitingInstance { spiffe_id, serial_number });
+                    let held_back = None;
+                    next.certificates.push(WaitingInstance { spiffe_id, serial_number, held_back });
                 }
             }
             match page.last() {

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use api::RevocationReach;
+use api::{HeldBack, RevocationReach, WaitingInstance};
 use countersign::AuthorityClient;
 
 use super::Session;
@@ -79,11 +79,14 @@ pub(crate) fn to_text(reach: &RevocationReach) -> String {
             "\n{silent} more do not report: they have ended, are cut off, or only read files"
         ));
     }
-    for instance in waiting {
-        text.push_str(&format!(
-            "\nno answer from {} (certificate {})",
-            instance.spiffe_id, instance.serial_number
-        ));
+    for WaitingInstance { spiffe_id, serial_number, held_back } in waiting {
+        text.push_str(&match held_back {
+            None => format!("\nno answer from {spiffe_id} (certificate {serial_number})"),
+            Some(HeldBack { peers, seconds, .. }) => format!(
+                "\nheld back by {spiffe_id} (certificate {serial_number}): as its owner chose, {peers} \
+                 peers go on there for {seconds} s yet, or until it is restarted or releases them"
+            ),
+        });
     }
     text
 }
@@ -94,8 +97,6 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use api::WaitingInstance;
-
     use super::*;
 
     #[test]
@@ -109,12 +110,20 @@ mod tests {
             waiting: vec![WaitingInstance {
                 spiffe_id: identity::SpiffeId::parse("spiffe://pay.example/reports").unwrap(),
                 serial_number: "8f2c".parse().unwrap(),
+                held_back: None,
             }],
         };
         assert_eq!(
             to_text(&reach),
             "1 of 2 workloads have it, connections closed: 3\n\
              no answer from spiffe://pay.example/reports (certificate 8f2c)"
+        );
+        reach.waiting[0].held_back = Some(HeldBack { first: 7, last: 9, peers: 4, seconds: 60 });
+        assert_eq!(
+            to_text(&reach),
+            "1 of 2 workloads have it, connections closed: 3\n\
+             held back by spiffe://pay.example/reports (certificate 8f2c): as its owner chose, 4 peers \
+             go on there for 60 s yet, or until it is restarted or releases them"
         );
         reach.live = 0;
         assert!(to_text(&reach).contains("nobody was told"));

@@ -57,6 +57,7 @@ impl Upkeep {
             peers,
             seconds_without_authority: status.seconds_without_authority,
             replaces: state.replaces,
+            held_back: None,
         }
     }
 }
