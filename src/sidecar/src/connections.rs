@@ -173,6 +173,18 @@ impl Connections {
         distinct.into_iter().take(limit).cloned().collect()
     }
 
+    /// The identities connected now, and whether `judge` refuses all that each has shown.
+    pub(crate) fn refused_whole(&self, judge: impl Fn(&Peer) -> bool) -> BTreeMap<SpiffeId, bool> {
+        let live = self.live();
+        let peers = live.connections.values().filter(|open| !open.connection.is_with_authority());
+        let mut identities: HashMap<&SpiffeId, bool> = HashMap::new();
+        for Open { peer, .. } in peers {
+            let is_refused = identities.entry(peer.spiffe_id()).or_insert(true);
+            *is_refused = *is_refused && judge(peer);
+        }
+        identities.into_iter().map(|(id, is_refused)| (id.clone(), is_refused)).collect()
+    }
+
     pub(crate) fn counts(&self) -> ConnectionCounts {
         let open = self
             .live()

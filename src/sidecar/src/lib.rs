@@ -49,6 +49,7 @@
 //! | `countersign_seconds_without_authority` | how long all goes on should the CA be away from now on |
 //! | `countersign_feed_age_seconds`, `countersign_feed_stale` | since when nothing was heard of revocations; 1 while that is too long |
 //! | `countersign_without_revocations` | 1 while nothing at all is known of revocations |
+//! | `countersign_revocations_held_back` | peers to whom revocations are not applied yet: see [`Builder::hold_back_above`] |
 //! | `countersign_trust_states_refused_total` | trust states offered that are older, forked or not signed as they must be |
 //! | `countersign_renewals_total{result}` | renewals `done` and `failed` |
 //! | `countersign_peer_connections_open`, `countersign_connections_open` | connections with verified peers; those that serve HTTP |
@@ -122,6 +123,7 @@ mod feed_stream;
 mod frames;
 mod handshake;
 mod handshaking;
+mod hold_back;
 mod http_client;
 mod kept;
 #[cfg(feature = "http")]
@@ -170,6 +172,7 @@ pub use endpoint::Endpoint;
 pub use error::{AnswerFault, ConfigurationFault, Error, ReplyFault};
 pub use feed_stream::FeedStream;
 pub use handshake::{ExpectedServer, client_config, server_config};
+pub use hold_back::HeldBack;
 pub use identity::{Refusal, SerialNumber, SpiffeId, TrustPin, VerifiedSvid};
 #[cfg(feature = "http")]
 pub use last_answer::{Answering, LastAnswer};

@@ -55,18 +55,18 @@ pub(crate) struct Freshness {
 
 /// A time by the clock given, and when it was noted.
 #[derive(Debug, Clone, Copy)]
-struct Moment {
+pub(crate) struct Moment {
     at: UnixTime,
     noted: Instant,
 }
 
 impl Moment {
-    fn new(at: UnixTime) -> Self {
+    pub(crate) fn new(at: UnixTime) -> Self {
         Self { at, noted: Instant::now() }
     }
 
     /// By the clock, or by what has passed since: a clock that was set back makes nothing younger.
-    fn age(&self, now: UnixTime) -> Duration {
+    pub(crate) fn age(&self, now: UnixTime) -> Duration {
         let by_clock = now.as_secs().saturating_sub(self.at.as_secs());
         Duration::from_secs(by_clock.max(self.noted.elapsed().as_secs()))
     }

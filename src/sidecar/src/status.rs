@@ -4,6 +4,7 @@ use identity::{SerialNumber, SpiffeId};
 use time::OffsetDateTime;
 
 use crate::connections::ConnectionCounts;
+use crate::hold_back::HeldBack;
 
 /// What a workload holds, and how long it can go on with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,6 +34,9 @@ pub struct Status {
     /// [`Builder::start_without_revocations`](crate::Builder::start_without_revocations). None where
     /// something is, or they are refused.
     pub without_revocations_until: Option<OffsetDateTime>,
+    /// Revocations that are not applied to some peers yet: see
+    /// [`Builder::hold_back_above`](crate::Builder::hold_back_above). None while all are.
+    pub held_back: Option<HeldBack>,
     /// Connections, open and closed.
     pub connections: ConnectionCounts,
     /// Whether it can serve.

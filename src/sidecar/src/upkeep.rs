@@ -12,7 +12,10 @@ mod feed;
 #[cfg(test)]
 mod hearing;
 #[cfg(test)]
+mod holding;
+#[cfg(test)]
 mod outage;
+mod releasing;
 mod report;
 #[cfg(test)]
 mod silence;
@@ -37,6 +40,7 @@ use self::clocks::ClockFault;
 use crate::authority_client::AuthorityClient;
 use crate::credentials::Credentials;
 use crate::error::Error;
+use crate::hold_back::HoldBack;
 use crate::kept::{Keeper, Loaded};
 use crate::renewal::Schedule;
 use crate::retry::chance;
@@ -51,6 +55,8 @@ pub(crate) struct Upkeep {
     credentials: Arc<Credentials>,
     source: Arc<dyn SvidSource>,
     state: Mutex<State>,
+    /// What is held back of revocations, where that is wanted.
+    hold_back: Arc<HoldBack>,
     /// Keeps what is heard, where that is wanted.
     keeper: OnceLock<Arc<Mutex<Keeper>>>,
     /// There is another SVID: connections to the CA begin anew.
@@ -123,6 +129,7 @@ impl Upkeep {
             credentials,
             source,
             state: Mutex::new(state),
+            hold_back: Arc::default(),
             keeper: OnceLock::new(),
             renewed: Notify::new(),
             news: Notify::new(),
@@ -206,11 +213,16 @@ impl Upkeep {
         tasks.spawn(async move { upkeep.keep_measuring().await });
         let upkeep = Arc::clone(self);
         tasks.spawn(async move { upkeep.keep_forgetting().await });
+        if self.hold_back.is_chosen() {
+            let upkeep = Arc::clone(self);
+            tasks.spawn(async move { upkeep.keep_releasing().await });
+        }
         tasks
     }
 
     pub(crate) fn status(&self) -> Status {
-        self.state().status(&self.verification)
+        let held_back = self.hold_back.told();
+        Status { held_back, ..self.state().status(&self.verification) }
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<Status> {
@@ -322,6 +334,7 @@ impl Upkeep {
             gauge!(FEED_STALE).set(f64::from(u8::from(status.stale)));
             let knows_none = status.feed_age.is_none();
             gauge!(WITHOUT_REVOCATIONS).set(f64::from(u8::from(knows_none)));
+            self.hold_back.measure();
             if went_without && knows_none && status.without_revocations_until.is_none() {
                 tracing::error!("nothing is known of revocations still: peers are refused");
             }
@@ -398,6 +411,7 @@ impl State {
                 .goes_on_without()
                 .filter(|left| !left.is_zero())
                 .map(|left| now + left),
+            held_back: None,
             connections: verification.connections(),
             ready: left > 0
                 && verification.is_fresh()

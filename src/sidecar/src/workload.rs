@@ -22,6 +22,7 @@ use crate::client::HttpClient;
 use crate::credentials::Credentials;
 use crate::endpoint::Endpoint;
 use crate::error::{ConfigurationFault, Error};
+use crate::hold_back::{Choice, HOLD_BACK_ABOVE, HOLD_BACK_FOR};
 use crate::kept::Keeper;
 use crate::listener::Listener;
 use crate::peers::Peers;
@@ -56,6 +57,8 @@ pub struct Builder {
     source: Option<Arc<dyn SvidSource>>,
     staleness: Staleness,
     without_revocations: Duration,
+    hold_back_above: Option<f64>,
+    hold_back_for: Option<Duration>,
     session_max_age: Duration,
     give_up_after: Option<Duration>,
     clock: Option<Clock>,
@@ -68,7 +71,9 @@ impl Workload {
     /// Takes what is needed from the environment: `COUNTERSIGN_URL`, `COUNTERSIGN_TRUST_PIN`,
     /// `COUNTERSIGN_TOKEN_FILE`, and `COUNTERSIGN_SPIFFE_ID` where the evidence names no one
     /// identity; `COUNTERSIGN_START_WITHOUT_REVOCATIONS` (`10m`) is
-    /// [`Builder::start_without_revocations`]. Fails if one of the first two is not there.
+    /// [`Builder::start_without_revocations`], `COUNTERSIGN_HOLD_BACK_ABOVE` (`0.5`) is
+    /// [`Builder::hold_back_above`], `COUNTERSIGN_HOLD_BACK_FOR` (`10m`) is
+    /// [`Builder::hold_back_for`]. Fails if one of the first two is not there.
     pub fn from_env() -> Result<Builder, Error> {
         let mut builder = Self::builder().url(required(URL)?).trust_pin(required(TRUST_PIN)?);
         if let Some(id) = variable(SPIFFE_ID) {
@@ -79,6 +84,12 @@ impl Workload {
         }
         if let Some(limit) = variable(WITHOUT_REVOCATIONS) {
             builder = builder.start_without_revocations(duration(WITHOUT_REVOCATIONS, limit)?);
+        }
+        if let Some(given) = variable(HOLD_BACK_ABOVE) {
+            builder = builder.hold_back_above(share(HOLD_BACK_ABOVE, given)?);
+        }
+        if let Some(limit) = variable(HOLD_BACK_FOR) {
+            builder = builder.hold_back_for(duration(HOLD_BACK_FOR, limit)?);
         }
         Ok(builder)
     }
@@ -140,10 +151,18 @@ impl Workload {
         self.upkeep.changes()
     }
 
-    /// Ends listeners and upkeep. Connections that are open go on until they are dropped.
+    /// Applies the revocations that are [held back](Builder::hold_back_above): closes the connections
+    /// that they concern before it returns, and says of how many peers that is.
+    pub fn release_revocations(&self) -> usize {
+        self.upkeep.release_revocations()
+    }
+
+    /// Ends listeners and upkeep. Connections that are open go on until they are dropped, but for those
+    /// whose revocation was [held back](Builder::hold_back_above): nobody would release it later.
     pub async fn stop(mut self) {
         self.endpoint.stop();
         self.tasks.shutdown().await;
+        self.upkeep.release_revocations();
     }
 }
 
@@ -225,6 +244,30 @@ impl Builder {
         self
     }
 
+    /// Holds back what revokes more than this share of the peers connected now at one stroke, from 0
+    /// to below 1: by one message, or by several within ten seconds. Off if left out, and revocations
+    /// are applied at once whatever they take.
+    ///
+    /// Peers are counted by identity, those of which no connection would be left; fewer than three are
+    /// never too many. They go on and get in, whatever the message says of them, a revoked issuer
+    /// included; everything else that it says is applied. That is told as an error in the log, by
+    /// [`Status::held_back`], a metric, and to the CA, whose operators see that we wait. It ends with
+    /// [`Workload::release_revocations`], after [`hold_back_for`](Self::hold_back_for), and with the
+    /// process. What is revoked by itself, ten seconds later, is applied to them, too.
+    #[must_use]
+    pub fn hold_back_above(mut self, share: f64) -> Self {
+        self.hold_back_above = Some(share);
+        self
+    }
+
+    /// How long revocations are held back: 10 min if left out, 24 h at most. See
+    /// [`hold_back_above`](Self::hold_back_above), without which it says nothing.
+    #[must_use]
+    pub fn hold_back_for(mut self, limit: Duration) -> Self {
+        self.hold_back_for = Some(limit);
+        self
+    }
+
     /// Lets TLS sessions resume for so long: see [`Endpoint::allow_resumption`]. Off if left out.
     #[must_use]
     pub fn allow_resumption(mut self, max_age: Duration) -> Self {
@@ -258,6 +301,10 @@ impl Builder {
         let url = self.url.ok_or_else(|| missing(URL))?;
         let pin: TrustPin = self.trust_pin.ok_or_else(|| missing(TRUST_PIN))?.parse()?;
         let spiffe_id = self.spiffe_id.map(|id| SpiffeId::parse(&id)).transpose()?;
+        let hold_back = self
+            .hold_back_above
+            .map(|above| Choice::new(above, self.hold_back_for.unwrap_or(HOLD_BACK_FOR_AT_FIRST)));
+        let hold_back = hold_back.transpose().map_err(Error::Configuration)?;
         let clock = self.clock.map_or_else(|| Arc::new(DefaultTimeProvider) as _, |clock| clock.0);
         let give_up_after = self.give_up_after.unwrap_or(GIVE_UP_AFTER);
         let mut retry = Retry::until(give_up_after);
@@ -294,6 +341,9 @@ impl Builder {
         let endpoint = endpoint.allow_resumption(self.session_max_age);
         let note = trust.note();
         let upkeep = Upkeep::new(url, verification, credentials, source, svid, identity, note);
+        if let Some(choice) = hold_back {
+            upkeep.hold_back(choice);
+        }
         if let Some(folder) = folder {
             let keeper = Keeper::new(folder, trust.notes, kept.as_ref(), unused.as_ref());
             upkeep.go_on_from(keeper, kept);
@@ -320,6 +370,13 @@ fn duration(variable: &'static str, given: String) -> Result<Duration, Error> {
     parsed.map(|ttl| ttl.0).map_err(|why| Error::Configuration(malformed(why)))
 }
 
+fn share(variable: &'static str, given: String) -> Result<f64, Error> {
+    given.parse().map_err(|_| {
+        let why = "write a share of the peers, such as 0.5".to_owned();
+        Error::Configuration(ConfigurationFault::Malformed { variable, given, why })
+    })
+}
+
 fn variable(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -330,5 +387,6 @@ const TRUST_PIN: &str = "COUNTERSIGN_TRUST_PIN";
 const SPIFFE_ID: &str = "COUNTERSIGN_SPIFFE_ID";
 const TOKEN_FILE: &str = "COUNTERSIGN_TOKEN_FILE";
 const WITHOUT_REVOCATIONS: &str = "COUNTERSIGN_START_WITHOUT_REVOCATIONS";
+const HOLD_BACK_FOR_AT_FIRST: Duration = Duration::from_secs(10 * 60);
 const GIVE_UP_AFTER: Duration = Duration::from_secs(5 * 60);
 const FIRST_SNAPSHOT: Duration = Duration::from_secs(10);

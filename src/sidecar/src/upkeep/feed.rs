@@ -164,6 +164,7 @@ impl Upkeep {
 
     /// Applies what a message says, and counts the connections that it closed.
     pub(super) async fn apply(&self, update: FeedUpdate, sequence: u64) -> Result<(), Error> {
+        let Some(update) = self.hold_back_from(update, sequence).await? else { return Ok(()) };
         match update {
             FeedUpdate::Assemble(_) | FeedUpdate::Gap | FeedUpdate::Nothing => {}
             FeedUpdate::Apply(items) if items.len() <= COUNTED_SINGLY => {
@@ -187,7 +188,44 @@ impl Upkeep {
         Ok(())
     }
 
-    fn note_closed(&self, log_index: u64, Closed { open, connections }: Closed) {
+    /// Applies a message that revokes too many peers at once, but not to those, where the owner chose
+    /// so. Returns every other one.
+    async fn hold_back_from(
+        &self,
+        update: FeedUpdate,
+        sequence: u64,
+    ) -> Result<Option<FeedUpdate>, Error> {
+        if !self.hold_back.is_chosen() || !is_of_revocations(&update) {
+            return Ok(Some(update));
+        }
+        let first = match &update {
+            FeedUpdate::Apply(items) => items.first().map_or(sequence, |item| item.log_index),
+            _ => self.state().feed_sequence + 1,
+        };
+        let (hold_back, verification) =
+            (Arc::clone(&self.hold_back), Arc::clone(&self.verification));
+        let judge = move || {
+            let mut stroke = None;
+            let log_indexes = first.min(sequence)..=sequence;
+            let closed = Closed::by(&verification, || {
+                stroke = hold_back.apply_in_part(&verification, &update, log_indexes);
+            });
+            match stroke {
+                Some(stroke) => Err((stroke, closed)),
+                None => Ok(update),
+            }
+        };
+        match aside(judge).await? {
+            Ok(update) => Ok(Some(update)),
+            Err((stroke, closed)) => {
+                stroke.tell();
+                self.note_closed(sequence, closed);
+                Ok(None)
+            }
+        }
+    }
+
+    pub(super) fn note_closed(&self, log_index: u64, Closed { open, connections }: Closed) {
         if connections == 0 {
             return;
         }
@@ -196,6 +234,11 @@ impl Upkeep {
             tracing::error!(log_index, connections, open, "one revocation closed most connections");
         }
         let mut state = self.state();
+        // A report names each once.
+        if let Some(known) = state.closed.iter_mut().find(|known| known.log_index == log_index) {
+            known.connections += connections;
+            return;
+        }
         if state.closed.len() == MAX_CLOSED {
             state.closed.pop_front();
         }
@@ -204,18 +247,22 @@ impl Upkeep {
 }
 
 /// Connections that were open before a change, and how many it closed.
-struct Closed {
+pub(super) struct Closed {
     open: usize,
     connections: u64,
 }
 
 impl Closed {
-    fn by(verification: &Verification, change: impl FnOnce()) -> Self {
+    pub(super) fn by(verification: &Verification, change: impl FnOnce()) -> Self {
         let before = verification.connections();
         change();
         let connections = verification.connections().closed_in_all() - before.closed_in_all();
         Self { open: before.open, connections }
     }
+}
+
+fn is_of_revocations(update: &FeedUpdate) -> bool {
+    matches!(update, FeedUpdate::Apply(_) | FeedUpdate::Replace(_))
 }
 
 /// What may be a hundred thousand items is worked on beside the handshakes, not before them.

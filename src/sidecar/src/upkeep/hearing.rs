@@ -73,7 +73,7 @@ async fn one_revocation_that_closes_most_connections_is_an_alarm() {
 
 impl Alone {
     /// So many connections of a peer, at both ends.
-    async fn connected(&self, path: &str, count: usize) -> Vec<(Stream, Stream)> {
+    pub(super) async fn connected(&self, path: &str, count: usize) -> Vec<(Stream, Stream)> {
         let ours =
             Endpoint::new(Arc::clone(&self.upkeep.credentials), Arc::clone(self.verification()));
         let TestSvid { chain, key, .. } = self.authority.svid(path);
@@ -91,7 +91,7 @@ impl Alone {
         connected
     }
 
-    async fn revoke(&self, path: &str, log_index: u64) {
+    pub(super) async fn revoke(&self, path: &str, log_index: u64) {
         let change = FeedChange::RevokeIdentity(self.authority.id(path));
         let update = FeedUpdate::Apply(vec![FeedItem { log_index, change }]);
         self.upkeep.apply(update, log_index).await.unwrap();

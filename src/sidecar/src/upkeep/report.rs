@@ -44,9 +44,16 @@ impl Upkeep {
         Ok(())
     }
 
-    fn as_reported(&self) -> Report {
+    pub(super) fn as_reported(&self) -> Report {
         let status = self.status();
         let peers = self.verification.registry().peers(MAX_PEERS);
+        let now = self.now();
+        let held_back = status.held_back.as_ref().map(|held| api::HeldBack {
+            first: *held.log_indexes.start(),
+            last: *held.log_indexes.end(),
+            peers: held.peers as u64,
+            seconds: (held.until - now).whole_seconds().try_into().unwrap_or(0),
+        });
         let state = self.state();
         Report {
             trust_sequence: status.trust_sequence,
@@ -57,7 +64,7 @@ impl Upkeep {
             peers,
             seconds_without_authority: status.seconds_without_authority,
             replaces: state.replaces,
-            held_back: None,
+            held_back,
         }
     }
 }
