@@ -348,7 +348,7 @@ fn each_mistake_of_configuration_is_told_before_anything_starts() {
     // Without a certificate of before, it starts not even to say what it cannot do.
     std::fs::remove_file(environment.path("state/keys/own-certificate.sealed")).unwrap();
     serve(&environment).exits(1).says("chmod 600");
-    environment.countersign(&["init", "--config", "ca.toml"]).exits(1).says("exists already");
+    environment.countersign(&["init", "--config", "ca.toml"]).exits(1).says("has a CA already");
     environment
         .countersign(&["config", "check", "--config", "ca.toml"])
         .success()

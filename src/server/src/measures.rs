@@ -53,7 +53,6 @@ fn describe() {
 /// What is known only by looking, now and then.
 pub(crate) async fn look(authority: Arc<Authority>, readiness: Readiness) {
     loop {
-        gauge!("countersign_ready").set(f64::from(u8::from(readiness.require().await.is_ok())));
         if let Ok(size) = authority.log_size().await {
             gauge!("countersign_log_entries").set(size as f64);
         }
