@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use api::{DenyRequest, RevokeRequest};
+use api::DenyRequest;
 use authority::clock::Clock;
 use authority::signer::spy::SpySigner;
 use authority::signer::{Signer, SignerError};
@@ -73,13 +73,7 @@ fn message(told: &FeedMessage) -> Message {
 }
 
 async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> u64 {
-    let request = RevokeRequest {
-        target: target.to_owned(),
-        reason: "key-compromise".to_owned(),
-        dry_run: false,
-        named_override: None,
-    };
-    environment.authority.revoke(operator, &request).await.unwrap().log_index.unwrap()
+    environment.revoke(operator, target).await
 }
 
 #[tokio::test]

@@ -4,20 +4,13 @@
 mod support;
 
 use api::{
-    ClosedConnections, HeldBack, IssuedCertificate, Report, RevocationReach, RevokeRequest,
-    WorkloadFilter,
+    ClosedConnections, HeldBack, IssuedCertificate, Report, RevocationReach, WorkloadFilter,
 };
 use authority::{Caller, Error};
 use support::{Environment, id};
 
 async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> u64 {
-    let request = RevokeRequest {
-        target: target.to_owned(),
-        reason: "key-compromise".to_owned(),
-        dry_run: false,
-        named_override: None,
-    };
-    environment.authority.revoke(operator, &request).await.unwrap().log_index.unwrap()
+    environment.revoke(operator, target).await
 }
 
 /// Reports that the feed was applied up to an index, and that it closed so many connections.

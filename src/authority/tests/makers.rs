@@ -133,6 +133,7 @@ async fn what_an_operator_did_stays_and_is_listed_for_review() {
     let kinds: Vec<&str> = revoked.review.iter().map(|act| act.kind.as_str()).collect();
     assert_eq!(kinds, ["policy.change"]);
     assert_eq!(environment.authority.policies(&admin).unwrap().hash, changed.hash);
+    environment.issue(&admin, "/prod/reports").await;
     let nothing = revoke(&environment, &admin, id("/prod/reports").as_str()).await;
     assert!(nothing.review.is_empty());
 }

@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::{DenyRequest, RevokeRequest};
+use api::DenyRequest;
 use authority::clock::Clock;
 use authority::{Authority, Caller, FeedMessage, Start, Subscription, TooSlow};
 use identity::feed::{Assembly, Content, FeedState, FeedUpdate, Line, MAX_CHUNK};
@@ -93,13 +93,7 @@ async fn revoked(count: u64) -> (Environment, Caller) {
 }
 
 async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> u64 {
-    let request = RevokeRequest {
-        target: target.to_owned(),
-        reason: "key-compromise".to_owned(),
-        dry_run: false,
-        named_override: None,
-    };
-    environment.authority.revoke(operator, &request).await.unwrap().log_index.unwrap()
+    environment.revoke(operator, target).await
 }
 
 async fn deny(environment: &Environment, operator: &Caller, spiffe_id: SpiffeId) -> String {

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use api::{Attestation, IssueRequest, IssuedCertificate, Secret, TokenRequest};
 use authority::clock::{Clock, ManualClock};
 use authority::policy::PolicySet;
+use authority::sequencer::{ActMember, Effect, Member, Outcome, RevocationTarget};
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
 use authority::store::{Store, StoreError};
-use authority::{Authority, Caller, Error, Keys, OwnNames, Parts};
+use authority::{Act, Authority, Caller, Error, EventDraft, Keys, OwnNames, Parts};
 use identity::{SpiffeId, Trust, TrustDomain, TrustPin, Usage, VerifiedSvid, verify};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -174,6 +175,30 @@ pub(crate) async fn open(
         trust_pin: pin,
     };
     Authority::open(parts).await.map(Arc::new)
+}
+
+impl Environment {
+    /// Revokes a certificate as an operator, or an identity that nobody has, as an earlier CA did.
+    pub(crate) async fn revoke(&self, operator: &Caller, target: &str) -> u64 {
+        let reason = "key-compromise".to_owned();
+        let Ok(id) = SpiffeId::parse(target) else {
+            let target = target.to_owned();
+            let asked = api::RevokeRequest { target, reason, dry_run: false, named_override: None };
+            let done = self.authority.revoke(operator, &asked).await.unwrap();
+            return done.log_index.unwrap();
+        };
+        let by = Act { actor: "test", request_id: "test" };
+        let detail = serde_json::json!({ "reason": reason });
+        let event = EventDraft::new("revoke", &by, target, &detail);
+        let effect = Effect::Revoke { target: RevocationTarget::Identity(id), reason };
+        let act = ActMember { event, effect, allowed_under: None };
+        let group = vec![Member::Act(Box::new(act))];
+        let now = self.clock.unix_milliseconds();
+        let outcomes = self.store.commit(group, now).await.unwrap();
+        let Outcome::Done { log_index } = outcomes[0] else { panic!("{outcomes:?}") };
+        self.authority.refresh().await.unwrap();
+        log_index
+    }
 }
 
 /// The writing thread lets go of the folder a moment after the last handle is dropped.
