@@ -6,7 +6,7 @@ use std::time::Duration;
 use api::Secret;
 use countersign::{Builder, Error, Listener, Peers, Stream, Workload};
 use identity::Refusal;
-use system_tests::Environment;
+use system_tests::{Environment, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,6 +172,54 @@ async fn workloads_call_each_other_while_their_authority_is_down() {
     let status = monolith.status();
     assert!(status.ready && status.seconds_without_authority > 23 * 3600, "{status:?}");
     batch.stop().await;
+    monolith.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_loses_all_its_peers_holds_the_last_back_and_the_operator_sees_it() {
+    let paths = ["/prod/batch", "/prod/reports", "/prod/orders"];
+    let rows = paths.into_iter().chain(["/prod/monolith"]).map(|id| format!(r#"{{"id": "{id}"}}"#));
+    let rows = rows.collect::<Vec<_>>().join(",");
+    let workloads = format!(r#"{{"operators": [], "workloads": [{rows}]}}"#);
+    let environment = Environment::start_with(&Settings { workloads, ..Settings::default() });
+    let cautious = |builder: Builder| builder.hold_back_above(0.5);
+    let monolith = start_with(&environment, "/prod/monolith", cautious).await;
+    let peers = Peers::one_of(paths.map(|path| environment.id(path))).unwrap();
+    let mut listener = monolith.listen("127.0.0.1:0", peers).await.unwrap();
+    let address = listener.local_address().to_string();
+    let to = Peers::one_of([environment.id("/prod/monolith")]).unwrap();
+    let mut connected = vec![];
+    for path in paths {
+        let workload = start(&environment, path).await;
+        let (theirs, ours) =
+            tokio::join!(listener.accept(), workload.connect(&address, to.clone()));
+        connected.push((workload, ours.unwrap(), theirs.unwrap()));
+    }
+    let revoke = |path: &str, wait: &str| {
+        let id = environment.id(path);
+        let arguments =
+            ["--json", "revoke", "--yes", &id, "--reason", "superseded", "--wait", wait];
+        countersign(&environment, &arguments)
+    };
+    for path in &paths[..2] {
+        revoke(path, "5s");
+    }
+    let told = revoke(paths[2], "2s").json();
+    let (workload, mut ours, mut theirs) = connected.pop().unwrap();
+    exchange(&mut ours, &mut theirs).await;
+    let holds = &told["reach"]["waiting"][0];
+    assert_eq!(
+        holds["spiffe_id"].as_str(),
+        Some(environment.id("/prod/monolith").as_str()),
+        "{told}"
+    );
+    assert_eq!(holds["held_back"]["peers"].as_u64(), Some(1), "{told}");
+    let held = monolith.status().held_back.unwrap();
+    assert_eq!(held.log_indexes, told["log_index"].as_u64().map(|at| at..=at).unwrap(), "{told}");
+
+    assert_eq!(monolith.release_revocations(), 1);
+    assert!(matches!(theirs.read(&mut [0]).await, Err(_) | Ok(0)));
+    workload.stop().await;
     monolith.stop().await;
 }
 
