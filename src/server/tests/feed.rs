@@ -62,7 +62,11 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), future).await.expect("it takes too long")
 }
 
-async fn revoke(operator: &AuthorityClient, target: &str) -> u64 {
+/// An identity has a certificate to lose.
+async fn revoke(service: &Service, operator: &AuthorityClient, target: &str) -> u64 {
+    if let Some(path) = target.strip_prefix("spiffe://pay.example") {
+        drop(service.enrol(path).await);
+    }
     let reason = "key-compromise".to_owned();
     let request =
         RevokeRequest { target: target.to_owned(), reason, dry_run: false, named_override: None };
@@ -78,7 +82,7 @@ async fn a_revocation_reaches_whoever_listens_and_the_operator_learns_it() {
     let mut follower = Follower::start(&service, &monolith, None).await;
     drop(follower.hear().await);
     monolith.report(&Report::default()).await.unwrap();
-    let log_index = revoke(&operator, &reports.serial_number.to_string()).await;
+    let log_index = revoke(&service, &operator, &reports.serial_number.to_string()).await;
     let begun = Instant::now();
     follower.hear_of(log_index).await;
     assert!(begun.elapsed() < Duration::from_secs(1));
@@ -118,10 +122,10 @@ async fn a_subscriber_goes_on_from_where_it_stands() {
     let service = Service::start(time::Duration::ZERO).await;
     let operator = service.operator().await;
     let (_, monolith) = service.workload("/prod/monolith").await;
-    let first = revoke(&operator, "spiffe://pay.example/prod/reports").await;
+    let first = revoke(&service, &operator, "spiffe://pay.example/prod/reports").await;
     let mut follower = Follower::start(&service, &monolith, None).await;
     assert!(matches!(follower.hear().await, FeedUpdate::Replace(_)));
-    let second = revoke(&operator, "spiffe://pay.example/prod/batch").await;
+    let second = revoke(&service, &operator, "spiffe://pay.example/prod/batch").await;
     follower.stream = monolith.feed(Some(first)).await.unwrap();
     assert!(matches!(follower.hear().await, FeedUpdate::Apply(items) if items.len() == 1));
     assert_eq!(follower.state.position().sequence, second);
@@ -135,7 +139,7 @@ async fn a_large_snapshot_comes_in_chunks_and_the_feed_goes_on_after_it() {
     let service = Service::start(time::Duration::ZERO).await;
     let operator = service.operator().await;
     let (_, monolith) = service.workload("/prod/monolith").await;
-    revoke(&operator, "spiffe://pay.example/prod/reports").await;
+    revoke(&service, &operator, "spiffe://pay.example/prod/reports").await;
     service.authority.pretend_revoked(|held| {
         for number in 0..100_000_u64 {
             let octets = [&[0x5a; 12][..], &number.to_be_bytes()].concat();
@@ -145,7 +149,7 @@ async fn a_large_snapshot_comes_in_chunks_and_the_feed_goes_on_after_it() {
     let mut follower = Follower::start(&service, &monolith, None).await;
     assert!(matches!(follower.hear().await, FeedUpdate::Replace(_)));
     assert_eq!(follower.held.serials().count(), 100_000);
-    let log_index = revoke(&operator, "spiffe://pay.example/prod/batch").await;
+    let log_index = revoke(&service, &operator, "spiffe://pay.example/prod/batch").await;
     follower.hear_of(log_index).await;
     assert_eq!(follower.held.identities().count(), 2);
     drop(follower);
