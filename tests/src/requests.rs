@@ -14,7 +14,7 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Makes requests for P-256 certificates of [`IDENTITY`], each with a key of its own.
+    /// Makes requests for P-256 certificates of `/prod/reports`, each with a key of its own.
     pub fn make(count: usize, environment: &Environment) -> anyhow::Result<Self> {
         let (id, host) = (environment.id(IDENTITY), environment.address().to_string());
         let pool: anyhow::Result<_> = (0..count)

@@ -1,7 +1,7 @@
 //! Making a CA: keys, log, trust state, the first policy set and the first operator.
 //!
 //! The log is made first; whatever a CA key then signs (root, issuer, request, trust state) stands
-//! in it as an event with its hash before it is signed. All or nothing: [`unfinished`] has the crash
+//! in it as an event with its hash before it is signed. All or nothing: `unfinished` has the crash
 //! story.
 
 mod lost;

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::stream::Connection;
 
 /// Lets the answer to this request reach the peer, although the request ends the peer's own welcome;
-/// an extension of each request of a peer with a certificate, where [`serve`](crate::serve) serves.
+/// an extension of each request of a peer with a certificate, where [`serve`](crate::serve()) serves.
 ///
 /// Only for a request that is about to do that: while an [`Answering`] of it lives, a connection
 /// that is to be closed takes no further request, and is closed as soon as the answer has left, a
