@@ -229,7 +229,8 @@ fn feed() {
     let hash = Position::genesis(&trust_domain()).hash;
     let content = Content::Snapshot(SnapshotHead { chunks: vec![] });
     let trust_domain = trust_domain();
-    let message = Message { v: Message::VERSION, trust_domain, at: NOW * 1000, sequence: 0, hash, content };
+    let message =
+        Message { v: Message::VERSION, trust_domain, at: NOW * 1000, sequence: 0, hash, content };
     let body = message.body();
     let signature = OTHER_KEY.sign(signed_text(&message.trust_domain, &body).as_bytes());
     let envelope = Envelope::new(&fuzz::ed25519_spki(&OTHER_KEY), signature.as_ref(), body);
