@@ -66,8 +66,7 @@ fn rotate_says_that_nothing_is_due_and_what_comes_next() {
         let said = environment.countersign(&rotate).success().stdout;
         assert!(said.starts_with("nothing is due; next: prepare "), "{said}");
         assert!(said.contains(" in "), "{said}");
-        let json = environment.countersign(&[&["--json"][..], &rotate].concat()).success().json();
-        assert_eq!(json["due"], false);
-        assert!(json["next"]["at"].as_str().unwrap().starts_with("20"));
+        let json = environment.countersign(&[&["--json"][..], &rotate].concat()).success();
+        assert_eq!(json.stdout, "", "a list of steps that has none");
     }
 }

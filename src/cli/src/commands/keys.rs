@@ -186,11 +186,10 @@ fn all_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Vec<Due>
 }
 
 /// What comes next by itself.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Eq)]
 struct Later {
     key: KeyPurpose,
     step: KeyStep,
-    #[serde(with = "time::serde::rfc3339")]
     at: OffsetDateTime,
 }
 
@@ -216,11 +215,11 @@ fn next_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Option<
     KeyPurpose::ALL.into_iter().filter_map(later).min_by_key(|later| later.at)
 }
 
-/// Says so, and when something will be.
+/// Says so, and when something will be; the list of steps as JSON has none.
 fn nothing_due(keys: &[KeyRecord], every: Duration, session: &Session) -> Result<(), Error> {
     let now = clock::now();
     let next = next_due(keys, every, now);
-    session.output.show(&json!({ "due": false, "next": next }), |_| match &next {
+    session.output.list(&[] as &[Due], |_| match &next {
         None => "nothing is due, and nothing will be by itself".to_owned(),
         Some(Later { key, step, at }) => format!(
             "nothing is due; next: {step} {key} {} ({})",
