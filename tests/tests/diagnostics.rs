@@ -54,7 +54,9 @@ fn metrics_say_what_they_are_and_stand_at_zero_before_anything_happens() {
     let metrics = loop {
         let metrics = environment.admin("/metrics");
         // Some are looked at every few seconds.
-        if metrics.contains("{of=\"own\"}") || begun.elapsed() > Duration::from_secs(30) {
+        let is_complete = ["{of=\"own\"}", "countersign_ready 1", "countersign_log_entries "];
+        let is_complete = is_complete.iter().all(|part| metrics.contains(part));
+        if is_complete || begun.elapsed() > Duration::from_secs(30) {
             break metrics;
         }
         std::thread::yield_now();
