@@ -17,10 +17,14 @@ fuzz_target!(|data: &[u8]| {
     let _ = CertificateDer::pem_slice_iter(data).count();
     let Ok(text) = str::from_utf8(data) else { return };
     if let Ok(request) = CertificateRequest::parse_pem(text) {
-        let beginning = text.lines().position(|line| line.starts_with("-----BEGIN "));
-        let lines = text.lines().skip(beginning.expect("it has a beginning") + 1);
+        let base64 = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"].iter().find_map(|label| {
+            let (_, body) = text.split_once(&format!("-----BEGIN {label}-----"))?;
+            Some(body.split_once(&format!("-----END {label}-----"))?.0)
+        });
+        let base64 = base64.expect("it has a beginning and an end");
+        // White space, wherever it is, and byte order marks before lines are no part of it.
         let base64: String =
-            lines.take_while(|line| !line.starts_with("-----END ")).map(str::trim_end).collect();
+            base64.chars().filter(|it| !it.is_ascii_whitespace() && *it != '\u{feff}').collect();
         let der = BASE64.decode(base64.as_bytes()).expect("it is base64");
         assert_eq!(Hash::of(&der), *request.hash());
     }
