@@ -43,25 +43,41 @@ mod verdict;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use mimalloc::MiMalloc;
+use tokio::runtime::Builder;
 
 use crate::commands::Session;
 use crate::exit::Exit;
+use crate::memory::Swap;
+
+/// Threads for what waits for disks: each has a connection to the store and an arena of its own,
+/// half a megabyte, and more of them read no faster. Work that takes long is done one by one.
+const BLOCKING: usize = 16;
 
 /// A certificate costs some hundred allocations: with the system's allocator a tenth of its time.
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let swap = memory::protect();
+    let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING).build();
+    match runtime.context("the system gives no threads; see `ulimit -u`") {
+        Ok(runtime) => runtime.block_on(run(swap)).into(),
+        Err(error) => {
+            report::error(&error);
+            Exit::Failed.into()
+        }
+    }
+}
+
+async fn run(swap: Swap) -> Exit {
     let cli = args::parse();
     report::start_diagnostics(&cli);
     tracing::debug!(?swap, "memory is not dumpable");
     let session = Session::new(cli.options);
-    let exit = commands::run(cli.command, &session).await.unwrap_or_else(|error| {
+    commands::run(cli.command, &session).await.unwrap_or_else(|error| {
         report::error(&error);
         Exit::of(&error)
-    });
-    exit.into()
+    })
 }
