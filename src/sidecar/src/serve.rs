@@ -1,7 +1,7 @@
 //! HTTP over verified TLS: handshake, peer, requests, a graceful end.
 
 use std::io;
-use std::pin::pin;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -86,8 +86,10 @@ where
         async move {
             let limits = secure.places.limits();
             let Accepted { stream, remote, handshake, mut draining } = accepted;
+            // Boxed, so that a connection that is served does not keep room for a handshake.
+            let shaking = Box::pin(secure.shake_hands(stream, remote, handshake));
             let client = tokio::select! {
-                client = secure.shake_hands(stream, remote, handshake) => client,
+                client = shaking => client,
                 _ = draining.wait_for(|draining| *draining) => None,
             };
             match client {
@@ -179,33 +181,34 @@ async fn serve_requests<IO, S, B>(
     let unread = Arc::clone(requests.unread());
     let end = until_end(draining, limits.idle_timeout, requests.begun());
     let stream = Paced::new(stream, limits.write_timeout);
-    let serving = async {
-        match protocol {
-            Protocol::Http1 => {
-                let mut http = http1::Builder::new();
-                http.timer(TokioTimer::new())
-                    .header_read_timeout(limits.header_timeout)
-                    .max_buf_size(BUFFER);
-                let http = http.serve_connection(TokioIo::new(stream), requests);
-                drive(http, connection.as_deref(), &unread, end).await
-            }
-            Protocol::Http2 => {
-                let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
-                let (streams, connection_window) = match connection {
-                    Some(_) => (limits.streams, CONNECTION_WINDOW),
-                    None => (limits.streams.min(STRANGERS_STREAMS), STREAM_WINDOW),
-                };
-                http.timer(TokioTimer::new())
-                    .max_concurrent_streams(streams)
-                    .max_header_list_size(BUFFER as u32)
-                    .max_send_buf_size(BUFFER)
-                    .initial_stream_window_size(STREAM_WINDOW)
-                    .initial_connection_window_size(connection_window)
-                    .keep_alive_interval(limits.ping_interval)
-                    .keep_alive_timeout(limits.ping_timeout);
-                let http = http.serve_connection(TokioIo::new(stream.with_frames()), requests);
-                drive(http, connection.as_deref(), &unread, end).await
-            }
+    // Each in a box of its size: a task has room for the largest future that it may ever hold, and
+    // for each place that one is moved through.
+    let serving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>> = match protocol {
+        Protocol::Http1 => {
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new())
+                .header_read_timeout(limits.header_timeout)
+                .max_buf_size(BUFFER);
+            let http = Box::pin(http.serve_connection(TokioIo::new(stream), requests));
+            Box::pin(drive(http, connection, Arc::clone(&unread), end))
+        }
+        Protocol::Http2 => {
+            let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
+            let (streams, connection_window) = match connection {
+                Some(_) => (limits.streams, CONNECTION_WINDOW),
+                None => (limits.streams.min(STRANGERS_STREAMS), STREAM_WINDOW),
+            };
+            http.timer(TokioTimer::new())
+                .max_concurrent_streams(streams)
+                .max_header_list_size(BUFFER as u32)
+                .max_send_buf_size(BUFFER)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(connection_window)
+                .keep_alive_interval(limits.ping_interval)
+                .keep_alive_timeout(limits.ping_timeout);
+            let stream = TokioIo::new(stream.with_frames());
+            let http = Box::pin(http.serve_connection(stream, requests));
+            Box::pin(drive(http, connection, Arc::clone(&unread), end))
         }
     };
     let result = tokio::select! {
@@ -222,13 +225,13 @@ async fn serve_requests<IO, S, B>(
 /// Runs the HTTP of a connection; after `end`, or once the peer's certificate has expired, it takes
 /// no new requests and finishes those in flight. When the connection is closed, it is dropped
 /// before it can begin another request of those read already.
-async fn drive<C: GracefulConnection>(
-    http: C,
-    connection: Option<&Connection>,
-    unread: &Unread,
+async fn drive<C: GracefulConnection<Error = hyper::Error>>(
+    mut http: Pin<Box<C>>,
+    connection: Option<Arc<Connection>>,
+    unread: Arc<Unread>,
     end: impl Future<Output = ()>,
-) -> Result<(), C::Error> {
-    let mut http = pin!(http);
+) -> hyper::Result<()> {
+    let connection = connection.as_deref();
     let _ended = unread.ends();
     tokio::select! {
         biased;

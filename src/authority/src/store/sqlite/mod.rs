@@ -323,16 +323,17 @@ impl Readers {
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
-    let access = if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
-        OpenFlags::empty()
+    let (access, cache) = if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
+        (OpenFlags::empty(), READERS_CACHE)
     } else {
-        OpenFlags::SQLITE_OPEN_READ_WRITE
+        (OpenFlags::SQLITE_OPEN_READ_WRITE, WRITERS_CACHE)
     };
     let no_mutex = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection =
         Connection::open_with_flags(path, flags | access | no_mutex).map_err(unavailable)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(unavailable)?;
     connection.execute_batch(PRAGMAS).map_err(unavailable)?;
+    connection.pragma_update(None, "cache_size", -cache).map_err(unavailable)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -409,6 +410,8 @@ const PRAGMAS: &str = "
   PRAGMA synchronous = FULL;
   PRAGMA foreign_keys = OFF;
   PRAGMA wal_autocheckpoint = 16000;
-  PRAGMA cache_size = -4000;
   PRAGMA temp_store = MEMORY;
 ";
+/// KiB. What readers share is the system's cache of the file.
+const WRITERS_CACHE: i64 = 4000;
+const READERS_CACHE: i64 = 1000;
