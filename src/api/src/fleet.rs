@@ -109,9 +109,13 @@ pub struct RevocationReach {
     pub live: u64,
     /// How many of them reported that they have applied it.
     pub reached: u64,
-    /// Instances with good certificates that were heard of within the hour, have not applied it and
-    /// have not reported for a minute: they have ended, are cut off, or only read files.
+    /// Instances with good certificates that have reported within the hour, have not applied it and
+    /// have not reported for a minute: they have ended, or are cut off.
     pub silent: u64,
+    /// Instances with good certificates that were heard of within the hour and have never reported:
+    /// they only listen, or only read files. What they apply is known to nobody.
+    #[serde(default)]
+    pub unreporting: u64,
     /// Connections that workloads reported to have closed for it.
     pub connections_closed: u64,
     /// Those that have not answered; the first 1,000.

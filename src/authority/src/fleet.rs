@@ -192,6 +192,7 @@ impl Authority {
             live: 0,
             reached: 0,
             silent: 0,
+            unreporting: 0,
             connections_closed: 0,
             waiting: vec![],
         };
@@ -199,11 +200,12 @@ impl Authority {
             // Whoever only listens is no witness, and nobody waits for it.
             let reported_at = instance.report.as_ref().map(|(_, at)| *at);
             let recent = reported_at.is_some_and(|at| now.saturating_sub(at) < LIVE);
-            if recent {
-                reach.live += 1;
-            } else {
-                reach.silent += 1;
-            }
+            let kind = match reported_at {
+                Some(_) if recent => &mut reach.live,
+                Some(_) => &mut reach.silent,
+                None => &mut reach.unreporting,
+            };
+            *kind += 1;
             let report = instance.report.as_ref().map(|(report, _)| report);
             let held_back = report.and_then(|report| report.held_back);
             let held_back = held_back.filter(|held| (held.first..=held.last).contains(&log_index));

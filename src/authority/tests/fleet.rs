@@ -89,7 +89,8 @@ async fn whoever_reports_is_waited_for_and_whoever_is_silent_is_named() {
     assert!(subscription.next().await.is_some());
     let log_index = revoke(&environment, &operator, id("/prod/reports").as_str()).await;
     let listening = reach(&environment, &operator, log_index).await;
-    assert_eq!((listening.live, listening.silent, listening.waiting.len()), (0, 1, 1));
+    assert_eq!((listening.live, listening.silent, listening.unreporting), (0, 0, 1));
+    assert_eq!(listening.waiting.len(), 1);
     report(&environment, &monolith, 0, 0).await;
     let waiting = reach(&environment, &operator, log_index).await;
     assert_eq!((waiting.live, waiting.reached, waiting.waiting.len()), (1, 0, 1));

@@ -56,7 +56,8 @@ async fn follow(
     }
 }
 
-/// Done only where everybody who reports has it: silence is no answer.
+/// Done only where everybody who reports has it, and who reported before: silence is no answer. Whoever
+/// never did could else make each command fail by listening.
 pub(crate) fn exit(reach: Option<&RevocationReach>) -> Exit {
     match reach {
         Some(reach) if reach.live > 0 && reach.reached >= reach.live && reach.silent == 0 => {
@@ -71,12 +72,19 @@ pub(crate) fn to_text(reach: &RevocationReach) -> String {
     if reach.live == 0 {
         return "no workload reports to the CA: nobody was told".to_owned();
     }
-    let RevocationReach { live, reached, silent, connections_closed, waiting, .. } = reach;
+    let RevocationReach { live, reached, silent, unreporting, connections_closed, waiting, .. } =
+        reach;
     let mut text =
         format!("{reached} of {live} workloads have it, connections closed: {connections_closed}");
     if *silent > 0 {
         text.push_str(&format!(
-            "\n{silent} more do not report: they have ended, are cut off, or only read files"
+            "\n{silent} more have ceased to report: they have ended, or are cut off"
+        ));
+    }
+    if *unreporting > 0 {
+        text.push_str(&format!(
+            "\n{unreporting} more never report, and only they know what they have: they listen, or \
+             read files"
         ));
     }
     for WaitingInstance { spiffe_id, serial_number, held_back } in waiting {
@@ -103,6 +111,7 @@ mod tests {
     fn the_reach_names_who_has_not_answered() {
         let mut reach = RevocationReach {
             silent: 0,
+            unreporting: 0,
             log_index: 7,
             live: 2,
             reached: 1,
@@ -127,5 +136,22 @@ mod tests {
         );
         reach.live = 0;
         assert!(to_text(&reach).contains("nobody was told"));
+    }
+
+    #[test]
+    fn silence_is_no_answer_and_listening_no_silence() {
+        let mut reach = RevocationReach {
+            log_index: 7,
+            live: 1,
+            reached: 1,
+            silent: 0,
+            unreporting: 500,
+            connections_closed: 0,
+            waiting: vec![],
+        };
+        assert_eq!(exit(Some(&reach)), Exit::Done);
+        assert!(to_text(&reach).contains("500 more never report"));
+        reach.silent = 1;
+        assert_eq!(exit(Some(&reach)), Exit::Failed);
     }
 }
