@@ -122,24 +122,30 @@ impl Authority {
         }
     }
 
-    /// Every certificate that is revoked and has not expired, whatever revoked it: RFC 5280 §5.3, one
-    /// entry a certificate; the first revocation counts.
+    /// Every certificate that is revoked, until a day after it expired: whoever's clock is behind still
+    /// finds it, and each stands on a list of after its expiry (RFC 5280 §3.3). One entry a certificate,
+    /// whatever revoked it (§5.3); the first revocation counts.
     async fn revoked_certificates(&self, issuer: Hash) -> Result<Vec<RevokedCertificate>, Error> {
         let now = self.clock().unix_milliseconds();
         let query = RevokedQuery {
             issuer_key_hash: issuer,
-            ends_after: from_milliseconds(now).unix_timestamp() - 1,
-            since: now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS),
-            limit: MOST + 1,
+            ends_after: (from_milliseconds(now) - KEPT).unix_timestamp(),
+            since: now
+                .saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT.whole_milliseconds() as u64),
+            limit: CRL_LIMIT + 1,
         };
         let revoked = self.store().revoked_records(query).await?;
         let count = revoked.len();
         metrics::gauge!(ENTRIES).set(count as f64);
-        if count > MOST as usize {
-            return Err(Error::CrlTooLong { most: MOST });
+        if count > CRL_LIMIT as usize {
+            return Err(Error::CrlTooLong { most: CRL_LIMIT });
         }
-        if count > MOST as usize / 4 {
-            tracing::error!(count, most = MOST, "the CRL is long: none is made beyond its limit");
+        if count > CRL_LIMIT as usize / 4 {
+            tracing::error!(
+                count,
+                most = CRL_LIMIT,
+                "the CRL is long: none is made beyond its limit"
+            );
         }
         Ok(revoked.iter().map(entry).collect())
     }
@@ -158,6 +164,8 @@ fn entry(revoked: &RevokedRecord) -> RevokedCertificate {
 /// How long a CRL may be used.
 const LIFE: Duration = Duration::hours(24);
 const HALF_LIFE: Duration = Duration::hours(12);
-/// Entries of a CRL: some 26 MB, more than those who read CRLs take.
-const MOST: u32 = 500_000;
+/// Entries of a CRL, at most: some 26 MB, more than those who read CRLs take.
+pub const CRL_LIMIT: u32 = 500_000;
+/// How long an expired certificate stays on it: as in the feed.
+const KEPT: Duration = Duration::days(1);
 const ENTRIES: &str = "countersign_crl_entries";

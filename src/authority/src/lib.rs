@@ -80,6 +80,7 @@ pub mod workloads;
 
 pub use authority::{Authority, Caller, Listener, Parts, SignedTrust};
 pub use budgets::BudgetLimits;
+pub use crl::CRL_LIMIT;
 pub use error::{Denied, Error};
 pub use event::{Act, Event, EventDraft};
 pub use feed::{FeedMessage, SUBSCRIPTIONS, Start, Subscription, TooSlow};

@@ -45,15 +45,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use mimalloc::MiMalloc;
+use server::BLOCKING_THREADS;
 use tokio::runtime::Builder;
 
 use crate::commands::Session;
 use crate::exit::Exit;
 use crate::memory::Swap;
-
-/// Threads for what waits for disks: each has a connection to the store and an arena of its own,
-/// half a megabyte, and more of them read no faster. Work that takes long is done one by one.
-const BLOCKING: usize = 16;
 
 /// A certificate costs some hundred allocations: with the system's allocator a tenth of its time.
 #[global_allocator]
@@ -61,7 +58,8 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let swap = memory::protect();
-    let runtime = Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING).build();
+    let runtime =
+        Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build();
     match runtime.context("the system gives no threads; see `ulimit -u`") {
         Ok(runtime) => runtime.block_on(run(swap)).into(),
         Err(error) => {

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use authority::SUBSCRIPTIONS;
+use authority::{CRL_LIMIT, SUBSCRIPTIONS};
 use countersign::Limits;
+use identity::feed::{MAX_CHUNK, MAX_CHUNKS};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::bodies::{OF_ONE_CALLER, OF_PEERS, OF_STRANGERS};
 use crate::caller::{BODY_TIME, MAX_BODY};
+use crate::readiness::PROBE_EVERY;
 
 /// The files that this process may open, and what is made of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +75,10 @@ impl Capacity {
             ("limits.strangers_per_address", handshakes_per_source.to_string()),
             ("limits.admin_connections", self.admin.handshakes.to_string()),
             ("limits.feed_subscriptions_per_certificate", SUBSCRIPTIONS.to_string()),
+            ("limits.feed_snapshot", mebibytes(MAX_CHUNKS * MAX_CHUNK)),
+            ("limits.crl_certificates", CRL_LIMIT.to_string()),
+            ("limits.threads_for_disks", BLOCKING_THREADS.to_string()),
+            ("limits.store_probed_every", format!("{PROBE_EVERY} s")),
             ("limits.requests_per_connection", streams.to_string()),
             ("limits.request_body", format!("{} KiB", MAX_BODY / 1024)),
             ("limits.bodies_of_strangers", mebibytes(OF_STRANGERS)),
@@ -104,6 +110,10 @@ impl Capacity {
     }
 }
 
+/// Threads of the runtime for what waits for disks: each has a connection to the store and an arena
+/// of its own, half a megabyte, and more of them read no faster. Work that takes long is done one by
+/// one.
+pub const BLOCKING_THREADS: usize = 16;
 /// Probes and a few scrapers.
 const ADMIN: usize = 256;
 /// The largest answer of the API is a page of certificates: whoever has left one unread waits.

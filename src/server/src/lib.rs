@@ -24,7 +24,7 @@ mod readiness;
 mod routes;
 mod run;
 
-pub use capacity::Capacity;
+pub use capacity::{BLOCKING_THREADS, Capacity};
 pub use config::{BudgetsConfig, Config, ConfigError, DEFAULT_PATH, KeysConfig};
 pub use routes::{Access, ROUTES};
 pub use run::{Running, ServerError, start};

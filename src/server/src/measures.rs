@@ -173,6 +173,7 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         Unit::Count,
         "Revoked certificates that may still be valid",
     ),
+    ("countersign_store_waiting", Unit::Count, "Reads and commits that wait for a thread"),
 ];
 
 const HISTOGRAMS: &[(&str, Unit, &str)] = &[

@@ -62,4 +62,4 @@ impl Readiness {
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// In seconds. It costs a page and a sync.
-const PROBE_EVERY: u64 = 5;
+pub(crate) const PROBE_EVERY: u64 = 5;

@@ -295,6 +295,12 @@ fn lock_writer(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
 fn blocking<'a, T: Send + 'static>(
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Answer<'a, T> {
+    let waiting = metrics::gauge!(WAITING);
+    waiting.increment(1.0);
+    let job = move || {
+        waiting.decrement(1.0);
+        job()
+    };
     tokio::task::spawn_blocking(job).map(|done| done.unwrap_or_else(|_| Err(gone()))).boxed()
 }
 
@@ -401,6 +407,8 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// Under the head lock nobody reads a hundred thousand revocations for the denials among them.
 const DENIALS: &str = "CREATE INDEX IF NOT EXISTS denials ON revocations (target)
   WHERE kind IN ('allow', 'deny')";
+/// Who waits for a thread.
+const WAITING: &str = "countersign_store_waiting";
 const MAX_IDLE_READERS: usize = 4;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// FULL: WAL is synced at every commit. Checkpoints of the WAL are rare (64 MiB) because commits wait
