@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::handshake::HTTP_2;
 use crate::stream::Connection;
 
 /// Lets the answer to this request reach the peer, although the request ends the peer's own welcome;
@@ -38,6 +39,11 @@ impl LastAnswer {
     /// that is answered still.
     pub(crate) fn has_ended(&self) -> bool {
         self.connection.is_leaving() && !self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Whether the connection is closed after this answer, and HTTP has a header that says so.
+    pub(crate) fn says_close(&self) -> bool {
+        self.connection.is_leaving() && !self.connection.has_protocol(HTTP_2)
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
@@ -118,9 +118,13 @@ impl<B: Body, E> Future for Handling<Response<B>, E> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Self::Begun(_, _, Some(last_answer)) if last_answer.has_ended() => Poll::Pending,
-            Self::Begun(answer, unread, _) => {
-                let answer = ready!(answer.as_mut().poll(cx));
-                Poll::Ready(answer.map(|answer| answer.map(|body| Counted::new(body, unread))))
+            Self::Begun(answer, unread, last_answer) => {
+                let mut answer = ready!(answer.as_mut().poll(cx))?;
+                if last_answer.as_ref().is_some_and(LastAnswer::says_close) {
+                    let close = HeaderValue::from_static("close");
+                    answer.headers_mut().insert(header::CONNECTION, close);
+                }
+                Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread))))
             }
             Self::Dropped => Poll::Pending,
         }
