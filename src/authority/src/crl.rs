@@ -20,6 +20,14 @@ use crate::sequencer::{ActMember, CrlRow, Effect, Member, Outcome};
 use crate::store::{RevokedQuery, RevokedRecord};
 
 impl Authority {
+    /// The issuer whose id this is, or as much of one as lists show.
+    pub fn issuer_named(&self, beginning: &str) -> Result<String, Error> {
+        let in_force = self.in_force();
+        let named = in_force.ledger.issuer_named(beginning);
+        let none = || Error::NotFound(format!("issuer {beginning}"));
+        Ok(issuer_id(&named.ok_or_else(none)?.id))
+    }
+
     /// The CRL of an issuer, by the hex SHA-256 of its public key: never older than the last
     /// revocation. A retired issuer's is the last that it signed.
     pub async fn crl(&self, issuer: &str) -> Result<Vec<u8>, Error> {

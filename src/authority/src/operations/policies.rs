@@ -31,6 +31,16 @@ impl Authority {
         files: &BTreeMap<String, String>,
         expected: &str,
     ) -> Result<api::ActivePolicy, Error> {
+        self.replace_policies_if(caller, files, |in_force| in_force == expected).await
+    }
+
+    /// Replaces the policy set if that is so of the hash of the one in force.
+    pub async fn replace_policies_if(
+        &self,
+        caller: &Caller,
+        files: &BTreeMap<String, String>,
+        is_expected: impl Fn(&str) -> bool,
+    ) -> Result<api::ActivePolicy, Error> {
         self.refresh().await?;
         self.authorize(caller, Action::ChangePolicy, None)?;
         let operators = self.policy().operators().clone();
@@ -42,7 +52,7 @@ impl Authority {
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::ChangePolicy, None)?;
             let in_force = allowed_under.policy_hash;
-            if expected != format!("{in_force:?}") {
+            if !is_expected(&format!("{in_force:?}")) {
                 return Err(Error::Conflict(Conflict::PolicyMoved));
             }
             if *next.set().hash() == in_force {

@@ -118,6 +118,20 @@ impl KeyLedger {
     pub(crate) fn by_id(&self, id: &str) -> Option<&LedgerKey> {
         self.keys().find(|key| format!("{:?}", key.id) == id)
     }
+
+    /// The one issuer whose id this is, or begins so; in as many digits as lists show at least.
+    pub(crate) fn issuer_named(&self, beginning: &str) -> Option<&LedgerKey> {
+        if beginning.len() < SHOWN_DIGITS {
+            return None;
+        }
+        let beginning = beginning.to_ascii_lowercase();
+        let mut named = self.keys().filter(|key| {
+            key.purpose == KeyPurpose::Issuer && format!("{:?}", key.id).starts_with(&beginning)
+        });
+        let first = named.next();
+        // Nobody gets one issuer's list for another's.
+        first.filter(|_| named.next().is_none())
+    }
 }
 
 impl LedgerKey {
@@ -133,3 +147,5 @@ impl LedgerKey {
 
 /// `init` signs it.
 const FIRST_TRUST_STATE: u64 = 1;
+/// Of an id in `key list`: 64 bits.
+const SHOWN_DIGITS: usize = 16;
