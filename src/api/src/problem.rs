@@ -53,6 +53,10 @@ pub enum ProblemType {
     IssuerUnavailable,
     /// 503: the log cannot be written, so nothing is issued.
     LogUnavailable,
+    /// 415: the body says that it is something else than JSON.
+    MediaTypeUnsupported,
+    /// 405: the path is there, and not for this method; `Allow` names those that it is for.
+    MethodNotAllowed,
     /// 404: there is no such thing, or it is not yours.
     NotFound,
     /// 403: policy says no.
@@ -76,6 +80,8 @@ impl ProblemType {
         (Self::IdempotencyMismatch, "idempotency-mismatch", 422),
         (Self::IssuerUnavailable, "issuer-unavailable", 503),
         (Self::LogUnavailable, "log-unavailable", 503),
+        (Self::MediaTypeUnsupported, "media-type-unsupported", 415),
+        (Self::MethodNotAllowed, "method-not-allowed", 405),
         (Self::NotFound, "not-found", 404),
         (Self::PolicyDenied, "policy-denied", 403),
         (Self::RateLimited, "rate-limited", 429),
