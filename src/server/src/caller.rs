@@ -5,8 +5,8 @@ use std::time::Duration;
 use api::ProblemType;
 use authority::Caller;
 use aws_lc_rs::rand;
-use axum::body::{Body as HttpBody, Bytes, HttpBody as _};
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::body::{Body as HttpBody, HttpBody as _};
+use axum::extract::{self, FromRequest, FromRequestParts, Request};
 use countersign::{Answering, LastAnswer, Peer, VerifiedSvid};
 use data_encoding::HEXLOWER;
 use http::request::Parts;
@@ -21,6 +21,37 @@ use crate::problem::Refused;
 #[derive(Debug, Clone)]
 pub(crate) struct From(pub(crate) Caller);
 
+/// The parameters of a path.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let read = extract::Path::from_request_parts(parts, state).await;
+        read.map(|extract::Path(value)| Self(value))
+            .map_err(|error| unreadable(error.body_text(), &parts.extensions))
+    }
+}
+
+/// What a path is asked for: unknown parameters and repeated ones are refused.
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let read = extract::Query::from_request_parts(parts, state).await;
+        read.map(|extract::Query(value)| Self(value))
+            .map_err(|error| unreadable(error.body_text(), &parts.extensions))
+    }
+}
+
+fn unreadable(why: String, extensions: &Extensions) -> Refused {
+    let id = &caller(extensions).request_id;
+    Refused::request(ProblemType::RequestInvalid, why, Some(DESCRIBED), id)
+}
+
 impl<S: Sync> FromRequestParts<S> for From {
     type Rejection = std::convert::Infallible;
 
@@ -34,7 +65,6 @@ impl<S: Sync> FromRequestParts<S> for From {
 #[derive(Debug)]
 pub(crate) struct Body<T> {
     pub(crate) caller: Caller,
-    pub(crate) if_match: Option<String>,
     pub(crate) value: T,
     last_answer: Option<LastAnswer>,
 }
@@ -78,29 +108,38 @@ impl<T: DeserializeOwned> Body<T> {
         let invalid = |why: String, next: &str| {
             Refused::request(ProblemType::RequestInvalid, why, Some(next), id)
         };
-        let header = |name: &str| match parts.headers.get(name) {
-            None => Ok(None),
-            Some(value) => match value.to_str() {
-                Ok(text) if !text.is_empty() && text.len() <= MAX_HEADER => {
-                    Ok(Some(text.trim_matches('"').to_owned()))
-                }
-                _ => Err(invalid(format!("{name} is not 1 to {MAX_HEADER} ASCII characters"), "")),
-            },
-        };
-        let if_match = header("if-match")?;
+        if !is_json(&parts.headers) {
+            let next = "send JSON, and say so: Content-Type: application/json";
+            let what = "the body is said to be something else than JSON";
+            let kind = ProblemType::MediaTypeUnsupported;
+            return Err(Refused::request(kind, what, Some(next), id));
+        }
         let mut share =
             parts.extensions.get::<Bodies>().and_then(|all| all.share(&parts.extensions));
-        let asks_first = asks_first(&parts.headers);
-        let bytes = read_whole(body, asks_first, limit, share.as_mut(), id).await?;
+        let bytes = read_whole(body, limit, share.as_mut(), id).await?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             invalid(
                 format!("the body is not the JSON expected here: {}", explain(&error)),
-                "GET /v1/openapi.json describes it",
+                DESCRIBED,
             )
         })?;
         let last_answer = parts.extensions.get::<LastAnswer>().cloned();
-        Ok(Self { caller, if_match, value, last_answer })
+        Ok(Self { caller, value, last_answer })
     }
+}
+
+/// Whether a body may be JSON. One that says nothing may; a page of a stranger's, by which a browser
+/// posts a form, says that it is one, or plain text.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
+    let is_plain = encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    is_plain
+        && headers.get_all(header::CONTENT_TYPE).iter().all(|kind| {
+            let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+            let kind = kind.trim().to_ascii_lowercase();
+            kind == "application/json"
+                || kind.starts_with("application/") && kind.ends_with("+json")
+        })
 }
 
 /// The caller's name for the request; the engine says whether it is one. Two make a name that is none.
@@ -114,10 +153,8 @@ fn idempotency_key(headers: &HeaderMap) -> Option<String> {
     names.reduce(|first, second| format!("{first}, {second}"))
 }
 
-/// What cannot be used is left to its sender.
 async fn read_whole(
     mut body: HttpBody,
-    asks_first: bool,
     limit: &BodyLimit,
     share: Option<&mut Share>,
     id: &str,
@@ -149,7 +186,6 @@ async fn read_whole(
         }
     };
     metrics::counter!("countersign_bodies_refused_total", "reason" => reason).increment(1);
-    leave(body, asks_first);
     Err(refused)
 }
 
@@ -194,35 +230,6 @@ fn explain(error: &serde_json::Error) -> String {
     format!("a value is of the wrong kind at line {} column {}", error.line(), error.column())
 }
 
-/// Lets the client of a request that is refused unread finish what it sends, while its answer is on
-/// the way: one that is cut off while it sends does not see why. Nothing of it is kept.
-pub(crate) fn leave_unread(request: Request) {
-    let asks_first = asks_first(request.headers());
-    leave(request.into_body(), asks_first);
-}
-
-fn leave(mut body: HttpBody, asks_first: bool) {
-    // Whoever asks before it sends is not told to go on.
-    if asks_first || body.is_end_stream() {
-        return;
-    }
-    let ignore = async move {
-        let mut seen = 0;
-        while let Some(Ok(frame)) = body.frame().await {
-            seen += frame.data_ref().map_or(0, Bytes::len);
-            if seen > MAX_IGNORED {
-                break;
-            }
-        }
-    };
-    tokio::spawn(tokio::time::timeout(BODY_TIME, ignore));
-}
-
-/// RFC 9110 §10.1.1: `Expect: 100-continue`.
-fn asks_first(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::EXPECT)
-}
-
 /// The caller of a request, from the connection's handshake.
 pub(crate) fn caller(extensions: &Extensions) -> Caller {
     let svid = extensions.get::<Peer>().map(|peer| peer.svid().clone());
@@ -257,5 +264,4 @@ pub(crate) const SMALL: BodyLimit = BodyLimit {
 };
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(10);
-const MAX_IGNORED: usize = 4 * 1024 * 1024;
-const MAX_HEADER: usize = 255;
+const DESCRIBED: &str = "GET /v1/openapi.json describes it";

@@ -1,4 +1,4 @@
-//! What a client has, and what it takes: `If-None-Match` and `Accept` of RFC 9110.
+//! What a client has, expects and takes: `If-None-Match`, `If-Match` and `Accept` of RFC 9110.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -10,6 +10,52 @@ pub(crate) fn has_already(headers: &HeaderMap, etag: &str) -> bool {
     members(headers, header::IF_NONE_MATCH)
         .iter()
         .any(|member| *member == "*" || member.strip_prefix("W/").unwrap_or(member) == etag)
+}
+
+/// What must be in force for a request to change it: `If-Match`, and `If-None-Match` where that came
+/// along.
+#[derive(Debug)]
+pub(crate) struct Precondition(HeaderMap);
+
+/// The header that is needed is not there, or names nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NoPrecondition {
+    Malformed,
+    Missing,
+}
+
+impl Precondition {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, NoPrecondition> {
+        let tags = members(headers, header::IF_MATCH);
+        if tags.is_empty() {
+            return Err(NoPrecondition::Missing);
+        }
+        let is_alone = tags.len() == 1;
+        if !tags.iter().all(|tag| is_entity_tag(tag) || is_alone && tag == "*") {
+            return Err(NoPrecondition::Malformed);
+        }
+        let kept = headers
+            .iter()
+            .filter(|(name, _)| [header::IF_MATCH, header::IF_NONE_MATCH].contains(name));
+        Ok(Self(kept.map(|(name, value)| (name.clone(), value.clone())).collect()))
+    }
+
+    /// Whether it is so of what this tag names.
+    ///
+    /// RFC 9110 §13.1.1: any of a list, or `*`, and strongly compared: a weak tag names nothing that
+    /// may be replaced.
+    pub(crate) fn holds(&self, etag: &str) -> bool {
+        let Self(headers) = self;
+        let tags = members(headers, header::IF_MATCH);
+        tags.iter().any(|tag| tag == "*" || tag == etag) && !has_already(headers, etag)
+    }
+}
+
+/// RFC 9110 §8.8.3.
+fn is_entity_tag(text: &str) -> bool {
+    let opaque = text.strip_prefix("W/").unwrap_or(text);
+    let inner = opaque.strip_prefix('"').and_then(|opaque| opaque.strip_suffix('"'));
+    inner.is_some_and(|inner| inner.bytes().all(|byte| byte > b' ' && byte != b'"'))
 }
 
 /// Which of the kinds on offer a client takes best; the first where it has no preference, or takes
@@ -127,6 +173,39 @@ mod tests {
         }
         for unknown in [&[][..], &["\"6\""], &["7"], &["w/\"7\""], &["\"6,\"7\"\""], &["\"77\""]] {
             assert!(!has(unknown), "{unknown:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_replaced_is_named_strongly_listed_or_by_a_star() {
+        let precondition =
+            |values: &[&'static str]| Precondition::of(&headers(header::IF_MATCH, values));
+        for held in
+            [&["\"7\""][..], &["\"6\", \"7\""], &["W/\"6\",\"7\""], &["*"], &["\"6\"", "\"7\""]]
+        {
+            assert!(precondition(held).unwrap().holds("\"7\""), "{held:?}");
+        }
+        for other in [&["W/\"7\""][..], &["\"6\""], &["\"7 \""], &["\"6,7\""], &["\"\""]] {
+            let holds = precondition(other).map(|it| it.holds("\"7\""));
+            assert_ne!(holds, Ok(true), "{other:?}");
+        }
+        for none in [&[][..], &[""], &[" , "]] {
+            assert_eq!(precondition(none).unwrap_err(), NoPrecondition::Missing, "{none:?}");
+        }
+        for malformed in
+            [&["7"][..], &["w/\"7\""], &["\"7\", *"], &["*", "*"], &["\"7\" 8"], &["\"7"]]
+        {
+            let error = precondition(malformed).unwrap_err();
+            assert_eq!(error, NoPrecondition::Malformed, "{malformed:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_client_has_already_is_not_replaced_by_it() {
+        for (if_none_match, holds) in [("\"6\"", true), ("W/\"7\"", false), ("*", false)] {
+            let mut both = headers(header::IF_MATCH, &["\"7\""]);
+            both.insert(header::IF_NONE_MATCH, HeaderValue::from_static(if_none_match));
+            assert_eq!(Precondition::of(&both).unwrap().holds("\"7\""), holds, "{if_none_match}");
         }
     }
 

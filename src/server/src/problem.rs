@@ -169,7 +169,8 @@ fn told_conflict(conflict: Conflict) -> Told {
             (ProblemType::IdempotencyMismatch, conflict.to_string(), Some(step.to_owned()))
         }
         Conflict::PolicyMoved => {
-            let detail = "another policy set is in force than the one named by If-Match";
+            let detail =
+                "another policy set is in force than If-Match names, or it names a weak tag";
             let step = "read it again, compare, and apply again";
             (ProblemType::Conflict, detail.to_owned(), Some(step.to_owned()))
         }

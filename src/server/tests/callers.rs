@@ -131,7 +131,7 @@ async fn who_may_not_ask_is_answered_before_the_body_comes() {
 #[tokio::test]
 async fn a_policy_set_above_the_limit_is_refused_with_size_and_limit() {
     let scene = Scene::set().await;
-    let head = "PUT /v1/policies HTTP/1.1\r\nhost: ca\r\ncontent-length: 4194305";
+    let head = "PUT /v1/policies HTTP/1.1\r\nhost: ca\r\nif-match: *\r\ncontent-length: 4194305";
     let answer = scene.exchange("init", head, "").await;
     assert_eq!(answer.status, "413");
     for told in ["too-large", "4194305 bytes", "4194304 at most", "policy check"] {

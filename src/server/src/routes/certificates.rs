@@ -4,7 +4,7 @@ use api::{
     Attestation, CertificateFilter, CertificateRecord, IssueRequest, IssuedCertificate, Page,
     Problem, RenewalWindow,
 };
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use http::{HeaderValue, StatusCode, header};
@@ -12,7 +12,7 @@ use identity::SerialNumber;
 
 use super::Service;
 use super::described::IdempotencyKey;
-use crate::caller::{Body, From};
+use crate::caller::{Body, From, Path, Query};
 use crate::diagnostics::Did;
 use crate::problem::Refused;
 
@@ -42,12 +42,9 @@ pub(crate) async fn issue(
 pub(crate) async fn list(
     State(service): State<Service>,
     From(caller): From,
-    filter: Result<Query<CertificateFilter>, axum::extract::rejection::QueryRejection>,
+    Query(filter): Query<CertificateFilter>,
 ) -> Result<Json<Page<CertificateRecord>>, Refused> {
     let id = &caller.request_id;
-    let Query(filter) = filter.map_err(|error| {
-        Refused::request(api::ProblemType::RequestInvalid, error.body_text(), None, id)
-    })?;
     let page = service.authority.certificates(&caller, &filter).await;
     page.map(Json).map_err(|error| Refused::new(error, id))
 }

@@ -6,13 +6,13 @@ use std::sync::{Mutex, PoisonError};
 use api::{Problem, ProblemType};
 use authority::policy::Action;
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{HeaderValue, header};
 use tlog::Tile;
 
 use super::Service;
-use crate::caller::From;
+use crate::caller::{From, Path};
 use crate::problem::Refused;
 
 /// The newest checkpoint: a signed note, at most a second behind the log.
@@ -82,8 +82,10 @@ pub(crate) async fn crl(
     From(caller): From,
     Path(issuer): Path<String>,
 ) -> Result<impl IntoResponse, Refused> {
-    let der = service.authority.crl(&issuer).await;
-    let der = der.map_err(|error| Refused::new(error, &caller.request_id))?;
+    let refuse = |error| Refused::new(error, &caller.request_id);
+    // Its whole id: however it is asked for, one list is held.
+    let issuer = service.authority.issuer_named(&issuer).map_err(refuse)?;
+    let der = service.authority.crl(&issuer).await.map_err(refuse)?;
     let der = service.crls.shared(issuer, der);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/pkix-crl")),

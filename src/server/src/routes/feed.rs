@@ -5,19 +5,19 @@
 
 use std::time::Duration;
 
-use api::{Problem, ProblemType};
+use api::Problem;
 use authority::{FeedMessage, Start, Subscription, TooSlow};
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use countersign::{Kept, Place};
 use futures_util::{Stream, StreamExt, stream};
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::Service;
-use crate::caller::From;
+use crate::caller::{From, Query};
 use crate::negotiation::{preferred, varies_by_accept};
 use crate::problem::Refused;
 use axum::Extension;
@@ -43,14 +43,17 @@ pub(crate) struct After {
 pub(crate) async fn feed(
     State(service): State<Service>,
     From(caller): From,
-    after: Result<Query<After>, axum::extract::rejection::QueryRejection>,
+    Query(After { after, snapshot }): Query<After>,
     place: Option<Extension<Place>>,
+    method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let id = &caller.request_id;
-    let Query(After { after, snapshot }) = after.map_err(|error| {
-        Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
-    })?;
+    let kind = preferred(&headers, [(LINE, &[]), (EVENTS, &[])]);
+    // There is nothing to wait for.
+    if method == Method::HEAD {
+        return Ok(not_stored(kind).into_response());
+    }
     let start = match (after, snapshot) {
         (Some(at_least), Some(true)) => Start::Snapshot { at_least },
         _ => after.into(),
@@ -59,7 +62,7 @@ pub(crate) async fn feed(
     let subscription = subscribed.map_err(|error| Refused::new(error, id))?;
     // One of each certificate's connections gives way to nobody: that of its feed.
     let kept = place.and_then(|place| place.keep());
-    if preferred(&headers, [(LINE, &[]), (EVENTS, &[])]) == EVENTS {
+    if kind == EVENTS {
         let body =
             Body::from_stream(events(subscription, service.stopped, kept).map(Ok::<_, NoError>));
         return Ok((not_stored(EVENTS), body).into_response());
@@ -67,7 +70,7 @@ pub(crate) async fn feed(
     let (told, subscription) = poll(subscription, service.stopped).await;
     let line = told.map(|message| message.line().clone()).unwrap_or_default();
     let body = Body::from_stream(lines(line, subscription, kept));
-    Ok((not_stored("text/plain; charset=utf-8"), body).into_response())
+    Ok((not_stored(kind), body).into_response())
 }
 
 /// A line, and the chunks that follow it, if it is a snapshot's. The answer breaks off where they are
@@ -125,9 +128,10 @@ async fn poll(
     (told, subscription)
 }
 
-fn not_stored(kind: &'static str) -> [(header::HeaderName, HeaderValue); 3] {
+fn not_stored(kind: &str) -> [(header::HeaderName, HeaderValue); 3] {
+    let full = if kind == EVENTS { EVENTS } else { "text/plain; charset=utf-8" };
     [
-        (header::CONTENT_TYPE, HeaderValue::from_static(kind)),
+        (header::CONTENT_TYPE, HeaderValue::from_static(full)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
         varies_by_accept(),
     ]

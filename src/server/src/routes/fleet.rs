@@ -1,13 +1,12 @@
 //! What workloads report, and what operators learn from it.
 
-use api::{Page, Problem, ProblemType, Report, RevocationReach, WorkloadFilter, WorkloadInstance};
+use api::{Page, Problem, Report, RevocationReach, WorkloadFilter, WorkloadInstance};
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use http::StatusCode;
 
 use super::Service;
-use crate::caller::{Body, From};
+use crate::caller::{Body, From, Path, Query};
 use crate::problem::Refused;
 
 /// Takes the report of the calling workload.
@@ -29,12 +28,9 @@ pub(crate) async fn report(
 pub(crate) async fn workloads(
     State(service): State<Service>,
     From(caller): From,
-    filter: Result<Query<WorkloadFilter>, QueryRejection>,
+    Query(filter): Query<WorkloadFilter>,
 ) -> Result<Json<Page<WorkloadInstance>>, Refused> {
     let id = &caller.request_id;
-    let Query(filter) = filter.map_err(|error| {
-        Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
-    })?;
     let page = service.authority.workloads(&caller, &filter);
     page.map(Json).map_err(|error| Refused::new(error, id))
 }
@@ -45,12 +41,9 @@ pub(crate) async fn workloads(
 pub(crate) async fn revocation(
     State(service): State<Service>,
     From(caller): From,
-    log_index: Result<Path<u64>, PathRejection>,
+    Path(log_index): Path<u64>,
 ) -> Result<Json<RevocationReach>, Refused> {
     let id = &caller.request_id;
-    let Path(log_index) = log_index.map_err(|error| {
-        Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
-    })?;
     let reach = service.authority.revocation_reach(&caller, log_index).await;
     reach.map(Json).map_err(|error| Refused::new(error, id))
 }

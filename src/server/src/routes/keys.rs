@@ -1,13 +1,13 @@
 //! The CA's keys, and the steps by which one takes another's place.
 
 use api::{KeyRecord, KeyStep, KeyStepOutcome, KeyStepRequest, Page, Problem, ProblemType};
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
 
 use super::Service;
 use super::described::IdempotencyKey;
-use crate::caller::{Body, From};
+use crate::caller::{Body, From, Path};
 use crate::diagnostics::Did;
 use crate::problem::Refused;
 

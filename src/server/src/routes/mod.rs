@@ -20,14 +20,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use countersign::Peer;
 use data_encoding::BASE64;
-use http::{HeaderValue, Method};
+use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::sync::watch;
 
 pub(crate) use evidence::Crls;
 
 use crate::bodies::Bodies;
-use crate::caller::{RequestId, caller, leave_unread};
+use crate::caller::{RequestId, caller};
 use crate::diagnostics::Asked;
+use crate::leftover::Leftover;
 use crate::openapi;
 use crate::policy_sets::PolicySets;
 use crate::problem::Refused;
@@ -138,9 +139,11 @@ fn handlers(path: &str) -> MethodRouter<Service> {
 }
 
 /// Gives each request its id, and one source no more than its share; lets in who may ask.
-async fn admit(State(service): State<Service>, mut request: Request, next: Next) -> Response {
+async fn admit(State(service): State<Service>, request: Request, next: Next) -> Response {
     let id = RequestId::fresh();
-    let header = HeaderValue::from_str(&id.0).ok();
+    let named = HeaderValue::from_str(&id.0).ok();
+    let (version, leftover) = (request.version(), Leftover::default());
+    let mut request = leftover.watch(request);
     let route = row(&request).map_or("none", |(_, path, _)| path);
     let asked = Asked::new(&request, route, &id.0);
     let admitted = service.rate.admits(request.extensions());
@@ -153,18 +156,24 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
         match may_ask(&service, &request) {
             Ok(()) => next.run(request).await,
             Err(refused) => {
-                leave_unread(request);
+                drop(request);
                 refused.into_response()
             }
         }
     } else {
+        drop(request);
         metrics::counter!("countersign_rate_limited_total").increment(1);
         let detail = "this caller sends more requests than its share";
         Refused::request(ProblemType::RateLimited, detail, Some("wait a second"), &id.0)
             .into_response()
     };
-    if let Some(header) = header {
-        response.headers_mut().insert("x-request-id", header);
+    if let Some(named) = named {
+        response.headers_mut().insert("x-request-id", named);
+    }
+    // HTTP/2 has streams for the one, and GOAWAY for the other.
+    let is_last = leftover.ends_connection() || *service.stopped.borrow();
+    if is_last && version < Version::HTTP_2 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     asked.answered(&response);
     response
@@ -175,14 +184,41 @@ async fn admit(State(service): State<Service>, mut request: Request, next: Next)
 fn may_ask(service: &Service, request: &Request) -> Result<(), Refused> {
     let caller = caller(request.extensions());
     let refuse = |error| Refused::new(error, &caller.request_id);
-    let authority = &service.authority;
-    match row(request).map(|(_, _, access)| access) {
-        None | Some(Access::Anyone | Access::Attested) => Ok(()),
-        Some(Access::Permitted(action)) => {
-            authority.permits(&caller, action.clone()).map_err(refuse)
-        }
-        Some(Access::Svid) => authority.require_certificate(&caller).map_err(refuse),
+    let malformed = |detail: String, next: &str| {
+        let kind = ProblemType::RequestInvalid;
+        Err(Refused::request(kind, detail, Some(next), &caller.request_id))
+    };
+    // RFC 9112 §3.2: whoever reads another of two names than we do is led past its own rules.
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if request.version() == Version::HTTP_11 && hosts != 1 {
+        return malformed(format!("the request has {hosts} Host fields"), "send one");
     }
+    let authority = &service.authority;
+    let Some((_, path, access)) = row(request) else { return Ok(()) };
+    match access {
+        Access::Anyone | Access::Attested => {}
+        Access::Permitted(action) => {
+            authority.permits(&caller, action.clone()).map_err(refuse)?;
+        }
+        Access::Svid => authority.require_certificate(&caller).map_err(refuse)?,
+    }
+    // What is asked for in the wrong place is not done as if it had not been: `?dry_run=true`.
+    match request.uri().query() {
+        Some(query) if !query.is_empty() && !takes_questions(request.method(), path) => {
+            let detail = format!("{} {path} takes no parameters after a ?", request.method());
+            malformed(detail, "GET /v1/openapi.json describes where they go")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a route reads what comes after a `?`, or lets pass what foreign software puts there so that
+/// no cache answers.
+fn takes_questions(method: &Method, path: &str) -> bool {
+    let reads = [paths::TRUST, paths::CERTIFICATES, paths::FEED, paths::WORKLOADS];
+    let passes = [paths::CRL, paths::TILE, paths::CHECKPOINT];
+    [Method::GET, Method::HEAD].contains(method)
+        && (reads.contains(&path) || passes.contains(&path))
 }
 
 /// The row of the table that a request belongs to. HEAD is answered like GET.
@@ -207,20 +243,49 @@ fn checkpoint_of(request: &Request) -> Option<(Vec<u8>, Shown)> {
     Some((note, shown))
 }
 
-async fn unknown(request: Request) -> Refused {
+async fn unknown(request: Request) -> Response {
+    // RFC 9110 §9.3.7: of the server as a whole.
+    if request.method() == Method::OPTIONS && request.uri().path() == "*" {
+        return allowing(None, StatusCode::NO_CONTENT.into_response());
+    }
     let detail = format!("there is no {}", request.uri().path());
     let next = "GET /v1/openapi.json describes what there is";
-    let id = id_of(&request);
-    leave_unread(request);
-    Refused::request(ProblemType::NotFound, detail, Some(next), &id)
+    Refused::request(ProblemType::NotFound, detail, Some(next), &id_of(&request)).into_response()
 }
 
-async fn wrong_method(request: Request) -> Refused {
+async fn wrong_method(request: Request) -> Response {
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let path = path.as_ref().map(MatchedPath::as_str);
+    if request.method() == Method::OPTIONS {
+        return allowing(path, StatusCode::NO_CONTENT.into_response());
+    }
     let detail = format!("{} is not possible on {}", request.method(), request.uri().path());
-    let next = "GET /v1/openapi.json describes what is";
-    let id = id_of(&request);
-    leave_unread(request);
-    Refused::request(ProblemType::RequestInvalid, detail, Some(next), &id)
+    let next = format!("one of {}; GET /v1/openapi.json describes them", allowed(path));
+    let kind = ProblemType::MethodNotAllowed;
+    let refused = Refused::request(kind, detail, Some(&next), &id_of(&request));
+    allowing(path, refused.into_response())
+}
+
+fn allowing(path: Option<&str>, mut response: Response) -> Response {
+    if let Ok(allowed) = HeaderValue::from_str(&allowed(path)) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    response
+}
+
+/// The methods of a path, or all that there are, as `Allow` lists them.
+fn allowed(path: Option<&str>) -> String {
+    let mut methods = vec![Method::OPTIONS];
+    for (method, its_path, _) in ROUTES {
+        if path.is_none_or(|path| path == *its_path) {
+            methods.extend((method == Method::GET).then_some(Method::HEAD));
+            methods.push(method.clone());
+        }
+    }
+    let mut names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
 }
 
 fn id_of(request: &Request) -> String {

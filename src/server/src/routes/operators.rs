@@ -8,7 +8,7 @@ use api::{
 };
 use authority::policy::Action;
 use axum::body::{Bytes, HttpBody};
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -16,9 +16,9 @@ use identity::SerialNumber;
 
 use super::Service;
 use super::described::IdempotencyKey;
-use crate::caller::{Body, From, caller};
+use crate::caller::{Body, From, Path, caller};
 use crate::diagnostics::Did;
-use crate::negotiation::has_already;
+use crate::negotiation::{NoPrecondition, Precondition, has_already};
 use crate::policy_sets;
 use crate::problem::Refused;
 
@@ -149,17 +149,30 @@ pub(crate) async fn replace_policies(
     // Before so large a body is read, whoever is to be let in has been: nobody else sends one.
     let permitted = service.authority.permits(&caller, Action::ChangePolicy);
     permitted.map_err(|error| Refused::new(error, id))?;
+    let precondition = precondition(request.headers(), id)?;
     let announced = request.body().size_hint().upper();
     let _place = service.policy_sets.place(announced, id).await?;
     let body: Body<PolicyFiles> = Body::read(request, &policy_sets::LIMIT).await?;
-    let expected = body.if_match.as_deref().ok_or_else(|| {
-        let next = "GET /v1/policies, and send its ETag as If-Match";
-        let detail = "If-Match is missing: it names the policy set that this one replaces";
-        Refused::request(ProblemType::RequestInvalid, detail, Some(next), id)
-    })?;
-    let replaced = service.authority.replace_policies(&caller, &body.value.files, expected).await;
+    let is_expected = |hash: &str| precondition.holds(&format!("\"{hash}\""));
+    let replaced =
+        service.authority.replace_policies_if(&caller, &body.value.files, is_expected).await;
     let ActivePolicy { hash, files } = replaced.map_err(|error| Refused::new(error, id))?;
     Ok((Extension(Did::new("policy set replaced", &hash)), shown(&service, &hash, &files)))
+}
+
+fn precondition(headers: &HeaderMap, id: &str) -> Result<Precondition, Refused> {
+    Precondition::of(headers).map_err(|why| {
+        let what = match why {
+            NoPrecondition::Malformed => {
+                "If-Match is no list of entity tags, such as \"…\" with its quotes, and no *"
+            }
+            NoPrecondition::Missing => {
+                "If-Match is missing: it names the policy set that this one replaces"
+            }
+        };
+        let next = "GET /v1/policies, and send its ETag as If-Match";
+        Refused::request(ProblemType::RequestInvalid, what, Some(next), id)
+    })
 }
 
 /// Says which policy decides, and why.

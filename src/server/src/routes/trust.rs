@@ -1,14 +1,13 @@
 //! The trust state, and its plain forms for software that knows no trust state.
 
-use api::{ProblemType, TrustQuery};
+use api::TrustQuery;
 use axum::body::Bytes;
-use axum::extract::rejection::QueryRejection;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Service;
-use crate::caller::From;
+use crate::caller::{From, Query};
 use crate::negotiation::{has_already, preferred, varies_by_accept};
 use crate::problem::Refused;
 
@@ -20,13 +19,10 @@ use crate::problem::Refused;
 pub(crate) async fn trust(
     State(service): State<Service>,
     From(caller): From,
-    asked: Result<Query<TrustQuery>, QueryRejection>,
+    Query(asked): Query<TrustQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let id = &caller.request_id;
-    let Query(asked) = asked.map_err(|error| {
-        Refused::request(ProblemType::RequestInvalid, error.body_text(), None, id)
-    })?;
     let found = service.authority.trust_state(&asked).map_err(|e| Refused::new(e, id))?;
     let etag = format!("\"{}\"", found.sequence);
     let known = has_already(&headers, &etag);

@@ -21,6 +21,8 @@ use server::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+pub(crate) mod wire;
+
 pub(crate) struct Service {
     pub(crate) state: tempfile::TempDir,
     config: Config,
@@ -34,11 +36,16 @@ pub(crate) struct Service {
 impl Service {
     /// Starts it as if it were so much earlier.
     pub(crate) async fn start(behind: time::Duration) -> Self {
+        Self::start_with(behind, 0).await
+    }
+
+    /// The same with a limit of requests.
+    pub(crate) async fn start_with(behind: time::Duration, requests_per_second: u32) -> Self {
         let state = tempfile::tempdir().unwrap();
-        let mut config = Config::parse(
+        let mut config = Config::parse(&format!(
             "trust_domain = \"pay.example\"\nlisten = \"127.0.0.1:0\"\n\
-             admin_listen = \"127.0.0.1:0\"\nnames = [\"127.0.0.1\"]\nrequests_per_second = 0",
-        )
+             admin_listen = \"127.0.0.1:0\"\nnames = [\"127.0.0.1\"]\nrequests_per_second = {requests_per_second}",
+        ))
         .unwrap();
         config.state = state.path().to_owned();
         let clock = Arc::new(ManualClock::new(real_now() - behind));
