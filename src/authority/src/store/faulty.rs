@@ -28,6 +28,7 @@ pub type Plan = dyn FnMut(&[Member]) -> Option<Fault> + Send;
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Mutex<Box<Plan>>,
+    behind_crl_number: Box<dyn Fn() + Send + Sync>,
 }
 
 impl FaultyStore {
@@ -36,7 +37,13 @@ impl FaultyStore {
         inner: Arc<dyn Store>,
         plan: impl FnMut(&[Member]) -> Option<Fault> + Send + 'static,
     ) -> Self {
-        Self { inner, plan: Mutex::new(Box::new(plan)) }
+        Self { inner, plan: Mutex::new(Box::new(plan)), behind_crl_number: Box::new(|| ()) }
+    }
+
+    /// Calls this as soon as the number of a CRL is being read, the last read before one is made.
+    #[must_use]
+    pub fn behind_crl_number(self, then: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { behind_crl_number: Box::new(then), ..self }
     }
 
     fn next(&self, group: &[Member]) -> Option<Fault> {
@@ -156,6 +163,8 @@ impl Store for FaultyStore {
         self.inner.crl(issuer_key_hash)
     }
     fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64> {
-        self.inner.crl_number(issuer_key_hash)
+        let number = self.inner.crl_number(issuer_key_hash);
+        (self.behind_crl_number)();
+        number
     }
 }
