@@ -14,6 +14,7 @@ mod command;
 mod environment;
 mod ports;
 mod process;
+pub mod readme;
 mod requests;
 
 pub use client::{Client, Door, Target};

@@ -3,7 +3,7 @@
 
 use std::process::{Child, Command};
 
-use system_tests::{Environment, openssl, program};
+use system_tests::{Environment, openssl, program, readme};
 
 #[test]
 fn from_init_to_a_revoked_certificate() {
@@ -67,6 +67,7 @@ fn dev_shows_what_it_says_and_cleans_up() {
     ] {
         assert!(shown.contains(expected), "{expected}: {shown}");
     }
+    is_as_the_readme_shows(&shown);
     let (failed, made) = renewal_calls(&shown);
     assert!(failed == 0 && made > 0, "{shown}");
     paste(&dev.environment, &shown);
@@ -126,6 +127,15 @@ impl Drop for Dev {
         // It has ended already, unless the test fails.
         drop(self.process.kill());
         drop(self.process.wait());
+    }
+}
+
+/// Each line that README shows is there, in that order and shape; lines may be between them.
+fn is_as_the_readme_shows(shown: &str) {
+    let mut said = shown.lines();
+    for line in readme::shown("Two commands").lines().filter(|line| !line.trim().is_empty()) {
+        let found = said.any(|said| readme::has_shape(said, line));
+        assert!(found, "README shows this, and `dev` does not: {line}\n{shown}");
     }
 }
 
