@@ -1,5 +1,5 @@
 //! The benchmarks: issuing under load, memory over a million issues, start with a big store, how long
-//! a revocation takes, and a service that only listens.
+//! a revocation takes, a service that only listens, and how long a newcomer waits.
 //!
 //! Machines differ by a factor of two and more, so each figure is also told as a multiple of the
 //! *floor*: one P-256 verification and two P-256 signatures, measured in the same run. Nothing
@@ -11,6 +11,7 @@ mod filling;
 mod floor;
 mod load;
 mod memory;
+mod newcomer;
 mod revocation;
 mod revoked_peer;
 mod sidecar;
@@ -61,6 +62,7 @@ struct Arguments {
 enum Part {
     Load,
     Memory,
+    Newcomer,
     Revocation,
     Sidecar,
     Start,
@@ -83,6 +85,9 @@ fn main() -> anyhow::Result<()> {
     table::machine();
     if arguments.has(Part::Load) || arguments.has(Part::Memory) {
         issue(&arguments, &mut floor)?;
+    }
+    if arguments.has(Part::Newcomer) {
+        newcomer::measure()?;
     }
     if arguments.has(Part::Revocation) {
         revocation::measure(arguments.verifiers, arguments.rounds)?;
