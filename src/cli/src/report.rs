@@ -42,17 +42,22 @@ pub(crate) fn start_diagnostics_of_dev(
         .fmt_fields(escape::fields())
         .with_writer(escape::diagnostics)
         .with_ansi(false)
+        .log_internal_errors(false)
         .with_filter(EnvFilter::new(filter));
     tracing_subscriber::registry().with(listener).with(shown).init();
 }
 
 /// One filter before everything: what it leaves out costs nothing.
+///
+/// Where stderr is a file on a disk that is full, what cannot be written is lost, and nothing else:
+/// an event about that would be written there too, and end the task that has something to say.
 fn start_diagnostics_by(filter: &str, format: LogFormat) {
     if format == LogFormat::Json {
         tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
             .with_writer(std::io::stderr)
+            .log_internal_errors(false)
             .with_env_filter(EnvFilter::new(filter))
             .init();
         return;
@@ -61,13 +66,14 @@ fn start_diagnostics_by(filter: &str, format: LogFormat) {
         .fmt_fields(escape::fields())
         .with_writer(escape::diagnostics)
         .with_ansi(false)
+        .log_internal_errors(false)
         .with_env_filter(EnvFilter::new(filter))
         .init();
 }
 
 fn render(error: &anyhow::Error) -> String {
     if let Some(problem) = problem(error) {
-        return render_problem(problem);
+        return render_problem(problem, next_step::of(error));
     }
     let mut text = format!("error: {}\n", indented(&error.to_string()));
     for cause in error.chain().skip(1) {
@@ -94,7 +100,7 @@ pub(crate) fn library_error(error: &anyhow::Error) -> Option<&LibraryError> {
     })
 }
 
-fn render_problem(problem: &Problem) -> String {
+fn render_problem(problem: &Problem, step: Option<String>) -> String {
     let what = indented(&format!("{}: {}", problem.title, problem.detail));
     let mut text = format!("error: {what}\n");
     let policies = (!problem.policies.is_empty()).then(|| problem.policies.join(", "));
@@ -102,7 +108,7 @@ fn render_problem(problem: &Problem) -> String {
         ("rule", problem.rule.clone()),
         ("policies", policies),
         ("request", Some(problem.request_id.clone())),
-        ("next", problem.next_step.clone()),
+        ("next", problem.next_step.clone().or(step)),
     ];
     for (name, value) in details {
         if let Some(value) = value {
