@@ -55,9 +55,9 @@ impl Clock for SystemClock {
 /// The time of day went ahead by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the clock leapt ahead by {milliseconds} ms: nothing is written until it is set right, or has \
+    "the clock leapt ahead by {}: nothing is written until it is set right, or has \
      stayed so for {} s more; if it is right now: stop the CA, countersign init --recover \
-     --accept-clock", settles_in / 1000
+     --accept-clock", time::Duration::seconds((milliseconds / 1000).cast_signed()), settles_in / 1000
 )]
 pub struct ClockLeapt {
     /// By how much.

@@ -82,6 +82,10 @@ impl Keys {
 
     /// A file that does not open may be no key of ours; where none does, the passphrase is wrong.
     fn open_folder(folder: PathBuf, passphrase: &Secret) -> Result<Self, SignerError> {
+        if !folder.exists() {
+            let path = folder.display().to_string();
+            return Err(SignerError::File { path, why: FOLDER_GONE.to_owned() });
+        }
         let (passphrase, open) = (passphrase.clone(), Arc::default());
         let keys = Self { folder, passphrase, open, failed: Arc::default() };
         let failed = keys.look_again()?;
@@ -375,6 +379,7 @@ fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
 }
 
 /// The key of the CA's own certificate, sealed; no CA key, so it has another name than those.
+const FOLDER_GONE: &str = "the folder is gone: restore it from a backup";
 const OWN: &str = "own-certificate.sealed";
 /// What seals the log's head; it signs nothing.
 const HEAD: &str = "head.key";

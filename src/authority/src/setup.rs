@@ -380,10 +380,31 @@ pub async fn reset_clock(
 /// The pin of a finished CA, as its folder keeps it.
 pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
     let path = state.join(PIN);
-    let text = fs::read_to_string(&path).map_err(|error| {
-        Error::Folder(format!("{}: {error}; `countersign init` makes a CA", path.display()))
+    let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => Error::Folder(without_pin(state, &path)),
+        _ => Error::Folder(format!("{}: {error}", path.display())),
     })?;
     Ok(text.parse()?)
+}
+
+fn without_pin(state: &Path, path: &Path) -> String {
+    if state.join(REQUEST).exists() {
+        return format!(
+            "{} waits for its issuer's certificate: countersign init --certificate FILE",
+            state.display()
+        );
+    }
+    if !online_folder(state).exists() {
+        return format!(
+            "there is no CA in {}: look at `state` in the configuration; `countersign init` makes one",
+            state.display()
+        );
+    }
+    format!(
+        "{path} is gone: restore it from a backup, or from the context of an operator of this CA: \
+         countersign trust pin > {path}",
+        path = path.display()
+    )
 }
 
 /// Writes the pin of a trust state beside the keys.

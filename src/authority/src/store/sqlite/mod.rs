@@ -329,17 +329,25 @@ impl Readers {
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
+    connect_as(path, flags).map_err(|error| match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            StoreError::Inconsistent(format!("{}: {error}", path.display()))
+        }
+        _ => unavailable(error),
+    })
+}
+
+fn connect_as(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let (access, cache) = if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
         (OpenFlags::empty(), READERS_CACHE)
     } else {
         (OpenFlags::SQLITE_OPEN_READ_WRITE, WRITERS_CACHE)
     };
     let no_mutex = OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection =
-        Connection::open_with_flags(path, flags | access | no_mutex).map_err(unavailable)?;
-    connection.busy_timeout(BUSY_TIMEOUT).map_err(unavailable)?;
-    connection.execute_batch(PRAGMAS).map_err(unavailable)?;
-    connection.pragma_update(None, "cache_size", -cache).map_err(unavailable)?;
+    let connection = Connection::open_with_flags(path, flags | access | no_mutex)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.execute_batch(PRAGMAS)?;
+    connection.pragma_update(None, "cache_size", -cache)?;
     connection.set_prepared_statement_cache_capacity(64);
     Ok(connection)
 }
@@ -357,8 +365,10 @@ fn require_file(folder: &Path) -> Result<PathBuf, StoreError> {
         return Ok(path);
     }
     Err(StoreError::Unavailable(format!(
-        "there is no {}; `countersign init` makes one",
-        path.display()
+        "there is no {}: restore a backup of the whole folder; where there is none, it is another \
+         CA that `countersign init` makes, once {} was moved away",
+        path.display(),
+        folder.display()
     )))
 }
 
