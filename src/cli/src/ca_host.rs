@@ -177,12 +177,12 @@ pub(crate) async fn open_by(
     passphrase: &Secret,
     output: &Output,
 ) -> anyhow::Result<Arc<Authority>> {
+    let pin = setup::read_pin(&config.state)?;
     let keys = Keys::open(&config.state, passphrase)?;
     let (store, migrated) = setup::open_store(&config.state, &config.trust_domain, &keys)?;
     if let Some(migrated) = migrated {
         output.note(migrated.to_string());
     }
-    let pin = setup::read_pin(&config.state)?;
     engine_by(clock, config, Arc::new(store), keys, pin).await
 }
 

@@ -1,8 +1,7 @@
 //! A context, opened: the CA's client, with the operator's credentials.
 
-use std::path::PathBuf;
-
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::{Attestation, Ttl};
 use countersign::{AuthorityClient, Credentials, Error as LibraryError};
@@ -19,7 +18,7 @@ use crate::installation::Installation;
 use crate::refused_svid::{Owner, ShownSvid};
 use crate::renewal::Due;
 use crate::seen_log::{SeenLog, WentBack};
-use crate::svid_directory::{CHAIN, RECORD, SvidDirectory};
+use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
 use crate::svid_record::{SvidRecord, Wish};
 use crate::table;
 use crate::trust::HeldTrust;
@@ -43,6 +42,8 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     let (_, context) = contexts.select(session.options.context.as_deref())?;
     let url = session.options.url.as_deref().unwrap_or(&context.url);
     let operator = Operator { directory: SvidDirectory::at(&context.directory), context, url };
+    // Before it asks for a newer trust state: without these, that leads nowhere.
+    pair(&operator.directory, RECOVER)?;
     operator.follow_trust(session).await?;
     operator.renew_if_due(session).await?;
     let (open, seen) = operator.open(session)?;
@@ -76,6 +77,22 @@ fn held_trust(context: &Context, directory: &SvidDirectory) -> Result<HeldTrust,
         .require(directory, &record.trust_pin, url)
 }
 
+/// The certificate and the key in a directory; where one is missing, or they do not belong together,
+/// the error says what makes new ones.
+pub(crate) fn pair(directory: &SvidDirectory, repair: &str) -> Result<Arc<Credentials>, Error> {
+    let (folder, repair) = (directory.path(), repair.to_owned());
+    for missing in [CHAIN, KEY] {
+        if directory.read(missing)?.is_none() {
+            return Err(Error::NoSvid { directory: folder.to_owned(), missing, repair });
+        }
+    }
+    Credentials::load(folder).map_err(|source| Error::BrokenPair {
+        directory: folder.to_owned(),
+        source: Box::new(source),
+        repair,
+    })
+}
+
 struct Operator<'a> {
     directory: SvidDirectory,
     context: &'a Context,
@@ -85,7 +102,7 @@ struct Operator<'a> {
 impl Operator<'_> {
     fn open(&self, session: &Session) -> Result<(OpenContext, SeenLog), Error> {
         let held = held_trust(self.context, &self.directory)?;
-        let credentials = Credentials::load(self.directory.path())?;
+        let credentials = pair(&self.directory, RECOVER)?;
         let client = AuthorityClient::new(self.url, held.trust.clone(), Some(credentials))?;
         let seen = SeenLog::load(&self.directory, held.state(), session.output)?;
         seen.show(&client);

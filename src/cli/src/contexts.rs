@@ -254,7 +254,7 @@ fn edit<T>(
 fn read(path: &Path) -> Result<Contexts, Error> {
     let Some(bytes) = files::read_if_there(path)? else { return Ok(Contexts::default()) };
     toml::from_str(files::text(&bytes, path)?)
-        .map_err(|error| Error::Malformed { path: path.to_owned(), why: error.to_string() })
+        .map_err(|error| Error::BrokenContexts { path: path.to_owned(), why: error.to_string() })
 }
 
 #[cfg(test)]

@@ -15,6 +15,12 @@ pub(crate) enum Error {
     /// The CA answered with something other than what was asked for.
     #[error("the CA's answer is not for this request: {0}")]
     Answer(&'static str),
+    /// The list of contexts has another form.
+    #[error("{} cannot be read: {why}", path.display())]
+    BrokenContexts { path: PathBuf, why: String },
+    /// The certificate and the key of a directory are of no use together.
+    #[error("the certificate and the key in {} cannot be used together", directory.display())]
+    BrokenPair { directory: PathBuf, source: Box<countersign::Error>, repair: String },
     /// A subject of `inspect` or `verify` holds no certificate.
     #[error("{subject} holds no certificate: {why}")]
     Certificate { subject: String, why: String },
@@ -137,6 +143,7 @@ impl Error {
         match self {
             Self::Library(error) => Exit::of_library(error),
             Self::Configuration { .. }
+            | Self::BrokenContexts { .. }
             | Self::ConfiguredFile { .. }
             | Self::ContextName(_)
             | Self::ContextTaken { .. }

@@ -37,6 +37,12 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
                      where /readyz tells more"
                 .to_owned(),
         }),
+        LibraryError::Authority(problem) if problem.next_step.is_none() => {
+            return NOT_FOUND
+                .iter()
+                .find(|(what, _)| problem.detail.starts_with(what))
+                .map(|(_, step)| (*step).to_owned());
+        }
         // Everybody else says so by `Error::RefusedSvid`, with what is known.
         LibraryError::Refused { .. } => {
             Some("countersign show SERIAL, by another operator".to_owned())
@@ -50,7 +56,7 @@ impl Error {
     pub(crate) fn next_step(&self) -> Option<String> {
         let step = match self {
             Self::ConfiguredFile { .. } => {
-                "put it there, or name another in the configuration; then: countersign config check"
+                "put it there, or name another in the configuration; then the same command again"
             }
             Self::ContextName(_) => "--context NAME, such as the trust domain",
             Self::ContextTaken { name, directory, .. } => {
@@ -76,6 +82,10 @@ impl Error {
                     path.with_file_name("svid.pem").display()
                 ));
             }
+            Self::Configuration { path, source } if !is_missing(source) => {
+                let path = crate::shell::quoted(path);
+                return Some(format!("correct it, then: countersign config check --config {path}"));
+            }
             Self::Configuration { .. } => {
                 "write one, or name it with --config FILE; the least it needs: \
                  trust_domain = \"pay.example\", names = [\"ca.pay.internal\"], \
@@ -95,13 +105,21 @@ impl Error {
             Self::Exec { .. } => {
                 "repair it, and run the same command again: it tries the one that failed once more"
             }
-            Self::Expired { repair, .. }
+            Self::BrokenContexts { path, .. } => {
+                let path = crate::shell::quoted(path);
+                return Some(format!(
+                    "correct it, or: mv {path} {path}.before; on the CA's host: countersign init --recover"
+                ));
+            }
+            Self::BrokenPair { repair, .. }
+            | Self::Expired { repair, .. }
             | Self::NoSvid { repair, .. }
             | Self::OldTrust { repair, .. }
             | Self::RefusedSvid { repair, .. } => repair,
             Self::NoCertificateOf(_) => "countersign list --id 'spiffe://TRUST-DOMAIN/PREFIX*'",
             Self::NoContext => {
-                "`countersign init` on the CA's host makes a context; `--url` and a token file need none"
+                "`countersign init` on the CA's host makes a context, and where there is a CA already \
+                 `countersign init --recover`; `--url` and a token file need none"
             }
             Self::NoHome => "export HOME",
             Self::NoLock(path) => {
@@ -128,6 +146,20 @@ impl Error {
         };
         Some(step.to_owned())
     }
+}
+
+/// What the CA does not have, and where the right one is to be seen.
+const NOT_FOUND: [(&str, &str); 2] = [
+    ("there is no certificate", "countersign list shows the serial number of each"),
+    (
+        "there is no trust state of that pin",
+        "compare it with what an operator of that CA is shown: countersign trust pin",
+    ),
+];
+
+fn is_missing(source: &server::ConfigError) -> bool {
+    let missing = std::io::ErrorKind::NotFound;
+    matches!(source, server::ConfigError::Read { source, .. } if source.kind() == missing)
 }
 
 #[cfg(test)]

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use api::{Attestation, IssuedCertificate};
 use clap::Args;
-use countersign::{AuthorityClient, Credentials, Error as LibraryError};
+use countersign::{AuthorityClient, Error as LibraryError};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::process::Command;
 
 use super::{Session, issue};
 use crate::clock;
+use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
@@ -174,7 +175,7 @@ impl Holder {
     }
 
     fn client(&self, session: &Session) -> Result<AuthorityClient, Error> {
-        let credentials = Credentials::load(self.directory.path())?;
+        let credentials = context::pair(&self.directory, &self.again_by_token())?;
         let trust = self.held.trust.clone();
         Ok(AuthorityClient::new(self.url(session), trust, Some(credentials))?)
     }
@@ -187,8 +188,12 @@ impl Holder {
         Err(Error::Expired {
             directory: path.to_owned(),
             not_after: self.record.not_after,
-            repair: again_by_token(&self.record.wish.spiffe_id, &self.directory, &self.record.url),
+            repair: self.again_by_token(),
         })
+    }
+
+    fn again_by_token(&self) -> String {
+        again_by_token(&self.record.wish.spiffe_id, &self.directory, &self.record.url)
     }
 
     /// What the CA has against the SVID, if that is what an error says.
