@@ -1,0 +1,56 @@
+//! Slips of clocks, by a library that others wrote: no clock of this machine is touched.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+
+use system_tests::{Environment, Settings, binary};
+
+use super::slip::types;
+
+/// As on a machine that started with the wrong time, of which the clock's own file knows nothing then.
+#[test]
+fn a_log_that_is_ahead_goes_on_from_the_right_time() {
+    let mut environment = prepared();
+    types(&environment, "countersign init --config ca.toml; rm state/clock").success();
+    let ahead = "timeout 10 faketime -f +2d countersign serve --config ca.toml || :";
+    types(&environment, ahead).success().says("serving https://");
+    let said = types(&environment, "timeout 20 countersign serve --config ca.toml").stderr;
+    assert!(said.contains("behind the log"), "{said}");
+    assert!(said.contains("--accept-clock"), "{said}");
+    let recover = "countersign init --config ca.toml --recover";
+    types(&environment, &format!("{recover} --accept-clock")).success().says("goes on from it");
+    environment.serve();
+    types(&environment, "issue reports after; countersign verify after/svid.pem").success();
+}
+
+#[test]
+fn a_clock_that_leapt_ahead_is_set_right() {
+    let mut environment = prepared();
+    types(&environment, "countersign init --config ca.toml").success();
+    let ahead = "timeout 20 faketime -f +2d countersign serve --config ca.toml";
+    let said = types(&environment, ahead).stderr;
+    assert!(said.contains("the clock leapt ahead by 1d23h59m"), "{said}");
+    assert!(said.contains("nothing is written until it is set right"), "{said}");
+    environment.serve();
+    types(&environment, "issue reports after; countersign verify after/svid.pem").success();
+}
+
+#[test]
+fn an_operator_whose_certificate_has_ended_gets_another_on_the_host() {
+    let mut environment = prepared();
+    types(&environment, "faketime -f -8d countersign init --config ca.toml").success();
+    let recover = "countersign init --config ca.toml --recover";
+    types(&environment, "countersign status").exits(1).says("expired at").says("init --recover");
+    // Its clock was wrong when it was made: that counts now.
+    types(&environment, recover).exits(1).says("--accept-clock");
+    types(&environment, &format!("{recover} --accept-clock")).success();
+    environment.serve();
+    types(&environment, "countersign status; issue reports after").success();
+}
+
+fn prepared() -> Environment {
+    let environment = Environment::prepare(&Settings::default());
+    fs::create_dir(environment.path("bin")).unwrap();
+    symlink(binary(), environment.path("bin/countersign")).unwrap();
+    environment
+}
