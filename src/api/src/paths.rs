@@ -28,6 +28,8 @@ pub const DENIAL: &str = "/v1/denials/{id}";
 pub const TOKENS: &str = "/v1/tokens";
 /// Withdraw one token (DELETE).
 pub const TOKEN: &str = "/v1/tokens/{id}";
+/// Operators: list (GET), add one (POST).
+pub const OPERATORS: &str = "/v1/operators";
 /// The active policy set: read (GET), replace (PUT).
 pub const POLICIES: &str = "/v1/policies";
 /// Which policy decides, and why.

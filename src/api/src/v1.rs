@@ -373,6 +373,97 @@ pub struct TokenRecord {
     pub expires_at: OffsetDateTime,
 }
 
+/// Asks to make somebody new an operator: `POST /v1/operators`. The answer is a [`NewToken`], by which
+/// they get their first certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OperatorRequest {
+    /// The name: they become `/countersign/operator/NAME`.
+    pub name: String,
+    /// How long the token may be used, 15 minutes at most and if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub ttl: Option<Ttl>,
+    /// Only for this key: lower-case hex of the SHA-256 of its SubjectPublicKeyInfo. Then a token that
+    /// was stolen is good for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_sha256: Option<String>,
+    /// They were an operator of this name before, and start anew with another key. Refused while a
+    /// certificate of theirs is good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+}
+
+/// An operator: `GET /v1/operators`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct OperatorRecord {
+    /// The name.
+    pub name: String,
+    /// The identity.
+    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    pub spiffe_id: SpiffeId,
+    /// Whether they can act.
+    pub state: OperatorState,
+    /// When their newest certificate that is good ends; none without one.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub not_after: Option<OffsetDateTime>,
+    /// Its serial number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub serial_number: Option<SerialNumber>,
+    /// Who made them an operator: another's SPIFFE ID, `init` for the CA's host, or `workloads.json`.
+    pub added_by: String,
+    /// The place of the event that did; none for `workloads.json`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub log_index: Option<u64>,
+    /// Until when the token of a new one may be used, while it was not.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub invited_until: Option<OffsetDateTime>,
+}
+
+/// Whether an operator can act.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub enum OperatorState {
+    /// They hold a certificate that is good, and may change the policy set, and so everything.
+    Able,
+    /// Denied until allowed again.
+    Denied,
+    /// Added, and their token is not used yet.
+    Invited,
+    /// They hold no certificate that is good.
+    Lapsed,
+    /// They hold one, and policy lets them do less than change the policy set.
+    Restricted,
+}
+
+impl OperatorState {
+    /// As it is written.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Able => "able",
+            Self::Denied => "denied",
+            Self::Invited => "invited",
+            Self::Lapsed => "lapsed",
+            Self::Restricted => "restricted",
+        }
+    }
+}
+
 /// A policy set: every file of a policies folder. `GET` and `PUT /v1/policies`, with
 /// `ETag` and `If-Match` as its hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

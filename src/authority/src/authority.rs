@@ -212,6 +212,7 @@ impl Authority {
             }
             if let Some(maker) = &attested.maker {
                 self.require_maker(maker, &attested.spiffe_id, &policy)?;
+                self.require_new(maker, &attested.spiffe_id).await?;
             }
             let own_names = self.own_names_now();
             let authorized =

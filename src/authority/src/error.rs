@@ -75,6 +75,14 @@ pub enum Error {
     /// Nobody has a certificate like this that has not expired.
     #[error("nothing was revoked: {}", nothing_of(.0))]
     NothingToRevoke(String),
+    /// Somebody has that place already.
+    #[error("{why}")]
+    Occupied {
+        /// Who.
+        why: String,
+        /// What to do.
+        next_step: String,
+    },
     /// Too many requests wait for the log.
     #[error("too many requests wait for the log")]
     Overloaded,

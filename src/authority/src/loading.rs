@@ -57,8 +57,8 @@ impl Authority {
         }
         let checkpoints = Checkpoints::default();
         checkpoints.verify_newest(&*store, &in_force.log_keys).await?;
-        require_operators(&*store, &folded.operators).await?;
-        let policy = load_policy(&*store, &trust_domain, folded.operators.clone()).await?;
+        require_operators(&*store, &folded.operators()).await?;
+        let policy = load_policy(&*store, &trust_domain, folded.operators()).await?;
         warn_of_extent(&policy);
         let now = clock.now().unix_timestamp();
         let own_names = with_certified_names(own_names, &*store, &trust_domain, now).await?;
@@ -114,8 +114,9 @@ impl Authority {
             }
         }
         self.publish().await;
-        if head.policy_hash != *self.policy.load().set().hash() {
-            let operators = self.folded().operators.clone();
+        let operators = self.folded().operators();
+        let policy = self.policy.load();
+        if head.policy_hash != *policy.set().hash() || operators != *policy.operators() {
             let policy = load_policy(&*self.store, &self.trust_domain, operators).await?;
             self.policy.store(Arc::new(policy));
         }

@@ -35,7 +35,7 @@ enum Change {
     Lift(Lift),
     /// None that is told: a key came into another state.
     None,
-    /// Somebody became an operator by `init`.
+    /// Somebody was made an operator: at `init`, or by another since.
     Operator(String),
     /// This policy set, by the hex of its hash, came into force.
     Policy(String),
@@ -57,8 +57,8 @@ pub(crate) struct Folded {
     denials: HashMap<SpiffeId, u64>,
     /// By who did it, what stays when they are believed no more: few and by hand.
     acts: HashMap<String, Vec<ActOnRecord>>,
-    /// Those whom `init` made operators.
-    pub(crate) operators: HashSet<String>,
+    /// Those who were made operators, with the place of the newest event that made them one.
+    operators: HashMap<String, u64>,
     /// Lines of renewals that broke, by their first certificate.
     broken: HashSet<SerialNumber>,
     /// Ids of the bootstrap tokens withdrawn last: more than can be made within a token's life are
@@ -97,7 +97,7 @@ impl Folded {
             lifts: Vec::new(),
             denials: HashMap::new(),
             acts: HashMap::new(),
-            operators: HashSet::new(),
+            operators: HashMap::new(),
             broken: HashSet::new(),
             withdrawn: VecDeque::new(),
             chain: CHAIN_START,
@@ -120,6 +120,16 @@ impl Folded {
     /// Whether this line of renewals broke, whatever its row says.
     pub(crate) fn is_broken(&self, lineage: &SerialNumber) -> bool {
         self.broken.contains(lineage)
+    }
+
+    /// The names of those who were made operators.
+    pub(crate) fn operators(&self) -> HashSet<String> {
+        self.operators.keys().cloned().collect()
+    }
+
+    /// The place of the newest event that made this one an operator.
+    pub(crate) fn operator_since(&self, name: &str) -> Option<u64> {
+        self.operators.get(name).copied()
     }
 
     /// Whether this bootstrap token was withdrawn, whatever its row says.
@@ -176,7 +186,7 @@ impl Folded {
                 Change::ClockReset(from) => self.latest = self.latest.max(from),
                 Change::Lift(lift) => self.lifts.push(lift),
                 Change::None => {}
-                Change::Operator(name) => drop(self.operators.insert(name)),
+                Change::Operator(name) => drop(self.operators.insert(name, index)),
                 Change::Policy(hash) => self.policy_set = Some(hash),
                 Change::Revocation(item, at) => {
                     let item = self.bounded(item, at);
@@ -344,7 +354,8 @@ fn item(kind: &str, log_index: u64, target: &str) -> Option<FeedItem> {
 }
 
 /// What somebody did stays when they are revoked, and is to be looked at.
-const REVIEWED: &[&str] = &[ALLOW, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, POLICY_CHANGE];
+const REVIEWED: &[&str] =
+    &[ALLOW, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, OPERATOR_CREATE, POLICY_CHANGE];
 /// In seconds.
 const HOUR: u64 = 3600;
 /// The row says it, too: this is for rows that were changed.

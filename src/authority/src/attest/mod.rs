@@ -11,8 +11,8 @@ use issuance::DnsName;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
-use crate::event::Event;
-use crate::policy::Principal;
+use crate::event::{Event, OPERATOR_CREATE, TOKEN_CREATE};
+use crate::policy::{Action, Principal};
 use crate::sequencer::Consumes;
 
 /// What evidence proved.
@@ -32,9 +32,43 @@ pub(crate) struct Attested {
     pub(crate) earlier: Option<Earlier>,
 }
 
-/// Who made something that is not used yet, and with which certificate.
+/// What a bootstrap token makes of its user.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenKind {
+    /// A workload; or an operator whom it was made by.
+    Bootstrap,
+    /// An operator whom another added.
+    NewOperator,
+}
+
+impl TokenKind {
+    /// The kind of the event that makes one.
+    pub(crate) fn event(self) -> &'static str {
+        match self {
+            Self::Bootstrap => TOKEN_CREATE,
+            Self::NewOperator => OPERATOR_CREATE,
+        }
+    }
+
+    /// What its maker must be allowed.
+    pub(crate) fn action(self) -> Action {
+        match self {
+            Self::Bootstrap => Action::CreateToken,
+            Self::NewOperator => Action::AddOperator,
+        }
+    }
+
+    /// The kind that an event of this kind makes, if any.
+    pub(crate) fn made_by(event: &str) -> Option<Self> {
+        [Self::Bootstrap, Self::NewOperator].into_iter().find(|kind| kind.event() == event)
+    }
+}
+
+/// Who made a token that is not used yet, and with which certificate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Maker {
+    /// What they made.
+    pub(crate) kind: TokenKind,
     pub(crate) spiffe_id: SpiffeId,
     pub(crate) serial_number: SerialNumber,
     /// The place of the event that made it.
@@ -44,8 +78,10 @@ pub(crate) struct Maker {
 impl Maker {
     /// As the event at this place tells; none where it names no certificate.
     pub(crate) fn read(event: &Event, made_at: u64) -> Option<Self> {
+        let kind = TokenKind::made_by(&event.kind)?;
         let serial_number = event.detail["made_with"].as_str()?.parse().ok()?;
-        Some(Self { spiffe_id: SpiffeId::parse(&event.actor).ok()?, serial_number, made_at })
+        let spiffe_id = SpiffeId::parse(&event.actor).ok()?;
+        Some(Self { kind, spiffe_id, serial_number, made_at })
     }
 }
 

@@ -6,9 +6,9 @@ use identity::SpiffeId;
 use issuance::CertificateRequest;
 use tlog::Hash;
 
-use super::{Attested, Maker, Purpose, TOKEN, refused};
+use super::{Attested, Maker, Purpose, TOKEN, TokenKind, refused};
 use crate::error::Error;
-use crate::event::{Event, TOKEN_CREATE};
+use crate::event::Event;
 use crate::known_tokens::KnownTokens;
 use crate::loading::made_by;
 use crate::policy::Principal;
@@ -112,7 +112,7 @@ async fn require_event(store: &dyn Store, row: &TokenRow) -> Result<Maker, Error
 
 /// Whether this event made the token of this row.
 pub(crate) fn is_made_by(event: &Event, row: &TokenRow) -> bool {
-    event.kind == TOKEN_CREATE
+    TokenKind::made_by(&event.kind).is_some()
         && event.subject == row.spiffe_id.as_str()
         && event.detail["token_sha256"] == format!("{:?}", row.hash)
         && event.detail["expires_at"] == row.expires_at

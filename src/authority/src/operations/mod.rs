@@ -2,6 +2,7 @@
 
 mod inventory;
 mod once;
+mod operators;
 mod policies;
 mod revocations;
 mod tokens;

@@ -170,6 +170,7 @@ fn shown_policy(set: &PolicySet) -> api::ActivePolicy {
 
 fn action(name: &str, context: IssueContext, extent: RevocationExtent) -> Option<Action> {
     let simple = [
+        Action::AddOperator,
         Action::Allow,
         Action::ChangePolicy,
         Action::CreateToken,

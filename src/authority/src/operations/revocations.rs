@@ -252,7 +252,11 @@ impl Authority {
     }
 
     /// What there is of a target that has not expired.
-    async fn held(&self, target: &RevocationTarget, spiffe_id: &SpiffeId) -> Result<Held, Error> {
+    pub(super) async fn held(
+        &self,
+        target: &RevocationTarget,
+        spiffe_id: &SpiffeId,
+    ) -> Result<Held, Error> {
         let now = self.clock().now().unix_timestamp();
         let mut held = Held::default();
         if let RevocationTarget::Serial(serial_number) = target {
@@ -332,10 +336,10 @@ impl Authority {
 /// What there is that has not expired. What was logged and never signed is there, too: whoever had
 /// the issuer's key may hold it.
 #[derive(Debug, Default)]
-struct Held {
+pub(super) struct Held {
     any: bool,
     /// Some of it is not revoked.
-    unrevoked: bool,
+    pub(super) unrevoked: bool,
     /// How many certificates a revocation would newly cover.
     live: u64,
 }

@@ -9,7 +9,7 @@ use tlog::Hash;
 
 use super::read_answer;
 use crate::attest::token::NEW_TOKEN;
-use crate::attest::{Maker, refused};
+use crate::attest::{Maker, TokenKind, refused};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
@@ -25,9 +25,23 @@ impl Authority {
         caller: &Caller,
         request: &TokenRequest,
     ) -> Result<NewToken, Error> {
-        let made_with = self.authenticated(caller)?.serial_number().to_string();
+        self.authenticated(caller)?;
         self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
         self.require_member(&request.spiffe_id)?;
+        let named = self.named(caller, api::paths::TOKENS, request)?;
+        self.make_token(caller, request, Made::Bootstrap, named.as_ref()).await
+    }
+
+    /// Makes what was found well formed, and allowed.
+    pub(super) async fn make_token(
+        &self,
+        caller: &Caller,
+        request: &TokenRequest,
+        making: Made<'_>,
+        named: Option<&IdempotencyKey>,
+    ) -> Result<NewToken, Error> {
+        let made_with = self.authenticated(caller)?.serial_number().to_string();
+        let kind = making.kind();
         let seconds = request.ttl.map_or(TOKEN_SECONDS, |ttl| ttl.0.as_secs());
         if seconds == 0 || seconds > TOKEN_SECONDS {
             return Err(Error::Invalid {
@@ -35,8 +49,6 @@ impl Authority {
                 next_step: Some("ask for ttl 15m or less".to_owned()),
             });
         }
-        let named = self.named(caller, api::paths::TOKENS, request)?;
-        let named = named.as_ref();
         let mut id = [0; 8];
         rand::fill(&mut id).map_err(|_| no_randomness())?;
         let id = HEXLOWER.encode(&id);
@@ -50,31 +62,37 @@ impl Authority {
             expires_at,
             key_hash: request.key_sha256.as_deref().map(key_hash).transpose()?,
         };
-        let detail = serde_json::json!({
+        let mut detail = serde_json::json!({
             "expires_at": expires_at,
             "id": token.id,
             "key_sha256": token.key_hash.map(|hash| format!("{hash:?}")),
             "made_with": made_with,
             "token_sha256": format!("{hash:?}"),
         });
+        if let Made::NewOperator { name, .. } = making {
+            detail["name"] = name.into();
+        }
         let kept = KeptToken { expires_at, id: token.id.clone() };
         let answer = serde_json::to_string(&kept).expect("two plain values");
-        let draft = self.draft(caller, event::TOKEN_CREATE, token.spiffe_id.as_str(), &detail);
-        let effect = Effect::CreateToken(token);
+        let draft = self.draft(caller, kind.event(), token.spiffe_id.as_str(), &detail);
+        let effect = making.effect(token);
         for _ in 0..RESTARTS {
             let resource = Some(&request.spiffe_id);
-            let allowed_under = self.authorize(caller, Action::CreateToken, resource)?;
+            let allowed_under = self.authorize(caller, kind.action(), resource)?;
             if let Some(kept) = self.kept(named).await? {
                 let kept: KeptToken = read_answer(&kept)?;
                 let secret = self.token_secret(named, &kept.id)?;
                 return Ok(self.new_token(kept, secret, &request.spiffe_id));
+            }
+            if let Made::NewOperator { again, .. } = making {
+                self.require_nobody(&request.spiffe_id, again).await?;
             }
             let (event, effect) = (draft.clone(), effect.clone());
             let committed = self.commit_once(allowed_under, event, effect, named, answer.clone());
             if let Some(made_at) = committed.await? {
                 let svid = self.authenticated(caller)?;
                 let (spiffe_id, serial_number) = (svid.spiffe_id().clone(), *svid.serial_number());
-                let maker = Maker { spiffe_id, serial_number, made_at };
+                let maker = Maker { kind, spiffe_id, serial_number, made_at };
                 self.known_tokens.made(hash, made_at, maker, self.clock().unix_milliseconds());
                 return Ok(self.new_token(kept, secret, &request.spiffe_id));
             }
@@ -133,12 +151,15 @@ impl Authority {
         made_for: &SpiffeId,
         policy: &ActivePolicy,
     ) -> Result<(), Error> {
-        let Maker { spiffe_id, serial_number, made_at } = maker;
+        let Maker { kind, spiffe_id, serial_number, made_at } = maker;
         let query = Query {
             principal: Principal::of(spiffe_id),
-            action: Action::CreateToken,
+            action: kind.action(),
             resource: Some(made_for.clone()),
         };
+        if *kind == TokenKind::NewOperator {
+            self.require_newest_addition(made_for, *made_at)?;
+        }
         // The token stands in the log like a certificate: what revokes either comes after it.
         let stands = self.folded().revocations.check(spiffe_id, serial_number, Some(*made_at));
         if stands.is_ok() && policy.decide(&query).allowed {
@@ -154,8 +175,8 @@ impl Authority {
         for (row, entry) in self.store().tokens(TOKENS_SHOWN).await? {
             let Some((_, log_index)) = row.used else { continue };
             let event = entry.and_then(|entry| Event::parse(&entry).ok());
-            if event.is_some_and(|event| event.actor == maker.as_str()) {
-                let (kind, subject) = (event::TOKEN_CREATE.to_owned(), row.spiffe_id.to_string());
+            if let Some(event) = event.filter(|event| event.actor == maker.as_str()) {
+                let (kind, subject) = (event.kind, row.spiffe_id.to_string());
                 used.push(ActOnRecord { log_index, kind, subject });
             }
         }
@@ -180,6 +201,36 @@ impl Authority {
             }
         }
         Err(Error::Restless)
+    }
+}
+
+/// What is made.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Made<'a> {
+    /// A token of [`TokenKind::Bootstrap`].
+    Bootstrap,
+    /// An operator, and their token.
+    NewOperator {
+        /// The name.
+        name: &'a str,
+        /// They had a certificate before.
+        again: bool,
+    },
+}
+
+impl Made<'_> {
+    fn kind(self) -> TokenKind {
+        match self {
+            Self::Bootstrap => TokenKind::Bootstrap,
+            Self::NewOperator { .. } => TokenKind::NewOperator,
+        }
+    }
+
+    fn effect(self, token: TokenDraft) -> Effect {
+        match self {
+            Self::Bootstrap => Effect::CreateToken(token),
+            Self::NewOperator { name, .. } => Effect::AddOperator { name: name.to_owned(), token },
+        }
     }
 }
 
@@ -222,4 +273,4 @@ fn token_record(row: TokenRow, made_by: String, counts: bool, now: u64) -> Token
 
 /// A token's longest and usual life.
 const TOKEN_SECONDS: u64 = 15 * 60;
-const TOKENS_SHOWN: u32 = 1000;
+pub(super) const TOKENS_SHOWN: u32 = 1000;

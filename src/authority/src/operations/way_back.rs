@@ -60,6 +60,15 @@ impl Authority {
         spiffe_id: &SpiffeId,
         loss: Option<&RevocationTarget>,
     ) -> Result<bool, Error> {
+        Ok(self.last_certificate(spiffe_id, loss).await?.is_some())
+    }
+
+    /// The newest certificate of an identity that is good, but for what is lost.
+    pub(super) async fn last_certificate(
+        &self,
+        spiffe_id: &SpiffeId,
+        loss: Option<&RevocationTarget>,
+    ) -> Result<Option<Record>, Error> {
         let now = self.clock().now().unix_timestamp();
         let is_good = |record: &Record| {
             let is_lost = loss.is_some_and(|loss| {
@@ -77,12 +86,12 @@ impl Authority {
         };
         loop {
             let page = self.store().records(query.clone()).await?;
-            if page.iter().any(is_good) {
-                return Ok(true);
+            if let Some(good) = page.iter().find(|record| is_good(record)) {
+                return Ok(Some(good.clone()));
             }
             match page.last() {
                 Some(last) if page.len() == PAGE as usize => query.before = Some(last.leaf_index),
-                _ => return Ok(false),
+                _ => return Ok(None),
             }
         }
     }
@@ -94,8 +103,11 @@ pub(super) fn administers(policy: &ActivePolicy, operator: &SpiffeId) -> bool {
     policy.decide(&Query { principal, action: Action::ChangePolicy, resource: None }).allowed
 }
 
-/// Those made on the CA's host, and those that the table lists.
-fn operators(policy: &ActivePolicy, domain: &identity::TrustDomain) -> BTreeSet<SpiffeId> {
+/// Those that the log made, and those that the table lists.
+pub(super) fn operators(
+    policy: &ActivePolicy,
+    domain: &identity::TrustDomain,
+) -> BTreeSet<SpiffeId> {
     let made = policy.operators().iter().map(|name| SpiffeId::operator(domain, name));
     let listed = policy.set().workloads().operators();
     let listed = listed.filter(|it| it.starts_with('/')).map(|path| SpiffeId::new(domain, path));

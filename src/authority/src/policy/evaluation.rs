@@ -77,6 +77,15 @@ pub(super) fn evaluate(
         Request::new(principal, action, resource, context, Some(&set.schema)).map_err(Box::new)
     };
     let request = match (ask(context), &query.action) {
+        // A schema of before knows no such action. Whoever may change the policy set may list operators
+        // in it, and so could add one all along.
+        (Err(error), Action::AddOperator)
+            if matches!(*error, RequestValidationError::UndeclaredAction(_)) =>
+        {
+            let principal = query.principal.clone();
+            let asked = Query { principal, action: Action::ChangePolicy, resource: None };
+            return evaluate(set, trust_domain, operators, entities, &asked);
+        }
         // A schema of before knows no extent: its policies cannot ask for one.
         (Err(error), Action::Revoke(_))
             if matches!(*error, RequestValidationError::InvalidContext(_)) =>

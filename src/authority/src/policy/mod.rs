@@ -227,7 +227,7 @@ fn completed(mut files: BTreeMap<String, String>) -> Result<BTreeMap<String, Str
     Ok(files)
 }
 
-/// A policy set in force in one trust domain, with the operators that `init` made.
+/// A policy set in force in one trust domain, with the operators that the log made.
 #[derive(Debug)]
 pub struct ActivePolicy {
     set: PolicySet,
@@ -269,6 +269,8 @@ impl Principal {
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action {
+    /// Let somebody new become an operator.
+    AddOperator,
     /// Lift a deny.
     Allow,
     /// Replace the policy set.
@@ -305,7 +307,8 @@ impl Action {
     /// Whether its resource is an identity; else it is the whole trust domain.
     pub(crate) fn concerns_an_identity(&self) -> bool {
         match self {
-            Self::Allow
+            Self::AddOperator
+            | Self::Allow
             | Self::CreateToken
             | Self::Deny
             | Self::Issue(_)
@@ -326,6 +329,7 @@ impl Action {
     /// The action's name in the schema.
     pub fn name(&self) -> &'static str {
         match self {
+            Self::AddOperator => "AddOperator",
             Self::Allow => "Allow",
             Self::ChangePolicy => "ChangePolicy",
             Self::CreateToken => "CreateToken",
@@ -385,7 +389,8 @@ pub struct Decision {
 }
 
 impl ActivePolicy {
-    /// Puts a policy set into force. `operators` are the names made by `init`.
+    /// Puts a policy set into force. `operators` are the names that the log
+    /// made operators: at `init`, and by others since.
     pub fn new(
         set: PolicySet,
         trust_domain: TrustDomain,
@@ -419,7 +424,7 @@ impl ActivePolicy {
         &self.trust_domain
     }
 
-    /// The operators that `init` made, by name.
+    /// The operators that the log made, by name.
     pub(crate) fn operators(&self) -> &HashSet<String> {
         &self.operators
     }

@@ -64,6 +64,13 @@ pub struct AllowedUnder {
 /// What an event does beside standing in the log.
 #[derive(Debug, Clone)]
 pub enum Effect {
+    /// Makes an operator, and the token by which somebody becomes it.
+    AddOperator {
+        /// The name.
+        name: String,
+        /// The token.
+        token: TokenDraft,
+    },
     /// Puts a policy set into force, if the one expected is still in force.
     ActivatePolicy {
         /// The set that it replaces; none at `init`.

@@ -365,6 +365,10 @@ impl Planning {
                 self.plan.head.policy_hash = *hash;
                 Row::Policy { hash: *hash, files: files.clone(), log_index }
             }
+            Effect::AddOperator { name, token } => {
+                self.plan.rows.push(Row::Operator { name: name.clone(), log_index });
+                Row::Token { draft: token.clone(), log_index }
+            }
             Effect::Allow { spiffe_id, .. } => {
                 found.denials.remove(spiffe_id);
                 revocation(event::ALLOW, spiffe_id.to_string(), "")
