@@ -21,7 +21,7 @@ fn strangers_reach_what_is_public_and_nothing_else() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 27, "the description names every route");
+    assert_eq!(asked, 29, "the description names every route");
 }
 
 /// The status that somebody without a certificate gets; bodies are empty objects.
@@ -55,6 +55,7 @@ fn body(path: &str) -> &'static str {
         "/v1/revocations" => r#"{"target":"01","reason":"unspecified"}"#,
         "/v1/denials" => r#"{"spiffe_id":"spiffe://pay.example/a","reason":"unspecified"}"#,
         "/v1/tokens" => r#"{"spiffe_id":"spiffe://pay.example/a"}"#,
+        "/v1/operators" => r#"{"name":"bob"}"#,
         "/v1/policies" => r#"{"files":{}}"#,
         "/v1/reports/self" => {
             r#"{"trust_sequence":1,"feed_sequence":0,"open_connections":0,"seconds_without_authority":0}"#

@@ -135,6 +135,7 @@ fn told(error: &Error) -> Told {
                         --recover` on the CA's host";
             (ProblemType::Conflict, text, next(step))
         }
+        Error::Occupied { next_step, .. } => (ProblemType::Conflict, text, Some(next_step.clone())),
         Error::NotFound(_) => (ProblemType::NotFound, text, None),
         Error::NothingToRevoke(target) => {
             (ProblemType::NotFound, text, Some(what_is_there_to_revoke(target)))

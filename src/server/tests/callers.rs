@@ -44,6 +44,9 @@ GET    /v1/tokens                    401       403      403   200    200  403   
 POST   /v1/tokens                    401       403      403   201    201  403      -       -       -
 POST { /v1/tokens                    401       400      400   400    400  400      -       -       -
 DELETE /v1/tokens/{id}               401       403      403   404    404  403      -       -       -
+GET    /v1/operators                 401       403      403   200    200  403      -       -       -
+POST   /v1/operators                 401       403      403   201    201  403      -       -       -
+POST { /v1/operators                 401       400      400   400    400  400      -       -       -
 GET    /v1/policies                  401       403      403   200    200  403      -       -       -
 PUT    /v1/policies                  401       403      403   409    409  403      -       -       -
 PUT  { /v1/policies                  401       403      403   400    400  403      -       -       -
@@ -289,6 +292,7 @@ fn body(line: &Line, service: &Service) -> String {
             format!(r#"{{"spiffe_id":"{}","reason":"superseded"}}"#, id("/prod/legacy"))
         }
         paths::TOKENS => format!(r#"{{"spiffe_id":"{reports}"}}"#),
+        paths::OPERATORS => r#"{"name":"third"}"#.to_owned(),
         paths::POLICIES => r#"{"files":{"workloads.json":"{\"workloads\":[]}"}}"#.to_owned(),
         paths::EXPLAIN => {
             format!(r#"{{"as":"{reports}","action":"issue","resource":"{reports}"}}"#)

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use api::{
     ActivePolicy, CertificateFilter, CertificateRecord, Denial, DenyRequest, ExplainRequest,
     Explanation, IssueRequest, IssuedCertificate, KeyRecord, KeyStep, KeyStepOutcome,
-    KeyStepRequest, NewToken, Page, PolicyFiles, RenewalWindow, Report, Revocation,
-    RevocationReach, RevokeRequest, Status, TokenRecord, TokenRequest, WorkloadFilter,
-    WorkloadInstance, paths,
+    KeyStepRequest, NewToken, OperatorRecord, OperatorRequest, Page, PolicyFiles, RenewalWindow,
+    Report, Revocation, RevocationReach, RevokeRequest, Status, TokenRecord, TokenRequest,
+    WorkloadFilter, WorkloadInstance, paths,
 };
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -178,6 +178,17 @@ impl AuthorityClient {
     /// Withdraws a bootstrap token, by its [`TokenRecord::id`].
     pub async fn revoke_token(&self, id: &str) -> Result<(), Error> {
         self.delete(&paths::token(&percent_encode(id))).await
+    }
+
+    /// The operators, and whether they can act.
+    pub async fn operators(&self) -> Result<Page<OperatorRecord>, Error> {
+        self.get(paths::OPERATORS).await
+    }
+
+    /// Makes somebody new an operator; the token by which they get their certificate is shown this
+    /// once.
+    pub async fn add_operator(&self, request: &OperatorRequest) -> Result<NewToken, Error> {
+        self.act(paths::OPERATORS, request).await
     }
 
     /// The active policy set.

@@ -42,6 +42,8 @@ pub(crate) struct IdempotencyKey {
         operators::tokens,
         operators::create_token,
         operators::revoke_token,
+        operators::operators,
+        operators::add_operator,
         operators::policies,
         operators::replace_policies,
         operators::explain,

@@ -1,10 +1,11 @@
-//! What operators do: revocations, denials, tokens, policies, status.
+//! What operators do: revocations, denials, tokens, operators, policies, status.
 
 use std::collections::BTreeMap;
 
 use api::{
-    ActivePolicy, Denial, DenyRequest, ExplainRequest, Explanation, NewToken, Page, PolicyFiles,
-    Problem, ProblemType, Revocation, RevokeRequest, Status, TokenRecord, TokenRequest,
+    ActivePolicy, Denial, DenyRequest, ExplainRequest, Explanation, NewToken, OperatorRecord,
+    OperatorRequest, Page, PolicyFiles, Problem, ProblemType, Revocation, RevokeRequest, Status,
+    TokenRecord, TokenRequest,
 };
 use authority::policy::Action;
 use axum::body::{Bytes, HttpBody};
@@ -116,6 +117,32 @@ pub(crate) async fn revoke_token(
     let done = service.authority.revoke_token(&caller, &id).await;
     done.map_err(|error| Refused::new(error, &caller.request_id))?;
     Ok((StatusCode::NO_CONTENT, Extension(Did::new("token withdrawn", id))))
+}
+
+/// Lists the operators: who added each, and whether they can act.
+#[utoipa::path(get, path = api::paths::OPERATORS,
+    responses((status = 200, body = Page<OperatorRecord>), (status = "4XX", body = Problem)))]
+pub(crate) async fn operators(
+    State(service): State<Service>,
+    From(caller): From,
+) -> Result<Json<Page<OperatorRecord>>, Refused> {
+    let page = service.authority.operators(&caller).await;
+    page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
+}
+
+/// Makes somebody new an operator; the token by which they get their certificate is shown this once.
+#[utoipa::path(post, path = api::paths::OPERATORS, params(IdempotencyKey),
+    request_body = OperatorRequest,
+    responses((status = 201, body = NewToken), (status = "4XX", body = Problem)))]
+pub(crate) async fn add_operator(
+    State(service): State<Service>,
+    body: Body<OperatorRequest>,
+) -> Result<impl IntoResponse, Refused> {
+    let made = service.authority.add_operator(&body.caller, &body.value).await;
+    let made = made.map_err(|error| Refused::new(error, &body.caller.request_id))?;
+    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    let did = Did::new("operator added", format_args!("{} by token {}", made.spiffe_id, made.id));
+    Ok((StatusCode::CREATED, no_store, Extension(did), Json(made)))
 }
 
 /// Reads the active policy set; its hash is the ETag.
