@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use crate::command::{Outcome, binary, program};
 use crate::ports::Port;
 
+const TERMINAL: &str = include_str!("terminal.py");
+
 /// The trust domain of every environment.
 pub const TRUST_DOMAIN: &str = "pay.example";
 
@@ -165,6 +167,25 @@ impl Environment {
     /// The command itself, to be changed before it is run.
     pub fn command(&self, arguments: &[&str]) -> Command {
         self.in_folder(binary(), arguments)
+    }
+
+    /// Runs a command of `countersign` on a terminal of so many columns, and types each answer once
+    /// its prompt was shown. Its stdout is all that the terminal showed.
+    pub fn on_terminal(
+        &self,
+        columns: u16,
+        answers: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> Outcome {
+        program(&mut self.terminal(columns, answers, arguments))
+    }
+
+    /// The same command, to be changed before it is run.
+    pub fn terminal(&self, columns: u16, answers: &[(&str, &str)], arguments: &[&str]) -> Command {
+        let answers = serde_json::to_string(answers).expect("pairs of texts");
+        let mut command = self.in_folder("python3", &["-c", TERMINAL, &columns.to_string()]);
+        command.arg(answers).arg(binary()).args(arguments).stdin(Stdio::null());
+        command
     }
 
     /// Any program in the environment's folder, with nothing else of this process's environment.

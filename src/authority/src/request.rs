@@ -475,8 +475,8 @@ fn what_makes_a_row(id: &SpiffeId) -> String {
     let path = id.path();
     match id.operator_name() {
         Some(name) => format!(
-            "add {path:?} to the operators of workloads.json, then: countersign policy apply DIR; \
-             their certificate is made on the CA's host: countersign init --recover --operator {name}"
+            "countersign operator add {name}, by an operator; to have it stand in the table, too, \
+             add {path:?} to the operators of workloads.json, then: countersign policy apply DIR"
         ),
         None if is_reserved(id) => {
             "choose another path: those below /countersign/ are the CA's own".to_owned()

@@ -10,7 +10,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     allow, bundle, completions, config, contexts, denials, deny, dev, init, inspect, issue, keys,
-    lint, list, policy, renew, revoke, serve, show, token, trust, verify,
+    lint, list, operators, policy, renew, revoke, serve, show, token, trust, verify,
 };
 use crate::exit::Exit;
 use crate::output::{Format, Notes, Output};
@@ -111,6 +111,9 @@ pub(crate) enum Command {
     /// Check, apply and explain policies
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Add, list and remove operators
+    #[command(subcommand)]
+    Operator(operators::Command),
     /// How the CA is doing
     Status,
     /// List contexts (which CA, and as whom), choose one, forget one
@@ -191,7 +194,7 @@ const GROUPS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Trust and keys", &["trust", "bundle", "issuer", "key", "rotate"]),
-    ("Policy", &["policy"]),
+    ("Policy", &["policy", "operator"]),
     ("Operate", &["status", "context", "config", "completions"]),
 ];
 

@@ -296,7 +296,7 @@ pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
 /// Its number on every architecture that Linux has, but for MIPS.
 const SIGXFSZ: i32 = 25;
 /// An operator's SVID: a week, renewed on use.
-const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 const MIN_PASSPHRASE: usize = 12;
 /// Keys of the configuration.
 const POLICIES: &str = "policies";

@@ -248,10 +248,14 @@ impl OwnSvid {
     }
 
     fn expired(&self, directory: &Path) -> Error {
+        let name = self.spiffe_id.operator_name().unwrap_or("NAME");
         Error::Expired {
             directory: directory.to_owned(),
             not_after: self.not_after,
-            repair: RECOVER.to_owned(),
+            repair: format!(
+                "`countersign operator add {name} --again`, by another operator; without one: \
+                 countersign init --recover --operator {name} (on the CA's host)"
+            ),
         }
     }
 }

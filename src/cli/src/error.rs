@@ -87,6 +87,9 @@ pub(crate) enum Error {
     /// A token names no CA.
     #[error("which CA? a bootstrap token does not carry its URL")]
     NoUrl,
+    /// The token of a new operator cannot be had, or has another form. It is never repeated.
+    #[error("the token: {why}")]
+    OperatorToken { why: String },
     /// A trust state is older than one that was held before.
     #[error("{} is older than the trust state that was held", path.display())]
     OldTrust { path: PathBuf, source: identity::Error, repair: String },
@@ -129,6 +132,9 @@ pub(crate) enum Error {
     /// The context named is not there.
     #[error("there is no context {name:?}; known: {known}")]
     UnknownContext { name: String, known: String },
+    /// No operator is called so.
+    #[error("there is no operator {name:?}; known: {known}")]
+    UnknownOperator { name: String, known: String },
     /// An address of a server names an interface of this host.
     #[error("{0}: zone ids (%eth0) are not supported")]
     ZoneId(String),
@@ -154,6 +160,7 @@ impl Error {
             | Self::NoPolicies(_)
             | Self::NoUrl
             | Self::OtherIdentity { .. }
+            | Self::OperatorToken { .. }
             | Self::Passphrase(_)
             | Self::ZoneId(_)
             | Self::Request(_)

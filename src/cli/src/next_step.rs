@@ -138,8 +138,13 @@ impl Error {
                 "put that folder back from where it is kept, and run the same command again"
             }
             Self::NoUrl => "add --url https://CA:8443, or export COUNTERSIGN_URL",
+            Self::OperatorToken { .. } => {
+                "type it on a terminal, or name its file: --token-file FILE; who added you prints \
+                 another: countersign operator add NAME"
+            }
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
             Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
+            Self::UnknownOperator { .. } => "countersign operator list",
             Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
             Self::UnknownContext { .. } => "choose one of them with --context NAME",
             _ => return None,

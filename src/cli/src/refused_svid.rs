@@ -80,7 +80,10 @@ impl ShownSvid<'_> {
     ) -> String {
         let again = match (owner, spiffe_id.operator_name()) {
             (Owner::Operator, Some(name)) => {
-                format!("`countersign init --recover --operator {name}` on the CA's host")
+                format!(
+                    "`countersign operator add {name} --again`, by another operator; without one, \
+                     `countersign init --recover --operator {name}` on the CA's host"
+                )
             }
             _ => format!(
                 "`countersign token create {spiffe_id}` by an operator, then \

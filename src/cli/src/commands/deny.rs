@@ -18,19 +18,19 @@ use crate::exit::Exit;
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Who; its certificates are revoked, and it gets no new one
-    spiffe_id: SpiffeId,
+    pub(super) spiffe_id: SpiffeId,
     /// Why
     #[arg(long, value_enum)]
-    reason: Reason,
+    pub(super) reason: Reason,
     /// Only say what would be revoked
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     /// Wait so long for every workload to have it, and say who has not answered
     #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
-    wait: Option<Ttl>,
+    pub(super) wait: Option<Ttl>,
     /// Even where nobody is left to undo it: the CA itself, or the last operator able to act
     #[arg(long)]
-    allow_locking_everybody_out: bool,
+    pub(super) allow_locking_everybody_out: bool,
 }
 
 /// Who was denied, and how far it came.

@@ -182,14 +182,14 @@ impl Asker {
 }
 
 /// A token is never an argument: those are seen by every process of the host.
-fn read_token(path: &Path) -> Result<Zeroizing<String>, Error> {
+pub(super) fn read_token(path: &Path) -> Result<Zeroizing<String>, Error> {
     let bytes = Zeroizing::new(files::read_or_stdin(path)?);
     files::text(&bytes, path).map(str::to_owned).map(Zeroizing::new)
 }
 
 /// A token counts once, for a short time, and a shell writes it with the mode that it has: whoever
 /// could read it is told of, and not refused.
-fn warn_of_readers(path: &Path, session: &Session) {
+pub(super) fn warn_of_readers(path: &Path, session: &Session) {
     let Ok(metadata) = path.metadata() else { return };
     if metadata.is_file() && metadata.mode() & 0o007 != 0 {
         session.output.warn(format!(

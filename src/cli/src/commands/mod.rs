@@ -14,6 +14,7 @@ pub(crate) mod issue;
 pub(crate) mod keys;
 pub(crate) mod lint;
 pub(crate) mod list;
+pub(crate) mod operators;
 pub(crate) mod policy;
 pub(crate) mod policy_check;
 mod policy_losses;
@@ -66,6 +67,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<E
         Command::Key(command) => keys::run(command, session).await,
         Command::Lint(arguments) => lint::run(&arguments, session).await,
         Command::List(arguments) => list::run(arguments, session).await,
+        Command::Operator(command) => operators::run(command, session).await,
         Command::Policy(command) => policy::run(command, session).await,
         Command::Renew(arguments) => renew::run(&arguments, session).await,
         Command::Revoke(arguments) => revoke::run(&arguments, session).await,
