@@ -13,6 +13,16 @@ import struct
 import sys
 import termios
 
+
+
+def wait_until_hidden(terminal):
+    """A secret is typed once it is not shown, which is a moment after its prompt; others a second later."""
+    for _ in range(100):
+        if not termios.tcgetattr(terminal)[3] & termios.ECHO:
+            return
+        select.select([], [], [], 0.01)
+
+
 columns, answers, command = int(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3:]
 child, terminal = pty.fork()
 if child == 0:
@@ -34,6 +44,7 @@ while True:
     shown += part
     if answers and answers[0][0].encode() in shown[looked_at:]:
         looked_at = len(shown)
+        wait_until_hidden(terminal)
         os.write(terminal, answers.pop(0)[1].encode() + b"\n")
 sys.stdout.buffer.write(shown)
 sys.stdout.flush()

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use api::{Attestation, IssueRequest, Secret, Ttl};
 use authority::clock::{Clock, SteadyClock};
-use authority::files::{Readers, SecretError, read_secret};
 use authority::policy::{PolicySet, SHIPPED_WORKLOADS};
 use authority::setup;
 use authority::store::Store;
@@ -20,6 +19,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::output::Output;
+use crate::passphrase::{self, Source};
 use crate::pending::PendingRequest;
 use crate::policy_folder;
 use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
@@ -47,22 +47,28 @@ impl ConfigFile {
     }
 
     /// The passphrase of the keys that `serve` opens: from a file, systemd, or the terminal.
-    pub(crate) fn passphrase(&self, config: &Config, asking: Asking) -> Result<Secret, Error> {
-        let credential = self.credentials_directory.as_ref().map(|folder| folder.join(CREDENTIAL));
-        let file =
-            config.passphrase_file.clone().or_else(|| credential.filter(|path| path.exists()));
-        passphrase(file.as_deref(), PASSPHRASE_FILE, "Passphrase of the CA's keys", asking)
+    pub(crate) fn passphrase(&self, config: &Config) -> Result<Secret, Error> {
+        self.online_source(config).known()
     }
 
     /// The passphrase of `offline/`.
-    pub(crate) fn offline_passphrase(
-        &self,
-        config: &Config,
-        asking: Asking,
-    ) -> Result<Secret, Error> {
-        let file = config.offline_passphrase_file.as_deref();
-        let what = "Passphrase of the offline keys (root, trust)";
-        passphrase(file, OFFLINE_PASSPHRASE_FILE, what, asking)
+    pub(crate) fn offline_passphrase(&self, config: &Config) -> Result<Secret, Error> {
+        offline_source(config).known()
+    }
+
+    /// Those of a new CA: of the keys that `serve` opens, and of `offline/`.
+    pub(crate) fn new_passphrases(&self, config: &Config) -> Result<(Secret, Secret), Error> {
+        passphrase::new_pair(&self.online_source(config), &offline_source(config))
+    }
+
+    fn online_source(&self, config: &Config) -> Source {
+        let credential = self.credentials_directory.as_ref().map(|folder| folder.join(CREDENTIAL));
+        let credential = credential.filter(|path| path.exists());
+        let (file, setting) = match &config.passphrase_file {
+            Some(file) => (Some(file.clone()), PASSPHRASE_FILE),
+            None => (credential, CREDENTIAL),
+        };
+        Source { file, setting, what: "Passphrase of the CA's keys" }
     }
 
     /// Refuses files that the configuration names and nobody could use. That of the offline keys is
@@ -84,64 +90,25 @@ impl ConfigFile {
                 Err(error) => refuse(error),
             })?;
         }
-        if config.passphrase_file.is_some() {
-            self.passphrase(config, Asking::Known)?;
-        }
+        let (online, offline) = (self.online_source(config), offline_source(config));
         let is_made = config.state.join("trust.pin").exists();
-        let offline = config.offline_passphrase_file.as_deref();
-        if offline.is_some_and(|path| !is_made || path.exists()) {
-            self.offline_passphrase(config, Asking::Known)?;
+        if !is_made && online.file.is_some() && offline.file.is_some() {
+            return passphrase::new_pair(&online, &offline).map(drop);
+        }
+        if online.file.is_some() {
+            online.known()?;
+        }
+        if offline.file.as_ref().is_some_and(|path| !is_made || path.exists()) {
+            offline.known()?;
         }
         Ok(())
     }
 }
 
-/// Whether a passphrase is new, and asked for twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Asking {
-    Known,
-    New,
-}
-
-fn passphrase(
-    file: Option<&Path>,
-    key: &'static str,
-    what: &str,
-    asking: Asking,
-) -> Result<Secret, Error> {
-    let text = match file {
-        Some(path) => read_passphrase(path, key)?,
-        None => ask(what, asking)?,
-    };
-    let line = text.trim_end_matches(['\r', '\n']);
-    if line.len() < MIN_PASSPHRASE {
-        return Err(Error::Passphrase(format!(
-            "{what}: it has fewer than {MIN_PASSPHRASE} characters"
-        )));
-    }
-    Ok(Secret::new(line))
-}
-
-fn read_passphrase(path: &Path, key: &'static str) -> Result<Zeroizing<String>, Error> {
-    let refuse = |why| Error::ConfiguredFile { key, path: path.to_owned(), why };
-    read_secret(path, Readers::Group).map_err(|error| match error {
-        SecretError::Io(source) => refuse(source.to_string()),
-        SecretError::Text(fault) => refuse(fault.to_string()),
-        error => Error::Exposed { path: path.to_owned(), why: error.to_string() },
-    })
-}
-
-fn ask(what: &str, asking: Asking) -> Result<Zeroizing<String>, Error> {
-    let read = |prompt: String| {
-        rpassword::prompt_password(prompt)
-            .map(Zeroizing::new)
-            .map_err(|error| Error::Passphrase(format!("{what}: no terminal to ask on ({error})")))
-    };
-    let first = read(format!("{what}: "))?;
-    if asking == Asking::New && read(format!("{what}, again: "))? != first {
-        return Err(Error::Passphrase("the two differ".to_owned()));
-    }
-    Ok(first)
+fn offline_source(config: &Config) -> Source {
+    let file = config.offline_passphrase_file.clone();
+    let what = "Passphrase of the offline keys (root, trust)";
+    Source { file, setting: OFFLINE_PASSPHRASE_FILE, what }
 }
 
 /// The policy set of the policies folder, or the one that ships.
@@ -297,7 +264,6 @@ pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
 const SIGXFSZ: i32 = 25;
 /// An operator's SVID: a week, renewed on use.
 pub(crate) const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-const MIN_PASSPHRASE: usize = 12;
 /// Keys of the configuration.
 const POLICIES: &str = "policies";
 const PASSPHRASE_FILE: &str = "passphrase_file";

@@ -6,6 +6,7 @@ use identity::{Refusal, SpiffeId};
 use time::OffsetDateTime;
 
 use crate::exit::Exit;
+use crate::passphrase::Fault;
 use crate::table;
 
 /// What went wrong on this side of the network. The CA's problems are [`countersign::Error`].
@@ -105,7 +106,10 @@ pub(crate) enum Error {
     /// The certificate request of `--csr`, or a trust state, breaks a rule.
     #[error(transparent)]
     Request(#[from] issuance::Error),
-    /// A passphrase cannot be had, or is too short.
+    /// The file of a new passphrase holds one that breaks a rule.
+    #[error("{setting}: {}: {fault}", path.display())]
+    NewPassphrase { setting: &'static str, path: PathBuf, fault: Fault },
+    /// A passphrase cannot be had, or breaks a rule.
     #[error("{0}")]
     Passphrase(String),
     /// A server could not be reached for its certificate.
@@ -161,6 +165,7 @@ impl Error {
             | Self::NoUrl
             | Self::OtherIdentity { .. }
             | Self::OperatorToken { .. }
+            | Self::NewPassphrase { .. }
             | Self::Passphrase(_)
             | Self::ZoneId(_)
             | Self::Request(_)

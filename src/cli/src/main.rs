@@ -26,6 +26,7 @@ mod memory;
 mod next_step;
 mod operator_place;
 mod output;
+mod passphrase;
 mod pending;
 mod policy_folder;
 mod presented;

@@ -91,6 +91,13 @@ impl Error {
                  trust_domain = \"pay.example\", names = [\"ca.pay.internal\"], \
                  state = \"/var/lib/countersign\""
             }
+            Self::NewPassphrase { path, .. } => {
+                return Some(format!(
+                    "write another into it, of 12 characters or more and not that of the other file; \
+                     `openssl rand -base64 24 > {}` makes one; then: countersign config check",
+                    crate::shell::quoted(path)
+                ));
+            }
             Self::Passphrase(_) => {
                 "set `passphrase_file` in the configuration (at init \
                  `offline_passphrase_file` too), or run on a terminal"

@@ -13,7 +13,7 @@ use identity::{SpiffeId, TrustPin};
 use server::Config;
 
 use super::Session;
-use crate::ca_host::{self, Asking, ConfigFile};
+use crate::ca_host::{self, ConfigFile};
 use crate::clock;
 use crate::contexts::{self, Context, MakeCurrent};
 use crate::exit::Exit;
@@ -72,8 +72,7 @@ async fn create(arguments: &Arguments, config: &Config, session: &Session) -> an
     // Before there is a CA whose operator has no place.
     OperatorPlace::of_new_ca(&config.trust_domain, &session.options)?;
     let policy = ca_host::first_policy(config)?;
-    let passphrase = arguments.config.passphrase(config, Asking::New)?;
-    let offline_passphrase = arguments.config.offline_passphrase(config, Asking::New)?;
+    let (passphrase, offline_passphrase) = arguments.config.new_passphrases(config)?;
     let created = setup::create(
         &NewAuthority {
             trust_domain: config.trust_domain.clone(),
@@ -114,8 +113,8 @@ async fn finish(
     session: &Session,
 ) -> anyhow::Result<Exit> {
     let certificates = files::read(certificate)?;
-    let passphrase = arguments.config.passphrase(config, Asking::Known)?;
-    let offline_passphrase = arguments.config.offline_passphrase(config, Asking::Known)?;
+    let passphrase = arguments.config.passphrase(config)?;
+    let offline_passphrase = arguments.config.offline_passphrase(config)?;
     let created = setup::finish(
         &config.trust_domain,
         &config.state,
@@ -139,7 +138,7 @@ async fn recover(
     config: &Config,
     session: &Session,
 ) -> anyhow::Result<Exit> {
-    let passphrase = arguments.config.passphrase(config, Asking::Known)?;
+    let passphrase = arguments.config.passphrase(config)?;
     let pin = setup::read_pin(&config.state)?;
     {
         let keys = Keys::open(&config.state, &passphrase)?;
@@ -159,14 +158,14 @@ async fn recover(
         // Before anything is certified on a log that is not what it was.
         setup::require_no_halt(&config.state, &store).await?;
         if arguments.replace_lost_issuer {
-            let offline = arguments.config.offline_passphrase(config, Asking::Known)?;
+            let offline = arguments.config.offline_passphrase(config)?;
             let (domain, state) = (&config.trust_domain, &config.state);
             setup::replace_lost_issuer(domain, state, &store, &keys, &offline, &SystemClock)
                 .await?;
             session.output.note("another issuer took the place of the one whose key is lost");
         }
         if setup::issuer_ends_soon(&config.trust_domain, &store, clock::now()).await? {
-            let offline = arguments.config.offline_passphrase(config, Asking::Known)?;
+            let offline = arguments.config.offline_passphrase(config)?;
             let domain = &config.trust_domain;
             let state = &config.state;
             match setup::recertify_issuer(domain, state, &store, &keys, &offline, &SystemClock)

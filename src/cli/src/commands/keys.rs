@@ -16,7 +16,7 @@ use server::Config;
 use time::OffsetDateTime;
 
 use super::Session;
-use crate::ca_host::{Asking, ConfigFile};
+use crate::ca_host::ConfigFile;
 use crate::clock;
 use crate::context::{self, OpenContext};
 use crate::error::Error;
@@ -270,7 +270,7 @@ impl Host<'_> {
         let online = match online {
             Some(online) => online,
             none => {
-                let passphrase = file.passphrase(config, Asking::Known)?;
+                let passphrase = file.passphrase(config)?;
                 none.insert(Keys::open(&config.state, &passphrase)?)
             }
         };
@@ -299,7 +299,7 @@ fn open_offline(file: &ConfigFile, config: &Config) -> anyhow::Result<Keys> {
     if !folder.exists() {
         return Err(Error::NoOfflineKeys(folder).into());
     }
-    let passphrase = file.offline_passphrase(config, Asking::Known)?;
+    let passphrase = file.offline_passphrase(config)?;
     Ok(Keys::open_offline(&config.state, &passphrase)?)
 }
 

@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::Session;
-use crate::ca_host::{self, Asking, ConfigFile};
+use crate::ca_host::{self, ConfigFile};
 use crate::exit::Exit;
 
 /// Which CA to run.
@@ -28,7 +28,7 @@ pub(crate) enum LogFormat {
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     ca_host::survive_file_size_limit()?;
     let config = arguments.config.load()?;
-    let passphrase = arguments.config.passphrase(&config, Asking::Known)?;
+    let passphrase = arguments.config.passphrase(&config)?;
     let authority = ca_host::open(&config, &passphrase, &session.output).await?;
     let stop = ca_host::stop_signal()?;
     let mut running = server::start(authority, &config).await?;

@@ -1,0 +1,95 @@
+//! The passphrases of a new CA: what they have to be is told before they are typed.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use system_tests::{Environment, Settings};
+
+const INIT: [&str; 3] = ["init", "--config", "ca.toml"];
+const ONE: &str = "the passphrase of this test";
+const TWO: &str = "another passphrase of this test";
+
+/// Without these settings of the configuration.
+fn prepared_without(settings: &[&str]) -> Environment {
+    let environment = Environment::prepare(&Settings::default());
+    let config = std::fs::read_to_string(environment.path("ca.toml")).unwrap();
+    let is_kept = |line: &&str| !settings.iter().any(|it| line.starts_with(&format!("{it} ")));
+    let kept: Vec<&str> = config.lines().filter(is_kept).collect();
+    environment.write("ca.toml", &kept.join("\n"));
+    environment
+}
+
+#[test]
+fn the_rules_stand_before_the_first_prompt_and_what_breaks_one_is_asked_for_again() {
+    let environment = prepared_without(&["passphrase_file", "offline_passphrase_file"]);
+    let typed = [
+        ("keys, new: ", "short"),
+        ("fewer than 12 characters", ONE),
+        ("keys, again: ", "what was not meant"),
+        ("typed differ", ONE),
+        ("keys, again: ", ONE),
+        ("(root, trust), new: ", ONE),
+        ("has the root, too", TWO),
+        ("(root, trust), again: ", TWO),
+    ];
+    let shown = environment.on_terminal(80, &typed, &INIT).success().stdout;
+    let (rules, prompt) =
+        (shown.find("12 characters or more").unwrap(), shown.find("new: ").unwrap());
+    assert!(rules < prompt, "{shown}");
+    assert!(!shown.contains(ONE) && !shown.contains(TWO), "{shown}");
+    // Each opens what it is for.
+    environment.write("ca.toml", &{
+        let config = std::fs::read_to_string(environment.path("ca.toml")).unwrap();
+        let files = ["passphrase", "offline-passphrase"].map(|name| environment.path(name));
+        let [online, offline] = files;
+        format!("{config}\npassphrase_file = {online:?}\noffline_passphrase_file = {offline:?}\n")
+    });
+    environment.countersign(&["rotate", "--config", "ca.toml"]).exits(4).says("serve");
+    environment.countersign(&[&INIT[..], &["--recover"]].concat()).success();
+}
+
+#[test]
+fn equal_ones_are_refused_from_files_and_nothing_is_made() {
+    let environment = Environment::prepare(&Settings::default());
+    environment.write("offline-passphrase", &format!("{ONE}\r\n"));
+    for command in [&INIT[..], &["config", "check", "--config", "ca.toml"]] {
+        let refused = environment.countersign(command).exits(2).says("has the root, too");
+        assert!(refused.stderr.contains("offline_passphrase_file: "), "{}", refused.stderr);
+        assert!(refused.stderr.contains("openssl rand"), "{}", refused.stderr);
+        assert!(!refused.stderr.contains(ONE), "{}", refused.stderr);
+    }
+    assert!(!environment.path("state").exists());
+    environment.write("offline-passphrase", TWO);
+    environment.countersign(&["config", "check", "--config", "ca.toml"]).success();
+    environment.countersign(&INIT).success();
+}
+
+#[test]
+fn short_ones_are_refused_from_files_and_from_systemd() {
+    let environment = Environment::prepare(&Settings::default());
+    for (file, setting) in
+        [("passphrase", "passphrase_file"), ("offline-passphrase", "offline_passphrase_file")]
+    {
+        let good = std::fs::read_to_string(environment.path(file)).unwrap();
+        for short in ["", "\n", "elf Zeichen", "            "] {
+            environment.write(file, short);
+            let refused = environment.countersign(&INIT).exits(2).says("fewer than 12 characters");
+            assert!(refused.stderr.contains(&format!("error: {setting}: ")), "{}", refused.stderr);
+        }
+        environment.write(file, &good);
+    }
+    let environment = prepared_without(&["passphrase_file"]);
+    environment.write("countersign-passphrase", "short");
+    let mut init = environment.command(&INIT);
+    let folder = environment.folder();
+    system_tests::program(init.env("CREDENTIALS_DIRECTORY", folder))
+        .exits(2)
+        .says("countersign-passphrase: it has fewer");
+    environment.write("countersign-passphrase", TWO);
+    let mut init = environment.command(&INIT);
+    system_tests::program(init.env("CREDENTIALS_DIRECTORY", folder)).exits(2).says("serve");
+}
+
+#[test]
+fn without_a_terminal_the_settings_are_named() {
+    let environment = prepared_without(&["passphrase_file"]);
+    environment.countersign(&INIT).exits(2).says("`passphrase_file`").says("no terminal");
+}
