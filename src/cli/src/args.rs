@@ -8,12 +8,13 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::columns;
 use crate::commands::{
     allow, bundle, completions, config, contexts, denials, deny, dev, init, inspect, issue, keys,
     lint, list, operators, policy, renew, revoke, serve, show, token, trust, verify,
 };
 use crate::exit::Exit;
-use crate::output::{Format, Notes, Output};
+use crate::output::{Format, Notes, Output, to_stderr};
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -144,8 +145,19 @@ pub(crate) fn parse() -> Cli {
         let _ = write!(std::io::stderr(), "{}", command.render_help());
         std::process::exit(i32::from(Exit::Usage as u8));
     }
-    let matches = command.get_matches();
+    let matches = command.try_get_matches().unwrap_or_else(|error| told(&error));
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// clap breaks the lines of help, and none of errors.
+fn told(error: &clap::Error) -> ! {
+    let text = error.render().to_string();
+    let is_wide = |columns| text.lines().any(|line| columns::width(line) > columns);
+    match columns::of_stderr() {
+        Some(columns) if error.use_stderr() && is_wide(columns) => to_stderr(&text),
+        _ => drop(error.print()),
+    }
+    std::process::exit(error.exit_code())
 }
 
 /// An empty variable is as good as none (XDG Base Directory Specification; containers set what has no

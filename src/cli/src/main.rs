@@ -12,6 +12,7 @@ mod args;
 mod ca_host;
 mod chain;
 mod clock;
+mod columns;
 mod commands;
 mod context;
 mod contexts;

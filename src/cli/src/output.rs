@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::columns;
 use crate::error::Error;
 use crate::escape::{self, printable};
 
@@ -60,8 +61,14 @@ impl Output {
         }
     }
 
-    /// Writes text to stdout, with a newline at its end. A terminal finds nothing in it to obey.
+    /// Writes text to stdout, with a newline at its end. A terminal finds nothing in it to obey, and
+    /// no line wider than it is.
     pub(crate) fn text(&self, text: &str) -> Result<(), Error> {
+        self.verbatim(&columns::wrapped(&printable(text), columns::of_stdout()))
+    }
+
+    /// The same with lines as wide as they are: what a shell or a program reads.
+    pub(crate) fn verbatim(&self, text: &str) -> Result<(), Error> {
         let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         self.bytes(format!("{}{newline}", printable(text)).as_bytes())
     }
@@ -99,7 +106,8 @@ impl Output {
 
 /// Writes a line to stderr. There is nobody left to tell if that fails.
 pub(crate) fn to_stderr(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{}", printable(text.trim_end()));
+    let text = columns::wrapped(&printable(text.trim_end()), columns::of_stderr());
+    let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
 /// The lines after the first stand further in, so that none passes for a line of ours.

@@ -33,7 +33,7 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
     let Command::Show { format } = *command;
     let held = context::trust(session)?;
     if format == Format::Pem && session.output.format == OutputFormat::Human {
-        session.output.text(&held.state().to_pem())?;
+        session.output.verbatim(&held.state().to_pem())?;
     } else {
         let jwks = held.state().to_jwks()?;
         session.output.show(&jwks, |jwks| format!("{jwks:#}"))?;

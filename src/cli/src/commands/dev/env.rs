@@ -38,7 +38,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let file = folder.join(format!("{}.token", arguments.path.replace('/', "-").trim_matches('-')));
     files::replace(&file, token.token.expose().as_bytes())?;
     let peers = format!("{}/gateway,{}/tools,{}/monolith", domain.id(), domain.id(), domain.id());
-    session.output.text(&format!(
+    session.output.verbatim(&format!(
         "export COUNTERSIGN_URL={}\nexport COUNTERSIGN_TRUST_PIN={}\n\
          export COUNTERSIGN_SPIFFE_ID={spiffe_id}\nexport COUNTERSIGN_TOKEN_FILE={}\n\
          export COUNTERSIGN_PEERS={peers}\nexport MONOLITH_URL={monolith}",

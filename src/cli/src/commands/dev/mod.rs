@@ -88,7 +88,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let ended = dev.run(arguments.tour, stop, session).await?;
     let folder = folder.remove()?;
     // A terminal has just shown `^C`: this comes behind it.
-    session.output.text(&format!("  {}, {folder}", connections(ended)))?;
+    session.output.verbatim(&format!("  {}, {folder}", connections(ended)))?;
     Ok(Exit::Done)
 }
 
@@ -189,7 +189,7 @@ impl Dev {
         let described = folder.described();
         let folder = folder.path().to_owned();
         // The first word comes before the keys are made, which takes a moment.
-        session.output.text(&format!("  state     {}", folder.display()))?;
+        session.output.verbatim(&format!("  state     {}", folder.display()))?;
         let state = folder.join("state");
         let config = config(&state)?;
         let passphrase = passphrase(&folder)?;
@@ -251,7 +251,7 @@ impl Dev {
             let issued = self.issue_first(&context.client, &tools, session).await?;
             tools_serial_number = Some(issued.serial_number.to_string());
         }
-        Ok(session.output.text(&self.hints(tools_serial_number.as_deref()))?)
+        Ok(session.output.verbatim(&self.hints(tools_serial_number.as_deref()))?)
     }
 
     async fn start_services(&self, context: &OpenContext) -> anyhow::Result<Services> {
@@ -270,7 +270,7 @@ impl Dev {
         let pin = self.pin.to_string();
         let domain = self.running.authority().trust_domain().id();
         let log = self.signed_checkpoint().await?;
-        Ok(session.output.text(&format!(
+        Ok(session.output.verbatim(&format!(
             "  ca        https://{}    admin http://{}\n\
              \x20 trust     {domain}   pin {}…\n\
              \x20 log       {} entries, checkpoint signed",
@@ -285,7 +285,7 @@ impl Dev {
     fn introduce_services(&self, services: &Services, session: &Session) -> anyhow::Result<()> {
         let monolith = format!("https://{}", services.monolith_address);
         files::replace(&self.folder.join(MONOLITH_URL), monolith.as_bytes())?;
-        Ok(session.output.text(&format!(
+        Ok(session.output.verbatim(&format!(
             "  services  gateway → reports → monolith {monolith}\n\
              \x20           batch → monolith, one stream held open   TLS 1.3 {}\n",
             services.key_exchange
@@ -356,12 +356,12 @@ impl Dev {
     fn line(&self, session: &Session, what: &str, text: &str) -> anyhow::Result<()> {
         let since = self.started.elapsed().as_secs_f64();
         let line = format!("{since:5.1}s  {what:<8} {text}");
-        Ok(session.output.text(&folded(&line, DETAIL))?)
+        Ok(session.output.verbatim(&folded(&line, DETAIL))?)
     }
 
     /// More of it.
     fn detail(&self, session: &Session, text: &str) -> anyhow::Result<()> {
-        Ok(session.output.text(&folded(&format!("{:DETAIL$}{text}", ""), DETAIL))?)
+        Ok(session.output.verbatim(&folded(&format!("{:DETAIL$}{text}", ""), DETAIL))?)
     }
 }
 
