@@ -101,6 +101,34 @@ fn clients_ask_nobody_but_the_server_they_named() {
     }
 }
 
+/// What `token create` prints is all that a newcomer types: the names come from the row.
+#[test]
+fn a_server_by_the_printed_lines_is_known_by_name_to_every_client() {
+    require_runtimes();
+    let environment = Environment::start();
+    let [server, client] =
+        ["/prod/reports", "/prod/monolith"].map(|path| by_printed_lines(&environment, path));
+    let serving = Server::start(Runtime::Go, &server).unwrap();
+    for runtime in CLIENTS {
+        for host in ["localhost", "127.0.0.1"] {
+            let id = environment.id("/prod/monolith");
+            ask(runtime, &client, &serving.url(host)).success().says(&id);
+        }
+    }
+}
+
+/// A certificate by the command that `token create` prints, with a folder and the token's file in it.
+fn by_printed_lines(environment: &Environment, path: &str) -> PathBuf {
+    let folder = path.rsplit('/').next().unwrap();
+    let created = environment.countersign(&["token", "create", &environment.id(path)]).success();
+    environment.write("token", &created.stdout);
+    let (_, printed) = created.stderr.split_once("where it is needed:\n").unwrap();
+    let line = printed.replace("\\\n", " ").replace("DIR", folder).replace("FILE", "token");
+    let words: Vec<&str> = line.split_whitespace().skip(1).collect();
+    environment.countersign(&words).success();
+    environment.path(folder)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_by_the_library_answers_every_runtime_until_it_is_revoked() {
     require_runtimes();

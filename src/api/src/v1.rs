@@ -21,13 +21,15 @@ pub struct IssueRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub spiffe_id: Option<SpiffeId>,
-    /// DNS names, beside those of the CSR.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub dns: Vec<String>,
-    /// IP addresses, beside those of the CSR.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
-    pub ip: Vec<IpAddr>,
+    /// DNS names, beside those of the CSR. Where neither this, `ip` nor the CSR speaks of names, the
+    /// certificate has those that the identity's row in the workload table lists, as far as it may; a
+    /// renewal those of the row as it is then. An empty list asks for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Vec<String>>,
+    /// IP addresses, beside those of the CSR; see `dns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
+    pub ip: Option<Vec<IpAddr>>,
     /// The profile; `default` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,

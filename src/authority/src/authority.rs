@@ -271,6 +271,7 @@ impl Authority {
                     };
                     let issuer = issuer.certificate();
                     let crl_url = self.crl_url_of(issuer);
+                    let asked = asked.named_as(&record.facts);
                     let authorized = asked.authorize(attested, &policy, epoch, &own_names)?;
                     let prepared =
                         authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;

@@ -14,7 +14,7 @@ use std::net::IpAddr;
 use issuance::DnsName;
 use time::OffsetDateTime;
 
-use crate::attest::Facts;
+use crate::attest::{Facts, Names};
 use crate::policy::PolicyError;
 use crate::workloads::Workloads;
 
@@ -75,6 +75,14 @@ impl OwnNames {
             }
         }
         Ok(())
+    }
+
+    /// Those that are not the CA's.
+    pub(crate) fn without(&self, names: Names) -> Names {
+        let Names { mut dns, mut ip } = names;
+        dns.retain(|name| self.refuse(std::slice::from_ref(name), &[]).is_ok());
+        ip.retain(|address| self.refuse(&[], &[*address]).is_ok());
+        Names { dns, ip }
     }
 
     /// Refuses a workload table of which a row lists one of the CA's names.
@@ -150,6 +158,7 @@ mod tests {
                 dns: dns.to_vec(),
                 ip: vec![],
                 lineage: "01".parse().unwrap(),
+                names_from: None,
                 policies: vec![],
                 principal: "authority".to_owned(),
                 validity_seconds: 1,

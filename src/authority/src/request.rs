@@ -3,7 +3,6 @@
 //! `Asked` (parsed) → [`Authorized`] (policy said yes) → [`Prepared`] (profile applied, linted) →
 //! [`Logged`] (stands in the log) → `issuer::Issued` (signed). Skipping a step does not compile.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tlog::{CertificateLeaf, Hash};
 
-use crate::attest::{Attested, Facts, Purpose};
+use crate::attest::{Attested, Facts, Names, NamesFrom, Purpose};
 use crate::error::{Denied, Error};
 use crate::event::{Act, Event, EventDraft, ISSUE, RENEW};
 use crate::own_names::{Claim, OwnNames};
@@ -31,8 +30,8 @@ use crate::store::Record;
 pub(crate) struct Asked {
     pub(crate) request: CertificateRequest,
     pub(crate) spiffe_id: Option<SpiffeId>,
-    dns: Vec<DnsName>,
-    ip: Vec<IpAddr>,
+    /// None where nobody spoke of names.
+    names: Option<Names>,
     profile: Option<String>,
     validity: Option<Duration>,
 }
@@ -58,7 +57,9 @@ impl Asked {
                 next_step: Some(format!("ask for spiffe://{trust_domain}{}", foreign.path())),
             });
         }
-        let count = body.dns.len() + body.ip.len() + names.dns.len() + names.ip.len();
+        let (asked_dns, asked_ip) = (body.dns.iter().flatten(), body.ip.iter().flatten());
+        let count = asked_dns.clone().count() + asked_ip.clone().count();
+        let count = count + names.dns.len() + names.ip.len();
         if count > MAX_NAMES || body.profile.as_ref().is_some_and(|name| name.len() > MAX_PROFILE) {
             return Err(Error::Invalid {
                 why: format!(
@@ -68,14 +69,15 @@ impl Asked {
             });
         }
         let mut dns = names.dns.clone();
-        for name in &body.dns {
+        for name in asked_dns {
             dns.push(DnsName::parse(name)?);
         }
-        let ip = names.ip.iter().chain(&body.ip).copied().collect();
+        let ip = names.ip.iter().chain(asked_ip).copied().collect();
+        let names = Names { dns: unique(dns), ip: unique(ip) };
+        let is_silent = body.dns.is_none() && body.ip.is_none() && names.is_empty();
         Ok(Self {
             spiffe_id,
-            dns: unique(dns),
-            ip: unique(ip),
+            names: (!is_silent).then_some(names),
             profile: body.profile.clone(),
             validity: body.ttl.map(|ttl| ttl.0),
             request,
@@ -84,14 +86,28 @@ impl Asked {
 
     /// SHA-256 over everything asked, for `Idempotency-Key`.
     pub(crate) fn hash(&self) -> Hash {
-        let rest = format!(
-            "{:?} {:?} {:?} {:?} {:?}",
-            self.spiffe_id, self.dns, self.ip, self.profile, self.validity
-        );
+        let Names { dns, ip } = self.names.clone().unwrap_or_default();
+        let mut rest =
+            format!("{:?} {dns:?} {ip:?} {:?} {:?}", self.spiffe_id, self.profile, self.validity);
+        // Kept hashes know no difference between silence and this.
+        if self.names.as_ref().is_some_and(Names::is_empty) {
+            rest.push_str(" nameless");
+        }
         Hash::of(&[self.request.hash().as_bytes(), rest.as_bytes()].concat())
     }
 
-    /// Asks policy. What a renewal leaves out is as before.
+    /// The same with the names that a certificate made of it has, where the row chose them: it may
+    /// have been changed since.
+    pub(crate) fn named_as(mut self, facts: &str) -> Self {
+        let facts = serde_json::from_str::<Facts>(facts).ok();
+        self.names = self.names.or_else(|| facts.map(|facts| facts.names()));
+        self
+    }
+
+    /// Asks policy. What a renewal leaves out is as before, but for names that the row chose.
+    ///
+    /// Where nobody spoke of names, they are those of the row that may be had: what would be allowed
+    /// without names is not refused for those that were not asked for.
     pub(crate) fn authorize(
         self,
         attested: Attested,
@@ -100,11 +116,37 @@ impl Asked {
         own_names: &OwnNames,
     ) -> Result<Authorized, Error> {
         let earlier = attested.earlier.as_ref();
-        let silent = self.dns.is_empty() && self.ip.is_empty();
-        let (dns, ip) = match earlier {
-            Some(earlier) if silent => (earlier.dns.clone(), earlier.ip.clone()),
-            _ => (self.dns, self.ip),
-        };
+        let earlier = earlier.filter(|earlier| earlier.names_from == NamesFrom::Request);
+        let chosen = self.names.clone().or_else(|| earlier.map(|earlier| earlier.names.clone()));
+        if let Some(names) = chosen {
+            let names = (names, NamesFrom::Request);
+            return self.authorize_named(names, attested, policy, revocation_epoch, own_names);
+        }
+        let spiffe_id = self.spiffe_id.as_ref().unwrap_or(&attested.spiffe_id);
+        let listed = own_names.without(listed(spiffe_id, policy));
+        let of_row = |names| (names, NamesFrom::Row);
+        if !listed.is_empty() {
+            let (asked, attested) = (self.clone(), attested.clone());
+            let names = of_row(listed);
+            match asked.authorize_named(names, attested, policy, revocation_epoch, own_names) {
+                Err(Error::Denied(_)) => {}
+                authorized => return authorized,
+            }
+        }
+        let none = of_row(Names::default());
+        self.authorize_named(none, attested, policy, revocation_epoch, own_names)
+    }
+
+    fn authorize_named(
+        self,
+        (names, names_from): (Names, NamesFrom),
+        attested: Attested,
+        policy: &Arc<ActivePolicy>,
+        revocation_epoch: u64,
+        own_names: &OwnNames,
+    ) -> Result<Authorized, Error> {
+        let earlier = attested.earlier.as_ref();
+        let Names { dns, ip } = names;
         if attested.principal != Principal::Authority {
             own_names.refuse(&dns, &ip).map_err(|claim| {
                 Error::Denied(Box::new(claimed(&claim, &attested.spiffe_id, policy)))
@@ -143,6 +185,7 @@ impl Asked {
             request: self.request,
             spiffe_id: query.resource.expect("set above"),
             context,
+            names_from,
             attested,
             decision,
             policy: Arc::clone(policy),
@@ -157,6 +200,7 @@ pub(crate) struct Authorized {
     request: CertificateRequest,
     spiffe_id: SpiffeId,
     context: IssueContext,
+    names_from: NamesFrom,
     attested: Attested,
     decision: Decision,
     policy: Arc<ActivePolicy>,
@@ -212,6 +256,7 @@ pub(crate) struct Prepared {
 #[derive(Serialize)]
 struct IssueDetail<'a> {
     attestor: &'a str,
+    names_from: NamesFrom,
     not_after: i64,
     policies: &'a [String],
     policy_set: String,
@@ -232,12 +277,14 @@ impl Prepared {
     ) -> CertificateMember {
         let Self { authorized, linted, serial_number, issuer_key_hash } = self;
         let Authorized { request, spiffe_id, context, attested, decision, policy, .. } = authorized;
+        let names_from = authorized.names_from;
         let (kind, lineage) = match attested.purpose {
             Purpose::Issue => (ISSUE, serial_number),
             Purpose::Renew { lineage } => (RENEW, lineage),
         };
         let detail = IssueDetail {
             attestor: attested.attestor,
+            names_from,
             not_after: linted.not_after().unix_timestamp(),
             policies: &decision.policies,
             policy_set: format!("{:?}", policy.set().hash()),
@@ -257,6 +304,7 @@ impl Prepared {
             dns: context.dns,
             ip: context.ip,
             lineage,
+            names_from: Some(names_from),
             policies: decision.policies,
             principal: attested.principal.name().to_owned(),
             validity_seconds: context.validity_seconds,
@@ -485,6 +533,14 @@ fn what_makes_a_row(id: &SpiffeId) -> String {
             "add {{\"id\": \"{path}\"}} to workloads.json, then: countersign policy apply DIR"
         ),
     }
+}
+
+/// The names in the row of an identity; none where a certificate cannot have so many.
+fn listed(spiffe_id: &SpiffeId, policy: &ActivePolicy) -> Names {
+    let row = policy.set().workloads().row(spiffe_id);
+    let row = row.filter(|row| row.dns.len() + row.ip.len() <= MAX_NAMES);
+    row.map(|row| Names { dns: unique(row.dns.clone()), ip: unique(row.ip.clone()) })
+        .unwrap_or_default()
 }
 
 fn find_profile<'a>(policy: &'a ActivePolicy, name: &str) -> Result<&'a Profile, Error> {

@@ -10,7 +10,7 @@ use support::{Environment, anonymous, csr, id, request};
 /// A request for a certificate that breaks every rule but that of evidence.
 fn broken(token: &Secret) -> IssueRequest {
     let attestation = Attestation::Token { token: token.clone() };
-    let dns = vec!["*".to_owned()];
+    let dns = Some(vec!["*".to_owned()]);
     let spiffe_id = Some(identity::SpiffeId::parse("spiffe://other.example/a").unwrap());
     IssueRequest { attestation, dns, spiffe_id, ..request("no request") }
 }

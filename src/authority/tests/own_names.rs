@@ -34,7 +34,7 @@ async fn apply(
 async fn certify_itself(environment: &Environment, dns: &[&str]) {
     let body = IssueRequest {
         spiffe_id: Some(SpiffeId::authority(&trust_domain())),
-        dns: dns.iter().map(|name| (*name).to_owned()).collect(),
+        dns: Some(dns.iter().map(|name| (*name).to_owned()).collect()),
         ..request(&csr())
     };
     environment.authority.issue_internal(&body, "own").await.unwrap();
@@ -47,7 +47,7 @@ async fn ask(
 ) -> Result<IssuedCertificate, Error> {
     let token = environment.token(operator, "/prod/reports").await;
     let body = IssueRequest {
-        dns: dns.iter().map(|name| (*name).to_owned()).collect(),
+        dns: Some(dns.iter().map(|name| (*name).to_owned()).collect()),
         attestation: Attestation::Token { token },
         ..request(&csr())
     };

@@ -98,7 +98,7 @@ async fn a_renewal_keeps_names_and_facts_and_is_judged_again() {
     let operator = environment.operator().await;
     let token = environment.token(&operator, "/prod/reports").await;
     let body = IssueRequest {
-        dns: vec!["reports.internal".into()],
+        dns: Some(vec!["reports.internal".into()]),
         ttl: Some("2h".parse().unwrap()),
         attestation: Attestation::Token { token },
         ..request(&csr())
@@ -275,7 +275,7 @@ async fn policy_names_the_row_and_the_command() {
     };
     let ask = |spiffe_id, dns: &[&str]| IssueRequest {
         spiffe_id: Some(spiffe_id),
-        dns: dns.iter().map(ToString::to_string).collect(),
+        dns: Some(dns.iter().map(ToString::to_string).collect()),
         ..request(&csr())
     };
     let authority = &environment.authority;

@@ -202,8 +202,8 @@ pub(crate) async fn install_operator(
     let body = IssueRequest {
         csr: pending.csr.clone(),
         spiffe_id: Some(spiffe_id.clone()),
-        dns: vec![],
-        ip: vec![],
+        dns: None,
+        ip: None,
         profile: None,
         ttl: wish.ttl,
         attestation: Attestation::Svid {},

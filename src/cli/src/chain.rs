@@ -1,6 +1,7 @@
 //! Certificates to look at: in a file, or as a server shows them.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -118,6 +119,24 @@ pub(crate) fn spiffe_id(certificate: &X509Certificate<'_>) -> Option<SpiffeId> {
     });
     let only = uris.next().filter(|_| uris.next().is_none())?;
     SpiffeId::parse(only).ok()
+}
+
+/// The DNS names and IP addresses of a certificate, in its order.
+pub(crate) fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let Ok(Some(extension)) = certificate.subject_alternative_name() else { return vec![] };
+    let name = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(dns) => Some((*dns).to_owned()),
+        GeneralName::IPAddress(octets) => Some(ip(octets)),
+        _ => None,
+    };
+    extension.value.general_names.iter().filter_map(name).collect()
+}
+
+/// An address of a certificate; what is none stays as it is, in hex.
+pub(crate) fn ip(octets: &[u8]) -> String {
+    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
+    let v6 = <[u8; 16]>::try_from(octets).map(IpAddr::from);
+    v4.or(v6).map_or_else(|_| HEXLOWER.encode(octets), |ip| ip.to_string())
 }
 
 /// A certificate's serial number, if it has one that RFC 5280 allows.

@@ -15,6 +15,7 @@ use crate::commands::Session;
 use crate::contexts::{Context, Contexts};
 use crate::error::Error;
 use crate::installation::Installation;
+use crate::pending::Line;
 use crate::refused_svid::{Owner, ShownSvid};
 use crate::renewal::Due;
 use crate::seen_log::{SeenLog, WentBack};
@@ -195,6 +196,7 @@ impl Operator<'_> {
             lock: &lock,
             url: self.url,
             client: &client,
+            line: Line::Next,
         };
         let renewed = installation.run(&wish, Attestation::Svid {}, held, now).await?;
         session

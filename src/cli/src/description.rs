@@ -1,7 +1,5 @@
 //! A certificate in words.
 
-use std::net::IpAddr;
-
 use identity::SerialNumber;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -114,7 +112,7 @@ impl Description {
         for name in &extension.value.general_names {
             match name {
                 GeneralName::DNSName(dns) => self.dns.push((*dns).to_owned()),
-                GeneralName::IPAddress(octets) => self.ip.push(ip(octets)),
+                GeneralName::IPAddress(octets) => self.ip.push(chain::ip(octets)),
                 GeneralName::URI(uri) => self.uri.push((*uri).to_owned()),
                 other => self.other_names.push(other.to_string()),
             }
@@ -125,12 +123,6 @@ impl Description {
 fn serial_number(octets: &[u8]) -> String {
     SerialNumber::from_octets(octets)
         .map_or_else(|_| data_encoding::HEXLOWER.encode(octets), |serial| serial.to_string())
-}
-
-fn ip(octets: &[u8]) -> String {
-    let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
-    let v6 = <[u8; 16]>::try_from(octets).map(IpAddr::from);
-    v4.or(v6).map_or_else(|_| data_encoding::HEXLOWER.encode(octets), |ip| ip.to_string())
 }
 
 fn key_name(spki: &SubjectPublicKeyInfo<'_>) -> String {

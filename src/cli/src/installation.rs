@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::acceptance::{Asked, accept};
 use crate::error::Error;
 use crate::files::Lock;
-use crate::pending::PendingRequest;
+use crate::pending::{Line, PendingRequest};
 use crate::svid_directory::{CHAIN, Contents, KEY, RECORD, SvidDirectory};
 use crate::svid_record::{SvidRecord, Wish};
 use crate::trust::HeldTrust;
@@ -22,6 +22,8 @@ pub(crate) struct Installation<'a> {
     pub(crate) lock: &'a Lock,
     pub(crate) url: &'a str,
     pub(crate) client: &'a AuthorityClient,
+    /// Whether what is asked for follows from what is there.
+    pub(crate) line: Line,
 }
 
 impl Installation<'_> {
@@ -38,7 +40,7 @@ impl Installation<'_> {
         now: OffsetDateTime,
     ) -> Result<IssuedCertificate, Error> {
         self.directory.require_room(self.lock)?;
-        let pending = PendingRequest::resume_or_create(self.directory, wish)?;
+        let pending = PendingRequest::resume_or_create(self.directory, wish, self.line)?;
         let request = issue_request(&pending.csr, wish, attestation);
         let key = idempotency_key(&pending.request);
         let answer = match self.client.issue(&request, Some(&key)).await {
@@ -80,8 +82,8 @@ fn issue_request(csr: &str, wish: &Wish, attestation: Attestation) -> IssueReque
     IssueRequest {
         csr: csr.to_owned(),
         spiffe_id: Some(wish.spiffe_id.clone()),
-        dns: vec![],
-        ip: vec![],
+        dns: wish.nameless.then(Vec::new),
+        ip: None,
         profile: wish.profile.clone(),
         ttl: wish.ttl,
         attestation,

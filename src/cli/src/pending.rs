@@ -2,7 +2,8 @@
 //!
 //! If the answer is lost, the next try sends the very same request: the CA answers it with the
 //! certificate that it issued already, a one-time token is not burnt twice, and no second key
-//! renews the same SVID. A request for other names is another request, with a new key.
+//! renews the same SVID. A request for other names is another request, with a new key; and so is one
+//! that begins a new line: whoever was revoked may have lost the key that waited for a renewal, too.
 
 use std::collections::BTreeSet;
 
@@ -14,6 +15,15 @@ use crate::error::Error;
 use crate::files;
 use crate::svid_directory::{KEY, SvidDirectory};
 use crate::svid_record::Wish;
+
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Line {
+    /// A certificate that does not follow from another.
+    First,
+    /// One in place of another.
+    Next,
+}
 
 /// A certificate request, and the new key that it proves.
 pub(crate) struct PendingRequest {
@@ -28,15 +38,20 @@ pub(crate) struct PendingRequest {
 impl PendingRequest {
     /// Takes up the request that is pending in the directory, or makes one and persists it. The
     /// caller holds the directory's lock.
-    pub(crate) fn resume_or_create(directory: &SvidDirectory, wish: &Wish) -> Result<Self, Error> {
-        if let Some(pending) = Self::resume(directory, wish)? {
+    pub(crate) fn resume_or_create(
+        directory: &SvidDirectory,
+        wish: &Wish,
+        line: Line,
+    ) -> Result<Self, Error> {
+        if let Some(pending) = Self::resume(directory, wish, line)? {
             return Ok(pending);
         }
         let pending = Self::generate(wish)?;
         // The request is the last to appear and the first to go: where it is, its key is too.
         files::remove_if_there(&directory.join(NEXT_CSR))?;
         files::replace(&directory.join(NEXT_KEY), pending.key.as_bytes())?;
-        files::replace(&directory.join(NEXT_CSR), pending.csr.as_bytes())?;
+        let csr = [&heading(wish, line), &*pending.csr].concat();
+        files::replace(&directory.join(NEXT_CSR), csr.as_bytes())?;
         Ok(pending)
     }
 
@@ -60,7 +75,7 @@ impl PendingRequest {
     }
 
     /// Anything that is not a whole pending request for just this wish counts as none.
-    fn resume(directory: &SvidDirectory, wish: &Wish) -> Result<Option<Self>, Error> {
+    fn resume(directory: &SvidDirectory, wish: &Wish, line: Line) -> Result<Option<Self>, Error> {
         let (Some(key), Some(csr)) = (directory.read(NEXT_KEY)?, directory.read(NEXT_CSR)?) else {
             return Ok(None);
         };
@@ -68,11 +83,26 @@ impl PendingRequest {
         let was_answered = in_use.is_some_and(|in_use| in_use == key);
         let key = Zeroizing::new(String::from_utf8_lossy(&key).into_owned());
         let csr = String::from_utf8_lossy(&csr).into_owned();
+        let headed = csr.strip_prefix(&heading(wish, line)).map(str::to_owned);
+        // What a version before headings wrote is for any line, and named as the row says.
+        let Some(csr) = headed.or(Some(csr).filter(|csr| csr.starts_with("--") && !wish.nameless))
+        else {
+            return Ok(None);
+        };
         let Ok(request) = CertificateRequest::parse_pem(&csr) else { return Ok(None) };
         let whole = public_key_of(&key).is_some_and(|public| public == request.public_key());
         let usable = whole && !was_answered && asks_for(&request, wish);
         Ok(usable.then_some(Self { key, csr, request }))
     }
+}
+
+/// What a request for one cannot say itself stands before it: explanatory text, RFC 7468 §2.
+fn heading(wish: &Wish, line: Line) -> String {
+    let line = match line {
+        Line::First => "first",
+        Line::Next => "next",
+    };
+    format!("{line}{}\n", if wish.nameless { ", nameless" } else { "" })
 }
 
 /// The SubjectPublicKeyInfo of a private key, DER; `None` if it is no private key.
@@ -121,7 +151,11 @@ mod tests {
 
     impl Environment {
         fn ask(&self, path: &str) -> PendingRequest {
-            PendingRequest::resume_or_create(&self.directory, &wish(path)).unwrap()
+            self.ask_for(&wish(path), Line::First)
+        }
+
+        fn ask_for(&self, wish: &Wish, line: Line) -> PendingRequest {
+            PendingRequest::resume_or_create(&self.directory, wish, line).unwrap()
         }
     }
 
@@ -145,6 +179,23 @@ mod tests {
         let environment = environment();
         let first = environment.ask("/reports");
         assert_ne!(first.key, environment.ask("/batch").key);
+    }
+
+    #[test]
+    fn what_the_request_itself_does_not_say_makes_it_another_too() {
+        let environment = environment();
+        let id = wish("/reports").spiffe_id;
+        let (silent, none) = (Wish::only(id.clone()), Wish { nameless: true, ..Wish::only(id) });
+        let keys = [(&silent, Line::First), (&none, Line::First), (&silent, Line::Next)]
+            .map(|(wish, line)| environment.ask_for(wish, line).key);
+        assert!(keys[0] != keys[1] && keys[1] != keys[2]);
+        assert_eq!(environment.ask_for(&silent, Line::Next).key, keys[2]);
+
+        // Without a heading, as an earlier version wrote it.
+        let pending = environment.ask_for(&silent, Line::Next);
+        files::replace(&environment.directory.join(NEXT_CSR), pending.csr.as_bytes()).unwrap();
+        assert_eq!(environment.ask_for(&silent, Line::First).key, keys[2]);
+        assert_ne!(environment.ask_for(&none, Line::First).key, keys[2]);
     }
 
     #[test]

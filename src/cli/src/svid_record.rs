@@ -39,6 +39,10 @@ pub(crate) struct Wish {
     /// IP addresses beside it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ip: Vec<IpAddr>,
+    /// No DNS name and no IP address, whatever the identity's row lists: without any here and
+    /// without this, they are those of the row.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) nameless: bool,
     /// The profile; the CA's default if none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) profile: Option<String>,
@@ -76,6 +80,6 @@ impl SvidRecord {
 impl Wish {
     /// Nothing but an identity.
     pub(crate) fn only(spiffe_id: SpiffeId) -> Self {
-        Self { spiffe_id, dns: vec![], ip: vec![], profile: None, ttl: None }
+        Self { spiffe_id, dns: vec![], ip: vec![], nameless: false, profile: None, ttl: None }
     }
 }

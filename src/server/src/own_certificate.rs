@@ -177,8 +177,8 @@ async fn certify(
     let body = IssueRequest {
         csr: request.pem().map_err(unusable)?,
         spiffe_id: Some(SpiffeId::authority(authority.trust_domain())),
-        dns: dns.to_vec(),
-        ip: ip.to_vec(),
+        dns: Some(dns.to_vec()),
+        ip: Some(ip.to_vec()),
         profile: None,
         ttl: None,
         attestation: Attestation::Svid {},

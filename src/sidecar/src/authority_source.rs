@@ -26,7 +26,8 @@ pub(crate) enum Evidence {
     TokenFile(PathBuf),
 }
 
-/// Names in a certificate beside the SPIFFE ID. Renewal leaves them out: the CA keeps them then.
+/// Names in a certificate beside the SPIFFE ID. Renewal leaves them out: the CA keeps them then. Without
+/// any they are those of the row in the workload table.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Names {
     pub(crate) dns: Vec<String>,
@@ -95,8 +96,8 @@ impl AuthoritySource {
         let asked = IssueRequest {
             csr: request.csr.clone(),
             spiffe_id: self.spiffe_id.clone(),
-            dns: names.dns,
-            ip: names.ip,
+            dns: Some(names.dns).filter(|dns| !dns.is_empty()),
+            ip: Some(names.ip).filter(|ip| !ip.is_empty()),
             profile: None,
             ttl: None,
             attestation,

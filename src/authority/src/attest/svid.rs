@@ -60,8 +60,8 @@ async fn renewal(store: &dyn Store, svid: &VerifiedSvid) -> Result<Attested, Err
         consumes: Consumes::Renewal { serial_number, lineage: facts.lineage },
         maker: None,
         earlier: Some(Earlier {
-            dns: facts.dns,
-            ip: facts.ip,
+            names: facts.names(),
+            names_from: facts.names_from(),
             profile: record.profile,
             validity_seconds: facts.validity_seconds,
         }),

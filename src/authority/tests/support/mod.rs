@@ -230,8 +230,8 @@ pub(crate) fn request(csr: &str) -> IssueRequest {
     IssueRequest {
         csr: csr.to_owned(),
         spiffe_id: None,
-        dns: vec![],
-        ip: vec![],
+        dns: None,
+        ip: None,
         profile: None,
         ttl: None,
         attestation: Attestation::Svid {},

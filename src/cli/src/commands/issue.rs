@@ -13,12 +13,14 @@ use zeroize::Zeroizing;
 
 use super::Session;
 use crate::acceptance::{Asked, accept};
+use crate::chain;
 use crate::clock;
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::{Installation, idempotency_key};
+use crate::pending::Line;
 use crate::svid_directory::SvidDirectory;
 use crate::svid_record::Wish;
 use crate::table;
@@ -50,12 +52,16 @@ pub(crate) struct Arguments {
     /// Names the CA's trust keys; else the token's pin, or the context's
     #[arg(long, value_name = "PIN", env = "COUNTERSIGN_TRUST_PIN", hide_env_values = true)]
     trust_pin: Option<TrustPin>,
-    /// A DNS name beside the SPIFFE ID; may be repeated
+    /// A DNS name beside the SPIFFE ID; may be repeated. Without any, and without --ip, those of the
+    /// identity's row
     #[arg(long, value_name = "NAME", value_parser = DnsName::parse)]
     dns: Vec<DnsName>,
     /// An IP address beside the SPIFFE ID; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
+    /// No DNS name and no IP address, whatever the identity's row lists
+    #[arg(long, conflicts_with_all = ["dns", "ip"])]
+    no_names: bool,
     /// The profile; else the CA's default
     #[arg(long)]
     profile: Option<String>,
@@ -73,8 +79,9 @@ enum Attest {
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     let asker = Asker::find(&arguments, session).await?;
-    let Arguments { spiffe_id, dns, ip, profile, ttl, out, csr, .. } = arguments;
-    let wish = Wish { spiffe_id, dns, ip, profile, ttl };
+    let Arguments { spiffe_id, dns, ip, no_names: nameless, profile, ttl, out, csr, .. } =
+        arguments;
+    let wish = Wish { spiffe_id, dns, ip, nameless, profile, ttl };
     match (csr, out) {
         (Some(csr), _) => asker.certify(&csr, &wish, session).await?,
         (None, out) => {
@@ -146,6 +153,7 @@ impl Asker {
             lock: &lock,
             url: &self.url,
             client: &self.client,
+            line: Line::First,
         };
         let now = clock::now();
         let issued = installation.run(wish, self.attestation, self.held, now).await?;
@@ -166,8 +174,9 @@ impl Asker {
             // What stood around it in the file, a key perhaps, stays here.
             csr: identity::pem("CERTIFICATE REQUEST", request.der()),
             spiffe_id: Some(wish.spiffe_id.clone()),
-            dns: wish.dns.iter().map(ToString::to_string).collect(),
-            ip: wish.ip.clone(),
+            dns: (!wish.dns.is_empty() || wish.nameless)
+                .then(|| wish.dns.iter().map(ToString::to_string).collect()),
+            ip: Some(wish.ip.clone()).filter(|ip| !ip.is_empty()),
             profile: wish.profile.clone(),
             ttl: wish.ttl,
             attestation: self.attestation,
@@ -203,10 +212,19 @@ pub(super) fn warn_of_readers(path: &Path, session: &Session) {
 pub(crate) fn summary(issued: &IssuedCertificate, directory: &Path) -> String {
     table::fields(&[
         ("SPIFFE ID", issued.spiffe_id.to_string()),
+        ("names", names(issued)),
         ("serial", issued.serial_number.to_string()),
         ("valid until", table::time(issued.not_after)),
         ("renew from", table::time(issued.renewal.start)),
         ("log index", issued.log_index.to_string()),
         ("files", directory.display().to_string()),
     ])
+}
+
+/// The names beside the SPIFFE ID: by them clients know a server that speak no SPIFFE.
+fn names(issued: &IssuedCertificate) -> String {
+    let certificates = chain::parse(issued.chain.as_bytes()).unwrap_or_default();
+    let leaf = certificates.first().and_then(|der| chain::read(der).ok());
+    let names = leaf.as_ref().map(chain::names).unwrap_or_default();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
+use crate::pending::Line;
 use crate::refused_svid::{Owner, ShownSvid, again_by_token};
 use crate::renewal::Due;
 use crate::report;
@@ -124,6 +125,7 @@ async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
         lock: &lock,
         url: holder.url(session),
         client: &client,
+        line: Line::Next,
     };
     let attestation = Attestation::Svid {};
     let wish = holder.record.wish.clone();

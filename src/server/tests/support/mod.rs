@@ -168,8 +168,8 @@ pub(crate) fn request(csr: String, attestation: Attestation) -> IssueRequest {
     IssueRequest {
         csr,
         spiffe_id: None,
-        dns: vec![],
-        ip: vec![],
+        dns: None,
+        ip: None,
         profile: None,
         ttl: None,
         attestation,

@@ -29,8 +29,8 @@ fn issue_request() -> IssueRequest {
     IssueRequest {
         csr: String::new(),
         spiffe_id: None,
-        dns: vec![],
-        ip: vec![],
+        dns: None,
+        ip: None,
         profile: None,
         ttl: None,
         attestation: Attestation::Token { token: Secret::new("ct1") },

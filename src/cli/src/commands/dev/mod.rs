@@ -40,6 +40,7 @@ use crate::dev_folder::{self, Afterwards, DevFolder, Running as Claim};
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
+use crate::pending::Line;
 use crate::report;
 use crate::svid_directory::SvidDirectory;
 use crate::svid_record::Wish;
@@ -322,8 +323,13 @@ impl Dev {
             ..Wish::only(spiffe_id.clone())
         };
         let begun = Instant::now();
-        let installation =
-            Installation { directory: &directory, lock: &lock, url: &url, client: &client };
+        let installation = Installation {
+            directory: &directory,
+            lock: &lock,
+            url: &url,
+            client: &client,
+            line: Line::First,
+        };
         let attestation = api::Attestation::Token { token: token.token };
         let issued = installation.run(&wish, attestation, held, clock::now()).await?;
         let (took, index) = (milliseconds(begun.elapsed()), issued.log_index);
