@@ -352,6 +352,12 @@ pub struct NewToken {
     pub expires_at: OffsetDateTime,
     /// The trust pin that its user starts from.
     pub trust_pin: String,
+    /// Why no certificate would be issued for it as things are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
+    /// What would change that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_step: Option<String>,
 }
 
 /// A bootstrap token as it is kept.

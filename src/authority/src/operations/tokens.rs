@@ -1,12 +1,15 @@
 //! Bootstrap tokens: made, listed, withdrawn.
 
-use api::{ActOnRecord, BootstrapToken, NewToken, Page, Secret, TokenRecord, TokenRequest};
+use api::{
+    ActOnRecord, BootstrapToken, ExplainRequest, NewToken, Page, Secret, TokenRecord, TokenRequest,
+};
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
 use identity::SpiffeId;
 use serde::{Deserialize, Serialize};
 use tlog::Hash;
 
+use super::policies::explain_query;
 use super::read_answer;
 use crate::attest::token::NEW_TOKEN;
 use crate::attest::{Maker, TokenKind, refused};
@@ -116,13 +119,41 @@ impl Authority {
     fn new_token(&self, kept: KeptToken, secret: [u8; 32], spiffe_id: &SpiffeId) -> NewToken {
         let trust = self.trust();
         let pin = trust.state().pin();
+        let (warning, next_step) = self.what_it_meets(spiffe_id).unzip();
         NewToken {
             id: kept.id,
             token: Secret::new(BootstrapToken::new(secret, pin).expose()),
             spiffe_id: spiffe_id.clone(),
             expires_at: from_milliseconds(kept.expires_at),
             trust_pin: pin.to_string(),
+            warning,
+            next_step: next_step.flatten(),
         }
+    }
+
+    /// Why nobody gets a certificate for this identity as things are, and what would change that. To
+    /// make its token first and its row later is no fault: whoever made it is told, and not refused.
+    fn what_it_meets(&self, spiffe_id: &SpiffeId) -> Option<(String, Option<String>)> {
+        if self.folded().revocations.is_denied(spiffe_id) {
+            let why = format!("{spiffe_id} is denied: it gets no certificate");
+            return Some((why, Some(format!("countersign allow {spiffe_id}"))));
+        }
+        let policy = self.policy();
+        if policy.set().workloads().row(spiffe_id).is_some() {
+            return None;
+        }
+        let question = ExplainRequest {
+            principal: spiffe_id.clone(),
+            action: "Issue".to_owned(),
+            resource: spiffe_id.clone(),
+            dns: vec![],
+            ip: vec![],
+            profile: None,
+            extent: None,
+        };
+        let explained = explain_query(&policy, &question).ok().filter(|it| !it.allowed)?;
+        let why = format!("{}: no certificate would be issued for it", explained.reason);
+        Some((why, explained.next_step))
     }
 
     /// The newest bootstrap tokens.

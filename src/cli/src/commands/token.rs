@@ -72,6 +72,10 @@ async fn create(arguments: Create, session: &Session) -> Result<(), Error> {
         Some(out) => files::replace(out, format!("{}\n", token.token.expose()).as_bytes())?,
         None => session.output.show(&token, |token| token.token.expose().to_owned())?,
     }
+    if let Some(warning) = &token.warning {
+        let next = token.next_step.as_ref().map(|step| format!("\n  next: {step}"));
+        session.output.warn(format!("{warning}{}", next.unwrap_or_default()));
+    }
     session.output.note(hint(&token, &open.url, out));
     Ok(())
 }
