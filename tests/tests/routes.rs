@@ -14,7 +14,7 @@ fn strangers_reach_what_is_public_and_nothing_else() {
             let method = method.to_uppercase();
             let public = matches!(
                 path.as_str(),
-                "/v1/trust" | "/v1/bundle" | "/crl/{issuer}" | "/v1/openapi.json"
+                "/v1/trust" | "/v1/bundle" | "/crl" | "/crl/{issuer}" | "/v1/openapi.json"
             );
             let status = stranger(&environment, &bundle, &method, path);
             assert_eq!(status != "401", public, "{method} {path}: {status}");

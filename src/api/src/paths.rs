@@ -44,6 +44,8 @@ pub const STATUS: &str = "/v1/status";
 pub const CHECKPOINT: &str = "/log/checkpoint";
 /// Tiles of the log, C2SP tlog-tiles.
 pub const TILE: &str = "/log/tile/{*path}";
+/// The CRLs of all issuers that sign or will, PEM; anyone.
+pub const CRLS: &str = "/crl";
 /// The CRL of an issuer, DER, by the hex SHA-256 of its public key; anyone.
 pub const CRL: &str = "/crl/{issuer}";
 /// This API, described; anyone.

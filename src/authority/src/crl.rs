@@ -55,6 +55,25 @@ impl Authority {
         self.make_crl(in_force.issuer_of(&key_hash).ok_or_else(none)?).await
     }
 
+    /// The CRL of each issuer whose certificates a peer may show, the active one's first: of those that
+    /// take over next, too, so that nobody meets a certificate before its issuer's list.
+    pub async fn crls(&self) -> Result<Vec<Vec<u8>>, Error> {
+        let mut ids: Vec<String> = {
+            let in_force = self.in_force();
+            in_force.issuers().map(|issuer| issuer_id(issuer.key_hash())).collect()
+        };
+        ids[1..].sort_unstable();
+        let mut crls = Vec::with_capacity(ids.len());
+        for id in ids {
+            match self.crl(&id).await {
+                // It was retired meanwhile.
+                Err(Error::NotFound(_)) => {}
+                crl => crls.push(crl?),
+            }
+        }
+        Ok(crls)
+    }
+
     /// The last that was signed, until it expires: where nothing newer can be signed, those who have
     /// none yet are better served by it than by none.
     async fn last_crl(&self, key_hash: Hash) -> Result<Option<Vec<u8>>, Error> {

@@ -73,6 +73,9 @@ pub(crate) enum Error {
     /// A policies folder has nothing in it.
     #[error("{} has no policy files (*.cedar, schema.cedarschema, workloads.json, profiles.json)", .0.display())]
     NoPolicies(PathBuf),
+    /// An SVID was certified for a request, and whoever made that has its key.
+    #[error("{} has no key: its SVID was issued for a request (--csr)", directory.display())]
+    NoKey { directory: PathBuf, repair: String },
     /// The lock of a directory is no file that we made.
     #[error("{} is no lock of ours: it is a link, or no plain file", .0.display())]
     NoLock(PathBuf),
@@ -91,9 +94,15 @@ pub(crate) enum Error {
     /// The token of a new operator cannot be had, or has another form. It is never repeated.
     #[error("the token: {why}")]
     OperatorToken { why: String },
+    /// Two files are to come from stdin.
+    #[error("the token and the request cannot both come from stdin")]
+    OneStdin,
     /// A trust state is older than one that was held before.
     #[error("{} is older than the trust state that was held", path.display())]
     OldTrust { path: PathBuf, source: identity::Error, repair: String },
+    /// The key in a directory is not that of the request.
+    #[error("{} is another key than the request's", path.display())]
+    OtherKey { path: PathBuf },
     /// The directory holds the SVID of somebody else.
     #[error("{} holds the SVID of {held} already", directory.display())]
     OtherIdentity { directory: PathBuf, held: SpiffeId },
@@ -102,7 +111,7 @@ pub(crate) enum Error {
     Read { path: PathBuf, source: io::Error },
     /// The CA takes an SVID no more.
     #[error("the CA refuses the SVID in {}: {why}", directory.display())]
-    RefusedSvid { directory: PathBuf, why: String, repair: String },
+    RefusedSvid { directory: PathBuf, refused: Refused, why: String, repair: String },
     /// The certificate request of `--csr`, or a trust state, breaks a rule.
     #[error(transparent)]
     Request(#[from] issuance::Error),
@@ -115,6 +124,9 @@ pub(crate) enum Error {
     /// A server could not be reached for its certificate.
     #[error("no TLS handshake with {address}: {why}")]
     Server { address: String, why: String },
+    /// The CRLs beside an SVID have ended, and no newer ones can be had.
+    #[error("{} ended at {}: by it, software accepts nobody", path.display(), table::time(*ended))]
+    StaleCrl { path: PathBuf, ended: OffsetDateTime, source: Box<Error> },
     /// Stdout cannot be written.
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
@@ -147,11 +159,21 @@ pub(crate) enum Error {
     Write { path: PathBuf, source: io::Error },
 }
 
+/// Whom the CA takes no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// This certificate: the identity may attest again.
+    Certificate,
+    /// The identity, until it is allowed again.
+    Identity,
+}
+
 impl Error {
     /// The exit code that it ends the process with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Library(error) => Exit::of_library(error),
+            Self::StaleCrl { source, .. } => source.exit(),
             Self::Configuration { .. }
             | Self::BrokenContexts { .. }
             | Self::ConfiguredFile { .. }
@@ -163,9 +185,11 @@ impl Error {
             | Self::NoHome
             | Self::NoPolicies(_)
             | Self::NoUrl
+            | Self::OneStdin
             | Self::OtherIdentity { .. }
             | Self::OperatorToken { .. }
             | Self::NewPassphrase { .. }
+            | Self::OtherKey { .. }
             | Self::Passphrase(_)
             | Self::ZoneId(_)
             | Self::Request(_)

@@ -120,6 +120,7 @@ impl Error {
             }
             Self::BrokenPair { repair, .. }
             | Self::Expired { repair, .. }
+            | Self::NoKey { repair, .. }
             | Self::NoSvid { repair, .. }
             | Self::OldTrust { repair, .. }
             | Self::RefusedSvid { repair, .. } => repair,
@@ -149,7 +150,15 @@ impl Error {
                 "type it on a terminal, or name its file: --token-file FILE; who added you prints \
                  another: countersign operator add NAME"
             }
+            Self::OneStdin => "name a file for one of them: --token-file FILE, or --csr FILE",
+            Self::OtherKey { .. } => "choose another --out, or make the request with that key",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
+            Self::StaleCrl { path, .. } => {
+                return Some(format!(
+                    "the same command again once the CA answers; if nothing reads it: rm {}",
+                    crate::shell::quoted(path)
+                ));
+            }
             Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
             Self::UnknownOperator { .. } => "countersign operator list",
             Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",

@@ -10,7 +10,7 @@ use tlog::Hash;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::chain;
-use crate::error::Error;
+use crate::error::{Error, Refused};
 use crate::svid_directory::{CHAIN, SvidDirectory};
 use crate::table;
 use crate::trust::HeldTrust;
@@ -41,7 +41,25 @@ impl ShownSvid<'_> {
         let why = rule.told(&serial_number, &spiffe_id, revoked.as_ref());
         let repair = self.repair(rule, owner, &serial_number, &spiffe_id);
         let directory = self.directory.path().to_owned();
-        Error::RefusedSvid { directory, why, repair }
+        let refused = match rule {
+            Rule::Denied => Refused::Identity,
+            Rule::Expired | Rule::Revoked | Rule::Unknown => Refused::Certificate,
+        };
+        Error::RefusedSvid { directory, refused, why, repair }
+    }
+
+    /// Says so if the CRL lists it, for whom no handshake tells.
+    pub(crate) async fn listed_by_crl(&self) -> Option<Error> {
+        let (serial_number, spiffe_id, issuer) = self.read().ok()?;
+        let revoked = self.revoked(&serial_number, &issuer).await?;
+        let why = Rule::Revoked.told(&serial_number, &spiffe_id, Some(&revoked));
+        let repair = format!(
+            "ask an operator of {}, who sees `countersign show {serial_number}`; for another: {}",
+            spiffe_id.trust_domain(),
+            again_by_request(&spiffe_id, self.directory, self.url)
+        );
+        let directory = self.directory.path().to_owned();
+        Some(Error::RefusedSvid { directory, refused: Refused::Certificate, why, repair })
     }
 
     /// Serial number and identity of the certificate, and the id of its issuer.
@@ -114,6 +132,19 @@ impl ShownSvid<'_> {
 pub(crate) fn again_by_token(spiffe_id: &SpiffeId, directory: &SvidDirectory, url: &str) -> String {
     format!(
         "countersign issue {spiffe_id} --out {} --attest token --token-file FILE --url {url}",
+        crate::shell::quoted(directory.path())
+    )
+}
+
+/// The commands by which whoever has the key gets another certificate.
+pub(crate) fn again_by_request(
+    spiffe_id: &SpiffeId,
+    directory: &SvidDirectory,
+    url: &str,
+) -> String {
+    format!(
+        "make a request with a new key, `countersign token create {spiffe_id}` by an operator, then \
+         `countersign issue {spiffe_id} --csr FILE --out {} --token-file FILE --url {url}`",
         crate::shell::quoted(directory.path())
     )
 }

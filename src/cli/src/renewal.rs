@@ -27,6 +27,14 @@ impl Due {
         Self::from(window.start + length * f64::from(last_octet) / 256.0, now)
     }
 
+    /// When, if it is not now.
+    pub(crate) fn later(self) -> Option<OffsetDateTime> {
+        match self {
+            Self::Later(moment) => Some(moment),
+            Self::Now => None,
+        }
+    }
+
     /// Operators come and go: theirs is renewed when it is used in the second half of its life.
     pub(crate) fn at_half_life(
         not_before: OffsetDateTime,

@@ -22,6 +22,8 @@
 //! of the folder before; what is new belongs to whom the directory belongs to (see `steps`). Whatever
 //! stands in the way of all this is found out before anything is asked for: see `obstacles`.
 //!
+//! `crl.pem` stands beside them, a file of its own: see `crl_file`.
+//!
 //! The key and the request of a certificate that has been asked for stand beside them as
 //! `svid.key.next` and `svid.csr.next` (see `pending`); they are removed after step 4. A crash before
 //! that leaves a pending key equal to the key in use, which `pending` recognises.
@@ -31,7 +33,7 @@ mod steps;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -40,7 +42,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use self::steps::{Access, Step};
+use self::steps::{Access, Change, Step};
 use crate::error::Error;
 use crate::files::{self, Lock};
 use crate::svid_record::SvidRecord;
@@ -159,6 +161,29 @@ impl SvidDirectory {
             }
         }
         Ok(())
+    }
+
+    /// Replaces a file that belongs to no set, in one step. Owner, group and mode are those of the one
+    /// before, or else of another of the files here.
+    pub(crate) fn replace_beside(
+        &self,
+        name: &'static str,
+        like: &'static str,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        self.require_replaceable(name)?;
+        let is_there = self.join(name).symlink_metadata().is_ok();
+        let access = self.access(if is_there { name } else { like })?;
+        let write = || {
+            // 0600 until it is complete.
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            file.write_all(bytes)?;
+            access.give(file.as_file())?;
+            file.as_file().sync_all()?;
+            file.persist(self.join(name))?;
+            files::sync_directory(&self.path)
+        };
+        write().map_err(|source| self.obstacle(source, Change::Write))
     }
 
     fn plan(&self, changes: Contents) -> Result<Vec<Step>, Error> {

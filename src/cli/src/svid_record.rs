@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use api::{IssuedCertificate, RenewalWindow, Ttl};
 use identity::{SerialNumber, SpiffeId, TrustPin};
-use issuance::DnsName;
+use issuance::{DnsName, RequestedNames};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -23,6 +23,9 @@ pub(crate) struct SvidRecord {
     pub(crate) not_after: OffsetDateTime,
     /// When to renew it, as the CA said when it was issued.
     pub(crate) renewal: RenewalWindow,
+    /// It was certified for a request: whoever made that has the key.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) key_elsewhere: bool,
     /// What was asked for, and is asked for again.
     #[serde(flatten)]
     pub(crate) wish: Wish,
@@ -65,6 +68,7 @@ impl SvidRecord {
             serial_number: issued.serial_number,
             not_after: issued.not_after,
             renewal: issued.renewal,
+            key_elsewhere: false,
             wish: wish.clone(),
         }
     }
@@ -78,6 +82,22 @@ impl SvidRecord {
 }
 
 impl Wish {
+    /// The same with the names of a request, which are asked for again, too.
+    pub(crate) fn with(&self, requested: &RequestedNames) -> Self {
+        let mut wish = self.clone();
+        for name in &requested.dns {
+            if !wish.dns.contains(name) {
+                wish.dns.push(name.clone());
+            }
+        }
+        for address in &requested.ip {
+            if !wish.ip.contains(address) {
+                wish.ip.push(*address);
+            }
+        }
+        wish
+    }
+
     /// Nothing but an identity.
     pub(crate) fn only(spiffe_id: SpiffeId) -> Self {
         Self { spiffe_id, dns: vec![], ip: vec![], nameless: false, profile: None, ttl: None }

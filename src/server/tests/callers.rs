@@ -58,6 +58,7 @@ POST { /v1/keys/{id}/{step}          401       400      400   400    400  400   
 GET    /v1/status                    401       403      403   200    200  403      -       -       -
 GET    /log/checkpoint               401       200      200   200    200  200      -       -       -
 GET    /log/tile/{*path}             401       403      403   404    404  403      -       -       -
+GET    /crl                          200       200      200   200    200  200      -       -       -
 GET    /crl/{issuer}                 200       200      200   200    200  200      -       -       -
 GET    /v1/openapi.json              200       200      200   200    200  200      -       -       -
 ";

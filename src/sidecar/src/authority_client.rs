@@ -254,6 +254,12 @@ impl AuthorityClient {
         Ok(answer.await?.body.into())
     }
 
+    /// The CRLs of all issuers that sign or will, PEM. Anybody may ask for them.
+    pub async fn crls(&self) -> Result<Vec<u8>, Error> {
+        let answer = self.exchange(Method::GET, paths::CRLS, HeaderMap::new(), Bytes::new());
+        Ok(answer.await?.body.into())
+    }
+
     async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Error> {
         read(self.exchange(Method::GET, path, HeaderMap::new(), Bytes::new()).await?)
     }

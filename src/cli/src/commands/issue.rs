@@ -16,29 +16,32 @@ use crate::acceptance::{Asked, accept};
 use crate::chain;
 use crate::clock;
 use crate::context;
+use crate::crl_file;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files;
+use crate::files::{self, Lock};
 use crate::installation::{Installation, idempotency_key};
 use crate::pending::Line;
-use crate::svid_directory::SvidDirectory;
-use crate::svid_record::Wish;
+use crate::private_key;
+use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
+use crate::svid_record::{SvidRecord, Wish};
 use crate::table;
 use crate::trust::HeldTrust;
 
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("destination").required(true))]
+#[command(group = ArgGroup::new("destination").required(true).multiple(true))]
 #[command(after_help = "\
-Writes svid.pem, svid.key, bundle.pem, trust.note and svid.json (0600). If the
-answer was lost, run the same command again: the CA gives the same certificate.
-With --csr, the chain goes to stdout and the key stays where it is.")]
+Writes svid.pem, svid.key, bundle.pem, crl.pem, trust.note and svid.json (0600).
+If the answer was lost, run the same command again: the CA gives the same
+certificate. With --csr the key stays where it is, and the chain goes to stdout,
+or with --out into the folder, with all but the key.")]
 pub(crate) struct Arguments {
     /// Who the certificate names, spiffe://TRUST-DOMAIN/PATH
     spiffe_id: SpiffeId,
-    /// Make a new key here, and put key and certificate here
+    /// Make a new key here, and put key and certificate here; with --csr the certificate
     #[arg(long, value_name = "DIR", group = "destination")]
     out: Option<PathBuf>,
-    /// Certify the key of this request (PKCS#10, PEM or DER; - is stdin), and print the chain
+    /// Certify the key of this request (PKCS#10, PEM or DER; - is stdin)
     #[arg(long, value_name = "FILE", group = "destination")]
     csr: Option<PathBuf>,
     /// How to prove who asks: with a token if one is given, else as the context's operator
@@ -72,18 +75,22 @@ pub(crate) struct Arguments {
 
 /// How to prove who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Attest {
+pub(crate) enum Attest {
     Auto,
     Token,
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let is_stdin = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new("-"));
+    if is_stdin(&arguments.csr) && is_stdin(&arguments.token_file) {
+        return Err(Error::OneStdin.into());
+    }
     let asker = Asker::find(&arguments, session).await?;
     let Arguments { spiffe_id, dns, ip, no_names: nameless, profile, ttl, out, csr, .. } =
         arguments;
     let wish = Wish { spiffe_id, dns, ip, nameless, profile, ttl };
     match (csr, out) {
-        (Some(csr), _) => asker.certify(&csr, &wish, session).await?,
+        (Some(csr), out) => asker.certify(&csr, out.as_deref(), &wish, session).await?,
         (None, out) => {
             let out = out.expect("clap demands one of --out and --csr");
             asker.install(&out, &wish, session).await?;
@@ -142,12 +149,7 @@ impl Asker {
     }
 
     async fn install(self, out: &Path, wish: &Wish, session: &Session) -> Result<(), Error> {
-        let directory = SvidDirectory::create(out)?;
-        let lock = directory.lock()?;
-        let held = directory.record()?.map(|record| record.wish.spiffe_id);
-        if let Some(held) = held.filter(|held| *held != wish.spiffe_id && !session.options.yes) {
-            return Err(Error::OtherIdentity { directory: out.to_owned(), held });
-        }
+        let (directory, lock) = place(out, wish, session)?;
         let installation = Installation {
             directory: &directory,
             lock: &lock,
@@ -158,16 +160,28 @@ impl Asker {
         let now = clock::now();
         let issued = installation.run(wish, self.attestation, self.held, now).await?;
         session.output.show(&issued, |issued| summary(issued, out))?;
+        crl_file::begin(&directory, &self.client, session.output).await;
         session.output.note(format!("renew it with: countersign renew {}", out.display()));
         Ok(())
     }
 
     /// Certifies a key that stays with its owner.
-    async fn certify(self, csr: &Path, wish: &Wish, session: &Session) -> Result<(), Error> {
+    async fn certify(
+        self,
+        csr: &Path,
+        out: Option<&Path>,
+        wish: &Wish,
+        session: &Session,
+    ) -> Result<(), Error> {
         let request = CertificateRequest::parse_file(&files::read_or_stdin(csr)?)?;
         for wish in request.unheeded() {
             let why = "and certificates of this CA have none: its profile decides";
             session.output.note(format!("the request asks for {wish}, {why}"));
+        }
+        let place = out.map(|out| place(out, wish, session)).transpose()?;
+        if let Some((directory, lock)) = &place {
+            require_own_key(directory, request.public_key())?;
+            directory.require_room(lock)?;
         }
         let key = idempotency_key(&request);
         let body = IssueRequest {
@@ -186,19 +200,51 @@ impl Asker {
         let held = self.held.follow(sequence, &self.url).await?;
         let asked = Asked { spiffe_id: &wish.spiffe_id, public_key: request.public_key() };
         accept(&issued, &asked, &held.trust, clock::now())?;
-        session.output.show(&issued, |issued| issued.chain.clone())
+        let Some((directory, lock)) = place else {
+            return session.output.show(&issued, |issued| issued.chain.clone());
+        };
+        let record = SvidRecord::new(&issued, &wish.with(request.names()), &self.url, held.pin());
+        let key_elsewhere = directory.read(KEY)?.map(Zeroizing::new).is_none();
+        let record = SvidRecord { key_elsewhere, ..record };
+        let mut contents = held.contents();
+        contents.insert(CHAIN, Zeroizing::new(issued.chain.clone().into_bytes()));
+        contents.insert(RECORD, Zeroizing::new(record.to_json()));
+        directory.replace(contents, &lock)?;
+        session.output.show(&issued, |issued| summary(issued, directory.path()))?;
+        crl_file::begin(&directory, &self.client, session.output).await;
+        Ok(())
+    }
+}
+
+/// The folder for an SVID of this identity, held against others.
+fn place(out: &Path, wish: &Wish, session: &Session) -> Result<(SvidDirectory, Lock), Error> {
+    let directory = SvidDirectory::create(out)?;
+    let lock = directory.lock()?;
+    let held = directory.record()?.map(|record| record.wish.spiffe_id);
+    if let Some(held) = held.filter(|held| *held != wish.spiffe_id && !session.options.yes) {
+        return Err(Error::OtherIdentity { directory: out.to_owned(), held });
+    }
+    Ok((directory, lock))
+}
+
+/// A key that is there is the request's, or else certificate and key would not match.
+fn require_own_key(directory: &SvidDirectory, public_key: &[u8]) -> Result<(), Error> {
+    let Some(pem) = directory.read(KEY)?.map(Zeroizing::new) else { return Ok(()) };
+    match private_key::public_key(&pem) {
+        Ok(own) if own == public_key => Ok(()),
+        _ => Err(Error::OtherKey { path: directory.join(KEY) }),
     }
 }
 
 /// A token is never an argument: those are seen by every process of the host.
-pub(super) fn read_token(path: &Path) -> Result<Zeroizing<String>, Error> {
+pub(crate) fn read_token(path: &Path) -> Result<Zeroizing<String>, Error> {
     let bytes = Zeroizing::new(files::read_or_stdin(path)?);
     files::text(&bytes, path).map(str::to_owned).map(Zeroizing::new)
 }
 
 /// A token counts once, for a short time, and a shell writes it with the mode that it has: whoever
 /// could read it is told of, and not refused.
-pub(super) fn warn_of_readers(path: &Path, session: &Session) {
+pub(crate) fn warn_of_readers(path: &Path, session: &Session) {
     let Ok(metadata) = path.metadata() else { return };
     if metadata.is_file() && metadata.mode() & 0o007 != 0 {
         session.output.warn(format!(

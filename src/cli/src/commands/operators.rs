@@ -27,7 +27,7 @@ use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
 use crate::operator_place::OperatorPlace;
-use crate::pending::PendingRequest;
+use crate::pending::{Line, PendingRequest};
 use crate::shell;
 use crate::svid_directory::SvidDirectory;
 use crate::svid_record::Wish;
@@ -176,7 +176,7 @@ async fn request(arguments: &Request, session: &Session) -> Result<(), Error> {
     let directory = SvidDirectory::create(&newcomer.place.directory)?;
     let lock = directory.lock()?;
     directory.require_room(&lock)?;
-    let pending = PendingRequest::resume_or_create(&directory, &newcomer.wish)?;
+    let pending = PendingRequest::resume_or_create(&directory, &newcomer.wish, Line::First)?;
     let key = chain::sha256_hex(pending.request.public_key());
     let asked = json!({ "spiffe_id": newcomer.wish.spiffe_id, "key_sha256": key });
     session.output.show(&asked, |_| key.clone())?;
@@ -222,8 +222,8 @@ impl Newcomer {
             let directory = SvidDirectory::create(&path)?;
             let lock = directory.lock()?;
             let client = &AuthorityClient::new(&url, held.trust.clone(), None)?;
-            let installation =
-                Installation { directory: &directory, lock: &lock, url: &url, client };
+            let (directory, lock, line) = (&directory, &lock, Line::First);
+            let installation = Installation { directory, lock, url: &url, client, line };
             let issued = installation.run(&wish, attestation, held, now).await?;
             session.output.show(&issued, |issued| summary(issued, &path))?;
         }

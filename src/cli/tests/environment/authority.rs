@@ -21,8 +21,8 @@ use identity::{
 };
 use issuance::{
     CaCertificate, CertificateRequest, CommonName, DnsName, EndEntity, IssuerCertificate, KeyType,
-    Profile, ProfileConfig, RevocationInformation, assemble, prepare_issuer, prepare_root,
-    serial_number,
+    Profile, ProfileConfig, RevocationInformation, RevocationList, assemble, prepare_crl,
+    prepare_issuer, prepare_root, serial_number,
 };
 use rcgen::{KeyPair, PublicKeyData, SigningKey};
 use rustls_pki_types::UnixTime;
@@ -307,6 +307,19 @@ impl TestAuthority {
             )
         });
         (end_entity.serial_number, pem.concat())
+    }
+
+    /// A CRL that ends in so many hours, PEM.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(crate) fn crl(&self, ends_in_hours: i64) -> String {
+        let list = RevocationList {
+            crl_number: 1,
+            this_update: now() - Duration::hours(48),
+            next_update: now() + Duration::hours(ends_in_hours),
+            revoked: &[],
+        };
+        let tbs = prepare_crl(&list, &self.issuer_certificate).unwrap();
+        identity::pem("X509 CRL", &certificate(&self.issuer, &tbs))
     }
 
     fn countersign(&self, tbs: &[u8], at: OffsetDateTime) -> SignedCertificateTimestamp {

@@ -52,6 +52,7 @@ pub(crate) struct IdempotencyKey {
         operators::status,
         evidence::checkpoint,
         evidence::tile,
+        evidence::crls,
         evidence::crl,
         openapi::describe,
     )

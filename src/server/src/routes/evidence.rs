@@ -58,11 +58,24 @@ pub(crate) async fn tile(
 /// The newest CRL of each issuer, so that all who read it read the same bytes: it may be large, and
 /// anyone may ask.
 #[derive(Debug, Default)]
-pub(crate) struct Crls(Mutex<HashMap<String, Bytes>>);
+pub(crate) struct Crls {
+    by_issuer: Mutex<HashMap<String, Bytes>>,
+    all: Mutex<(Vec<Vec<u8>>, Bytes)>,
+}
 
 impl Crls {
+    /// All of them as one text.
+    fn text(&self, ders: Vec<Vec<u8>>) -> Bytes {
+        let mut held = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.0 != ders {
+            let text: String = ders.iter().map(|der| identity::pem("X509 CRL", der)).collect();
+            *held = (ders, Bytes::from(text));
+        }
+        held.1.clone()
+    }
+
     fn shared(&self, issuer: String, der: Vec<u8>) -> Bytes {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.by_issuer.lock().unwrap_or_else(PoisonError::into_inner);
         match held.get(&issuer) {
             Some(held) if *held == der => held.clone(),
             _ => {
@@ -72,6 +85,23 @@ impl Crls {
             }
         }
     }
+}
+
+/// The CRLs of all issuers, never older than the last revocation: what OpenSSL, nginx, HAProxy and the
+/// JDK read as one file.
+#[utoipa::path(get, path = api::paths::CRLS,
+    responses((status = 200, body = String, content_type = "application/x-pem-file"), (status = "4XX", body = Problem)))]
+pub(crate) async fn crls(
+    State(service): State<Service>,
+    From(caller): From,
+) -> Result<impl IntoResponse, Refused> {
+    let crls = service.authority.crls().await;
+    let crls = crls.map_err(|error| Refused::new(error, &caller.request_id))?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),
+    ];
+    Ok((headers, service.crls.text(crls)))
 }
 
 /// The CRL of an issuer, never older than the last revocation.

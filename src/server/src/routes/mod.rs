@@ -94,6 +94,7 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     // The feed tells it to everyone who has a certificate.
     (Method::GET, paths::CHECKPOINT, Access::Svid),
     (Method::GET, paths::TILE, Access::Permitted(Action::ReadLog)),
+    (Method::GET, paths::CRLS, Access::Anyone),
     (Method::GET, paths::CRL, Access::Anyone),
     (Method::GET, paths::OPENAPI, Access::Anyone),
 ];
@@ -135,6 +136,7 @@ fn handlers(path: &str) -> MethodRouter<Service> {
         paths::STATUS => get(operators::status),
         paths::CHECKPOINT => get(evidence::checkpoint),
         paths::TILE => get(evidence::tile),
+        paths::CRLS => get(evidence::crls),
         paths::CRL => get(evidence::crl),
         paths::OPENAPI => get(openapi::describe),
         _ => unreachable!("the table of routes names no other path"),
