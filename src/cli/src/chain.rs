@@ -10,18 +10,26 @@ use identity::{SerialNumber, SpiffeId, is_pem, pem_blocks, unmarked};
 use rustls_pki_types::CertificateDer;
 use tlog::Hash;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::files;
+use crate::other_file::OtherFile;
 use crate::presented::{self, Possession};
+use crate::shell;
+use crate::svid_directory::{CHAIN, SvidDirectory};
 
 /// What `inspect`, `verify` and `lint` look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// A server, by host and port.
     Address(String, u16),
+    /// An SVID's folder.
+    Directory(PathBuf),
     /// A file, PEM or DER.
     File(PathBuf),
+    /// What comes from stdin, PEM or DER.
+    Stdin,
 }
 
 /// Certificates, end entity first; at least one.
@@ -39,19 +47,39 @@ impl Subject {
         match self {
             Self::Address(host, _) if host.contains('%') => Err(Error::ZoneId(self.to_string())),
             Self::Address(host, port) => presented::read(host, *port).await,
-            Self::File(path) => {
-                let certificates = parse(&files::read(path)?)
-                    .map_err(|why| Error::Certificate { subject: self.to_string(), why })?;
-                Ok(Chain { certificates, possession: None })
+            Self::Directory(path) => {
+                let pem = SvidDirectory::at(path).read(CHAIN)?;
+                let pem = pem.ok_or_else(|| Error::NoSvid {
+                    directory: path.clone(),
+                    missing: CHAIN,
+                    repair: format!("countersign inspect {}", shell::quoted(path)),
+                })?;
+                self.parsed(&pem)
             }
+            Self::File(path) => self.parsed(&files::read(path)?),
+            Self::Stdin => self.parsed(&Zeroizing::new(files::read_or_stdin(Path::new("-"))?)),
         }
+    }
+
+    fn parsed(&self, bytes: &[u8]) -> Result<Chain, Error> {
+        let certificates = parse(bytes).map_err(|why| match OtherFile::of(bytes) {
+            Some(what) => Error::OtherFile { subject: self.to_string(), what },
+            None => Error::Certificate { subject: self.to_string(), why },
+        })?;
+        Ok(Chain { certificates, possession: None })
     }
 }
 
 impl FromStr for Subject {
     type Err = std::convert::Infallible;
-    /// `HOST:PORT`, unless there is a file of that name.
+    /// `HOST:PORT`, unless there is a file of that name; `-` is stdin.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "-" {
+            return Ok(Self::Stdin);
+        }
+        if Path::new(text).is_dir() {
+            return Ok(Self::Directory(text.into()));
+        }
         let address = text
             .rsplit_once(':')
             .filter(|(host, _)| !host.is_empty() && !host.contains('/'))
@@ -70,7 +98,8 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address(host, port) => write!(f, "{host}:{port}"),
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Directory(path) | Self::File(path) => write!(f, "{}", path.display()),
+            Self::Stdin => f.write_str("stdin"),
         }
     }
 }

@@ -107,6 +107,13 @@ impl Description {
         table::fields(&fields)
     }
 
+    /// Whose it is, and until when.
+    pub(crate) fn to_line(&self, now: OffsetDateTime) -> String {
+        let name = if self.subject.is_empty() { self.uri.join(", ") } else { self.subject.clone() };
+        let word = if self.not_after < now { "EXPIRED" } else { "expires" };
+        format!("{name}; {word} {}", table::distance(self.not_after, now))
+    }
+
     fn take_names(&mut self, certificate: &X509Certificate<'_>) {
         let Ok(Some(extension)) = certificate.subject_alternative_name() else { return };
         for name in &extension.value.general_names {

@@ -6,6 +6,7 @@ use identity::{Refusal, SpiffeId};
 use time::OffsetDateTime;
 
 use crate::exit::Exit;
+use crate::other_file::OtherFile;
 use crate::passphrase::Fault;
 use crate::table;
 
@@ -100,6 +101,9 @@ pub(crate) enum Error {
     /// A trust state is older than one that was held before.
     #[error("{} is older than the trust state that was held", path.display())]
     OldTrust { path: PathBuf, source: identity::Error, repair: String },
+    /// A subject of `inspect` or `verify` is something else than a certificate.
+    #[error("{subject} holds no certificate: it is {what}")]
+    OtherFile { subject: String, what: OtherFile },
     /// The key in a directory is not that of the request.
     #[error("{} is another key than the request's", path.display())]
     OtherKey { path: PathBuf },

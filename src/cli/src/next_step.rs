@@ -151,6 +151,7 @@ impl Error {
                  another: countersign operator add NAME"
             }
             Self::OneStdin => "name a file for one of them: --token-file FILE, or --csr FILE",
+            Self::OtherFile { what, .. } => return what.next_step().map(str::to_owned),
             Self::OtherKey { .. } => "choose another --out, or make the request with that key",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
             Self::StaleCrl { path, .. } => {

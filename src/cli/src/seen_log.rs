@@ -46,8 +46,8 @@ impl SeenLog {
         trust: &TrustState,
         output: Output,
     ) -> Result<Self, Error> {
-        let path = directory.join(NAME);
-        let Some(bytes) = directory.read(NAME)? else { return Ok(Self { path, kept: None }) };
+        let path = directory.join(CHECKPOINT);
+        let Some(bytes) = directory.read(CHECKPOINT)? else { return Ok(Self { path, kept: None }) };
         let kept = Seen::kept(bytes, trust);
         if kept.is_none() {
             output.warn(format!(
@@ -156,4 +156,5 @@ impl WentBack {
     }
 }
 
-const NAME: &str = "svid.checkpoint";
+/// The newest checkpoint that was verified, a signed note.
+pub(crate) const CHECKPOINT: &str = "svid.checkpoint";

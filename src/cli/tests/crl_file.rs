@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "clippy takes the helpers of a test for product code")]
 #![allow(dead_code, reason = "each test file uses its own part of the environment")]
 
+#[allow(dead_code, unused_imports, reason = "each test file uses its own part")]
 mod environment;
 
 use environment::Environment;

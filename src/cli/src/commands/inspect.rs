@@ -8,19 +8,26 @@ use crate::clock;
 use crate::description::Description;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::folder_contents::FolderContents;
 use crate::presented::Possession;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Nothing is verified: see `verify`. With a server, shakes hands (TLS 1.3)
-and sends nothing.")]
+and sends nothing. Of a folder: the certificate, whether the key is its own,
+bundle, CRLs, and the newest checkpoint that was seen. No key is shown, ever.")]
 pub(crate) struct Arguments {
-    /// A PEM or DER file, or a server
-    #[arg(value_name = "FILE|HOST:PORT")]
+    /// A PEM or DER file (- is stdin), an SVID's folder, or a server
+    #[arg(value_name = "FILE|DIR|HOST:PORT")]
     subject: Subject,
 }
 
 pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
+    let now = clock::now();
+    if let Subject::Directory(path) = &arguments.subject {
+        session.output.show(&FolderContents::read(path)?, |folder| folder.to_text(now))?;
+        return Ok(Exit::Done);
+    }
     let shown = arguments.subject.chain().await?;
     if shown.possession == Some(Possession::Unproved) {
         session.output.warn("the server did not prove that it has the certificate's key");
@@ -35,7 +42,6 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
             Ok(Description::new(&certificate, der))
         })
         .collect::<Result<_, Error>>()?;
-    let now = clock::now();
     session.output.list(&descriptions, |all| {
         let texts: Vec<String> = all.iter().map(|one| one.to_text(now)).collect();
         texts.join("\n")

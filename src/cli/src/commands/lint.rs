@@ -10,8 +10,8 @@ use crate::table;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// PEM or DER, or a server; of a chain, the first certificate is checked
-    #[arg(value_name = "FILE|HOST:PORT")]
+    /// PEM or DER (- is stdin), an SVID's folder, or a server; of a chain, the first certificate is checked
+    #[arg(value_name = "FILE|DIR|HOST:PORT")]
     subject: Subject,
 }
 

@@ -15,18 +15,21 @@ use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
+use crate::folder_contents::KeyState;
+use crate::svid_directory::SvidDirectory;
 use crate::table;
 use crate::trust::HeldTrust;
 use crate::verdict::{Finding, Outcome, Verdict};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A file holds the certificate and its issuer's, PEM. Nobody is asked without
+A file holds the certificate and its issuer's, PEM. A folder is verified by the
+trust state in it, unless another is named, and its key is compared. Nobody is asked without
 --online, though only the CA knows which certificates are revoked. Exits 5 if
 any rule fails.")]
 pub(crate) struct Arguments {
-    /// A chain, or a server that shows one
-    #[arg(value_name = "FILE|HOST:PORT")]
+    /// A chain (- is stdin), an SVID's folder, or a server that shows a chain
+    #[arg(value_name = "FILE|DIR|HOST:PORT")]
     subject: Subject,
     /// Verify by this signed trust state instead of the context's
     #[arg(long, value_name = "FILE", requires = "trust_pin")]
@@ -51,6 +54,9 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     let shown = arguments.subject.chain().await?;
     let held = held_trust(arguments, session)?;
     let mut verdict = Verdict::of(&shown, &held.trust, clock::now());
+    if let Subject::Directory(path) = &arguments.subject {
+        verdict.findings.push(own_key(&SvidDirectory::at(path)));
+    }
     verdict.findings.push(revocation(arguments, &shown, session).await?);
     let report = Report {
         accepted: verdict.findings.iter().all(|finding| finding.outcome != Outcome::Failed),
@@ -64,8 +70,29 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
 fn held_trust(arguments: &Arguments, session: &Session) -> Result<HeldTrust, Error> {
     match (&arguments.trust_note, &arguments.trust_pin) {
         (Some(note), Some(pin)) => HeldTrust::from_file(&files::read(note)?, note, pin),
-        _ => context::trust(session),
+        _ => match &arguments.subject {
+            Subject::Directory(path) => trust_beside(&SvidDirectory::at(path), session),
+            _ => context::trust(session),
+        },
     }
+}
+
+/// The trust state that stands beside an SVID; the context's where none does.
+fn trust_beside(directory: &SvidDirectory, session: &Session) -> Result<HeldTrust, Error> {
+    match directory.record()? {
+        Some(record) => HeldTrust::load(directory, &record.trust_pin, &record.url),
+        None => context::trust(session),
+    }
+}
+
+fn own_key(directory: &SvidDirectory) -> Finding {
+    let state = KeyState::read(directory);
+    let outcome = match &state {
+        KeyState::Elsewhere => Outcome::NotChecked,
+        KeyState::Matches => Outcome::Passed,
+        KeyState::Other | KeyState::Unknown(_) => Outcome::Failed,
+    };
+    Finding::new("svid.key", outcome, state.to_string())
 }
 
 async fn revocation(

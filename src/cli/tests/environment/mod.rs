@@ -98,6 +98,25 @@ impl Environment {
         self.run_with(line.split_whitespace()).await
     }
 
+    /// Runs a line of a shell, which finds the binary by its name; one that begins with a command of
+    /// it needs not even that.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(crate) async fn shell(&self, line: &str) -> Ended {
+        let binary = Path::new(env!("CARGO_BIN_EXE_countersign")).parent().unwrap();
+        let is_ours = ["inspect", "lint", "verify"].iter().any(|name| line.starts_with(name));
+        let line = if is_ours { format!("countersign {line}") } else { line.to_owned() };
+        let output = Command::new("sh")
+            .args(["-c", &line])
+            .current_dir(self.home.path())
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("PATH", format!("{}:/usr/bin:/bin", binary.display()))
+            .kill_on_drop(true)
+            .output();
+        let output = tokio::time::timeout(std::time::Duration::from_secs(60), output).await;
+        output.expect("it takes too long").unwrap().into()
+    }
+
     pub(crate) async fn run_with<'a>(&self, words: impl IntoIterator<Item = &'a str>) -> Ended {
         let output = Command::new(env!("CARGO_BIN_EXE_countersign"))
             .args(words)
