@@ -130,7 +130,7 @@ pub(crate) enum Error {
     Server { address: String, why: String },
     /// The CRLs beside an SVID have ended, and no newer ones can be had.
     #[error("{} ended at {}: by it, software accepts nobody", path.display(), table::time(*ended))]
-    StaleCrl { path: PathBuf, ended: OffsetDateTime, source: Box<Error> },
+    StaleCrl { path: PathBuf, ended: OffsetDateTime, source: Box<Self> },
     /// Stdout cannot be written.
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),

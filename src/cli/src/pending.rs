@@ -85,7 +85,8 @@ impl PendingRequest {
         let csr = String::from_utf8_lossy(&csr).into_owned();
         let headed = csr.strip_prefix(&heading(wish, line)).map(str::to_owned);
         // What a version before headings wrote is for any line, and named as the row says.
-        let Some(csr) = headed.or(Some(csr).filter(|csr| csr.starts_with("--") && !wish.nameless))
+        let Some(csr) =
+            headed.or_else(|| Some(csr).filter(|csr| csr.starts_with("--") && !wish.nameless))
         else {
             return Ok(None);
         };

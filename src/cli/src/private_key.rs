@@ -15,6 +15,7 @@ pub(crate) fn public_key(pem: &[u8]) -> Result<Vec<u8>, String> {
     // What signs has a copy of its own.
     key.zeroize();
     let signing = signing.map_err(|_| "its key is of a kind that TLS does not know".to_owned())?;
-    let public_key = signing.public_key().ok_or("its public key is not known".to_owned())?;
+    let public_key =
+        signing.public_key().ok_or_else(|| "its public key is not known".to_owned())?;
     Ok(public_key.to_vec())
 }
