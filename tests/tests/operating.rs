@@ -40,8 +40,49 @@ fn denial_is_tried_first_and_listed_afterwards() {
         "{}",
         listed.stdout
     );
+    assert!(listed.stdout.contains("  admin  "), "{}", listed.stdout);
     environment.countersign(&["allow", &id]).success();
     environment.countersign(&["denial", "list"]).success().says("nobody is denied");
+}
+
+#[test]
+fn show_says_who_revoked_when_and_why() {
+    let environment = Environment::start();
+    environment.issue("/prod/batch", "batch");
+    let (id, admin) =
+        (environment.id("/prod/batch"), environment.id("/countersign/operator/admin"));
+    let record = environment.countersign(&["show", &id, "--json"]).success().json();
+    assert!(record["revoked"].is_null() && record["denial"].is_null(), "{record}");
+    let serial = record["serial_number"].as_str().unwrap();
+    environment.countersign(&["revoke", serial, "--reason", "key-compromise", "--yes"]).success();
+    let shown = environment.countersign(&["show", serial]).success().stdout;
+    assert!(shown.contains(&format!("by {admin}\n")), "{shown}");
+    assert!(shown.contains("key-compromise; this certificate; log index"), "{shown}");
+
+    let deny = ["deny", &id, "--reason", "privilege-withdrawn", "--yes"];
+    environment.countersign(&deny).success();
+    let record = environment.countersign(&["show", &id, "--json"]).success().json();
+    assert_eq!(record["revoked"]["reason"], "key-compromise", "the first counts");
+    assert_eq!(record["revoked"]["by"], admin.as_str());
+    assert_eq!(record["denial"]["by"], admin.as_str());
+    let shown = environment.countersign(&["show", &id]).success().stdout;
+    assert!(shown.contains("privilege-withdrawn; log index"), "{shown}");
+    let long = shown.lines().find(|line| line.chars().count() > 80);
+    assert_eq!(long, None, "{shown}");
+}
+
+/// Whoever is kept out before they came has no certificate to show.
+#[test]
+fn show_of_a_denied_identity_without_certificate_says_who_denied_it() {
+    let environment = Environment::start();
+    let id = environment.id("/prod/batch");
+    environment.countersign(&["show", &id]).exits(1).says("no certificate");
+    environment.countersign(&["deny", &id, "--reason", "superseded", "--yes"]).success();
+    let shown = environment.countersign(&["show", &id]).success();
+    assert!(shown.stdout.contains("superseded; log index"), "{}", shown.stdout);
+    shown.says("it has no certificate");
+    let shown = environment.countersign(&["show", &id, "--json"]).success().json();
+    assert_eq!(shown["denial"]["by"], environment.id("/countersign/operator/admin").as_str());
 }
 
 #[test]

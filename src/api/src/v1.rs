@@ -135,6 +135,32 @@ pub struct CertificateRecord {
     /// The certificate, then its issuer's, PEM; none where signing was never completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<String>,
+    /// What revoked it first. Only in the answer for one certificate, until a day after it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked: Option<RevokedBy>,
+    /// Its identity's denial, where that is denied now. Only in the answer for one certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub denial: Option<Denial>,
+}
+
+/// Who revoked a certificate, when and why, as the log says: what the event there holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct RevokedBy {
+    /// The kind of the event: `revoke`, or `deny`, which revokes what the identity had.
+    pub kind: String,
+    /// What was revoked: the serial number, or the SPIFFE ID with all that it had.
+    pub target: String,
+    /// Who did it: an operator's or a workload's SPIFFE ID.
+    pub by: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub at: OffsetDateTime,
+    /// Why.
+    pub reason: String,
+    /// The event's place in the log.
+    pub log_index: u64,
 }
 
 /// What can be done with a certificate now.
@@ -307,6 +333,9 @@ pub struct Denial {
     pub spiffe_id: SpiffeId,
     /// Why.
     pub reason: String,
+    /// Who denied it: an operator's SPIFFE ID.
+    #[serde(default)]
+    pub by: String,
     /// Since when.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]

@@ -68,6 +68,7 @@ mod queue;
 mod refusals;
 mod request;
 mod revocation;
+mod revoking;
 pub mod rotation;
 mod seal;
 pub mod sequencer;

@@ -133,7 +133,7 @@ impl Authority {
         let now = self.clock.unix_milliseconds().min(logged) / 1000;
         if self.folded().revocations.has_expired(now) {
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
-            let forgotten = folded.revocations.forget_expired(now);
+            let forgotten = folded.forget_expired(now);
             tracing::info!(forgotten, "forgot revocations of certificates that ended a day ago");
         }
         metrics::gauge!(REVOKED).set(self.folded().revocations.serials().count() as f64);

@@ -59,6 +59,8 @@ pub(crate) fn record(
         principal: facts.principal,
         policies: facts.policies,
         chain: record.certificate.map(|certificate| chain(&certificate, issuer_pem)),
+        revoked: None,
+        denial: None,
     })
 }
 

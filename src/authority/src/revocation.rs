@@ -19,6 +19,7 @@ use crate::event::{
 use crate::feed::RecentItems;
 use crate::halt::Lift;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
+use crate::revoking::Revoking;
 use crate::rotation::KeyLedger;
 use crate::seal::{CHAIN_START, chained, chained_entry};
 use crate::sequencer::Head;
@@ -53,8 +54,8 @@ pub(crate) struct Folded {
     pub(crate) items: RecentItems,
     pub(crate) keys: KeyLedger,
     pub(crate) lifts: Vec<Lift>,
-    /// The place of each denial in force: what lifts it names it.
-    denials: HashMap<SpiffeId, u64>,
+    /// Which event revoked what, and the denials in force.
+    pub(crate) revoking: Revoking,
     /// By who did it, what stays when they are believed no more: few and by hand.
     acts: HashMap<String, Vec<ActOnRecord>>,
     /// Those who were made operators, with the place of the newest event that made them one.
@@ -95,7 +96,7 @@ impl Folded {
             items: RecentItems::beginning(Position::genesis(trust_domain)),
             keys: KeyLedger::default(),
             lifts: Vec::new(),
-            denials: HashMap::new(),
+            revoking: Revoking::default(),
             acts: HashMap::new(),
             operators: HashMap::new(),
             broken: HashSet::new(),
@@ -180,7 +181,6 @@ impl Folded {
         self.keys = keys;
         let mut items = Vec::with_capacity(changes.len());
         for (index, hash, change, event) in changes {
-            self.note_act(index, event);
             match change {
                 Change::BrokenLine(lineage) => drop(self.broken.insert(lineage)),
                 Change::ClockReset(from) => self.latest = self.latest.max(from),
@@ -190,13 +190,14 @@ impl Folded {
                 Change::Policy(hash) => self.policy_set = Some(hash),
                 Change::Revocation(item, at) => {
                     let item = self.bounded(item, at);
-                    self.note_denial(&item);
+                    self.revoking.note(&item, &event);
                     item.apply(&mut self.revocations);
                     self.items.push(item.clone());
                     items.push(item);
                 }
                 Change::Token(id) => self.note_withdrawn(id),
             }
+            self.note_act(index, event);
             self.chain = chained(&self.chain, index, &hash);
             self.epoch += 1;
             self.next_index = index + 1;
@@ -214,14 +215,6 @@ impl Folded {
             *until = longest.min(*until).div_ceil(HOUR) * HOUR;
         }
         item
-    }
-
-    fn note_denial(&mut self, item: &FeedItem) {
-        match &item.change {
-            FeedChange::Deny(id) => drop(self.denials.insert(id.clone(), item.log_index)),
-            FeedChange::Allow(id) => drop(self.denials.remove(id)),
-            _ => {}
-        }
     }
 
     fn note_act(&mut self, log_index: u64, event: Event) {
@@ -243,14 +236,11 @@ impl Folded {
         self.acts.get(actor).cloned().unwrap_or_default()
     }
 
-    /// Whom the denial at this place denies, while it is the one in force.
-    pub(crate) fn denied_at(&self, log_index: u64) -> Option<&SpiffeId> {
-        self.denials.iter().find(|(_, at)| **at == log_index).map(|(id, _)| id)
-    }
-
-    /// The place of the denial in force.
-    pub(crate) fn denial_of(&self, spiffe_id: &SpiffeId) -> Option<u64> {
-        self.denials.get(spiffe_id).copied()
+    /// Forgets the certificates that ended a day before `now`, in seconds since 1970; says how many.
+    pub(crate) fn forget_expired(&mut self, now: u64) -> usize {
+        let forgotten = self.revocations.forget_expired(now);
+        self.revoking.forget(&self.revocations);
+        forgotten
     }
 
     /// The head must count every folding event, and name the newest policy set.

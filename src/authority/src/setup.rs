@@ -345,7 +345,7 @@ pub async fn let_in(
     let folded = Folded::load(store, trust_domain).await?;
     let mut done = LetIn::default();
     for spiffe_id in [SpiffeId::authority(trust_domain), id] {
-        let Some(denied_at) = folded.denial_of(&spiffe_id) else { continue };
+        let Some(denied_at) = folded.revoking.denial_of(&spiffe_id) else { continue };
         let detail = serde_json::json!({ "denied_at": denied_at.to_string() });
         let event = ceremony.draft(event::ALLOW, spiffe_id.as_str(), &detail);
         ceremony.log(event, Effect::Allow { spiffe_id: spiffe_id.clone(), denied_at }).await?;

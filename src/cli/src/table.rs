@@ -1,5 +1,6 @@
 //! Aligned columns, readable at 80: what does not fit is never cut, since it is copied from here.
 
+use identity::SpiffeId;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
@@ -92,6 +93,13 @@ fn fields_within(columns: Option<usize>, fields: &[(&str, String)]) -> String {
         before = name;
     }
     text
+}
+
+/// Who did something, as short as it is clear: an operator's name, a path, or what the log says else.
+pub(crate) fn who(actor: &str) -> String {
+    let id = SpiffeId::parse(actor).ok();
+    let short = id.as_ref().map(|id| id.operator_name().unwrap_or(id.path()).to_owned());
+    short.unwrap_or_else(|| actor.to_owned())
 }
 
 /// A time in RFC 3339, UTC.

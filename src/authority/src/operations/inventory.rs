@@ -1,24 +1,50 @@
 //! Certificates as they are kept: one, a page, and when each is to be renewed.
 
-use api::{CertificateFilter, CertificateRecord, Page, RenewalWindow};
+use api::{CertificateFilter, CertificateRecord, Page, RenewalWindow, RevokedBy};
 use identity::{SerialNumber, SpiffeId};
 
+use super::revocations::logged_end;
 use super::{LONGEST_VALIDITY_MILLISECONDS, PAGE};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
+use crate::event::Event;
+use crate::loading::proven_entry;
 use crate::policy::Action;
 use crate::present;
-use crate::store::{Record, RecordKey, RecordQuery};
+use crate::revoking::revoked_by;
+use crate::store::{Record, RecordKey, RecordQuery, StoreError};
 
 impl Authority {
-    /// One certificate's record; for others than its owner and operators it does not exist.
+    /// One certificate's record, with who revoked it or denies its identity; for others than its
+    /// owner and operators it does not exist.
     pub async fn certificate(
         &self,
         caller: &Caller,
         serial_number: &SerialNumber,
     ) -> Result<CertificateRecord, Error> {
         let record = self.readable(caller, serial_number).await?;
-        self.show(record)
+        // What a row says of identity and place decides whether it is revoked.
+        logged_end(self.store(), &record).await?;
+        let shown = self.show(record)?;
+        let place = {
+            let revoking = &self.folded().revoking;
+            revoking.first(&shown.spiffe_id, &shown.serial_number, shown.log_index)
+        };
+        let revoked = match place {
+            Some(place) => Some(self.revoked_at(place).await?),
+            None => None,
+        };
+        let denial = self.folded().revoking.denial(&shown.spiffe_id);
+        Ok(CertificateRecord { revoked, denial, ..shown })
+    }
+
+    /// What the event at this place says, which the fold has seen revoke something.
+    async fn revoked_at(&self, log_index: u64) -> Result<RevokedBy, StoreError> {
+        let entry = proven_entry(self.store(), log_index).await?;
+        let event = entry.and_then(|entry| Event::parse(&entry).ok());
+        event.and_then(|event| revoked_by(log_index, event)).ok_or_else(|| {
+            StoreError::Inconsistent(format!("entry {log_index} revoked something, and is gone"))
+        })
     }
 
     /// When a certificate is to be renewed.

@@ -1,7 +1,5 @@
 //! Revoke, deny, allow.
 
-use std::collections::BTreeMap;
-
 use api::{Denial, DenyRequest, Override, Page, Revocation, RevocationExtent, RevokeRequest};
 use identity::{SerialNumber, SpiffeId};
 use issuance::RevocationReason;
@@ -11,7 +9,7 @@ use serde::de::value::Error as ValueError;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tlog::CertificateLeaf;
-use x509_parser::prelude::{FromDer, TbsCertificate};
+use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
 use super::{PAGE, read_answer};
 use crate::authority::{Authority, Caller, RESTARTS};
@@ -23,7 +21,7 @@ use crate::policy::Action;
 use crate::sequencer::{
     AllowedUnder, COMPLETION_MILLISECONDS, Conflict, Effect, KeptRequest, RevocationTarget,
 };
-use crate::store::{Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError};
+use crate::store::{Record, RecordKey, RecordQuery, Store, StoreError};
 
 impl Authority {
     /// Revokes one certificate, or all of an identity issued so far. Doing it twice changes
@@ -148,7 +146,7 @@ impl Authority {
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::Deny, Some(spiffe_id))?;
             if let Some(log_index) = self.kept(named).await?.and_then(|kept| kept.place) {
-                return Ok(self.denied_at(log_index, request).await);
+                return Ok(self.denied_at(log_index, caller, request).await);
             }
             let loss = RevocationTarget::Identity(spiffe_id.clone());
             self.require_way_back(&loss, spiffe_id, request.named_override).await?;
@@ -159,17 +157,18 @@ impl Authority {
             let committed =
                 self.commit_once(allowed_under, draft, effect, named, String::new()).await?;
             if let Some(log_index) = committed {
-                return Ok(self.denied_at(log_index, request).await);
+                return Ok(self.denied_at(log_index, caller, request).await);
             }
         }
         Err(Error::Restless)
     }
 
-    async fn denied_at(&self, log_index: u64, request: &DenyRequest) -> Denial {
+    async fn denied_at(&self, log_index: u64, caller: &Caller, request: &DenyRequest) -> Denial {
         Denial {
             id: log_index.to_string(),
             spiffe_id: request.spiffe_id.clone(),
             reason: request.reason.clone(),
+            by: caller.name().to_owned(),
             at: self.time_of(log_index).await,
             review: self.acts_of(&request.spiffe_id).await,
         }
@@ -184,7 +183,7 @@ impl Authority {
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             self.refresh().await?;
-            let denied = self.folded().denied_at(denied_at).cloned();
+            let denied = self.folded().revoking.denied_at(denied_at).cloned();
             let spiffe_id = denied.ok_or_else(none)?;
             let allowed_under = match self.authorize(caller, Action::Allow, Some(&spiffe_id)) {
                 Err(Error::Denied(_)) => return Err(none()),
@@ -203,10 +202,11 @@ impl Authority {
         Err(Error::Restless)
     }
 
-    /// Denied identities.
+    /// Denied identities, with who denied each, when and why, as the log says.
     pub async fn denials(&self, caller: &Caller) -> Result<Page<Denial>, Error> {
         self.authorize(caller, Action::ListInventory, None)?;
-        Ok(Page { items: self.denials_in_force().await?, next: None })
+        self.refresh().await?;
+        Ok(Page { items: self.folded().revoking.denials(), next: None })
     }
 
     /// Of a certificate also its last second, since 1970.
@@ -229,7 +229,7 @@ impl Authority {
             record.ok_or_else(|| Error::NotFound(format!("certificate {serial_number}")))?;
         // Of the logged certificate, whatever the row says: who puts an earlier end there would have
         // the revocation forgotten while the certificate lives.
-        let not_after = logged_end(self.store(), record.leaf_index, &serial_number).await?;
+        let not_after = logged_end(self.store(), &record).await?;
         Ok((RevocationTarget::Serial(serial_number), record.spiffe_id, Some(not_after)))
     }
 
@@ -312,25 +312,6 @@ impl Authority {
         let at = event.and_then(|event| OffsetDateTime::parse(&event.at, &Rfc3339).ok());
         at.unwrap_or_else(|| from_milliseconds(self.clock().unix_milliseconds()))
     }
-
-    async fn denials_in_force(&self) -> Result<Vec<Denial>, Error> {
-        let mut standing: BTreeMap<SpiffeId, RevocationRow> = BTreeMap::new();
-        for row in self.store().revocation_rows().await? {
-            match (row.kind.as_str(), SpiffeId::parse(&row.target)) {
-                (event::DENY, Ok(id)) => drop(standing.insert(id, row)),
-                (event::ALLOW, Ok(id)) => drop(standing.remove(&id)),
-                _ => {}
-            }
-        }
-        let denial = |(spiffe_id, row): (SpiffeId, RevocationRow)| Denial {
-            id: row.log_index.to_string(),
-            spiffe_id,
-            reason: row.reason,
-            at: from_milliseconds(row.at),
-            review: Vec::new(),
-        };
-        Ok(standing.into_iter().map(denial).collect())
-    }
 }
 
 /// What there is that has not expired. What was logged and never signed is there, too: whoever had
@@ -349,21 +330,24 @@ fn kept_answer(done: &Revocation) -> String {
     serde_json::to_string(done).expect("a revocation is plain data")
 }
 
-/// The last second of the certificate that was logged there, since 1970.
-async fn logged_end(
-    store: &dyn Store,
-    leaf_index: u64,
-    serial_number: &SerialNumber,
-) -> Result<i64, StoreError> {
+/// The last second, since 1970, of the certificate that was logged where its record says; and whose it
+/// is by its record, it is by the log.
+pub(super) async fn logged_end(store: &dyn Store, record: &Record) -> Result<i64, StoreError> {
+    let Record { leaf_index, serial_number, spiffe_id, .. } = record;
     let inconsistent = || {
-        let why = format!("the log holds no certificate {serial_number} at {leaf_index}");
+        let why =
+            format!("the log holds no certificate {serial_number} of {spiffe_id} at {leaf_index}");
         StoreError::Inconsistent(why)
     };
-    let entry = proven_entry(store, leaf_index).await?.ok_or_else(inconsistent)?;
+    let entry = proven_entry(store, *leaf_index).await?.ok_or_else(inconsistent)?;
     let leaf = CertificateLeaf::parse(&entry).map_err(|_| inconsistent())?;
     let parsed = TbsCertificate::from_der(&leaf.tbs_certificate);
     let (_, certificate) = parsed.map_err(|_| inconsistent())?;
-    if certificate.raw_serial() != serial_number.as_octets() {
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let is_named = names.is_some_and(|names| {
+        names.value.general_names.contains(&GeneralName::URI(spiffe_id.as_str()))
+    });
+    if certificate.raw_serial() != serial_number.as_octets() || !is_named {
         return Err(inconsistent());
     }
     Ok(certificate.validity().not_after.timestamp())

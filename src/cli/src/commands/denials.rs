@@ -29,12 +29,13 @@ pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<E
 }
 
 fn to_table(denials: &[Denial], now: OffsetDateTime) -> String {
-    let rows: Vec<[String; 4]> = denials
+    let rows: Vec<[String; 5]> = denials
         .iter()
         .map(|denial| {
             let since = table::distance(denial.at, now);
-            [denial.id.clone(), since, denial.reason.clone(), denial.spiffe_id.to_string()]
+            let by = table::who(&denial.by);
+            [denial.id.clone(), since, by, denial.reason.clone(), denial.spiffe_id.to_string()]
         })
         .collect();
-    table::table(["LOG INDEX", "SINCE", "REASON", "SPIFFE ID"], &rows)
+    table::table(["LOG INDEX", "SINCE", "BY", "REASON", "SPIFFE ID"], &rows)
 }

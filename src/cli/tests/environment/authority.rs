@@ -397,6 +397,8 @@ async fn list(State(ca): Shared, uri: Uri) -> Json<Page<CertificateRecord>> {
         principal: "token:1".into(),
         policies: vec![],
         chain: None,
+        revoked: None,
+        denial: None,
     };
     Json(Page { items: vec![record], next })
 }

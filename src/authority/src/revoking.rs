@@ -1,0 +1,130 @@
+//! Which event of the log revoked what, and who is denied by whom: part of the fold.
+//!
+//! Of what is revoked only the places are kept, and the events are read when somebody asks, proved to
+//! stand there: half a million certificates may be revoked. Denials in force are few.
+
+use std::collections::HashMap;
+
+use api::{Denial, RevokedBy};
+use identity::feed::{FeedChange, FeedItem};
+use identity::{Revocations, SerialNumber, SpiffeId};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::event::{DENY, Event, REVOKE};
+
+/// Who and what is revoked or denied by which event.
+#[derive(Debug, Default)]
+pub(crate) struct Revoking {
+    /// Where each certificate was revoked by its number.
+    serials: HashMap<SerialNumber, u64>,
+    /// Where each identity was revoked or denied, in order.
+    identities: HashMap<SpiffeId, Vec<u64>>,
+    /// The denial in force of each: what lifts it names its place.
+    denials: HashMap<SpiffeId, Denied>,
+}
+
+/// A denial in force.
+#[derive(Debug)]
+struct Denied {
+    log_index: u64,
+    by: String,
+    reason: String,
+    at: OffsetDateTime,
+}
+
+impl Revoking {
+    /// Notes what an event revokes, denies or allows.
+    pub(crate) fn note(&mut self, item: &FeedItem, event: &Event) {
+        let log_index = item.log_index;
+        let mut revoked = |id: &SpiffeId| {
+            self.identities.entry(id.clone()).or_default().push(log_index);
+        };
+        match &item.change {
+            FeedChange::Allow(id) => drop(self.denials.remove(id)),
+            FeedChange::Deny(id) => {
+                revoked(id);
+                let Event { actor, .. } = event;
+                let (by, reason, at) = (actor.clone(), reason(event), at(event));
+                self.denials.insert(id.clone(), Denied { log_index, by, reason, at });
+            }
+            FeedChange::RevokeIdentity(id) => revoked(id),
+            FeedChange::RevokeSerial { serial_number, .. } => {
+                self.serials.entry(*serial_number).or_insert(log_index);
+            }
+        }
+    }
+
+    /// Forgets where the certificates were revoked that are forgotten there.
+    pub(crate) fn forget(&mut self, revocations: &Revocations) {
+        self.serials.retain(|serial_number, _| revocations.is_serial_revoked(serial_number));
+    }
+
+    /// The place of the first event that revoked a certificate.
+    pub(crate) fn first(
+        &self,
+        spiffe_id: &SpiffeId,
+        serial_number: &SerialNumber,
+        leaf_index: u64,
+    ) -> Option<u64> {
+        let by_number = self.serials.get(serial_number).copied();
+        let mut places = self.identities.get(spiffe_id).into_iter().flatten();
+        let by_identity = places.find(|place| **place > leaf_index).copied();
+        by_number.into_iter().chain(by_identity).min()
+    }
+
+    /// Whom the denial at this place denies, while it is the one in force.
+    pub(crate) fn denied_at(&self, log_index: u64) -> Option<&SpiffeId> {
+        self.denials.iter().find(|(_, denied)| denied.log_index == log_index).map(|(id, _)| id)
+    }
+
+    /// The place of the denial in force.
+    pub(crate) fn denial_of(&self, spiffe_id: &SpiffeId) -> Option<u64> {
+        self.denials.get(spiffe_id).map(|denied| denied.log_index)
+    }
+
+    /// The denial in force, as it is shown.
+    pub(crate) fn denial(&self, spiffe_id: &SpiffeId) -> Option<Denial> {
+        self.denials.get(spiffe_id).map(|denied| shown(spiffe_id, denied))
+    }
+
+    /// Every denial in force, by identity.
+    pub(crate) fn denials(&self) -> Vec<Denial> {
+        let shown = self.denials.iter().map(|(id, denied)| shown(id, denied));
+        let mut denials: Vec<Denial> = shown.collect();
+        denials.sort_by(|one, other| one.spiffe_id.cmp(&other.spiffe_id));
+        denials
+    }
+}
+
+/// What a revoking event says; none of another kind.
+pub(crate) fn revoked_by(log_index: u64, event: Event) -> Option<RevokedBy> {
+    if ![DENY, REVOKE].contains(&event.kind.as_str()) {
+        return None;
+    }
+    let (at, reason) = (at(&event), reason(&event));
+    let target = event.detail["serial_number"].as_str().map(str::to_owned);
+    let target = target.unwrap_or(event.subject);
+    Some(RevokedBy { kind: event.kind, target, by: event.actor, at, reason, log_index })
+}
+
+fn shown(spiffe_id: &SpiffeId, Denied { log_index, by, reason, at }: &Denied) -> Denial {
+    Denial {
+        id: log_index.to_string(),
+        spiffe_id: spiffe_id.clone(),
+        reason: reason.clone(),
+        by: by.clone(),
+        at: *at,
+        review: Vec::new(),
+    }
+}
+
+/// Of before there had to be one: none was given.
+fn reason(event: &Event) -> String {
+    event.detail["reason"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The fold refuses an event without a time.
+fn at(event: &Event) -> OffsetDateTime {
+    OffsetDateTime::parse(&event.at, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
