@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::fleet::WaitingInstance;
+use crate::life::LifeLeft;
 
 /// What a key of the CA is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -144,6 +145,14 @@ pub struct KeyRecord {
     /// The root key that certified it: issuers below a root of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certified_by: Option<String>,
+    /// The first second of its certificate: issuers and roots.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "time::serde::rfc3339::option"
+    )]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub not_before: Option<OffsetDateTime>,
     /// The last second of its certificate: issuers and roots.
     #[serde(
         default,
@@ -155,6 +164,14 @@ pub struct KeyRecord {
     /// What comes next for it, and what that waits for; none for an active or retired key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<NextStep>,
+}
+
+impl KeyRecord {
+    /// How much of its certificate's life is left; none where that is more than a half, or there is
+    /// no certificate.
+    pub fn life_left(&self, now: OffsetDateTime) -> Option<LifeLeft> {
+        LifeLeft::of(self.not_before?, self.not_after?, now)
+    }
 }
 
 /// The next step of a key.

@@ -6,6 +6,7 @@
 
 mod fleet;
 mod keys;
+mod life;
 pub mod paths;
 mod problem;
 mod secret;
@@ -15,6 +16,7 @@ mod v1;
 
 pub use fleet::*;
 pub use keys::*;
+pub use life::{LifeLeft, LifeWarning};
 pub use problem::{Problem, ProblemType};
 pub use secret::Secret;
 pub use token::BootstrapToken;

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::keys::KeyRecord;
+use crate::life::LifeWarning;
 use crate::secret::Secret;
 use crate::ttl::Ttl;
 
@@ -606,6 +607,9 @@ pub struct Status {
     pub connections: Option<ConnectionsStatus>,
     /// The issuers, the active one first.
     pub issuers: Vec<IssuerStatus>,
+    /// The active issuer and the roots, where half of their life or less is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<LifeWarning>,
     /// Keys whose rotation has begun, and what the next step of each waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rotating: Vec<KeyRecord>,

@@ -13,6 +13,7 @@ mod caller;
 mod capacity;
 mod config;
 mod diagnostics;
+mod ending;
 mod leftover;
 mod measures;
 mod negotiation;

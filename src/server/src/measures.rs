@@ -10,6 +10,7 @@ use std::time::Duration;
 use authority::Authority;
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use time::OffsetDateTime;
 
 use crate::diagnostics::DURATION;
 use crate::readiness::Readiness;
@@ -52,20 +53,49 @@ fn describe() {
 
 /// What is known only by looking, now and then.
 pub(crate) async fn look(authority: Arc<Authority>, readiness: Readiness) {
-    loop {
+    for looks in 0_u64.. {
+        if looks.is_multiple_of(LOOKS_FOR_OPERATORS) {
+            look_for_operators(&authority).await;
+        }
+        gauge!("countersign_halted").set(f64::from(u8::from(authority.halted().is_some())));
+        gauge!("countersign_strangers_open").set(readiness.places.handshaking() as f64);
         if let Ok(size) = authority.log_size().await {
             gauge!("countersign_log_entries").set(size as f64);
         }
-        let own = ("own".to_owned(), Some(readiness.own.not_after()));
-        let expiries = authority.expiries().map(|(purpose, at)| (purpose.to_string(), at));
-        for (of, not_after) in expiries.into_iter().chain([own]) {
-            if let Some(not_after) = not_after {
-                gauge!("countersign_certificate_expiry_timestamp_seconds", "of" => of)
-                    .set(not_after.unix_timestamp() as f64);
-            }
+        let (begin, end) = readiness.own.validity();
+        let lives = authority.lives().into_iter();
+        let lives = lives.map(|(key, begin, end)| (key.to_string(), begin, end));
+        for (of, begin, end) in lives.chain([("own".to_owned(), begin, end)]) {
+            tell_life(of, begin, end);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Who can act, and until when the first and the last of them can: not one series for each, because how
+/// many there are is the table's to say.
+async fn look_for_operators(authority: &Authority) {
+    let lives = match authority.lives_of_operators().await {
+        Ok(lives) => lives,
+        Err(error) => {
+            tracing::warn!(%error, "cannot tell when operators' certificates end");
+            return;
+        }
+    };
+    gauge!("countersign_operators_able").set(lives.len() as f64);
+    let first = lives.iter().min_by_key(|(_, end)| *end);
+    let last = lives.iter().max_by_key(|(_, end)| *end);
+    for (of, life) in [("operators-first", first), ("operators-last", last)] {
+        if let Some((begin, end)) = life {
+            tell_life(of, *begin, *end);
+        }
+    }
+}
+
+fn tell_life(of: impl Into<String>, begin: OffsetDateTime, end: OffsetDateTime) {
+    let of = of.into();
+    gauge!(EXPIRY, "of" => of.clone()).set(end.unix_timestamp() as f64);
+    gauge!(LIFE, "of" => of).set((end - begin).as_seconds_f64());
 }
 
 type Counter = (&'static str, &'static str, &'static str, &'static [&'static str]);
@@ -83,6 +113,12 @@ const COUNTERS: &[Counter] = &[
         "What a line of renewals asked for beyond its budget of an hour",
         "budget",
         &["issues", "renewals", "revocations"],
+    ),
+    (
+        "countersign_commits_failed_total",
+        "Commits that the store did not take: nothing is issued while it does not",
+        "",
+        &[],
     ),
     (
         "countersign_connections_closed_total",
@@ -133,10 +169,12 @@ const COUNTERS: &[Counter] = &[
 const GAUGES: &[(&str, Unit, &str)] = &[
     ("countersign_build_info", Unit::Count, "1, with the version as label"),
     (
-        "countersign_certificate_expiry_timestamp_seconds",
+        EXPIRY,
         Unit::Seconds,
-        "When the CA's certificates end, since 1970: `of` is own, issuer or root",
+        "When a certificate ends, since 1970: `of` is own, issuer, root (the first to end), and of \
+         operators able to act operators-first and operators-last",
     ),
+    (LIFE, Unit::Seconds, "How long the same certificate lives in all"),
     (
         "countersign_checkpoint_size",
         Unit::Count,
@@ -145,12 +183,17 @@ const GAUGES: &[(&str, Unit, &str)] = &[
     (
         "countersign_checkpoint_timestamp_seconds",
         Unit::Seconds,
-        "When the newest checkpoint was signed, since 1970",
+        "When a signed checkpoint last covered the whole log, since 1970",
     ),
     ("countersign_clock_steady", Unit::Count, "1 while the clock runs as the machine does"),
     ("countersign_connections_limit", Unit::Count, "Connections taken at most, by port and kind"),
     ("countersign_connections_open", Unit::Count, "Connections that serve HTTP"),
     ("countersign_crl_entries", Unit::Count, "Certificates that the newest CRL lists"),
+    (
+        "countersign_feed_heartbeat_timestamp_seconds",
+        Unit::Seconds,
+        "When subscribers of the feed were last told that they have heard of everything, since 1970",
+    ),
     ("countersign_feed_snapshot_bytes", Unit::Bytes, "Size of the newest snapshot of revocations"),
     (
         "countersign_feed_snapshot_chunks",
@@ -166,6 +209,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
     ("countersign_keys_absent", Unit::Count, "Active keys that could not be opened"),
     ("countersign_log_entries", Unit::Count, "Entries of the log"),
     ("countersign_open_files_limit", Unit::Count, "Files that the process may open (ulimit -n)"),
+    (
+        "countersign_operators_able",
+        Unit::Count,
+        "Operators who may change the policy set and have a certificate that is good",
+    ),
     ("countersign_peer_connections_open", Unit::Count, "Connections with a certificate"),
     ("countersign_ready", Unit::Count, "1 while /readyz says so"),
     (
@@ -174,6 +222,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         "Revoked certificates that may still be valid",
     ),
     ("countersign_store_waiting", Unit::Count, "Reads and commits that wait for a thread"),
+    (
+        "countersign_strangers_open",
+        Unit::Count,
+        "Connections in their handshake or without a certificate",
+    ),
 ];
 
 const HISTOGRAMS: &[(&str, Unit, &str)] = &[
@@ -186,6 +239,10 @@ const HISTOGRAMS: &[(&str, Unit, &str)] = &[
     ),
 ];
 
+const EXPIRY: &str = "countersign_certificate_expiry_timestamp_seconds";
+const LIFE: &str = "countersign_certificate_life_seconds";
+/// Each minute: it reads the records of each.
+const LOOKS_FOR_OPERATORS: u64 = 12;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// From a policy decision to a disk that does not answer.
 const SECONDS: &[f64] =

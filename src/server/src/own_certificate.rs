@@ -92,9 +92,10 @@ impl OwnCertificate {
         }
     }
 
-    /// When it ends.
-    pub(crate) fn not_after(&self) -> OffsetDateTime {
-        self.times().not_after
+    /// When it begins and ends.
+    pub(crate) fn validity(&self) -> (OffsetDateTime, OffsetDateTime) {
+        let Times { not_before, not_after, .. } = self.times();
+        (not_before, not_after)
     }
 
     fn is_due(&self) -> bool {

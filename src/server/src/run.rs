@@ -18,6 +18,7 @@ use crate::admin::{self, Admin};
 use crate::bodies::Bodies;
 use crate::capacity::Capacity;
 use crate::config::Config;
+use crate::ending;
 use crate::measures;
 use crate::own_certificate::OwnCertificate;
 use crate::rate::RateLimit;
@@ -123,6 +124,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(watched),
         tokio::spawn(summarise_refusals(Arc::clone(&authority))),
         tokio::spawn(looking),
+        tokio::spawn(ending::warn(Arc::clone(&authority))),
     ];
     tracing::info!(%address, %admin_address, open_files, connections, "serving");
     Ok(Running { address, admin_address, authority, stop, api, background })
@@ -262,8 +264,12 @@ async fn beat(authority: Arc<Authority>) {
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
-        if let Err(error) = authority.heartbeat().await {
-            complain(&error, "no heartbeat of the feed");
+        match authority.heartbeat().await {
+            Ok(()) => {
+                let now = authority.clock().now().unix_timestamp();
+                metrics::gauge!("countersign_feed_heartbeat_timestamp_seconds").set(now as f64);
+            }
+            Err(error) => complain(&error, "no heartbeat of the feed"),
         }
     }
 }

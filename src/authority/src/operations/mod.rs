@@ -8,10 +8,9 @@ mod revocations;
 mod tokens;
 mod way_back;
 
-use api::{ActOnRecord, IssuerStatus, KeyPurpose, Status};
+use api::{ActOnRecord, IssuerStatus, Status};
 use identity::{SpiffeId, VerifiedSvid};
 use issuance::IssuerCertificate;
-use time::OffsetDateTime;
 
 pub(crate) use once::{once, read_answer, require_name};
 pub use policies::explain_query;
@@ -50,6 +49,7 @@ impl Authority {
             not_ready: None,
             connections: None,
             issuers: in_force.issuers().map(issuer_status).collect(),
+            warnings: self.life_warnings(),
             rotating: keys.into_iter().filter(|key| key.next.is_some()).collect(),
         })
     }
@@ -63,11 +63,6 @@ impl Authority {
     /// Whether the caller has a certificate, and one that is good still.
     pub fn require_certificate(&self, caller: &Caller) -> Result<(), Error> {
         self.require_live(self.authenticated(caller)?)
-    }
-
-    /// When the first of the roots ends, and the issuer that signs.
-    pub fn expiries(&self) -> [(KeyPurpose, Option<OffsetDateTime>); 2] {
-        self.in_force().expiries()
     }
 
     /// How many entries the log has.

@@ -7,11 +7,13 @@ use std::collections::BTreeSet;
 
 use api::Override;
 use identity::SpiffeId;
+use time::OffsetDateTime;
 
 use super::PAGE;
 use crate::authority::Authority;
 use crate::error::Error;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
+use crate::present::seconds;
 use crate::sequencer::RevocationTarget;
 use crate::store::{Record, RecordQuery};
 
@@ -55,6 +57,47 @@ impl Authority {
         Ok(false)
     }
 
+    /// From when to when each operator who may act still can: by the certificate of theirs that ends
+    /// last.
+    pub async fn lives_of_operators(&self) -> Result<Vec<(OffsetDateTime, OffsetDateTime)>, Error> {
+        let policy = self.policy();
+        let mut lives = Vec::new();
+        let may_act = operators(&policy, self.trust_domain());
+        for operator in may_act.iter().filter(|operator| administers(&policy, operator)) {
+            let mut query = self.unexpired(operator);
+            let mut last: Option<Record> = None;
+            loop {
+                let page = self.store().records(query.clone()).await?;
+                query.before = page.last().map(|last| last.leaf_index);
+                let is_last_page = page.len() < PAGE as usize;
+                let good = page.into_iter().filter(|record| self.is_good(record));
+                last = last.into_iter().chain(good).max_by_key(|record| record.not_after);
+                if is_last_page {
+                    break;
+                }
+            }
+            lives.extend(last.map(|it| (seconds(it.not_before), seconds(it.not_after))));
+        }
+        Ok(lives)
+    }
+
+    fn unexpired(&self, spiffe_id: &SpiffeId) -> RecordQuery {
+        RecordQuery {
+            spiffe_id: Some(spiffe_id.clone()),
+            ends_after: Some(self.clock().now().unix_timestamp()),
+            limit: PAGE,
+            ..RecordQuery::default()
+        }
+    }
+
+    /// Whether it was issued, and nobody revoked it.
+    fn is_good(&self, record: &Record) -> bool {
+        let Record { spiffe_id, serial_number, leaf_index, .. } = record;
+        let revocations = &self.folded().revocations;
+        record.certificate.is_some()
+            && revocations.check(spiffe_id, serial_number, Some(*leaf_index)).is_ok()
+    }
+
     async fn holds_certificate(
         &self,
         spiffe_id: &SpiffeId,
@@ -69,21 +112,13 @@ impl Authority {
         spiffe_id: &SpiffeId,
         loss: Option<&RevocationTarget>,
     ) -> Result<Option<Record>, Error> {
-        let now = self.clock().now().unix_timestamp();
         let is_good = |record: &Record| {
             let is_lost = loss.is_some_and(|loss| {
                 matches!(loss, RevocationTarget::Serial(lost) if *lost == record.serial_number)
             });
-            let (serial_number, place) = (&record.serial_number, Some(record.leaf_index));
-            let stands = self.folded().revocations.check(spiffe_id, serial_number, place);
-            !is_lost && record.certificate.is_some() && stands.is_ok()
+            !is_lost && self.is_good(record)
         };
-        let mut query = RecordQuery {
-            spiffe_id: Some(spiffe_id.clone()),
-            ends_after: Some(now),
-            limit: PAGE,
-            ..RecordQuery::default()
-        };
+        let mut query = self.unexpired(spiffe_id);
         loop {
             let page = self.store().records(query.clone()).await?;
             if let Some(good) = page.iter().find(|record| is_good(record)) {

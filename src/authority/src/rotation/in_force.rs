@@ -8,6 +8,7 @@ use identity::{Trust, TrustDomain, TrustPin, TrustState};
 use issuance::IssuerCertificate;
 use time::OffsetDateTime;
 use tlog::{Hash, VerifierKey};
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::ledger::{KeyLedger, LedgerKey};
 use crate::checkpoint::{LogSigner, verifier_key, verify};
@@ -175,29 +176,30 @@ impl InForce {
         later.iter().find(|(state, _)| !pin.names(state)).or_else(|| later.last())
     }
 
-    /// When the first of the roots ends, and the issuer that signs.
-    pub(crate) fn expiries(&self) -> [(KeyPurpose, Option<OffsetDateTime>); 2] {
-        let anchors = self.trust.state().anchors.iter();
-        let anchors = anchors
-            .filter_map(|it| IssuerCertificate::from_der(it.certificate.as_bytes()).ok())
-            .map(|anchor| anchor.not_after());
-        let issuer = self.issuers().next().map(IssuerCertificate::not_after);
-        [(KeyPurpose::Root, anchors.min()), (KeyPurpose::Issuer, issuer)]
-    }
-
-    /// When the certificate of an issuer or a root ends.
-    pub(crate) fn not_after(&self, key: &LedgerKey) -> Option<OffsetDateTime> {
+    /// When the certificate of an issuer or a root begins and ends.
+    pub(crate) fn validity(&self, key: &LedgerKey) -> Option<(OffsetDateTime, OffsetDateTime)> {
         match key.purpose {
-            KeyPurpose::Issuer => self.certificate(&key.id).map(IssuerCertificate::not_after),
+            KeyPurpose::Issuer => {
+                self.certificate(&key.id).map(|it| (it.not_before(), it.not_after()))
+            }
             KeyPurpose::Root => {
-                let anchors = self.trust.state().anchors.iter();
-                let anchor = anchors
-                    .filter_map(|it| IssuerCertificate::from_der(it.certificate.as_bytes()).ok())
-                    .find(|anchor| *anchor.key_hash() == key.id);
-                anchor.map(|anchor| anchor.not_after())
+                let root = self.roots().find(|(id, ..)| *id == key.id);
+                root.map(|(_, not_before, not_after)| (not_before, not_after))
             }
             _ => None,
         }
+    }
+
+    /// The hash of each root's key, and when its certificate begins and ends. That of a parent
+    /// elsewhere may be of another kind than ours.
+    pub(crate) fn roots(&self) -> impl Iterator<Item = (Hash, OffsetDateTime, OffsetDateTime)> {
+        self.trust.state().anchors.iter().filter_map(|anchor| {
+            let (_, root) = X509Certificate::from_der(anchor.certificate.as_bytes()).ok()?;
+            let validity = root.validity();
+            let [not_before, not_after] =
+                [validity.not_before, validity.not_after].map(|at| at.to_datetime());
+            Some((Hash::of(root.public_key().raw), not_before, not_after))
+        })
     }
 
     /// The trust state names every key that the ledger says it should, and none that is retired.

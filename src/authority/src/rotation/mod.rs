@@ -44,6 +44,7 @@
 //! the CA's word: one that lies can have a key removed too early, and fall silent; it can add none.
 
 pub mod ceremony;
+pub mod due;
 mod in_force;
 mod ledger;
 mod steps;

@@ -5,12 +5,12 @@
 
 use std::time::Duration;
 
-use api::{KeyPurpose, KeyRecord, KeyState, KeyStep, NextStep};
+use api::{KeyPurpose, KeyRecord, KeyStep, LifeLeft, LifeWarning, NextStep};
 use authority::Keys;
 use authority::clock::SystemClock;
-use authority::rotation::ceremony::{Ceremonies, ISSUER_ENDS_SOON, Taken, needs_offline};
+use authority::rotation::ceremony::{Ceremonies, Taken, needs_offline};
+use authority::rotation::due::{Due, Later, all_due, next_due};
 use clap::{Args, Subcommand};
-use serde::Serialize;
 use serde_json::json;
 use server::Config;
 use time::OffsetDateTime;
@@ -93,17 +93,16 @@ pub(crate) async fn rotate(arguments: Rotate, session: &Session) -> anyhow::Resu
     let config = arguments.config.load()?;
     let every = config.keys.rotate_every.0;
     if arguments.dry_run {
-        let keys = context::open(session).await?.client.keys().await?.items;
+        let open = context::open(session).await?;
+        let keys = open.client.keys().await?.items;
         let due: Vec<Due> = all_due(&keys, every, clock::now());
         if due.is_empty() {
             nothing_due(&keys, every, session)?;
         } else {
-            session.output.list(&due, |due| {
-                due.iter().map(|due| format!("{} {}\n", due.step, due.key)).collect::<String>()
-            })?;
+            session.output.list(&due, |due| due.iter().map(proposed).collect::<String>())?;
         }
         waiting(&keys, session);
-        return Ok(Exit::Done);
+        return ending(&open, session).await;
     }
     let _turn = Lock::of(&config.state)?;
     let mut host = Host { file: &arguments.config, config, online: None, offline: None };
@@ -114,11 +113,13 @@ pub(crate) async fn rotate(arguments: Rotate, session: &Session) -> anyhow::Resu
         let open = context::open(session).await?;
         let keys = open.client.keys().await?.items;
         let due = all_due(&keys, every, clock::now());
-        let Some(Due { key, step }) = due.into_iter().find(|due| !failed.contains(&due.key)) else {
+        let mut due = due.into_iter().filter(|due| !due.by_hand && !failed.contains(&due.key));
+        let Some(Due { key, step, .. }) = due.next() else {
             if is_first {
                 nothing_due(&keys, every, session)?;
             }
             waiting(&keys, session);
+            ending(&open, session).await?;
             break;
         };
         is_first = false;
@@ -162,57 +163,34 @@ async fn list(purpose: Option<KeyPurpose>, session: &Session) -> anyhow::Result<
     Ok(Exit::Done)
 }
 
-/// A step that may be taken now.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-struct Due {
-    key: KeyPurpose,
-    step: KeyStep,
+/// A step in a line. Roots alone are left to a person.
+fn proposed(Due { key, step, by_hand }: &Due) -> String {
+    let by_hand = if *by_hand { ", by hand: countersign key prepare root" } else { "" };
+    format!("{step} {key}{by_hand}\n")
 }
 
-/// What may be done now: rotations that have begun go on, and others begin when their key is old.
-fn all_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Vec<Due> {
-    let due = |purpose| {
-        let of_it = || keys.iter().filter(|key| key.purpose == purpose);
-        let step = match of_it().find_map(|key| key.next.as_ref()) {
-            Some(next) => next.is_due().then_some(next.step),
-            None => {
-                let active = of_it().find(|key| key.state == KeyState::Active);
-                active.filter(|key| is_old(key, keys, every, now)).map(|_| KeyStep::Prepare)
-            }
-        };
-        step.map(|step| Due { key: purpose, step })
-    };
-    KeyPurpose::ALL.into_iter().filter_map(due).collect()
-}
-
-/// What comes next by itself.
-#[derive(Debug, PartialEq, Eq)]
-struct Later {
-    key: KeyPurpose,
-    step: KeyStep,
-    at: OffsetDateTime,
-}
-
-/// The first step that will be due; one that waits for certificates is due no later than it says.
-fn next_due(keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> Option<Later> {
-    let later = |key: KeyPurpose| {
-        let of_it = || keys.iter().filter(move |record| record.purpose == key);
-        if let Some(next) = of_it().find_map(|record| record.next.as_ref()) {
-            return next.until.map(|at| Later { key, step: next.step, at });
+/// Says which issuer and root end, as `status` does. Half a life is a note; less is a warning, also
+/// where cron hides notes.
+async fn ending(open: &OpenContext, session: &Session) -> anyhow::Result<Exit> {
+    let warnings = open.client.status().await.map_err(Error::from)?.warnings;
+    for warning in &warnings {
+        let (ends, next) = life_warning(warning, clock::now());
+        let text = format!("{ends}\nnext: {next}");
+        match warning.left {
+            LifeLeft::Half => session.output.note(text),
+            LifeLeft::Quarter | LifeLeft::Twelfth => session.output.warn(text),
         }
-        let active = of_it().find(|record| record.state == KeyState::Active)?;
-        let at = match key {
-            KeyPurpose::Root | KeyPurpose::Trust => return None,
-            KeyPurpose::Issuer => {
-                let soon = active.not_after.map(|end| end - ISSUER_ENDS_SOON);
-                soon.into_iter().chain([active.since + every]).min()?
-            }
-            _ => active.since + every,
-        };
-        // What is past waits for something else: an issuer for its root.
-        (at > now).then_some(Later { key, step: KeyStep::Prepare, at })
-    };
-    KeyPurpose::ALL.into_iter().filter_map(later).min_by_key(|later| later.at)
+    }
+    Ok(Exit::Done)
+}
+
+/// What ends, when, and how much of its life is left; and what to type next.
+pub(crate) fn life_warning(warning: &LifeWarning, now: OffsetDateTime) -> (String, String) {
+    let LifeWarning { key, not_after, left, next_step, .. } = warning;
+    let ends = if *not_after < now { "ended" } else { "ends" };
+    let distance = table::distance(*not_after, now);
+    let text = format!("the {key} {ends} {distance}: {left} of its life is left, or less");
+    (text, format!("{next_step}, on the CA's host"))
 }
 
 /// Says so, and when something will be; the list of steps as JSON has none.
@@ -227,27 +205,6 @@ fn nothing_due(keys: &[KeyRecord], every: Duration, session: &Session) -> Result
             table::time(*at)
         ),
     })
-}
-
-/// Root and trust keys stand in configurations elsewhere, as pins and anchors: their rotation is
-/// begun by hand. An issuer goes with its root; a parent elsewhere has to be asked.
-fn is_old(key: &KeyRecord, keys: &[KeyRecord], every: Duration, now: OffsetDateTime) -> bool {
-    let is_old = now - key.since >= every;
-    match key.purpose {
-        KeyPurpose::Root | KeyPurpose::Trust => false,
-        KeyPurpose::Countersignature | KeyPurpose::Feed | KeyPurpose::Log => is_old,
-        KeyPurpose::Issuer => {
-            let mut roots = keys.iter().filter(|key| key.purpose == KeyPurpose::Root);
-            roots.find(|root| root.state == KeyState::Active).is_some_and(|root| {
-                let below_another = key.certified_by.as_ref() != Some(&root.id);
-                // One that would end no later is no help.
-                let ends =
-                    |key: &KeyRecord| key.not_after.filter(|end| *end - now < ISSUER_ENDS_SOON);
-                let ends_soon = ends(key).is_some() && ends(root).is_none();
-                is_old || below_another || ends_soon
-            })
-        }
-    }
 }
 
 /// What a step is taken with, opened when it is needed: passphrases may be asked for.

@@ -52,5 +52,9 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
         let ends = table::distance(issuer.not_after, now);
         fields.push(("issuer", format!("{}, ends {ends}", issuer.serial_number)));
     }
+    for warning in &status.warnings {
+        let (ends, next) = keys::life_warning(warning, now);
+        fields.extend([("WARNING", ends), ("", format!("next: {next}"))]);
+    }
     table::fields(&fields)
 }
