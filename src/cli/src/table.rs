@@ -98,7 +98,7 @@ fn fields_within(columns: Option<usize>, fields: &[(&str, String)]) -> String {
 /// Who did something, as short as it is clear: an operator's name, a path, or what the log says else.
 pub(crate) fn who(actor: &str) -> String {
     let id = SpiffeId::parse(actor).ok();
-    let short = id.as_ref().map(|id| id.operator_name().unwrap_or(id.path()).to_owned());
+    let short = id.as_ref().map(|id| id.operator_name().unwrap_or_else(|| id.path()).to_owned());
     short.unwrap_or_else(|| actor.to_owned())
 }
 
