@@ -160,8 +160,14 @@ impl Environment {
     /// Runs a command of `countersign` in the environment's folder, as the first operator. One that
     /// has not ended after two minutes is ended, with the exit code 124.
     pub fn countersign(&self, arguments: &[&str]) -> Outcome {
+        program(&mut self.in_time(arguments))
+    }
+
+    /// The same command, to be changed before it is run.
+    pub fn in_time(&self, arguments: &[&str]) -> Command {
         let mut command = self.in_folder("timeout", &["--kill-after=5", "120"]);
-        program(command.arg(binary()).args(arguments).stdin(Stdio::null()))
+        command.arg(binary()).args(arguments).stdin(Stdio::null());
+        command
     }
 
     /// The command itself, to be changed before it is run.

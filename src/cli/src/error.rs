@@ -1,5 +1,5 @@
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use identity::{Refusal, SpiffeId};
@@ -27,7 +27,7 @@ pub(crate) enum Error {
     #[error("{subject} holds no certificate: {why}")]
     Certificate { subject: String, why: String },
     /// The service's configuration cannot be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}", configuration(path, source))]
     Configuration { path: PathBuf, source: Box<server::ConfigError> },
     /// A file that the configuration names cannot be used.
     #[error("{key}: {}: {why}", path.display())]
@@ -206,5 +206,13 @@ impl Error {
             }
             _ => Exit::Failed,
         }
+    }
+}
+
+/// One that cannot be read is named by its own error.
+fn configuration(path: &Path, source: &server::ConfigError) -> String {
+    match source {
+        server::ConfigError::Read { .. } => source.to_string(),
+        _ => format!("{}: {source}", path.display()),
     }
 }

@@ -75,9 +75,15 @@ fn render(error: &anyhow::Error) -> String {
     if let Some(problem) = problem(error) {
         return render_problem(problem, next_step::of(error));
     }
-    let mut text = format!("error: {}\n", indented(&error.to_string()));
-    for cause in error.chain().skip(1) {
-        text.push_str(&format!("  why: {}\n", indented(&cause.to_string())));
+    let mut told = error.to_string();
+    let mut text = format!("error: {}\n", indented(&told));
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some errors tell their cause themselves, and libraries differ in whether they do.
+        if told.contains(cause.trim_end_matches('.')) {
+            continue;
+        }
+        text.push_str(&format!("  why: {}\n", indented(&cause)));
+        told = format!("{told}\n{cause}");
     }
     if let Some(step) = next_step::of(error) {
         text.push_str(&format!("  next: {}\n", indented(&step)));

@@ -153,7 +153,11 @@ async fn kept(authority: &Authority, error: SignerError) -> Result<Certified, Se
     // Which key is missing says more than that this one, too, does not open.
     let kept = kept.inspect_err(|error| tracing::error!(%error, "no certificate of before"));
     let Some((issued, key)) = kept.ok().flatten() else {
-        return Err(authority::Error::Signer(error).into());
+        return Err(match error {
+            // Told when the engine was opened, with what to do.
+            SignerError::Absent { purpose, .. } => ServerError::NoCertificate { purpose },
+            error => authority::Error::Signer(error).into(),
+        });
     };
     tracing::warn!(
         not_after = %issued.not_after,

@@ -40,6 +40,15 @@ pub enum ServerError {
         /// Why.
         source: std::io::Error,
     },
+    /// A key is missing, and so is a certificate of before.
+    #[error(
+        "nobody could reach it: it has no certificate of before, and makes none without its {purpose} \
+         key"
+    )]
+    NoCertificate {
+        /// Which key.
+        purpose: &'static str,
+    },
     /// The CA's own key cannot be made.
     #[error("the CA's own key cannot be made: {0}")]
     OwnKey(String),
