@@ -38,10 +38,8 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
                 .to_owned(),
         }),
         LibraryError::Authority(problem) if problem.next_step.is_none() => {
-            return NOT_FOUND
-                .iter()
-                .find(|(what, _)| problem.detail.starts_with(what))
-                .map(|(_, step)| (*step).to_owned());
+            let known = NOT_FOUND.iter().find(|(what, _)| problem.detail.starts_with(what));
+            known.map(|(_, step)| (*step).to_owned())
         }
         // Everybody else says so by `Error::RefusedSvid`, with what is known.
         LibraryError::Refused { .. } => {
