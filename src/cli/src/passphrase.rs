@@ -53,7 +53,7 @@ impl Source {
     }
 
     /// A new one, that is not the other.
-    fn new(
+    fn chosen(
         &self,
         other: Option<&Secret>,
         ask: &mut dyn FnMut(&str) -> Result<Zeroizing<String>, String>,
@@ -106,8 +106,8 @@ fn new_pair_by(
     offline: &Source,
     ask: &mut dyn FnMut(&str) -> Result<Zeroizing<String>, String>,
 ) -> Result<(Secret, Secret), Error> {
-    let first = online.new(None, ask)?;
-    let second = offline.new(Some(&first), ask)?;
+    let first = online.chosen(None, ask)?;
+    let second = offline.chosen(Some(&first), ask)?;
     Ok((first, second))
 }
 

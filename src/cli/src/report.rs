@@ -169,6 +169,60 @@ mod tests {
         assert!(!text.contains("\nerror"), "{text}");
     }
 
+    /// Errors that have a cause; whether each tells it itself differs from one library to another.
+    fn with_causes() -> Vec<anyhow::Error> {
+        let io = || std::io::Error::other("the disk is full today");
+        let path = || std::path::PathBuf::from("/somewhere/ca.toml");
+        let unread = || Box::new(server::ConfigError::Read { path: path(), source: io() });
+        let parsed = || Box::new(server::Config::parse("port = 7").unwrap_err());
+        let url = || "https://ca.pay.internal:8443".to_owned();
+        let library = |error: LibraryError| anyhow::Error::new(Error::Library(error));
+        vec![
+            Error::Configuration { path: path(), source: unread() }.into(),
+            Error::Configuration { path: path(), source: parsed() }.into(),
+            Error::Read { path: path(), source: io() }.into(),
+            Error::Write { path: path(), source: io() }.into(),
+            Error::NoRoom { path: path(), why: "links do not work there", source: io() }.into(),
+            Error::Stdout(io()).into(),
+            Error::Trust(identity::Error::PinSyntax).into(),
+            Error::Unacceptable(identity::Refusal::NoCertificate).into(),
+            Error::OldTrust {
+                path: path(),
+                source: identity::Error::PinSyntax,
+                repair: "fetch it again".into(),
+            }
+            .into(),
+            library(LibraryError::Unreachable { url: url(), source: Box::new(io()) }),
+            library(LibraryError::Connection { peer: url(), source: Box::new(io()) }),
+            library(LibraryError::Io { path: path(), source: io() }),
+            library(LibraryError::Trust(identity::Error::PinSyntax)),
+            anyhow::Error::new(server::ServerError::Listen {
+                address: ([127, 0, 0, 1], 8443).into(),
+                source: io(),
+            }),
+            anyhow::Error::new(authority::Error::Trust(identity::Error::PinSyntax)),
+            anyhow::Error::new(authority::Error::Policy(authority::policy::PolicyError::File(
+                "another.txt".into(),
+            ))),
+            anyhow::Error::new(io()).context("while it was written: the disk is full today"),
+        ]
+    }
+
+    #[test]
+    fn no_error_tells_its_cause_twice() {
+        for error in with_causes() {
+            let text = render(&error);
+            let pieces = text.lines().flat_map(|line| line.split(": ")).map(str::trim);
+            let pieces: Vec<&str> = pieces.filter(|piece| piece.len() >= 12).collect();
+            for (place, piece) in pieces.iter().enumerate() {
+                let before = pieces[..place].iter().any(|earlier| earlier.contains(piece));
+                assert!(!before, "{piece:?} twice in\n{text}");
+            }
+            let cause = indented(&error.root_cause().to_string());
+            assert!(text.contains(cause.trim_end_matches('.')), "{cause:?} is not in\n{text}");
+        }
+    }
+
     #[test]
     fn an_error_of_ours_tells_why_and_what_to_type() {
         let source = std::io::Error::other("disk full");
