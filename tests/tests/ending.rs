@@ -4,9 +4,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use authority::clock::{Clock, SystemClock};
 use serde_json::Value;
 use system_tests::{Environment, Settings, openssl};
-use time::OffsetDateTime;
 
 #[test]
 fn what_ends_is_told_everywhere_with_the_same_next_step() {
@@ -97,6 +97,6 @@ fn certify(environment: &Environment, request: &str) {
 /// So many days from now, as OpenSSL takes it.
 fn day(days: i64) -> String {
     let format = time::macros::format_description!("[year][month][day][hour][minute][second]Z");
-    let at = OffsetDateTime::now_utc() + time::Duration::days(days);
+    let at = SystemClock.now() + time::Duration::days(days);
     at.format(&format).unwrap()
 }

@@ -185,7 +185,7 @@ fn families(metrics: &str) -> BTreeSet<String> {
 fn family(used: Used) -> String {
     let parts = ["_bucket", "_sum", "_count"];
     let name = parts.iter().find_map(|part| used.name.strip_suffix(part));
-    name.map_or(used.name.clone(), str::to_owned)
+    name.map_or_else(|| used.name.clone(), str::to_owned)
 }
 
 /// What the library's documentation lists: name and labels.
