@@ -83,6 +83,14 @@ pub enum Error {
         /// What to do.
         next_step: String,
     },
+    /// A step of a rotation, where it is another's turn.
+    #[error("{why}")]
+    OutOfTurn {
+        /// Where the key stands.
+        why: String,
+        /// What to do.
+        next_step: &'static str,
+    },
     /// Too many requests wait for the log.
     #[error("too many requests wait for the log")]
     Overloaded,

@@ -155,6 +155,7 @@ fn told(error: &Error) -> Told {
             let detail = "the CA's key does not sign now".to_owned();
             (ProblemType::IssuerUnavailable, detail, next(step))
         }
+        Error::OutOfTurn { next_step, .. } => (ProblemType::Conflict, text, next(next_step)),
         Error::Waits(waits) => (ProblemType::Conflict, text, Some(what_ends_it(waits))),
         _ => {
             let detail = "the CA cannot do this now".to_owned();

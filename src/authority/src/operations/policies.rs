@@ -43,6 +43,10 @@ impl Authority {
     ) -> Result<api::ActivePolicy, Error> {
         self.refresh().await?;
         self.authorize(caller, Action::ChangePolicy, None)?;
+        // RFC 9110 §13.2.1: before what came along is looked at.
+        if !is_expected(&format!("{:?}", self.policy().set().hash())) {
+            return Err(Error::Conflict(Conflict::PolicyMoved));
+        }
         let operators = self.policy().operators().clone();
         let files = files.clone();
         let parse = move || PolicySet::parse_owned(files);
@@ -103,7 +107,7 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
     let validity = policy
         .set()
         .profile(&profile)
-        .ok_or_else(|| invalid(format!("there is no profile {profile:?}")))?
+        .ok_or_else(|| Error::NotFound(format!("profile {profile:?}")))?
         .effective_validity(None)?;
     let attestor = if asked.principal == asked.resource { TOKEN } else { SVID };
     let context = IssueContext {

@@ -197,7 +197,10 @@ impl Authority {
         let mut in_use = in_force.ledger.in_use(purpose);
         if let Some(other) = in_use.find(|key| key.state != KeyState::Active) {
             let why = format!("the {purpose} key {:?} is {:?}", other.id, other.state);
-            return refuse(why.to_lowercase(), "finish that rotation first: countersign rotate");
+            return Err(Error::OutOfTurn {
+                why: why.to_lowercase(),
+                next_step: "finish that rotation first: countersign rotate",
+            });
         }
         let certifies = match purpose {
             KeyPurpose::Issuer => KeyPurpose::Root,

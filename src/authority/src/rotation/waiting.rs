@@ -113,10 +113,10 @@ impl Authority {
         match self.next_step(key).await? {
             Some(next) if next.step == step && next.is_due() => Ok(()),
             Some(next) if next.step == step => Err(Error::Waits(Box::new(next))),
-            _ => Err(Error::Invalid {
+            _ => Err(Error::OutOfTurn {
                 why: format!("the {} key {:?} is {:?}", key.purpose, key.id, key.state)
                     .to_lowercase(),
-                next_step: Some("countersign key list".to_owned()),
+                next_step: "countersign key list",
             }),
         }
     }
