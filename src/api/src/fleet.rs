@@ -21,18 +21,20 @@ pub struct Report {
     pub checkpoint_size: Option<u64>,
     /// Connections that it closed, for each revocation that closed some; the newest 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(max_items = 100))]
     pub closed: Vec<ClosedConnections>,
     /// Connections open now; 1,048,576 at most.
+    #[cfg_attr(feature = "openapi", schema(maximum = 1048576))]
     pub open_connections: u64,
     /// Identities of peers that it spoke with; 200 at most, of which the first 16 KiB are kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::schema::SpiffeId>, max_items = 200))]
     pub peers: Vec<SpiffeId>,
     /// How long it can go on without the CA, in seconds.
     pub seconds_without_authority: u64,
     /// The certificate that its present one took the place of: that one's report is dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::SerialNumber>))]
     pub replaces: Option<SerialNumber>,
     /// Revocations that it has heard and does not apply to some of its peers yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -50,8 +52,10 @@ pub struct HeldBack {
     /// And end; not before `first`.
     pub last: u64,
     /// How many peers go on; 1,048,576 at most.
+    #[cfg_attr(feature = "openapi", schema(maximum = 1048576))]
     pub peers: u64,
     /// Seconds until they are applied at the latest; 86,400 at most.
+    #[cfg_attr(feature = "openapi", schema(maximum = 86400))]
     pub seconds: u64,
 }
 
@@ -63,6 +67,7 @@ pub struct ClosedConnections {
     /// The revocation's place in the log.
     pub log_index: u64,
     /// How many; 1,048,576 at most.
+    #[cfg_attr(feature = "openapi", schema(maximum = 1048576))]
     pub connections: u64,
 }
 
@@ -71,10 +76,10 @@ pub struct ClosedConnections {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WorkloadInstance {
     /// Who.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// Its certificate.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SerialNumber))]
     pub serial_number: SerialNumber,
     /// Seconds since it reported or heard the feed.
     pub seconds_ago: u64,
@@ -89,13 +94,19 @@ pub struct WorkloadInstance {
 /// Pages of `GET /v1/workloads`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct WorkloadFilter {
     /// Items a page, 100 if left out, at most 1,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(
+        feature = "openapi",
+        param(
+            pattern = r"^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9_-][A-Za-z0-9._-]*)* (?!(00)+$)([0-9a-f]{2}){1,20}$"
+        )
+    )]
     pub after: Option<String>,
 }
 
@@ -127,10 +138,10 @@ pub struct RevocationReach {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct WaitingInstance {
     /// Who.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// Its certificate.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SerialNumber))]
     pub serial_number: SerialNumber,
     /// Where it has the revocation, and holds it back for some of its peers.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -140,7 +140,7 @@ pub struct KeyRecord {
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub since: OffsetDateTime,
     /// Its SubjectPublicKeyInfo, base64.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::Base64))]
     pub public_key: Der,
     /// The root key that certified it: issuers below a root of ours.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -208,10 +208,11 @@ impl NextStep {
 /// Which trust state is asked for: `GET /v1/trust`. The newest, if neither is given.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct TrustQuery {
     /// The newest that the keys of this trust pin signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", param(value_type = Option<crate::schema::TrustPin>))]
     pub pin: Option<String>,
     /// The newest that the keys of the state with this sequence signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,7 +231,7 @@ pub struct KeyStepRequest {
     pub purpose: KeyPurpose,
     /// Its SubjectPublicKeyInfo, DER in base64: to prepare it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::Base64>))]
     pub public_key: Option<Der>,
     /// The certificate of an issuer or root: to prepare it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -248,7 +249,7 @@ pub enum OfflineSignature {
     /// It will be signed.
     Announced {
         /// What will be signed, base64.
-        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::Base64))]
         to_be_signed: Der,
     },
     /// It was signed.
@@ -256,7 +257,7 @@ pub enum OfflineSignature {
         /// Where the announcement stands in the log.
         announced_at: u64,
         /// The certificate (DER) or the note, base64.
-        #[cfg_attr(feature = "openapi", schema(value_type = String))]
+        #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::Base64))]
         signed: Der,
     },
 }

@@ -9,6 +9,8 @@ mod keys;
 mod life;
 pub mod paths;
 mod problem;
+#[cfg(feature = "openapi")]
+pub mod schema;
 mod secret;
 mod token;
 mod ttl;

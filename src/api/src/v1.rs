@@ -20,23 +20,24 @@ pub struct IssueRequest {
     pub csr: String,
     /// The identity; may be left out where the evidence names exactly one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::SpiffeId>))]
     pub spiffe_id: Option<SpiffeId>,
     /// DNS names, beside those of the CSR. Where neither this, `ip` nor the CSR speaks of names, the
     /// certificate has those that the identity's row in the workload table lists, as far as it may; a
     /// renewal those of the row as it is then. An empty list asks for none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<crate::schema::DnsName>>))]
     pub dns: Option<Vec<String>>,
     /// IP addresses, beside those of the CSR; see `dns`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<String>>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<crate::schema::IpAddress>>))]
     pub ip: Option<Vec<IpAddr>>,
     /// The profile; `default` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
     /// The validity; the profile's if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::Duration>))]
     pub ttl: Option<Ttl>,
     /// The evidence of who asks.
     pub attestation: Attestation,
@@ -62,10 +63,10 @@ pub enum Attestation {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct IssuedCertificate {
     /// Who it names.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// Its serial number.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SerialNumber))]
     pub serial_number: SerialNumber,
     /// The certificate, then its issuer's, PEM; no root.
     pub chain: String,
@@ -104,10 +105,10 @@ pub struct RenewalWindow {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct CertificateRecord {
     /// Who it names.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// Its serial number.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SerialNumber))]
     pub serial_number: SerialNumber,
     /// What can be done with it now.
     pub state: CertificateState,
@@ -193,14 +194,14 @@ pub struct Page<T> {
 /// Filters of `GET /v1/certificates`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams))]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct CertificateFilter {
     /// A SPIFFE ID, in which `*` stands for any run of characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// Only valid ones that expire within this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", param(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", param(value_type = Option<crate::schema::Duration>))]
     pub expiring: Option<Ttl>,
     /// Only revoked ones that have not expired.
     #[serde(default)]
@@ -210,6 +211,7 @@ pub struct CertificateFilter {
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", param(value_type = Option<crate::schema::LogIndex>))]
     pub after: Option<String>,
 }
 
@@ -219,8 +221,10 @@ pub struct CertificateFilter {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct RevokeRequest {
     /// A serial number, or a SPIFFE ID (all its certificates so far).
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::Target))]
     pub target: String,
     /// A reason of RFC 5280 §5.3.1: `key-compromise`, `superseded`, …
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::Reason))]
     pub reason: String,
     /// Says what would be revoked, and revokes nothing.
     #[serde(default)]
@@ -281,7 +285,7 @@ pub struct Revocation {
     /// What was revoked, as asked.
     pub target: String,
     /// The identity concerned.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// Why.
     pub reason: String,
@@ -314,9 +318,10 @@ pub struct ActOnRecord {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DenyRequest {
     /// Who.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// A reason of RFC 5280 §5.3.1, for the certificates that it revokes.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::Reason))]
     pub reason: String,
     /// Does what is refused otherwise.
     #[serde(default, rename = "override", skip_serializing_if = "Option::is_none")]
@@ -330,7 +335,7 @@ pub struct Denial {
     /// What `DELETE /v1/denials/{id}` takes: the log index of the deny event.
     pub id: String,
     /// Who.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// Why.
     pub reason: String,
@@ -353,14 +358,15 @@ pub struct Denial {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenRequest {
     /// For whom.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// How long it may be used, 15 minutes at most and if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::TokenLife>))]
     pub ttl: Option<Ttl>,
     /// Only for this key: lower-case hex of the SHA-256 of its SubjectPublicKeyInfo.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::Sha256>))]
     pub key_sha256: Option<String>,
 }
 
@@ -374,7 +380,7 @@ pub struct NewToken {
     #[cfg_attr(feature = "openapi", schema(value_type = String))]
     pub token: Secret,
     /// For whom.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// Until when.
     #[serde(with = "time::serde::rfc3339")]
@@ -397,7 +403,7 @@ pub struct TokenRecord {
     /// Its id.
     pub id: String,
     /// For whom.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// `open`, `used`, `expired`, `revoked`, or `void` where its maker was revoked since, or may not
     /// make it now.
@@ -418,14 +424,16 @@ pub struct TokenRecord {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct OperatorRequest {
     /// The name: they become `/countersign/operator/NAME`.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::OperatorName))]
     pub name: String,
     /// How long the token may be used, 15 minutes at most and if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::TokenLife>))]
     pub ttl: Option<Ttl>,
     /// Only for this key: lower-case hex of the SHA-256 of its SubjectPublicKeyInfo. Then a token that
     /// was stolen is good for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::Sha256>))]
     pub key_sha256: Option<String>,
     /// They were an operator of this name before, and start anew with another key. Refused while a
     /// certificate of theirs is good.
@@ -440,7 +448,7 @@ pub struct OperatorRecord {
     /// The name.
     pub name: String,
     /// The identity.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// Whether they can act.
     pub state: OperatorState,
@@ -454,7 +462,7 @@ pub struct OperatorRecord {
     pub not_after: Option<OffsetDateTime>,
     /// Its serial number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::SerialNumber>))]
     pub serial_number: Option<SerialNumber>,
     /// Who made them an operator: another's SPIFFE ID, `init` for the CA's host, or `workloads.json`.
     pub added_by: String,
@@ -534,19 +542,21 @@ pub struct ActivePolicy {
 pub struct ExplainRequest {
     /// Who asks: a workload's or operator's SPIFFE ID.
     #[serde(rename = "as")]
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub principal: SpiffeId,
     /// What: `issue`, `renew`, `revoke`, …
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::ActionName))]
     pub action: String,
     /// On whom.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub resource: SpiffeId,
     /// DNS names asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::schema::DnsName>))]
     pub dns: Vec<String>,
     /// IP addresses asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::schema::IpAddress>))]
     pub ip: Vec<IpAddr>,
     /// The profile; `default` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -638,7 +648,7 @@ pub struct IssuerStatus {
     /// SHA-256 of its public key, lower-case hex: the name of its CRL.
     pub id: String,
     /// Its certificate's serial number.
-    #[cfg_attr(feature = "openapi", schema(value_type = String))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SerialNumber))]
     pub serial_number: SerialNumber,
     /// Last second of its certificate.
     #[serde(with = "time::serde::rfc3339")]

@@ -20,6 +20,7 @@ use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::ending;
 use crate::measures;
+use crate::openapi;
 use crate::own_certificate::OwnCertificate;
 use crate::rate::RateLimit;
 use crate::readiness::Readiness;
@@ -100,6 +101,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         crls: Arc::default(),
         policy_sets: Arc::default(),
         bodies: Bodies::default(),
+        description: openapi::document(authority.trust_domain()).to_string().into(),
         stopped: stopped.clone(),
     };
     let service = TowerToHyperService::new(router(service));

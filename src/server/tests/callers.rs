@@ -105,6 +105,14 @@ async fn each_route_answers_each_caller_as_the_grid_says() {
                 let what = format!("{} {}", line.method, line.path);
                 wrong.push(format!("{what} by {name}: {expected}, not {}", answer.status));
             }
+            if answer.status != "-" {
+                assert!(
+                    scene.is_described(line, &answer),
+                    "{} by {name}: {}",
+                    line.path,
+                    answer.head
+                );
+            }
             if answer.status.starts_with('4') {
                 let told = scene.secrets.iter().find(|secret| answer.body.contains(*secret));
                 assert_eq!(told, None, "{} by {name} tells it: {}", line.path, answer.body);
@@ -168,6 +176,8 @@ struct Scene {
     service: Service,
     trust: identity::Trust,
     serial: String,
+    /// What `GET /v1/openapi.json` says.
+    description: serde_json::Value,
     /// What no refusal may tell.
     secrets: Vec<String>,
     callers: Vec<(&'static str, Option<Arc<Credentials>>)>,
@@ -215,7 +225,34 @@ impl Scene {
         let secrets =
             vec![other_own.serial_number.to_string(), "/prod/batch".to_owned(), "-----".to_owned()];
         let trust = identity::Trust::clone(&service.authority.trust());
-        Self { service, trust, serial: own.serial_number.to_string(), secrets, callers }
+        let mut stranger = support::wire::Wire::open(&service, None).await;
+        let description = stranger.ask("GET /v1/openapi.json").await.body;
+        let description = serde_json::from_str(&description).unwrap();
+        Self {
+            service,
+            description,
+            trust,
+            serial: own.serial_number.to_string(),
+            secrets,
+            callers,
+        }
+    }
+
+    /// Whether the description names this status for the route, and this type for the status.
+    fn is_described(&self, line: &Line, answer: &Answer) -> bool {
+        let method = line.method.to_lowercase();
+        let operation = &self.description["paths"][line.path.replace("{*", "{")][&method];
+        let mut response = &operation["responses"][&answer.status];
+        if let Some(shared) = response["$ref"].as_str() {
+            response = self.description.pointer(shared.trim_start_matches('#')).unwrap();
+        }
+        let kind = answer.head.lines().find_map(|line| line.strip_prefix("content-type: "));
+        let kind = kind.map(|kind| kind.split(';').next().unwrap());
+        let is_problem = kind == Some("application/problem+json");
+        let is_refused = answer.status.starts_with(['4', '5']);
+        response.is_object()
+            && is_problem == is_refused
+            && kind.is_none_or(|kind| response["content"].get(kind).is_some())
     }
 
     async fn ask(&self, line: &Line, caller: &str) -> Answer {

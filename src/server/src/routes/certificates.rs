@@ -2,7 +2,7 @@
 
 use api::{
     Attestation, CertificateFilter, CertificateRecord, IssueRequest, IssuedCertificate, Page,
-    Problem, RenewalWindow,
+    RenewalWindow,
 };
 use axum::extract::State;
 use axum::response::IntoResponse;
@@ -19,7 +19,7 @@ use crate::problem::Refused;
 /// Issues a certificate, or renews the one this connection was made with.
 #[utoipa::path(post, path = api::paths::CERTIFICATES, request_body = IssueRequest,
     params(IdempotencyKey),
-    responses((status = 201, body = IssuedCertificate), (status = "4XX", body = Problem), (status = "5XX", body = Problem)))]
+    responses((status = 201, body = IssuedCertificate)))]
 pub(crate) async fn issue(
     State(service): State<Service>,
     body: Body<IssueRequest>,
@@ -38,7 +38,7 @@ pub(crate) async fn issue(
 
 /// Lists certificates, newest first.
 #[utoipa::path(get, path = api::paths::CERTIFICATES, params(CertificateFilter),
-    responses((status = 200, body = Page<CertificateRecord>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Page<CertificateRecord>)))]
 pub(crate) async fn list(
     State(service): State<Service>,
     From(caller): From,
@@ -50,8 +50,8 @@ pub(crate) async fn list(
 }
 
 /// Shows what is kept of a certificate.
-#[utoipa::path(get, path = api::paths::CERTIFICATE, params(("serial" = String, Path)),
-    responses((status = 200, body = CertificateRecord), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, path = api::paths::CERTIFICATE, params(("serial" = api::schema::SerialNumber, Path)),
+    responses((status = 200, body = CertificateRecord)))]
 pub(crate) async fn record(
     State(service): State<Service>,
     From(caller): From,
@@ -63,8 +63,8 @@ pub(crate) async fn record(
 }
 
 /// Says when a certificate is to be renewed; ask again after `Retry-After`.
-#[utoipa::path(get, path = api::paths::RENEWAL, params(("serial" = String, Path)),
-    responses((status = 200, body = RenewalWindow), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, path = api::paths::RENEWAL, params(("serial" = api::schema::SerialNumber, Path)),
+    responses((status = 200, body = RenewalWindow)))]
 pub(crate) async fn renewal(
     State(service): State<Service>,
     From(caller): From,

@@ -13,8 +13,18 @@ pub(crate) struct IdempotencyKey {
     /// The caller's name for the request, kept 24 h once it has succeeded: the same request is done
     /// once, and answered alike; another is `idempotency-mismatch`. 1 to 255 visible ASCII
     /// characters, such as a UUID. What only reads takes it, too, and has nothing to keep.
-    #[param(rename = "Idempotency-Key", max_length = 255)]
+    #[param(rename = "Idempotency-Key", max_length = 255, pattern = r#"^(?!""$)[!-~]+$"#)]
     idempotency_key: Option<String>,
+}
+
+/// The header by which a caller says what it has.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes what `negotiation::has_already` reads")]
+pub(crate) struct IfNoneMatch {
+    /// The `ETag` of an answer before, a list of such, or `*`: 304 where it is as it was then.
+    #[param(rename = "If-None-Match")]
+    if_none_match: Option<String>,
 }
 
 /// The API as OpenAPI 3.1.
@@ -22,7 +32,8 @@ pub(crate) struct IdempotencyKey {
 #[openapi(
     info(
         title = "Countersign",
-        description = "A private CA for service-to-service mTLS. Problems are RFC 9457; unknown fields are refused."
+        description = "A private CA for service-to-service mTLS. Problems are RFC 9457; fields of a body and \
+                       parameters that are not described are refused."
     ),
     paths(
         trust::trust,
@@ -55,7 +66,13 @@ pub(crate) struct IdempotencyKey {
         evidence::crls,
         evidence::crl,
         openapi::describe,
-    )
+    ),
+    components(schemas(
+        api::Problem,
+        api::schema::Duration,
+        api::schema::LogIndex,
+        api::schema::TrustPin
+    ))
 )]
 pub(crate) struct Api;
 

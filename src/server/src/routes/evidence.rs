@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use api::{Problem, ProblemType};
+use api::ProblemType;
 use authority::policy::Action;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -17,7 +17,7 @@ use crate::problem::Refused;
 
 /// The newest checkpoint: a signed note, at most a second behind the log.
 #[utoipa::path(get, path = api::paths::CHECKPOINT,
-    responses((status = 200, body = String, content_type = "text/plain"), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = String, content_type = "text/plain")))]
 pub(crate) async fn checkpoint(
     State(service): State<Service>,
     From(caller): From,
@@ -33,8 +33,8 @@ pub(crate) async fn checkpoint(
 }
 
 /// A tile of the log, C2SP tlog-tiles. Full tiles never change.
-#[utoipa::path(get, path = "/log/tile/{path}", params(("path" = String, Path)),
-    responses((status = 200, content_type = "application/octet-stream"), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, path = "/log/tile/{path}", params(("path" = String, Path, pattern = r"^([0-9]|[1-5][0-9]|6[0-3]|entries)/(x[0-9]{3}/){0,2}[0-9]{3}(\.p/([1-9][0-9]?|1[0-9]{2}|2[0-4][0-9]|25[0-5]))?$")),
+    responses((status = 200, content_type = "application/octet-stream")))]
 pub(crate) async fn tile(
     State(service): State<Service>,
     From(caller): From,
@@ -90,7 +90,7 @@ impl Crls {
 /// The CRLs of all issuers, never older than the last revocation: what OpenSSL, nginx, HAProxy and the
 /// JDK read as one file.
 #[utoipa::path(get, path = api::paths::CRLS,
-    responses((status = 200, body = String, content_type = "application/x-pem-file"), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = String, content_type = "application/x-pem-file")))]
 pub(crate) async fn crls(
     State(service): State<Service>,
     From(caller): From,
@@ -105,8 +105,8 @@ pub(crate) async fn crls(
 }
 
 /// The CRL of an issuer, never older than the last revocation.
-#[utoipa::path(get, path = api::paths::CRL, params(("issuer" = String, Path)),
-    responses((status = 200, content_type = "application/pkix-crl"), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, path = api::paths::CRL, params(("issuer" = String, Path, pattern = "^[0-9a-f]{16,64}$")),
+    responses((status = 200, content_type = "application/pkix-crl")))]
 pub(crate) async fn crl(
     State(service): State<Service>,
     From(caller): From,

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use api::Problem;
 use authority::{FeedMessage, Start, Subscription, TooSlow};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -25,6 +24,7 @@ use axum::Extension;
 /// Where the subscriber stands.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct After {
     /// The log index of the newest item applied; without it, a snapshot comes first.
     after: Option<u64>,
@@ -39,7 +39,7 @@ pub(crate) struct After {
 /// after 25 s a heartbeat. A snapshot's message is followed by its chunks, a line each, whose
 /// SHA-256 it names.
 #[utoipa::path(get, path = api::paths::FEED, params(After),
-    responses((status = 200, content((String = "text/event-stream"), (String = "text/plain"))), (status = "4XX", body = Problem)))]
+    responses((status = 200, content((String = "text/event-stream"), (String = "text/plain")))))]
 pub(crate) async fn feed(
     State(service): State<Service>,
     From(caller): From,

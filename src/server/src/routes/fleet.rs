@@ -1,6 +1,6 @@
 //! What workloads report, and what operators learn from it.
 
-use api::{Page, Problem, Report, RevocationReach, WorkloadFilter, WorkloadInstance};
+use api::{Page, Report, RevocationReach, WorkloadFilter, WorkloadInstance};
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
@@ -11,7 +11,7 @@ use crate::problem::Refused;
 
 /// Takes the report of the calling workload.
 #[utoipa::path(put, path = api::paths::OWN_REPORT, request_body = Report,
-    responses((status = 204), (status = "4XX", body = Problem)))]
+    responses((status = 204)))]
 pub(crate) async fn report(
     State(service): State<Service>,
     body: Body<Report>,
@@ -24,7 +24,7 @@ pub(crate) async fn report(
 
 /// Lists workloads' instances, with their newest reports.
 #[utoipa::path(get, path = api::paths::WORKLOADS, params(WorkloadFilter),
-    responses((status = 200, body = Page<WorkloadInstance>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Page<WorkloadInstance>)))]
 pub(crate) async fn workloads(
     State(service): State<Service>,
     From(caller): From,
@@ -37,7 +37,7 @@ pub(crate) async fn workloads(
 
 /// Says how many workloads have a revocation, and who has not answered.
 #[utoipa::path(get, path = api::paths::REVOCATION, params(("log_index" = u64, Path)),
-    responses((status = 200, body = RevocationReach), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = RevocationReach)))]
 pub(crate) async fn revocation(
     State(service): State<Service>,
     From(caller): From,

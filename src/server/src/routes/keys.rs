@@ -1,6 +1,6 @@
 //! The CA's keys, and the steps by which one takes another's place.
 
-use api::{KeyRecord, KeyStep, KeyStepOutcome, KeyStepRequest, Page, Problem, ProblemType};
+use api::{KeyRecord, KeyStep, KeyStepOutcome, KeyStepRequest, Page, ProblemType};
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::{Extension, Json};
@@ -13,7 +13,7 @@ use crate::problem::Refused;
 
 /// Lists the keys, and what the next step of each waits for.
 #[utoipa::path(get, path = api::paths::KEYS,
-    responses((status = 200, body = Page<KeyRecord>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Page<KeyRecord>)))]
 pub(crate) async fn keys(
     State(service): State<Service>,
     From(caller): From,
@@ -24,8 +24,8 @@ pub(crate) async fn keys(
 
 /// Takes a step of a key's rotation; 409 says what is still missing.
 #[utoipa::path(post, path = api::paths::KEY_STEP,
-    params(("id" = String, Path), ("step" = String, Path), IdempotencyKey), request_body = KeyStepRequest,
-    responses((status = 200, body = KeyStepOutcome), (status = "4XX", body = Problem)))]
+    params(("id" = api::schema::Sha256, Path), ("step" = KeyStep, Path), IdempotencyKey), request_body = KeyStepRequest,
+    responses((status = 200, body = KeyStepOutcome)))]
 pub(crate) async fn step(
     State(service): State<Service>,
     Path((id, step)): Path<(String, String)>,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use authority::policy::Action;
 use authority::{Authority, Shown};
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -45,6 +46,8 @@ pub(crate) struct Service {
     pub(crate) crls: Arc<Crls>,
     pub(crate) policy_sets: Arc<PolicySets>,
     pub(crate) bodies: Bodies,
+    /// What `GET /v1/openapi.json` answers.
+    pub(crate) description: Bytes,
     /// Becomes true when streams must end.
     pub(crate) stopped: watch::Receiver<bool>,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use api::{
     ActivePolicy, Denial, DenyRequest, ExplainRequest, Explanation, NewToken, OperatorRecord,
-    OperatorRequest, Page, PolicyFiles, Problem, ProblemType, Revocation, RevokeRequest, Status,
+    OperatorRequest, Page, PolicyFiles, ProblemType, Revocation, RevokeRequest, Status,
     TokenRecord, TokenRequest,
 };
 use authority::policy::Action;
@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
-use super::described::IdempotencyKey;
+use super::described::{IdempotencyKey, IfNoneMatch};
 use crate::caller::{Body, From, Path, caller};
 use crate::diagnostics::Did;
 use crate::negotiation::{NoPrecondition, Precondition, has_already};
@@ -25,7 +25,7 @@ use crate::problem::Refused;
 
 /// Revokes certificates issued so far.
 #[utoipa::path(post, path = api::paths::REVOCATIONS, params(IdempotencyKey), request_body = RevokeRequest,
-    responses((status = 201, body = Revocation), (status = "4XX", body = Problem)))]
+    responses((status = 201, body = Revocation), (status = 200, body = Revocation, description = "A dry run, or nothing was left to revoke.")))]
 pub(crate) async fn revoke(
     State(service): State<Service>,
     body: Body<RevokeRequest>,
@@ -45,7 +45,7 @@ pub(crate) async fn revoke(
 
 /// Lists denied identities.
 #[utoipa::path(get, path = api::paths::DENIALS,
-    responses((status = 200, body = Page<Denial>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Page<Denial>)))]
 pub(crate) async fn denials(
     State(service): State<Service>,
     From(caller): From,
@@ -56,7 +56,7 @@ pub(crate) async fn denials(
 
 /// Denies an identity until it is allowed again.
 #[utoipa::path(post, path = api::paths::DENIALS, params(IdempotencyKey), request_body = DenyRequest,
-    responses((status = 201, body = Denial), (status = "4XX", body = Problem)))]
+    responses((status = 201, body = Denial)))]
 pub(crate) async fn deny(
     State(service): State<Service>,
     body: Body<DenyRequest>,
@@ -69,8 +69,8 @@ pub(crate) async fn deny(
 }
 
 /// Allows an identity again.
-#[utoipa::path(delete, path = api::paths::DENIAL, params(("id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem)))]
+#[utoipa::path(delete, path = api::paths::DENIAL, params(("id" = api::schema::LogIndex, Path)),
+    responses((status = 204)))]
 pub(crate) async fn allow(
     State(service): State<Service>,
     From(caller): From,
@@ -83,7 +83,7 @@ pub(crate) async fn allow(
 
 /// Lists the newest bootstrap tokens, without their secrets.
 #[utoipa::path(get, path = api::paths::TOKENS,
-    responses((status = 200, body = Page<TokenRecord>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Page<TokenRecord>)))]
 pub(crate) async fn tokens(
     State(service): State<Service>,
     From(caller): From,
@@ -94,7 +94,7 @@ pub(crate) async fn tokens(
 
 /// Makes a bootstrap token; it is shown this once.
 #[utoipa::path(post, path = api::paths::TOKENS, params(IdempotencyKey), request_body = TokenRequest,
-    responses((status = 201, body = NewToken), (status = "4XX", body = Problem)))]
+    responses((status = 201, body = NewToken)))]
 pub(crate) async fn create_token(
     State(service): State<Service>,
     body: Body<TokenRequest>,
@@ -107,8 +107,8 @@ pub(crate) async fn create_token(
 }
 
 /// Withdraws a bootstrap token.
-#[utoipa::path(delete, path = api::paths::TOKEN, params(("id" = String, Path)),
-    responses((status = 204), (status = "4XX", body = Problem)))]
+#[utoipa::path(delete, path = api::paths::TOKEN, params(("id" = String, Path, pattern = "^[0-9a-f]{16}$")),
+    responses((status = 204)))]
 pub(crate) async fn revoke_token(
     State(service): State<Service>,
     From(caller): From,
@@ -121,7 +121,7 @@ pub(crate) async fn revoke_token(
 
 /// Lists the operators: who added each, and whether they can act.
 #[utoipa::path(get, path = api::paths::OPERATORS,
-    responses((status = 200, body = Page<OperatorRecord>), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Page<OperatorRecord>)))]
 pub(crate) async fn operators(
     State(service): State<Service>,
     From(caller): From,
@@ -133,7 +133,7 @@ pub(crate) async fn operators(
 /// Makes somebody new an operator; the token by which they get their certificate is shown this once.
 #[utoipa::path(post, path = api::paths::OPERATORS, params(IdempotencyKey),
     request_body = OperatorRequest,
-    responses((status = 201, body = NewToken), (status = "4XX", body = Problem)))]
+    responses((status = 201, body = NewToken)))]
 pub(crate) async fn add_operator(
     State(service): State<Service>,
     body: Body<OperatorRequest>,
@@ -146,8 +146,8 @@ pub(crate) async fn add_operator(
 }
 
 /// Reads the active policy set; its hash is the ETag.
-#[utoipa::path(get, path = api::paths::POLICIES,
-    responses((status = 200, body = ActivePolicy), (status = 304), (status = "4XX", body = Problem)))]
+#[utoipa::path(get, path = api::paths::POLICIES, params(IfNoneMatch),
+    responses((status = 200, body = ActivePolicy), (status = 304)))]
 pub(crate) async fn policies(
     State(service): State<Service>,
     From(caller): From,
@@ -165,8 +165,9 @@ pub(crate) async fn policies(
 
 /// Replaces the policy set; `If-Match` names the one that it replaces.
 #[utoipa::path(put, path = api::paths::POLICIES, request_body = PolicyFiles,
-    params(("If-Match" = String, Header)),
-    responses((status = 200, body = ActivePolicy), (status = "4XX", body = Problem)))]
+    params(("If-Match" = String, Header, pattern = "^\"[0-9a-f]{64}\"$",
+        description = "The ETag of the set that is replaced; or a list of such, or `*`: whatever is in force. Weak tags name nothing.")),
+    responses((status = 200, body = ActivePolicy)))]
 pub(crate) async fn replace_policies(
     State(service): State<Service>,
     request: Request,
@@ -204,7 +205,7 @@ fn precondition(headers: &HeaderMap, id: &str) -> Result<Precondition, Refused> 
 
 /// Says which policy decides, and why.
 #[utoipa::path(post, path = api::paths::EXPLAIN, params(IdempotencyKey), request_body = ExplainRequest,
-    responses((status = 200, body = Explanation), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Explanation)))]
 pub(crate) async fn explain(
     State(service): State<Service>,
     body: Body<ExplainRequest>,
@@ -215,7 +216,7 @@ pub(crate) async fn explain(
 
 /// Says how the CA is doing.
 #[utoipa::path(get, path = api::paths::STATUS,
-    responses((status = 200, body = Status), (status = "4XX", body = Problem)))]
+    responses((status = 200, body = Status)))]
 pub(crate) async fn status(
     State(service): State<Service>,
     From(caller): From,

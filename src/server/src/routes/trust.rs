@@ -7,6 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Service;
+use super::described::IfNoneMatch;
 use crate::caller::{From, Query};
 use crate::negotiation::{has_already, preferred, varies_by_accept};
 use crate::problem::Refused;
@@ -14,7 +15,7 @@ use crate::problem::Refused;
 /// The signed trust state: the newest; with `pin`, the newest that the pin's keys signed; with
 /// `after`, the newest that the keys of that state signed, which is the next one where those keys
 /// were replaced since.
-#[utoipa::path(get, path = api::paths::TRUST, params(TrustQuery),
+#[utoipa::path(get, path = api::paths::TRUST, params(TrustQuery, IfNoneMatch),
     responses((status = 200, body = String, content_type = "text/plain"), (status = 304)))]
 pub(crate) async fn trust(
     State(service): State<Service>,
