@@ -100,7 +100,8 @@ async fn a_denial_says_who_and_why_until_it_is_lifted() {
     deny(&environment, &admin, "/prod/reports").await;
     let anew = deny(&environment, &second, "/prod/reports").await;
     assert_eq!(anew.by, id("/countersign/operator/second").as_str());
-    assert_eq!(environment.authority.denials(&admin).await.unwrap().items, [anew.clone()]);
+    let denials = environment.authority.denials(&admin).await.unwrap();
+    assert_eq!(denials.items, std::slice::from_ref(&anew));
 
     let record = shown(&environment, &issued).await.unwrap();
     assert_eq!(record.denial, Some(anew.clone()));
