@@ -128,9 +128,14 @@ impl<T: DeserializeOwned> Body<T> {
     }
 }
 
-/// Whether a body may be JSON. One that says nothing may; a page of a stranger's, by which a browser
-/// posts a form, says that it is one, or plain text.
+/// Whether a body may be JSON. One that says nothing may, and one that says that it is a form: curl
+/// does where it is told nothing. What a browser sends for a stranger's page has an `Origin`, and must
+/// say that it is JSON: then the browser asks us first, and is not let.
 fn is_json(headers: &HeaderMap) -> bool {
+    let is_page = headers.contains_key(header::ORIGIN);
+    if is_page && !headers.contains_key(header::CONTENT_TYPE) {
+        return false;
+    }
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     let is_plain = encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
     is_plain
@@ -138,6 +143,7 @@ fn is_json(headers: &HeaderMap) -> bool {
             let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
             let kind = kind.trim().to_ascii_lowercase();
             kind == "application/json"
+                || !is_page && kind == "application/x-www-form-urlencoded"
                 || kind.starts_with("application/") && kind.ends_with("+json")
         })
 }

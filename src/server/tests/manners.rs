@@ -215,13 +215,17 @@ async fn what_says_that_it_is_no_json_is_not_read_as_json() {
         "Content-Type: Application/JSON; charset=utf-8\r\n",
         "content-type: application/vnd.a+json\r\n",
         "content-encoding: identity\r\n",
+        // What curl says where it is told nothing.
+        "content-type: application/x-www-form-urlencoded\r\n",
+        "content-type: application/json\r\norigin: https://page.example\r\n",
     ] {
         let answer = wire.exchange("POST /v1/policies/explain", fields, &body).await;
         assert_eq!(answer.status, 200, "{fields}");
     }
     for fields in [
         "content-type: text/plain\r\n",
-        "content-type: application/x-www-form-urlencoded\r\n",
+        "content-type: application/x-www-form-urlencoded\r\norigin: https://page.example\r\n",
+        "origin: https://page.example\r\n",
         "content-type: multipart/form-data; boundary=a\r\n",
         "content-type: \r\n",
         "content-type: application/jsonp\r\n",

@@ -29,7 +29,9 @@ fn a_clock_that_leapt_ahead_is_set_right() {
     types(&environment, "countersign init --config ca.toml").success();
     let ahead = "timeout 20 faketime -f +2d countersign serve --config ca.toml";
     let said = types(&environment, ahead).stderr;
-    assert!(said.contains("the clock leapt ahead by 1d23h59m"), "{said}");
+    // The moments between its look at the clock and its look at the time since start count, or not.
+    let told = ["1d23h59m", "2d"].map(|leap| said.contains(&format!("clock leapt ahead by {leap}")));
+    assert!(told.contains(&true), "{said}");
     assert!(said.contains("nothing is written until it is set right"), "{said}");
     environment.serve();
     types(&environment, "issue reports after; countersign verify after/svid.pem").success();
