@@ -14,6 +14,7 @@ use crate::attest::{Attested, INTERNAL, Purpose, again_by_token, refused};
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
 use crate::clock::{Clock, fresh_serial_number};
+use crate::crl::Crls;
 use crate::error::Error;
 use crate::feed::Feed;
 use crate::fleet::Fleet;
@@ -67,7 +68,7 @@ pub struct Authority {
     pub(crate) known_tokens: KnownTokens,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
-    pub(crate) crl_turn: tokio::sync::Mutex<()>,
+    pub(crate) crls: Crls,
     pub(crate) turns: Turns,
 }
 

@@ -2,7 +2,11 @@
 //! newest is older than the revocation state, or past half of its life. Beyond half a million entries none
 //! is made: our own verifiers go by the feed, and whoever reads CRLs is told that there is none.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use api::KeyPurpose;
+use bytes::Bytes;
 use issuance::{RevocationList, RevocationReason, RevokedCertificate, prepare_crl};
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
@@ -19,6 +23,37 @@ use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::sequencer::{ActMember, CrlRow, Effect, Member, Outcome};
 use crate::store::{RevokedQuery, RevokedRecord};
 
+/// The newest CRL of each issuer that was asked for. Anybody may ask, and one may have megabytes: each is
+/// read or made by one, and shared by all who ask.
+#[derive(Debug, Default)]
+pub(crate) struct Crls {
+    turn: tokio::sync::Mutex<()>,
+    newest: Mutex<HashMap<Hash, Held>>,
+}
+
+#[derive(Debug)]
+struct Held {
+    der: Bytes,
+    revocation_epoch: u64,
+    next_update: i64,
+    /// Its issuer signs no other.
+    is_last: bool,
+}
+
+impl Crls {
+    fn newest(&self) -> MutexGuard<'_, HashMap<Hash, Held>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hold(&self, crl: CrlRow, is_last: bool) -> Bytes {
+        let CrlRow { issuer_key_hash, der, revocation_epoch, next_update, .. } = crl;
+        let der = Bytes::from(der);
+        let held = Held { der: der.clone(), revocation_epoch, next_update, is_last };
+        self.newest().insert(issuer_key_hash, held);
+        der
+    }
+}
+
 impl Authority {
     /// The issuer whose id this is, or as much of one as lists show.
     pub fn issuer_named(&self, beginning: &str) -> Result<String, Error> {
@@ -30,20 +65,27 @@ impl Authority {
 
     /// The CRL of an issuer, by the hex SHA-256 of its public key: never older than the last
     /// revocation. A retired issuer's is the last that it signed.
-    pub async fn crl(&self, issuer: &str) -> Result<Vec<u8>, Error> {
+    pub async fn crl(&self, issuer: &str) -> Result<Bytes, Error> {
         let none = || Error::NotFound(format!("issuer {issuer}"));
         let in_force = self.in_force();
         let key = in_force.ledger.by_id(issuer).filter(|key| key.purpose == KeyPurpose::Issuer);
         let key_hash = key.ok_or_else(none)?.id;
+        if let Some(held) = self.held_crl(&key_hash) {
+            return Ok(held);
+        }
+        // One reads or makes it; whoever waits then finds it in memory.
+        let _turn = self.crls.turn.lock().await;
+        if let Some(held) = self.held_crl(&key_hash) {
+            return Ok(held);
+        }
+        let stored = self.store().crl(key_hash).await?;
         if in_force.issuer_of(&key_hash).is_none() {
-            return Ok(self.store().crl(key_hash).await?.ok_or_else(none)?.der);
+            return Ok(self.crls.hold(stored.ok_or_else(none)?, true));
         }
-        if let Some(fresh) = self.fresh_crl(key_hash).await? {
-            return Ok(fresh);
-        }
-        let _turn = self.crl_turn.lock().await;
-        if let Some(fresh) = self.fresh_crl(key_hash).await? {
-            return Ok(fresh);
+        if let Some(fresh) =
+            stored.filter(|crl| self.is_fresh(crl.revocation_epoch, crl.next_update))
+        {
+            return Ok(self.crls.hold(fresh, false));
         }
         let (_, in_force) = self.state().await?;
         if let Err(absent) = in_force.require_key(KeyPurpose::Issuer)
@@ -57,7 +99,7 @@ impl Authority {
 
     /// The CRL of each issuer whose certificates a peer may show, the active one's first: of those that
     /// take over next, too, so that nobody meets a certificate before its issuer's list.
-    pub async fn crls(&self) -> Result<Vec<Vec<u8>>, Error> {
+    pub async fn crls(&self) -> Result<Vec<Bytes>, Error> {
         let mut ids: Vec<String> = {
             let in_force = self.in_force();
             in_force.issuers().map(|issuer| issuer_id(issuer.key_hash())).collect()
@@ -76,22 +118,25 @@ impl Authority {
 
     /// The last that was signed, until it expires: where nothing newer can be signed, those who have
     /// none yet are better served by it than by none.
-    async fn last_crl(&self, key_hash: Hash) -> Result<Option<Vec<u8>>, Error> {
+    async fn last_crl(&self, key_hash: Hash) -> Result<Option<Bytes>, Error> {
         let now = self.clock().now().unix_timestamp();
         let last = self.store().crl(key_hash).await?;
-        Ok(last.filter(|crl| crl.next_update > now).map(|crl| crl.der))
+        Ok(last.filter(|crl| crl.next_update > now).map(|crl| crl.der.into()))
     }
 
-    async fn fresh_crl(&self, key_hash: Hash) -> Result<Option<Vec<u8>>, Error> {
-        let epoch = self.folded().epoch;
+    fn held_crl(&self, key_hash: &Hash) -> Option<Bytes> {
+        let newest = self.crls.newest();
+        let held = newest.get(key_hash)?;
+        (held.is_last || self.is_fresh(held.revocation_epoch, held.next_update))
+            .then(|| held.der.clone())
+    }
+
+    fn is_fresh(&self, revocation_epoch: u64, next_update: i64) -> bool {
         let half_life = (self.clock().now() + HALF_LIFE).unix_timestamp();
-        let newest = self.store().crl(key_hash).await?;
-        Ok(newest
-            .filter(|crl| crl.revocation_epoch >= epoch && crl.next_update > half_life)
-            .map(|crl| crl.der))
+        revocation_epoch >= self.folded().epoch && next_update > half_life
     }
 
-    async fn make_crl(&self, issuer: &Issuer) -> Result<Vec<u8>, Error> {
+    async fn make_crl(&self, issuer: &Issuer) -> Result<Bytes, Error> {
         let issuer_key_hash = *issuer.certificate().key_hash();
         // The epoch is read first: what is revoked later makes this list old, not wrong.
         let revocation_epoch = self.folded().epoch;
@@ -116,12 +161,12 @@ impl Authority {
         let crl = CrlRow {
             issuer_key_hash,
             number,
-            der: der.clone(),
+            der,
             revocation_epoch,
             next_update: (this_update + LIFE).unix_timestamp(),
         };
-        match self.submit(Member::Crl(crl)).await? {
-            Outcome::Stored => Ok(der),
+        match self.submit(Member::Crl(crl.clone())).await? {
+            Outcome::Stored => Ok(self.crls.hold(crl, false)),
             other => Err(unexpected(&other)),
         }
     }

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use crate::authority::{Authority, Parts};
 use crate::budgets::Budgets;
 use crate::checkpoint::Checkpoints;
+use crate::crl::Crls;
 use crate::error::Error;
 use crate::event::{Event, POLICY_CHANGE};
 use crate::feed::Feed;
@@ -84,7 +85,7 @@ impl Authority {
             known_tokens: KnownTokens::default(),
             hastened: std::sync::Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
-            crl_turn: tokio::sync::Mutex::default(),
+            crls: Crls::default(),
             turns: Turns::default(),
             trust_domain,
             crl_url,

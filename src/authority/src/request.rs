@@ -107,7 +107,8 @@ impl Asked {
     /// Asks policy. What a renewal leaves out is as before, but for names that the row chose.
     ///
     /// Where nobody spoke of names, they are those of the row that may be had: what would be allowed
-    /// without names is not refused for those that were not asked for.
+    /// without names is not refused for those that were not asked for. But no renewal loses the names
+    /// that it had: refused, it is noticed while the certificate of before is good.
     pub(crate) fn authorize(
         self,
         attested: Attested,
@@ -124,12 +125,13 @@ impl Asked {
         }
         let spiffe_id = self.spiffe_id.as_ref().unwrap_or(&attested.spiffe_id);
         let listed = own_names.without(listed(spiffe_id, policy));
+        let has_names = attested.earlier.as_ref().is_some_and(|it| it.names != Names::default());
         let of_row = |names| (names, NamesFrom::Row);
         if !listed.is_empty() {
             let (asked, attested) = (self.clone(), attested.clone());
             let names = of_row(listed);
             match asked.authorize_named(names, attested, policy, revocation_epoch, own_names) {
-                Err(Error::Denied(_)) => {}
+                Err(Error::Denied(_)) if !has_names => {}
                 authorized => return authorized,
             }
         }

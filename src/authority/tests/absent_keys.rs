@@ -25,7 +25,7 @@ struct Before {
     environment: Environment,
     operator: Caller,
     token: Secret,
-    crl: Vec<u8>,
+    crl: bytes::Bytes,
 }
 
 impl Before {

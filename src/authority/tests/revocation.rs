@@ -245,7 +245,7 @@ impl Gate {
     }
 }
 
-async fn made_crl(environment: &Environment, operator: &Caller) -> Vec<u8> {
+async fn made_crl(environment: &Environment, operator: &Caller) -> bytes::Bytes {
     let issuer = environment.authority.status(operator).await.unwrap().issuers[0].id.clone();
     environment.authority.crl(&issuer).await.unwrap()
 }

@@ -1,5 +1,5 @@
-//! `crl.pem` beside an SVID: the CRL of each issuer, for software that asks no CA (OpenSSL, nginx,
-//! HAProxy, the JDK).
+//! `crl.pem` beside an SVID: the CRL of each issuer, for software that asks no CA, such as OpenSSL's
+//! `-crl_check`. What asks for one of every CA lacks the root's, which signs none.
 //!
 //! It lives by the hour, and the SVID by the day: it is no part of the set that is replaced as one, and
 //! what keeps it from being refreshed never costs an SVID.

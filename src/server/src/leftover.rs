@@ -21,7 +21,10 @@ use tokio::runtime::Handle;
 
 /// Whether what is left of a request ends its connection.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Leftover(Arc<AtomicBool>);
+pub(crate) struct Leftover {
+    ends_connection: Arc<AtomicBool>,
+    is_refused: Arc<AtomicBool>,
+}
 
 impl Leftover {
     /// The request, whose body is seen to when it is dropped.
@@ -36,9 +39,14 @@ impl Leftover {
         })
     }
 
+    /// Its sender sends more than its share: not much more of it is read.
+    pub(crate) fn refuse(&self) {
+        self.is_refused.store(true, Ordering::Release);
+    }
+
     /// Whether the connection is closed after the answer: asked when the body has been dropped.
     pub(crate) fn ends_connection(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.ends_connection.load(Ordering::Acquire)
     }
 }
 
@@ -95,10 +103,12 @@ impl Drop for Watched {
             return;
         }
         let is_broken = self.state == Left::Broken;
-        let is_bounded = self.body.size_hint().upper().is_some_and(|rest| rest <= MOST);
+        let is_refused = self.leftover.is_refused.load(Ordering::Acquire);
+        let most = if is_refused { MOST_OF_REFUSED } else { MOST };
+        let is_bounded = self.body.size_hint().upper().is_some_and(|rest| rest <= most);
         let is_slow = self.begun.elapsed() >= PATIENCE;
         let ends = is_broken || self.asks_first || is_slow || !is_bounded;
-        self.leftover.0.store(ends, Ordering::Release);
+        self.leftover.ends_connection.store(ends, Ordering::Release);
         if is_broken || self.asks_first {
             return;
         }
@@ -106,16 +116,16 @@ impl Drop for Watched {
         // Without a runtime there is no connection either.
         if let Ok(runtime) = Handle::try_current() {
             let patience = if ends { LINGER } else { PATIENCE };
-            runtime.spawn(tokio::time::timeout(patience, ignore(rest)));
+            runtime.spawn(tokio::time::timeout(patience, ignore(rest, most)));
         }
     }
 }
 
-async fn ignore(mut body: Body) {
+async fn ignore(mut body: Body, most: u64) {
     let mut seen = 0;
     while let Some(Ok(frame)) = body.frame().await {
         seen += frame.data_ref().map_or(0, Bytes::len) as u64;
-        if seen > MOST {
+        if seen > most {
             return;
         }
     }
@@ -123,6 +133,8 @@ async fn ignore(mut body: Body) {
 
 /// As much as the largest body that is read anywhere.
 const MOST: u64 = api::MAX_POLICY_BYTES as u64;
+/// As much as most bodies have.
+const MOST_OF_REFUSED: u64 = crate::caller::MAX_BODY as u64;
 /// As long as most bodies may take.
 const PATIENCE: Duration = crate::caller::BODY_TIME;
 /// Whoever hears that the connection ends has time to stop, and hears why before it is cut off.

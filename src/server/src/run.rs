@@ -98,7 +98,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         authority: Arc::clone(&authority),
         readiness: readiness.clone(),
         rate: Arc::clone(&rate),
-        crls: Arc::default(),
+        crl_text: Arc::default(),
         policy_sets: Arc::default(),
         bodies: Bodies::default(),
         description: openapi::document(authority.trust_domain()).to_string().into(),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::paths;
 use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -200,7 +201,8 @@ async fn read(
 ) -> Result<(Answer, HeaderMap), Error> {
     let (head, body) = response.into_parts();
     let (url, status) = (url.to_owned(), head.status);
-    let read = Limited::new(body, MAX_BODY).collect().await;
+    let most = if url.contains(paths::CRLS) { MAX_CRLS } else { MAX_BODY };
+    let read = Limited::new(body, most).collect().await;
     if let Some(refusal) = connection.and_then(|connection| connection.refusal()) {
         return Err(Error::Peer { refusal, peer: url });
     }
@@ -309,6 +311,8 @@ pub(crate) fn header_value(name: &'static str, value: &str) -> Result<HeaderValu
 const PROBLEM_JSON: &str = "application/problem+json";
 /// A page of 1,000 records with their chains is below 4 MiB.
 const MAX_BODY: usize = 8 * 1024 * 1024;
+/// The lists of two issuers with half a million certificates each, as PEM.
+const MAX_CRLS: usize = 80 * 1024 * 1024;
 /// From the wish to the last byte of the answer, the connection included.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often HTTP/2 looks whether the CA still lives, while an answer is awaited or streamed: a

@@ -247,7 +247,8 @@ async fn drive<C: GracefulConnection<Error = hyper::Error>>(
     tokio::select! {
         biased;
         () = closed(connection) => Ok(()),
-        result = http => result,
+        // Not moved: what was dropped here would be dropped before it is said that the connection ended.
+        result = http.as_mut() => result,
     }
 }
 

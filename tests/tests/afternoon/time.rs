@@ -30,7 +30,8 @@ fn a_clock_that_leapt_ahead_is_set_right() {
     let ahead = "timeout 20 faketime -f +2d countersign serve --config ca.toml";
     let said = types(&environment, ahead).stderr;
     // The moments between its look at the clock and its look at the time since start count, or not.
-    let told = ["1d23h59m", "2d"].map(|leap| said.contains(&format!("clock leapt ahead by {leap}")));
+    let told =
+        ["1d23h59m", "2d"].map(|leap| said.contains(&format!("clock leapt ahead by {leap}")));
     assert!(told.contains(&true), "{said}");
     assert!(said.contains("nothing is written until it is set right"), "{said}");
     environment.serve();

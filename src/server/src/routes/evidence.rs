@@ -1,8 +1,5 @@
 //! The log's checkpoint and tiles, and CRLs.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
-
 use api::ProblemType;
 use authority::policy::Action;
 use axum::body::Bytes;
@@ -10,6 +7,7 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use http::{HeaderValue, header};
 use tlog::Tile;
+use tokio::task::spawn_blocking;
 
 use super::Service;
 use crate::caller::{From, Path};
@@ -55,40 +53,27 @@ pub(crate) async fn tile(
     Ok((headers, bytes))
 }
 
-/// The newest CRL of each issuer, so that all who read it read the same bytes: it may be large, and
-/// anyone may ask.
+/// The CRLs of all issuers as one text, so that all who read it read the same bytes: it may be large,
+/// and anyone may ask.
 #[derive(Debug, Default)]
-pub(crate) struct Crls {
-    by_issuer: Mutex<HashMap<String, Bytes>>,
-    all: Mutex<(Vec<Vec<u8>>, Bytes)>,
-}
+pub(crate) struct CrlText(tokio::sync::Mutex<(Vec<Bytes>, Bytes)>);
 
-impl Crls {
-    /// All of them as one text.
-    fn text(&self, ders: Vec<Vec<u8>>) -> Bytes {
-        let mut held = self.all.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.0 != ders {
-            let text: String = ders.iter().map(|der| identity::pem("X509 CRL", der)).collect();
-            *held = (ders, Bytes::from(text));
+impl CrlText {
+    async fn of(&self, crls: Vec<Bytes>) -> Bytes {
+        let mut held = self.0.lock().await;
+        let is_same = |one: &Bytes, other: &Bytes| one.as_ptr_range() == other.as_ptr_range();
+        if held.0.len() != crls.len() || !held.0.iter().zip(&crls).all(|(a, b)| is_same(a, b)) {
+            let ders = crls.clone();
+            let write = move || ders.iter().map(|der| identity::pem("X509 CRL", der)).collect();
+            let text: String = spawn_blocking(write).await.expect("to write PEM does not panic");
+            *held = (crls, text.into());
         }
         held.1.clone()
     }
-
-    fn shared(&self, issuer: String, der: Vec<u8>) -> Bytes {
-        let mut held = self.by_issuer.lock().unwrap_or_else(PoisonError::into_inner);
-        match held.get(&issuer) {
-            Some(held) if *held == der => held.clone(),
-            _ => {
-                let der = Bytes::from(der);
-                held.insert(issuer, der.clone());
-                der
-            }
-        }
-    }
 }
 
-/// The CRLs of all issuers, never older than the last revocation: what OpenSSL, nginx, HAProxy and the
-/// JDK read as one file.
+/// The CRLs of all issuers, never older than the last revocation, as one file for OpenSSL and what asks
+/// for the list of a leaf's issuer. What asks for one of every CA lacks the root's.
 #[utoipa::path(get, path = api::paths::CRLS,
     responses((status = 200, body = String, content_type = "application/x-pem-file")))]
 pub(crate) async fn crls(
@@ -101,7 +86,7 @@ pub(crate) async fn crls(
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file")),
         (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),
     ];
-    Ok((headers, service.crls.text(crls)))
+    Ok((headers, service.crl_text.of(crls).await))
 }
 
 /// The CRL of an issuer, never older than the last revocation.
@@ -113,10 +98,8 @@ pub(crate) async fn crl(
     Path(issuer): Path<String>,
 ) -> Result<impl IntoResponse, Refused> {
     let refuse = |error| Refused::new(error, &caller.request_id);
-    // Its whole id: however it is asked for, one list is held.
     let issuer = service.authority.issuer_named(&issuer).map_err(refuse)?;
     let der = service.authority.crl(&issuer).await.map_err(refuse)?;
-    let der = service.crls.shared(issuer, der);
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/pkix-crl")),
         (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),

@@ -24,7 +24,7 @@ use data_encoding::BASE64;
 use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::sync::watch;
 
-pub(crate) use evidence::Crls;
+pub(crate) use evidence::CrlText;
 
 use crate::bodies::Bodies;
 use crate::caller::{RequestId, caller};
@@ -43,7 +43,7 @@ pub(crate) struct Service {
     pub(crate) authority: Arc<Authority>,
     pub(crate) readiness: Readiness,
     pub(crate) rate: Arc<RateLimit>,
-    pub(crate) crls: Arc<Crls>,
+    pub(crate) crl_text: Arc<CrlText>,
     pub(crate) policy_sets: Arc<PolicySets>,
     pub(crate) bodies: Bodies,
     /// What `GET /v1/openapi.json` answers.
@@ -169,6 +169,7 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
             }
         }
     } else {
+        leftover.refuse();
         drop(request);
         metrics::counter!("countersign_rate_limited_total").increment(1);
         let detail = "this caller sends more requests than its share";
@@ -224,7 +225,7 @@ fn may_ask(service: &Service, request: &Request) -> Result<(), Refused> {
 /// no cache answers.
 fn takes_questions(method: &Method, path: &str) -> bool {
     let reads = [paths::TRUST, paths::CERTIFICATES, paths::FEED, paths::WORKLOADS];
-    let passes = [paths::CRL, paths::TILE, paths::CHECKPOINT];
+    let passes = [paths::CRL, paths::CRLS, paths::TILE, paths::CHECKPOINT];
     [Method::GET, Method::HEAD].contains(method)
         && (reads.contains(&path) || passes.contains(&path))
 }
