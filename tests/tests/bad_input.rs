@@ -190,7 +190,7 @@ fn what_is_not_the_json_expected_is_refused() {
     let huge = "a".repeat(1024 * 1024);
     post(environment, "/v1/certificates", &huge, &[]).is(413, "too-large", "64 KiB");
     post(environment, "/v2/certificates", "{}", &[]).is(404, "not-found", "/v2/certificates");
-    post(environment, "/v1/trust", "{}", &[]).is(400, "request-invalid", "POST is not possible");
+    post(environment, "/v1/trust", "{}", &[]).is(405, "method-not-allowed", "POST is not possible");
 }
 
 #[test]
