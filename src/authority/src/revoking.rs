@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use api::{Denial, RevokedBy};
 use identity::feed::{FeedChange, FeedItem};
 use identity::{Revocations, SerialNumber, SpiffeId};
-use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
 
 use crate::event::{DENY, Event, REVOKE};
 
@@ -19,9 +19,16 @@ pub(crate) struct Revoking {
     /// Where each certificate was revoked by its number.
     serials: HashMap<SerialNumber, u64>,
     /// Where each identity was revoked or denied, in order.
-    identities: HashMap<SpiffeId, Vec<u64>>,
+    identities: HashMap<SpiffeId, Vec<Place>>,
     /// The denial in force of each: what lifts it names its place.
     denials: HashMap<SpiffeId, Denied>,
+}
+
+/// Where an event stands, and when it was.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    log_index: u64,
+    at: OffsetDateTime,
 }
 
 /// A denial in force.
@@ -38,7 +45,8 @@ impl Revoking {
     pub(crate) fn note(&mut self, item: &FeedItem, event: &Event) {
         let log_index = item.log_index;
         let mut revoked = |id: &SpiffeId| {
-            self.identities.entry(id.clone()).or_default().push(log_index);
+            let place = Place { log_index, at: at(event) };
+            self.identities.entry(id.clone()).or_default().push(place);
         };
         match &item.change {
             FeedChange::Allow(id) => drop(self.denials.remove(id)),
@@ -60,16 +68,20 @@ impl Revoking {
         self.serials.retain(|serial_number, _| revocations.is_serial_revoked(serial_number));
     }
 
-    /// The place of the first event that revoked a certificate.
+    /// The place of the first event that revoked a certificate. What befell its identity once it had
+    /// ended, by more than clocks differ, took nothing from it.
     pub(crate) fn first(
         &self,
         spiffe_id: &SpiffeId,
         serial_number: &SerialNumber,
         leaf_index: u64,
+        not_after: OffsetDateTime,
     ) -> Option<u64> {
         let by_number = self.serials.get(serial_number).copied();
-        let mut places = self.identities.get(spiffe_id).into_iter().flatten();
-        let by_identity = places.find(|place| **place > leaf_index).copied();
+        let places = self.identities.get(spiffe_id).into_iter().flatten();
+        let until = not_after.saturating_add(CLOCKS_DIFFER);
+        let mut places = places.filter(|place| place.log_index > leaf_index && place.at <= until);
+        let by_identity = places.next().map(|place| place.log_index);
         by_number.into_iter().chain(by_identity).min()
     }
 
@@ -128,3 +140,6 @@ fn reason(event: &Event) -> String {
 fn at(event: &Event) -> OffsetDateTime {
     OffsetDateTime::parse(&event.at, &Rfc3339).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
+
+/// A certificate that has ended is on lists for as long: somebody's clock may be behind.
+const CLOCKS_DIFFER: Duration = Duration::DAY;

@@ -91,6 +91,35 @@ async fn of_several_the_first_that_concerned_a_certificate_is_told() {
     }
 }
 
+/// A day is what clocks may differ by.
+#[tokio::test]
+async fn what_befalls_an_identity_takes_nothing_from_what_had_ended() {
+    let mut environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let ended = environment.issue(&admin, "/prod/reports").await;
+    let life = ended.not_after - NOW;
+    environment.clock.advance(life + time::Duration::hours(23));
+    let admin = environment.operator().await;
+    environment.issue(&admin, "/prod/reports").await;
+    let recent = revoke(&environment, &admin, id("/prod/reports").as_str(), "superseded").await;
+    let record = shown(&environment, &ended).await.unwrap();
+    assert_eq!(record.revoked.unwrap().log_index, recent);
+
+    let other = environment.issue(&admin, "/prod/monolith").await;
+    environment.clock.advance(life + time::Duration::hours(25));
+    let admin = environment.operator().await;
+    let current = environment.issue(&admin, "/prod/monolith").await;
+    deny(&environment, &admin, "/prod/monolith").await;
+    for _ in 0..2 {
+        let record = shown(&environment, &other).await.unwrap();
+        assert_eq!((record.state, record.revoked), (CertificateState::Expired, None));
+        assert!(record.denial.is_some(), "who is denied is denied");
+        let record = shown(&environment, &current).await.unwrap();
+        assert_eq!(record.state, CertificateState::Revoked);
+        environment.restart().await;
+    }
+}
+
 #[tokio::test]
 async fn a_denial_says_who_and_why_until_it_is_lifted() {
     let environment = Environment::start().await;
@@ -132,6 +161,7 @@ async fn whoever_changes_rows_changes_nothing_of_what_is_told() {
     let environment = Environment::start().await;
     let admin = environment.operator().await;
     let issued = environment.issue(&admin, "/prod/reports").await;
+    let other = environment.issue(&admin, "/prod/reports").await;
     let serial = issued.serial_number.to_string();
     revoke(&environment, &admin, &serial, "key-compromise").await;
     let denial = deny(&environment, &admin, "/prod/monolith").await;
@@ -144,6 +174,10 @@ async fn whoever_changes_rows_changes_nothing_of_what_is_told() {
     tamper(&environment, "DELETE FROM revocations");
     assert_eq!(shown(&environment, &issued).await.unwrap(), before);
     assert_eq!(environment.authority.denials(&admin).await.unwrap().items, [denial]);
+    revoke(&environment, &admin, id("/prod/reports").as_str(), "superseded").await;
+    let before = shown(&environment, &other).await.unwrap();
+    tamper(&environment, "UPDATE records SET not_after = 1 + issued_at / 1000 - 10 * 86400");
+    assert_eq!(shown(&environment, &other).await.unwrap(), before);
 }
 
 #[tokio::test]

@@ -23,12 +23,12 @@ impl Authority {
         serial_number: &SerialNumber,
     ) -> Result<CertificateRecord, Error> {
         let record = self.readable(caller, serial_number).await?;
-        // What a row says of identity and place decides whether it is revoked.
-        logged_end(self.store(), &record).await?;
-        let shown = self.show(record)?;
+        // What a row says of identity, place and end decides whether it is revoked.
+        let not_after = logged_end(self.store(), &record).await?;
+        let shown = self.show(Record { not_after, ..record })?;
         let place = {
             let revoking = &self.folded().revoking;
-            revoking.first(&shown.spiffe_id, &shown.serial_number, shown.log_index)
+            revoking.first(&shown.spiffe_id, &shown.serial_number, shown.log_index, shown.not_after)
         };
         let revoked = match place {
             Some(place) => Some(self.revoked_at(place).await?),
@@ -131,11 +131,17 @@ impl Authority {
     }
 
     fn show(&self, record: Record) -> Result<CertificateRecord, Error> {
-        let revoked = self
-            .folded()
-            .revocations
-            .check(&record.spiffe_id, &record.serial_number, Some(record.leaf_index))
-            .is_err();
+        let Record { spiffe_id, serial_number, leaf_index, not_after, .. } = &record;
+        let revoked = {
+            let folded = self.folded();
+            // What has ended is revoked by what came before that alone.
+            let first = || {
+                let ended = present::seconds(*not_after);
+                folded.revoking.first(spiffe_id, serial_number, *leaf_index, ended)
+            };
+            folded.revocations.check(spiffe_id, serial_number, Some(*leaf_index)).is_err()
+                && (*not_after >= self.clock().now().unix_timestamp() || first().is_some())
+        };
         let now = self.clock().now().unix_timestamp();
         let in_force = self.in_force();
         let issuer_pem = in_force.issuer_pem(&record.issuer_key_hash);
