@@ -91,6 +91,12 @@ fn token_goes_into_a_file_for_its_owner_alone() {
     let id = environment.id("/prod/batch");
     let nowhere = ["token", "create", &id, "--out", "nowhere/token"];
     environment.countersign(&nowhere).exits(1).says("nowhere/token");
+    let refused = ["token", "create", "spiffe://other.example/batch", "--out", "a token"];
+    environment.countersign(&refused).exits(1);
+    assert!(!environment.path("a token").exists(), "nothing came of it, and nothing is there");
+    environment.write("a token", "of before");
+    environment.countersign(&refused).exits(1);
+    assert_eq!(std::fs::read(environment.path("a token")).unwrap(), b"of before");
     environment.countersign(&["token", "list"]).success();
     let made = environment.countersign(&["token", "create", &id, "--out", "a token"]).success();
     assert_eq!(made.stdout, "");

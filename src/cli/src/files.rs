@@ -57,7 +57,8 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// Writes a file (0600) in one step: readers see the old bytes or the new ones, after a crash too.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    write_and_rename(path, bytes).map_err(|source| Error::Write { path: path.to_owned(), source })
+    let put = Replacement::beside(path).and_then(|file| file.put(bytes));
+    put.map_err(|source| Error::Write { path: path.to_owned(), source })
 }
 
 /// Makes a directory (0700) and those above it; one that is there already keeps its mode.
@@ -192,18 +193,48 @@ fn give_to_owner_of(directory: &Path, file: &File) -> io::Result<()> {
     fchown(file, Some(directory.uid()), Some(directory.gid()))
 }
 
-fn write_and_rename(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-        _ => PathBuf::from("."),
-    };
-    // tempfile creates with 0600.
-    let mut file = tempfile::NamedTempFile::new_in(&directory)?;
-    file.write_all(bytes)?;
-    give_to_owner_of(&directory, file.as_file())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    sync_directory(&directory)
+/// A file beside the one that it is to replace. Until then that one stays as it is, and this one is
+/// gone if nothing comes of it.
+#[derive(Debug)]
+pub(crate) struct Replacement {
+    file: tempfile::NamedTempFile,
+    directory: PathBuf,
+    path: PathBuf,
+}
+
+impl Replacement {
+    /// Finds out whether a file can be written there, before there is anything to lose.
+    pub(crate) fn prepare(path: &Path) -> Result<Self, Error> {
+        let at = |source| Error::Write { path: path.to_owned(), source };
+        if path.is_dir() {
+            return Err(at(io::ErrorKind::IsADirectory.into()));
+        }
+        Self::beside(path).map_err(at)
+    }
+
+    /// Replaces the file (0600) in one step.
+    pub(crate) fn fill(self, bytes: &[u8]) -> Result<(), Error> {
+        let path = self.path.clone();
+        self.put(bytes).map_err(|source| Error::Write { path, source })
+    }
+
+    fn beside(path: &Path) -> io::Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        // tempfile creates with 0600.
+        let file = tempfile::NamedTempFile::new_in(&directory)?;
+        give_to_owner_of(&directory, file.as_file())?;
+        Ok(Self { file, directory, path: path.to_owned() })
+    }
+
+    fn put(mut self, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(bytes)?;
+        self.file.as_file().sync_all()?;
+        self.file.persist(&self.path)?;
+        sync_directory(&self.directory)
+    }
 }
 
 const LOCK: &str = ".countersign.lock";
@@ -229,6 +260,24 @@ mod tests {
         replace(&path, b"new").unwrap();
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_not_filled_leaves_everything_as_it_was() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("file");
+        drop(Replacement::prepare(&path).unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+        replace(&path, b"old").unwrap();
+        let prepared = Replacement::prepare(&path).unwrap();
+        assert_eq!(read(&path).unwrap(), b"old");
+        prepared.fill(b"new").unwrap();
+        assert_eq!(read(&path).unwrap(), b"new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        for nowhere in [directory.path(), &path.join("below")] {
+            Replacement::prepare(nowhere).unwrap_err();
+        }
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 

@@ -24,7 +24,7 @@ use crate::context;
 use crate::contexts::{self, Context, Contexts, MakeCurrent};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files;
+use crate::files::Replacement;
 use crate::installation::Installation;
 use crate::operator_place::OperatorPlace;
 use crate::pending::{Line, PendingRequest};
@@ -124,11 +124,10 @@ async fn add(arguments: Add, session: &Session) -> Result<(), Error> {
     let open = context::open(session).await?;
     let asked = OperatorRequest { name, ttl, key_sha256: key, again };
     // A place that cannot be written is found out before there is anything to lose.
-    let out = out.as_deref();
-    out.map(|out| files::replace(out, b"")).transpose()?;
+    let file = out.as_deref().map(Replacement::prepare).transpose()?;
     let token = open.client.add_operator(&asked).await?;
-    match out {
-        Some(out) => files::replace(out, format!("{}\n", token.token.expose()).as_bytes())?,
+    match file {
+        Some(file) => file.fill(format!("{}\n", token.token.expose()).as_bytes())?,
         None => session.output.show(&token, |token| token.token.expose().to_owned())?,
     }
     session.output.note(hint(&token, &asked, &open.url));

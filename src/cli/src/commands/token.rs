@@ -17,7 +17,7 @@ use crate::clock;
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files;
+use crate::files::{self, Replacement};
 use crate::shell;
 use crate::table;
 
@@ -66,10 +66,10 @@ async fn create(arguments: Create, session: &Session) -> Result<(), Error> {
     let request = TokenRequest { spiffe_id: arguments.spiffe_id, ttl: arguments.ttl, key_sha256 };
     // A place that cannot be written is found out before there is anything to lose.
     let out = arguments.out.as_deref();
-    out.map(|out| files::replace(out, b"")).transpose()?;
+    let file = out.map(Replacement::prepare).transpose()?;
     let token = open.client.create_token(&request).await?;
-    match out {
-        Some(out) => files::replace(out, format!("{}\n", token.token.expose()).as_bytes())?,
+    match file {
+        Some(file) => file.fill(format!("{}\n", token.token.expose()).as_bytes())?,
         None => session.output.show(&token, |token| token.token.expose().to_owned())?,
     }
     if let Some(warning) = &token.warning {
