@@ -167,6 +167,21 @@ fn a_run_that_was_ended_before_its_context_is_finished_by_the_same_line() {
     bob.run(&["status"]).success();
 }
 
+/// Whose machine went to a thief is revoked, and joins again whatever is left of the folder.
+#[test]
+fn what_is_left_of_a_revoked_operator_is_no_reason_to_leave_a_good_token_unused() {
+    let environment = Environment::start();
+    let bob = Machine::new(&environment, "bob");
+    bob.join("bob", &added(&environment, &["bob"])).success();
+    let key = fs::read(bob.folder().join("svid.key")).unwrap();
+    let id = environment.id("/countersign/operator/bob");
+    environment.countersign(&["revoke", &id, "--reason", "key-compromise"]).success();
+    fs::remove_file(bob.home.join(".config/countersign/contexts.toml")).unwrap();
+    bob.join("bob", &added(&environment, &["bob", "--again"])).success();
+    bob.run(&["status"]).success();
+    assert_ne!(fs::read(bob.folder().join("svid.key")).unwrap(), key);
+}
+
 #[test]
 fn what_is_no_token_is_refused_and_never_repeated() {
     let environment = Environment::start();

@@ -8,7 +8,7 @@ use api::{
     Ttl,
 };
 use clap::{Args, Subcommand};
-use countersign::AuthorityClient;
+use countersign::{AuthorityClient, Credentials, Error as LibraryError};
 use identity::{SpiffeId, TrustPin};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -209,27 +209,46 @@ impl Newcomer {
         Ok(Self { held, pin: *pin, place, url: url.to_owned(), wish })
     }
 
-    /// Without a context, an SVID that is there was installed by a run that was ended before its last
-    /// step: the token is used, and nothing is left to ask for.
+    /// Without a context, an SVID that is there and good was installed by a run that was ended before
+    /// its last step: the token is used, and nothing is left to ask for.
     async fn join(self, attestation: Attestation, session: &Session) -> Result<(), Error> {
+        let has_svid = self.has_svid(session).await?;
         let Self { held, pin, place: OperatorPlace { name, directory: path }, url, wish } = self;
-        let has_context = Contexts::load(&session.options)?.all().any(|(other, ..)| other == name);
-        let now = clock::now();
-        let held_already = context::own_svid(&path)
-            .is_ok_and(|(who, not_after)| who == wish.spiffe_id && not_after > now);
-        if has_context || !held_already {
+        if !has_svid {
             let directory = SvidDirectory::create(&path)?;
             let lock = directory.lock()?;
             let client = &AuthorityClient::new(&url, held.trust.clone(), None)?;
             let (directory, lock, line) = (&directory, &lock, Line::First);
             let installation = Installation { directory, lock, url: &url, client, line };
-            let issued = installation.run(&wish, attestation, held, now).await?;
+            let issued = installation.run(&wish, attestation, held, clock::now()).await?;
             session.output.show(&issued, |issued| summary(issued, &path))?;
         }
         let context = Context::new(&url, pin, &path);
         contexts::add(&name, context, MakeCurrent::IfNone, &session.options)?;
         session.output.note(told_context(&name, &session.options)?);
         Ok(())
+    }
+
+    /// Whether an earlier run has left an SVID of theirs, and no context, and the CA takes that SVID
+    /// still: it may have been revoked since.
+    async fn has_svid(&self, session: &Session) -> Result<bool, Error> {
+        let OperatorPlace { name, directory: path } = &self.place;
+        let has_context = Contexts::load(&session.options)?.all().any(|(other, ..)| other == name);
+        let is_theirs = context::own_svid(path)
+            .is_ok_and(|(who, not_after)| who == self.wish.spiffe_id && not_after > clock::now());
+        if has_context || !is_theirs {
+            return Ok(false);
+        }
+        // Where it cannot even be shown, the token makes another.
+        let Ok(credentials) = Credentials::load(path) else { return Ok(false) };
+        let trust = self.held.trust.clone();
+        let client = AuthorityClient::new(&self.url, trust, Some(credentials))?;
+        match client.status().await {
+            Ok(_) => Ok(true),
+            // Whatever it has against that one, it says what it makes of the token.
+            Err(LibraryError::Authority(_) | LibraryError::Refused { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
