@@ -141,7 +141,11 @@ fn told(error: &Error) -> Told {
             (ProblemType::NotFound, text, Some(what_is_there_to_revoke(target)))
         }
         Error::Overloaded | Error::Subscriptions(_) => (ProblemType::RateLimited, text, None),
-        Error::CrlTooLong { .. } => (ProblemType::IssuerUnavailable, text, None),
+        Error::CrlTooLong { .. } => {
+            let step = "ask again once some have expired; until then take what is revoked from the \
+                        feed: GET /v1/feed";
+            (ProblemType::IssuerUnavailable, text, next(step))
+        }
         Error::Snapshot { .. } => (ProblemType::LogUnavailable, text, None),
         Error::Store(store) => told_store(store),
         Error::Signer(SignerError::Absent { purpose, without, .. }) => {
