@@ -64,6 +64,14 @@ async fn deny(environment: &Environment, by: &Caller, path: &str) -> String {
     environment.authority.deny(by, &asked).await.unwrap().id
 }
 
+/// The step is one that policy lets somebody take: an operator is added, and gets no workload's token.
+fn told_to_be_added<T: std::fmt::Debug>(refused: Result<T, Error>, expected: &str) {
+    let error = refused.unwrap_err();
+    let Error::Attestation { why, next_step } = &error else { panic!("{error:?}") };
+    assert!(why.contains(expected), "{why}");
+    assert!(next_step.contains("operator add NAME"), "{next_step}");
+}
+
 fn told<T: std::fmt::Debug>(refused: Result<T, Error>, expected: &str) {
     let error = refused.unwrap_err();
     assert!(error.to_string().contains(expected), "{error}");
@@ -214,13 +222,17 @@ async fn a_token_counts_once_for_a_while_and_for_the_key_that_it_names() {
     let admin = environment.operator().await;
     let token = add(&environment, &admin, &named("bob")).await.unwrap();
     join(&environment, &token).await.unwrap();
-    told(join(&environment, &token).await, "used already");
+    told_to_be_added(join(&environment, &token).await, "used already");
 
     let late = add(&environment, &admin, &named("carol")).await.unwrap();
     environment.clock.advance(time::Duration::minutes(15));
-    told(join(&environment, &late).await, "expired");
+    told_to_be_added(join(&environment, &late).await, "expired");
     // Nobody had the name, so that nothing has to be said to try again.
     added(&environment, &admin, "carol").await;
+
+    let withdrawn = add(&environment, &admin, &named("erin")).await.unwrap();
+    environment.authority.revoke_token(&admin, &withdrawn.id).await.unwrap();
+    told_to_be_added(join(&environment, &withdrawn).await, "revoked");
 
     let key_sha256 = Some("00".repeat(32));
     let pinned = OperatorRequest { key_sha256, ..named("dave") };
@@ -299,7 +311,7 @@ async fn what_a_revoked_operator_added_is_void_or_listed_for_review() {
     let bob = added(&environment, &second, "bob").await;
     let carol = add(&environment, &second, &named("carol")).await.unwrap();
     let review = revoke(&environment, &admin, "/countersign/operator/second").await;
-    told(join(&environment, &carol).await, "whoever made it");
+    told_to_be_added(join(&environment, &carol).await, "whoever made it");
     let subjects: Vec<(&str, &str)> =
         review.iter().map(|act| (act.kind.as_str(), act.subject.as_str())).collect();
     let (bobs, carols) = (id(BOB), id("/countersign/operator/carol"));

@@ -58,6 +58,14 @@ impl TokenKind {
         }
     }
 
+    /// How whoever holds one that counts no more gets another.
+    pub(crate) fn another(self) -> &'static str {
+        match self {
+            Self::Bootstrap => token::NEW_TOKEN,
+            Self::NewOperator => token::ADD_AGAIN,
+        }
+    }
+
     /// The kind that an event of this kind makes, if any.
     pub(crate) fn made_by(event: &str) -> Option<Self> {
         [Self::Bootstrap, Self::NewOperator].into_iter().find(|kind| kind.event() == event)

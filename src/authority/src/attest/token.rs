@@ -42,10 +42,10 @@ impl Held {
         };
         // Whatever the row says: the withdrawal stands in the log.
         if is_withdrawn(&row.id) {
-            return Err(refused("the token was revoked", NEW_TOKEN));
+            return Err(refused("the token was revoked", maker.kind.another()));
         }
         if row.used.is_none() {
-            require_open(&row, now)?;
+            require_open(&row, maker.kind, now)?;
         }
         Ok(Self { row, maker })
     }
@@ -60,7 +60,7 @@ impl Held {
     pub(crate) fn require_unused(&self) -> Result<(), Error> {
         match self.row.used {
             None => Ok(()),
-            Some(_) => Err(refused("the token was used already", NEW_TOKEN)),
+            Some(_) => Err(used_already(self.maker.kind)),
         }
     }
 
@@ -74,16 +74,13 @@ impl Held {
         now: u64,
     ) -> Result<Attested, Error> {
         let Self { row, maker } = self;
-        require_usable(&row, request)?;
+        require_usable(&row, maker.kind, request)?;
         let (hash, made_at) = (&row.hash, row.log_index);
         if row.used.is_none() && known.is_used(store, hash, request.hash(), made_at, now).await? {
-            return Err(refused("the token was used already", NEW_TOKEN));
+            return Err(used_already(maker.kind));
         }
         if let Some(asked) = asked.filter(|asked| **asked != row.spiffe_id) {
-            return Err(refused(
-                format!("the token is for {}, not for {asked}", row.spiffe_id),
-                format!("ask for {}, or: countersign token create {asked}", row.spiffe_id),
-            ));
+            return Err(for_another(&row, maker.kind, asked));
         }
         let key_hash = Hash::of(request.public_key());
         Ok(Attested {
@@ -120,31 +117,56 @@ pub(crate) fn is_made_by(event: &Event, row: &TokenRow) -> bool {
             == serde_json::json!(row.key_hash.map(|hash| format!("{hash:?}")))
 }
 
-fn require_open(row: &TokenRow, now: u64) -> Result<(), Error> {
+fn require_open(row: &TokenRow, kind: TokenKind, now: u64) -> Result<(), Error> {
     if row.revoked {
-        return Err(refused("the token was revoked", NEW_TOKEN));
+        return Err(refused("the token was revoked", kind.another()));
     }
     if row.expires_at <= now {
-        return Err(refused("the token has expired", NEW_TOKEN));
+        return Err(refused("the token has expired", kind.another()));
     }
     Ok(())
 }
 
-fn require_usable(row: &TokenRow, request: &CertificateRequest) -> Result<(), Error> {
+fn require_usable(
+    row: &TokenRow,
+    kind: TokenKind,
+    request: &CertificateRequest,
+) -> Result<(), Error> {
     match &row.used {
         // Its own retry: the transaction finds the certificate made the first time.
         Some((used_for, _)) if used_for == request.hash() => return Ok(()),
-        Some(_) => return Err(refused("the token was used already", NEW_TOKEN)),
+        Some(_) => return Err(used_already(kind)),
         None => {}
     }
     if row.key_hash.is_some_and(|bound| bound != Hash::of(request.public_key())) {
-        return Err(refused(
-            "the token is for another key",
-            "make the request with the key that `token create --pin-key` named",
-        ));
+        let step = match kind {
+            TokenKind::Bootstrap => {
+                "make the request with the key that `token create --pin-key` named"
+            }
+            TokenKind::NewOperator => {
+                "join where the key is that `operator add --key` named: where `operator request` \
+                 made it"
+            }
+        };
+        return Err(refused("the token is for another key", step));
     }
     Ok(())
+}
+
+fn used_already(kind: TokenKind) -> Error {
+    refused("the token was used already", kind.another())
+}
+
+fn for_another(row: &TokenRow, kind: TokenKind, asked: &SpiffeId) -> Error {
+    let whose = &row.spiffe_id;
+    let step = match kind {
+        TokenKind::Bootstrap => format!("ask for {whose}, or: countersign token create {asked}"),
+        TokenKind::NewOperator => format!("ask for {whose}, or {ADD_AGAIN}"),
+    };
+    refused(format!("the token is for {whose}, not for {asked}"), step)
 }
 
 pub(crate) const NEW_TOKEN: &str =
     "ask an operator for a new one: countersign token create SPIFFE_ID";
+pub(crate) const ADD_AGAIN: &str = "ask who added you for a new one: countersign operator add NAME, \
+                                    --again where you had one before";

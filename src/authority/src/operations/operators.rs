@@ -11,6 +11,7 @@ use identity::SpiffeId;
 
 use super::tokens::Made;
 use super::way_back::{administers, operators};
+use crate::attest::token::ADD_AGAIN;
 use crate::attest::{Maker, TokenKind, refused};
 use crate::authority::{Authority, Caller};
 use crate::clock::from_milliseconds;
@@ -92,14 +93,14 @@ impl Authority {
         if self.folded().operator_since(name) == Some(made_at) {
             return Ok(());
         }
-        Err(refused("the token counts no more: a newer one was made for this operator", ASK_AGAIN))
+        Err(refused("the token counts no more: a newer one was made for this operator", ADD_AGAIN))
     }
 
     /// Refuses the token of a new operator whose place somebody has taken meanwhile.
     pub(crate) async fn require_new(&self, maker: &Maker, id: &SpiffeId) -> Result<(), Error> {
         if maker.kind == TokenKind::NewOperator && self.is_held(id).await? {
             let why = format!("the token counts no more: {id} has a certificate that is good");
-            return Err(refused(why, ASK_AGAIN));
+            return Err(refused(why, ADD_AGAIN));
         }
         Ok(())
     }
@@ -175,4 +176,3 @@ impl Authority {
 
 /// Who made those an operator that the table lists.
 const TABLE: &str = "workloads.json";
-const ASK_AGAIN: &str = "ask who added you for a new one: countersign operator add NAME, --again where you had one before";

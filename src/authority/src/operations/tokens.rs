@@ -11,7 +11,6 @@ use tlog::Hash;
 
 use super::policies::explain_query;
 use super::read_answer;
-use crate::attest::token::NEW_TOKEN;
 use crate::attest::{Maker, TokenKind, refused};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
@@ -197,7 +196,7 @@ impl Authority {
             return Ok(());
         }
         let why = "the token counts no more: whoever made it was revoked since, or may not now";
-        Err(refused(why, NEW_TOKEN))
+        Err(refused(why, kind.another()))
     }
 
     /// What was issued for tokens that somebody made.
