@@ -199,13 +199,17 @@ impl Authority {
         Err(refused(why, kind.another()))
     }
 
-    /// What was issued for tokens that somebody made.
+    /// What was issued for tokens that somebody made. Whom they added an operator stands in the fold
+    /// by that already, used or not.
     pub(super) async fn used_tokens_of(&self, maker: &SpiffeId) -> Result<Vec<ActOnRecord>, Error> {
         let mut used = Vec::new();
         for (row, entry) in self.store().tokens(TOKENS_SHOWN).await? {
             let Some((_, log_index)) = row.used else { continue };
             let event = entry.and_then(|entry| Event::parse(&entry).ok());
-            if let Some(event) = event.filter(|event| event.actor == maker.as_str()) {
+            let is_theirs = |event: &Event| {
+                event.actor == maker.as_str() && event.kind != event::OPERATOR_CREATE
+            };
+            if let Some(event) = event.filter(is_theirs) {
                 let (kind, subject) = (event.kind, row.spiffe_id.to_string());
                 used.push(ActOnRecord { log_index, kind, subject });
             }
