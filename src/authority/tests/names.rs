@@ -163,6 +163,21 @@ async fn what_policy_allows_without_names_is_not_refused_for_those_of_the_row() 
 }
 
 #[tokio::test]
+async fn no_renewal_loses_the_names_that_policy_takes_away_and_is_refused_instead() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let rows = ["reports.internal", "secret.internal"];
+    apply(&environment, &operator, &rows, &[]).await;
+    let issued = ask(&environment, &operator, None, None).await.unwrap();
+    assert_eq!(names(&issued), rows);
+    let forbid = r#"@id("no-names") forbid (principal, action, resource)
+        when { context has dns && context.dns.contains("secret.internal") };"#;
+    apply_with(&environment, &operator, &rows, &[], Some(forbid)).await;
+    let refused = environment.renew(&environment.caller(&issued), &csr()).await;
+    assert!(matches!(refused, Err(Error::Denied(_))), "{refused:?}");
+}
+
+#[tokio::test]
 async fn the_cas_own_names_and_more_than_a_certificate_has_are_in_no_default() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
