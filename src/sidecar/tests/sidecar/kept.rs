@@ -126,7 +126,8 @@ fn is_revoked(verification: &Verification, number: u64) -> bool {
 async fn a_start_without_the_ca_goes_by_what_was_kept_and_its_age_counts() {
     let beside = Beside::start().await;
     beside.run_once().await;
-    beside.clock.advance(30);
+    // Ours is held while the CA's goes on: what was kept is of this second or of some later one.
+    beside.clock.advance(40);
     let (max_staleness, then) = (Duration::from_secs(60), WhenStale::Refuse);
     let staleness = Staleness { max_staleness, then };
     let workload = beside.start_without_ca(|builder| builder.staleness(staleness)).await;
@@ -135,10 +136,10 @@ async fn a_start_without_the_ca_goes_by_what_was_kept_and_its_age_counts() {
     let status = workload.status();
     assert!(status.ready && !status.stale, "{status:?}");
     assert_eq!(status.feed_sequence, 4);
-    assert!(status.feed_age.is_some_and(|age| (30..40).contains(&age)), "{:?}", status.feed_age);
+    assert!(status.feed_age.is_some_and(|age| (20..=40).contains(&age)), "{:?}", status.feed_age);
     assert_eq!((status.keeping_error, status.without_revocations_until), (None, None));
     assert!(beside.is_let_in(&workload).await);
-    beside.clock.advance(31);
+    beside.clock.advance(41);
     let status = workload.status();
     assert!(!status.ready && status.stale, "as old as they are: {status:?}");
     assert!(!beside.is_let_in(&workload).await);
