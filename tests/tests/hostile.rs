@@ -6,14 +6,17 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 use system_tests::{Environment, Settings, TRUST_DOMAIN};
+use tokio::net::TcpSocket;
 
+/// As `/proc/net/tcp` writes it.
+const ESTABLISHED: &str = "01";
 /// Of fifty requests, each for some 50 KB.
 const ROUNDS: usize = 40;
 /// Mebibytes that the attack may cost, beside 25 KiB a connection.
@@ -35,6 +38,7 @@ fn stranger_that_reads_nothing_costs_the_api_no_memory() {
     }
     let cost = resident(&environment) - before;
     assert!(cost < ROOM, "{cost} MiB for {} connections", open.len());
+    assert_kernel_keeps_little(environment.address(), open.len());
 }
 
 #[test]
@@ -49,6 +53,7 @@ fn scraper_that_reads_nothing_costs_the_admin_port_no_memory() {
     }
     let cost = resident(&environment) - before;
     assert!(cost < ROOM, "{cost} MiB for {} connections", open.len());
+    assert_kernel_keeps_little(environment.admin_address(), open.len());
 }
 
 /// With 256 files, 141 places for peers: one certificate takes what it gets.
@@ -98,8 +103,46 @@ fn ask_until_nothing_is_taken(stream: &mut impl Write, path: &str) {
     }
 }
 
+/// What the kernel holds of answers for each connection to this port is nobody's memory in `ps`, and
+/// the work of making it is done.
+fn assert_kernel_keeps_little(server: SocketAddr, connections: usize) {
+    let begun = Instant::now();
+    let mut before = Vec::new();
+    let unsent = loop {
+        let unsent = unsent(server);
+        if unsent == before && unsent.iter().any(|bytes| *bytes > 0) {
+            break unsent;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "still moving: {unsent:?}");
+        before = unsent;
+        std::thread::sleep(Duration::from_millis(200));
+    };
+    assert_eq!(unsent.len(), connections);
+    assert!(unsent.iter().all(|bytes| *bytes <= 1024 * 1024), "{unsent:?}");
+}
+
+/// Bytes that this port's connections have in the kernel, each.
+fn unsent(server: SocketAddr) -> Vec<usize> {
+    let port = format!(":{:04X}", server.port());
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let of_line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let is_open = fields[1].ends_with(&port) && fields[3] == ESTABLISHED;
+        is_open.then(|| usize::from_str_radix(fields[4].split_once(':')?.0, 16).ok()).flatten()
+    };
+    table.lines().skip(1).filter_map(of_line).collect()
+}
+
+/// Its own kernel takes next to nothing for it.
 fn impatient(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect(address).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let connected = runtime.block_on(async {
+        let socket = TcpSocket::new_v4()?;
+        socket.set_recv_buffer_size(4096)?;
+        socket.connect(address).await?.into_std()
+    });
+    let stream = connected.unwrap();
+    stream.set_nonblocking(false).unwrap();
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     stream
 }

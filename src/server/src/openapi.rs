@@ -20,7 +20,7 @@ pub(crate) async fn describe(
     State(service): State<Service>,
 ) -> ([(HeaderName, HeaderValue); 1], Bytes) {
     let kind = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, kind)], service.description)
+    ([(header::CONTENT_TYPE, kind)], service.description.clone())
 }
 
 /// The whole document, of the API of a trust domain.

@@ -10,7 +10,7 @@ use countersign::{Drained, Limits, Places, Standing, Verification};
 use hyper_util::service::TowerToHyperService;
 use identity::Trust;
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -22,9 +22,10 @@ use crate::ending;
 use crate::measures;
 use crate::openapi;
 use crate::own_certificate::OwnCertificate;
+use crate::policy_sets::PolicySets;
 use crate::rate::RateLimit;
 use crate::readiness::Readiness;
-use crate::routes::{Service, router};
+use crate::routes::{CrlText, Service, Shared, router};
 
 /// Why the service does not start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -74,8 +75,8 @@ pub struct Running {
 /// Starts the service: its own certificate first, then both ports, then the background work.
 pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running, ServerError> {
     let metrics = measures::install();
-    let listener = listen(config.listen).await?;
-    let admin_listener = listen(config.admin_listen).await?;
+    let listener = listen(config.listen)?;
+    let admin_listener = listen(config.admin_listen)?;
     let address = listener.local_addr().map_err(|source| failed(config.listen, source))?;
     let admin_address =
         admin_listener.local_addr().map_err(|source| failed(config.admin_listen, source))?;
@@ -94,16 +95,16 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let (open_files, connections) = (capacity.open_files, capacity.api.connections);
     let readiness = Readiness { own: Arc::clone(&own), places: places.clone(), open_files };
     let watched = readiness.clone().watch(Arc::clone(&authority));
-    let service = Service {
+    let service = Service::of(Shared {
         authority: Arc::clone(&authority),
         readiness: readiness.clone(),
         rate: Arc::clone(&rate),
-        crl_text: Arc::default(),
-        policy_sets: Arc::default(),
+        crl_text: CrlText::default(),
+        policy_sets: PolicySets::default(),
         bodies: Bodies::default(),
         description: openapi::document(authority.trust_domain()).to_string().into(),
         stopped: stopped.clone(),
-    };
+    });
     let service = TowerToHyperService::new(router(service));
     let api = tokio::spawn(countersign::serve(
         listener,
@@ -200,8 +201,20 @@ fn follow_revocations(authority: &Authority, verification: &Arc<Verification>) {
     );
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
-    TcpListener::bind(address).await.map_err(|source| failed(address, source))
+/// Connections inherit the size of the send buffer. Left alone, the kernel grows it to megabytes for
+/// whoever asks and does not read, and fills it with answers that were made for nobody.
+fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    let bound = || {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|source| failed(address, source))
 }
 
 fn failed(address: SocketAddr, source: std::io::Error) -> ServerError {
@@ -335,3 +348,8 @@ const ACCOUNT_EVERY: Duration = Duration::from_secs(5);
 const SUMMARISE_EVERY: Duration = Duration::from_secs(60);
 const TIDY_EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(600);
+/// In bytes; the kernel counts its own bookkeeping with them and doubles it. Ten megabytes a second
+/// over fifty milliseconds.
+const SEND_BUFFER: u32 = 256 * 1024;
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;

@@ -63,11 +63,12 @@ pub(crate) async fn feed(
     // One of each certificate's connections gives way to nobody: that of its feed.
     let kept = place.and_then(|place| place.keep());
     if kind == EVENTS {
-        let body =
-            Body::from_stream(events(subscription, service.stopped, kept).map(Ok::<_, NoError>));
+        let body = Body::from_stream(
+            events(subscription, service.stopped.clone(), kept).map(Ok::<_, NoError>),
+        );
         return Ok((not_stored(EVENTS), body).into_response());
     }
-    let (told, subscription) = poll(subscription, service.stopped).await;
+    let (told, subscription) = poll(subscription, service.stopped.clone()).await;
     let line = told.map(|message| message.line().clone()).unwrap_or_default();
     let body = Body::from_stream(lines(line, subscription, kept));
     Ok((not_stored(kind), body).into_response())

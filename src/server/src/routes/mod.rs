@@ -9,6 +9,7 @@ mod keys;
 mod operators;
 mod trust;
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use authority::policy::Action;
@@ -37,19 +38,37 @@ use crate::rate::RateLimit;
 use crate::readiness::Readiness;
 use api::{ProblemType, paths};
 
-/// What handlers share.
+/// What handlers share. Each request takes some copies.
 #[derive(Debug, Clone)]
-pub(crate) struct Service {
+pub(crate) struct Service(Arc<Shared>);
+
+/// What there is one of.
+#[derive(Debug)]
+pub(crate) struct Shared {
     pub(crate) authority: Arc<Authority>,
     pub(crate) readiness: Readiness,
     pub(crate) rate: Arc<RateLimit>,
-    pub(crate) crl_text: Arc<CrlText>,
-    pub(crate) policy_sets: Arc<PolicySets>,
+    pub(crate) crl_text: CrlText,
+    pub(crate) policy_sets: PolicySets,
     pub(crate) bodies: Bodies,
     /// What `GET /v1/openapi.json` answers.
     pub(crate) description: Bytes,
     /// Becomes true when streams must end.
     pub(crate) stopped: watch::Receiver<bool>,
+}
+
+impl Service {
+    pub(crate) fn of(shared: Shared) -> Self {
+        Self(Arc::new(shared))
+    }
+}
+
+impl Deref for Service {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
 }
 
 /// Who may call a route at all. It is decided before anything else of a request is looked at:
