@@ -69,6 +69,11 @@ fn is_active(c: char) -> bool {
         )
 }
 
+/// What is printable in ASCII.
+fn is_plain(octet: &u8) -> bool {
+    matches!(octet, b' '..=b'~')
+}
+
 /// Where diagnostics go: an event is one line, whatever stands in it.
 pub(crate) fn diagnostics() -> Line<io::Stderr> {
     Line(io::stderr())
@@ -79,6 +84,13 @@ pub(crate) struct Line<W>(W);
 
 impl<W: Write> Write for Line<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        // Most are plain, and cost nothing more.
+        if let Some((b'\n', line)) = event.split_last()
+            && line.iter().all(is_plain)
+        {
+            self.0.write_all(event)?;
+            return Ok(event.len());
+        }
         let text = String::from_utf8_lossy(event);
         let text = text.strip_suffix('\n').unwrap_or(&text);
         self.0.write_all(format!("{}\n", one_line(text)).as_bytes())?;
@@ -110,6 +122,9 @@ impl<'w> FormatFields<'w> for Fields {
 
 fn quoted(value: &dyn Debug) -> String {
     let shown = format!("{value:?}");
+    if shown.bytes().all(|octet| is_plain(&octet) && !matches!(octet, b' ' | b'=' | b'"')) {
+        return shown;
+    }
     let hides = |c: char| c.is_whitespace() || c == '=' || c == '"' || is_active(c);
     if is_literal(&shown) || !shown.contains(hides) {
         return shown;

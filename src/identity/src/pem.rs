@@ -148,6 +148,10 @@ enum Boundary<'a> {
 impl<'a> Boundary<'a> {
     /// A line with five hyphens that is no boundary was meant to be one.
     fn of(line: &'a [u8]) -> Result<Option<Self>, &'static str> {
+        // Most lines are Base64.
+        if !line.contains(&b'-') {
+            return Ok(None);
+        }
         let label = |mark: &[u8]| {
             let label = line.strip_prefix(mark)?.strip_suffix(HYPHENS)?;
             str::from_utf8(label).ok().filter(|label| !label.contains('-'))
