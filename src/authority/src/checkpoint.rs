@@ -3,13 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use identity::TrustDomain;
-use tlog::{Checkpoint, Hash, SignedNote, Tile, TreeEdge, VerifierKey};
+use tlog::{Checkpoint, Hash, SignedNote, TreeEdge, VerifierKey};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::error::Error;
 use crate::signer::{Signer, SignerError};
 use crate::store::{Store, StoreError, StoredCheckpoint};
+use crate::subtrees::Subtrees;
 
 /// Who signs checkpoints: a key as verifiers know it, and its signer. Two of them while one takes the
 /// other's place.
@@ -134,14 +135,9 @@ pub(crate) async fn root_at(store: &dyn Store, size: u64) -> Result<Hash, Error>
 /// The right edge of the tree of the first `size` entries, from a few tiles.
 pub(crate) async fn edge_at(store: &dyn Store, size: u64) -> Result<TreeEdge, Error> {
     let inconsistent = |error: tlog::Error| StoreError::Inconsistent(error.to_string());
-    let mut hashes = Vec::new();
+    let (mut subtrees, mut hashes) = (Subtrees::of(store, size), Vec::new());
     for subtree in tlog::edge_subtrees(size) {
-        let tile = Tile::holding(subtree, size).map_err(inconsistent)?;
-        let bytes = store
-            .tile(tile)
-            .await?
-            .ok_or_else(|| StoreError::Inconsistent(format!("{} is gone", tile.path())))?;
-        hashes.push(tlog::subtree_hash_in_tile(&bytes, subtree).map_err(inconsistent)?);
+        hashes.push(subtrees.hash(subtree).await?);
     }
     Ok(TreeEdge::from_parts(size, hashes).map_err(inconsistent)?)
 }

@@ -75,6 +75,7 @@ pub mod sequencer;
 pub mod setup;
 pub mod signer;
 pub mod store;
+mod subtrees;
 mod turns;
 mod witness;
 pub mod workloads;

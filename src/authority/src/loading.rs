@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use api::RevocationExtent;
 use arc_swap::ArcSwap;
 use identity::{SpiffeId, TrustDomain};
-use tlog::{Hash, Tile, leaf_hash};
+use tlog::{Hash, leaf_hash};
 use tokio::runtime::Handle;
 
 use crate::authority::{Authority, Parts};
@@ -28,6 +28,7 @@ use crate::rotation::{InForce, KeyLedger};
 use crate::signer::SignerError;
 use crate::signer::absent::AbsentKey;
 use crate::store::{RecordQuery, Store, StoreError};
+use crate::subtrees::Subtrees;
 use crate::turns::Turns;
 use crate::witness::Witnesses;
 
@@ -328,13 +329,9 @@ pub(crate) async fn proven_entry(
     };
     tlog::inclusion_proof(log_index, size, placeholder)
         .map_err(|error| inconsistent(error.to_string()))?;
-    let mut hashes = Vec::with_capacity(needed.len());
+    let (mut subtrees, mut hashes) = (Subtrees::of(store, size), Vec::with_capacity(needed.len()));
     for subtree in needed {
-        let tile = Tile::holding(subtree, size).map_err(|error| inconsistent(error.to_string()))?;
-        let bytes = store.tile(tile).await?;
-        let bytes = bytes.ok_or_else(|| inconsistent(format!("{} is gone", tile.path())))?;
-        let hash = tlog::subtree_hash_in_tile(&bytes, subtree);
-        hashes.push(hash.map_err(|error| inconsistent(error.to_string()))?);
+        hashes.push(subtrees.hash(subtree).await?);
     }
     // Asked for in the same order.
     let mut hashes = hashes.into_iter();
