@@ -116,6 +116,9 @@ impl<T: DeserializeOwned> Body<T> {
         }
         let mut share =
             parts.extensions.get::<Bodies>().and_then(|all| all.share(&parts.extensions));
+        let last_answer = parts.extensions.get::<LastAnswer>().cloned();
+        // A header is not held for as long as its body may take.
+        drop(parts);
         let bytes = read_whole(body, limit, share.as_mut(), id).await?;
         let value = serde_json::from_slice(&bytes).map_err(|error| {
             invalid(
@@ -123,7 +126,6 @@ impl<T: DeserializeOwned> Body<T> {
                 DESCRIBED,
             )
         })?;
-        let last_answer = parts.extensions.get::<LastAnswer>().cloned();
         Ok(Self { caller, value, last_answer })
     }
 }

@@ -10,16 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
-use http::{HeaderValue, Request, Response, header};
+use h2::Reason;
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
 
+use crate::error::BoxError;
 use crate::last_answer::LastAnswer;
 use crate::peer::RemoteAddress;
 use crate::places::Place;
 use crate::stream::{Connection, Phase};
-use crate::unread::{Counted, Unread};
+use crate::unread::{Counted, Held, Unread};
 
 /// The service as one connection calls it: requests learn whose they are.
 pub(crate) struct Requests<S> {
@@ -52,6 +54,13 @@ impl<S> Requests<S> {
         self.connection.as_ref()
     }
 
+    /// Lets a request wait for room; none where it may not. Over HTTP/1 no other does, and no more
+    /// of its body is read.
+    fn wait(&self, request: &Request<Incoming>) -> Option<Held> {
+        let is_held = request.version() < Version::HTTP_2 || request.body().is_end_stream();
+        is_held.then(|| self.unread.wait(size(request))).flatten()
+    }
+
     /// The answers that wait for their reader.
     pub(crate) fn unread(&self) -> &Arc<Unread> {
         &self.unread
@@ -67,10 +76,11 @@ impl<S, B> Service<Request<Incoming>> for Requests<S>
 where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
+    S::Error: Into<BoxError>,
     B: Body + 'static,
 {
     type Response = Response<Counted<B>>;
-    type Error = S::Error;
+    type Error = BoxError;
     type Future = Handling<S::Response, S::Error>;
 
     /// Begins a request, unless it was read before its connection was closed: that one is dropped
@@ -96,13 +106,25 @@ where
         if unread.has_room() {
             return Handling::Begun(Box::pin(self.service.call(request)), unread, last_answer);
         }
+        let Some(held) = self.wait(&request) else {
+            metrics::counter!("countersign_requests_not_begun_total").increment(1);
+            return Handling::Refused;
+        };
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
         let answer = async move {
             room.room().await;
+            drop(held);
             service.call(request).await
         };
         Handling::Begun(Box::pin(answer), unread, last_answer)
     }
+}
+
+/// As RFC 7541 §4.1 counts it.
+fn size(request: &Request<Incoming>) -> usize {
+    let fields = request.headers().iter();
+    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 32);
+    request.uri().path_and_query().map_or(0, |path| path.as_str().len()) + fields.sum::<usize>()
 }
 
 /// What becomes of a request.
@@ -110,16 +132,18 @@ pub(crate) enum Handling<R, E> {
     Begun(Pin<Box<dyn Future<Output = Result<R, E>> + Send>>, Arc<Unread>, Option<LastAnswer>),
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
+    /// It was not begun.
+    Refused,
 }
 
-impl<B: Body, E> Future for Handling<Response<B>, E> {
-    type Output = Result<Response<Counted<B>>, E>;
+impl<B: Body, E: Into<BoxError>> Future for Handling<Response<B>, E> {
+    type Output = Result<Response<Counted<B>>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
             Self::Begun(_, _, Some(last_answer)) if last_answer.has_ended() => Poll::Pending,
             Self::Begun(answer, unread, last_answer) => {
-                let mut answer = ready!(answer.as_mut().poll(cx))?;
+                let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
                 if last_answer.as_ref().is_some_and(LastAnswer::says_close) {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);
@@ -127,6 +151,7 @@ impl<B: Body, E> Future for Handling<Response<B>, E> {
                 Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread))))
             }
             Self::Dropped => Poll::Pending,
+            Self::Refused => Poll::Ready(Err(h2::Error::from(Reason::REFUSED_STREAM).into())),
         }
     }
 }

@@ -8,11 +8,15 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::get;
 use countersign::{Limits, serve_plaintext};
-use futures_util::stream;
+use futures_util::StreamExt;
+use futures_util::stream::{self, FuturesUnordered};
+use h2::Reason;
+use h2::client::SendRequest;
 use http::Request;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use crate::authority::TestAuthority;
 use crate::server::{TestServer, connect, converse, http1_config, soon};
@@ -94,13 +98,7 @@ async fn http_2_peer_that_grants_no_room_begins_few_requests_and_ends() {
     let answers = Arc::new(AtomicUsize::new(0));
     let limits = Limits { unread: ANSWER / 2, ..impatient() };
     let server = start(&authority, generous(&answers), limits).await;
-    let mut config = (*http1_config(&authority, None)).clone();
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = connect(server.address, Arc::new(config)).await.unwrap();
-    let mut builder = h2::client::Builder::new();
-    builder.initial_window_size(1).initial_connection_window_size(65_535);
-    let (mut requests, connection) = builder.handshake::<_, Bytes>(stream).await.unwrap();
-    let connection = tokio::spawn(connection);
+    let (mut requests, connection) = http_2_that_grants_nothing(&authority, &server).await;
     let mut responses = Vec::new();
     while let Ok(ready) = soon(requests.ready()).await {
         requests = ready;
@@ -114,6 +112,53 @@ async fn http_2_peer_that_grants_no_room_begins_few_requests_and_ends() {
     }
     assert!(soon(connection).await.unwrap().is_err(), "its connection is cut");
     assert_eq!(answers.load(Ordering::Relaxed), 1);
+}
+
+async fn http_2_that_grants_nothing(
+    authority: &TestAuthority,
+    server: &TestServer,
+) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let mut config = (*http1_config(authority, None)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = connect(server.address, Arc::new(config)).await.unwrap();
+    let mut builder = h2::client::Builder::new();
+    builder.initial_window_size(1).initial_connection_window_size(65_535);
+    let (requests, connection) = builder.handshake::<_, Bytes>(stream).await.unwrap();
+    (requests, tokio::spawn(connection))
+}
+
+/// What waits for a peer that does not read holds one connection's share; the rest is told that it was
+/// not begun, and goes on once the peer reads.
+#[tokio::test]
+async fn http_2_requests_that_wait_hold_few_headers_and_no_body() {
+    let authority = TestAuthority::new();
+    let answers = Arc::new(AtomicUsize::new(0));
+    let limits = Limits { unread: ANSWER / 2, ..Limits::default() };
+    let server = start(&authority, generous(&answers), limits).await;
+    let (requests, _connection) = http_2_that_grants_nothing(&authority, &server).await;
+    let mut requests = soon(requests.ready()).await.unwrap();
+    let ask = |requests: &mut SendRequest<Bytes>, bytes: usize, is_whole| {
+        let request = Request::get("https://ca/").header("x", "a".repeat(bytes)).body(()).unwrap();
+        requests.send_request(request, is_whole).unwrap()
+    };
+    let (first, _) = ask(&mut requests, 1, true);
+    let unread = soon(first).await.unwrap().into_body();
+    let (with_body, mut body) = ask(&mut requests, 1, false);
+    body.send_data(Bytes::from(vec![b'.'; 1000]), false).unwrap();
+    let refused = soon(with_body).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::REFUSED_STREAM));
+    let mut others: FuturesUnordered<_> =
+        (0..6).map(|_| ask(&mut requests, 5_000, true).0).collect();
+    for _ in 0..3 {
+        let refused = soon(others.next()).await.unwrap().unwrap_err();
+        assert_eq!(refused.reason(), Some(Reason::REFUSED_STREAM));
+    }
+    assert_eq!(answers.load(Ordering::Relaxed), 1);
+    drop(unread);
+    for _ in 0..3 {
+        let answered = soon(others.next()).await.unwrap().unwrap();
+        assert_eq!(answered.status(), 200);
+    }
 }
 
 #[tokio::test]
