@@ -87,6 +87,8 @@ impl Capacity {
             ("limits.policy_set", format!("{} KiB", api::MAX_POLICY_BYTES / 1024)),
             ("limits.refusals_told_a_second", crate::diagnostics::REFUSALS_A_SECOND.to_string()),
             ("limits.unread_answers", format!("{} KiB", unread / 1024)),
+            ("limits.waiting_headers", format!("{} KiB", Limits::WAITING / 1024)),
+            ("limits.handshake", format!("{} KiB", Limits::HANDSHAKE / 1024)),
             ("limits.handshake_timeout", seconds(handshake_timeout)),
             ("limits.header_timeout", seconds(header_timeout)),
             ("limits.body_timeout", seconds(&BODY_TIME)),

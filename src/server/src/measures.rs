@@ -148,6 +148,12 @@ const COUNTERS: &[Counter] = &[
         &["client", "server"],
     ),
     ("countersign_rate_limited_total", "Requests beyond their caller's rate", "", &[]),
+    (
+        "countersign_requests_not_begun_total",
+        "Requests of HTTP/2 refused because their peer left too much unread",
+        "",
+        &[],
+    ),
     ("countersign_refusals_untold_total", "Refusals too many in a second to be told each", "", &[]),
     (
         "countersign_refused_total",

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use identity::{Refusal, SerialNumber, SpiffeId, Usage};
 use metrics::{counter, gauge};
-use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsStream;
 
@@ -20,6 +19,7 @@ use crate::refusal::{RefusedPeer, reason};
 use crate::stream::{Connection, Phase, Stream};
 use crate::verification::{Epoch, Verification};
 use crate::welcome::Welcome;
+use crate::wire::Wire;
 
 /// How many connections with verified peers are open, and how many were closed for a refusal; those
 /// with the CA are not counted.
@@ -44,7 +44,7 @@ impl ConnectionCounts {
 /// believes its verdict.
 pub(crate) fn admit(
     verification: &Arc<Verification>,
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Wire>,
     remote: SocketAddr,
     usage: Usage,
     welcome: Welcome,

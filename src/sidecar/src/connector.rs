@@ -33,6 +33,7 @@ use crate::resumption::Tls;
 use crate::stream::{Connection, Stream};
 use crate::verification::Verification;
 use crate::welcome::Welcome;
+use crate::wire::Wire;
 
 /// Opens registered connections to whoever is welcome.
 #[derive(Clone)]
@@ -79,7 +80,7 @@ impl Connector {
 
 /// A connection to whomever its configuration believes.
 pub(crate) struct TlsSocket {
-    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) stream: TlsStream<Wire>,
     remote: SocketAddr,
 }
 
@@ -95,10 +96,14 @@ impl TlsSocket {
         stream.set_nodelay(true)?;
         // Asked now: of a connection that is reset later, nobody can say where it led.
         let remote = stream.peer_addr()?;
-        let handshake = TlsConnector::from(tls).connect(name, stream);
+        let handshake = TlsConnector::from(tls).connect(name, Wire::new(stream));
         match with_alerts(handshake).await {
             (Err(_), Some(verdict)) => Err(io::Error::new(io::ErrorKind::InvalidData, verdict)),
-            (shaken, _) => Ok(Self { stream: shaken?, remote }),
+            (shaken, _) => {
+                let mut stream = shaken?;
+                stream.get_mut().0.open();
+                Ok(Self { stream, remote })
+            }
         }
     }
 

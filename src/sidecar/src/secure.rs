@@ -22,6 +22,7 @@ use crate::resumption::Tls;
 use crate::stream::Stream;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
+use crate::wire::Wire;
 
 /// What the handshakes of one listener share.
 pub(crate) struct Secure {
@@ -40,7 +41,7 @@ pub(crate) enum Client {
     /// Somebody who showed no certificate, where none is required.
     /// It keeps its place: nobody knows how many of them are one.
     #[cfg_attr(not(feature = "http"), expect(dead_code, reason = "only the CA serves them"))]
-    Anonymous(Box<TlsStream<TcpStream>>, Handshaking),
+    Anonymous(Box<TlsStream<Wire>>, Handshaking),
     /// A peer.
     Verified(Stream),
 }
@@ -55,7 +56,8 @@ impl Secure {
     ) -> Option<Client> {
         // Answers are written whole: waiting for more of them only delays.
         let _ = stream.set_nodelay(true);
-        let handshake = TlsAcceptor::from(self.tls.of_now()).accept(stream).into_fallible();
+        let handshake =
+            TlsAcceptor::from(self.tls.of_now()).accept(Wire::new(stream)).into_fallible();
         let handshake = tokio::time::timeout(self.places.limits().handshake_timeout, handshake);
         let (shaken, verdict) = tokio::select! {
             shaken = with_alerts(handshake) => shaken,
@@ -63,7 +65,9 @@ impl Secure {
         };
         match shaken {
             Ok(Ok(mut stream)) => {
-                stream.get_mut().1.set_buffer_limit(Some(UNSENT));
+                let (wire, tls) = stream.get_mut();
+                wire.open();
+                tls.set_buffer_limit(Some(UNSENT));
                 if stream.get_ref().1.peer_certificates().is_some() {
                     return self.seat(self.admit(stream, remote)?, place).await;
                 }
@@ -93,7 +97,7 @@ impl Secure {
         seated.then_some(Client::Verified(stream))
     }
 
-    fn admit(&self, stream: TlsStream<TcpStream>, remote: SocketAddr) -> Option<Stream> {
+    fn admit(&self, stream: TlsStream<Wire>, remote: SocketAddr) -> Option<Stream> {
         let welcome = self.welcome.clone();
         let resumed = stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed);
         match admit(&self.verification, stream.into(), remote, Usage::Client, welcome, self.own()) {
@@ -116,7 +120,7 @@ impl Secure {
 
 /// Lets the alert reach the peer. To close with bytes unread resets the connection, and a reset
 /// overtakes the alert; so read on for a moment.
-async fn linger(mut stream: TcpStream) {
+async fn linger(mut stream: Wire) {
     if stream.shutdown().await.is_ok() {
         let mut rest = stream.take(MAX_LINGER);
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;

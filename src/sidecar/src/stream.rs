@@ -14,7 +14,6 @@ use identity::{Refusal, SerialNumber, Usage};
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, HandshakeKind};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio_rustls::TlsStream;
@@ -25,6 +24,7 @@ use crate::peer::Peer;
 use crate::places::{Place, Seat};
 use crate::refusal::{RefusedPeer, report_own};
 use crate::welcome::Welcome;
+use crate::wire::Wire;
 
 /// A connection with a verified peer, in either direction: bytes in, bytes out.
 ///
@@ -107,7 +107,7 @@ pub(crate) enum Phase {
 #[derive(Default)]
 struct State {
     /// None once the connection is closed: the stream owns its socket and everything read.
-    tls: Option<TlsStream<TcpStream>>,
+    tls: Option<TlsStream<Wire>>,
     reader: Option<Waker>,
     writer: Option<Waker>,
     place: Option<Seat>,
@@ -130,7 +130,7 @@ enum End {
 
 impl Connection {
     pub(crate) fn new(
-        tls: TlsStream<TcpStream>,
+        tls: TlsStream<Wire>,
         remote: SocketAddr,
         peer: Peer,
         usage: Usage,
@@ -292,7 +292,7 @@ impl Connection {
         self.move_to(Phase::Closed);
         drop(state);
         // A socket that cannot linger is gone already.
-        let _ = tls.get_ref().0.set_zero_linger();
+        let _ = tls.get_ref().0.socket().set_zero_linger();
         drop((tls, freed));
         waiting.into_iter().flatten().for_each(Waker::wake);
         true
@@ -368,7 +368,7 @@ impl Connection {
         &self,
         cx: &mut Context<'_>,
         side: fn(&mut State) -> &mut Option<Waker>,
-        poll: impl FnOnce(Pin<&mut TlsStream<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<T>>,
+        poll: impl FnOnce(Pin<&mut TlsStream<Wire>>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let mut state = self.state();
         let Some(tls) = &mut state.tls else { return Poll::Ready(Err(state.aborted())) };

@@ -20,6 +20,8 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 
+use crate::limits::Limits;
+
 /// The bytes of one connection's answers that nobody has read.
 #[derive(Debug)]
 pub(crate) struct Unread {
@@ -67,7 +69,7 @@ impl Unread {
     pub(crate) fn wait(self: &Arc<Self>, header: usize) -> Option<Held> {
         let before = self.headers.fetch_add(header, Ordering::AcqRel);
         let held = Held { header, unread: Arc::clone(self) };
-        (before == 0 || before + header <= MOST_WAITING).then_some(held)
+        (before == 0 || before + header <= Limits::WAITING).then_some(held)
     }
 
     /// Returns when answers have waited, and nothing of any was written, for all of `patience` (at
@@ -237,9 +239,6 @@ impl Drop for Waiting {
         }
     }
 }
-
-/// A hundred headers of the usual size.
-const MOST_WAITING: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

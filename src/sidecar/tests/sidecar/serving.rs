@@ -102,6 +102,23 @@ async fn slow_handshake_is_cut_and_holds_nobody_up() {
     assert_eq!(soon(slow.read(&mut [0; 1])).await.unwrap(), 0);
 }
 
+/// TLS would keep all of it until it is whole.
+#[tokio::test]
+async fn handshake_that_is_longer_than_any_is_cut_before_it_is_whole() {
+    let authority = TestAuthority::new();
+    let limits = Limits { handshake_timeout: Duration::from_secs(3600), ..Limits::default() };
+    let server = start(&authority, hello(), limits).await;
+    let mut long = TcpStream::connect(server.address).await.unwrap();
+    let mut client_hello = vec![0; 2 * Limits::HANDSHAKE];
+    client_hello[..6].copy_from_slice(&[1, 0, 0xff, 0xf0, 3, 3]);
+    let mut ended = false;
+    for piece in client_hello.chunks(8 * 1024) {
+        let record = [&[22, 3, 1][..], &(piece.len() as u16).to_be_bytes(), piece].concat();
+        ended = ended || long.write_all(&record).await.is_err();
+    }
+    assert!(ended || matches!(soon(long.read(&mut [0; 1])).await, Ok(0) | Err(_)));
+}
+
 #[tokio::test]
 async fn garbage_ends_its_own_connection_only() {
     let authority = TestAuthority::new();
