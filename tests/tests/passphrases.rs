@@ -63,6 +63,34 @@ fn equal_ones_are_refused_from_files_and_nothing_is_made() {
 }
 
 #[test]
+fn one_file_for_both_is_the_owners_word_and_warned_of() {
+    let environment = prepared_without(&["offline_passphrase_file"]);
+    let config = std::fs::read_to_string(environment.path("ca.toml")).unwrap();
+    let online = config.lines().find_map(|line| line.strip_prefix("passphrase_file")).unwrap();
+    environment.write("ca.toml", &format!("{config}\noffline_passphrase_file{online}\n"));
+    for command in [&["config", "check", "--config", "ca.toml"][..], &INIT] {
+        environment.countersign(command).success().says("are one file").says("has the root, too");
+    }
+    environment.countersign(&["rotate", "--config", "ca.toml"]).exits(4).says("serve");
+}
+
+/// What the file's first lines tell a developer to do.
+#[test]
+fn the_development_ca_that_ships_is_made_by_the_lines_on_top_of_its_configuration() {
+    let environment = Environment::prepare(&Settings::default());
+    let folder = environment.path("certs-dev");
+    std::fs::create_dir(&folder).unwrap();
+    for file in ["countersign.toml", "workloads.json"] {
+        let shipped = concat!(env!("CARGO_MANIFEST_DIR"), "/../certs-dev/");
+        std::fs::copy(format!("{shipped}{file}"), folder.join(file)).unwrap();
+    }
+    environment.write("certs-dev/passphrase", ONE);
+    let config = ["--config", "certs-dev/countersign.toml"];
+    environment.countersign(&[&["config", "check"], &config[..]].concat()).success();
+    environment.countersign(&[&["init"], &config[..]].concat()).success();
+}
+
+#[test]
 fn short_ones_are_refused_from_files_and_from_systemd() {
     let environment = Environment::prepare(&Settings::default());
     for (file, setting) in

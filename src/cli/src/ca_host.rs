@@ -61,6 +61,16 @@ impl ConfigFile {
         passphrase::new_pair(&self.online_source(config), &offline_source(config))
     }
 
+    /// Says what it means that one file opens all keys.
+    pub(crate) fn warn_of_one_passphrase(&self, config: &Config, output: &Output) {
+        if passphrase::is_one_file(&self.online_source(config), &offline_source(config)) {
+            output.warn(format!(
+                "{PASSPHRASE_FILE} and {OFFLINE_PASSPHRASE_FILE} are one file: who reads it has the root, \
+                 too. Where the CA is to be trusted, two, and the second kept elsewhere"
+            ));
+        }
+    }
+
     fn online_source(&self, config: &Config) -> Source {
         let credential = self.credentials_directory.as_ref().map(|folder| folder.join(CREDENTIAL));
         let credential = credential.filter(|path| path.exists());

@@ -1,7 +1,8 @@
 //! The passphrases of a CA's keys: read from files, or asked for on the terminal.
 //!
 //! A new one keeps two rules, which are told before anybody types: it is long enough, and the one of the
-//! keys that `serve` opens is not that of the offline keys, or whoever learns the first has the root.
+//! keys that `serve` opens is not that of the offline keys, or whoever learns the first has the root. Two
+//! settings that name one file are no slip: a CA for development or a test is made so, and warned of.
 
 use std::path::{Path, PathBuf};
 
@@ -107,8 +108,14 @@ fn new_pair_by(
     ask: &mut dyn FnMut(&str) -> Result<Zeroizing<String>, String>,
 ) -> Result<(Secret, Secret), Error> {
     let first = online.chosen(None, ask)?;
-    let second = offline.chosen(Some(&first), ask)?;
+    let other = (!is_one_file(online, offline)).then_some(&first);
+    let second = offline.chosen(other, ask)?;
     Ok((first, second))
+}
+
+/// Whether the configuration says itself that one passphrase opens everything.
+pub(crate) fn is_one_file(online: &Source, offline: &Source) -> bool {
+    online.file.is_some() && online.file == offline.file
 }
 
 fn accept(passphrase: &str, other: Option<&Secret>) -> Result<Secret, Fault> {

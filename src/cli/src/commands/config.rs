@@ -34,6 +34,7 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
     let Command::Check(arguments) = command;
     let config = arguments.config.load()?;
     arguments.config.require_files(&config)?;
+    arguments.config.warn_of_one_passphrase(&config, &session.output);
     let written: toml::Table = files::read_text(&arguments.config.config)?.parse()?;
     let effective = toml::Table::try_from(&config)?;
     let mut values: Vec<Value> = effective

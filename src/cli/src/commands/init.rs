@@ -73,6 +73,7 @@ async fn create(arguments: &Arguments, config: &Config, session: &Session) -> an
     OperatorPlace::of_new_ca(&config.trust_domain, &session.options)?;
     let policy = ca_host::first_policy(config)?;
     let (passphrase, offline_passphrase) = arguments.config.new_passphrases(config)?;
+    arguments.config.warn_of_one_passphrase(config, &session.output);
     let created = setup::create(
         &NewAuthority {
             trust_domain: config.trust_domain.clone(),
