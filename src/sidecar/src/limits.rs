@@ -27,7 +27,8 @@ pub struct Limits {
     /// requests in flight: 5 min.
     pub idle_timeout: Duration,
     /// What is written must move within this, or the connection ends: 30 s. It counts from the moment
-    /// that the kernel takes nothing more, or that HTTP/2 grants no room.
+    /// that the peer's kernel acknowledges or takes nothing more, or that HTTP/2 grants no room. Our
+    /// kernel takes 128 KiB on top of what is under way.
     pub write_timeout: Duration,
     /// Bytes of answers that one connection may leave unread before its next request is begun:
     /// 1 MiB. An answer that is a stream is made as it is read.
@@ -74,6 +75,11 @@ impl Limits {
         Self::default().within_open_files(files)
     }
 }
+
+/// Bytes that the kernel takes of a connection's answers beyond what its peer has room for now:
+/// enough that a fast one never waits for us.
+#[cfg(feature = "http")]
+pub(crate) const UNSENT_IN_KERNEL: u32 = 128 * 1024;
 
 impl Default for Limits {
     fn default() -> Self {

@@ -10,10 +10,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
 use crate::frames::Frames;
+use crate::limits::UNSENT_IN_KERNEL;
 
 /// A transport that fails where its other end is too slow, or too busy with nothing.
 pub(crate) struct Paced<IO> {
@@ -42,6 +45,7 @@ impl<IO> Paced<IO> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
+            count_timeout(&written);
             self.stuck = None;
             return written;
         }
@@ -51,6 +55,24 @@ impl<IO> Paced<IO> {
             return Poll::Pending;
         }
         Poll::Ready(Err(cut("unread", io::ErrorKind::TimedOut, "the peer does not read")))
+    }
+}
+
+/// Has the kernel keep little that the peer makes no room for, and end the connection once what was
+/// sent is not acknowledged, or no room was made for it, for all of `patience`.
+pub(crate) fn bound_kernel(stream: &TcpStream, patience: Duration) {
+    let socket = SockRef::from(stream);
+    // They fail where the peer has gone already.
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
+    let _ = socket.set_tcp_user_timeout(Some(patience));
+}
+
+/// What the kernel ended is counted as what is ended here.
+fn count_timeout<T>(done: &Poll<io::Result<T>>) {
+    if let Poll::Ready(Err(error)) = done
+        && error.kind() == io::ErrorKind::TimedOut
+    {
+        metrics::counter!(CUT, "reason" => "unread").increment(1);
     }
 }
 
@@ -69,6 +91,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
         let this = &mut *self;
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.transport).poll_read(cx, buffer);
+        count_timeout(&read);
         if let (Poll::Ready(Ok(())), Some(frames)) = (&read, &mut this.frames)
             && !frames.may_send(&buffer.filled()[before..])
         {

@@ -22,7 +22,7 @@ use crate::accept::{Accepted, Drained, Ended, accept_loop};
 use crate::error::BoxError;
 use crate::handshake::HTTP_2;
 use crate::limits::Limits;
-use crate::paced::{Paced, cut};
+use crate::paced::{Paced, bound_kernel, cut};
 use crate::places::Places;
 use crate::requests::{Requests, StreamTasks};
 use crate::resumption::Tls;
@@ -86,6 +86,7 @@ where
         async move {
             let limits = secure.places.limits();
             let Accepted { stream, remote, handshake, mut draining } = accepted;
+            bound_kernel(&stream, limits.write_timeout);
             // Boxed, so that a connection that is served does not keep room for a handshake.
             let shaking = Box::pin(secure.shake_hands(stream, remote, handshake));
             let client = tokio::select! {
@@ -139,6 +140,7 @@ where
             let limits = places.limits();
             let Accepted { stream, remote, handshake: place, draining } = accepted;
             let _ = stream.set_nodelay(true);
+            bound_kernel(&stream, limits.write_timeout);
             let requests = Requests::new(service, remote, None, limits.unread);
             tokio::select! {
                 () = serve_requests(stream, Protocol::Http1, requests, limits, draining) => {}

@@ -89,8 +89,15 @@ pub(crate) async fn connect(
     address: SocketAddr,
     config: Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await?;
-    let name = ServerName::IpAddress(address.ip().into());
+    shake(TcpStream::connect(address).await?, config).await
+}
+
+/// TLS on a connection that is open already.
+pub(crate) async fn shake(
+    stream: TcpStream,
+    config: Arc<ClientConfig>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let name = ServerName::IpAddress(stream.peer_addr()?.ip().into());
     TlsConnector::from(config).connect(name, stream).await
 }
 

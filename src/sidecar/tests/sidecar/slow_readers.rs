@@ -14,12 +14,12 @@ use h2::Reason;
 use h2::client::SendRequest;
 use http::Request;
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
 
 use crate::authority::TestAuthority;
-use crate::server::{TestServer, connect, converse, http1_config, soon};
+use crate::server::{TestServer, connect, converse, http1_config, shake, soon};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: ca\r\n\r\n";
 const ANSWER: usize = 256 * 1024;
@@ -60,6 +60,28 @@ async fn start(authority: &TestAuthority, router: Router, limits: Limits) -> Tes
 
 /// What the kernel's buffers hold on loopback, at most, and some more.
 const IN_THE_KERNEL: usize = 16 * 1024 * 1024;
+/// The same for a reader that says from the start that it has no room.
+const FOR_THE_DEAF: usize = 512 * 1024;
+
+/// A connection to a server, asked, whose reader takes nothing: its kernel has room for 4 KiB.
+async fn deaf(
+    authority: &TestAuthority,
+    server: &TestServer,
+) -> tokio_rustls::client::TlsStream<TcpStream> {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let stream = socket.connect(server.address).await.unwrap();
+    let mut stream = shake(stream, http1_config(authority, None)).await.unwrap();
+    stream.write_all(GET.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Returns once nothing that is written arrives any more.
+async fn is_cut(mut stream: impl AsyncWrite + Unpin) {
+    while stream.write_all(b"\r\n").await.is_ok() && stream.flush().await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
 
 #[tokio::test]
 async fn pipelined_requests_wait_for_the_answers_before_them() {
@@ -90,6 +112,32 @@ async fn stream_that_nobody_reads_is_not_made_and_ends() {
     soon(cut).await;
     let made = pieces.load(Ordering::Relaxed);
     assert!(made * 16 * 1024 < IN_THE_KERNEL, "{made} pieces were made for nobody");
+}
+
+#[tokio::test]
+async fn kernel_keeps_little_for_a_reader_without_room() {
+    let authority = TestAuthority::new();
+    let pieces = Arc::new(AtomicUsize::new(0));
+    let server = start(&authority, endless(&pieces), impatient()).await;
+    soon(is_cut(deaf(&authority, &server).await)).await;
+    let made = pieces.load(Ordering::Relaxed);
+    assert!(made * 16 * 1024 < FOR_THE_DEAF, "{made} pieces were made for nobody");
+}
+
+/// A feed with little to tell: all of it fits into the kernel, so nothing that is written waits.
+#[tokio::test]
+async fn reader_of_a_quiet_stream_that_takes_nothing_is_cut_too() {
+    let authority = TestAuthority::new();
+    let quiet = async || {
+        let pieces = stream::unfold((), async |()| {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            Some((Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'.'; 1024])), ()))
+        });
+        Body::from_stream(pieces)
+    };
+    let router = Router::new().route("/", get(quiet));
+    let server = start(&authority, router, impatient()).await;
+    soon(is_cut(deaf(&authority, &server).await)).await;
 }
 
 #[tokio::test]
