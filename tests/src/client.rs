@@ -174,12 +174,15 @@ impl Client {
     }
 }
 
-/// The status of an answer, once all of it is here. The server always names a length.
+/// The status of an answer, once all of it is here. The server always names a length, but for the
+/// answer that has none (RFC 9110 §15.3.5).
 fn complete(received: &[u8]) -> Option<u16> {
     let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
     let header = std::str::from_utf8(&received[..end]).ok()?;
-    let length: usize =
-        header.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse().ok()?;
     let status = header.split(' ').nth(1)?.parse().ok()?;
+    let length: usize = match status {
+        204 => 0,
+        _ => header.lines().find_map(|line| line.strip_prefix("content-length: "))?.parse().ok()?,
+    };
     (received.len() >= end + 4 + length).then_some(status)
 }

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use system_tests::Environment;
+use system_tests::{Client, Door, Environment, Process, Target, post};
+use tokio::io::AsyncWriteExt;
 
 /// A report, by the operator's certificate, of how far the feed was applied.
 fn report(environment: &Environment, feed_sequence: u64) {
@@ -101,3 +102,59 @@ fn a_poll_that_waits_is_woken_by_a_revocation() {
         assert!(told.contains(&id), "{told}");
     });
 }
+
+/// What each of them is told is made once; what they do not take is not kept for them.
+#[tokio::test]
+async fn subscribers_that_read_nothing_are_cut_counted_and_cost_nothing() {
+    let environment = Environment::start();
+    let reports = environment.issue("/prod/reports", "reports");
+    let bundle = std::fs::read(reports.join("bundle.pem")).unwrap();
+    let deaf = Door::showing(&reports, environment.address(), &bundle).unwrap();
+    let deaf = deaf.with_receive_buffer(4096);
+    let mut subscribers = Vec::new();
+    for _ in 0..DEAF {
+        let mut stream = deaf.open().await.unwrap();
+        stream.write_all(SUBSCRIBE).await.unwrap();
+        subscribers.push(stream);
+    }
+    wait_for(&environment, &format!("countersign_feed_subscribers {DEAF}"));
+    let process = Process(environment.server_pid());
+    let before = process.memory().now;
+    deny_and_allow(&environment, 750).await;
+    let cut = format!("countersign_connections_cut_total{{reason=\"unread\"}} {DEAF}");
+    wait_for(&environment, &cut);
+    wait_for(&environment, "countersign_feed_subscribers 0");
+    wait_for(&environment, &format!("countersign_feed_dropped_total {DEAF}"));
+    let grown = process.memory().now - before;
+    assert!(grown < 16.0, "{grown} MiB more");
+}
+
+/// Two messages of the feed each time.
+async fn deny_and_allow(environment: &Environment, times: usize) {
+    let target = Target::of(environment).unwrap();
+    let (host, mut operator) = (target.door.host(), Client::connect(&target.door).await.unwrap());
+    let denial =
+        serde_json::json!({"spiffe_id": environment.id("/prod/batch"), "reason": "superseded"});
+    let deny = post("/v1/denials", &denial.to_string(), &host);
+    for _ in 0..times {
+        assert!((200..300).contains(&operator.exchange(&deny).await.unwrap()));
+        let denied: serde_json::Value = serde_json::from_str(&operator.body()).unwrap();
+        let id = denied["id"].as_str().unwrap();
+        let allow = format!("DELETE /v1/denials/{id} HTTP/1.1\r\nhost: {host}\r\n\r\n");
+        let status = operator.exchange(allow.as_bytes()).await.unwrap();
+        assert!((200..300).contains(&status), "{status} {}", operator.body());
+    }
+}
+
+fn wait_for(environment: &Environment, metric: &str) {
+    let begun = Instant::now();
+    while !environment.admin("/metrics").lines().any(|line| line == metric) {
+        let late = begun.elapsed() > Duration::from_secs(90);
+        assert!(!late, "{metric} is not in {}", environment.admin("/metrics"));
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Below what one certificate may have.
+const DEAF: usize = 14;
+const SUBSCRIBE: &[u8] = b"GET /v1/feed HTTP/1.1\r\nhost: ca\r\naccept: text/event-stream\r\n\r\n";

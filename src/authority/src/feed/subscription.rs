@@ -24,6 +24,8 @@ pub struct Subscription {
     /// Messages up to this time are in what it was told first.
     from: u64,
     messages: broadcast::Receiver<FeedMessage>,
+    /// It was told already that it is too slow.
+    is_slow: bool,
     _place: Place,
 }
 
@@ -102,6 +104,7 @@ impl Authority {
             rest: None,
             from: 0,
             messages: self.feed().listeners.subscribe(),
+            is_slow: false,
             _place: place,
         };
         subscription.begin(start).await?;
@@ -220,9 +223,21 @@ impl Subscription {
         }
     }
 
-    fn note_slow(&self, missed: &str) {
+    fn note_slow(&mut self, missed: &str) {
+        self.is_slow = true;
         metrics::counter!("countersign_feed_dropped_total").increment(1);
         tracing::info!(subscriber = %self.svid.spiffe_id(), missed, "too slow");
+    }
+}
+
+/// One that reads nothing at all never comes to hear that it is too slow: its connection is cut.
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        let behind = self.messages.len();
+        // A snapshot that is still read has its own end: see `next_chunk`.
+        if behind > BACKLOG && self.rest.is_none() && !self.is_slow {
+            self.note_slow(&format!("{behind} messages, and took none"));
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The revocation feed: as server-sent events, or by long polls.
 //!
 //! A message is one line, signed once and shared by all who hear it. A subscriber that reads too
-//! slowly is dropped by the engine; one whose connection is gone, by the connection.
+//! slowly is dropped by the engine; one that reads nothing for the write timeout, or whose connection
+//! is gone, by the connection.
 
 use std::time::Duration;
 
