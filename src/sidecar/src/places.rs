@@ -218,6 +218,7 @@ impl Drop for Kept {
 pub(crate) struct Seat(Place);
 
 impl Seat {
+    #[cfg(feature = "http")]
     pub(crate) fn place(&self) -> &Place {
         &self.0
     }

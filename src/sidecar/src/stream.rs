@@ -205,6 +205,7 @@ impl Connection {
     }
 
     /// The place that it has at a listener.
+    #[cfg(feature = "http")]
     pub(crate) fn place(&self) -> Option<Place> {
         self.state().place.as_ref().map(|seat| seat.place().clone())
     }
