@@ -30,6 +30,7 @@ use data_encoding::BASE64;
 use identity::feed::{Assembly, FeedState, FeedUpdate, Line, MAX_LINE};
 use identity::{Revocations, TrustPin, TrustState};
 use rustix::fs::OFlags;
+use rustix::io::Errno;
 use tlog::Hash;
 
 use crate::error::Error;
@@ -276,7 +277,7 @@ impl Keeper {
         next.file.sync_all()?;
         next.extent.snapshot = next.extent.end;
         fs::rename(self.unfinished(), self.folder.join(FEED))?;
-        File::open(&self.folder)?.sync_all()?;
+        sync_folder(&self.folder)?;
         self.kept = Some(next);
         if self.failed.take().is_some() {
             tracing::info!(folder = %self.folder.display(), "revocations are kept again");
@@ -366,6 +367,15 @@ fn with_end(line: &[u8]) -> Vec<u8> {
     [line, b"\n"].concat()
 }
 
+/// Makes a rename survive a crash, where the file system can say so: SMB and some of FUSE cannot.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    let synced = File::open(folder)?.sync_all();
+    match synced.as_ref().err().and_then(Errno::from_io_error) {
+        Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        _ => synced,
+    }
+}
+
 /// Two who write would write into each other's lines.
 fn lock(file: &File) -> io::Result<()> {
     file.try_lock().map_err(|error| match error {
@@ -435,6 +445,14 @@ mod tests {
         assert!(!keeper.wants_snapshot(), "one is coming");
         keeper.keep(&Line::Chunk(b"{}".to_vec()), Kind::Chunk, true);
         assert!(fs::read(folder.path().join(FEED)).unwrap().ends_with(b"\n{}\n{}\n"));
+    }
+
+    #[test]
+    fn a_file_system_that_cannot_sync_its_folders_is_no_failure() {
+        // Linux has one at hand: EINVAL.
+        File::open("/proc").unwrap().sync_all().unwrap_err();
+        sync_folder(Path::new("/proc")).unwrap();
+        sync_folder(Path::new("/nowhere")).unwrap_err();
     }
 
     #[test]
