@@ -1,12 +1,14 @@
-//! Files that appear whole, on the disk, and for the owner alone; and secrets, which others must not
-//! have been able to read.
+//! Files that appear whole, on the disk, and for the owner alone; secrets, which others must not have
+//! been able to read; and what somebody named, whatever it is.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::Duration;
 
 use identity::{TextFault, utf8_text};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
@@ -44,14 +46,10 @@ pub enum SecretError {
 ///
 /// For [`Readers::Group`] it may be a pipe, as a shell's `<(…)` makes one.
 pub fn read_secret(path: &Path, readers: Readers) -> Result<Zeroizing<String>, SecretError> {
-    let mut options = OpenOptions::new();
-    if readers == Readers::Owner {
-        // Nobody waits for whoever writes into a pipe that stands in a key's place.
-        options.custom_flags(OFlags::NONBLOCK.bits().cast_signed());
-    }
-    let file = options.read(true).open(path)?;
-    let metadata = file.metadata()?;
-    let is_pipe = readers == Readers::Group && metadata.file_type().is_fifo();
+    let file = Input::open(path)?;
+    let metadata = file.file.metadata()?;
+    // Nobody waits for whoever writes into a pipe that stands in a key's place.
+    let is_pipe = readers == Readers::Group && file.is_pipe;
     if !metadata.is_file() && !is_pipe {
         return Err(SecretError::Shape);
     }
@@ -70,6 +68,63 @@ pub fn read_secret(path: &Path, readers: Readers) -> Result<Zeroizing<String>, S
         return Err(SecretError::Shape);
     }
     Ok(Zeroizing::new(utf8_text(&bytes)?.to_owned()))
+}
+
+/// What somebody named, to be read to its end: a file, or a pipe, as a shell's `<(…)` makes one.
+///
+/// Nobody waits without end for whoever is to write into a pipe: reading fails with
+/// [`io::ErrorKind::TimedOut`] once it was silent for half a minute.
+#[derive(Debug)]
+pub struct Input {
+    file: File,
+    is_pipe: bool,
+    patience: Duration,
+}
+
+impl Input {
+    /// Opens it; a folder is refused.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        // Opening a pipe would wait for its writer.
+        let options = OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().read(true).custom_flags(options).open(path)?;
+        let kind = file.metadata()?.file_type();
+        if kind.is_dir() {
+            return Err(Errno::ISDIR.into());
+        }
+        let is_pipe = kind.is_fifo();
+        if !is_pipe {
+            rustix::fs::fcntl_setfl(&file, OFlags::empty())?;
+        }
+        Ok(Self { file, is_pipe, patience: PATIENCE })
+    }
+
+    /// Returns when there is something to read, or nobody will write any more.
+    fn wait(&self) -> io::Result<()> {
+        let patience = Timespec::try_from(self.patience).map_err(io::Error::other)?;
+        match poll(&mut [PollFd::new(&self.file, PollFlags::IN)], Some(&patience)) {
+            Ok(0) => {
+                let why = format!("nobody wrote into this pipe for {} s", self.patience.as_secs());
+                Err(io::Error::new(io::ErrorKind::TimedOut, why))
+            }
+            Ok(_) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if self.is_pipe {
+                self.wait()?;
+            }
+            match self.file.read(buffer) {
+                // Another reader of the pipe was quicker.
+                Err(error) if self.is_pipe && error.kind() == io::ErrorKind::WouldBlock => {}
+                read => return read,
+            }
+        }
+    }
 }
 
 /// Writes a file with mode 0600: under another name first, synced, then renamed. A crash leaves
@@ -114,6 +169,8 @@ fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
 }
 
 const MAX_SECRET: usize = 64 * 1024;
+/// Longer than what a secret store's own command takes to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {
@@ -137,13 +194,54 @@ mod tests {
         assert!(matches!(read(0o440, Readers::Owner), Err(SecretError::Mode(0o440))));
     }
 
+    fn pipe(folder: &Path) -> std::path::PathBuf {
+        let path = folder.join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        let kind = rustix::fs::FileType::Fifo;
+        rustix::fs::mknodat(rustix::fs::CWD, &path, kind, mode, 0).unwrap();
+        path
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end_however_late_its_writer_comes() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = pipe(folder.path());
+        let mut input = Input::open(&path).unwrap();
+        let writer = std::thread::spawn(move || {
+            let mut pipe = OpenOptions::new().write(true).open(path).unwrap();
+            for part in ["first", " and ", "last"] {
+                pipe.write_all(part.as_bytes()).unwrap();
+                std::thread::yield_now();
+            }
+        });
+        let mut text = String::new();
+        input.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "first and last");
+        writer.join().unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_without_end_for_a_writer_or_for_one_who_does_not_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = pipe(folder.path());
+        let open = || Input { patience: Duration::from_millis(5), ..Input::open(&path).unwrap() };
+        let fails = |mut input: Input| input.read_to_end(&mut Vec::new()).unwrap_err().kind();
+        assert_eq!(fails(open()), io::ErrorKind::TimedOut);
+        let input = open();
+        let _silent = OpenOptions::new().write(true).open(&path).unwrap();
+        assert_eq!(fails(input), io::ErrorKind::TimedOut);
+    }
+
     #[test]
     fn a_secret_is_a_file_of_bounded_size() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
         write_private(&path, &[b'a'; MAX_SECRET + 1]).unwrap();
         assert!(matches!(read_secret(&path, Readers::Group), Err(SecretError::Shape)));
-        assert!(matches!(read_secret(folder.path(), Readers::Owner), Err(SecretError::Shape)));
+        let folder = read_secret(folder.path(), Readers::Owner);
+        assert!(
+            matches!(folder, Err(SecretError::Io(why)) if why.kind() == io::ErrorKind::IsADirectory)
+        );
         assert!(matches!(
             read_secret(Path::new("/dev/zero"), Readers::Group),
             Err(SecretError::Shape)

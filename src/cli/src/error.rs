@@ -119,6 +119,9 @@ pub(crate) enum Error {
     /// The certificate request of `--csr`, or a trust state, breaks a rule.
     #[error(transparent)]
     Request(#[from] issuance::Error),
+    /// A file that holds no certificate request as it must be.
+    #[error("{}: {source}", path.display())]
+    RequestFile { path: PathBuf, source: issuance::Error },
     /// The file of a new passphrase holds one that breaks a rule.
     #[error("{setting}: {}: {fault}", path.display())]
     NewPassphrase { setting: &'static str, path: PathBuf, fault: Fault },
@@ -146,6 +149,9 @@ pub(crate) enum Error {
     /// A trust state does not verify.
     #[error(transparent)]
     Trust(#[from] identity::Error),
+    /// A file that holds no trust state of the pin.
+    #[error("{}: {source}", path.display())]
+    TrustFile { path: PathBuf, source: Box<Self> },
     /// A certificate from the CA fails the verification that peers will make.
     #[error("the new certificate was not installed, because peers would refuse it: {0}")]
     Unacceptable(#[from] Refusal),
@@ -177,7 +183,7 @@ impl Error {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Library(error) => Exit::of_library(error),
-            Self::StaleCrl { source, .. } => source.exit(),
+            Self::StaleCrl { source, .. } | Self::TrustFile { source, .. } => source.exit(),
             Self::Configuration { .. }
             | Self::BrokenContexts { .. }
             | Self::ConfiguredFile { .. }
@@ -197,6 +203,7 @@ impl Error {
             | Self::Passphrase(_)
             | Self::ZoneId(_)
             | Self::Request(_)
+            | Self::RequestFile { .. }
             | Self::Token { .. }
             | Self::UnknownContext { .. } => Exit::Usage,
             Self::RefusedSvid { .. } => Exit::Refused,

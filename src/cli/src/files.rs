@@ -6,14 +6,16 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use authority::files::Input;
+use issuance::CertificateRequest;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::error::Error;
 
-/// Reads a file whole, which may be a pipe.
+/// Reads a file whole, or a pipe whose writer does not take too long.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let read = File::open(path).and_then(read_some);
+    let read = Input::open(path).and_then(read_some);
     read.map_err(|source| Error::Read { path: path.to_owned(), source })
 }
 
@@ -28,6 +30,18 @@ pub(crate) fn read_or_stdin(path: &Path) -> Result<Vec<u8>, Error> {
 /// Reads a text file whole, as any editor saves it: see [`identity::utf8_text`].
 pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
     text(&read(path)?, path).map(str::to_owned)
+}
+
+/// The one certificate request of a file; `-` is stdin.
+pub(crate) fn read_request(path: &Path) -> Result<CertificateRequest, Error> {
+    request(&read_or_stdin(path)?, path)
+}
+
+/// The one certificate request that a file holds.
+pub(crate) fn request(bytes: &[u8], path: &Path) -> Result<CertificateRequest, Error> {
+    let path = if path == Path::new("-") { Path::new("stdin") } else { path };
+    CertificateRequest::parse_file(bytes)
+        .map_err(|source| Error::RequestFile { path: path.to_owned(), source })
 }
 
 /// What bytes of a file say.

@@ -4,6 +4,8 @@
 //! A step is another command, or says what to do before the same one. The test below reads the steps
 //! of the whole workspace, the CA's included, and parses each command in them.
 
+use std::path::Path;
+
 use countersign::Error as LibraryError;
 
 use crate::error::Error;
@@ -53,6 +55,7 @@ impl Error {
     /// What to type next.
     pub(crate) fn next_step(&self) -> Option<String> {
         let step = match self {
+            Self::Certificate { .. } => A_CERTIFICATE,
             Self::ConfiguredFile { .. } => {
                 "put it there, or name another in the configuration; then the same command again"
             }
@@ -122,6 +125,9 @@ impl Error {
             | Self::NoSvid { repair, .. }
             | Self::OldTrust { repair, .. }
             | Self::RefusedSvid { repair, .. } => repair,
+            Self::Malformed { .. } => {
+                "correct the file, or name another; then the same command again"
+            }
             Self::NoCertificateOf(_) => "countersign list --id 'spiffe://TRUST-DOMAIN/PREFIX*'",
             Self::NoContext => {
                 "`countersign init` on the CA's host makes a context, and where there is a CA already \
@@ -149,9 +155,17 @@ impl Error {
                  another: countersign operator add NAME"
             }
             Self::OneStdin => "name a file for one of them: --token-file FILE, or --csr FILE",
-            Self::OtherFile { what, .. } => return what.next_step().map(str::to_owned),
+            Self::OtherFile { what, .. } => what.next_step().unwrap_or(A_CERTIFICATE),
             Self::OtherKey { .. } => "choose another --out, or make the request with that key",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
+            Self::Read { path, source } => return Some(unread(path, source)),
+            Self::RequestFile { path, .. } => {
+                return Some(format!(
+                    "openssl req -in {} -noout -text -verify shows what is in it, and `openssl req -new` \
+                     makes another; a token is as good as before",
+                    crate::shell::quoted(path)
+                ));
+            }
             Self::StaleCrl { path, .. } => {
                 return Some(format!(
                     "the same command again once the CA answers; if nothing reads it: rm {}",
@@ -159,6 +173,7 @@ impl Error {
                 ));
             }
             Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
+            Self::TrustFile { .. } => "countersign trust fetch URL --pin PIN --out FILE",
             Self::UnknownOperator { .. } => "countersign operator list",
             Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
             Self::UnknownContext { .. } => "choose one of them with --context NAME",
@@ -168,6 +183,10 @@ impl Error {
     }
 }
 
+/// Where something else was named.
+const A_CERTIFICATE: &str = "name a file that holds one: PEM, with -----BEGIN CERTIFICATE----- on a \
+                             line of its own, or DER";
+
 /// What the CA does not have, and where the right one is to be seen.
 const NOT_FOUND: [(&str, &str); 2] = [
     ("there is no certificate", "countersign list shows the serial number of each"),
@@ -176,6 +195,21 @@ const NOT_FOUND: [(&str, &str); 2] = [
         "compare it with what an operator of that CA is shown: countersign trust pin",
     ),
 ];
+
+/// About a file that was named and cannot be read.
+fn unread(path: &Path, source: &std::io::Error) -> String {
+    use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied, TimedOut};
+    let path = crate::shell::quoted(path);
+    match source.kind() {
+        IsADirectory => format!("name a file: ls -l {path}"),
+        NotFound => "name a file that is there; then the same command again".to_owned(),
+        PermissionDenied => format!("run it as a user who may read it: ls -l {path}"),
+        TimedOut => {
+            "start what writes into it, or name a file; then the same command again".to_owned()
+        }
+        _ => format!("look what it is, and name another: ls -lL {path}"),
+    }
+}
 
 fn is_missing(source: &server::ConfigError) -> bool {
     let missing = std::io::ErrorKind::NotFound;

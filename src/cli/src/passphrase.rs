@@ -26,6 +26,8 @@ pub(crate) struct Source {
 /// Why a passphrase is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
+    #[error("it has a line break or another control character inside, which nobody could type")]
+    Control,
     #[error("the two that were typed differ")]
     Differs,
     #[error("it is that of the keys of `serve`: who learns one has the root, too")]
@@ -122,6 +124,9 @@ fn accept(passphrase: &str, other: Option<&Secret>) -> Result<Secret, Fault> {
     if passphrase.trim().chars().count() < MIN_CHARACTERS {
         return Err(Fault::TooShort);
     }
+    if passphrase.chars().any(|c| c.is_control() && c != '\t') {
+        return Err(Fault::Control);
+    }
     if other.is_some_and(|other| other.expose() == passphrase) {
         return Err(Fault::Same);
     }
@@ -137,6 +142,7 @@ fn read(path: &Path, key: &'static str) -> Result<Zeroizing<String>, Error> {
     read_secret(path, Readers::Group).map_err(|error| match error {
         SecretError::Io(source) => refuse(source.to_string()),
         SecretError::Text(fault) => refuse(fault.to_string()),
+        SecretError::Shape => refuse(error.to_string()),
         error => Error::Exposed { path: path.to_owned(), why: error.to_string() },
     })
 }
@@ -198,6 +204,13 @@ mod tests {
         ] {
             let refused = typed(answers).1.unwrap_err();
             assert!(refused.contains(expected), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_could_type_is_not_taken() {
+        for odd in ["two lines,\nof which one", "a NUL\0 inside of it", "behind it a NUL\0"] {
+            assert!(matches!(accept(odd, None), Err(Fault::Control)), "{odd:?}");
         }
     }
 

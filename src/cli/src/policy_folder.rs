@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use crate::error::Error;
@@ -15,14 +16,34 @@ pub(crate) fn read(folder: &Path) -> Result<BTreeMap<String, String>, Error> {
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let name = path.file_name().and_then(|name| name.to_str()).filter(|name| belongs(name));
-        if let Some(name) = name.filter(|_| path.is_file()) {
-            contents.insert(name.to_owned(), files::read_text(&path)?);
+        if let Some(name) = name {
+            require_file(&path)?;
+            let text = files::read_text(&path)?;
+            let why = match () {
+                () if text.trim().is_empty() => Some("it is empty"),
+                () if text.contains('\0') => Some("it has a NUL: what stood there was lost"),
+                () => None,
+            };
+            if let Some(why) = why {
+                return Err(Error::Malformed { path, why: why.to_owned() });
+            }
+            contents.insert(name.to_owned(), text);
         }
     }
     if contents.is_empty() {
         return Err(Error::NoPolicies(folder.to_owned()));
     }
     Ok(contents)
+}
+
+/// What bears a policy's name and is none is not passed over: it may have been a `forbid`.
+fn require_file(path: &Path) -> Result<(), Error> {
+    let failed = |source| Error::Read { path: path.to_owned(), source };
+    if path.metadata().map_err(failed)?.is_file() {
+        return Ok(());
+    }
+    let why = "a policy set is made of plain files, and this is none";
+    Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)))
 }
 
 /// Editors leave `.#prod.cedar` and the like beside the files that they edit.
@@ -43,6 +64,38 @@ mod tests {
         }
         let files = read(folder.path()).unwrap();
         assert_eq!(files.into_keys().collect::<Vec<_>>(), ["own-row.cedar", "workloads.json"]);
+    }
+
+    #[test]
+    fn a_policy_whose_text_is_gone_is_not_one_policy_less() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("workloads.json"), "{}").unwrap();
+        for lost in ["\u{feff}\n", "", "// \0\0\0"] {
+            fs::write(folder.path().join("forbid.cedar"), lost).unwrap();
+            assert!(matches!(read(folder.path()), Err(Error::Malformed { .. })), "{lost:?}");
+        }
+        fs::write(folder.path().join("forbid.cedar"), "// None yet.\n").unwrap();
+        assert_eq!(read(folder.path()).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_bears_a_policys_name_and_cannot_be_read_is_named() {
+        for make in [
+            (&|path: &Path| fs::create_dir(path)) as &dyn Fn(&Path) -> io::Result<()>,
+            &|path| std::os::unix::fs::symlink("/nowhere", path),
+            &|path| std::os::unix::fs::symlink(path, path),
+            &|path| std::os::unix::fs::symlink("/dev/zero", path),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            fs::write(folder.path().join("workloads.json"), "{}").unwrap();
+            let path = folder.path().join("forbid.cedar");
+            make(&path).unwrap();
+            let refused = read(folder.path());
+            assert!(
+                matches!(&refused, Err(Error::Read { path: it, .. }) if *it == path),
+                "{refused:?}"
+            );
+        }
     }
 
     #[test]

@@ -60,6 +60,7 @@ impl HeldTrust {
     pub(crate) fn from_file(bytes: &[u8], path: &Path, pin: &TrustPin) -> Result<Self, Error> {
         let text = files::text(bytes, path)?.replace("\r\n", "\n");
         Self::from_note(text.into_bytes(), pin)
+            .map_err(|source| Error::TrustFile { path: path.to_owned(), source: source.into() })
     }
 
     /// Verifies a note by a pin.

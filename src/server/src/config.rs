@@ -13,12 +13,13 @@
 //! # Ok::<(), server::ConfigError>(())
 //! ```
 
-use std::io;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use api::Ttl;
 use authority::BudgetLimits;
+use authority::files::Input;
 use identity::TrustDomain;
 use issuance::DnsName;
 use serde::{Deserialize, Serialize};
@@ -151,7 +152,13 @@ impl Config {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let failed = |source| ConfigError::Read { path: path.to_owned(), source };
-        let bytes = std::fs::read(path).map_err(failed)?;
+        let mut bytes = Vec::new();
+        let file = Input::open(path).map_err(failed)?;
+        file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            let why = format!("it is larger than {} KiB", MAX_BYTES >> 10);
+            return Err(failed(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
         let text = identity::utf8_text(&bytes)
             .map_err(|fault| failed(io::Error::new(io::ErrorKind::InvalidData, fault)))?;
         Self::parse(text)
@@ -223,6 +230,8 @@ fn dns_name(name: &str) -> Result<(), String> {
 
 /// As many as the CA takes in a certificate request.
 const MAX_NAMES: usize = 100;
+/// Of the file: some lines are needed.
+const MAX_BYTES: u64 = 1 << 20;
 
 fn default_listen() -> SocketAddr {
     SocketAddr::from(([0, 0, 0, 0], 8443))

@@ -8,7 +8,7 @@ use api::{Attestation, BootstrapToken, IssueRequest, IssuedCertificate, Secret, 
 use clap::{ArgGroup, Args, ValueEnum};
 use countersign::AuthorityClient;
 use identity::{SpiffeId, TrustPin};
-use issuance::{CertificateRequest, DnsName};
+use issuance::DnsName;
 use zeroize::Zeroizing;
 
 use super::Session;
@@ -173,7 +173,7 @@ impl Asker {
         wish: &Wish,
         session: &Session,
     ) -> Result<(), Error> {
-        let request = CertificateRequest::parse_file(&files::read_or_stdin(csr)?)?;
+        let request = files::read_request(csr)?;
         for wish in request.unheeded() {
             let why = "and certificates of this CA have none: its profile decides";
             session.output.note(format!("the request asks for {wish}, {why}"));

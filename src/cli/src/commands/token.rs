@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use api::{NewToken, TokenRecord, TokenRequest, Ttl};
 use clap::{Args, Subcommand};
 use identity::SpiffeId;
-use issuance::CertificateRequest;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::json;
@@ -125,7 +124,7 @@ fn key_sha256(path: &Path) -> Result<String, Error> {
         .map_err(|fault| Error::Malformed { path: path.to_owned(), why: fault.to_string() })?;
     let public_key = match SubjectPublicKeyInfoDer::from_pem_slice(text) {
         Ok(public_key) => public_key.to_vec(),
-        Err(_) => CertificateRequest::parse_file(&bytes)?.public_key().to_vec(),
+        Err(_) => files::request(&bytes, path)?.public_key().to_vec(),
     };
     Ok(chain::sha256_hex(&public_key))
 }
