@@ -221,7 +221,14 @@ fn what_a_parent_certified_is_verified_as_peers_would_before_anything_is_written
         environment.countersign(&["serve", "--config", "ca.toml"]).exits(1);
     }
     environment.write("broken.pem", "-----BEGIN CERTIFICATE-----\nMII\n");
-    finish(&environment, &["broken", "by-above"]).exits(1).says("block 1, line");
+    finish(&environment, &["broken", "by-above"])
+        .exits(1)
+        .says("chain.pem: its PEM")
+        .says("block 1");
+    let der = ["x509", "-in", "by-above.pem", "-outform", "DER", "-out", "chain.pem"];
+    openssl(environment.folder(), &der).success();
+    let der = environment.countersign(&[&init[..], &["--certificate", "chain.pem"]].concat());
+    der.exits(1).says("chain.pem: it is DER").says("one file");
     // Text of other encodings around the blocks, as `openssl x509 -text` and Windows leave it.
     let policy = fs::read(environment.path("policy.pem")).unwrap();
     let marked = [&b"\xef\xbb\xbf"[..], &policy].concat();

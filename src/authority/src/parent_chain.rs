@@ -40,7 +40,13 @@ impl ParentChain {
             })
             .collect::<Result<_, _>>()?;
         let (Some(first), Some(last)) = (parsed.first(), parsed.last()) else {
-            return Err(invalid("it has no certificate".to_owned()));
+            let why = match text.first() {
+                Some(&SEQUENCE) => {
+                    "it is DER, which holds one certificate: PEM holds the whole chain"
+                }
+                _ => "it has no certificate",
+            };
+            return Err(invalid(why.to_owned()));
         };
         if first.public_key().raw != key.public_key() {
             let why = "the first certificate is not for this CA's issuer key".to_owned();
@@ -174,3 +180,6 @@ fn invalid(why: String) -> Error {
         ),
     }
 }
+
+/// X.690 §8.9: how the DER of a certificate begins.
+const SEQUENCE: u8 = 0x30;

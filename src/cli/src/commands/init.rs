@@ -124,12 +124,23 @@ async fn finish(
         &certificates,
         &SystemClock,
     )
-    .await?;
+    .await
+    .map_err(|error| of_file(certificate, error))?;
     let pin = setup::read_pin(&config.state)?;
     let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
     // The trust keys may have been replaced since `init`.
     let pin = authority.trust().state().pin();
     ready(arguments, config, &authority, pin, session).await
+}
+
+/// What is wrong with the certificates is wrong with their file.
+fn of_file(path: &Path, error: authority::Error) -> authority::Error {
+    match error {
+        authority::Error::Invalid { why, next_step } => {
+            authority::Error::Invalid { why: format!("{}: {why}", path.display()), next_step }
+        }
+        error => error,
+    }
 }
 
 /// A new operator's SVID; the issuer certified again where it ends soon, and a halt lifted where
