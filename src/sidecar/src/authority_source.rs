@@ -8,11 +8,11 @@ use std::{fmt, io};
 use api::{Attestation, IssueRequest, ProblemType, Secret};
 use identity::SpiffeId;
 use tokio::sync::Mutex;
-use zeroize::Zeroizing;
 
 use crate::authority_client::AuthorityClient;
 use crate::credentials::Credentials;
 use crate::error::Error;
+use crate::input;
 use crate::request::KeyRequest;
 use crate::source::{Svid, SvidFuture, SvidSource};
 use crate::verification::Verification;
@@ -144,7 +144,7 @@ impl fmt::Debug for AuthoritySource {
 
 async fn read_token(path: &std::path::Path) -> Result<Secret, Error> {
     let failed = |source| Error::Io { path: path.to_owned(), source };
-    let bytes = tokio::fs::read(path).await.map(Zeroizing::new).map_err(failed)?;
+    let bytes = input::read_soon(path).await.map_err(failed)?;
     let text = identity::utf8_text(&bytes)
         .map_err(|fault| failed(io::Error::new(io::ErrorKind::InvalidData, fault)))?;
     Ok(Secret::new(text.trim()))

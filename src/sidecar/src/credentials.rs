@@ -13,9 +13,10 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureScheme};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::error::{ConfigurationFault, Error};
+use crate::input;
 use crate::refusal::serial_number;
 
 /// The chain and key that we show to peers, replaceable: each handshake takes the newest.
@@ -135,8 +136,7 @@ pub(crate) fn read(
 }
 
 fn read_file<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Error> {
-    let read = std::fs::read(path).map(Zeroizing::new);
-    let bytes = read.map_err(|source| Error::Io { path: path.to_owned(), source })?;
+    let bytes = input::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
     parse(&bytes)
         .map_err(|why| Error::Configuration(ConfigurationFault::Pem { path: path.to_owned(), why }))
 }

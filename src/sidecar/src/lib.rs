@@ -126,6 +126,7 @@ mod handshake;
 mod handshaking;
 mod hold_back;
 mod http_client;
+mod input;
 mod kept;
 #[cfg(feature = "http")]
 mod last_answer;
