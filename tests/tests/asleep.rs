@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::process::{Child, Command};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use system_tests::{Environment, Outcome, program};
@@ -94,13 +95,21 @@ impl Drop for Laptop {
 }
 
 fn by_offset(environment: &Environment, mut command: Command) -> Command {
-    let library = program(Command::new("faketime").args(["-m", "-f", "+0", "sh", "-c", LIBRARY]));
+    static LIBRARY: LazyLock<String> = LazyLock::new(library);
     command
-        .env("LD_PRELOAD", library.success().stdout.trim())
+        .env("LD_PRELOAD", &*LIBRARY)
         .env("FAKETIME_TIMESTAMP_FILE", environment.path("offset"))
         .env("FAKETIME_NO_CACHE", "1")
         .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
     command
+}
+
+/// What `faketime` preloads. It fails where one of its process id was killed before.
+fn library() -> String {
+    let print = ["-m", "-f", "+0", "sh", "-c", "echo $LD_PRELOAD"];
+    let mut tries = (0..10).map(|_| program(Command::new("faketime").args(print)));
+    let printed = tries.find(|it| it.code == 0).expect("faketime starts a shell");
+    printed.stdout.trim().to_owned()
 }
 
 #[test]
@@ -132,8 +141,6 @@ fn a_dev_that_slept_over_a_night_and_a_weekend_is_as_it_was() {
     assert!(shown.contains("pay.example"), "{shown}");
 }
 
-/// In a shell that `faketime` has started.
-const LIBRARY: &str = "echo $LD_PRELOAD";
 const SERVICES: [&str; 4] = ["/gateway", "/reports", "/monolith", "/batch"];
 /// The CA's ends of five feeds, and both ends of what the services tell each other: a stream, reports
 /// that are asked for, and those that are fetched.
