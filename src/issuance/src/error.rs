@@ -1,5 +1,8 @@
 use std::fmt;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
 use crate::lint::Finding;
 
 /// Why nothing can be prepared for signing.
@@ -16,6 +19,18 @@ pub enum Error {
         input: String,
         /// The rule.
         why: &'static str,
+    },
+    /// The issuer's certificate begins only later: nobody would take what it signs now.
+    #[error(
+        "the issuer's certificate begins at {}, and the clock says {}: set the clock right; where it is \
+         right, and was ahead when the CA was made: stop the CA, countersign init --recover \
+         --accept-clock", utc(.not_before), utc(.now)
+    )]
+    IssuerBegins {
+        /// When.
+        not_before: OffsetDateTime,
+        /// What time it is.
+        now: OffsetDateTime,
     },
     /// What would be signed breaks a lint.
     #[error("the linter refuses what would be signed: {}", list(.0))]
@@ -169,6 +184,12 @@ impl fmt::Display for ProfileRule {
             ),
         }
     }
+}
+
+/// To the second.
+fn utc(time: &OffsetDateTime) -> String {
+    let time = time.replace_nanosecond(0).unwrap_or(*time);
+    time.format(&Rfc3339).unwrap_or_default()
 }
 
 fn list(findings: &[Finding]) -> String {

@@ -78,6 +78,12 @@ impl IssuerCertificate {
         self.not_before
     }
 
+    /// Refuses where it begins only later.
+    pub fn require_begun(&self, now: OffsetDateTime) -> Result<(), Error> {
+        let not_before = self.not_before;
+        if now < not_before { Err(Error::IssuerBegins { not_before, now }) } else { Ok(()) }
+    }
+
     /// Last second of its validity.
     pub fn not_after(&self) -> OffsetDateTime {
         self.not_after

@@ -195,6 +195,7 @@ impl Profile {
         issuer: &IssuerCertificate,
     ) -> Result<(OffsetDateTime, OffsetDateTime), Error> {
         let now = now.replace_nanosecond(0).unwrap_or(now);
+        issuer.require_begun(now)?;
         let not_before = (now - BACKDATE).max(issuer.not_before());
         let end = (now + validity).min(issuer.not_after());
         let not_after = end.replace_nanosecond(0).unwrap_or(end);

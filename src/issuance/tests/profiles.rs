@@ -147,11 +147,13 @@ fn a_certificate_begins_a_minute_ago_and_never_before_its_issuer() {
 }
 
 #[test]
-fn an_issuer_from_the_future_issues_nothing_that_ends_before_it_begins() {
-    let begins = NOW + time::Duration::hours(2);
-    let ca = Ca::valid(begins, NOW + time::Duration::days(1));
-    let refused = ca.prepare(&profile(|_| {}), &public_key(), |_| {});
-    assert!(matches!(refused, Err(Error::Lint(_) | Error::Profile { .. })), "{refused:?}");
+fn an_issuer_from_the_future_issues_nothing_and_says_when_it_begins() {
+    for later in [time::Duration::SECOND, time::Duration::hours(2), time::Duration::days(2)] {
+        let not_before = NOW + later;
+        let ca = Ca::valid(not_before, not_before + time::Duration::days(365));
+        let refused = ca.prepare(&profile(|_| {}), &public_key(), |_| {});
+        assert_eq!(refused, Err(Error::IssuerBegins { not_before, now: NOW }));
+    }
 }
 
 #[test]

@@ -245,6 +245,9 @@ fn issuance_problem(error: &issuance::Error, request_id: &str) -> Problem {
             made.next_step = Some("make a new request: openssl req -new -newkey ec …".to_owned());
             made
         }
+        issuance::Error::IssuerBegins { .. } => {
+            problem(ProblemType::IssuerUnavailable, text, request_id)
+        }
         issuance::Error::DnsName { .. } => problem(ProblemType::RequestInvalid, text, request_id),
         issuance::Error::Profile { rule, .. } => {
             let kind = match rule {
