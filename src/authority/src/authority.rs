@@ -35,8 +35,9 @@ use crate::revocation::Folded;
 use crate::rotation::InForce;
 use crate::sequencer::{
     CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
-    RecordDraft, require_clock,
+    RecordDraft,
 };
+use crate::setup;
 use crate::store::{Record, RecordKey, Store, StoreError};
 use crate::turns::Turns;
 use crate::witness::Witnesses;
@@ -584,10 +585,12 @@ impl Authority {
     /// Whether the clock lets anything be written: it went steadily, and is not behind the log.
     pub async fn require_clock(&self) -> Result<(), Error> {
         self.clock.require_steady().map_err(StoreError::from)?;
-        let head = self.store.head().await?;
-        require_clock(&head, self.clock.unix_milliseconds())
-            .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
-        Ok(())
+        setup::require_clock(&*self.store, &*self.clock).await
+    }
+
+    /// Whether the certificate of the issuer that signs has begun.
+    pub fn require_begun_issuer(&self) -> Result<(), Error> {
+        Ok(self.in_force().issuer.certificate().require_begun(self.clock.now())?)
     }
 
     /// Whether the store took what was written last.

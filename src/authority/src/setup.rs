@@ -4,6 +4,7 @@
 //! in it as an event with its hash before it is signed. All or nothing: `unfinished` has the crash
 //! story.
 
+mod certified_again;
 mod lost;
 mod unfinished;
 
@@ -12,15 +13,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{KeyPurpose, KeyState, Secret};
+use api::{KeyPurpose, Secret};
 use identity::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, SpiffeId, Trust, TrustDomain,
     TrustPin, TrustState, pem,
 };
 use issuance::IssuerCertificate;
-use time::OffsetDateTime;
 use tlog::Hash;
 
+pub use self::certified_again::{Again, CertifiedAgain, certify_again, to_certify_again};
 pub use self::lost::replace_lost_issuer;
 use self::unfinished::Unfinished;
 use crate::checkpoint::{Checkpoints, origin, verifier_key};
@@ -37,11 +38,11 @@ use crate::parent_chain::ParentChain;
 use crate::policy::PolicySet;
 use crate::revocation::Folded;
 use crate::rotation::InForce;
-use crate::rotation::ceremony::{self, ISSUER_ENDS_SOON};
-use crate::sequencer::{ActMember, ChangedKeys, Effect, Member, Outcome};
+use crate::rotation::ceremony;
+use crate::sequencer::{self, ActMember, ChangedKeys, Effect, Member, Outcome};
 use crate::signer::Signer;
-use crate::store::Store;
 use crate::store::sqlite::{Held, Migrated, SqliteStore};
+use crate::store::{Store, StoreError};
 use crate::witness::contradiction;
 
 /// What a new CA is made from.
@@ -251,43 +252,6 @@ pub async fn finish(
     Ok(Created { store, keys, outcome: Outcomes::Ready(pin) })
 }
 
-/// Certifies the active issuer's key again, under the active root: what repairs an issuer that has
-/// expired, or soon will.
-pub async fn recertify_issuer(
-    trust_domain: &TrustDomain,
-    state: &Path,
-    store: &dyn Store,
-    keys: &Keys,
-    offline_passphrase: &Secret,
-    clock: &dyn Clock,
-) -> Result<(), Error> {
-    require_no_halt(state, store).await?;
-    let ledger = load_keys(store, trust_domain).await?;
-    let pin = read_pin(state)?;
-    let in_force = InForce::open(ledger, keys, store, trust_domain, &pin).await?;
-    let issuer = in_force.ledger.find(KeyPurpose::Issuer, KeyState::Active);
-    // Under the root that it was under: peers may know another one only later.
-    let root = issuer.and_then(|issuer| in_force.root_of(issuer));
-    let (Some(issuer), Some(root)) = (issuer.map(|key| key.id), root.map(|key| key.id)) else {
-        return Err(Error::Folder(
-            "the parent is elsewhere: have state/issuer.csr certified again, then: countersign \
-             init --certificate FILE"
-                .to_owned(),
-        ));
-    };
-    let mut anchors = in_force.trust.state().anchors.iter();
-    let anchor = anchors.find_map(|anchor| {
-        let certificate = IssuerCertificate::from_der(anchor.certificate.as_bytes()).ok()?;
-        (*certificate.key_hash() == root).then_some(certificate)
-    });
-    let certificate = anchor.ok_or_else(|| {
-        Error::Folder("the trust state has no anchor for the issuer's root".to_owned())
-    })?;
-    let root = Keys::open_offline(state, offline_passphrase)?.signer(KeyPurpose::Root, &root)?;
-    let issuer = keys.signer(KeyPurpose::Issuer, &issuer)?;
-    Ceremony { trust_domain, store, clock }.issuer(&certificate, &*root, &*issuer).await
-}
-
 /// Refuses while a halt is kept, unless the log is again the one that was seen.
 pub async fn require_no_halt(state: &Path, store: &dyn Store) -> Result<(), Error> {
     if let Some(halt) = kept::halt(state, store).await? {
@@ -362,7 +326,7 @@ pub async fn let_in(
 /// wrong. Returns by how many milliseconds it was; none where it was not.
 ///
 /// The event `clock.reset` says so, and folds: the times of before stay what they were. Certificates
-/// of then begin when they say. The caller has looked at the clock; nobody else can tell.
+/// of then begin when they say; those of root and issuer are made again ([`certify_again`]). The caller has looked at the clock; nobody else can tell.
 pub async fn reset_clock(
     trust_domain: &TrustDomain,
     store: &dyn Store,
@@ -375,6 +339,14 @@ pub async fn reset_clock(
     let event = ceremony.draft(event::CLOCK_RESET, &origin(trust_domain), &detail);
     ceremony.log(event, Effect::None).await?;
     Ok(Some(ahead))
+}
+
+/// Refuses while the clock is behind the log: nothing can be written.
+pub async fn require_clock(store: &dyn Store, clock: &dyn Clock) -> Result<(), Error> {
+    let head = store.head().await?;
+    sequencer::require_clock(&head, clock.unix_milliseconds())
+        .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
+    Ok(())
 }
 
 /// The pin of a finished CA, as its folder keeps it.
@@ -625,23 +597,6 @@ impl Ceremony<'_> {
             other => Err(Error::Folder(format!("the store answered {other:?}"))),
         }
     }
-}
-
-/// Whether the active issuer's certificate ends so soon that it should be certified again.
-pub async fn issuer_ends_soon(
-    trust_domain: &TrustDomain,
-    store: &dyn Store,
-    now: OffsetDateTime,
-) -> Result<bool, Error> {
-    let ledger = load_keys(store, trust_domain).await?;
-    let active = ledger.find(KeyPurpose::Issuer, KeyState::Active).map(|key| key.id);
-    for der in store.issuers().await? {
-        let issuer = IssuerCertificate::from_der(&der)?;
-        if Some(*issuer.key_hash()) == active {
-            return Ok(issuer.not_after() - now < ISSUER_ENDS_SOON);
-        }
-    }
-    Ok(false)
 }
 
 const INIT: &str = "init";

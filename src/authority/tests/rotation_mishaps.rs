@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use api::{DenyRequest, KeyPurpose, KeyState, KeyStep, KeyStepRequest, Secret};
 use authority::rotation::ceremony::Ceremonies;
 use authority::sequencer::Member;
+use authority::setup::CertifiedAgain;
 use authority::signer::SignerError;
 use authority::store::Store;
 use authority::store::faulty::{Fault, FaultyStore};
@@ -161,8 +162,8 @@ async fn no_issuer_is_certified_again_while_the_ca_has_halted() {
     certify_again(&environment).await.unwrap();
 }
 
-async fn certify_again(environment: &Environment) -> Result<(), Error> {
-    setup::recertify_issuer(
+async fn certify_again(environment: &Environment) -> Result<CertifiedAgain, Error> {
+    setup::certify_again(
         &support::trust_domain(),
         environment.folder.path(),
         &*environment.store,

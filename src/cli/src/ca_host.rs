@@ -56,6 +56,15 @@ impl ConfigFile {
         offline_source(config).known()
     }
 
+    /// The same, for what opens them now. Their folder may be kept elsewhere: then nobody is asked.
+    pub(crate) fn offline_passphrase_at_hand(&self, config: &Config) -> Result<Secret, Error> {
+        let folder = config.state.join(OFFLINE);
+        if !folder.exists() {
+            return Err(Error::NoOfflineKeys(folder));
+        }
+        self.offline_passphrase(config)
+    }
+
     /// Those of a new CA: of the keys that `serve` opens, and of `offline/`.
     pub(crate) fn new_passphrases(&self, config: &Config) -> Result<(Secret, Secret), Error> {
         passphrase::new_pair(&self.online_source(config), &offline_source(config))
@@ -274,6 +283,8 @@ pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
 const SIGXFSZ: i32 = 25;
 /// An operator's SVID: a week, renewed on use.
 pub(crate) const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Of the state folder: root and trust keys.
+const OFFLINE: &str = "offline";
 /// Keys of the configuration.
 const POLICIES: &str = "policies";
 const PASSPHRASE_FILE: &str = "passphrase_file";

@@ -51,6 +51,34 @@ fn an_operator_whose_certificate_has_ended_gets_another_on_the_host() {
     types(&environment, "countersign status; issue reports after").success();
 }
 
+/// Not only its log is ahead: what its root and its issuer certify begins only then.
+#[test]
+fn a_ca_made_while_the_clock_was_ahead_is_repaired_by_what_serve_says() {
+    let recover = "countersign init --config ca.toml --recover";
+    for ahead in ["+3h", "+2d", "+500d"] {
+        let mut environment = prepared();
+        let init = format!("faketime -f {ahead} countersign init --config ca.toml; rm state/clock");
+        types(&environment, &init).success();
+        let said = types(&environment, "timeout 20 countersign serve --config ca.toml").exits(1);
+        let said = said.says("the issuer's certificate begins at 20").says("the clock says 20");
+        said.says("stop the CA, countersign init --recover --accept-clock");
+        types(&environment, recover).exits(1).says("--accept-clock");
+        let accept = format!("{recover} --accept-clock");
+        // Root and trust keys may be elsewhere, as they should be.
+        let without = format!("mv state/offline kept; {accept} || code=$?; mv kept state/offline");
+        types(&environment, &format!("{without}; exit $code"))
+            .exits(1)
+            .says("put that folder back");
+        types(&environment, &accept).success().says("new certificates for the same keys");
+        environment.serve();
+        let proof = "countersign status; issue reports after; countersign verify after/svid.pem\n\
+                     cd after; openssl verify -CAfile bundle.pem -untrusted svid.pem svid.pem";
+        types(&environment, proof).success();
+        types(&environment, "countersign rotate --config ca.toml").success();
+        assert_eq!(environment.stop(), 0);
+    }
+}
+
 fn prepared() -> Environment {
     let environment = Environment::prepare(&Settings::default());
     fs::create_dir(environment.path("bin")).unwrap();

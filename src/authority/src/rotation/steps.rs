@@ -323,6 +323,8 @@ impl Authority {
         {
             return Err(not_that_step("the certificate is not for this key, or not by the root"));
         }
+        // Made where the clock is ahead: once active, it would certify nobody.
+        parsed.require_begun(self.clock().now())?;
         let split = tlog::split_certificate(der)
             .map_err(|error| issuance::Error::Encoding(error.to_string()))?;
         Ok(split.tbs.to_vec())

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use api::TrustQuery;
 use authority::clock::{Clock, SteadyClock, SystemClock};
 use authority::policy::{Action, Principal, Query};
-use authority::setup::{self, NewAuthority, Outcomes, Parent};
+use authority::setup::{self, Again, CertifiedAgain, NewAuthority, Outcomes, Parent};
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
 use clap::{Args, ValueEnum};
@@ -176,18 +176,7 @@ async fn recover(
                 .await?;
             session.output.note("another issuer took the place of the one whose key is lost");
         }
-        if setup::issuer_ends_soon(&config.trust_domain, &store, clock::now()).await? {
-            let offline = arguments.config.offline_passphrase(config)?;
-            let domain = &config.trust_domain;
-            let state = &config.state;
-            match setup::recertify_issuer(domain, state, &store, &keys, &offline, &SystemClock)
-                .await
-            {
-                Ok(()) => session.output.note("the issuer has a new certificate for the same key"),
-                // Operators are enrolled nevertheless.
-                Err(error) => session.output.warn(format!("the issuer ends soon: {error}")),
-            }
-        }
+        certify_again(arguments, config, &store, &keys, session).await?;
         let is_new = let_in(arguments, config, &store, session).await?;
         let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
         tell_standing(&authority, &arguments.operator, is_new, session)?;
@@ -195,6 +184,42 @@ async fn recover(
         let pin = authority.trust().state().pin();
         ready(arguments, config, &authority, pin, session).await
     }
+}
+
+/// Gives the issuer another certificate, where that ends soon or begins only later.
+async fn certify_again(
+    arguments: &Arguments,
+    config: &Config,
+    store: &SqliteStore,
+    keys: &Keys,
+    session: &Session,
+) -> anyhow::Result<()> {
+    let (domain, state) = (&config.trust_domain, &config.state);
+    let Some(why) = setup::to_certify_again(domain, store, clock::now()).await? else {
+        return Ok(());
+    };
+    // Before anybody is asked for a passphrase.
+    setup::require_clock(store, &SystemClock).await?;
+    let offline = match why {
+        Again::BeginsLater => arguments.config.offline_passphrase_at_hand(config)?,
+        Again::EndsSoon => arguments.config.offline_passphrase(config)?,
+    };
+    match setup::certify_again(domain, state, store, keys, &offline, &SystemClock).await {
+        Ok(CertifiedAgain::Issuer) => {
+            session.output.note("the issuer has a new certificate for the same key");
+        }
+        Ok(CertifiedAgain::RootAndIssuer) => session.output.note(
+            "root and issuer have new certificates for the same keys, valid from now on; the trust pin \
+             stays.\nWhat verifies by bundle.pem needs the new one: `renew` installs it, or countersign \
+             bundle show",
+        ),
+        // Operators are enrolled nevertheless.
+        Err(error) if why == Again::EndsSoon => {
+            session.output.warn(format!("the issuer ends soon: {error}"));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
 }
 
 /// Says what the policy set in force thinks of an operator, before there is a certificate.

@@ -250,13 +250,8 @@ impl Host<'_> {
     }
 }
 
-/// Their folder may be kept elsewhere: then nobody is asked for a passphrase.
 fn open_offline(file: &ConfigFile, config: &Config) -> anyhow::Result<Keys> {
-    let folder = config.state.join(OFFLINE);
-    if !folder.exists() {
-        return Err(Error::NoOfflineKeys(folder).into());
-    }
-    let passphrase = file.offline_passphrase(config)?;
+    let passphrase = file.offline_passphrase_at_hand(config)?;
     Ok(Keys::open_offline(&config.state, &passphrase)?)
 }
 
@@ -333,6 +328,3 @@ fn to_table(keys: &[KeyRecord], now: OffsetDateTime) -> String {
         .collect();
     table::table(["KEY", "ID", "STATE", "SINCE", "NEXT"], &rows)
 }
-
-/// Where root and trust keys are, in the state folder.
-const OFFLINE: &str = "offline";
