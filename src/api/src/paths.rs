@@ -84,3 +84,7 @@ pub fn token(id: &str) -> String {
 /// The request header in which a client shows the newest checkpoint that it verified: the signed
 /// note, base64.
 pub const CHECKPOINT_HEADER: &str = "countersign-checkpoint";
+
+/// The response header in which the admin port says where the API is, to whoever asks it for
+/// something else.
+pub const API_HEADER: &str = "countersign-api";

@@ -14,6 +14,11 @@ use crate::table;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub(crate) enum Error {
+    /// The address is that of the CA's admin port.
+    #[error(
+        "{address} is the CA's admin port (/livez, /readyz, /metrics), without TLS: the API is {api}"
+    )]
+    AdminPort { address: String, api: String, instead: String },
     /// The CA answered with something other than what was asked for.
     #[error("the CA's answer is not for this request: {0}")]
     Answer(&'static str),
@@ -130,7 +135,7 @@ pub(crate) enum Error {
     Passphrase(String),
     /// A server could not be reached for its certificate.
     #[error("no TLS handshake with {address}: {why}")]
-    Server { address: String, why: String },
+    Server { address: String, why: String, speaks_tls: bool },
     /// The CRLs beside an SVID have ended, and no newer ones can be had.
     #[error("{} ended at {}: by it, software accepts nobody", path.display(), table::time(*ended))]
     StaleCrl { path: PathBuf, ended: OffsetDateTime, source: Box<Self> },
@@ -184,7 +189,8 @@ impl Error {
         match self {
             Self::Library(error) => Exit::of_library(error),
             Self::StaleCrl { source, .. } | Self::TrustFile { source, .. } => source.exit(),
-            Self::Configuration { .. }
+            Self::AdminPort { .. }
+            | Self::Configuration { .. }
             | Self::BrokenContexts { .. }
             | Self::ConfiguredFile { .. }
             | Self::ContextName(_)

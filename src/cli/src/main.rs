@@ -8,6 +8,7 @@
 //! and the CA (policy), and this crate only shows what those decided.
 
 mod acceptance;
+mod admin_port;
 mod args;
 mod ca_host;
 mod chain;
@@ -80,8 +81,12 @@ async fn run(swap: Swap) -> Exit {
     report::start_diagnostics(&cli);
     tracing::debug!(?swap, "memory is not dumpable");
     let session = Session::new(cli.options);
-    commands::run(cli.command, &session).await.unwrap_or_else(|error| {
-        report::error(&error);
-        Exit::of(&error)
-    })
+    match commands::run(cli.command, &session).await {
+        Ok(exit) => exit,
+        Err(error) => {
+            let error = admin_port::recognised(error).await;
+            report::error(&error);
+            Exit::of(&error)
+        }
+    }
 }

@@ -6,7 +6,8 @@
 
 use std::path::Path;
 
-use countersign::Error as LibraryError;
+use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
+use identity::Refusal;
 
 use crate::error::Error;
 use crate::report::library_error;
@@ -25,20 +26,18 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
         _ => None,
     };
     ours.and_then(Error::next_step).or_else(of_the_engine).or_else(|| match library_error(error)? {
-        LibraryError::Peer { .. } => Some(
-            "if its trust keys are the same: \
-             countersign trust fetch URL --pin PIN --out DIR/trust.note"
-                .to_owned(),
-        ),
-        LibraryError::Unreachable { .. } => Some(match library_error(error)?.unresolved() {
-            Some(_) => "correct the name: --url https://CA:8443, or COUNTERSIGN_URL; \
-                        `countersign context list` shows that of each context, and DNS or \
-                        /etc/hosts has to know it"
-                .to_owned(),
-            None => "the same command again once the CA runs: `countersign serve` on its host, \
-                     where /readyz tells more"
-                .to_owned(),
+        LibraryError::Peer { refusal, .. } => Some(of_a_stranger(refusal).to_owned()),
+        error @ LibraryError::Unreachable { .. } => Some(past(error.obstacle()).to_owned()),
+        LibraryError::UnexpectedAnswer { status, .. } => Some(match status {
+            500.. => {
+                "the same command again once the CA runs: something before it answers".to_owned()
+            }
+            _ => RIGHT_URL.to_owned(),
         }),
+        LibraryError::Configuration(ConfigurationFault::Url { url, .. }) => {
+            let host = url.strip_prefix("http://").filter(|host| !host.is_empty());
+            host.map(|host| format!("--url https://{host}: its API speaks TLS alone"))
+        }
         LibraryError::Authority(problem) if problem.next_step.is_none() => {
             let known = NOT_FOUND.iter().find(|(what, _)| problem.detail.starts_with(what));
             known.map(|(_, step)| (*step).to_owned())
@@ -51,11 +50,52 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
     })
 }
 
+/// What to do about a server that is not believed.
+fn of_a_stranger(refusal: &Refusal) -> &'static str {
+    match refusal {
+        // No key of a CA of ours signed that, old or new.
+        Refusal::NotAnSvid(_) => RIGHT_URL,
+        _ => {
+            "if its trust keys are the same: countersign trust fetch URL --pin PIN --out \
+             DIR/trust.note; if it is another server, name the CA itself: --url https://CA:8443; \
+             `countersign context list` shows that of each context"
+        }
+    }
+}
+
+/// What to do where nothing answered.
+fn past(obstacle: Option<Obstacle<'_>>) -> &'static str {
+    match obstacle {
+        Some(Obstacle::NoTls) => {
+            "name the port of its API, `listen` in the CA's configuration: --url https://CA:8443; \
+             `countersign context list` shows that of each context"
+        }
+        Some(Obstacle::Silence) => {
+            "look at the address, and at the firewalls and security groups on the way; `countersign \
+             context list` shows the URL of each context"
+        }
+        Some(Obstacle::Unresolved(_)) => {
+            "correct the name: --url https://CA:8443, or COUNTERSIGN_URL; `countersign context list` \
+             shows that of each context, and DNS or /etc/hosts has to know it"
+        }
+        _ => {
+            "the same command again once the CA runs: `countersign serve` on its host, where /readyz \
+             tells more; or correct the port: --url https://CA:8443"
+        }
+    }
+}
+
+const RIGHT_URL: &str = "name the CA itself: --url https://CA:8443; `countersign context list` shows \
+                         that of each context";
+
 impl Error {
     /// What to type next.
     pub(crate) fn next_step(&self) -> Option<String> {
         let step = match self {
             Self::Certificate { .. } => A_CERTIFICATE,
+            Self::AdminPort { instead, .. } => {
+                return Some(format!("the same command with {instead}"));
+            }
             Self::ConfiguredFile { .. } => {
                 "put it there, or name another in the configuration; then the same command again"
             }
@@ -175,6 +215,7 @@ impl Error {
             Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
             Self::TrustFile { .. } => "countersign trust fetch URL --pin PIN --out FILE",
             Self::UnknownOperator { .. } => "countersign operator list",
+            Self::Server { .. } => "name HOST:PORT of a server that speaks TLS and runs",
             Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
             Self::UnknownContext { .. } => "choose one of them with --context NAME",
             _ => return None,

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use countersign::Obstacle;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -25,8 +26,10 @@ pub(crate) enum Possession {
 /// Shakes hands with a server, whoever it is, and reads its chain. Sends nothing.
 pub(crate) async fn read(host: &str, port: u16) -> Result<Chain, Error> {
     let address = format!("{host}:{port}");
-    let failed = |why: String| Error::Server { address: address.clone(), why };
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string()))?;
+    let failed =
+        |why: String, speaks_tls| Error::Server { address: address.clone(), why, speaks_tls };
+    let name =
+        ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string(), true))?;
     let verifier = DangerousAnyServer::new();
     let connector = TlsConnector::from(Arc::new(dangerous_config(&verifier)));
     let handshake = async {
@@ -34,8 +37,11 @@ pub(crate) async fn read(host: &str, port: u16) -> Result<Chain, Error> {
         connector.connect(name, stream).await.map(drop)
     };
     let outcome = match tokio::time::timeout(PATIENCE, handshake).await {
-        Ok(outcome) => outcome.map_err(|error| error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        Ok(outcome) => outcome.map_err(|error| match Obstacle::of(&error) {
+            Some(obstacle @ Obstacle::NoTls) => (obstacle.to_string(), false),
+            _ => (error.to_string(), true),
+        }),
+        Err(_) => Err((format!("no answer within {} s", PATIENCE.as_secs()), true)),
     };
     // Some servers hang up on a client without a certificate, after they have shown theirs.
     let seen = verifier.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -43,8 +49,8 @@ pub(crate) async fn read(host: &str, port: u16) -> Result<Chain, Error> {
         (Seen { chain, possession }, _) if !chain.is_empty() => {
             Ok(Chain { certificates: chain.clone(), possession: Some(*possession) })
         }
-        (_, Err(why)) => Err(failed(why)),
-        (_, Ok(())) => Err(failed("it showed no certificate".to_owned())),
+        (_, Err((why, speaks_tls))) => Err(failed(why, speaks_tls)),
+        (_, Ok(())) => Err(failed("it showed no certificate".to_owned(), true)),
     }
 }
 

@@ -1,7 +1,9 @@
 //! The admin port: without TLS, on loopback by default, and read-only.
 
+use api::paths;
 use axum::Router;
 use axum::extract::State;
+use axum::response::IntoResponse;
 use axum::routing::get;
 use http::StatusCode;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -11,6 +13,8 @@ use crate::readiness::Readiness;
 /// What the admin port shows.
 #[derive(Clone)]
 pub(crate) struct Admin {
+    /// Where the API is: who takes this port for it is told.
+    pub(crate) api: String,
     pub(crate) readiness: Readiness,
     pub(crate) metrics: Option<PrometheusHandle>,
 }
@@ -20,6 +24,7 @@ pub(crate) fn router(admin: Admin) -> Router {
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .fallback(elsewhere)
         .with_state(admin)
 }
 
@@ -29,6 +34,14 @@ async fn ready(State(admin): State<Admin>) -> (StatusCode, String) {
         Ok(()) => (StatusCode::OK, "ok\n".to_owned()),
         Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
+}
+
+/// Somebody looks for something else: the API, most likely.
+async fn elsewhere(State(Admin { api, .. }): State<Admin>) -> impl IntoResponse {
+    let told = format!(
+        "this is the admin port of a Countersign CA: /livez, /readyz and /metrics\nits API: {api}\n"
+    );
+    (StatusCode::NOT_FOUND, [(paths::API_HEADER, api)], told)
 }
 
 async fn metrics(State(admin): State<Admin>) -> String {

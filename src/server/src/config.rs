@@ -180,6 +180,13 @@ impl Config {
         Ok(config)
     }
 
+    /// Where clients reach the API by the first of the names, at this port.
+    pub fn url(&self, port: u16) -> String {
+        let name = &self.names[0];
+        let host = if name.contains(':') { format!("[{name}]") } else { name.clone() };
+        format!("https://{host}:{port}")
+    }
+
     /// The names, sorted into DNS names and IP addresses, each once.
     pub fn sorted_names(&self) -> (Vec<String>, Vec<IpAddr>) {
         let (mut dns, mut ip) = (vec![], vec![]);

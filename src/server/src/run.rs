@@ -115,7 +115,11 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         until(stopped.clone()),
     ));
     let looking = measures::look(Arc::clone(&authority), readiness.clone());
-    let admin = admin::router(Admin { readiness, metrics: metrics.clone() });
+    let admin = admin::router(Admin {
+        api: config.url(address.port()),
+        readiness,
+        metrics: metrics.clone(),
+    });
     let admin = TowerToHyperService::new(admin);
     let admin_port =
         countersign::serve_plaintext(admin_listener, admin, capacity.admin, until(stopped));

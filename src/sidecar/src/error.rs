@@ -5,6 +5,7 @@ use api::Problem;
 use identity::{Refusal, SerialNumber, SpiffeId};
 use rustls::AlertDescription;
 
+use crate::obstacle::questions;
 use crate::refusal::RefusedPeer;
 
 /// An error of any kind, below one of ours.
@@ -130,7 +131,7 @@ pub enum Error {
         found: SpiffeId,
     },
     /// No answer came: try again later.
-    #[error("no answer from {url}: is the CA running, and does the network let you through?")]
+    #[error("no answer from {url}: {}", questions(source.as_ref()))]
     Unreachable {
         /// What was asked.
         url: String,
@@ -236,6 +237,12 @@ pub enum AnswerFault {
     /// A failure without a problem of ours in it.
     #[error("without saying why in application/problem+json")]
     NoProblem,
+    /// A web page: somebody else's server, or a proxy's own words.
+    #[error("with a web page, of which the CA has none")]
+    Page,
+    /// It sends us elsewhere; the CA never does, and we do not go.
+    #[error("sends us elsewhere, as the CA never does")]
+    Redirect,
     /// A body of another form than the API's.
     #[error("its body has another form than this version of the API")]
     Shape,
@@ -271,15 +278,6 @@ pub(crate) struct OtherServer {
 }
 
 impl Error {
-    /// The host of which no address was found, where that is why nothing answered: a name that is
-    /// mistyped does not become right by waiting.
-    pub fn unresolved(&self) -> Option<&str> {
-        let (Self::Unreachable { source, .. } | Self::Connection { source, .. }) = self else {
-            return None;
-        };
-        find::<Unresolved>(source.as_ref()).map(|unresolved| unresolved.host.as_str())
-    }
-
     /// Whether the same may succeed later: the CA is away, busy or in trouble.
     pub(crate) fn is_temporary(&self) -> bool {
         match self {
@@ -351,7 +349,7 @@ pub(crate) fn tls_error<'a>(
 }
 
 /// An error of this type somewhere below this one. `io::Error` hides what it wraps from `source`.
-fn find<'a, T: std::error::Error + 'static>(
+pub(crate) fn find<'a, T: std::error::Error + 'static>(
     error: &'a (dyn std::error::Error + 'static),
 ) -> Option<&'a T> {
     let mut next = Some(error);

@@ -234,12 +234,20 @@ async fn in_time<T>(
 }
 
 fn judge(answer: Answer, headers: &HeaderMap) -> Result<Answer, Error> {
+    let kind = headers.get(header::CONTENT_TYPE).map_or(&[][..], HeaderValue::as_bytes);
+    let is_kind = |known: &str| {
+        kind.get(..known.len()).is_some_and(|kind| kind.eq_ignore_ascii_case(known.as_bytes()))
+    };
+    if answer.status.is_redirection() && headers.contains_key(header::LOCATION) {
+        return Err(answer.unexpected(AnswerFault::Redirect));
+    }
+    if is_kind("text/html") {
+        return Err(answer.unexpected(AnswerFault::Page));
+    }
     if answer.status.is_success() {
         return Ok(answer);
     }
-    let is_problem = headers
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|found| found.as_bytes().starts_with(PROBLEM_JSON.as_bytes()));
+    let is_problem = is_kind(PROBLEM_JSON);
     match serde_json::from_slice(&answer.body) {
         Ok(problem) if is_problem => Err(Error::Authority(problem)),
         _ => Err(answer.unexpected(AnswerFault::NoProblem)),

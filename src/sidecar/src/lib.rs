@@ -133,6 +133,7 @@ mod last_answer;
 mod limits;
 mod listener;
 #[cfg(feature = "http")]
+mod obstacle;
 mod paced;
 mod peer;
 mod peers;
@@ -181,6 +182,7 @@ pub use identity::{Refusal, SerialNumber, SpiffeId, TrustPin, VerifiedSvid};
 pub use last_answer::{Answering, LastAnswer};
 pub use limits::Limits;
 pub use listener::{Listener, ListenerPeers};
+pub use obstacle::Obstacle;
 pub use peer::{Peer, RemoteAddress};
 pub use peers::Peers;
 pub use places::{Crowded, Kept, Place, Places, Standing, StandingOf};

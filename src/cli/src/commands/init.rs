@@ -311,7 +311,7 @@ async fn ready(
     pin: TrustPin,
     session: &Session,
 ) -> anyhow::Result<Exit> {
-    let url = url(config);
+    let url = config.url(config.listen.port());
     let id = SpiffeId::operator(&config.trust_domain, &arguments.operator)?;
     let is_of_this_ca = |pin: &TrustPin| {
         let query = TrustQuery { pin: Some(pin.of_any_sequence().to_string()), after: None };
@@ -337,10 +337,4 @@ async fn ready(
         config = arguments.config.config.display(),
     ));
     Ok(Exit::Done)
-}
-
-fn url(config: &Config) -> String {
-    let name = &config.names[0];
-    let host = if name.contains(':') { format!("[{name}]") } else { name.clone() };
-    format!("https://{host}:{}", config.listen.port())
 }
