@@ -90,38 +90,54 @@ impl ConfigFile {
         Source { file, setting, what: "Passphrase of the CA's keys" }
     }
 
-    /// Refuses files that the configuration names and nobody could use. That of the offline keys is
-    /// kept elsewhere, once there is a CA.
+    /// Refuses files that the configuration names and nobody could use, all at once. That of the
+    /// offline keys is kept elsewhere, once there is a CA.
     pub(crate) fn require_files(&self, config: &Config) -> Result<(), Error> {
-        if config.state.metadata().is_ok_and(|it| !it.is_dir()) {
-            let why = "it is no folder".to_owned();
-            return Err(Error::ConfiguredFile { key: "state", path: config.state.clone(), why });
+        let checked = [require_folder(config), require_policies(config)];
+        let checked = checked.into_iter().chain(self.require_passphrases(config));
+        let mut faults: Vec<Error> = checked.filter_map(Result::err).collect();
+        match faults.len() {
+            0 => Ok(()),
+            1 => Err(faults.remove(0)),
+            _ => Err(Error::Several(faults)),
         }
-        if let Some(path) = &config.policies {
-            let refuse = |error| Error::ConfiguredFile {
-                key: POLICIES,
-                path: path.clone(),
-                why: format!("{error:#}"),
-            };
-            first_policy(config).map_err(|error| match error.downcast::<Error>() {
-                Ok(error @ Error::ConfiguredFile { .. }) => error,
-                Ok(error) => refuse(error.into()),
-                Err(error) => refuse(error),
-            })?;
-        }
+    }
+
+    fn require_passphrases(&self, config: &Config) -> Vec<Result<(), Error>> {
         let (online, offline) = (self.online_source(config), offline_source(config));
         let is_made = config.state.join("trust.pin").exists();
         if !is_made && online.file.is_some() && offline.file.is_some() {
-            return passphrase::new_pair(&online, &offline).map(drop);
+            return passphrase::faults_of_new_pair(&online, &offline);
         }
-        if online.file.is_some() {
-            online.known()?;
-        }
-        if offline.file.as_ref().is_some_and(|path| !is_made || path.exists()) {
-            offline.known()?;
-        }
-        Ok(())
+        let is_needed = |path: &PathBuf| !is_made || path.exists();
+        let offline_is_at_hand = offline.file.as_ref().is_some_and(is_needed);
+        [(online.file.is_some(), &online), (offline_is_at_hand, &offline)]
+            .into_iter()
+            .filter_map(|(is_checked, source)| is_checked.then(|| source.known().map(drop)))
+            .collect()
     }
+}
+
+fn require_folder(config: &Config) -> Result<(), Error> {
+    if config.state.metadata().is_ok_and(|it| !it.is_dir()) {
+        let why = "it is no folder".to_owned();
+        return Err(Error::ConfiguredFile { key: "state", path: config.state.clone(), why });
+    }
+    Ok(())
+}
+
+fn require_policies(config: &Config) -> Result<(), Error> {
+    let Some(path) = &config.policies else { return Ok(()) };
+    let refuse = |error| Error::ConfiguredFile {
+        key: POLICIES,
+        path: path.clone(),
+        why: format!("{error:#}"),
+    };
+    first_policy(config).map(drop).map_err(|error| match error.downcast::<Error>() {
+        Ok(error @ Error::ConfiguredFile { .. }) => error,
+        Ok(error) => refuse(error.into()),
+        Err(error) => refuse(error),
+    })
 }
 
 fn offline_source(config: &Config) -> Source {

@@ -130,12 +130,18 @@ pub(crate) enum Error {
     /// The file of a new passphrase holds one that breaks a rule.
     #[error("{setting}: {}: {fault}", path.display())]
     NewPassphrase { setting: &'static str, path: PathBuf, fault: Fault },
+    /// The file of a passphrase that keys were sealed by holds one that never sealed any.
+    #[error("{setting}: {}: {fault}", path.display())]
+    KnownPassphrase { setting: &'static str, path: PathBuf, fault: Fault },
     /// A passphrase cannot be had, or breaks a rule.
     #[error("{0}")]
     Passphrase(String),
     /// A server could not be reached for its certificate.
     #[error("no TLS handshake with {address}: {why}")]
     Server { address: String, why: String, speaks_tls: bool },
+    /// Several of them, found at once.
+    #[error("{} faults\n{}", .0.len(), lines(.0))]
+    Several(Vec<Self>),
     /// The CRLs beside an SVID have ended, and no newer ones can be had.
     #[error("{} ended at {}: by it, software accepts nobody", path.display(), table::time(*ended))]
     StaleCrl { path: PathBuf, ended: OffsetDateTime, source: Box<Self> },
@@ -204,7 +210,9 @@ impl Error {
             | Self::OneStdin
             | Self::OtherIdentity { .. }
             | Self::OperatorToken { .. }
+            | Self::KnownPassphrase { .. }
             | Self::NewPassphrase { .. }
+            | Self::Several(_)
             | Self::OtherKey { .. }
             | Self::Passphrase(_)
             | Self::ZoneId(_)
@@ -220,6 +228,10 @@ impl Error {
             _ => Exit::Failed,
         }
     }
+}
+
+fn lines(errors: &[Error]) -> String {
+    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
 /// One that cannot be read is named by its own error.

@@ -139,6 +139,18 @@ impl Error {
                     crate::shell::quoted(path)
                 ));
             }
+            Self::KnownPassphrase { path, .. } => {
+                return Some(format!(
+                    "put that into it which the keys were sealed by at `init`, of 12 characters or \
+                     more, or name another file in the configuration: {}",
+                    crate::shell::quoted(path)
+                ));
+            }
+            Self::Several(errors) => {
+                let mut steps: Vec<String> = errors.iter().filter_map(Self::next_step).collect();
+                steps.dedup();
+                return Some(steps.join("\n"));
+            }
             Self::Passphrase(_) => {
                 "set `passphrase_file` in the configuration (at init \
                  `offline_passphrase_file` too), or run on a terminal"

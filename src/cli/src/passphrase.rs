@@ -48,10 +48,13 @@ impl Source {
         if passphrase.len() >= MIN_CHARACTERS {
             return Ok(Secret::new(passphrase));
         }
-        let why = format!("{}: no keys of a CA were sealed by so short a one", Fault::TooShort);
         Err(match &self.file {
-            Some(path) => Error::ConfiguredFile { key: self.setting, path: path.clone(), why },
-            None => Error::Passphrase(format!("{}: {why}", self.what)),
+            Some(path) => Error::KnownPassphrase {
+                setting: self.setting,
+                path: path.clone(),
+                fault: Fault::TooShort,
+            },
+            None => Error::Passphrase(format!("{}: {}", self.what, Fault::TooShort)),
         })
     }
 
@@ -102,6 +105,13 @@ impl Source {
 /// Those of a new CA: of the keys that `serve` opens, and of the offline keys.
 pub(crate) fn new_pair(online: &Source, offline: &Source) -> Result<(Secret, Secret), Error> {
     new_pair_by(online, offline, &mut ask)
+}
+
+/// What is wrong with the files of such a pair, each by itself.
+pub(crate) fn faults_of_new_pair(online: &Source, offline: &Source) -> Vec<Result<(), Error>> {
+    let first = online.chosen(None, &mut ask);
+    let second = offline.chosen(first.as_ref().ok(), &mut ask).map(drop);
+    vec![first.map(drop), second]
 }
 
 fn new_pair_by(

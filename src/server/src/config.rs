@@ -13,6 +13,9 @@
 //! # Ok::<(), server::ConfigError>(())
 //! ```
 
+mod checks;
+mod faults;
+
 use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -21,8 +24,9 @@ use api::Ttl;
 use authority::BudgetLimits;
 use authority::files::Input;
 use identity::TrustDomain;
-use issuance::DnsName;
 use serde::{Deserialize, Serialize};
+
+pub use self::faults::Fault;
 
 /// Where the file is looked for.
 pub const DEFAULT_PATH: &str = "/etc/countersign/countersign.toml";
@@ -127,7 +131,10 @@ impl From<&BudgetsConfig> for BudgetLimits {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// It cannot be parsed, or has a key that is not known.
+    /// Keys that are not known, values that cannot be used.
+    #[error("{}", told(.0))]
+    Faults(Vec<Fault>),
+    /// It cannot be parsed.
     #[error("{0}")]
     Parse(Box<toml::de::Error>),
     /// The file cannot be read.
@@ -138,14 +145,15 @@ pub enum ConfigError {
         /// Why.
         source: io::Error,
     },
-    /// A value is out of place.
-    #[error("{key}: {why}")]
-    Value {
-        /// Which.
-        key: &'static str,
-        /// What is wrong, and what would be right.
-        why: String,
-    },
+}
+
+/// One in its line, several each in one of its own.
+fn told(faults: &[Fault]) -> String {
+    let all: Vec<String> = faults.iter().map(ToString::to_string).collect();
+    match &all[..] {
+        [one] => one.clone(),
+        all => format!("{} faults\n{}", all.len(), all.join("\n")),
+    }
 }
 
 impl Config {
@@ -164,20 +172,10 @@ impl Config {
         Self::parse(text)
     }
 
-    /// Parses and checks.
+    /// Parses and checks: all that is wrong is told at once.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|e| ConfigError::Parse(Box::new(e)))?;
-        let refuse = |key, why: &str| Err(ConfigError::Value { key, why: why.to_owned() });
-        names(&config.names).map_err(|why| ConfigError::Value { key: "names", why })?;
-        if let Some(url) = config.crl_url.as_ref().filter(|url| !url.starts_with("http://")) {
-            return refuse(
-                "crl_url",
-                &format!(
-                    "{url:?} does not start with http:// (RFC 5280 §4.2.1.13: a CRL is signed, and TLS would need it first)"
-                ),
-            );
-        }
-        Ok(config)
+        text.parse::<toml::Table>().map_err(|error| ConfigError::Parse(Box::new(error)))?;
+        faults::read(text).map_err(ConfigError::Faults)
     }
 
     /// Where clients reach the API by the first of the names, at this port.
@@ -201,42 +199,6 @@ impl Config {
     }
 }
 
-/// Looked at before anything is made with them: they stand in the CA's certificate, and in the URLs
-/// that operators are given.
-fn names(names: &[String]) -> Result<(), String> {
-    if names.is_empty() {
-        return Err("name at least one DNS name or IP address of this service".to_owned());
-    }
-    if names.len() > MAX_NAMES {
-        return Err(format!("more than {MAX_NAMES} are too many for a certificate"));
-    }
-    names.iter().try_for_each(|name| match name.parse::<IpAddr>() {
-        Ok(address) if address.is_unspecified() || address.is_multicast() => {
-            Err(format!("{name:?} is nobody's address: that is for `listen`"))
-        }
-        Ok(_) => Ok(()),
-        Err(_) => dns_name(name),
-    })
-}
-
-/// What is written in a name's place is told from what is only no name.
-fn dns_name(name: &str) -> Result<(), String> {
-    let hint = match name {
-        _ if name.contains("://") => "a name, not an URL: leave out the scheme, and what is behind",
-        _ if name.contains('%') => {
-            "zone ids are not supported: it says where this host is for others"
-        }
-        _ if name.starts_with('[') => {
-            "an IPv6 address stands here without brackets, and without port"
-        }
-        _ if name.contains(':') => "a name has no port: that is for `listen`",
-        _ => return DnsName::parse(name).map(drop).map_err(|error| error.to_string()),
-    };
-    Err(format!("{name:?}: {hint}"))
-}
-
-/// As many as the CA takes in a certificate request.
-const MAX_NAMES: usize = 100;
 /// Of the file: some lines are needed.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -303,11 +265,14 @@ mod tests {
             ("10.0.0.256", "IP address"),
         ] {
             let refused = named(&format!("\"localhost\", {name:?}")).unwrap_err();
-            assert!(refused.starts_with("names: ") && refused.contains(hint), "{name}: {refused}");
+            assert!(
+                refused.contains("line 2: names: ") && refused.contains(hint),
+                "{name}: {refused}"
+            );
         }
         let many: Vec<String> = (0..101).map(|n| format!("\"n{n}.internal\"")).collect();
         assert!(named(&many[..100].join(",")).is_ok());
-        assert!(named(&many.join(",")).unwrap_err().starts_with("names: "));
+        assert!(named(&many.join(",")).unwrap_err().contains("names: "));
     }
 
     #[test]

@@ -27,6 +27,6 @@ mod routes;
 mod run;
 
 pub use capacity::{BLOCKING_THREADS, Capacity};
-pub use config::{BudgetsConfig, Config, ConfigError, DEFAULT_PATH, KeysConfig};
+pub use config::{BudgetsConfig, Config, ConfigError, DEFAULT_PATH, Fault, KeysConfig};
 pub use routes::{Access, ROUTES};
 pub use run::{Running, ServerError, start};

@@ -19,7 +19,7 @@ pub(crate) fn slips() -> Vec<Slip> {
             .step(CHECK)
             .repairs("sed -i 's/^listen /listen = /' ca.toml; countersign config check --config ca.toml"),
         Slip::new("a key that is none", Stopped, "sed -i 's/^listen/lisen/' ca.toml")
-            .notices(SERVE, 2, "unknown field `lisen`, expected one of")
+            .notices(SERVE, 2, "unknown field `lisen`: did you mean `listen`?")
             .step(CHECK)
             .repairs("sed -i 's/^lisen/listen/' ca.toml; countersign config check --config ca.toml"),
         Slip::new("a name with a port", Stopped, "sed -i 's/\"localhost\"/\"localhost:8443\"/' ca.toml")
