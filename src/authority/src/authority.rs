@@ -10,7 +10,7 @@ use identity::{SerialNumber, SpiffeId, Trust, TrustDomain, TrustPin, TrustState,
 use issuance::IssuerCertificate;
 use tlog::Hash;
 
-use crate::attest::{Attested, INTERNAL, Purpose, again_by_token, refused};
+use crate::attest::{Attested, INTERNAL, Purpose, TokenKind, again_by_token, refused};
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
 use crate::clock::{Clock, fresh_serial_number};
@@ -140,7 +140,8 @@ impl Authority {
             error
         };
         // Who proves nothing learns nothing of the rest.
-        let proof = self.examine(caller, &body.attestation).await.map_err(stranger)?;
+        let proof = self.examine(caller, &body.attestation, body.spiffe_id.as_ref());
+        let proof = proof.await.map_err(stranger)?;
         let asked = match Asked::parse(body, &self.trust_domain) {
             Ok(asked) => asked,
             Err(error) => {
@@ -236,7 +237,7 @@ impl Authority {
                 None => Member::Certificate(Arc::clone(&member)),
                 Some(_) => Member::Precedent(Arc::clone(&member)),
             };
-            let reserved = self.reserve(&attested.consumes, &member.record.request_hash)?;
+            let reserved = self.reserve(&attested, &member.record.request_hash)?;
             let outcome = self.queue.submit(asks).await;
             self.settle(reserved.as_ref(), &outcome);
             if !matches!(outcome, Ok(Outcome::Logged { .. })) {
@@ -284,7 +285,7 @@ impl Authority {
                 Outcome::Refused(Conflict::SerialNumber) => {}
                 Outcome::Refused(conflict) => {
                     self.refresh().await?;
-                    return Err(refusal(conflict));
+                    return Err(refusal(conflict, &attested.spiffe_id));
                 }
                 other => return Err(unexpected(&other)),
             }
@@ -293,11 +294,11 @@ impl Authority {
     }
 
     /// Takes the token that a request uses, so that no other request has it at once.
-    fn reserve(&self, consumes: &Consumes, request: &Hash) -> Result<Option<Reserved>, Error> {
-        let Consumes::Token { hash, .. } = consumes else { return Ok(None) };
+    fn reserve(&self, attested: &Attested, request: &Hash) -> Result<Option<Reserved>, Error> {
+        let Consumes::Token { hash, .. } = &attested.consumes else { return Ok(None) };
         let now = self.clock.unix_milliseconds();
         let reserved = self.known_tokens.reserve(*hash, *request, now);
-        reserved.map(Some).ok_or_else(|| refusal(Conflict::TokenUsed))
+        reserved.map(Some).ok_or_else(|| refusal(Conflict::TokenUsed, &attested.spiffe_id))
     }
 
     fn settle(&self, reserved: Option<&Reserved>, outcome: &Result<Outcome, Error>) {
@@ -453,7 +454,8 @@ impl Authority {
             })?;
         if svid.not_after() < self.clock.now().unix_timestamp() {
             self.clock.require_steady().map_err(StoreError::from)?;
-            return Err(refused("your certificate has expired", "attest afresh"));
+            let again = again_by_token(svid.spiffe_id());
+            return Err(refused("your certificate has expired", again));
         }
         Ok(())
     }
@@ -726,8 +728,8 @@ impl std::fmt::Debug for Authority {
 }
 
 /// What the transaction refused, told as the earlier checks would have told it.
-pub(crate) fn refusal(conflict: Conflict) -> Error {
-    let new_token = "ask an operator for a new one: countersign token create SPIFFE_ID";
+pub(crate) fn refusal(conflict: Conflict, spiffe_id: &SpiffeId) -> Error {
+    let new_token = TokenKind::needed_by(Some(spiffe_id)).another();
     match conflict {
         Conflict::TokenExpired
         | Conflict::TokenKey

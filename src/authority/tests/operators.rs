@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::{
-    ActOnRecord, DenyRequest, NewToken, OperatorRecord, OperatorRequest, OperatorState,
-    RevokeRequest,
+    ActOnRecord, Attestation, DenyRequest, IssueRequest, NewToken, OperatorRecord, OperatorRequest,
+    OperatorState, RevokeRequest, Secret,
 };
 use authority::sequencer::{Effect, Member};
 use authority::store::faulty::FaultyStore;
 use authority::{Caller, Error};
-use support::{Environment, csr, id, policy_files};
+use support::{Environment, csr, id, policy_files, request};
 
 const BOB: &str = "/countersign/operator/bob";
 const ADMIN: &str = "/countersign/operator/admin";
@@ -373,4 +373,62 @@ async fn those_of_the_table_and_of_the_host_are_listed_as_such() {
     assert_eq!((second.state, second.added_by.as_str()), (OperatorState::Lapsed, "workloads.json"));
     let shown = listed(&environment, &admin, "admin").await;
     assert_eq!((shown.state, shown.added_by.as_str()), (OperatorState::Able, "init"));
+}
+
+/// Whatever is wrong with the token: whoever asks to be an operator is not sent for a workload's.
+#[tokio::test]
+async fn who_asks_to_be_an_operator_is_told_the_operators_way_to_another_token() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let unknown = |kind: &str| {
+        let (secret, pin) = (data_encoding::BASE32_NOPAD.encode(&[7; 32]), environment.pin);
+        (kind.to_owned(), Secret::new(format!("ct1.{secret}.{pin}")))
+    };
+    let expired = add(&environment, &admin, &named("bob")).await.unwrap();
+    environment.clock.advance(time::Duration::minutes(16));
+    let used = add(&environment, &admin, &named("bob")).await.unwrap();
+    join(&environment, &used).await.unwrap();
+    let broken = ("broken".to_owned(), Secret::new("ct1.nothing"));
+    let tokens = [
+        unknown("unknown"),
+        broken,
+        ("expired".to_owned(), expired.token),
+        ("used".to_owned(), used.token),
+    ];
+    for (what, token) in tokens {
+        let ask = async |path: &str| {
+            let attestation = Attestation::Token { token: token.clone() };
+            let body = IssueRequest { spiffe_id: Some(id(path)), attestation, ..request(&csr()) };
+            let refused = environment.authority.issue(&support::anonymous(), &body, None).await;
+            match refused.unwrap_err() {
+                Error::Attestation { next_step, .. } => next_step,
+                other => panic!("{what}: {other:?}"),
+            }
+        };
+        let step = ask(BOB).await;
+        assert!(step.contains("countersign operator add NAME, --again"), "{what}: {step}");
+        assert!(!step.contains("token create"), "{what}: {step}");
+        if ["unknown", "broken"].contains(&&what[..]) {
+            let step = ask("/prod/reports").await;
+            assert!(step.contains("countersign token create SPIFFE_ID"), "{what}: {step}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_operator_who_is_refused_is_told_the_operators_way_back() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let bob = added(&environment, &admin, "bob").await;
+    revoke(&environment, &admin, BOB).await;
+    let told = |refused: Error| match refused {
+        Error::Attestation { next_step, .. } => next_step,
+        other => panic!("{other:?}"),
+    };
+    let way = "`countersign operator add bob --again`, by another operator; without one";
+    let step = told(environment.renew(&bob, &csr()).await.unwrap_err());
+    assert!(step.contains(way) && !step.contains("token create"), "{step}");
+    environment.clock.advance(time::Duration::days(8));
+    let admin_again = environment.authority.status(&admin).await.unwrap_err();
+    assert!(told(admin_again).contains("countersign operator add admin --again"));
 }

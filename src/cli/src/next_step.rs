@@ -224,7 +224,7 @@ impl Error {
                     crate::shell::quoted(path)
                 ));
             }
-            Self::Token { .. } => "countersign token create SPIFFE_ID > FILE",
+            Self::Token { .. } => "countersign token create SPIFFE_ID --out FILE",
             Self::TrustFile { .. } => "countersign trust fetch URL --pin PIN --out FILE",
             Self::UnknownOperator { .. } => "countersign operator list",
             Self::Server { .. } => "name HOST:PORT of a server that speaks TLS and runs",

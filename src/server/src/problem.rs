@@ -118,8 +118,8 @@ fn told(error: &Error) -> Told {
             (ProblemType::PolicyDenied, text, next(step))
         }
         Error::Revoked(_) => {
-            let step =
-                "attest again, by a token of an operator: countersign token create SPIFFE_ID";
+            let step = "attest again, by a token of an operator: countersign token create SPIFFE_ID; \
+                        an operator: countersign operator add NAME --again, by another one";
             (ProblemType::PolicyDenied, text, next(step))
         }
         Error::Halted(_) => {

@@ -58,6 +58,14 @@ impl TokenKind {
         }
     }
 
+    /// The kind that whoever asks to be this identity needs, where the token that is shown tells none.
+    pub(crate) fn needed_by(asked: Option<&SpiffeId>) -> Self {
+        match asked.and_then(SpiffeId::operator_name) {
+            Some(_) => Self::NewOperator,
+            None => Self::Bootstrap,
+        }
+    }
+
     /// How whoever holds one that counts no more gets another.
     pub(crate) fn another(self) -> &'static str {
         match self {
@@ -177,8 +185,14 @@ pub(crate) fn known_attestor(name: &str) -> Result<&'static str, Error> {
     })
 }
 
-/// How a workload gets a certificate that does not follow from the one it has.
+/// How somebody gets a certificate that does not follow from the one they have.
 pub(crate) fn again_by_token(spiffe_id: &SpiffeId) -> String {
+    if let Some(name) = spiffe_id.operator_name() {
+        return format!(
+            "`countersign operator add {name} --again`, by another operator; without one, on the CA's \
+             host: `countersign init --recover --operator {name}`"
+        );
+    }
     format!(
         "`countersign token create {spiffe_id}`, by an operator, and with that token: \
          `countersign issue {spiffe_id} --out DIR --attest token --token-file FILE`"

@@ -2,7 +2,7 @@
 //! nothing of the rest.
 
 use api::Attestation;
-use identity::VerifiedSvid;
+use identity::{SpiffeId, VerifiedSvid};
 
 use super::token::Held;
 use super::{Attested, refused, svid};
@@ -32,12 +32,14 @@ impl Authority {
         &self,
         caller: &'a Caller,
         evidence: &Attestation,
+        asked: Option<&SpiffeId>,
     ) -> Result<Proof<'a>, Error> {
         match (evidence, &caller.svid) {
             (Attestation::Token { token }, _) => {
                 let is_withdrawn = |id: &str| self.folded().is_withdrawn(id);
                 let now = self.clock().unix_milliseconds();
-                let held = Held::find(self.store(), &self.known_tokens, token, now, is_withdrawn);
+                let (store, known) = (self.store(), &self.known_tokens);
+                let held = Held::find(store, known, (token, asked), now, is_withdrawn);
                 let held = held.await?;
                 if let Some((maker, made_for)) = held.vouched() {
                     self.require_maker(maker, made_for, &self.policy())?;
@@ -68,7 +70,7 @@ impl Authority {
                 let attested = svid::attest(self.store(), svid, spiffe_id, now).await?;
                 match &attested.consumes {
                     Consumes::Renewal { lineage, .. } if self.folded().is_broken(lineage) => {
-                        Err(refusal(Conflict::LineageBroken))
+                        Err(refusal(Conflict::LineageBroken, svid.spiffe_id()))
                     }
                     _ => Ok(attested),
                 }

@@ -28,14 +28,15 @@ impl Held {
     pub(crate) async fn find(
         store: &dyn Store,
         known: &KnownTokens,
-        token: &Secret,
+        (token, asked): (&Secret, Option<&SpiffeId>),
         now: u64,
         is_withdrawn: impl Fn(&str) -> bool + Send,
     ) -> Result<Self, Error> {
+        let another = TokenKind::needed_by(asked).another();
         let token: BootstrapToken =
-            token.expose().parse().map_err(|why: String| refused(why, NEW_TOKEN))?;
+            token.expose().parse().map_err(|why: String| refused(why, another))?;
         let row = store.token(Hash::of(token.secret())).await?;
-        let row = row.ok_or_else(|| refused("the token is unknown", NEW_TOKEN))?;
+        let row = row.ok_or_else(|| refused("the token is unknown", another))?;
         let maker = match known.maker(&row.hash, row.log_index) {
             Some(maker) => maker,
             None => require_event(store, &row).await?,
@@ -104,7 +105,8 @@ async fn require_event(store: &dyn Store, row: &TokenRow) -> Result<Maker, Error
         is_made_by(event, row)
     });
     let made = made.await?;
-    maker.filter(|_| made).ok_or_else(|| refused("the token was not made by this log", NEW_TOKEN))
+    let another = TokenKind::needed_by(Some(&row.spiffe_id)).another();
+    maker.filter(|_| made).ok_or_else(|| refused("the token was not made by this log", another))
 }
 
 /// Whether this event made the token of this row.
