@@ -550,14 +550,15 @@ pub struct ExplainRequest {
     /// On whom.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub resource: SpiffeId,
-    /// DNS names asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::schema::DnsName>))]
-    pub dns: Vec<String>,
-    /// IP addresses asked for.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<crate::schema::IpAddress>))]
-    pub ip: Vec<IpAddr>,
+    /// DNS names asked for. Where neither this nor `ip` is said, those that the identity's row lists,
+    /// as a certificate would have them. An empty list asks for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<crate::schema::DnsName>>))]
+    pub dns: Option<Vec<String>>,
+    /// IP addresses asked for; see `dns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Vec<crate::schema::IpAddress>>))]
+    pub ip: Option<Vec<IpAddr>>,
     /// The profile; `default` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<String>,
@@ -579,6 +580,9 @@ pub struct Explanation {
     pub row: Option<String>,
     /// Why, in words.
     pub reason: String,
+    /// What was assumed where the question left names out, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assumed: Option<String>,
     /// What would allow it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_step: Option<String>,

@@ -501,7 +501,8 @@ pub(crate) fn explain(query: &Query, decision: &Decision, policy: &ActivePolicy)
     )
 }
 
-/// The same question, for `policy explain`: without its names it would be another.
+/// The same question, for `policy explain`: without its names it would be another. What was silent
+/// of names is so there, too.
 fn question(who: &str, action: &str, id: &SpiffeId, context: &IssueContext) -> String {
     let mut question = format!("countersign policy explain --as {who} {action} {id}");
     for name in &context.dns {
@@ -538,7 +539,7 @@ fn what_makes_a_row(id: &SpiffeId) -> String {
 }
 
 /// The names in the row of an identity; none where a certificate cannot have so many.
-fn listed(spiffe_id: &SpiffeId, policy: &ActivePolicy) -> Names {
+pub(crate) fn listed(spiffe_id: &SpiffeId, policy: &ActivePolicy) -> Names {
     let row = policy.set().workloads().row(spiffe_id);
     let row = row.filter(|row| row.dns.len() + row.ip.len() <= MAX_NAMES);
     row.map(|row| Names { dns: unique(row.dns.clone()), ip: unique(row.ip.clone()) })

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{Attestation, IssueRequest, IssuedCertificate, Secret};
+use api::{Attestation, ExplainRequest, IssueRequest, IssuedCertificate, Secret};
 use authority::sequencer::{Conflict, Member};
 use authority::store::faulty::{Fault, FaultyStore};
 use authority::{Caller, Error, Event};
@@ -251,4 +251,45 @@ async fn a_row_that_changed_between_log_and_signature_changes_no_certificate() {
     let taken_away = begun(&["reports.internal"]).await;
     assert!(matches!(taken_away, Err(Error::Denied(_))), "{taken_away:?}");
     assert!(fails.load(Ordering::SeqCst));
+}
+
+/// What `policy explain` says is what happens to who asks so.
+#[tokio::test]
+async fn a_question_that_speaks_of_no_names_is_explained_with_those_of_the_row() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let explain = |action: &str, dns: Option<&[&str]>| {
+        let asked = ExplainRequest {
+            principal: id(REPORTS),
+            action: action.to_owned(),
+            resource: id(REPORTS),
+            dns: dns.map(|dns| dns.iter().map(ToString::to_string).collect()),
+            ip: None,
+            profile: None,
+            extent: None,
+        };
+        environment.authority.explain(&operator, &asked).unwrap()
+    };
+    let silent = explain("issue", None);
+    let assumed = "the names of its row: reports.internal, 10.0.0.1";
+    assert_eq!((silent.allowed, silent.assumed.as_deref()), (true, Some(assumed)));
+    assert_eq!(explain("issue", Some(&[])).assumed, None);
+    assert_eq!(explain("revoke", None).assumed, None);
+    assert_eq!(explain("issue", Some(&["other.internal"])).allowed, false);
+
+    let forbid = r#"@id("no-names") forbid(principal, action, resource)
+        when { context has dns && context.dns.contains("a.internal") };"#;
+    apply_with(&environment, &operator, &["a.internal"], &[], Some(forbid)).await;
+    let silent = explain("Issue", None);
+    assert!(silent.allowed, "as it is issued: {silent:?}");
+    let assumed = silent.assumed.unwrap();
+    assert!(assumed.starts_with("no names: with those of its row (a.internal), "), "{assumed}");
+    assert!(assumed.contains("no-names"), "{assumed}");
+    assert_eq!(names(&ask(&environment, &operator, None, None).await.unwrap()), [""; 0]);
+    let renewal = explain("renew", None);
+    assert!(!renewal.allowed && renewal.policies == ["no-names"], "{renewal:?}");
+
+    apply_with(&environment, &operator, &[], &[], None).await;
+    let silent = explain("issue", None);
+    assert_eq!(silent.assumed.as_deref(), Some("no names: no row lists any for it"));
 }

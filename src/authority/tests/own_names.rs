@@ -99,8 +99,8 @@ async fn a_row_of_before_gives_nobody_a_name_that_the_ca_has_taken_since() {
         principal: id("/prod/reports"),
         action: "issue".to_owned(),
         resource: id("/prod/reports"),
-        dns: vec!["late.internal".to_owned()],
-        ip: vec![],
+        dns: Some(vec!["late.internal".to_owned()]),
+        ip: None,
         profile: None,
         extent: None,
     };

@@ -326,8 +326,8 @@ async fn a_second_operator_comes_from_the_table() {
         principal: id("/countersign/operator/third"),
         action: "issue".into(),
         resource: id("/prod/reports"),
-        dns: vec![],
-        ip: vec![],
+        dns: None,
+        ip: None,
         profile: None,
         extent: None,
     };

@@ -46,8 +46,8 @@ fn the_shipped_policies_decide_each_case_as_written() {
             principal: id(&case.principal),
             action: case.action,
             resource: id(&case.resource),
-            dns: case.dns,
-            ip: case.ip,
+            dns: Some(case.dns),
+            ip: Some(case.ip),
             profile: case.profile,
             extent: case.extent,
         };
@@ -133,8 +133,8 @@ fn an_evaluation_error_is_a_deny() {
         principal: id.clone(),
         action: "issue".into(),
         resource: id,
-        dns: vec![],
-        ip: vec![],
+        dns: None,
+        ip: None,
         profile: None,
         extent: None,
     };

@@ -7,6 +7,7 @@ use issuance::{DnsName, KeyType};
 use tlog::Hash;
 
 use super::way_back::administers;
+use crate::attest::Names;
 use crate::attest::{SVID, TOKEN};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::error::{Denied, Error};
@@ -14,7 +15,7 @@ use crate::event::{self, Act, EventDraft};
 use crate::policy::{
     Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, PolicyError, PolicySet, Principal, Query,
 };
-use crate::request::{claimed, explain};
+use crate::request::{claimed, explain, listed};
 use crate::sequencer::{Conflict, Effect};
 
 impl Authority {
@@ -89,20 +90,62 @@ impl Authority {
         self.authorize(caller, Action::ReadPolicy, None)?;
         // It changes nothing, so there is nothing to do once.
         self.named(caller, api::paths::EXPLAIN, asked)?;
-        let policy = self.policy();
+        let (policy, own_names) = (self.policy(), self.own_names_now());
+        if asked.dns.is_none() && asked.ip.is_none() && concerns_names(&asked.action) {
+            let listed = own_names.without(listed(&asked.resource, &policy));
+            return explain_silence(&policy, asked, &listed);
+        }
         let explained = explain_query(&policy, asked)?;
-        let dns: Result<Vec<DnsName>, _> = asked.dns.iter().map(|it| DnsName::parse(it)).collect();
-        match self.own_names_now().refuse(&dns?, &asked.ip) {
+        let (dns, ip) = (asked.dns.iter().flatten(), asked.ip.iter().flatten());
+        let dns: Result<Vec<DnsName>, _> = dns.map(|name| DnsName::parse(name)).collect();
+        let ip: Vec<_> = ip.copied().collect();
+        match own_names.refuse(&dns?, &ip) {
             Ok(()) => Ok(explained),
             Err(claim) => Ok(refused(claimed(&claim, &asked.resource, &policy))),
         }
     }
 }
 
-/// Explains a question without a server: `policy explain` offline.
+/// Whether a certificate comes of it, which has names.
+fn concerns_names(action: &str) -> bool {
+    ["issue", "renew"].iter().any(|known| action.eq_ignore_ascii_case(known))
+}
+
+/// What was not said of names is taken as [`Asked::authorize`](crate::request::Asked::authorize)
+/// takes it: those of the row; where policy has something against them, none, but for a renewal, by
+/// which nobody is to lose some.
+fn explain_silence(
+    policy: &ActivePolicy,
+    asked: &ExplainRequest,
+    listed: &Names,
+) -> Result<Explanation, Error> {
+    if listed.is_empty() {
+        let assumed = Some("no names: no row lists any for it".to_owned());
+        return Ok(Explanation { assumed, ..explain_query(policy, asked)? });
+    }
+    let Names { dns, ip } = listed;
+    let dns: Vec<String> = dns.iter().map(ToString::to_string).collect();
+    let all = dns.iter().cloned().chain(ip.iter().map(ToString::to_string));
+    let all = all.collect::<Vec<_>>().join(", ");
+    let named = ExplainRequest { dns: Some(dns), ip: Some(ip.clone()), ..asked.clone() };
+    let named = explain_query(policy, &named)?;
+    let assumed = Some(format!("the names of its row: {all}"));
+    if named.allowed || asked.action.eq_ignore_ascii_case("renew") {
+        return Ok(Explanation { assumed, ..named });
+    }
+    let nameless = explain_query(policy, asked)?;
+    if !nameless.allowed {
+        return Ok(Explanation { assumed, ..named });
+    }
+    let assumed = Some(format!("no names: with those of its row ({all}), {}", named.reason));
+    Ok(Explanation { assumed, ..nameless })
+}
+
+/// Explains a question without a server: `policy explain` offline. Names that are left out are none.
 pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Explanation, Error> {
     let invalid = |why: String| Error::Invalid { why, next_step: None };
-    let dns: Result<Vec<DnsName>, _> = asked.dns.iter().map(|name| DnsName::parse(name)).collect();
+    let dns = asked.dns.iter().flatten().map(|name| DnsName::parse(name));
+    let dns: Result<Vec<DnsName>, _> = dns.collect();
     let profile = asked.profile.clone().unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
     let validity = policy
         .set()
@@ -113,7 +156,7 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
     let context = IssueContext {
         attestor,
         dns: dns?,
-        ip: asked.ip.clone(),
+        ip: asked.ip.clone().unwrap_or_default(),
         key_type: KeyType::EcdsaP256,
         profile,
         validity_seconds: validity.as_secs(),
@@ -132,6 +175,7 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
             policies: decision.policies,
             row,
             reason,
+            assumed: None,
             next_step: None,
         });
     }
@@ -149,7 +193,7 @@ const PERMIT_IT: &str = "if it is to be allowed, write a policy that permits it 
 
 fn refused(denied: Denied) -> Explanation {
     let Denied { reason, policies, row, next_step } = denied;
-    Explanation { allowed: false, policies, row, reason, next_step }
+    Explanation { allowed: false, policies, row, reason, assumed: None, next_step }
 }
 
 /// The event and effect that put a policy set into force.

@@ -145,8 +145,8 @@ impl Authority {
             principal: spiffe_id.clone(),
             action: "Issue".to_owned(),
             resource: spiffe_id.clone(),
-            dns: vec![],
-            ip: vec![],
+            dns: None,
+            ip: None,
             profile: None,
             extent: None,
         };

@@ -40,6 +40,9 @@ pub(crate) struct Apply {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Where neither --dns nor --ip is given, `issue` and `renew` are explained with
+the names that the identity's row lists, as a certificate would have them.")]
 pub(crate) struct Explain {
     /// Who asks
     #[arg(long = "as", value_name = "SPIFFE_ID")]
@@ -54,6 +57,9 @@ pub(crate) struct Explain {
     /// An IP address asked for; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     ip: Vec<IpAddr>,
+    /// No DNS name and no IP address, whatever the identity's row lists
+    #[arg(long, conflicts_with_all = ["dns", "ip"])]
+    no_names: bool,
     /// The profile; else the CA's default
     #[arg(long)]
     profile: Option<String>,
@@ -127,8 +133,10 @@ impl Change {
 
 async fn explain(arguments: Explain, session: &Session) -> Result<Exit, Error> {
     let client = context::open(session).await?.client;
-    let Explain { principal, action, resource, dns, ip, profile, extent } = arguments;
-    let dns = dns.iter().map(ToString::to_string).collect();
+    let Explain { principal, action, resource, dns, ip, no_names, profile, extent } = arguments;
+    let dns: Vec<String> = dns.iter().map(ToString::to_string).collect();
+    let is_silent = dns.is_empty() && ip.is_empty() && !no_names;
+    let (dns, ip) = if is_silent { (None, None) } else { (Some(dns), Some(ip)) };
     let request = ExplainRequest { principal, action, resource, dns, ip, profile, extent };
     let explanation = client.explain(&request).await?;
     session.output.show(&explanation, to_text)?;
@@ -138,6 +146,7 @@ async fn explain(arguments: Explain, session: &Session) -> Result<Exit, Error> {
 fn to_text(explanation: &Explanation) -> String {
     let decision = if explanation.allowed { "allowed" } else { "denied" };
     let mut fields = vec![("decision", decision.to_owned()), ("why", explanation.reason.clone())];
+    fields.extend(explanation.assumed.iter().map(|assumed| ("assumed", assumed.clone())));
     fields.extend(explanation.policies.iter().map(|policy| ("policies", policy.clone())));
     fields.extend(explanation.row.iter().map(|row| ("row", row.clone())));
     fields.extend(explanation.next_step.iter().map(|step| ("next", step.clone())));
