@@ -48,6 +48,11 @@ fn dashboard_and_alerts_name_only_what_is_served() {
             }
         }
     }
+    // `…_bytes` of the README is the rest of a name that stands before it.
+    let readme = folder().join("../../README.md");
+    for Used { name, .. } in uses(&fs::read_to_string(readme).unwrap()) {
+        assert!(known(&name), "nobody serves {name}, which the README names");
+    }
     // What is told of an alert comes from labels, too.
     let every_label: BTreeSet<&str> =
         served.values().flat_map(BTreeMap::keys).map(|it| &**it).collect();
