@@ -389,7 +389,12 @@ async fn who_asks_to_be_an_operator_is_told_the_operators_way_to_another_token()
     let used = add(&environment, &admin, &named("bob")).await.unwrap();
     join(&environment, &used).await.unwrap();
     let broken = ("broken".to_owned(), Secret::new("ct1.nothing"));
+    let of_a_workload = environment.token(&admin, "/prod/reports").await;
+    let spent = environment.token(&admin, "/prod/reports").await;
+    environment.issue_with(&spent, &csr()).await.unwrap();
     let tokens = [
+        ("a workload's".to_owned(), of_a_workload),
+        ("a workload's, used".to_owned(), spent),
         unknown("unknown"),
         broken,
         ("expired".to_owned(), expired.token),

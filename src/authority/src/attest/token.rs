@@ -20,6 +20,8 @@ use crate::store::Store;
 pub(crate) struct Held {
     row: TokenRow,
     maker: Maker,
+    /// What whoever shows it needs.
+    kind: TokenKind,
 }
 
 impl Held {
@@ -41,14 +43,19 @@ impl Held {
             Some(maker) => maker,
             None => require_event(store, &row).await?,
         };
+        // Who asks to be an operator by a workload's token needs an operator's.
+        let kind = match TokenKind::needed_by(asked) {
+            TokenKind::Bootstrap => maker.kind,
+            TokenKind::NewOperator => TokenKind::NewOperator,
+        };
         // Whatever the row says: the withdrawal stands in the log.
         if is_withdrawn(&row.id) {
-            return Err(refused("the token was revoked", maker.kind.another()));
+            return Err(refused("the token was revoked", kind.another()));
         }
         if row.used.is_none() {
-            require_open(&row, maker.kind, now)?;
+            require_open(&row, kind, now)?;
         }
-        Ok(Self { row, maker })
+        Ok(Self { row, maker, kind })
     }
 
     /// Who vouches for it, and for whom, while it is not used: what took effect stays, and a used
@@ -61,7 +68,7 @@ impl Held {
     pub(crate) fn require_unused(&self) -> Result<(), Error> {
         match self.row.used {
             None => Ok(()),
-            Some(_) => Err(used_already(self.maker.kind)),
+            Some(_) => Err(used_already(self.kind)),
         }
     }
 
@@ -74,14 +81,14 @@ impl Held {
         asked: Option<&SpiffeId>,
         now: u64,
     ) -> Result<Attested, Error> {
-        let Self { row, maker } = self;
-        require_usable(&row, maker.kind, request)?;
+        let Self { row, maker, kind } = self;
+        require_usable(&row, kind, request)?;
         let (hash, made_at) = (&row.hash, row.log_index);
         if row.used.is_none() && known.is_used(store, hash, request.hash(), made_at, now).await? {
-            return Err(used_already(maker.kind));
+            return Err(used_already(kind));
         }
         if let Some(asked) = asked.filter(|asked| **asked != row.spiffe_id) {
-            return Err(for_another(&row, maker.kind, asked));
+            return Err(for_another(&row, kind, asked));
         }
         let key_hash = Hash::of(request.public_key());
         Ok(Attested {

@@ -143,7 +143,6 @@ fn explain_silence(
 
 /// Explains a question without a server: `policy explain` offline. Names that are left out are none.
 pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Explanation, Error> {
-    let invalid = |why: String| Error::Invalid { why, next_step: None };
     let dns = asked.dns.iter().flatten().map(|name| DnsName::parse(name));
     let dns: Result<Vec<DnsName>, _> = dns.collect();
     let profile = asked.profile.clone().unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
@@ -162,8 +161,13 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
         validity_seconds: validity.as_secs(),
     };
     let extent = asked.extent.unwrap_or(RevocationExtent::Identity);
-    let action = action(&asked.action, context, extent)
-        .ok_or_else(|| invalid(format!("{:?} is no action of the schema", asked.action)))?;
+    let action = action(&asked.action, context, extent).ok_or_else(|| Error::Invalid {
+        why: format!("{:?} is no action of the schema", asked.action),
+        next_step: Some(
+            "issue, renew, revoke, deny, allow, create-token and the others of schema.cedarschema"
+                .to_owned(),
+        ),
+    })?;
     let resource = action.concerns_an_identity().then(|| asked.resource.clone());
     let query = Query { principal: Principal::of(&asked.principal), action, resource };
     let decision = policy.decide(&query);
