@@ -166,9 +166,6 @@ pub enum ProfileRule {
 
 impl fmt::Display for ProfileRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let span = |seconds: &u64| {
-            humantime::format_duration(std::time::Duration::from_secs(*seconds)).to_string()
-        };
         match self {
             Self::CommonName => f.write_str("it gives no common name"),
             Self::IssuerEnds => f.write_str(
@@ -184,6 +181,19 @@ impl fmt::Display for ProfileRule {
             ),
         }
     }
+}
+
+/// As it is typed: `90d`, `1h30m`.
+fn span(seconds: &u64) -> String {
+    let units = [(86_400, "d"), (3_600, "h"), (60, "m"), (1, "s")];
+    let (_, text) =
+        units.into_iter().fold((*seconds, String::new()), |(left, text), (unit, name)| {
+            match left / unit {
+                0 => (left, text),
+                count => (left % unit, format!("{text}{count}{name}")),
+            }
+        });
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 /// To the second.

@@ -1,6 +1,8 @@
 //! Errors become problems here, and nowhere else. Internal text stays inside.
 
-use api::{Problem, ProblemType};
+use std::time::Duration;
+
+use api::{Problem, ProblemType, Ttl};
 use authority::Error;
 use authority::policy::PolicyError;
 use authority::sequencer::Conflict;
@@ -255,7 +257,12 @@ fn issuance_problem(error: &issuance::Error, request_id: &str) -> Problem {
                 issuance::ProfileRule::KeyType(_) => ProblemType::CsrInvalid,
                 _ => ProblemType::RequestInvalid,
             };
-            problem(kind, text, request_id)
+            let mut made = problem(kind, text, request_id);
+            if let issuance::ProfileRule::Validity { asked, shortest, longest } = rule {
+                let nearest = Ttl(Duration::from_secs(*asked.clamp(shortest, longest)));
+                made.next_step = Some(format!("ask for {nearest}: --ttl {nearest}"));
+            }
+            made
         }
         _ => problem(
             ProblemType::IssuerUnavailable,
