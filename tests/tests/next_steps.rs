@@ -70,3 +70,63 @@ fn rotate_says_that_nothing_is_due_and_what_comes_next() {
         assert_eq!(json.stdout, "", "a list of steps that has none");
     }
 }
+
+/// Typed as it is printed, in the folder where it was printed.
+fn typed(environment: &Environment, line: &str) -> system_tests::Outcome {
+    let binary = system_tests::binary();
+    let line = line.replacen("countersign ", &format!("'{}' ", binary.display()), 1);
+    let mut bash = std::process::Command::new("bash");
+    bash.args(["-c", &line]).current_dir(environment.folder()).env_clear();
+    bash.env("HOME", environment.folder()).env("PATH", "/usr/bin:/bin");
+    system_tests::program(bash.stdin(std::process::Stdio::null()))
+}
+
+/// What stands behind these words, to the end of the line.
+fn behind(said: &system_tests::Outcome, words: &str) -> String {
+    let said = format!("{}{}", said.stdout, said.stderr);
+    let step = said.split(words).nth(1).unwrap_or_else(|| panic!("no {words:?} in {said}"));
+    step.lines().next().unwrap().to_owned()
+}
+
+#[test]
+fn a_path_is_printed_as_one_word_whatever_stands_in_it() {
+    let environment = Environment::start();
+    let reports = environment.id("/prod/reports");
+    for folder in ["plain", "two words", "it's $HOME", "a\nline", "~", "ä (b) & c;d"] {
+        let issued = environment.countersign(&["issue", &reports, "--out", folder]).success();
+        typed(&environment, &behind(&issued, "renew it with: ")).success();
+        // What is trusted is gone, and fetched by the line that says so.
+        std::fs::remove_file(environment.path(folder).join("trust.note")).unwrap();
+        let renew = environment.countersign(&["renew", folder]).exits(1);
+        typed(&environment, &behind(&renew, "next: ")).success();
+        environment.countersign(&["renew", folder]).success();
+    }
+    let nothing = environment.countersign(&["renew", "no such"]).exits(1);
+    assert_eq!(behind(&nothing, "next: "), "countersign issue SPIFFE_ID --out 'no such'");
+    let init = ["init", "--config", "a config.toml", "--context", "second"];
+    let config = std::fs::read_to_string(environment.path("ca.toml")).unwrap();
+    environment.write("a config.toml", &config.replace("/state\"", "/other\""));
+    let made = environment.countersign(&init).success();
+    assert_eq!(behind(&made, "next: "), "countersign serve --config 'a config.toml'");
+}
+
+#[test]
+fn steps_name_what_there_is() {
+    let environment = Environment::start();
+    let reports = environment.id("/prod/reports");
+    let token = environment.countersign(&["token", "revoke", "xyz"]).exits(1);
+    typed(&environment, &behind(&token, "next: ").replace(" shows the id of each", "")).success();
+    let long = ["issue", &reports, "--out", "svid", "--ttl", "90d"];
+    let long =
+        environment.countersign(&long).exits(1).says("a validity of 90d was asked, from 5m to 7d");
+    assert_eq!(behind(&long, "next: "), "ask for 7d: --ttl 7d");
+    environment.countersign(&["issue", &reports, "--out", "svid", "--ttl", "7d"]).success();
+    environment
+        .countersign(&["dev", "env", "/x"])
+        .exits(2)
+        .says("in another terminal: countersign dev");
+    let other = environment.countersign(&["context", "use", "prod"]).exits(2);
+    other.says("known: pay.example").says("`countersign context list`");
+    let explain = ["policy", "explain", "--as", &reports, "fly", &reports];
+    environment.countersign(&explain).exits(1).says("issue, renew, revoke");
+}

@@ -11,6 +11,7 @@ use identity::Refusal;
 
 use crate::error::Error;
 use crate::report::library_error;
+use crate::shell::quoted;
 
 /// What to type next after an error.
 pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
@@ -101,7 +102,7 @@ impl Error {
             }
             Self::ContextName(_) => "--context NAME, such as the trust domain",
             Self::ContextTaken { name, directory, .. } => {
-                let folder = crate::shell::quoted(directory);
+                let folder = quoted(directory);
                 return Some(format!(
                     "keep it, and name another: the same command with --context NAME\nor, if nobody \
                      needs it: countersign context remove {name}; mv {folder} {folder}.before"
@@ -110,7 +111,7 @@ impl Error {
             Self::InTheWay { path, .. } => {
                 return Some(format!(
                     "look who put it there, move {} away, and run the same command again",
-                    path.display()
+                    quoted(path)
                 ));
             }
             Self::NoRoom { .. } => {
@@ -120,11 +121,11 @@ impl Error {
             Self::NotInPlace { path } => {
                 return Some(format!(
                     "countersign verify {}; then the same command again",
-                    path.with_file_name("svid.pem").display()
+                    quoted(&path.with_file_name("svid.pem"))
                 ));
             }
             Self::Configuration { path, source } if !is_missing(source) => {
-                let path = crate::shell::quoted(path);
+                let path = quoted(path);
                 return Some(format!("correct it, then: countersign config check --config {path}"));
             }
             Self::Configuration { .. } => {
@@ -136,14 +137,14 @@ impl Error {
                 return Some(format!(
                     "write another into it, of 12 characters or more and not that of the other file; \
                      `openssl rand -base64 24 > {}` makes one; then: countersign config check",
-                    crate::shell::quoted(path)
+                    quoted(path)
                 ));
             }
             Self::KnownPassphrase { path, .. } => {
                 return Some(format!(
                     "put that into it which the keys were sealed by at `init`, of 12 characters or \
                      more, or name another file in the configuration: {}",
-                    crate::shell::quoted(path)
+                    quoted(path)
                 ));
             }
             Self::Several(errors) => {
@@ -159,14 +160,14 @@ impl Error {
                 return Some(format!(
                     "chmod 600 {}, and find out who read it (0400 and 0440 do, too; a container's \
                      secret: `mode: 0400` in Compose and Swarm, `defaultMode: 0400` in Kubernetes)",
-                    path.display()
+                    quoted(path)
                 ));
             }
             Self::Exec { .. } => {
                 "repair it, and run the same command again: it tries the one that failed once more"
             }
             Self::BrokenContexts { path, .. } => {
-                let path = crate::shell::quoted(path);
+                let path = quoted(path);
                 return Some(format!(
                     "correct it, or: mv {path} {path}.before; on the CA's host: countersign init --recover"
                 ));
@@ -189,13 +190,13 @@ impl Error {
             Self::NoLock(path) => {
                 return Some(format!(
                     "look who put it there, remove {}, and run the same command again",
-                    path.display()
+                    quoted(path)
                 ));
             }
             Self::Taken(path) => {
                 return Some(format!(
                     "fuser {} says who; then the same command again",
-                    path.display()
+                    quoted(path)
                 ));
             }
             Self::NoOfflineKeys(_) => {
@@ -221,7 +222,7 @@ impl Error {
             Self::StaleCrl { path, .. } => {
                 return Some(format!(
                     "the same command again once the CA answers; if nothing reads it: rm {}",
-                    crate::shell::quoted(path)
+                    quoted(path)
                 ));
             }
             Self::Token { .. } => "countersign token create SPIFFE_ID --out FILE",
@@ -229,7 +230,12 @@ impl Error {
             Self::UnknownOperator { .. } => "countersign operator list",
             Self::Server { .. } => "name HOST:PORT of a server that speaks TLS and runs",
             Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
-            Self::UnknownContext { .. } => "choose one of them with --context NAME",
+            Self::UnknownContext { name, .. } if name == "dev" => {
+                "in another terminal: countersign dev; it makes that context while it runs"
+            }
+            Self::UnknownContext { .. } => {
+                "choose one of them with --context NAME; `countersign context list` says where each leads"
+            }
             _ => return None,
         };
         Some(step.to_owned())
@@ -241,8 +247,9 @@ const A_CERTIFICATE: &str = "name a file that holds one: PEM, with -----BEGIN CE
                              line of its own, or DER";
 
 /// What the CA does not have, and where the right one is to be seen.
-const NOT_FOUND: [(&str, &str); 2] = [
+const NOT_FOUND: [(&str, &str); 3] = [
     ("there is no certificate", "countersign list shows the serial number of each"),
+    ("there is no token", "countersign token list shows the id of each"),
     (
         "there is no trust state of that pin",
         "compare it with what an operator of that CA is shown: countersign trust pin",
@@ -274,7 +281,9 @@ mod tests {
     use std::fs;
     use std::path::{Path, PathBuf};
 
+    use super::*;
     use crate::args;
+    use crate::passphrase::Fault;
 
     /// A step may have prose behind its command, but no option that the command does not know.
     #[test]
@@ -293,6 +302,38 @@ mod tests {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         assert!(seen > 60, "only {seen} were found");
+    }
+
+    /// What is printed is typed again: a path is one word, whatever stands in it.
+    #[test]
+    fn every_path_in_a_step_is_one_word() {
+        let path = || PathBuf::from("/a b/it's\n$HOME");
+        let io = || std::io::Error::other("full");
+        let errors = [
+            Error::BrokenContexts { path: path(), why: String::new() },
+            Error::Configuration {
+                path: path(),
+                source: Box::new(server::Config::parse("port = 7").unwrap_err()),
+            },
+            Error::ContextTaken { name: "a".into(), directory: path(), whose: "b".into() },
+            Error::Exposed { path: path(), why: String::new() },
+            Error::InTheWay { path: path(), why: String::new() },
+            Error::KnownPassphrase { setting: "a", path: path(), fault: Fault::TooShort },
+            Error::NewPassphrase { setting: "a", path: path(), fault: Fault::TooShort },
+            Error::NoLock(path()),
+            Error::NotInPlace { path: path().join("x") },
+            Error::StaleCrl {
+                path: path(),
+                ended: time::OffsetDateTime::UNIX_EPOCH,
+                source: Box::new(Error::Read { path: path(), source: io() }),
+            },
+            Error::Taken(path()),
+        ];
+        for error in errors {
+            let step = error.next_step().unwrap();
+            let word = r"$'/a b/it\'s\n$HOME";
+            assert!(step.contains(word) && !step.contains("it's"), "{error:?}: {step}");
+        }
     }
 
     /// What wakes somebody, and what they read then.

@@ -147,5 +147,5 @@ impl HeldTrust {
 
 fn fetch_again(directory: &SvidDirectory, pin: &TrustPin, url: &str) -> String {
     let path = directory.join(TRUST_NOTE);
-    format!("countersign trust fetch {url} --pin {pin} --out {}", path.display())
+    format!("countersign trust fetch {url} --pin {pin} --out {}", crate::shell::quoted(&path))
 }

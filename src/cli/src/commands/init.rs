@@ -334,7 +334,7 @@ async fn ready(
         "keys are sealed in {state}/keys; {state}/offline holds root and trust keys: move it away, \
          `serve` never needs it\nnext: countersign serve --config {config}",
         state = config.state.display(),
-        config = arguments.config.config.display(),
+        config = crate::shell::quoted(&arguments.config.config),
     ));
     Ok(Exit::Done)
 }

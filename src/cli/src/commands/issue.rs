@@ -161,7 +161,9 @@ impl Asker {
         let issued = installation.run(wish, self.attestation, self.held, now).await?;
         session.output.show(&issued, |issued| summary(issued, out))?;
         crl_file::begin(&directory, &self.client, session.output).await;
-        session.output.note(format!("renew it with: countersign renew {}", out.display()));
+        session
+            .output
+            .note(format!("renew it with: countersign renew {}", crate::shell::quoted(out)));
         Ok(())
     }
 

@@ -307,7 +307,10 @@ impl Holder {
         let record = directory.record()?.ok_or_else(|| Error::NoSvid {
             directory: directory.path().to_owned(),
             missing: RECORD,
-            repair: format!("countersign issue SPIFFE_ID --out {}", directory.path().display()),
+            repair: format!(
+                "countersign issue SPIFFE_ID --out {}",
+                crate::shell::quoted(directory.path())
+            ),
         })?;
         let held = HeldTrust::load(&directory, &record.trust_pin, &record.url)?;
         Ok(Self { directory, record, held })
