@@ -113,7 +113,8 @@ impl ConfigFile {
         let offline_is_at_hand = offline.file.as_ref().is_some_and(is_needed);
         [(online.file.is_some(), &online), (offline_is_at_hand, &offline)]
             .into_iter()
-            .filter_map(|(is_checked, source)| is_checked.then(|| source.known().map(drop)))
+            .filter(|(is_checked, _)| *is_checked)
+            .map(|(_, source)| source.known().map(drop))
             .collect()
     }
 }

@@ -128,8 +128,8 @@ impl Reading {
             }
             None => {
                 let right = expected(&key).map(|right| format!("; {right}")).unwrap_or_default();
-                let key = if table.is_empty() { key.clone() } else { format!("[{table}] {key}") };
-                format!("{key}: {message}{right}")
+                let of = if table.is_empty() { String::new() } else { format!("[{table}] ") };
+                format!("{of}{key}: {message}{right}")
             }
         };
         self.removed.push(key);
