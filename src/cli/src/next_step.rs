@@ -216,7 +216,7 @@ impl Error {
                 return Some(format!(
                     "openssl req -in {} -noout -text -verify shows what is in it, and `openssl req -new` \
                      makes another; a token is as good as before",
-                    crate::shell::quoted(path)
+                    quoted(path)
                 ));
             }
             Self::StaleCrl { path, .. } => {
@@ -259,7 +259,7 @@ const NOT_FOUND: [(&str, &str); 3] = [
 /// About a file that was named and cannot be read.
 fn unread(path: &Path, source: &std::io::Error) -> String {
     use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied, TimedOut};
-    let path = crate::shell::quoted(path);
+    let path = quoted(path);
     match source.kind() {
         IsADirectory => format!("name a file: ls -l {path}"),
         NotFound => "name a file that is there; then the same command again".to_owned(),
