@@ -174,6 +174,8 @@ pub(crate) struct Keeper {
     next: Option<Journal>,
     /// When keeping failed, and why.
     failed: Option<(Instant, String)>,
+    /// Whoever starts next may write.
+    is_over: bool,
 }
 
 #[derive(Debug)]
@@ -195,7 +197,7 @@ impl Keeper {
         unused: Option<&Error>,
     ) -> Self {
         let failed = unused.map(|error| (Instant::now(), error.to_string()));
-        let mut keeper = Self { folder, notes, kept: None, next: None, failed };
+        let mut keeper = Self { folder, notes, kept: None, next: None, failed, is_over: false };
         if let Some(Loaded { journal, keys, .. }) = loaded {
             let opened = keeper.reopen();
             let journal = |file| Journal { file, extent: *journal, keys: keys.clone(), beat: None };
@@ -227,6 +229,9 @@ impl Keeper {
 
     /// Keeps a line that was verified and taken; `is_last` where its snapshot is whole with it.
     pub(crate) fn keep(&mut self, line: &Line, kind: Kind, is_last: bool) {
+        if self.is_over {
+            return;
+        }
         let (bytes, key) = (line.encode(), key_of(line));
         let kept = match kind {
             Kind::Chunk => self.append_chunk(&bytes, is_last),
@@ -241,12 +246,20 @@ impl Keeper {
         }
     }
 
+    /// Writes nothing more, and gives the folder to whoever starts next.
+    pub(crate) fn end(&mut self) {
+        (self.kept, self.next, self.is_over) = (None, None, true);
+    }
+
     /// Keeps the notes that lead on to this trust state, and nothing that its feed keys did not sign.
     pub(crate) fn follow_trust(
         &mut self,
         notes: impl IntoIterator<Item = Vec<u8>>,
         to: &TrustState,
     ) {
+        if self.is_over {
+            return;
+        }
         self.notes.extend(notes);
         let written = self.write_notes();
         let _ = self.or_say(written);
@@ -453,6 +466,20 @@ mod tests {
         File::open("/proc").unwrap().sync_all().unwrap_err();
         sync_folder(Path::new("/proc")).unwrap();
         sync_folder(Path::new("/nowhere")).unwrap_err();
+    }
+
+    #[test]
+    fn one_that_has_ended_holds_nothing_and_writes_nothing() {
+        let (folder, mut keeper) = keeper();
+        let feed = folder.path().join(FEED);
+        assert!(lock(&File::open(&feed).unwrap()).is_err());
+        keeper.keep(&line(b"key", 200), Kind::Head, false);
+        keeper.end();
+        lock(&File::open(&feed).unwrap()).unwrap();
+        let before = fs::read(&feed).unwrap();
+        keeper.keep(&line(b"key", 300), Kind::Head, true);
+        keeper.keep(&line(b"key", 300), Kind::Delta, true);
+        assert_eq!(fs::read(&feed).unwrap(), before);
     }
 
     #[test]

@@ -162,6 +162,7 @@ impl Workload {
     pub async fn stop(mut self) {
         self.endpoint.stop();
         self.tasks.shutdown().await;
+        self.upkeep.end_keeping().await;
         self.upkeep.release_revocations();
     }
 }

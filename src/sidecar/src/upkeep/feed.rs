@@ -156,6 +156,14 @@ impl Upkeep {
         Ok(())
     }
 
+    /// A line may still be on its way to the disk, whose task has ended: it is waited for, or comes too
+    /// late, so that whoever starts next finds the folder free.
+    pub(crate) async fn end_keeping(&self) {
+        let Some(keeper) = self.keeper.get().map(Arc::clone) else { return };
+        // It does not panic, and there is nothing else that it could fail by.
+        let _ = aside(move || keeper.lock().unwrap_or_else(PoisonError::into_inner).end()).await;
+    }
+
     /// Whether a snapshot is to be kept in place of what has grown old.
     async fn wants_snapshot(&self) -> Result<bool, Error> {
         let Some(keeper) = self.keeper.get().map(Arc::clone) else { return Ok(false) };
