@@ -15,7 +15,7 @@ type Connections = Vec<Vec<(Stream, Stream)>>;
 
 /// It holds back what takes more than half of its peers, for ten minutes.
 fn cautious() -> Alone {
-    let alone = Alone::new();
+    let alone = Alone::held();
     alone.upkeep.hold_back(Choice::new(0.5, Duration::from_secs(600)).unwrap());
     alone
 }

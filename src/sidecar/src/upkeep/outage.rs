@@ -31,24 +31,32 @@ const DEPLOYED_IN: u64 = 600;
 const HOUR: u64 = 3600;
 const MINUTE: u64 = 60;
 
-/// Goes as tokio's time does, and jumps.
+/// Goes as tokio's time does, or stands still, and jumps.
 #[derive(Debug)]
 pub(super) struct Clock {
-    began: Instant,
+    began: Option<Instant>,
     offset: AtomicU64,
 }
 
 impl Clock {
     pub(super) fn starting_at(second: u64) -> Self {
-        Self { began: Instant::now(), offset: AtomicU64::new(second) }
+        Self { began: Some(Instant::now()), offset: AtomicU64::new(second) }
+    }
+
+    pub(super) fn held_at(second: u64) -> Self {
+        Self { began: None, offset: AtomicU64::new(second) }
     }
 
     pub(super) fn seconds(&self) -> u64 {
-        self.offset.load(Ordering::SeqCst) + self.began.elapsed().as_secs()
+        self.offset.load(Ordering::SeqCst) + self.gone()
     }
 
     pub(super) fn jump_to(&self, second: u64) {
-        self.offset.store(second - self.began.elapsed().as_secs(), Ordering::SeqCst);
+        self.offset.store(second - self.gone(), Ordering::SeqCst);
+    }
+
+    fn gone(&self) -> u64 {
+        self.began.map_or(0, |began| began.elapsed().as_secs())
     }
 }
 
