@@ -77,11 +77,11 @@ pub(crate) async fn assert_echoes(stream: &mut Stream) {
     assert_eq!(&answer, b"still there");
 }
 
-/// Waits until something is so.
+/// Waits until something is so. Who spins takes the processor from what is waited for.
 pub(crate) async fn until(condition: impl Fn() -> bool) {
     soon(async {
         while !condition() {
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
     .await;

@@ -100,7 +100,7 @@ async fn a_stream_outlives_the_rule_for_idle_connections() {
 async fn a_silence_longer_than_heartbeats_take_is_an_end() {
     let (_server, client, sender) = streaming(Limits::default()).await;
     let mut stream = soon(client.feed(None)).await.unwrap();
-    let silent = tokio::time::timeout(Duration::from_secs(15), stream.next()).await.unwrap();
+    let silent = soon(stream.next()).await;
     assert!(matches!(silent, Err(Error::Unreachable { .. })), "{silent:?}");
     drop(sender);
 }

@@ -1,7 +1,7 @@
 //! Each rule refuses by itself, in both directions, and takes nothing with it but the one connection.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use countersign::{Error, Verification};
 use identity::{CountersignatureRule, Refusal, SvidRule};
@@ -23,6 +23,7 @@ pub(crate) struct Diagnostics {
 
 impl Diagnostics {
     pub(crate) fn capture() -> Self {
+        listen_everywhere();
         let text = Arc::<Mutex<Vec<u8>>>::default();
         let writer = Writer(Arc::clone(&text));
         let subscriber = tracing_subscriber::fmt()
@@ -36,6 +37,16 @@ impl Diagnostics {
     pub(crate) fn text(&self) -> String {
         String::from_utf8(self.text.lock().unwrap().clone()).unwrap()
     }
+}
+
+/// Elsewhere it is said, too, and written nowhere: what another test says first, on a thread where
+/// nobody listens, would be unsaid for all threads from then on.
+fn listen_everywhere() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let nowhere = tracing_subscriber::fmt().with_writer(io::sink).finish();
+        tracing::subscriber::set_global_default(nowhere).unwrap();
+    });
 }
 
 #[derive(Clone)]
