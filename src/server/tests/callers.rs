@@ -277,8 +277,8 @@ impl Scene {
     async fn exchange(&self, caller: &str, head: &str, body: &str) -> Answer {
         let (_, credentials) = self.callers.iter().find(|(name, _)| *name == caller).unwrap();
         let exchanged = exchange(&self.service, &self.trust, credentials.clone(), head, body);
-        let text = tokio::time::timeout(std::time::Duration::from_secs(9), exchanged);
-        let text = text.await.expect("an answer comes at once").unwrap_or_default();
+        let text = tokio::time::timeout(std::time::Duration::from_secs(60), exchanged);
+        let text = text.await.expect("an answer comes").unwrap_or_default();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or_default();
         let status = head.split(' ').nth(1).unwrap_or("-").to_owned();
         Answer { status, head: head.to_owned(), body: body.to_owned() }

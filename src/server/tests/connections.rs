@@ -143,7 +143,7 @@ async fn who_is_rate_limited_asks_again_on_the_same_connection() {
         assert_eq!(limited.says_close(), is_last);
         let begun = Instant::now();
         while wire.ask("GET /v1/openapi.json").await.status == 429 {
-            assert!(begun.elapsed() < Duration::from_secs(20));
+            assert!(begun.elapsed() < Duration::from_secs(60));
         }
     }
     service.running.stop().await;
@@ -152,14 +152,20 @@ async fn who_is_rate_limited_asks_again_on_the_same_connection() {
 #[tokio::test]
 async fn who_is_rate_limited_and_sends_without_end_is_told_that_the_connection_ends() {
     let service = Service::start_with(time::Duration::ZERO, 1).await;
-    let mut wire = Wire::open(&service, None).await;
-    limited(&mut wire, "").await;
-    wire.send(b"POST /v1/certificates HTTP/1.1\r\nhost: ca\r\ncontent-length: 9000000\r\n\r\n")
-        .await;
-    let answer = wire.answer_to("POST").await;
-    assert_eq!(answer.status, 429);
-    goes_as_it_says(wire, &answer, true, "without end").await;
-    service.running.stop().await;
+    for _ in 0..20 {
+        let mut wire = Wire::open(&service, None).await;
+        limited(&mut wire, "").await;
+        let head = "POST /v1/certificates HTTP/1.1\r\nhost: ca\r\ncontent-length: 9000000\r\n\r\n";
+        wire.send(head.as_bytes()).await;
+        let answer = wire.answer_to("POST").await;
+        // A second after the one before, another is let in.
+        if answer.status == 429 {
+            goes_as_it_says(wire, &answer, true, "without end").await;
+            service.running.stop().await;
+            return;
+        }
+    }
+    panic!("it is always let in");
 }
 
 /// The first answer that says that there were too many.
@@ -181,7 +187,8 @@ async fn over_http_2_a_refusal_ends_its_stream_and_no_other() {
         hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut seen = Vec::new();
-    for size in [2, 300_000, 2, 300_000, 2, 300_000, 2, 300_000] {
+    // One a second is let in: as many as it takes to be quicker.
+    for size in [2, 300_000].into_iter().cycle().take(100) {
         let request = http::Request::post(format!("https://ca{}", paths::CERTIFICATES));
         let body = Full::<hyper::body::Bytes>::from(vec![b' '; size]);
         client.ready().await.unwrap();
@@ -190,6 +197,10 @@ async fn over_http_2_a_refusal_ends_its_stream_and_no_other() {
         seen.push(answer.status().as_u16());
         let body = answer.into_body().collect().await.unwrap().to_bytes();
         serde_json::from_slice::<api::Problem>(&body).unwrap();
+        let limited = seen.iter().filter(|status| **status == 429).count();
+        if seen.len() >= 8 && limited >= 2 {
+            break;
+        }
     }
     assert_eq!(seen[..2], [400, 413], "{seen:?}");
     assert!(seen[2..].contains(&429), "{seen:?}");
@@ -212,7 +223,7 @@ async fn the_answer_that_a_shutdown_waits_for_says_that_it_is_the_last() {
     wire.send(format!("GET /v1/feed?after={after} HTTP/1.1\r\nhost: ca\r\n\r\n").as_bytes()).await;
     let begun = Instant::now();
     while operator.workloads(&WorkloadFilter::default()).await.unwrap().items.is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(9), "it is heard of when it subscribes");
+        assert!(begun.elapsed() < Duration::from_secs(20), "it is heard of when it subscribes");
     }
     let stopped = tokio::spawn(service.running.stop());
     let answer = wire.answer_to("HEAD, for its body comes in chunks").await;

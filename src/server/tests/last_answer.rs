@@ -91,6 +91,7 @@ async fn nothing_that_comes_after_ones_own_end_is_answered_and_no_other_connecti
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     let mut rest = Vec::new();
     drop(other.read_to_end(&mut rest).await);
-    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    // An idle connection would end by itself after minutes.
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     service.running.stop().await;
 }

@@ -36,7 +36,7 @@ async fn the_cas_own_certificate_is_renewed_without_a_restart() {
     service.clock.advance(BEHIND);
     let begun = Instant::now();
     while presented(&service).await == first {
-        assert!(begun.elapsed() < Duration::from_secs(20), "it was not renewed");
+        assert!(begun.elapsed() < PATIENCE, "it was not renewed");
     }
     service.running.stop().await;
 }
@@ -48,11 +48,9 @@ async fn the_cas_own_certificate_is_replaced_as_soon_as_it_is_revoked() {
     service.revoke_in_the_store(&SpiffeId::authority(service.authority.trust_domain())).await;
     let begun = Instant::now();
     while presented(&service).await == first {
-        assert!(begun.elapsed() < Duration::from_secs(5), "it was not replaced");
+        assert!(begun.elapsed() < PATIENCE, "it was not replaced");
     }
-    while !service.readiness().await.starts_with("HTTP/1.1 200") {
-        assert!(begun.elapsed() < Duration::from_secs(5), "it is not ready again");
-    }
+    until_ready(&service).await;
     service.running.stop().await;
 }
 
@@ -65,7 +63,8 @@ async fn readiness_says_that_the_clock_is_wrong() {
         let told = service.readiness().await;
         assert!(told.starts_with("HTTP/1.1 503") && told.contains(why), "{told}");
         service.clock.leap(-leap);
-        assert!(service.readiness().await.starts_with("HTTP/1.1 200"));
+        // What was tried at the wrong time has failed, and is tried again within a second or so.
+        until_ready(&service).await;
     }
     service.running.stop().await;
 }
@@ -93,12 +92,22 @@ async fn a_restart_without_the_issuers_key_serves_the_certificate_of_before() {
     let state = service.state.path();
     std::fs::rename(state.join("lost"), state.join("keys/issuer.key")).unwrap();
     service.clock.advance(time::Duration::seconds(5));
-    let begun = Instant::now();
-    while !service.readiness().await.starts_with("HTTP/1.1 200") {
-        assert!(begun.elapsed() < Duration::from_secs(20), "it is not ready again");
-    }
+    until_ready(&service).await;
     service.running.stop().await;
 }
 
+async fn until_ready(service: &Service) {
+    let begun = Instant::now();
+    loop {
+        let told = service.readiness().await;
+        if told.starts_with("HTTP/1.1 200") {
+            return;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it is not ready again: {told}");
+    }
+}
+
+/// For what a busy machine takes long for.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Past the middle of a certificate's 24 hours, and before its end.
 const BEHIND: time::Duration = time::Duration::hours(13);

@@ -125,4 +125,5 @@ fn parse(held: &[u8], is_head: bool) -> Option<(Answer, usize)> {
     Some((Answer { status, head, body }, whole))
 }
 
-const PATIENCE: Duration = Duration::from_secs(9);
+/// For what a busy machine takes long for; an idle connection stays for minutes.
+const PATIENCE: Duration = Duration::from_secs(30);
