@@ -74,7 +74,7 @@ impl Newcomer {
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
+    tokio::time::timeout(Duration::from_secs(300), future).await.expect("it takes too long")
 }
 
 fn serial(number: u64) -> SerialNumber {

@@ -204,7 +204,7 @@ impl Environment {
 /// The writing thread lets go of the folder a moment after the last handle is dropped.
 pub(crate) async fn reopen(folder: &Path, keys: &Keys) -> Result<Arc<dyn Store>, Error> {
     let begun = std::time::Instant::now();
-    while begun.elapsed() < std::time::Duration::from_secs(20) {
+    while begun.elapsed() < std::time::Duration::from_secs(60) {
         match setup::open_store(folder, &trust_domain(), keys) {
             Err(Error::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
             other => return other.map(|(store, _)| Arc::new(store) as _),
