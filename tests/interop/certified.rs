@@ -86,11 +86,11 @@ pub(crate) fn made(name: &str) -> PathBuf {
     made
 }
 
-/// Runs a program that ends by itself, within 60 s; `timeout` exits 124 beyond.
+/// Runs a program that ends by itself, within two minutes; `timeout` exits 124 beyond.
 #[track_caller]
 pub(crate) fn bounded(command: &Command) -> Outcome {
     let mut timeout = Command::new("timeout");
-    timeout.arg("60").arg(command.get_program()).args(command.get_args());
+    timeout.arg("120").arg(command.get_program()).args(command.get_args());
     if let Some(folder) = command.get_current_dir() {
         timeout.current_dir(folder);
     }

@@ -6,8 +6,9 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::PATIENCE;
 use crate::command::{Outcome, binary, program};
 use crate::ports::Port;
 
@@ -105,12 +106,12 @@ impl Environment {
         environment
     }
 
-    /// Starts `serve` and waits until it is ready, 30 s at most.
+    /// Starts `serve` and waits until it is ready, [`PATIENCE`] at most.
     pub fn serve(&mut self) {
         self.serve_until("200");
     }
 
-    /// Starts `serve` and waits until `/readyz` answers with this status, 30 s at most.
+    /// Starts `serve` and waits until `/readyz` answers with this status, [`PATIENCE`] at most.
     pub fn serve_until(&mut self, status: &str) {
         let log = File::options().create(true).append(true).open(self.path("serve.log"));
         let log = log.expect("the log can be written");
@@ -131,9 +132,9 @@ impl Environment {
         while !self.admin("/readyz").starts_with(status) {
             let server = self.server.as_mut().expect("it was started");
             let ended = server.try_wait().expect("its state can be asked");
-            let late = begun.elapsed() > Duration::from_secs(30);
+            let late = begun.elapsed() > PATIENCE;
             assert!(ended.is_none() && !late, "serve did not start: {}", self.log());
-            std::thread::yield_now();
+            crate::pause();
         }
     }
 

@@ -9,6 +9,8 @@
 //! `tests/run` does first), or what `COUNTERSIGN_BIN` names; examples of the library are those
 //! built beside them too.
 
+use std::time::Duration;
+
 mod client;
 mod command;
 mod environment;
@@ -23,3 +25,11 @@ pub use environment::{Environment, Settings, TRUST_DOMAIN};
 pub use ports::Port;
 pub use process::{Memory, Process};
 pub use requests::{Requests, certificate_request, post};
+
+/// How long a test waits for what is done at once elsewhere: on a busy machine nothing is.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two looks at what is waited for: who spins takes the processor from it.
+pub fn pause() {
+    std::thread::sleep(Duration::from_millis(10));
+}

@@ -1,7 +1,7 @@
 """Runs a command on a pseudo terminal, types what is asked for, and prints what it showed.
 
 Arguments: columns, a JSON list of [prompt, answer], the command. An answer is typed once its prompt was
-shown. Exits as the command does; 124 where it has shown nothing for a minute.
+shown. Exits as the command does; 124 where it has shown nothing for two minutes.
 """
 
 import fcntl
@@ -16,8 +16,8 @@ import termios
 
 
 def wait_until_hidden(terminal):
-    """A secret is typed once it is not shown, which is a moment after its prompt; others a second later."""
-    for _ in range(100):
+    """A secret is typed once it is not shown, which is a moment after its prompt: on a busy machine a long one."""
+    for _ in range(6000):
         if not termios.tcgetattr(terminal)[3] & termios.ECHO:
             return
         select.select([], [], [], 0.01)
@@ -30,7 +30,7 @@ if child == 0:
     os.execv(command[0], command)
 shown, looked_at = b"", 0
 while True:
-    ready, _, _ = select.select([terminal], [], [], 60)
+    ready, _, _ = select.select([terminal], [], [], 120)
     if not ready:
         os.kill(child, 9)
         sys.stdout.buffer.write(shown)
@@ -44,8 +44,10 @@ while True:
     shown += part
     if answers and answers[0][0].encode() in shown[looked_at:]:
         looked_at = len(shown)
-        wait_until_hidden(terminal)
-        os.write(terminal, answers.pop(0)[1].encode() + b"\n")
+        prompt, answer = answers.pop(0)
+        if not prompt.startswith("Type yes"):
+            wait_until_hidden(terminal)
+        os.write(terminal, answer.encode() + b"\n")
 sys.stdout.buffer.write(shown)
 sys.stdout.flush()
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use system_tests::{Environment, openssl};
+use system_tests::{Environment, PATIENCE, openssl};
 
 #[test]
 fn a_ca_without_its_issuers_key_serves_everything_else_until_the_file_is_back() {
@@ -23,10 +23,12 @@ fn a_ca_without_its_issuers_key_serves_everything_else_until_the_file_is_back() 
     let deny = ["deny", "spiffe://pay.example/prod/batch", "--reason", "key-compromise"];
     environment.countersign(&deny).success();
     environment.curl("/v1/trust", &[]).success();
-    let listen = ["-N", "--max-time", "5", "-H", "Accept: text/event-stream"];
-    let heard = environment.curl("/v1/feed?after=0", &listen).stdout;
-    // What was denied, and at least one heartbeat after it.
-    assert!(heard.matches("data:").count() >= 2, "{heard}");
+    // What was denied, and at least one heartbeat after it; a busy machine needs longer to begin.
+    let mut hears_both = ["5", "20", "60"].into_iter().map(|seconds| {
+        let listen = ["-N", "--max-time", seconds, "-H", "Accept: text/event-stream"];
+        environment.curl("/v1/feed?after=0", &listen).stdout.matches("data:").count() >= 2
+    });
+    assert!(hears_both.any(|both| both), "{}", environment.log());
     let (id, url) = (environment.id("/prod/reports"), environment.url());
     let issue = ["issue", &id, "--url", &url, "--token-file", "token", "--out", "reports"];
     environment.countersign(&issue).exits(4).says("without its issuer key no certificate");
@@ -34,8 +36,8 @@ fn a_ca_without_its_issuers_key_serves_everything_else_until_the_file_is_back() 
     fs::rename(&lost, &key).unwrap();
     let begun = Instant::now();
     while !environment.admin("/readyz").starts_with("HTTP/1.1 200") {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{}", environment.log());
-        std::thread::sleep(Duration::from_millis(50));
+        assert!(begun.elapsed() < PATIENCE, "{}", environment.log());
+        system_tests::pause();
     }
     environment.countersign(&issue).success();
 }
@@ -105,8 +107,8 @@ fn a_key_that_is_lost_for_good_is_replaced_while_the_ca_serves() {
         environment.countersign(&["rotate", "--config", "ca.toml"]).success();
         let begun = Instant::now();
         while !environment.admin("/readyz").starts_with("HTTP/1.1 200") {
-            assert!(begun.elapsed() < Duration::from_secs(30), "{}", environment.log());
-            std::thread::sleep(Duration::from_millis(50));
+            assert!(begun.elapsed() < PATIENCE, "{}", environment.log());
+            system_tests::pause();
         }
         environment.issue("/prod/reports", "after");
     }

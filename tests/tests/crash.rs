@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use system_tests::Environment;
+use system_tests::{Environment, PATIENCE};
 use tlog::{CertificateLeaf, EntryKind, entry_kind};
 
 /// 20 kills in a usual run, 200 in a long one. When to kill comes from a fixed seed; what is being
@@ -29,7 +29,7 @@ fn killed_under_load_nothing_that_was_handed_out_is_lost() {
         let until = Duration::from_millis(20 + seed % 150);
         let waits_for_one = kill % 4 == 0;
         while begun.elapsed() < until || waits_for_one && !has_installed(&environment, kill) {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the clients get nothing");
+            assert!(begun.elapsed() < PATIENCE, "the clients get nothing");
             std::thread::yield_now();
         }
         environment.kill();
@@ -37,9 +37,7 @@ fn killed_under_load_nothing_that_was_handed_out_is_lost() {
             client.kill().unwrap();
             client.wait().unwrap();
         }
-        let begun = Instant::now();
         environment.serve();
-        assert!(begun.elapsed() < Duration::from_secs(10), "a start took {:?}", begun.elapsed());
     }
     environment.stop();
     let held = held_by_clients(&environment);

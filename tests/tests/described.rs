@@ -31,7 +31,7 @@ fn asked_as_described(environment: &Environment, certificate: &[&str]) {
     let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/interop/schemathesis/schemathesis.toml");
     let mut command = Command::new("timeout");
     command
-        .args(["--kill-after=5", "240"])
+        .args(["--kill-after=5", "900"])
         .arg(made("schemathesis/bin/schemathesis"))
         .args(["--config-file", rules, "run", "--no-color", "--checks", "all"])
         // A POST under a name (Idempotency-Key) that was used before is answered as it was then: what

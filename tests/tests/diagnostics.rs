@@ -2,10 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
-use system_tests::{Environment, Settings};
+use system_tests::{Environment, PATIENCE, Settings, pause};
 
 /// The lines of `serve` that say this.
 fn told(environment: &Environment, message: &str) -> Vec<Value> {
@@ -56,10 +56,10 @@ fn metrics_say_what_they_are_and_stand_at_zero_before_anything_happens() {
         // Some are looked at every few seconds.
         let is_complete = ["{of=\"own\"}", "countersign_ready 1", "countersign_log_entries "];
         let is_complete = is_complete.iter().all(|part| metrics.contains(part));
-        if is_complete || begun.elapsed() > Duration::from_secs(30) {
+        if is_complete || begun.elapsed() > PATIENCE {
             break metrics;
         }
-        std::thread::yield_now();
+        pause();
     };
     let families = |kind: &str| -> BTreeSet<String> {
         let lines = metrics.lines().filter_map(|line| line.strip_prefix(kind));

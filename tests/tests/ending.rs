@@ -2,11 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use authority::clock::{Clock, SystemClock};
 use serde_json::Value;
-use system_tests::{Environment, Settings, openssl};
+use system_tests::{Environment, PATIENCE, Settings, openssl, pause};
 
 #[test]
 fn what_ends_is_told_everywhere_with_the_same_next_step() {
@@ -44,10 +44,10 @@ fn what_ends_is_told_everywhere_with_the_same_next_step() {
     let begun = Instant::now();
     let told = loop {
         let told = lines(&environment);
-        if told.len() >= 2 || begun.elapsed() > Duration::from_secs(30) {
+        if told.len() >= 2 || begun.elapsed() > PATIENCE {
             break told;
         }
-        std::thread::yield_now();
+        pause();
     };
     let keys: Vec<_> = told.iter().map(|line| (&line["key"], &line["left"])).collect();
     let expected = [("root", "half"), ("issuer", "a quarter")];

@@ -3,11 +3,11 @@
 
 use std::fs::{self, File};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::Secret;
 use countersign::{Peers, Workload};
-use system_tests::{Environment, Settings, binary, example, program};
+use system_tests::{Environment, PATIENCE, Settings, binary, example, pause, program};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A running `dev`, and examples that take part in it.
@@ -77,7 +77,7 @@ impl Dev {
     /// Revokes what an identity has, and waits until everybody has it.
     fn revoke(&self, path: &str, connections_closed: u64) {
         let id = id(path);
-        let revoke = ["--json", "revoke", "--yes", &id, "--reason", "superseded", "--wait", "5s"];
+        let revoke = ["--json", "revoke", "--yes", &id, "--reason", "superseded", "--wait", "60s"];
         let told = self.environment.countersign(&revoke).success().json();
         assert_eq!(told["reach"]["connections_closed"], connections_closed, "{told}");
     }
@@ -103,11 +103,15 @@ impl Drop for Dev {
     }
 }
 
-/// Waits until there is an answer, 60 s at most.
-fn soon<T>(what: &str, answer: impl FnMut() -> Option<T>) -> T {
+/// Waits until there is an answer, [`PATIENCE`] at most.
+fn soon<T>(what: &str, mut answer: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
-    let in_time = || assert!(begun.elapsed() < Duration::from_secs(60), "{what} takes too long");
-    std::iter::repeat_with(answer).inspect(|_| in_time()).find_map(|answer| answer).unwrap()
+    let in_time = || assert!(begun.elapsed() < PATIENCE, "{what} takes too long");
+    let look = || {
+        pause();
+        answer()
+    };
+    std::iter::repeat_with(look).inspect(|_| in_time()).find_map(|answer| answer).unwrap()
 }
 
 fn id(path: &str) -> String {

@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use system_tests::{Environment, Outcome, openssl};
+use system_tests::{Environment, Outcome, PATIENCE, openssl};
 
 #[test]
 fn a_halted_ca_starts_and_says_why_until_the_newest_database_is_back() {
@@ -65,7 +65,7 @@ fn older_and_newest(environment: &mut Environment) -> (Database, Database) {
     environment.issue("/prod/batch", "batch");
     let mut seen = checkpoint();
     while seen == before {
-        assert!(begun.elapsed() < Duration::from_secs(20), "nothing new is signed");
+        assert!(begun.elapsed() < PATIENCE, "nothing new is signed");
         seen = checkpoint();
     }
     environment.write("seen", &seen);

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::KeyPurpose;
 use authority::Keys;
@@ -19,7 +19,7 @@ use identity::Der;
 use issuance::assemble;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use system_tests::{Environment, Outcome, Settings, openssl, program};
+use system_tests::{Environment, Outcome, PATIENCE, Settings, openssl, program};
 use tlog::{CertificateLeaf, SignedCertificateTimestamp};
 use tokio::task::block_in_place;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -33,8 +33,6 @@ const CLIENTS: [Runtime; 5] =
     [Runtime::Curl, Runtime::Go, Runtime::Java, Runtime::Node, Runtime::Python];
 const SERVERS: [Runtime; 4] = [Runtime::Go, Runtime::Java, Runtime::Node, Runtime::Python];
 const LOCALHOST: [&str; 4] = ["--dns", "localhost", "--ip", "127.0.0.1"];
-/// How long a server may take to start.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn runtimes_speak_mtls_with_each_other_as_the_matrix_says() {
@@ -144,7 +142,7 @@ async fn a_service_by_the_library_answers_every_runtime_until_it_is_revoked() {
             for host in ["localhost", "127.0.0.1"] {
                 ask(runtime, &own, &format!("https://{host}:{port}/")).success().says(&id);
             }
-            let revoke = ["revoke", "--yes", &id, "--reason", "superseded", "--wait", "5s"];
+            let revoke = ["revoke", "--yes", &id, "--reason", "superseded", "--wait", "60s"];
             environment.countersign(&revoke).success();
             let refused = ask(runtime, &own, &format!("https://localhost:{port}/"));
             assert_ne!(refused.code, 0, "{} was answered {refused:?}", runtime.name());
@@ -285,7 +283,7 @@ impl Runtime {
 
 fn curl() -> Command {
     let mut command = Command::new("curl");
-    command.args(["-sS", "--fail", "--max-time", "20"]);
+    command.args(["-sS", "--fail", "--max-time", "100"]);
     command
 }
 
@@ -500,7 +498,7 @@ fn fill_a_tile(environment: &Environment) {
     environment.curl("/v1/tokens#[1-260]", &options).success();
 }
 
-/// The checkpoint follows within a second; this allows ten.
+/// The checkpoint follows within a second, on a machine that is not busy.
 fn wait_for_checkpoint(environment: &Environment, own: &Path) {
     let index = record(environment, own)["log_index"].as_u64().unwrap();
     let begun = Instant::now();
@@ -510,7 +508,7 @@ fn wait_for_checkpoint(environment: &Environment, own: &Path) {
         if size > index {
             return;
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "{index} is not in\n{checkpoint}");
+        assert!(begun.elapsed() < PATIENCE, "{index} is not in\n{checkpoint}");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::process::{Child, Command};
 
-use system_tests::{Environment, openssl, program, readme};
+use system_tests::{Environment, PATIENCE, openssl, pause, program, readme};
 
 #[test]
 fn from_init_to_a_revoked_certificate() {
@@ -101,12 +101,12 @@ impl Dev {
         std::fs::read_to_string(self.environment.path("dev.log")).unwrap()
     }
 
-    /// Waits until it has shown this, 60 s at most.
+    /// Waits until it has shown this, [`PATIENCE`] at most.
     fn until(&self, text: &str) {
         let begun = std::time::Instant::now();
         while !self.shown().contains(text) {
-            assert!(begun.elapsed().as_secs() < 60, "{}", self.shown());
-            std::thread::yield_now();
+            assert!(begun.elapsed() < PATIENCE, "{}", self.shown());
+            pause();
         }
     }
 

@@ -12,7 +12,7 @@ use metrics::{
     Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
     set_default_local_recorder,
 };
-use system_tests::Environment;
+use system_tests::{Environment, PATIENCE};
 use tokio::io::AsyncReadExt;
 
 /// Keeps the last value of each metric, by its name and labels as Prometheus writes them.
@@ -117,7 +117,7 @@ async fn start_with(
 }
 
 async fn until(condition: impl Fn() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+    let waited = tokio::time::timeout(PATIENCE, async {
         while !condition() {
             tokio::task::yield_now().await;
         }

@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use certified::made;
 use serde_json::Value;
-use system_tests::{Environment, Settings};
+use system_tests::{Environment, PATIENCE, Settings, pause};
 
 #[path = "../interop/certified.rs"]
 #[allow(dead_code, reason = "each test file uses its own part")]
@@ -160,10 +160,10 @@ fn exercised() -> String {
         let metrics = metrics.split_once("\r\n\r\n").unwrap().1.to_owned();
         // Some are looked at now and then.
         let is_complete = LOOKED_AT.iter().all(|part| metrics.contains(part));
-        if is_complete || begun.elapsed() > Duration::from_secs(60) {
+        if is_complete || begun.elapsed() > PATIENCE {
             return metrics;
         }
-        std::thread::yield_now();
+        pause();
     }
 }
 

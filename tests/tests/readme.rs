@@ -7,9 +7,9 @@ use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use system_tests::{Outcome, Port, binary, openssl, readme};
+use system_tests::{Outcome, PATIENCE, Port, binary, openssl, readme};
 
 #[test]
 fn a_ca_that_stays_is_made_as_the_readme_says() {
@@ -153,7 +153,7 @@ impl Reader {
         let ready = format!("curl -sf http://{}/readyz", self.ports[1].address());
         while self.types(&ready).code != 0 {
             let log = fs::read_to_string(self.path("serve.log")).unwrap();
-            assert!(begun.elapsed() < Duration::from_secs(60), "{log}");
+            assert!(begun.elapsed() < PATIENCE, "{log}");
         }
     }
 

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use system_tests::Environment;
+use system_tests::{Environment, PATIENCE};
 
 #[test]
 fn a_full_disk_is_told_before_anybody_asks_for_a_certificate_and_so_is_its_end() {
@@ -53,7 +53,7 @@ fn until(environment: &Environment, status: &str) {
     while !environment.admin("/readyz").starts_with(status)
         || !environment.admin("/metrics").lines().any(|line| line == metric)
     {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{}", environment.log());
-        std::thread::sleep(Duration::from_millis(50));
+        assert!(begun.elapsed() < PATIENCE, "{}", environment.log());
+        system_tests::pause();
     }
 }

@@ -8,14 +8,13 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use api::Secret;
 use countersign::{Error, Listener, Peers, Stream, Workload};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, ServerConfig};
-use system_tests::Environment;
+use system_tests::{Environment, PATIENCE};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -125,7 +124,7 @@ impl House {
     async fn revoke_the_peer(&self) -> u64 {
         let id = self.environment.id("/prod/batch");
         let arguments =
-            ["--json", "revoke", "--yes", &id, "--reason", "key-compromise", "--wait", "10s"];
+            ["--json", "revoke", "--yes", &id, "--reason", "key-compromise", "--wait", "60s"];
         let outcome = countersign(&self.environment, &arguments).success().json();
         assert_eq!(outcome["reach"]["reached"].as_u64(), Some(2), "{outcome}");
         outcome["reach"]["connections_closed"].as_u64().unwrap()
@@ -293,7 +292,7 @@ fn countersign(environment: &Environment, arguments: &[&str]) -> system_tests::O
 }
 
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("it takes too long")
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes too long")
 }
 
 const HELLO: u8 = b'h';

@@ -3,11 +3,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use api::Secret;
 use countersign::{Peers, Workload};
-use system_tests::{Environment, Outcome, Settings};
+use system_tests::{Environment, Outcome, PATIENCE, Settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -26,7 +26,7 @@ async fn no_call_fails_while_keys_are_replaced_beneath_it() {
     let mut steps: Vec<String> = Vec::new();
     let begun = Instant::now();
     while !["feed", "log"].iter().all(|key| steps.contains(&format!("retire {key}"))) {
-        assert!(begun.elapsed() < Duration::from_secs(90), "still waiting: {steps:?}");
+        assert!(begun.elapsed() < 3 * PATIENCE, "still waiting: {steps:?}");
         let rotated = countersign(&environment, &["--json", "rotate", "--config", "ca.toml"]);
         let rotated = rotated.success().stdout;
         for line in rotated.lines() {
@@ -120,7 +120,7 @@ fn a_ca_without_its_offline_keys_serves_and_says_what_it_cannot_rotate() {
     let mut rotated = environment.countersign(&rotate);
     let begun = Instant::now();
     while rotated.code == 0 {
-        assert!(begun.elapsed() < Duration::from_secs(30), "nothing is due: {rotated:?}");
+        assert!(begun.elapsed() < PATIENCE, "nothing is due: {rotated:?}");
         rotated = environment.countersign(&rotate);
     }
     let rotated = rotated.exits(1).says("prepare issuer failed");
@@ -195,7 +195,7 @@ impl Calls {
         let enough = self.done.load(Ordering::Relaxed) + 20;
         let begun = Instant::now();
         while self.done.load(Ordering::Relaxed) < enough {
-            assert!(begun.elapsed() < Duration::from_secs(30), "nobody calls any more");
+            assert!(begun.elapsed() < PATIENCE, "nobody calls any more");
             tokio::task::yield_now().await;
         }
     }
@@ -211,7 +211,7 @@ async fn monolith_follows(monolith: &Workload, newcomer: &Workload) -> u64 {
     let newest = newcomer.status().trust_sequence;
     let mut changes = monolith.changes();
     let followed = changes.wait_for(|status| status.trust_sequence >= newest);
-    let followed = tokio::time::timeout(Duration::from_secs(30), followed).await;
+    let followed = tokio::time::timeout(PATIENCE, followed).await;
     followed.expect("a new trust state reaches a running service").unwrap().trust_sequence
 }
 

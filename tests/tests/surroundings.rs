@@ -4,9 +4,9 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use system_tests::{Environment, Settings, openssl, program};
+use system_tests::{Environment, PATIENCE, Settings, openssl, pause, program};
 
 #[test]
 fn names_and_files_of_the_configuration_are_looked_at_before_anything_is_made() {
@@ -95,7 +95,7 @@ fn a_closed_terminal_ends_serve_as_sigterm_does() {
     let begun = Instant::now();
     while !environment.log().contains("drained") {
         assert!(begun.elapsed() < PATIENCE, "{}", environment.log());
-        std::thread::yield_now();
+        pause();
     }
     assert!(environment.log().contains("SIGHUP: finishing requests in flight"));
     environment.kill();
@@ -291,13 +291,10 @@ fn wait_for(environment: &Environment, log: &str, text: &str) -> String {
             return said;
         }
         assert!(begun.elapsed() < PATIENCE, "{said}");
-        std::thread::yield_now();
+        pause();
     }
 }
 
 fn signal(name: &str, process: u32) {
     program(Command::new("kill").args([&format!("-{name}"), &process.to_string()])).success();
 }
-
-/// For what a busy machine takes long for.
-const PATIENCE: Duration = Duration::from_secs(120);

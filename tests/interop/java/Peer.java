@@ -105,7 +105,7 @@ public class Peer {
     }
 
     private static void ask(String url, SSLContext tls) throws Exception {
-        Duration patience = Duration.ofSeconds(20);
+        Duration patience = Duration.ofSeconds(100);
         HttpClient client = HttpClient.newBuilder().sslContext(tls).connectTimeout(patience).build();
         HttpRequest request = HttpRequest.newBuilder(URI.create(url)).timeout(patience).build();
         var answer = client.send(request, BodyHandlers.ofString());

@@ -38,11 +38,11 @@ function spiffeId(certificate) {
 }
 
 function ask(url, tls) {
-  const request = https.get(url, { ...tls, timeout: 20_000 }, (answer) => {
+  const request = https.get(url, { ...tls, timeout: 100_000 }, (answer) => {
     if (answer.statusCode !== 200) throw new Error(`HTTP ${answer.statusCode}`);
     answer.pipe(process.stdout);
   });
-  request.on('timeout', () => request.destroy(new Error('no answer in 20 s')));
+  request.on('timeout', () => request.destroy(new Error('no answer in 100 s')));
 }
 
 main();

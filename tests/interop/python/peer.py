@@ -57,7 +57,7 @@ def serve(options):
 
 def ask(options):
     tls = context(ssl.Purpose.SERVER_AUTH, options)
-    with urllib.request.urlopen(options.connect, context=tls, timeout=20) as answer:
+    with urllib.request.urlopen(options.connect, context=tls, timeout=100) as answer:
         print(answer.read().decode())
 
 

@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use system_tests::{Environment, Outcome, Settings, binary, program};
+use system_tests::{Environment, Outcome, PATIENCE, Settings, binary, pause, program};
 
 /// What `serve` does while a slip happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,9 +153,9 @@ fn is_served(environment: &mut Environment, slip: &Slip) {
     }
     let begun = Instant::now();
     while !environment.admin("/readyz").starts_with("HTTP/1.1 200") {
-        let late = begun.elapsed() > Duration::from_secs(60);
+        let late = begun.elapsed() > PATIENCE;
         assert!(!late, "{}: not ready: {}", slip.what, environment.admin("/readyz"));
-        std::thread::yield_now();
+        pause();
     }
 }
 

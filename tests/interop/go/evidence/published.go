@@ -38,7 +38,7 @@ func newClient(cert, key, bundle string) (*http.Client, error) {
 	roots.AppendCertsFromPEM(text)
 	config := &tls.Config{Certificates: []tls.Certificate{own}, RootCAs: roots}
 	transport := &http.Transport{TLSClientConfig: config}
-	return &http.Client{Timeout: 20 * time.Second, Transport: transport}, nil
+	return &http.Client{Timeout: 100 * time.Second, Transport: transport}, nil
 }
 
 func (log *published) get(path string) ([]byte, error) {

@@ -76,7 +76,7 @@ func serve(address string, config *tls.Config) error {
 
 func ask(url string, config *tls.Config) error {
 	client := &http.Client{
-		Timeout:   20 * time.Second,
+		Timeout:   100 * time.Second,
 		Transport: &http.Transport{TLSClientConfig: config},
 	}
 	answer, err := client.Get(url)
