@@ -93,7 +93,7 @@ fn a_poll_that_waits_is_woken_by_a_revocation() {
         let begun = Instant::now();
         while !environment.admin("/metrics").contains("countersign_feed_subscribers 1") {
             assert!(begun.elapsed() < PATIENCE, "nobody polls");
-            system_tests::pause();
+            pause();
         }
         assert!(!poll.is_finished(), "there is nothing to tell yet");
         environment.countersign(&["revoke", &id, "--reason", "superseded", "--yes"]).success();
