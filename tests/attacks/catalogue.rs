@@ -5,7 +5,7 @@ use std::pin::Pin;
 use anyhow::Context;
 
 use crate::attacker::Attacker;
-use crate::{crowd, floods, refusals, renewals, slow, subscribers, unread};
+use crate::{crowd, floods, refusals, renewals, slow, subscribers, unread, waiting};
 
 type Running = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
 
@@ -79,6 +79,14 @@ pub(crate) const ATTACKS: &[Attack] = &[
     of("bodies-h2", "the same over HTTP/2, 100 streams each", |a| {
         Box::pin(slow::nearly_whole_bodies_by_streams(a))
     }),
+    of("waiting", "headers of 15 KiB wait behind an answer without room", |a| {
+        Box::pin(waiting::by_a_certificate(a))
+    }),
+    of("waiting-strangers", "the same by strangers", |a| Box::pin(waiting::by_strangers(a))),
+    of("endless-h2", "bodies that never end, behind such headers", |a| {
+        Box::pin(waiting::bodies(a))
+    }),
+    of("hellos", "a hello of TLS of 64 KiB that is never whole", |a| Box::pin(waiting::hellos(a))),
     of("renew-revoke", "renews, revokes the old, and again", |a| {
         Box::pin(renewals::renew_and_revoke(a))
     }),

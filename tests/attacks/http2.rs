@@ -67,9 +67,28 @@ pub(crate) fn fields(method: u8, path: &str) -> Vec<u8> {
     block
 }
 
-/// A string without Huffman's code, of less than 127 bytes.
+/// A field of any name, literal and without indexing (RFC 7541 §6.2.2).
+pub(crate) fn field(name: &str, value: &str) -> Vec<u8> {
+    let mut block = vec![0];
+    text(name, &mut block);
+    text(value, &mut block);
+    block
+}
+
+/// A string without Huffman's code, its length in the way of RFC 7541 §5.1.
 fn text(text: &str, block: &mut Vec<u8>) {
-    block.push(u8::try_from(text.len()).unwrap_or(126).min(126));
+    let mut length = text.len();
+    if length < 127 {
+        block.push(length as u8);
+    } else {
+        block.push(127);
+        length -= 127;
+        while length >= 128 {
+            block.push((length % 128 + 128) as u8);
+            length /= 128;
+        }
+        block.push(length as u8);
+    }
     block.extend_from_slice(text.as_bytes());
 }
 
@@ -93,4 +112,4 @@ pub(crate) const INITIAL_WINDOW: u16 = 4;
 
 /// `:method` in the static table.
 pub(crate) const GET: u8 = 0x82;
-const POST: u8 = 0x83;
+pub(crate) const POST: u8 = 0x83;

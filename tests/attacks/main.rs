@@ -19,6 +19,7 @@ mod slow;
 mod subscribers;
 mod table;
 mod unread;
+mod waiting;
 mod watch;
 
 use std::net::SocketAddr;

@@ -311,4 +311,4 @@ const STREAM_WINDOW: u32 = 64 * 1024;
 const CONNECTION_WINDOW: u32 = 256 * 1024;
 /// HTTP/2: requests in flight of a client without a certificate. It asks for trust, and for its first
 /// certificate.
-const STRANGERS_STREAMS: u32 = 8;
+const STRANGERS_STREAMS: u32 = 4;
