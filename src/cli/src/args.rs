@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::carried;
 use crate::columns;
 use crate::commands::{
     allow, bundle, completions, config, contexts, denials, deny, dev, init, inspect, issue, keys,
@@ -146,6 +147,7 @@ pub(crate) fn parse() -> Cli {
         std::process::exit(i32::from(Exit::Usage as u8));
     }
     let matches = command.try_get_matches().unwrap_or_else(|error| told(&error));
+    carried::keep(&matches);
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 

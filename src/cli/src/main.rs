@@ -11,6 +11,7 @@ mod acceptance;
 mod admin_port;
 mod args;
 mod ca_host;
+mod carried;
 mod chain;
 mod clock;
 mod columns;

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
+use crate::carried::carried;
 use crate::columns;
 use crate::error::Error;
 use crate::escape::{self, printable};
@@ -64,7 +65,7 @@ impl Output {
     /// Writes text to stdout, with a newline at its end. A terminal finds nothing in it to obey, and
     /// no line wider than it is.
     pub(crate) fn text(&self, text: &str) -> Result<(), Error> {
-        self.verbatim(&columns::wrapped(&printable(text), columns::of_stdout()))
+        self.verbatim(&columns::wrapped(&printable(&carried(text)), columns::of_stdout()))
     }
 
     /// The same with lines as wide as they are: what a shell or a program reads.
@@ -106,7 +107,8 @@ impl Output {
 
 /// Writes a line to stderr. There is nobody left to tell if that fails.
 pub(crate) fn to_stderr(text: &str) {
-    let text = columns::wrapped(&printable(text.trim_end()), columns::of_stderr());
+    let text = printable(&carried(text.trim_end()));
+    let text = columns::wrapped(&text, columns::of_stderr());
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
