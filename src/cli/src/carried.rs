@@ -119,8 +119,21 @@ const NAME: &str = "countersign ";
 const THEIRS: [&str; 2] = ["by another operator", "by an operator"];
 /// They ask no CA of a context.
 const WITHOUT_CONTEXT: [&str; 15] = [
-    "completions", "config check", "context list", "context remove", "context use", "dev", "dev env",
-    "inspect", "lint", "operator join", "policy check", "renew", "serve", "trust fetch", "verify",
+    "completions",
+    "config check",
+    "context list",
+    "context remove",
+    "context use",
+    "dev",
+    "dev env",
+    "inspect",
+    "lint",
+    "operator join",
+    "policy check",
+    "renew",
+    "serve",
+    "trust fetch",
+    "verify",
 ];
 
 #[cfg(test)]
@@ -137,10 +150,15 @@ mod tests {
         let init = called("countersign init --config ca.toml --context hers");
         let both = "--config ca.toml --context hers";
         for (text, expected) in [
-            ("next: countersign init --recover (here)", format!("next: countersign init {both} --recover (here)")),
+            (
+                "next: countersign init --recover (here)",
+                format!("next: countersign init {both} --recover (here)"),
+            ),
             (
                 "`countersign serve` runs it, `countersign key prepare log` does not",
-                format!("`countersign serve --config ca.toml` runs it, `countersign key prepare {both} log` does not"),
+                format!(
+                    "`countersign serve --config ca.toml` runs it, `countersign key prepare {both} log` does not"
+                ),
             ),
             ("countersign status", "countersign status --context hers".to_owned()),
         ] {
@@ -158,7 +176,11 @@ mod tests {
 
     #[test]
     fn what_was_not_typed_is_not_printed() {
-        for line in ["countersign init", "countersign status --json", "countersign operator request bob --context hers --trust-pin AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+        for line in [
+            "countersign init",
+            "countersign status --json",
+            "countersign operator request bob --context hers --trust-pin AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
+        ] {
             assert_eq!(called(line), Carried::default(), "{line}");
         }
         assert_eq!(called("countersign --context a status").context.as_deref(), Some("a"));

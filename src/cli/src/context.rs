@@ -69,7 +69,7 @@ pub(crate) fn trust(session: &Session) -> Result<HeldTrust, Error> {
 /// The context's pin is the one that everything started from; `svid.json` has that of the newest
 /// keys, replaced together with the note when a renewal follows their rotation. Its sequence counts
 /// whichever names the keys: no state is taken that is older than one held before.
-fn held_trust(context: &Context, directory: &SvidDirectory) -> Result<HeldTrust, Error> {
+pub(crate) fn held_trust(context: &Context, directory: &SvidDirectory) -> Result<HeldTrust, Error> {
     let (url, pin) = (&context.url, &context.trust_pin);
     let Some(record) = directory.record()? else { return HeldTrust::load(directory, pin, url) };
     let newest = record.trust_pin.of_any_sequence();

@@ -106,6 +106,9 @@ pub(crate) enum Error {
     /// A trust state is older than one that was held before.
     #[error("{} is older than the trust state that was held", path.display())]
     OldTrust { path: PathBuf, source: identity::Error, repair: String },
+    /// The configuration is one CA's, and the context another's.
+    #[error("{} is the configuration of {ca}, but the context {context:?} is of {other}", config.display())]
+    OtherCa { config: PathBuf, ca: String, context: String, other: String, fitting: Option<String> },
     /// A subject of `inspect` or `verify` is something else than a certificate.
     #[error("{subject} holds no certificate: it is {what}")]
     OtherFile { subject: String, what: OtherFile },
@@ -208,6 +211,7 @@ impl Error {
             | Self::NoPolicies(_)
             | Self::NoUrl
             | Self::OneStdin
+            | Self::OtherCa { .. }
             | Self::OtherIdentity { .. }
             | Self::OperatorToken { .. }
             | Self::KnownPassphrase { .. }

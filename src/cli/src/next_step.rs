@@ -208,6 +208,16 @@ impl Error {
                  another: countersign operator add NAME"
             }
             Self::OneStdin => "name a file for one of them: --token-file FILE, or --csr FILE",
+            Self::OtherCa { config, fitting, .. } => {
+                return Some(match fitting {
+                    Some(name) => format!("the same command with --context {name}"),
+                    None => format!(
+                        "a context of that CA, with `serve` stopped: countersign init --recover \
+                         --config {} --context NAME; or name the other CA's configuration",
+                        quoted(config)
+                    ),
+                });
+            }
             Self::OtherFile { what, .. } => what.next_step().unwrap_or(A_CERTIFICATE),
             Self::OtherKey { .. } => "choose another --out, or make the request with that key",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",

@@ -16,6 +16,7 @@ use server::Config;
 use time::OffsetDateTime;
 
 use super::Session;
+use crate::ca_context;
 use crate::ca_host::ConfigFile;
 use crate::clock;
 use crate::context::{self, OpenContext};
@@ -91,6 +92,7 @@ pub(crate) async fn run_issuer(command: IssuerCommand, session: &Session) -> any
 /// Takes every step that is due, until none is. Two at once take turns.
 pub(crate) async fn rotate(arguments: Rotate, session: &Session) -> anyhow::Result<Exit> {
     let config = arguments.config.load()?;
+    let session = &ca_context::session_of(&arguments.config.config, &config, session).await?;
     let every = config.keys.rotate_every.0;
     if arguments.dry_run {
         let open = context::open(session).await?;
@@ -142,6 +144,7 @@ async fn one(
     session: &Session,
 ) -> anyhow::Result<Exit> {
     let loaded = config.load()?;
+    let session = &ca_context::session_of(&config.config, &loaded, session).await?;
     let _turn = Lock::of(&loaded.state)?;
     let open = context::open(session).await?;
     let keys = open.client.keys().await?.items;

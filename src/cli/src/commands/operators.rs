@@ -180,7 +180,8 @@ async fn request(arguments: &Request, session: &Session) -> Result<(), Error> {
     let asked = json!({ "spiffe_id": newcomer.wish.spiffe_id, "key_sha256": key });
     session.output.show(&asked, |_| key.clone())?;
     let name = shell::word(&arguments.name);
-    let context = session.options.context.as_ref().map(|it| format!(" --context {}", shell::word(it)));
+    let context =
+        session.options.context.as_ref().map(|it| format!(" --context {}", shell::word(it)));
     let context = context.unwrap_or_default();
     session.output.note(format!(
         "the key is in {}, and never leaves it. An operator types:\n  countersign operator add \
