@@ -83,22 +83,30 @@ impl Unfinished {
     }
 }
 
-/// Refuses a folder that has a CA, or a part of one, and says what goes on with it.
+/// Refuses a folder that has a CA, or a part of one, and says what goes on with it; and what is no
+/// folder, or may not be looked into: whatever is in there is nobody's to move away.
 pub(super) fn require_vacant(state: &Path) -> Result<(), Error> {
-    let has = |part: &str| state.join(part).exists();
-    let has_keys = [online_folder(state), offline_folder(state)].iter().any(|it| holds_keys(it));
-    let (shown, has_store) = (state.display(), has(sqlite::FILE));
-    let why = if has_store && has(PIN) {
+    if !is_folder(state)? {
+        return Ok(());
+    }
+    let has = |part: &str| {
+        let path = state.join(part);
+        path.try_exists().map_err(|error| unseen(&path, &error))
+    };
+    let shown = state.display();
+    let (has_store, has_pin, has_request) = (has(sqlite::FILE)?, has(PIN)?, has(REQUEST)?);
+    let has_keys = holds_keys(&online_folder(state))? || holds_keys(&offline_folder(state))?;
+    let why = if has_store && has_pin {
         format!(
             "{shown} has a CA already: `countersign serve` runs it, `countersign init --recover` \
              gives its operator a certificate again"
         )
-    } else if has_store && has(REQUEST) {
+    } else if has_store && has_request {
         format!(
             "{shown} has a CA already, whose issuer is to be certified: have {shown}/{REQUEST} \
              certified, then: countersign init --certificate FILE"
         )
-    } else if has_store || has_keys || has(PIN) || has(REQUEST) {
+    } else if has_store || has_keys || has_pin || has_request {
         format!(
             "{shown} has a part of a CA, which is not removed: it holds keys. If services trust it, \
              put the rest back from a backup; if it never ran, move it away: mv {shown} \
@@ -110,14 +118,46 @@ pub(super) fn require_vacant(state: &Path) -> Result<(), Error> {
     Err(Error::Folder(why))
 }
 
-/// What cannot be looked at is taken for one that does.
-fn holds_keys(folder: &Path) -> bool {
-    match fs::read_dir(folder) {
-        Ok(mut files) => files.any(|file| {
-            file.map_or(true, |file| file.path().extension().is_some_and(|is| is == "key"))
-        }),
-        Err(error) => error.kind() != ErrorKind::NotFound,
+/// Whether something is there; refuses what is no folder.
+fn is_folder(path: &Path) -> Result<bool, Error> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Ok(true),
+        Ok(_) => Err(Error::Folder(format!(
+            "{} is no folder: name another `state` in the configuration",
+            path.display()
+        ))),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unseen(path, &error)),
     }
+}
+
+fn holds_keys(folder: &Path) -> Result<bool, Error> {
+    let seen = |error| unseen(folder, &error);
+    let files = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        files => files.map_err(seen)?,
+    };
+    for file in files {
+        if file.map_err(seen)?.path().extension().is_some_and(|is| is == "key") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// What is there is not known: it may be a whole CA.
+fn unseen(path: &Path, error: &io::Error) -> Error {
+    let shown = path.display();
+    Error::Folder(match error.kind() {
+        ErrorKind::PermissionDenied => format!(
+            "{shown}: permission denied: this user may not look into it; a CA is there perhaps, so \
+             run it as the owner of that folder, or name another `state` in the configuration"
+        ),
+        ErrorKind::NotADirectory => format!(
+            "{shown}: a part of this path is no folder: name another `state` in the configuration"
+        ),
+        _ => format!("{shown}: {error}"),
+    })
 }
 
 /// Moves a file, or a folder of files; one that is moved already is not moved again, and nothing is
