@@ -91,6 +91,9 @@ pub(crate) enum Error {
     /// A directory holds no SVID of ours.
     #[error("{} holds no SVID: there is no {missing}", directory.display())]
     NoSvid { directory: PathBuf, missing: &'static str, repair: String },
+    /// What the CA made did not reach whom it is for.
+    #[error("{made}, but did not get out of here")]
+    NotHandedOver { made: String, source: Box<Self>, repair: String },
     /// Somebody changed the directory while a set was installed in it.
     #[error("{} is not what was installed: somebody changed it meanwhile", path.display())]
     NotInPlace { path: PathBuf },
@@ -112,6 +115,9 @@ pub(crate) enum Error {
     /// A subject of `inspect` or `verify` is something else than a certificate.
     #[error("{subject} holds no certificate: it is {what}")]
     OtherFile { subject: String, what: OtherFile },
+    /// A file of another kind stands where a result would.
+    #[error("{} is there already, and is neither {wanted} nor empty: it stays", path.display())]
+    NotOurs { path: PathBuf, wanted: OtherFile },
     /// The key in a directory is not that of the request.
     #[error("{} is another key than the request's", path.display())]
     OtherKey { path: PathBuf },
@@ -209,6 +215,7 @@ impl Error {
             | Self::NoContext
             | Self::NoHome
             | Self::NoPolicies(_)
+            | Self::NotOurs { .. }
             | Self::NoUrl
             | Self::OneStdin
             | Self::OtherCa { .. }

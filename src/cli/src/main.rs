@@ -21,6 +21,7 @@ mod context;
 mod contexts;
 mod crl_file;
 mod description;
+mod destination;
 mod dev_folder;
 mod error;
 mod escape;

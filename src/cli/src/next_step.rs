@@ -176,6 +176,7 @@ impl Error {
             | Self::Expired { repair, .. }
             | Self::NoKey { repair, .. }
             | Self::NoSvid { repair, .. }
+            | Self::NotHandedOver { repair, .. }
             | Self::OldTrust { repair, .. }
             | Self::RefusedSvid { repair, .. } => repair,
             Self::Malformed { .. } => {
@@ -218,6 +219,7 @@ impl Error {
                     ),
                 });
             }
+            Self::NotOurs { .. } => "choose another --out, or replace that file with --yes",
             Self::OtherFile { what, .. } => what.next_step().unwrap_or(A_CERTIFICATE),
             Self::OtherKey { .. } => "choose another --out, or make the request with that key",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
@@ -234,6 +236,10 @@ impl Error {
                     "the same command again once the CA answers; if nothing reads it: rm {}",
                     quoted(path)
                 ));
+            }
+            Self::Stdout(_) => {
+                "only what it says is lost, and what it was to do is done: let stdout go where there is \
+                 room, and look before you do it again"
             }
             Self::Token { .. } => "countersign token create SPIFFE_ID --out FILE",
             Self::TrustFile { .. } => "countersign trust fetch URL --pin PIN --out FILE",

@@ -203,7 +203,8 @@ impl Asker {
         let asked = Asked { spiffe_id: &wish.spiffe_id, public_key: request.public_key() };
         accept(&issued, &asked, &held.trust, clock::now())?;
         let Some((directory, lock)) = place else {
-            return session.output.show(&issued, |issued| issued.chain.clone());
+            let shown = session.output.show(&issued, |issued| issued.chain.clone());
+            return shown.map_err(|source| not_handed_over(&issued, source));
         };
         let record = SvidRecord::new(&issued, &wish.with(request.names()), &self.url, held.pin());
         let key_elsewhere = directory.read(KEY)?.map(Zeroizing::new).is_none();
@@ -215,6 +216,19 @@ impl Asker {
         session.output.show(&issued, |issued| summary(issued, directory.path()))?;
         crl_file::begin(&directory, &self.client, session.output).await;
         Ok(())
+    }
+}
+
+/// The log has it; whoever asked has not.
+fn not_handed_over(issued: &IssuedCertificate, source: Error) -> Error {
+    let IssuedCertificate { serial_number, spiffe_id, .. } = issued;
+    Error::NotHandedOver {
+        made: format!("the certificate {serial_number} of {spiffe_id} was issued"),
+        source: Box::new(source),
+        repair: format!(
+            "the same command again is given the same certificate; if nobody wants it: countersign \
+             revoke {serial_number} --reason cessation-of-operation"
+        ),
     }
 }
 

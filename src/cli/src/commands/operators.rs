@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use super::issue::{read_token, summary, warn_of_readers};
 use super::target::Reason;
+use super::token::TokenPlace;
 use super::{Session, deny};
 use crate::ca_host::OPERATOR_LIFE;
 use crate::chain;
@@ -24,7 +25,6 @@ use crate::context;
 use crate::contexts::{self, Context, Contexts, MakeCurrent};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files::Replacement;
 use crate::installation::Installation;
 use crate::operator_place::OperatorPlace;
 use crate::pending::{Line, PendingRequest};
@@ -123,13 +123,9 @@ async fn add(arguments: Add, session: &Session) -> Result<(), Error> {
     let Add { name, key, ttl, out, again } = arguments;
     let open = context::open(session).await?;
     let asked = OperatorRequest { name, ttl, key_sha256: key, again };
-    // A place that cannot be written is found out before there is anything to lose.
-    let file = out.as_deref().map(Replacement::prepare).transpose()?;
+    let place = TokenPlace::prepare(out.as_deref(), session)?;
     let token = open.client.add_operator(&asked).await?;
-    match file {
-        Some(file) => file.fill(format!("{}\n", token.token.expose()).as_bytes())?,
-        None => session.output.show(&token, |token| token.token.expose().to_owned())?,
-    }
+    place.fill(&token, session)?;
     session.output.note(hint(&token, &asked, &open.url));
     Ok(())
 }

@@ -14,9 +14,11 @@ use super::Session;
 use crate::chain;
 use crate::clock;
 use crate::context;
+use crate::destination::{Destination, Replaced};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files::{self, Replacement};
+use crate::files;
+use crate::other_file::OtherFile;
 use crate::shell;
 use crate::table;
 
@@ -63,20 +65,43 @@ async fn create(arguments: Create, session: &Session) -> Result<(), Error> {
     let key_sha256 = arguments.pin_key.as_deref().map(key_sha256).transpose()?;
     let open = context::open(session).await?;
     let request = TokenRequest { spiffe_id: arguments.spiffe_id, ttl: arguments.ttl, key_sha256 };
-    // A place that cannot be written is found out before there is anything to lose.
     let out = arguments.out.as_deref();
-    let file = out.map(Replacement::prepare).transpose()?;
+    let place = TokenPlace::prepare(out, session)?;
     let token = open.client.create_token(&request).await?;
-    match file {
-        Some(file) => file.fill(format!("{}\n", token.token.expose()).as_bytes())?,
-        None => session.output.show(&token, |token| token.token.expose().to_owned())?,
-    }
+    place.fill(&token, session)?;
     if let Some(warning) = &token.warning {
         let next = token.next_step.as_ref().map(|step| format!("\n  next: {step}"));
         session.output.warn(format!("{warning}{}", next.unwrap_or_default()));
     }
     session.output.note(hint(&token, &open.url, out));
     Ok(())
+}
+
+/// Where a new token goes: the only time that it is shown.
+pub(crate) struct TokenPlace<'a>(Option<Destination<'a>>);
+
+impl<'a> TokenPlace<'a> {
+    /// A place that cannot be written is found out before there is anything to lose.
+    pub(crate) fn prepare(out: Option<&'a Path>, session: &Session) -> Result<Self, Error> {
+        let replaced = match session.options.yes {
+            true => Replaced::Anything,
+            false => Replaced::Only(OtherFile::Token),
+        };
+        out.map(|out| Destination::prepare(out, replaced)).transpose().map(Self)
+    }
+
+    /// Hands it over; where that fails nobody has it, and it counts until it is withdrawn.
+    pub(crate) fn fill(self, token: &NewToken, session: &Session) -> Result<(), Error> {
+        let filled = match self.0 {
+            Some(place) => place.fill(format!("{}\n", token.token.expose()).as_bytes()),
+            None => session.output.show(token, |token| token.token.expose().to_owned()),
+        };
+        filled.map_err(|source| Error::NotHandedOver {
+            made: format!("the token {} for {} was made", token.id, token.spiffe_id),
+            source: Box::new(source),
+            repair: format!("countersign token revoke {}; then the same command again", token.id),
+        })
+    }
 }
 
 fn hint(token: &NewToken, url: &str, out: Option<&Path>) -> String {

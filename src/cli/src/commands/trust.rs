@@ -13,9 +13,11 @@ use super::Session;
 use crate::chain;
 use crate::clock;
 use crate::context;
+use crate::destination::{Destination, Replaced};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
+use crate::other_file::OtherFile;
 use crate::svid_directory::{RECORD, SvidDirectory, TRUST_NOTE};
 use crate::svid_record::SvidRecord;
 use crate::table;
@@ -66,32 +68,64 @@ fn pin(session: &Session) -> Result<(), Error> {
 }
 
 async fn fetch(arguments: &Fetch, session: &Session) -> Result<(), Error> {
+    let out = arguments.out.as_deref();
+    // Asked for a file that it may not write, it asks nobody.
+    let place = out.map(|out| Place::prepare(out, session)).transpose()?;
     let held = HeldTrust::fetch(&arguments.from, &arguments.pin).await?;
     let state = held.state();
     session.output.note(format!(
         "trust state {} of {}, signed by the keys of the pin",
         state.sequence, state.trust_domain
     ));
-    match arguments.out.as_deref() {
-        Some(path) => write(path, &held, session),
+    match place {
+        Some(place) => {
+            place.fill(&held)?;
+            session.output.show(held.state(), |_| String::new())
+        }
         None => session.output.bytes(&held.note),
     }
 }
 
-fn write(path: &Path, held: &HeldTrust, session: &Session) -> Result<(), Error> {
-    if path.file_name() != Some(TRUST_NOTE.as_ref()) || !install(path, held)? {
-        files::replace(path, &held.note)?;
+/// Where a signed note goes.
+enum Place<'a> {
+    /// A file of that name is ours, whatever is in it: this is how a broken one is repaired.
+    Note(&'a Path),
+    Other(Destination<'a>),
+}
+
+impl<'a> Place<'a> {
+    fn prepare(out: &'a Path, session: &Session) -> Result<Self, Error> {
+        if out.file_name() == Some(TRUST_NOTE.as_ref()) {
+            beside(out).require_replaceable(TRUST_NOTE)?;
+            return Ok(Self::Note(out));
+        }
+        let replaced = match session.options.yes {
+            true => Replaced::Anything,
+            false => Replaced::Only(OtherFile::TrustState),
+        };
+        Destination::prepare(out, replaced).map(Self::Other)
     }
-    session.output.show(held.state(), |_| String::new())
+
+    fn fill(self, held: &HeldTrust) -> Result<(), Error> {
+        match self {
+            Self::Note(path) if install(path, held)? => Ok(()),
+            Self::Note(path) => files::replace(path, &held.note),
+            Self::Other(destination) => destination.fill(&held.note),
+        }
+    }
+}
+
+fn beside(note: &Path) -> SvidDirectory {
+    match note.parent() {
+        Some(parent) if parent != Path::new("") => SvidDirectory::at(parent),
+        _ => SvidDirectory::at("."),
+    }
 }
 
 /// Beside an SVID the note goes with the pin that is recorded there: since that was written, the keys
 /// may be others. False where no SVID is.
 fn install(note: &Path, held: &HeldTrust) -> Result<bool, Error> {
-    let directory = match note.parent() {
-        Some(parent) if parent != Path::new("") => SvidDirectory::at(parent),
-        _ => SvidDirectory::at("."),
-    };
+    let directory = beside(note);
     if directory.record()?.is_none() {
         return Ok(false);
     }

@@ -52,7 +52,7 @@ impl SvidDirectory {
 
     /// A name that somebody made lead out of the directory stays his: what stands there would not be
     /// the pair of what stands here. A folder in a file's place cannot be replaced.
-    pub(super) fn require_replaceable(&self, name: &'static str) -> Result<(), Error> {
+    pub(crate) fn require_replaceable(&self, name: &'static str) -> Result<(), Error> {
         let path = self.join(name);
         let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
         if metadata.is_symlink() && !self.leads_inside(&path) {
