@@ -43,7 +43,8 @@ impl Workloads {
     /// Parses `workloads.json`: paths valid, unique and not ours; calls only to other rows.
     pub fn parse(json: &str) -> Result<Self, PolicyError> {
         let file: File = serde_json::from_str(json)
-            .map_err(|error| PolicyError::Workloads(format!("workloads.json: {error}")))?;
+            .map_err(|error| identity::without_values(&error.to_string()))
+            .map_err(|why| PolicyError::Workloads(format!("workloads.json: {why}")))?;
         let refuse = |why: String| Err(PolicyError::Workloads(why));
         let mut rows = BTreeMap::new();
         for row in file.workloads {

@@ -232,6 +232,16 @@ pub(crate) fn folder(options: &GlobalOptions) -> Result<PathBuf, Error> {
     config.or(home).map(|config| config.join("countersign")).ok_or(Error::NoHome)
 }
 
+/// Refuses unless the file can be written: with as much as it may have.
+pub(crate) fn require_room(options: &GlobalOptions) -> Result<(), Error> {
+    let folder = folder(options)?;
+    files::create_private_directory(&folder)?;
+    let _lock = Lock::of(&folder)?;
+    let tried = folder.join(".contexts.try");
+    let written = files::replace(&tried, &[0; ABOUT]);
+    written.and(files::remove_if_there(&tried))
+}
+
 fn path(options: &GlobalOptions) -> Result<PathBuf, Error> {
     Ok(folder(options)?.join("contexts.toml"))
 }
@@ -253,9 +263,14 @@ fn edit<T>(
 
 fn read(path: &Path) -> Result<Contexts, Error> {
     let Some(bytes) = files::read_if_there(path)? else { return Ok(Contexts::default()) };
-    toml::from_str(files::text(&bytes, path)?)
-        .map_err(|error| Error::BrokenContexts { path: path.to_owned(), why: error.to_string() })
+    toml::from_str(files::text(&bytes, path)?).map_err(|error| {
+        let why = server::without_source(&error);
+        Error::BrokenContexts { path: path.to_owned(), why }
+    })
 }
+
+/// Dozens of contexts.
+const ABOUT: usize = 16 * 1024;
 
 #[cfg(test)]
 mod tests {

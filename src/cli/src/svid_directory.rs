@@ -139,9 +139,10 @@ impl SvidDirectory {
     pub(crate) fn record(&self) -> Result<Option<SvidRecord>, Error> {
         let path = self.join(RECORD);
         let Some(json) = self.read(RECORD)? else { return Ok(None) };
-        serde_json::from_slice(&json)
-            .map(Some)
-            .map_err(|error| Error::Malformed { path, why: error.to_string() })
+        serde_json::from_slice(&json).map(Some).map_err(|error| {
+            let why = identity::without_values(&error.to_string());
+            Error::Malformed { path, why }
+        })
     }
 
     /// Replaces files in one step, all or none; the others stay. The caller holds the lock.

@@ -41,7 +41,7 @@ pub use revocations::Revocations;
 pub use serial_number::SerialNumber;
 pub use spared::Spared;
 pub use spiffe_id::{SpiffeId, TrustDomain};
-pub use text::{TextFault, unmarked, utf8_text};
+pub use text::{TextFault, unmarked, utf8_text, without_values};
 pub use trust_state::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, Spki, TrustPin, TrustState,
 };

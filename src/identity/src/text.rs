@@ -57,6 +57,64 @@ pub fn unmarked(bytes: &[u8]) -> Result<&[u8], TextFault> {
     }
 }
 
+/// What a parser says of a file, without what stands in it: that may be a secret, of whoever named the
+/// wrong file. Quoted values are left out; names of keys are kept, as far as they look like some.
+///
+/// ```
+/// let said = "invalid type: string \"hunter2\", expected a sequence at line 1 column 9";
+/// let shown = "invalid type: string \"…\", expected a sequence at line 1 column 9";
+/// assert_eq!(identity::without_values(said), shown);
+/// ```
+pub fn without_values(said: &str) -> String {
+    let (mut shown, mut rest) = (String::new(), said);
+    while let Some(start) = rest.find(['"', '`']) {
+        let (before, quoted) = rest.split_at(start);
+        let quote = quoted.as_bytes()[0];
+        let inner = &quoted[1..];
+        let end = closing(inner, quote);
+        let (inner, behind) = inner.split_at(end);
+        let is_kept = quote == b'`' && is_key(inner) && !shows_a_value(before);
+        let inner = if is_kept || inner.is_empty() { inner } else { "…" };
+        let quote = char::from(quote);
+        shown.push_str(before);
+        shown.push(quote);
+        shown.push_str(inner);
+        rest = match behind.strip_prefix(quote) {
+            Some(behind) => {
+                shown.push(quote);
+                behind
+            }
+            // It is never closed: nothing behind it is known to be no part of it.
+            None => "",
+        };
+    }
+    shown + rest
+}
+
+/// Where a quoted text ends; escaped quotes are a part of it.
+fn closing(text: &str, quote: u8) -> usize {
+    let mut is_escaped = false;
+    let end = text.bytes().position(|octet| {
+        let ends = octet == quote && !is_escaped;
+        is_escaped = quote == b'"' && octet == b'\\' && !is_escaped;
+        ends
+    });
+    end.unwrap_or(text.len())
+}
+
+/// The name of a key, or a sign of the syntax.
+fn is_key(text: &str) -> bool {
+    let is_name = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
+    let is_sign = text.len() <= 2 && !text.contains(|c: char| c.is_ascii_digit());
+    is_sign || (text.len() <= LONGEST_KEY && text.chars().all(is_name))
+}
+
+/// serde puts numbers and truths between the same quotes as keys.
+fn shows_a_value(before: &str) -> bool {
+    let kinds = ["boolean ", "character ", "integer ", "floating point ", "unknown variant "];
+    kinds.iter().any(|kind| before.ends_with(kind))
+}
+
 /// Lines, whatever ends them: LF, CR LF, or CR alone.
 pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut after_return = false;
@@ -73,6 +131,8 @@ pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         .flatten()
 }
 
+/// The longest of ours is `offline_passphrase_file`.
+const LONGEST_KEY: usize = 32;
 /// U+FEFF in UTF-8.
 pub(crate) const MARK: &[u8] = &[0xef, 0xbb, 0xbf];
 

@@ -135,7 +135,7 @@ pub enum ConfigError {
     #[error("{}", told(.0))]
     Faults(Vec<Fault>),
     /// It cannot be parsed.
-    #[error("{0}")]
+    #[error("{}", without_source(.0))]
     Parse(Box<toml::de::Error>),
     /// The file cannot be read.
     #[error("{path}: {source}")]
@@ -153,6 +153,18 @@ fn told(faults: &[Fault]) -> String {
     match &all[..] {
         [one] => one.clone(),
         all => format!("{} faults\n{}", all.len(), all.join("\n")),
+    }
+}
+
+/// Where a text is not what it should be, and why. toml would show the line itself, which may be a
+/// secret's: a passphrase in the configuration's place is one slip away.
+pub fn without_source(error: &toml::de::Error) -> String {
+    let shown = error.to_string();
+    let place = shown.lines().next().and_then(|line| line.split_once(" at "));
+    let why = identity::without_values(&error.message().trim().replace('\n', ", "));
+    match place {
+        Some((_, place)) => format!("{place}: {why}"),
+        None => why,
     }
 }
 
@@ -238,6 +250,34 @@ mod tests {
             let error = Config::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn no_error_shows_what_stands_in_the_file() {
+        for (text, expected) in [
+            ("hunter2hunter2", "line 1, column 15"),
+            ("hunter2/hunter2==", "line 1, column"),
+            ("\n\npassphrase = \"hunter2\"", "line 3, column 1: unknown field `passphrase`"),
+            ("state = hunter2", "line 1, column 9: string values must be quoted"),
+            ("trust_domain = \"hunter2 hunter2\"", "trust domain"),
+            ("trust_domain = \"a\"\nnames = \"hunter2\"", "line 2, column 9: invalid type: string"),
+            ("trust_domain = \"a\"\nnames = [\"a\"]\nlisten = \"hunter2\"", "line 3"),
+            (
+                "trust_domain = \"a\"\nnames = [\"a\"]\n[keys]\nrotate_every = \"hunter2\"",
+                "duration",
+            ),
+            ("hunter2 = \"unclosed", "line 1"),
+            ("[hunter2", "line 1"),
+            ("a = \"\\hunter2\"", "line 1"),
+        ] {
+            let error = Config::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains("hunter2"), "{text}: {error}");
+            assert!(!error.contains('|'), "{text}: {error}");
+        }
+        let port =
+            Config::parse("trust_domain = \"a\"\nnames = [\"a\"]\nlisten = 271828").unwrap_err();
+        assert!(!port.to_string().contains("271828"), "{port}");
     }
 
     fn named(names: &str) -> Result<Config, String> {

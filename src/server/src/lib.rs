@@ -27,6 +27,8 @@ mod routes;
 mod run;
 
 pub use capacity::{BLOCKING_THREADS, Capacity};
-pub use config::{BudgetsConfig, Config, ConfigError, DEFAULT_PATH, Fault, KeysConfig};
+pub use config::{
+    BudgetsConfig, Config, ConfigError, DEFAULT_PATH, Fault, KeysConfig, without_source,
+};
 pub use routes::{Access, ROUTES};
 pub use run::{Running, ServerError, start};

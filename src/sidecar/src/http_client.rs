@@ -260,13 +260,23 @@ impl Answer {
     }
 }
 
+/// What stands before the host, a password perhaps, is not repeated.
+fn without_user(url: &str) -> String {
+    let Some((before, host)) = url.rsplit_once('@') else { return url.to_owned() };
+    match before.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://…@{host}"),
+        None => format!("…@{host}"),
+    }
+}
+
 /// `https`, a host, perhaps a port, and nothing else.
 struct ServerUrl(Uri);
 
 impl ServerUrl {
     fn parse(url: &str) -> Result<Self, Error> {
-        let refuse =
-            |why| Err(Error::Configuration(ConfigurationFault::Url { url: url.to_owned(), why }));
+        let refuse = |why| {
+            Err(Error::Configuration(ConfigurationFault::Url { url: without_user(url), why }))
+        };
         if has_zone(url) {
             return refuse(NO_ZONES);
         }
@@ -328,3 +338,17 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 const PING: Duration = Duration::from_secs(5);
 /// Of the 20 s that a connection has when its server's certificate has expired.
 const SPREAD: Duration = Duration::from_secs(15);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_before_the_host_is_not_repeated() {
+        for url in ["https://user:hunter2@ca:8443", "user:hunter2@ca", "https://a@hunter2@ca/x"] {
+            let Err(refused) = ServerUrl::parse(url) else { panic!("{url} was taken") };
+            let refused = refused.to_string();
+            assert!(!refused.contains("hunter2") && refused.contains("…@ca"), "{refused}");
+        }
+    }
+}

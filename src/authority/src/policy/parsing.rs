@@ -73,8 +73,8 @@ fn is_harmless(left: &serde_json::Value) -> bool {
 }
 
 pub(super) fn parse_profiles(json: &str) -> Result<BTreeMap<String, Profile>, PolicyError> {
-    let configs: Vec<ProfileConfig> =
-        serde_json::from_str(json).map_err(|error| PolicyError::Profiles(error.to_string()))?;
+    let configs: Vec<ProfileConfig> = serde_json::from_str(json)
+        .map_err(|error| PolicyError::Profiles(identity::without_values(&error.to_string())))?;
     let mut profiles = BTreeMap::new();
     for config in configs {
         let profile =

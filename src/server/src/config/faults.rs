@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use identity::without_values;
+
 use super::{Config, checks};
 
 /// What is wrong with one key, and what would be right.
@@ -94,7 +96,7 @@ impl Reading {
         }
         let before = self.text();
         let Some(span) = error.span().filter(|span| span.end <= before.len()) else {
-            self.faults.push(Fault { line: None, what: message });
+            self.faults.push(Fault { line: None, what: without_values(&message) });
             return false;
         };
         let line_at =
@@ -129,7 +131,7 @@ impl Reading {
             None => {
                 let right = expected(&key).map(|right| format!("; {right}")).unwrap_or_default();
                 let of = if table.is_empty() { String::new() } else { format!("[{table}] ") };
-                format!("{of}{key}: {message}{right}")
+                format!("{of}{key}: {}{right}", without_values(message))
             }
         };
         self.removed.push(key);
