@@ -31,6 +31,9 @@ async fn no_call_fails_while_keys_are_replaced_beneath_it() {
         let rotated = rotated.success().stdout;
         for line in rotated.lines() {
             let step: serde_json::Value = serde_json::from_str(line).unwrap();
+            if step["nothing_due"] == true {
+                continue;
+            }
             let text = |field: &str| step[field].as_str().unwrap().to_owned();
             steps.push(format!("{} {}", text("step"), text("key")));
         }

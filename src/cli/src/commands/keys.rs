@@ -196,11 +196,16 @@ pub(crate) fn life_warning(warning: &LifeWarning, now: OffsetDateTime) -> (Strin
     (text, format!("{next_step}, on the CA's host"))
 }
 
-/// Says so, and when something will be; the list of steps as JSON has none.
+/// Says so, and when something will be. As JSON it is one object, which is no step: a script can tell
+/// it from an answer that got lost.
 fn nothing_due(keys: &[KeyRecord], every: Duration, session: &Session) -> Result<(), Error> {
     let now = clock::now();
     let next = next_due(keys, every, now);
-    session.output.list(&[] as &[Due], |_| match &next {
+    let later = next.as_ref().map(|Later { key, step, at }| {
+        let at = at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default();
+        json!({ "key": key, "step": step, "at": at })
+    });
+    session.output.show(&json!({ "nothing_due": true, "next": later }), |_| match &next {
         None => "nothing is due, and nothing will be by itself".to_owned(),
         Some(Later { key, step, at }) => format!(
             "nothing is due; next: {step} {key} {} ({})",
