@@ -80,8 +80,13 @@ fn what_nobody_has_is_not_revoked_and_the_command_fails() {
     let size =
         || environment.countersign(&["--json", "status"]).success().json()["log_size"].clone();
     let before = size();
-    environment.countersign(&revoke).exits(1).says("has no certificate").says("countersign deny");
+    for options in [&[][..], &["--dry-run"]] {
+        let tried = environment.countersign(&[&revoke[..], options].concat()).exits(1);
+        tried.says("has no certificate").says("countersign deny");
+    }
     assert_eq!(size(), before);
+    let deny = ["deny", &nobody, "--reason", "key-compromise", "--dry-run"];
+    environment.countersign(&deny).success().says("and revoke 0 certificates");
     environment.countersign(&["deny", &nobody, "--reason", "key-compromise"]).success();
 }
 

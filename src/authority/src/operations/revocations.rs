@@ -60,7 +60,8 @@ impl Authority {
             // What is held is looked at after the state that it is judged by was read; where that
             // still stands under the head lock, this is the answer of the moment of the look.
             let is_done = !held.unrevoked && (held.any || self.is_revoked(&target));
-            if !held.any && !is_done && !request.dry_run {
+            // A trial ends as the act would.
+            if !held.any && !is_done {
                 if self.holds(allowed_under).await? {
                     return Err(Error::NothingToRevoke(request.target.clone()));
                 }

@@ -2,9 +2,11 @@
 
 use std::io::{self, IsTerminal};
 
-use api::{Denial, DenyRequest, Override, Revocation, RevocationReach, RevokeRequest, Ttl};
+use api::{
+    Denial, DenyRequest, Override, ProblemType, Revocation, RevocationReach, RevokeRequest, Ttl,
+};
 use clap::Args;
-use countersign::AuthorityClient;
+use countersign::{AuthorityClient, Error as LibraryError};
 use identity::SpiffeId;
 use serde::Serialize;
 
@@ -53,13 +55,13 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     if arguments.dry_run {
         let covered = covered(&client, &request).await?;
         session.output.show(&covered, |covered| {
-            format!("would deny {}, and revoke {}", covered.spiffe_id, count(covered))
+            format!("would deny {}, and revoke {}", covered.spiffe_id, count(covered.certificates))
         })?;
         return Ok(Exit::Done);
     }
     if !session.options.yes && io::stdin().is_terminal() {
         let covered = covered(&client, &request).await?;
-        let (id, count) = (&request.spiffe_id, count(&covered));
+        let (id, count) = (&request.spiffe_id, count(covered.certificates));
         let what = format!("This denies {id} until it is allowed again, and revokes {count}.");
         if !says_yes(&what)? {
             session.output.note("nobody was denied");
@@ -79,15 +81,35 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     Ok(if arguments.wait.is_some() { reach::exit(reach.as_ref()) } else { Exit::Done })
 }
 
-/// The certificates that a denial revokes.
-async fn covered(client: &AuthorityClient, request: &DenyRequest) -> Result<Revocation, Error> {
-    let request = RevokeRequest {
+/// What a denial would do.
+#[derive(Debug, Serialize)]
+struct Covered {
+    spiffe_id: SpiffeId,
+    reason: String,
+    certificates: u64,
+}
+
+/// The certificates that a denial revokes. Where there is none it denies nevertheless.
+async fn covered(client: &AuthorityClient, request: &DenyRequest) -> Result<Covered, Error> {
+    let revoke = RevokeRequest {
         target: request.spiffe_id.to_string(),
         reason: request.reason.clone(),
         dry_run: true,
         named_override: request.named_override,
     };
-    Ok(client.revoke(&request).await?)
+    match client.revoke(&revoke).await {
+        Err(LibraryError::Authority(problem)) if problem.problem_type == ProblemType::NotFound => {
+            Ok(Covered {
+                spiffe_id: request.spiffe_id.clone(),
+                reason: revoke.reason,
+                certificates: 0,
+            })
+        }
+        covered => {
+            let Revocation { spiffe_id, reason, certificates, .. } = covered?;
+            Ok(Covered { spiffe_id, reason, certificates })
+        }
+    }
 }
 
 fn to_text(Denied { denial, reach }: &Denied) -> String {

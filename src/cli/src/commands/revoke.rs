@@ -94,10 +94,10 @@ async fn confirm(client: &AuthorityClient, request: &RevokeRequest) -> Result<bo
     let dry_run = RevokeRequest { dry_run: true, ..request.clone() };
     let covered = client.revoke(&dry_run).await?;
     if covered.certificates == 0 {
-        // The CA says why: there is nothing to be asked about.
+        // All of them are revoked already: there is nothing to be asked about.
         return Ok(true);
     }
-    says_yes(&format!("This revokes {} of {}.", count(&covered), covered.spiffe_id))
+    says_yes(&format!("This revokes {} of {}.", count(covered.certificates), covered.spiffe_id))
 }
 
 /// Asks whoever sits at the terminal.
@@ -112,7 +112,7 @@ pub(crate) fn says_yes(what: &str) -> Result<bool, Error> {
 }
 
 fn to_text(Revoked { revocation, reach }: &Revoked, dry_run: bool) -> String {
-    let what = format!("{} of {}", count(revocation), revocation.spiffe_id);
+    let what = format!("{} of {}", count(revocation.certificates), revocation.spiffe_id);
     let done = match (dry_run, revocation.log_index) {
         (true, _) => format!("would revoke {what}"),
         (false, Some(index)) => format!("revoked {what}, log index {index}"),
@@ -125,8 +125,8 @@ fn to_text(Revoked { revocation, reach }: &Revoked, dry_run: bool) -> String {
 }
 
 /// How many certificates it is about.
-pub(crate) fn count(revocation: &Revocation) -> String {
-    match revocation.certificates {
+pub(crate) fn count(certificates: u64) -> String {
+    match certificates {
         1 => "1 certificate".to_owned(),
         count => format!("{count} certificates"),
     }
