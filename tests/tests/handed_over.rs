@@ -84,17 +84,32 @@ fn what_was_made_and_got_lost_is_told_with_the_way_back() {
     let chain = environment.countersign(&issue).success().stdout;
     environment.write("own.pem", &chain);
     let shown = environment.countersign(&["inspect", "own.pem"]).success().stdout;
-    let serial =
-        shown.split_whitespace().find(|word| full.stderr.contains(word) && word.len() > 20);
-    assert!(
-        serial.is_some_and(|serial| !serial.contains('/')),
-        "the same one: {shown}\n{}",
-        full.stderr
-    );
+    let is_serial = |word: &&str| word.len() > 20 && word.bytes().all(|it| it.is_ascii_hexdigit());
+    let serial = shown.split_whitespace().find(is_serial).unwrap();
+    assert!(full.stderr.contains(serial), "the same one: {shown}\n{}", full.stderr);
     let revoke = step(&full, "countersign revoke ");
     environment.countersign(&revoke.iter().map(String::as_str).collect::<Vec<_>>()).success();
     // Of anything else, nothing is known to be undone.
     let full = without_room(&environment, &["deny", &id, "--reason", "superseded"]).exits(1);
     full.says("what it was to do is done");
     program(environment.command(&["denial", "list"]).stdin(std::process::Stdio::null())).says(&id);
+}
+
+#[test]
+fn help_that_cannot_be_written_is_a_failure() {
+    let environment = Environment::prepare(&system_tests::Settings::default());
+    for arguments in [&["--help"][..], &["token", "create", "--help"], &["--version"]] {
+        without_room(&environment, arguments).exits(1).says("cannot write to stdout");
+    }
+    environment.countersign(&["frobnicate"]).exits(2);
+}
+
+#[test]
+fn what_changes_a_context_answers_programs_too() {
+    let environment = Environment::prepare(&system_tests::Settings::default());
+    environment.countersign(&["init", "--config", "ca.toml"]).success();
+    for (act, state) in [("use", "current"), ("remove", "forgotten")] {
+        let done = environment.countersign(&["--json", "context", act, "pay.example"]).success();
+        assert_eq!(done.json(), serde_json::json!({ "name": "pay.example", "state": state }));
+    }
 }

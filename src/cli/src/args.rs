@@ -14,8 +14,10 @@ use crate::commands::{
     allow, bundle, completions, config, contexts, denials, deny, dev, init, inspect, issue, keys,
     lint, list, operators, policy, renew, revoke, serve, show, token, trust, verify,
 };
+use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::{Format, Notes, Output, to_stderr};
+use crate::report;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -157,7 +159,18 @@ fn told(error: &clap::Error) -> ! {
     let is_wide = |columns| text.lines().any(|line| columns::width(line) > columns);
     match columns::of_stderr() {
         Some(columns) if error.use_stderr() && is_wide(columns) => to_stderr(&text),
-        _ => drop(error.print()),
+        _ => {
+            let printed = error.print().and_then(|()| std::io::stdout().flush());
+            if let Err(source) = printed
+                && source.kind() != std::io::ErrorKind::BrokenPipe
+                && !error.use_stderr()
+            {
+                let error = Error::Stdout(source);
+                let exit = error.exit();
+                report::error(&error.into());
+                std::process::exit(i32::from(exit as u8));
+            }
+        }
     }
     std::process::exit(error.exit_code())
 }
@@ -215,7 +228,9 @@ const GROUPS: &[(&str, &[&str])] = &[
 const EXIT_CODES: &str = "\
 Exit: 0 done or nothing to do · 1 failed · 2 usage, configuration
       3 refused by policy or attestation · 4 unreachable, retry later
-      5 verification failed (certificate, trust)";
+      5 verification failed (certificate, trust)
+Results go to stdout. Notes, warnings and errors are text on stderr, with --json
+too: what went wrong is told by the code.";
 
 #[cfg(test)]
 mod tests {

@@ -47,6 +47,7 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
         Command::Use { name } => {
             contexts::make_current(name, &session.options)?;
             session.output.note(format!("{name} is the current context"));
+            shown(name, "current", session)?;
         }
         Command::Remove { name } => {
             let removed = contexts::forget(name, &session.options)?;
@@ -55,9 +56,16 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
                 "forgot {name}; key and SVID are still in {folder}\nto have it back, on the CA's \
                  host: countersign init --recover"
             ));
+            shown(name, "forgotten", session)?;
         }
     }
     Ok(Exit::Done)
+}
+
+/// For programs; people are told by a note.
+fn shown(name: &str, state: &str, session: &Session) -> anyhow::Result<()> {
+    let act = serde_json::json!({ "name": name, "state": state });
+    Ok(session.output.show(&act, |_| String::new())?)
 }
 
 fn list(session: &Session) -> anyhow::Result<()> {
