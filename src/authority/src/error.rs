@@ -69,6 +69,14 @@ pub enum Error {
     /// Nobody would be left to undo it.
     #[error("refused, because nobody could undo it: {0}")]
     LocksOut(String),
+    /// A CA could not be made, and nothing is left of what was begun.
+    #[error("no CA was made in {}, and nothing is left of what was begun", state.display())]
+    Unmade {
+        /// The state folder.
+        state: std::path::PathBuf,
+        /// Why.
+        source: Box<Self>,
+    },
     /// There is no such thing, or not for this caller.
     #[error("there is no {0}")]
     NotFound(String),

@@ -113,8 +113,7 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
     unfinished.begin()?;
     let made = make(new, held.clone(), unfinished.folder(), clock).await;
     let made = made.and_then(|keys| unfinished.complete().map(|()| keys));
-    // What failed is not left behind, if it can be removed; the first error is the one to tell.
-    let keys = made.inspect_err(|_| drop(unfinished.discard()))?;
+    let keys = made.map_err(|source| unfinished.given_up(source))?;
     unfinished.settle()?;
     placed(new, held, keys.moved_to(online_folder(new.state)))
 }

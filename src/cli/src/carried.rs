@@ -68,11 +68,12 @@ impl Carried {
         told + rest
     }
 
-    /// How much of a text is the name of a command, and what is to stand behind it.
+    /// How much of a text is a command, and what is to stand behind it.
     fn options(&self, behind: &str) -> (usize, String) {
         let Some((name, command)) = named(behind) else { return (0, String::new()) };
         let rest = &behind[name.len()..];
-        let (line, after) = rest.split_at(end(rest));
+        let (line, _) = rest.split_at(end(rest));
+        let (line, after) = rest.split_at(typed(line, &command));
         let has = |options: &[&str]| options.iter().any(|option| line.contains(option));
         let after = after.trim_start_matches([',', '`', ' ']);
         let is_theirs = THEIRS.iter().any(|by| after.starts_with(by));
@@ -86,7 +87,7 @@ impl Carried {
         if let Some(context) = self.context.as_ref().filter(|_| takes_context && !names_another) {
             options.push_str(&format!(" --context {context}"));
         }
-        (name.len(), options)
+        (name.len() + line.len(), options)
     }
 }
 
@@ -105,7 +106,52 @@ fn named(text: &str) -> Option<(&str, Command)> {
     }
 }
 
-/// Where a command ends: with the backticks, the sentence, or the line that is not continued.
+/// How much behind a command's name belongs to it: its options, and as many words as it takes. Prose
+/// may follow.
+fn typed(line: &str, command: &Command) -> usize {
+    let root = args::command();
+    let takes_value = |name: &str| {
+        let mut known = command.get_arguments().chain(root.get_arguments());
+        let option = known.find(|it| it.get_long() == Some(name))?;
+        Some(option.get_action().takes_values())
+    };
+    let (mut end, mut left) = (0, command.get_positionals().count());
+    let mut is_value = false;
+    while let Some((gap, word)) = next_word(&line[end..]) {
+        // A colon or a full stop is the sentence's.
+        let bare = word.trim_end_matches([':', '.']);
+        if is_value {
+            is_value = false;
+        } else if let Some(option) = bare.strip_prefix("--") {
+            let Some(takes_value) = takes_value(option) else { break };
+            is_value = takes_value;
+        } else if left > 0 {
+            left -= 1;
+        } else {
+            break;
+        }
+        end += gap + bare.len();
+        if bare.len() < word.len() {
+            break;
+        }
+    }
+    end
+}
+
+/// What stands before the next word of a command line, and the word.
+fn next_word(line: &str) -> Option<(usize, &str)> {
+    let word = line.trim_start_matches([' ', '\\', '\n']);
+    let gap = line.len() - word.len();
+    let quoted = word.strip_prefix('\'').or_else(|| word.strip_prefix("$'"));
+    let end = match quoted.and_then(|quoted| quoted.find("' ")) {
+        Some(end) => word.len() - quoted.unwrap_or_default().len() + end + 1,
+        None if quoted.is_some() => word.len(),
+        None => word.find([' ', '\n']).unwrap_or(word.len()),
+    };
+    (gap > 0 && end > 0).then(|| (gap, &word[..end]))
+}
+
+/// Where a command ends at the latest: with the backticks, the sentence, or the line that is not continued.
 fn end(text: &str) -> usize {
     let is_end = |(at, c): &(usize, char)| match c {
         '\n' => !text[..*at].ends_with('\\'),
@@ -152,13 +198,27 @@ mod tests {
         for (text, expected) in [
             (
                 "next: countersign init --recover (here)",
-                format!("next: countersign init {both} --recover (here)"),
+                format!("next: countersign init --recover {both} (here)"),
             ),
             (
-                "`countersign serve` runs it, `countersign key prepare log` does not",
+                "`countersign serve` runs it, countersign key prepare log does not: that",
                 format!(
-                    "`countersign serve --config ca.toml` runs it, `countersign key prepare {both} log` does not"
+                    "`countersign serve --config ca.toml` runs it, countersign key prepare log {both} \
+                     does not: that"
                 ),
+            ),
+            (
+                "countersign init --certificate 'a b' --operator bob: then\ncountersign rotate.",
+                format!(
+                    "countersign init --certificate 'a b' --operator bob {both}: then\ncountersign \
+                     rotate {both}."
+                ),
+            ),
+            (
+                "countersign list shows it; countersign deny ID --reason superseded \\\n  --wait 5s",
+                "countersign list --context hers shows it; countersign deny ID --reason superseded \
+                 \\\n  --wait 5s --context hers"
+                    .to_owned(),
             ),
             ("countersign status", "countersign status --context hers".to_owned()),
         ] {

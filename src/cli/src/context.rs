@@ -42,6 +42,9 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     let contexts = Contexts::load(&session.options)?;
     let (_, context) = contexts.select(session.options.context.as_deref())?;
     let url = session.options.url.as_deref().unwrap_or(&context.url);
+    if url.ends_with(":0") {
+        return Err(Error::NoPort(url.to_owned()));
+    }
     let operator = Operator { directory: SvidDirectory::at(&context.directory), context, url };
     // Before it asks for a newer trust state: without these, that leads nowhere.
     pair(&operator.directory, RECOVER)?;

@@ -91,12 +91,27 @@ pub(crate) enum Error {
     /// A directory holds no SVID of ours.
     #[error("{} holds no SVID: there is no {missing}", directory.display())]
     NoSvid { directory: PathBuf, missing: &'static str, repair: String },
-    /// What the CA made did not reach whom it is for.
-    #[error("{made}, but did not get out of here")]
-    NotHandedOver { made: String, source: Box<Self>, repair: String },
+    /// Nothing is made whose operator would have no place.
+    #[error("no CA was made: there is no place for its operator's context {context:?}")]
+    NoPlace { context: String, source: Box<Self> },
+    /// What was made did not reach whom it is for.
+    #[error("{made}, but {lost}")]
+    NotHandedOver {
+        made: String,
+        lost: &'static str,
+        #[source]
+        source: anyhow::Error,
+        repair: String,
+    },
+    /// The path of an operator's ID cannot bear this name.
+    #[error("{0:?} is no operator's name: letters, digits and . _ -, one at least, and no / in it")]
+    OperatorName(String),
     /// Somebody changed the directory while a set was installed in it.
     #[error("{} is not what was installed: somebody changed it meanwhile", path.display())]
     NotInPlace { path: PathBuf },
+    /// A CA that is given another port each time it starts.
+    #[error("{0} names no port: `listen` of that CA has port 0, so that `serve` takes a free one")]
+    NoPort(String),
     /// A token names no CA.
     #[error("which CA? a bootstrap token does not carry its URL")]
     NoUrl,
@@ -216,7 +231,9 @@ impl Error {
             | Self::NoHome
             | Self::NoPolicies(_)
             | Self::NotOurs { .. }
+            | Self::NoPort(_)
             | Self::NoUrl
+            | Self::OperatorName(_)
             | Self::OneStdin
             | Self::OtherCa { .. }
             | Self::OtherIdentity { .. }

@@ -24,6 +24,11 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
                 .to_owned(),
         ),
         authority::Error::Invalid { next_step, .. } => next_step.clone(),
+        authority::Error::Unmade { .. } => Some(
+            "make room there, or name another `state` in the configuration; then the same command \
+             again: countersign init"
+                .to_owned(),
+        ),
         _ => None,
     };
     ours.and_then(Error::next_step).or_else(of_the_engine).or_else(|| match library_error(error)? {
@@ -219,6 +224,15 @@ impl Error {
                     ),
                 });
             }
+            Self::NoPlace { .. } => {
+                "make room there, or name another place; then the same command again: \
+                 XDG_CONFIG_HOME=/FOLDER countersign init"
+            }
+            Self::NoPort(url) => {
+                let url = url.trim_end_matches('0');
+                return Some(format!("add --url {url}PORT, as `countersign serve` printed it"));
+            }
+            Self::OperatorName(_) => "the same command with another name, such as admin",
             Self::NotOurs { .. } => "choose another --out, or replace that file with --yes",
             Self::OtherFile { what, .. } => what.next_step().unwrap_or(A_CERTIFICATE),
             Self::OtherKey { .. } => "choose another --out, or make the request with that key",

@@ -35,12 +35,30 @@ impl OperatorPlace {
         options: &GlobalOptions,
     ) -> Result<Self, Error> {
         let name = options.context.clone().unwrap_or_else(|| trust_domain.to_string());
-        let (place, inhabitant) = Self::look(name, &|_| false, options)?;
+        let looked = Self::look(name.clone(), &|_| false, options);
+        let (place, inhabitant) = looked.map_err(|error| match error {
+            Error::Read { .. } => Error::NoPlace { context: name, source: Box::new(error) },
+            error => error,
+        })?;
         match inhabitant {
             Inhabitant::Nobody => Ok(place),
             Inhabitant::OfThisCa(_) => Err(place.taken("another CA's")),
             Inhabitant::Stranger(whose) => Err(place.taken(&whose)),
         }
+    }
+
+    /// Finds out whether context and SVID can be kept there, before there is a CA whose operator has
+    /// no place.
+    pub(crate) fn require_room(&self, options: &GlobalOptions) -> Result<(), Error> {
+        let room = contexts::require_room(options).and_then(|()| {
+            let directory = SvidDirectory::create(&self.directory)?;
+            let lock = directory.lock()?;
+            directory.require_room(&lock)
+        });
+        room.map_err(|source| Error::NoPlace {
+            context: self.name.clone(),
+            source: Box::new(source),
+        })
     }
 
     /// The place of an operator of a CA that there is: his own, or one that nobody has. It bears the
@@ -104,6 +122,13 @@ impl OperatorPlace {
         let Self { name, directory } = self;
         Error::ContextTaken { name, directory, whose: whose.to_owned() }
     }
+}
+
+/// The ID of an operator of this name; refuses what makes none before anything is asked or made.
+pub(crate) fn operator_id(trust_domain: &TrustDomain, name: &str) -> Result<SpiffeId, Error> {
+    let id = SpiffeId::operator(trust_domain, name).ok();
+    id.filter(|id| id.operator_name().is_some_and(|of| of == name))
+        .ok_or_else(|| Error::OperatorName(name.to_owned()))
 }
 
 /// A folder may bear it.

@@ -53,6 +53,17 @@ impl Unfinished {
         }
     }
 
+    /// What failed is not left behind, and that is said, where it can be removed: a marker that was
+    /// written and not synced may have made it a CA.
+    pub(super) fn given_up(&self, source: Error) -> Error {
+        match (self.discard(), self.folder.try_exists()) {
+            (Ok(()), Ok(false)) => {
+                Error::Unmade { state: self.state.clone(), source: Box::new(source) }
+            }
+            _ => source,
+        }
+    }
+
     /// From now on it is a CA.
     pub(super) fn complete(&self) -> Result<(), Error> {
         let marker = self.folder.join(WHOLE);

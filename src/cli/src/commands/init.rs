@@ -16,9 +16,10 @@ use super::Session;
 use crate::ca_host::{self, ConfigFile};
 use crate::clock;
 use crate::contexts::{self, Context, MakeCurrent};
+use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
-use crate::operator_place::OperatorPlace;
+use crate::operator_place::{OperatorPlace, operator_id};
 
 /// What to make.
 #[derive(Debug, Args)]
@@ -58,6 +59,7 @@ enum ParentChoice {
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     let config = arguments.config.load()?;
+    operator_id(&config.trust_domain, &arguments.operator)?;
     if arguments.recover {
         return recover(&arguments, &config, session).await;
     }
@@ -69,11 +71,12 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
 
 async fn create(arguments: &Arguments, config: &Config, session: &Session) -> anyhow::Result<Exit> {
     setup::require_vacant(&config.state)?;
-    // Before there is a CA whose operator has no place.
-    OperatorPlace::of_new_ca(&config.trust_domain, &session.options)?;
+    let place = OperatorPlace::of_new_ca(&config.trust_domain, &session.options)?;
     let policy = ca_host::first_policy(config)?;
     let (passphrase, offline_passphrase) = arguments.config.new_passphrases(config)?;
     arguments.config.warn_of_one_passphrase(config, &session.output);
+    // Last, since it leaves a folder.
+    place.require_room(&session.options)?;
     let created = setup::create(
         &NewAuthority {
             trust_domain: config.trust_domain.clone(),
@@ -93,7 +96,8 @@ async fn create(arguments: &Arguments, config: &Config, session: &Session) -> an
     match created.outcome {
         Outcomes::Ready(pin) => {
             let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
-            ready(arguments, config, &authority, pin, session).await
+            let ready = ready(arguments, config, &authority, pin, session).await;
+            ready.map_err(|source| without_operator(config, source))
         }
         Outcomes::AwaitsCertificate(request) => {
             session.output.text(&request.display().to_string())?;
@@ -130,7 +134,19 @@ async fn finish(
     let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
     // The trust keys may have been replaced since `init`.
     let pin = authority.trust().state().pin();
-    ready(arguments, config, &authority, pin, session).await
+    let ready = ready(arguments, config, &authority, pin, session).await;
+    ready.map_err(|source| without_operator(config, source))
+}
+
+/// The CA is whole: `--recover` goes on with it.
+fn without_operator(config: &Config, source: anyhow::Error) -> anyhow::Error {
+    Error::NotHandedOver {
+        made: format!("the CA in {} is made and whole", config.state.display()),
+        lost: "what its operator needs was not written or shown",
+        source,
+        repair: "countersign init --recover makes it, once there is room".to_owned(),
+    }
+    .into()
 }
 
 /// What is wrong with the certificates is wrong with their file.
@@ -311,8 +327,8 @@ async fn ready(
     pin: TrustPin,
     session: &Session,
 ) -> anyhow::Result<Exit> {
-    let url = config.url(config.listen.port());
-    let id = SpiffeId::operator(&config.trust_domain, &arguments.operator)?;
+    let url = url(config, session);
+    let id = operator_id(&config.trust_domain, &arguments.operator)?;
     let is_of_this_ca = |pin: &TrustPin| {
         let query = TrustQuery { pin: Some(pin.of_any_sequence().to_string()), after: None };
         authority.trust_state(&query).is_ok()
@@ -336,5 +352,19 @@ async fn ready(
         state = config.state.display(),
         config = crate::shell::quoted(&arguments.config.config),
     ));
+    if url.ends_with(":0") {
+        session.output.note(format!(
+            "`listen` has port 0: `serve` takes another each time it starts, and says which. Name it \
+             to each command:\n  countersign status --url {}PORT",
+            url.trim_end_matches('0')
+        ));
+    }
     Ok(Exit::Done)
+}
+
+/// Where clients find it. Behind port 0 stands whichever is free, and somebody may know which.
+fn url(config: &Config, session: &Session) -> String {
+    let port = config.listen.port();
+    let named = session.options.url.as_ref().filter(|_| port == 0);
+    named.cloned().unwrap_or_else(|| config.url(port))
 }

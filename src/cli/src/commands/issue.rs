@@ -224,7 +224,8 @@ fn not_handed_over(issued: &IssuedCertificate, source: Error) -> Error {
     let IssuedCertificate { serial_number, spiffe_id, .. } = issued;
     Error::NotHandedOver {
         made: format!("the certificate {serial_number} of {spiffe_id} was issued"),
-        source: Box::new(source),
+        lost: "did not get out of here",
+        source: source.into(),
         repair: format!(
             "the same command again is given the same certificate; if nobody wants it: countersign \
              revoke {serial_number} --reason cessation-of-operation"

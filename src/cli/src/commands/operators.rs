@@ -26,7 +26,7 @@ use crate::contexts::{self, Context, Contexts, MakeCurrent};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::installation::Installation;
-use crate::operator_place::OperatorPlace;
+use crate::operator_place::{OperatorPlace, operator_id};
 use crate::pending::{Line, PendingRequest};
 use crate::shell;
 use crate::svid_directory::SvidDirectory;
@@ -200,7 +200,7 @@ struct Newcomer {
 impl Newcomer {
     async fn find(name: &str, url: &str, pin: &TrustPin, session: &Session) -> Result<Self, Error> {
         let held = HeldTrust::fetch(url, pin).await?;
-        let id = SpiffeId::operator(&held.state().trust_domain, name)?;
+        let id = operator_id(&held.state().trust_domain, name)?;
         let known = [*pin, held.pin()].map(|pin| pin.of_any_sequence());
         let is_of_this_ca = |pin: &TrustPin| known.contains(&pin.of_any_sequence());
         let place = OperatorPlace::of_operator(&id, &is_of_this_ca, &session.options)?;

@@ -36,6 +36,11 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
         "serving https://{}   admin http://{}",
         running.address, running.admin_address
     ));
+    if config.listen.port() == 0 {
+        let (name, port) = (&config.names[0], running.address.port());
+        let host = if name.contains(':') { format!("[{name}]") } else { name.clone() };
+        session.output.note(format!("commands find it by: --url https://{host}:{port}"));
+    }
     tokio::select! {
         signal = stop => {
             session.output.note(format!("{signal}: finishing requests in flight"));

@@ -98,7 +98,8 @@ impl<'a> TokenPlace<'a> {
         };
         filled.map_err(|source| Error::NotHandedOver {
             made: format!("the token {} for {} was made", token.id, token.spiffe_id),
-            source: Box::new(source),
+            lost: "did not get out of here: nobody has it",
+            source: source.into(),
             repair: format!("countersign token revoke {}; then the same command again", token.id),
         })
     }
