@@ -94,9 +94,9 @@ fn token_goes_into_a_file_for_its_owner_alone() {
     let refused = ["token", "create", "spiffe://other.example/batch", "--out", "a token"];
     environment.countersign(&refused).exits(1);
     assert!(!environment.path("a token").exists(), "nothing came of it, and nothing is there");
-    environment.write("a token", "of before");
+    environment.write("a token", "ct1.of-before");
     environment.countersign(&refused).exits(1);
-    assert_eq!(std::fs::read(environment.path("a token")).unwrap(), b"of before");
+    assert_eq!(std::fs::read(environment.path("a token")).unwrap(), b"ct1.of-before");
     environment.countersign(&["token", "list"]).success();
     let made = environment.countersign(&["token", "create", &id, "--out", "a token"]).success();
     assert_eq!(made.stdout, "");
