@@ -58,9 +58,10 @@ fn an_init_that_meets_a_full_disk_leaves_nothing_and_is_done_again() {
         let mut command = std::process::Command::new("bash");
         command.args(["-c", &limited]).current_dir(environment.folder()).env_clear();
         command.env("PATH", "/usr/bin:/bin").env("HOME", environment.folder());
-        program(command.stdin(Stdio::null())).exits(1);
-        let left: Vec<_> = fs::read_dir(environment.path("state")).unwrap().collect();
-        assert_eq!(left.len(), 1, "only its lock: {left:?}");
+        program(command.stdin(Stdio::null())).exits(1).says("no CA was made").says("next: ");
+        // The operator's place is looked at before there is a state folder.
+        let left: Vec<_> = fs::read_dir(environment.path("state")).into_iter().flatten().collect();
+        assert!(left.len() <= 1, "only its lock: {left:?}");
     }
     environment.countersign(&INIT).success().says("trust pin");
     environment.countersign(&INIT).exits(1).says("countersign init --recover");
