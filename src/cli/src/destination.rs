@@ -174,7 +174,9 @@ mod tests {
         let victim = folder.path().join("victim");
         for (to, contents) in [(&victim, Some("")), (&victim, Some("ct1.old\n")), (&victim, None)] {
             drop(fs::remove_file(&victim));
-            contents.map(|contents| fs::write(&victim, contents).unwrap());
+            if let Some(contents) = contents {
+                fs::write(&victim, contents).unwrap();
+            }
             std::os::unix::fs::symlink(to, &path).unwrap();
             for replaced in [TOKEN, Replaced::Anything] {
                 let refused = write(&path, replaced);
