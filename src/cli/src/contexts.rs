@@ -239,7 +239,8 @@ pub(crate) fn require_room(options: &GlobalOptions) -> Result<(), Error> {
     let _lock = Lock::of(&folder)?;
     let tried = folder.join(".contexts.try");
     let written = files::replace(&tried, &[0; ABOUT]);
-    written.and(files::remove_if_there(&tried))
+    let removed = files::remove_if_there(&tried);
+    written.and(removed)
 }
 
 fn path(options: &GlobalOptions) -> Result<PathBuf, Error> {
