@@ -111,5 +111,9 @@ impl Lift {
 }
 
 fn unreadable(path: &Path, why: &str) -> Error {
-    Error::Folder(format!("{}, which says why the CA has halted: {why}", path.display()))
+    Error::Folder(format!(
+        "{}, which says why the CA has halted: {why}; compare the log with a checkpoint held \
+         elsewhere, then remove the file",
+        path.display()
+    ))
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::files::{Readers, SecretError, read_secret, sync_folder, write_private};
 use crate::seal::HeadKey;
-use crate::signer::file::{FileSigner, KeyKind};
+use crate::signer::file::{self, FileSigner, KeyKind};
 use crate::signer::{Signer, SignerError, sealed};
 
 /// The sealed keys of a folder, opened. Clones share what is open.
@@ -80,7 +80,8 @@ impl Keys {
         self
     }
 
-    /// A file that does not open may be no key of ours; where none does, the passphrase is wrong.
+    /// A file that does not open may be no key of ours; where none does, the passphrase is wrong, or
+    /// all of them are damaged.
     fn open_folder(folder: PathBuf, passphrase: &Secret) -> Result<Self, SignerError> {
         if !folder.exists() {
             let path = folder.display().to_string();
@@ -89,9 +90,23 @@ impl Keys {
         let (passphrase, open) = (passphrase.clone(), Arc::default());
         let keys = Self { folder, passphrase, open, failed: Arc::default() };
         let failed = keys.look_again()?;
-        match failed.into_iter().next() {
-            Some((_, error)) if keys.open_keys().is_empty() => Err(error),
-            _ => Ok(keys),
+        if !keys.open_keys().is_empty() {
+            return Ok(keys);
+        }
+        let is_sealed = |error: &SignerError| matches!(error, SignerError::Passphrase { .. });
+        let mut errors: Vec<_> = failed.into_iter().map(|(_, error)| error).collect();
+        // The passphrase first: what it does not open may be all there is.
+        errors.sort_by_key(|error| !is_sealed(error));
+        errors.into_iter().next().map_or(Ok(keys), Err)
+    }
+
+    /// What opens the other files is the right passphrase.
+    fn beside_others(&self, error: SignerError) -> SignerError {
+        match error {
+            SignerError::Passphrase { path } if !self.open_keys().is_empty() => {
+                SignerError::OtherPassphrase { path }
+            }
+            error => error,
         }
     }
 
@@ -159,10 +174,10 @@ impl Keys {
         let path = self.folder.join(OWN);
         let sealed = match read_secret(&path, Readers::Owner) {
             Err(SecretError::Io(error)) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|error| file_error(&path, &error))?,
+            read => read.map_err(|error| file::unread(&path, &error))?,
         };
         let key = sealed::open(&sealed, &self.passphrase)
-            .ok_or_else(|| SignerError::Passphrase { path: path.display().to_string() })?;
+            .map_err(|why| self.beside_others(file::unopened(&path, why)))?;
         Ok(Some(Zeroizing::new(key.as_bytes().to_vec())))
     }
 
@@ -287,7 +302,8 @@ impl Keys {
                 }
             }
         }
-        Ok(failed)
+        drop(open);
+        Ok(failed.into_iter().map(|(path, error)| (path, self.beside_others(error))).collect())
     }
 
     fn failed(&self) -> MutexGuard<'_, HashMap<PathBuf, (Stamp, SignerError)>> {

@@ -351,11 +351,27 @@ pub async fn require_clock(store: &dyn Store, clock: &dyn Clock) -> Result<(), E
 /// The pin of a finished CA, as its folder keeps it.
 pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
     let path = state.join(PIN);
-    let text = fs::read_to_string(&path).map_err(|error| match error.kind() {
+    let damaged = |why: &dyn std::fmt::Display| {
+        let path = path.display();
+        Error::Folder(format!("{path} cannot be used: {why}; {}", restore_pin(&path)))
+    };
+    let text = fs::read(&path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::Folder(without_pin(state, &path)),
         _ => Error::Folder(format!("{}: {error}", path.display())),
     })?;
-    Ok(text.parse()?)
+    let text = String::from_utf8(text).map_err(|_| damaged(&"it holds no text"))?;
+    if text.trim().is_empty() {
+        return Err(damaged(&"it is empty"));
+    }
+    text.parse().map_err(|error| damaged(&error))
+}
+
+/// The step that brings `trust.pin` back.
+fn restore_pin(path: &dyn std::fmt::Display) -> String {
+    format!(
+        "restore it from a backup, or from the context of an operator of this CA: countersign trust \
+         pin > {path}"
+    )
 }
 
 fn without_pin(state: &Path, path: &Path) -> String {
@@ -371,11 +387,8 @@ fn without_pin(state: &Path, path: &Path) -> String {
             state.display()
         );
     }
-    format!(
-        "{path} is gone: restore it from a backup, or from the context of an operator of this CA: \
-         countersign trust pin > {path}",
-        path = path.display()
-    )
+    let path = path.display();
+    format!("{path} is gone: {}", restore_pin(&path))
 }
 
 /// Writes the pin of a trust state beside the keys.

@@ -10,6 +10,7 @@ use api::{Attestation, IssueRequest, Secret, Ttl};
 use authority::clock::{Clock, SteadyClock};
 use authority::policy::{PolicySet, SHIPPED_WORKLOADS};
 use authority::setup;
+use authority::signer::SignerError;
 use authority::store::Store;
 use authority::{Authority, Keys, OwnNames, Parts};
 use clap::Args;
@@ -63,6 +64,18 @@ impl ConfigFile {
             return Err(Error::NoOfflineKeys(folder));
         }
         self.offline_passphrase(config)
+    }
+
+    /// Says of a failure by a passphrase where that came from: none but the host knows.
+    pub(crate) fn blame(&self, config: &Config, error: anyhow::Error) -> anyhow::Error {
+        let key = match error.downcast_ref() {
+            Some(authority::Error::Signer(error)) => wrong_passphrase(error),
+            _ => error.downcast_ref().and_then(wrong_passphrase),
+        };
+        let Some(key) = key.map(str::to_owned) else { return error };
+        let is_offline = Path::new(&key).starts_with(config.state.join(OFFLINE));
+        let source = if is_offline { offline_source(config) } else { self.online_source(config) };
+        source.blamed(key).into()
     }
 
     /// Those of a new CA: of the keys that `serve` opens, and of `offline/`.
@@ -139,6 +152,14 @@ fn require_policies(config: &Config) -> Result<(), Error> {
         Ok(error) => refuse(error.into()),
         Err(error) => refuse(error),
     })
+}
+
+/// The file that a passphrase does not open.
+fn wrong_passphrase(error: &SignerError) -> Option<&str> {
+    match error {
+        SignerError::Passphrase { path } => Some(path),
+        _ => None,
+    }
 }
 
 fn offline_source(config: &Config) -> Source {
@@ -305,5 +326,7 @@ const OFFLINE: &str = "offline";
 /// Keys of the configuration.
 const POLICIES: &str = "policies";
 const PASSPHRASE_FILE: &str = "passphrase_file";
+/// The folder of the root and trust keys, in that of the state.
+pub(crate) const OFFLINE: &str = "offline";
 const OFFLINE_PASSPHRASE_FILE: &str = "offline_passphrase_file";
 const CREDENTIAL: &str = "countersign-passphrase";

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use crate::exit::Exit;
 use crate::other_file::OtherFile;
-use crate::passphrase::Fault;
+use crate::passphrase::{self, Fault};
 use crate::table;
 
 /// What went wrong on this side of the network. The CA's problems are [`countersign::Error`].
@@ -199,6 +199,9 @@ pub(crate) enum Error {
     /// An address of a server names an interface of this host.
     #[error("{0}: zone ids (%eth0) are not supported")]
     ZoneId(String),
+    /// A passphrase opens none of the keys that it is for.
+    #[error("key file {key} does not open with {from}")]
+    WrongPassphrase { key: String, from: passphrase::From },
     /// A file cannot be written.
     #[error("cannot write {}", path.display())]
     Write { path: PathBuf, source: io::Error },

@@ -10,6 +10,7 @@ use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
 use identity::Refusal;
 
 use crate::error::Error;
+use crate::passphrase::From;
 use crate::report::library_error;
 use crate::shell::quoted;
 
@@ -259,6 +260,16 @@ impl Error {
             Self::TrustFile { .. } => "countersign trust fetch URL --pin PIN --out FILE",
             Self::UnknownOperator { .. } => "countersign operator list",
             Self::Server { .. } => "name HOST:PORT of a server that speaks TLS and runs",
+            Self::WrongPassphrase { from: From::Typed, .. } => {
+                "the same command again, with the passphrase that was typed when the CA was made"
+            }
+            Self::WrongPassphrase { from: From::File { path, .. }, .. } => {
+                return Some(format!(
+                    "write the passphrase into {} that was there when the CA was made, or name its \
+                     file in the configuration; then the same command again",
+                    quoted(path)
+                ));
+            }
             Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
             Self::UnknownContext { name, .. } if name == "dev" => {
                 "in another terminal: countersign dev; it makes that context while it runs"

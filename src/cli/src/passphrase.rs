@@ -23,6 +23,15 @@ pub(crate) struct Source {
     pub(crate) what: &'static str,
 }
 
+/// Where a passphrase came from that opens nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum From {
+    #[error("this passphrase, that of {} (check `{setting}`)", path.display())]
+    File { setting: &'static str, path: PathBuf },
+    #[error("the passphrase that you typed")]
+    Typed,
+}
+
 /// Why a passphrase is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
@@ -91,6 +100,15 @@ impl Source {
             prompt = format!("Not taken: {fault}.\n{}, new: ", self.what);
         }
         Err(Error::Passphrase(format!("{}: {fault}", self.what)))
+    }
+
+    /// Says where the one came from that does not open a key's file.
+    pub(crate) fn blamed(&self, key: String) -> Error {
+        let from = match &self.file {
+            Some(path) => From::File { setting: self.setting, path: path.clone() },
+            None => From::Typed,
+        };
+        Error::WrongPassphrase { key, from }
     }
 
     fn refused(&self, path: &Path, fault: Fault) -> Error {

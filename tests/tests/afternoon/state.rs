@@ -33,6 +33,10 @@ pub(crate) fn slips() -> Vec<Slip> {
         .notices(SERVE, 1, "head.key is gone")
         .step("restore it from a backup")
         .repairs("cp -a backup/head.key state/keys/; rm -r backup"),
+        Slip::new("a key is cut off", Restarted, "cp -a state/keys backup; truncate -s 99 state/keys/log.key")
+            .notices(STATUS, 0, "log.key is damaged: it is cut off")
+            .step("restore it from a backup")
+            .repairs("cp -a backup/log.key state/keys/; rm -r backup"),
         Slip::new("all keys are gone", Stopped, "mv state/keys backup")
             .notices(SERVE, 1, "{D}/state/keys: the folder is gone")
             .step("restore it from a backup")
@@ -77,6 +81,10 @@ pub(crate) fn slips() -> Vec<Slip> {
         .proof("test -f state/keys/own-certificate.sealed"),
         Slip::new("the pin is gone", Stopped, "rm state/trust.pin")
             .notices(SERVE, 1, "{D}/state/trust.pin is gone")
+            .step("countersign trust pin > {D}/state/trust.pin")
+            .repairs("countersign trust pin > $D/state/trust.pin"),
+        Slip::new("the pin is empty", Stopped, ": > state/trust.pin")
+            .notices(SERVE, 1, "{D}/state/trust.pin cannot be used: it is empty")
             .step("countersign trust pin > {D}/state/trust.pin")
             .repairs("countersign trust pin > $D/state/trust.pin"),
         Slip::new("the database is gone", Stopped, "cp -a state backup; rm state/countersign.db*")

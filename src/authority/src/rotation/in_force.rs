@@ -18,7 +18,7 @@ use crate::issuer::Issuer;
 use crate::keys::Keys;
 use crate::signer::absent::AbsentKey;
 use crate::signer::{Signer, SignerError};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 
 /// What the engine signs with, and what it believes.
 #[derive(Debug)]
@@ -65,14 +65,14 @@ impl InForce {
             let issuer = Issuer::new(Arc::clone(certificate), signer)?;
             issuers.insert(key.id, Arc::new(issuer));
         }
-        let unfinished = || Error::Folder("there is no issuer: `init` is unfinished".to_owned());
         let active = |purpose| {
             ledger
                 .find(purpose, KeyState::Active)
                 .ok_or_else(|| Error::Folder(format!("the log names no active {purpose} key")))
         };
         let issuer = issuers.get(&active(KeyPurpose::Issuer)?.id).cloned();
-        let issuer = issuer.ok_or_else(unfinished)?;
+        let gone = "the certificate of the active issuer is gone";
+        let issuer = issuer.ok_or_else(|| StoreError::Inconsistent(gone.to_owned()))?;
         let countersigner = open_active(keys, active(KeyPurpose::Countersignature)?, &mut absent);
         let feed = open_active(keys, active(KeyPurpose::Feed)?, &mut absent);
         let mut log = Vec::new();
@@ -278,7 +278,9 @@ async fn follow_trust(
     up_to: u64,
 ) -> Result<Vec<(TrustState, Arc<[u8]>)>, Error> {
     let mut history: Vec<(TrustState, Arc<[u8]>)> = Vec::new();
-    for note in store.trust_states().await? {
+    let notes = store.trust_states().await?;
+    let is_empty = notes.is_empty();
+    for note in notes {
         let next = match history.last() {
             None => TrustState::verify_pinned(&note, pin).ok(),
             Some((state, _)) if state.sequence >= up_to => break,
@@ -286,10 +288,15 @@ async fn follow_trust(
         };
         history.extend(next.map(|state| (state, note.into())));
     }
+    if is_empty {
+        let why = format!("trust state {up_to} is gone");
+        return Err(StoreError::Inconsistent(why).into());
+    }
     if history.is_empty() {
         return Err(Error::Folder(format!(
-            "there is no trust state that the pin {pin} names: `init` is unfinished, or trust.pin \
-             is another CA's"
+            "there is no trust state that the pin {pin} names: `trust.pin` in the state folder is \
+             another CA's; restore it from a backup, or have an operator of this CA print it: \
+             countersign trust pin"
         )));
     }
     Ok(history)

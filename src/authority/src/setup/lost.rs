@@ -57,6 +57,15 @@ fn require_lost(in_force: &InForce, keys: &Keys) -> Result<(), Error> {
         active.ok_or_else(|| Error::Folder("the log names no active issuer".to_owned()))?;
     match keys.signer(KeyPurpose::Issuer, &active.id) {
         Err(SignerError::Missing { .. }) => Ok(()),
+        Err(error @ (SignerError::Damaged { .. } | SignerError::OtherPassphrase { .. })) => {
+            Err(Error::Invalid {
+                why: error.to_string(),
+                next_step: Some(
+                    "where there is no backup, move the file away; then the same command again"
+                        .to_owned(),
+                ),
+            })
+        }
         Err(error) => Err(error.into()),
         Ok(_) => Err(Error::Invalid {
             why: "the issuer's key is there: it is not lost".to_owned(),

@@ -29,12 +29,18 @@ impl AbsentKey {
         }
     }
 
-    /// What replaces a key whose file is gone for good.
+    /// What replaces a key whose file is gone for good, or of no use.
     fn instead(&self) -> &'static str {
-        if !matches!(self.why, SignerError::Missing { .. }) {
-            return "";
-        }
+        let is_damaged = match self.why {
+            SignerError::Missing { .. } => false,
+            SignerError::Damaged { .. } | SignerError::OtherPassphrase { .. } => true,
+            _ => return "",
+        };
         match self.purpose {
+            KeyPurpose::Issuer if is_damaged => {
+                "; if there is none, stop the CA and move the file away: countersign init --recover \
+                 --replace-lost-issuer"
+            }
             KeyPurpose::Countersignature => {
                 "; if it is lost for good: countersign key prepare countersignature, countersign rotate"
             }

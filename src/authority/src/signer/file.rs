@@ -11,7 +11,8 @@ use futures_util::future::BoxFuture;
 use tlog::Hash;
 use zeroize::Zeroizing;
 
-use super::{Signer, SignerError, sealed};
+use super::sealed::{self, Unopened};
+use super::{Signer, SignerError};
 use crate::files::{Readers, SecretError, read_secret, write_private};
 
 /// A key that was read from a sealed file, or has just been made.
@@ -58,12 +59,8 @@ impl FileSigner {
 
     /// Opens a sealed key that nobody but its owner may read.
     pub fn open(path: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
-        let pem = read_secret(path, Readers::Owner).map_err(|error| match error {
-            SecretError::Mode(mode) => SignerError::Mode { path: path.display().to_string(), mode },
-            error => file_error(path, &error),
-        })?;
-        let pkcs8 = sealed::open(&pem, passphrase)
-            .ok_or_else(|| SignerError::Passphrase { path: path.display().to_string() })?;
+        let pem = read_secret(path, Readers::Owner).map_err(|error| unread(path, &error))?;
+        let pkcs8 = sealed::open(&pem, passphrase).map_err(|why| unopened(path, why))?;
         Self::from_pkcs8(pkcs8.as_bytes())
             .ok_or_else(|| file_error(path, &"it is neither a P-256 nor an Ed25519 key"))
     }
@@ -121,6 +118,26 @@ fn generate(kind: KeyKind) -> Result<Zeroizing<Vec<u8>>, aws_lc_rs::error::Unspe
         KeyKind::Ed25519 => Ed25519KeyPair::generate()?.to_pkcs8v1()?,
     };
     Ok(Zeroizing::new(document.as_ref().to_vec()))
+}
+
+/// A file is sealed text: in another encoding there is none to convert.
+pub(crate) fn unread(path: &Path, error: &SecretError) -> SignerError {
+    let path = path.display().to_string();
+    match error {
+        SecretError::Mode(mode) => SignerError::Mode { path, mode: *mode },
+        SecretError::Text(_) => SignerError::Damaged { path, what: "it holds no text" },
+        SecretError::Io(_) | SecretError::Shape => {
+            SignerError::File { path, why: error.to_string() }
+        }
+    }
+}
+
+pub(crate) fn unopened(path: &Path, why: Unopened) -> SignerError {
+    let path = path.display().to_string();
+    match why {
+        Unopened::NoKey(what) => SignerError::Damaged { path, what },
+        Unopened::Passphrase => SignerError::Passphrase { path },
+    }
 }
 
 fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {

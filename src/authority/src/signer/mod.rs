@@ -36,6 +36,14 @@ pub enum SignerError {
         /// Why it is not there.
         why: String,
     },
+    /// What is in the file is no sealed key, whatever the passphrase.
+    #[error("key file {path} is damaged: {what}; restore it from a backup")]
+    Damaged {
+        /// Which.
+        path: String,
+        /// What is wrong with it.
+        what: &'static str,
+    },
     /// The file cannot be read or written.
     #[error("key file {path}: {why}")]
     File {
@@ -67,8 +75,17 @@ pub enum SignerError {
     /// The log names a key that cannot be had.
     #[error("a key that the log names is missing: {0}")]
     NotInForce(String),
-    /// The passphrase does not open it, or it is damaged.
-    #[error("key file {path} does not open with this passphrase (check `{}`)", setting(.path))]
+    /// The passphrase that opens the files beside it does not open this one.
+    #[error(
+        "key file {path} does not open with the passphrase that opens those beside it: it is damaged, \
+         or was sealed by another; restore it from a backup"
+    )]
+    OtherPassphrase {
+        /// Which.
+        path: String,
+    },
+    /// The passphrase opens no file of the folder.
+    #[error("key file {path} does not open with this passphrase")]
     Passphrase {
         /// Which.
         path: String,
@@ -76,13 +93,4 @@ pub enum SignerError {
     /// The key refused to sign.
     #[error("the key refused to sign: {0}")]
     Refused(String),
-}
-
-/// The setting whose passphrase opens a key file: root and trust keys have one of their own.
-fn setting(path: &str) -> &'static str {
-    let folder = std::path::Path::new(path).parent().and_then(|folder| folder.file_name());
-    match folder.is_some_and(|folder| folder == "offline") {
-        true => "offline_passphrase_file",
-        false => "passphrase_file",
-    }
 }

@@ -21,16 +21,37 @@ pub(crate) fn seal(key: &[u8], passphrase: &Secret) -> Result<String, pkcs8::Err
 }
 
 /// Opens what [`seal`] made, or openssl with PBES2.
-pub(crate) fn open(pem: &str, passphrase: &Secret) -> Option<SecretDocument> {
-    let (label, sealed) = SecretDocument::from_pem(pem).ok()?;
+pub(crate) fn open(pem: &str, passphrase: &Secret) -> Result<SecretDocument, Unopened> {
+    let (label, sealed) = SecretDocument::from_pem(pem).map_err(|_| without_block(pem))?;
     if label != LABEL {
-        return None;
+        return Err(Unopened::NoKey("it holds another kind of PEM than a sealed key"));
     }
     EncryptedPrivateKeyInfoRef::try_from(sealed.as_bytes())
-        .ok()?
+        .map_err(|_| Unopened::NoKey(GARBLED))?
         .decrypt(passphrase.expose().as_bytes())
-        .ok()
+        .map_err(|_| Unopened::Passphrase)
+}
+
+/// Why a text is not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unopened {
+    /// No passphrase opens it.
+    NoKey(&'static str),
+    /// Another passphrase may.
+    Passphrase,
+}
+
+/// What a text is that holds no block of PEM.
+fn without_block(pem: &str) -> Unopened {
+    let has = |mark: &str| pem.contains(&format!("-----{mark} "));
+    Unopened::NoKey(match (has("BEGIN"), has("END")) {
+        _ if pem.trim().is_empty() => "it is empty",
+        (true, false) => "it is cut off: its last line is missing",
+        (true, true) => GARBLED,
+        (false, _) => "it is no key file (PEM, ENCRYPTED PRIVATE KEY)",
+    })
 }
 
 const ROUNDS: u32 = 600_000;
+const GARBLED: &str = "what it holds is garbled";
 const LABEL: &str = "ENCRYPTED PRIVATE KEY";

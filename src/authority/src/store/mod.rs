@@ -134,6 +134,17 @@ pub enum StoreError {
     /// The clock went ahead by itself.
     #[error(transparent)]
     ClockLeapt(#[from] ClockLeapt),
+    /// The file is not the database that was written, or lacks a part of it.
+    #[error(
+        "{file} is damaged: {what}; restore a backup of the whole state folder; without one it is \
+         a new CA (README: what to back up)"
+    )]
+    Damaged {
+        /// Which.
+        file: String,
+        /// What is wrong with it.
+        what: String,
+    },
     /// The tables contradict each other, or the log.
     #[error("the store contradicts itself: {0}; restore a backup, nothing is issued from it")]
     Inconsistent(String),
@@ -143,6 +154,16 @@ pub enum StoreError {
     /// The disk is full, read-only, or the database is locked or gone.
     #[error("the store cannot be used: {0}")]
     Unavailable(String),
+}
+
+impl StoreError {
+    /// The same, of a file whose place is known.
+    pub(crate) fn of_file(self, path: &std::path::Path) -> Self {
+        match self {
+            Self::Damaged { what, .. } => Self::Damaged { file: path.display().to_string(), what },
+            error => error,
+        }
+    }
 }
 
 /// The newest signed checkpoint.

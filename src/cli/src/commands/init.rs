@@ -60,13 +60,12 @@ enum ParentChoice {
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     let config = arguments.config.load()?;
     operator_id(&config.trust_domain, &arguments.operator)?;
-    if arguments.recover {
-        return recover(&arguments, &config, session).await;
-    }
-    match &arguments.certificate {
+    let done = match &arguments.certificate {
+        _ if arguments.recover => recover(&arguments, &config, session).await,
         Some(path) => finish(&arguments, &config, path, session).await,
         None => create(&arguments, &config, session).await,
-    }
+    };
+    done.map_err(|error| arguments.config.blame(&config, error))
 }
 
 async fn create(arguments: &Arguments, config: &Config, session: &Session) -> anyhow::Result<Exit> {

@@ -236,7 +236,8 @@ impl Host<'_> {
             Some(online) => online,
             none => {
                 let passphrase = file.passphrase(config)?;
-                none.insert(Keys::open(&config.state, &passphrase)?)
+                let opened = Keys::open(&config.state, &passphrase);
+                none.insert(opened.map_err(|error| file.blame(config, error.into()))?)
             }
         };
         if offline.is_none() && needs_offline(purpose, step) {
@@ -260,7 +261,8 @@ impl Host<'_> {
 
 fn open_offline(file: &ConfigFile, config: &Config) -> anyhow::Result<Keys> {
     let passphrase = file.offline_passphrase_at_hand(config)?;
-    Ok(Keys::open_offline(&config.state, &passphrase)?)
+    let opened = Keys::open_offline(&config.state, &passphrase);
+    opened.map_err(|error| file.blame(config, error.into()))
 }
 
 fn show(purpose: KeyPurpose, step: KeyStep, taken: &Taken, session: &Session) -> Result<(), Error> {

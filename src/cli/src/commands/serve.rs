@@ -29,7 +29,8 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     ca_host::survive_file_size_limit()?;
     let config = arguments.config.load()?;
     let passphrase = arguments.config.passphrase(&config)?;
-    let authority = ca_host::open(&config, &passphrase, &session.output).await?;
+    let opened = ca_host::open(&config, &passphrase, &session.output).await;
+    let authority = opened.map_err(|error| arguments.config.blame(&config, error))?;
     let stop = ca_host::stop_signal()?;
     let mut running = server::start(authority, &config).await?;
     session.output.note(format!(

@@ -1,9 +1,9 @@
 //! The head's row: read only with its seal, written with a new one.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, TreeEdge};
 
-use super::read::{FIRST_PLACE, LAST_PLACE, hash, number};
+use super::read::{FIRST_PLACE, LAST_PLACE, hash, number, without_row};
 use super::{LOG, StoreError, tiles, unavailable};
 use crate::seal::HeadKey;
 use crate::sequencer::Head;
@@ -72,7 +72,9 @@ fn read_row(connection: &Connection) -> Result<(Head, Vec<u8>), StoreError> {
                 Ok((number(row, 0)?, row.get::<_, Vec<u8>>(1)?, head, row.get(7)?))
             })
         })
-        .map_err(unavailable)?;
+        .optional()
+        .map_err(unavailable)?
+        .ok_or_else(|| without_row("head"))?;
     Ok((Head { edge: self::edge(size, &edge)?, ..head }, seal))
 }
 

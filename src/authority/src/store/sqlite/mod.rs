@@ -72,11 +72,7 @@ impl Held {
         key: &HeadKey,
     ) -> Result<SqliteStore, StoreError> {
         let (path, mut connection) = open_connection(&self.folder)?;
-        requests::seal_from_now_on(&mut connection)?;
-        read::require_trust_domain(&connection, trust_domain)?;
-        tiles::verify_edge(&connection, &head::read(&connection, key)?)?;
-        // Of a store that was made before there was this one.
-        connection.execute_batch(DENIALS).map_err(unavailable)?;
+        verify(&mut connection, trust_domain, key).map_err(|error| error.of_file(&path))?;
         Ok(SqliteStore::new(path, connection, self.lock, key.clone()))
     }
 }
@@ -116,8 +112,9 @@ impl SqliteStore {
     /// Whether the file's head is sealed, or is one of before, to be [migrated](Self::migrate).
     pub fn is_sealed(folder: &Path) -> Result<bool, StoreError> {
         let _held = Self::hold_file(folder)?;
-        let (_, connection) = open_connection(folder)?;
-        Ok(read::version(&connection)? != write::UNSEALED)
+        let (path, connection) = open_connection(folder)?;
+        let version = read::version(&connection).map_err(|error| error.of_file(&path))?;
+        Ok(version != write::UNSEALED)
     }
 
     /// Opens a file of before heads were sealed: verifies all of it once, and seals it.
@@ -128,7 +125,8 @@ impl SqliteStore {
     ) -> Result<(Self, Migrated), StoreError> {
         let held = Self::hold_file(folder)?;
         let (path, mut connection) = open_connection(folder)?;
-        let migrated = migration::migrate(&mut connection, trust_domain, key)?;
+        let migrated = migration::migrate(&mut connection, trust_domain, key);
+        let migrated = migrated.map_err(|error| error.of_file(&path))?;
         Ok((Self::new(path, connection, held.lock, key.clone()), migrated))
     }
 
@@ -329,12 +327,32 @@ impl Readers {
 }
 
 fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
-    connect_as(path, flags).map_err(|error| match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => {
-            StoreError::Inconsistent(format!("{}: {error}", path.display()))
+    connect_as(path, flags).map_err(|error| unavailable(error).of_file(path))
+}
+
+/// What is looked at before anything is read from a file.
+fn verify(
+    connection: &mut Connection,
+    trust_domain: &TrustDomain,
+    key: &HeadKey,
+) -> Result<(), StoreError> {
+    requests::seal_from_now_on(connection)?;
+    read::require_trust_domain(connection, trust_domain)?;
+    require_tables(connection)?;
+    tiles::verify_edge(connection, &head::read(connection, key)?)?;
+    // Of a store that was made before there was this one.
+    connection.execute_batch(DENIALS).map_err(unavailable)
+}
+
+/// A table that is gone would be missed only by whoever asks for what is in it.
+fn require_tables(connection: &Connection) -> Result<(), StoreError> {
+    let tables = SCHEMA.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
+    for table in tables.filter_map(|rest| rest.split([' ', '(']).next()) {
+        if !connection.table_exists(None, table).map_err(unavailable)? {
+            return Err(damaged(format!("the table `{table}` is gone")));
         }
-        _ => unavailable(error),
-    })
+    }
+    Ok(())
 }
 
 fn connect_as(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
@@ -361,8 +379,14 @@ fn open_connection(folder: &Path) -> Result<(PathBuf, Connection), StoreError> {
 
 fn require_file(folder: &Path) -> Result<PathBuf, StoreError> {
     let path = folder.join(FILE);
-    if path.exists() {
-        return Ok(path);
+    if let Ok(file) = path.metadata() {
+        let is_empty = file.is_file() && file.len() == 0;
+        let what = match () {
+            () if is_empty => "it is empty",
+            () if !file.is_file() => "it is no file",
+            () => return Ok(path),
+        };
+        return Err(damaged(what.to_owned()).of_file(&path));
     }
     Err(StoreError::Unavailable(format!(
         "there is no {}: restore a backup of the whole folder; where there is none, it is another \
@@ -400,8 +424,33 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
         .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))
 }
 
+/// What SQLite says of its own file, and of rows of another form than the schema's, is no passing
+/// trouble.
 fn unavailable(error: rusqlite::Error) -> StoreError {
-    StoreError::Unavailable(error.to_string())
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    let is_damage = match &error {
+        rusqlite::Error::QueryReturnedNoRows => {
+            return damaged("a row is gone that has to be there".to_owned());
+        }
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::InvalidColumnType(..) => true,
+        error => match error.sqlite_error_code() {
+            Some(DatabaseCorrupt | NotADatabase) => true,
+            _ => {
+                let text = error.to_string();
+                ["no such table", "no such column"].iter().any(|gone| text.starts_with(gone))
+            }
+        },
+    };
+    match is_damage {
+        true => damaged(error.to_string()),
+        false => StoreError::Unavailable(error.to_string()),
+    }
+}
+
+fn damaged(what: String) -> StoreError {
+    StoreError::Damaged { file: FILE.to_owned(), what }
 }
 
 fn gone() -> StoreError {

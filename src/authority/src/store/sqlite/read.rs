@@ -8,13 +8,14 @@ use tlog::Hash;
 use super::write::{UNSEALED, VERSION};
 use super::{
     LOG, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow,
-    RevokedQuery, RevokedRecord, StoreError, StoredCheckpoint, unavailable,
+    RevokedQuery, RevokedRecord, StoreError, StoredCheckpoint, damaged, unavailable,
 };
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, TokenDraft, TokenRow};
 
 pub(super) fn version(connection: &Connection) -> Result<i64, StoreError> {
-    connection.query_row("SELECT version FROM meta", [], |row| row.get(0)).map_err(unavailable)
+    let version = connection.query_row("SELECT version FROM meta", [], |row| row.get(0));
+    version.optional().map_err(unavailable)?.ok_or_else(|| without_row("meta"))
 }
 
 pub(super) fn require_trust_domain(
@@ -25,7 +26,9 @@ pub(super) fn require_trust_domain(
         .query_row("SELECT version, trust_domain FROM meta", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
-        .map_err(unavailable)?;
+        .optional()
+        .map_err(unavailable)?
+        .ok_or_else(|| without_row("meta"))?;
     if version == UNSEALED {
         return Err(StoreError::Unavailable(
             "it is of before heads were sealed, and this CA's was sealed since (keys/head.key): an \
@@ -35,7 +38,8 @@ pub(super) fn require_trust_domain(
     }
     if version != VERSION {
         return Err(StoreError::Unavailable(format!(
-            "its schema has version {version}, this program knows {VERSION}"
+            "its schema has version {version}, this program knows {VERSION}: run the countersign \
+             that wrote it, or a newer one"
         )));
     }
     if kept != trust_domain.as_str() {
@@ -44,6 +48,11 @@ pub(super) fn require_trust_domain(
         )));
     }
     Ok(())
+}
+
+/// A table of one row has lost it.
+pub(super) fn without_row(table: &str) -> StoreError {
+    damaged(format!("the table `{table}` has lost its row"))
 }
 
 pub(super) fn entries(
