@@ -46,6 +46,48 @@ fn each_act_and_refusal_is_told_with_who_and_what_and_how_long() {
     assert!(!own.contains("ct1."), "no token is told");
 }
 
+#[test]
+fn each_line_of_the_json_log_is_json_from_the_first_to_the_last() {
+    let serve_options = vec!["--log-format".to_owned(), "json".to_owned()];
+    let settings = Settings { serve_options, ..Settings::default() };
+    let mut environment = Environment::start_with(&settings);
+    environment.issue("/prod/reports", "reports");
+    assert_eq!(environment.stop(), 0);
+    let log = environment.log();
+    let lines: Vec<Value> = log.lines().map(parsed).collect();
+    let said = |start: &str| {
+        lines.iter().any(|line| line["message"].as_str().is_some_and(|it| it.starts_with(start)))
+    };
+    for start in ["serving https://", "SIGTERM: finishing", "drained "] {
+        assert!(said(start), "{start}: {log}");
+    }
+    for took in lines.iter().filter_map(|line| line["milliseconds"].as_f64()) {
+        assert_eq!(took, (took * 1e3).round() / 1e3, "to the microsecond");
+    }
+
+    let json = |options: &[&str]| {
+        let serve = ["serve", "--config", "ca.toml", "--log-format", "json"];
+        let failed = environment.countersign(&[&serve, options].concat());
+        assert_ne!(failed.code, 0);
+        let mut lines: Vec<Value> = failed.stderr.lines().map(parsed).collect();
+        lines.pop().unwrap()
+    };
+    environment.write("passphrase", "the passphrase of another CA");
+    for options in [&[][..], &["-q"]] {
+        let told = json(options);
+        assert_eq!(told["level"], "ERROR");
+        assert!(told["message"].as_str().unwrap().contains("does not open"), "{told}");
+        assert!(told["next"].as_str().unwrap().contains("the same command"), "{told}");
+    }
+    environment.write("ca.toml", "no configuration");
+    assert!(json(&[])["next"].as_str().unwrap().contains("config check"));
+}
+
+#[track_caller]
+fn parsed(line: &str) -> Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line:?}"))
+}
+
 /// What Prometheus' own linter (`promtool check metrics`) looks for first.
 #[test]
 fn metrics_say_what_they_are_and_stand_at_zero_before_anything_happens() {

@@ -16,7 +16,7 @@ use crate::commands::{
 };
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::output::{Format, Notes, Output, to_stderr};
+use crate::output::{Format, Lines, Notes, Output, to_stderr};
 use crate::report;
 
 /// The whole command line.
@@ -136,6 +136,7 @@ impl GlobalOptions {
         Output {
             format: if self.json { Format::Json } else { Format::Human },
             notes: if self.quiet { Notes::Hidden } else { Notes::Shown },
+            lines: Lines::Text,
         }
     }
 }

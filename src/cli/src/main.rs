@@ -61,6 +61,7 @@ use tokio::runtime::Builder;
 use crate::commands::Session;
 use crate::exit::Exit;
 use crate::memory::Swap;
+use crate::output::Lines;
 
 /// A certificate costs some hundred allocations: with the system's allocator a tenth of its time.
 #[global_allocator]
@@ -83,12 +84,16 @@ async fn run(swap: Swap) -> Exit {
     let cli = args::parse();
     report::start_diagnostics(&cli);
     tracing::debug!(?swap, "memory is not dumpable");
-    let session = Session::new(cli.options);
+    let lines = report::lines(&cli.command);
+    let session = Session::new(cli.options).with_lines(lines);
     match commands::run(cli.command, &session).await {
         Ok(exit) => exit,
         Err(error) => {
             let error = admin_port::recognised(error).await;
-            report::error(&error);
+            match lines {
+                Lines::Diagnostics => report::event(&error),
+                Lines::Text => report::error(&error),
+            }
             Exit::of(&error)
         }
     }

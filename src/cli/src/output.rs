@@ -17,6 +17,17 @@ pub(crate) struct Output {
     pub(crate) format: Format,
     /// Whether notes are shown.
     pub(crate) notes: Notes,
+    /// The form of what goes to stderr.
+    pub(crate) lines: Lines,
+}
+
+/// The form of what goes to stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lines {
+    /// A diagnostic of its own for each: whoever reads the stream parses every line.
+    Diagnostics,
+    /// For people.
+    Text,
 }
 
 /// The form of results.
@@ -89,14 +100,19 @@ impl Output {
 
     /// Says what happened, unless `-q` was given.
     pub(crate) fn note(&self, text: impl Display) {
-        if self.notes == Notes::Shown {
-            to_stderr(&text.to_string());
+        match (self.notes, self.lines) {
+            (Notes::Hidden, _) => {}
+            (Notes::Shown, Lines::Diagnostics) => tracing::info!("{text}"),
+            (Notes::Shown, Lines::Text) => to_stderr(&text.to_string()),
         }
     }
 
     /// Warns, `-q` or not.
     pub(crate) fn warn(&self, text: impl Display) {
-        to_stderr(&format!("warning: {}", indented(&text.to_string())));
+        match self.lines {
+            Lines::Diagnostics => tracing::warn!("{text}"),
+            Lines::Text => to_stderr(&format!("warning: {}", indented(&text.to_string()))),
+        }
     }
 
     fn json<T: Serialize>(&self, value: &T) -> Result<(), Error> {

@@ -11,11 +11,27 @@ use crate::commands::serve::LogFormat;
 use crate::error::Error;
 use crate::escape;
 use crate::next_step;
-use crate::output::{indented, to_stderr};
+use crate::output::{Lines, indented, to_stderr};
 
 /// Tells the user, on stderr.
 pub(crate) fn error(error: &anyhow::Error) {
     to_stderr(&render(error));
+}
+
+/// Tells it as a diagnostic.
+pub(crate) fn event(error: &anyhow::Error) {
+    let next = next_step::of(error);
+    let why: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
+    let why = (!why.is_empty()).then(|| why.join(": "));
+    tracing::error!(why, next, "{error}");
+}
+
+/// The form of what a command writes to stderr.
+pub(crate) fn lines(command: &Command) -> Lines {
+    match command {
+        Command::Serve(serve) if serve.log_format == LogFormat::Json => Lines::Diagnostics,
+        _ => Lines::Text,
+    }
 }
 
 /// Sends diagnostics (tracing events) to stderr: all of them with `--verbose`; without it, those
@@ -60,6 +76,8 @@ fn start_diagnostics_by(filter: &str, format: LogFormat) {
             .log_internal_errors(false)
             .with_env_filter(EnvFilter::new(filter))
             .init();
+        // A bug is told in the stream's form, too.
+        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
         return;
     }
     tracing_subscriber::fmt()

@@ -31,7 +31,7 @@ pub(crate) mod verify;
 
 use crate::args::{Command, GlobalOptions};
 use crate::exit::Exit;
-use crate::output::Output;
+use crate::output::{Lines, Output};
 
 /// What every command gets.
 #[derive(Debug)]
@@ -46,6 +46,12 @@ impl Session {
     /// Takes the global options.
     pub(crate) fn new(options: GlobalOptions) -> Self {
         Self { output: options.output(), options }
+    }
+
+    /// The same, with notes and warnings in another form.
+    pub(crate) fn with_lines(mut self, lines: Lines) -> Self {
+        self.output.lines = lines;
+        self
     }
 }
 
