@@ -7,23 +7,20 @@
 use std::path::Path;
 
 use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
-use identity::Refusal;
+use identity::{CountersignatureRule, Refusal};
 
+use crate::clock;
 use crate::error::Error;
 use crate::passphrase::From;
 use crate::report::library_error;
 use crate::shell::quoted;
+use crate::table;
 
 /// What to type next after an error.
 pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
     let ours = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
     let of_the_engine = || match error.downcast_ref::<authority::Error>()? {
-        authority::Error::Halted(_) => Some(
-            "put the newest database back and restart the CA; where that is lost, look first what \
-             was revoked and issued in the part that is gone, then: countersign init --recover \
-             --lift-halt"
-                .to_owned(),
-        ),
+        authority::Error::Halted(_) => Some(HALTED.to_owned()),
         authority::Error::Invalid { next_step, .. } => next_step.clone(),
         authority::Error::Unmade { .. } => Some(
             "make room there, or name another `state` in the configuration; then the same command \
@@ -94,6 +91,21 @@ fn past(obstacle: Option<Obstacle<'_>>) -> &'static str {
 
 const RIGHT_URL: &str = "name the CA itself: --url https://CA:8443; `countersign context list` shows \
                          that of each context";
+
+/// Whether another clock would judge otherwise.
+fn is_of_clocks(refusal: &Refusal) -> bool {
+    matches!(
+        refusal,
+        Refusal::Expired { .. }
+            | Refusal::NotYetValid { .. }
+            | Refusal::NotCountersigned(CountersignatureRule::Future)
+    )
+}
+
+/// What ends a halt; README has more.
+pub(crate) const HALTED: &str = "put the newest database back and restart the CA; where that is lost, \
+    look first what was revoked and issued in the part that is gone, then stop it: countersign init \
+    --recover --lift-halt";
 
 impl Error {
     /// What to type next.

@@ -14,6 +14,7 @@ use tlog::{Checkpoint, SignedNote, VerifierKey};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
+use crate::next_step::HALTED;
 use crate::output::Output;
 use crate::shell;
 use crate::svid_directory::SvidDirectory;
@@ -149,7 +150,7 @@ impl WentBack {
     fn told(&self) -> String {
         format!(
             "{}: an older database was put back. What was issued and revoked since may be missing\n  \
-             next: countersign status; where its operators accepted the loss: rm {}",
+             next, on the CA's host: {HALTED}\n  and once its operators accepted the loss, here: rm {}",
             self.what(),
             shell::quoted(Path::new(&self.path))
         )

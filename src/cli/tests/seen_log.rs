@@ -30,6 +30,9 @@ async fn a_log_that_went_back_is_warned_of_until_it_has_outgrown_what_was_seen()
         let warned = environment.run("list -q").await.expect(0);
         assert!(warned.stderr.contains("has 99 entries, and 100 were seen"), "{warned:?}");
         assert!(environment.authority.shown().unwrap().contains("\n100\n"));
+        let way_out = ["init --recover", "--lift-halt", "svid.checkpoint"];
+        assert!(way_out.iter().all(|step| warned.stderr.contains(step)), "{warned:?}");
+        assert!(!warned.stderr.contains("countersign status"), "it says this again: {warned:?}");
     }
     environment.authority.set_log_size(101);
     assert_eq!(environment.run("list -q").await.expect(0).stderr, "");

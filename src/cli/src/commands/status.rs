@@ -7,6 +7,7 @@ use super::{Session, keys};
 use crate::clock;
 use crate::context;
 use crate::exit::Exit;
+use crate::next_step::HALTED;
 use crate::table;
 
 pub(crate) async fn run(session: &Session) -> anyhow::Result<Exit> {
@@ -29,6 +30,7 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
     ];
     if let Some(why) = &status.halted {
         fields.push(("HALTED", why.clone()));
+        fields.push(("", format!("next, on the CA's host: {HALTED}")));
     }
     if let Some(why) = &status.not_ready {
         fields.push(("NOT READY", why.clone()));
