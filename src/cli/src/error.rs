@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use identity::{Refusal, SpiffeId};
 use time::OffsetDateTime;
 
+use crate::clock;
 use crate::exit::Exit;
 use crate::other_file::OtherFile;
 use crate::passphrase::{self, Fault};
@@ -50,7 +51,10 @@ pub(crate) enum Error {
     #[error("{}: {why}", path.display())]
     Exposed { path: PathBuf, why: String },
     /// An SVID has expired, so that it can renew nothing.
-    #[error("the SVID in {} expired at {}", directory.display(), table::time(*not_after))]
+    #[error(
+        "the SVID in {} expired at {}; by this machine's clock it is {}",
+        directory.display(), table::time(*not_after), table::time(clock::now())
+    )]
     Expired { directory: PathBuf, not_after: OffsetDateTime, repair: String },
     /// Something stands where a file of ours would.
     #[error("{} cannot be replaced: {why}", path.display())]

@@ -30,6 +30,12 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
         _ => None,
     };
     ours.and_then(Error::next_step).or_else(of_the_engine).or_else(|| match library_error(error)? {
+        LibraryError::Peer { refusal, .. } if is_of_clocks(refusal) => Some(format!(
+            "`date -u` here and on the CA's host: this machine's clock says {}. Set the wrong one \
+             right; where both are right, the CA has no newer certificate: /readyz on its host \
+             says why",
+            table::time(clock::now())
+        )),
         LibraryError::Peer { refusal, .. } => Some(of_a_stranger(refusal).to_owned()),
         error @ LibraryError::Unreachable { .. } => Some(past(error.obstacle()).to_owned()),
         LibraryError::UnexpectedAnswer { status, .. } => Some(match status {

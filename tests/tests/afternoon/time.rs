@@ -81,6 +81,21 @@ fn a_ca_made_while_the_clock_was_ahead_is_repaired_by_what_serve_says() {
     }
 }
 
+#[test]
+fn whose_clock_is_wrong_is_told_to_compare_the_clocks_and_nothing_else() {
+    let mut environment = prepared();
+    types(&environment, "countersign init --config ca.toml").success();
+    environment.serve();
+    for wrong in ["-1d", "+3d", "-40d"] {
+        let said = types(&environment, &format!("faketime -f {wrong} countersign status")).exits(5);
+        assert!(said.stderr.contains("this machine's clock says"), "{wrong}: {}", said.stderr);
+        assert!(!said.stderr.contains("trust fetch"), "{wrong}: {}", said.stderr);
+    }
+    let said = types(&environment, "faketime -f +40d countersign status").exits(1).stderr;
+    assert!(said.contains("by this machine's clock it is"), "{said}");
+    types(&environment, "countersign status").success();
+}
+
 fn prepared() -> Environment {
     let environment = Environment::prepare(&Settings::default());
     fs::create_dir(environment.path("bin")).unwrap();
