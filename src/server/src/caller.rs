@@ -108,6 +108,12 @@ impl<T: DeserializeOwned> Body<T> {
         let invalid = |why: String, next: &str| {
             Refused::request(ProblemType::RequestInvalid, why, Some(next), id)
         };
+        if let Some(coding) = coding(&parts.headers) {
+            let next = "send it as it is, without Content-Encoding";
+            let what = format!("the body is encoded ({coding}), and none is decoded here");
+            let kind = ProblemType::MediaTypeUnsupported;
+            return Err(Refused::request(kind, what, Some(next), id).takes_no_coding());
+        }
         if !is_json(&parts.headers) {
             let next = "send JSON, and say so: Content-Type: application/json";
             let what = "the body is said to be something else than JSON";
@@ -138,16 +144,24 @@ fn is_json(headers: &HeaderMap) -> bool {
     if is_page && !headers.contains_key(header::CONTENT_TYPE) {
         return false;
     }
-    let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
-    let is_plain = encodings.all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
-    is_plain
-        && headers.get_all(header::CONTENT_TYPE).iter().all(|kind| {
-            let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
-            let kind = kind.trim().to_ascii_lowercase();
-            kind == "application/json"
-                || !is_page && kind == "application/x-www-form-urlencoded"
-                || kind.starts_with("application/") && kind.ends_with("+json")
-        })
+    headers.get_all(header::CONTENT_TYPE).iter().all(|kind| {
+        let kind = kind.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+        let kind = kind.trim().to_ascii_lowercase();
+        kind == "application/json"
+            || !is_page && kind == "application/x-www-form-urlencoded"
+            || kind.starts_with("application/") && kind.ends_with("+json")
+    })
+}
+
+/// How a body is said to be encoded (RFC 9110 §8.4), where that is in some way; cut to what a coding's
+/// name may be long.
+fn coding(headers: &HeaderMap) -> Option<String> {
+    let fields = headers.get_all(header::CONTENT_ENCODING).iter();
+    let named = fields.map(|field| String::from_utf8_lossy(field.as_bytes()).into_owned());
+    let codings = named.collect::<Vec<_>>().join(",");
+    let mut codings = codings.split(',').map(str::trim).filter(|coding| !coding.is_empty());
+    let other = codings.find(|coding| !coding.eq_ignore_ascii_case("identity"))?;
+    Some(other.chars().take(MAX_CODING).collect())
 }
 
 /// The caller's name for the request; the engine says whether it is one. Two make a name that is none.
@@ -272,4 +286,6 @@ pub(crate) const SMALL: BodyLimit = BodyLimit {
 };
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(10);
+/// RFC 9110 §16.6.1 registers none longer than 20.
+const MAX_CODING: usize = 32;
 const DESCRIBED: &str = "GET /v1/openapi.json describes it";

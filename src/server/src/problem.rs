@@ -22,6 +22,8 @@ pub(crate) struct Refused {
     why: String,
     /// When to try again, in seconds, where it is known.
     retry_after: Option<u64>,
+    /// Whether it is told that bodies are taken as they are (RFC 9110 §12.5.3).
+    takes_no_coding: bool,
 }
 
 impl Refused {
@@ -35,7 +37,7 @@ impl Refused {
             Error::Denied(denied) => problem.policies = denied.policies,
             _ => {}
         }
-        Self { problem: Box::new(problem), why, retry_after }
+        Self { problem: Box::new(problem), why, retry_after, takes_no_coding: false }
     }
 
     /// A request that HTTP or JSON already refuses.
@@ -48,12 +50,18 @@ impl Refused {
         let mut refused = problem(kind, detail.into(), request_id);
         refused.next_step = next_step.map(ToOwned::to_owned);
         let why = refused.detail.clone();
-        Self { problem: Box::new(refused), why, retry_after: None }
+        Self { problem: Box::new(refused), why, retry_after: None, takes_no_coding: false }
     }
 
     /// The same, to be tried again after so many seconds.
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
+        self
+    }
+
+    /// The same, of a body that was encoded.
+    pub(crate) fn takes_no_coding(mut self) -> Self {
+        self.takes_no_coding = true;
         self
     }
 }
@@ -74,6 +82,9 @@ impl IntoResponse for Refused {
         };
         if let Some(seconds) = self.retry_after.or(usual) {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.takes_no_coding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
     }

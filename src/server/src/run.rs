@@ -13,6 +13,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tower::util::MapResponse;
 
 use crate::admin::{self, Admin};
 use crate::bodies::Bodies;
@@ -25,7 +26,7 @@ use crate::own_certificate::OwnCertificate;
 use crate::policy_sets::PolicySets;
 use crate::rate::RateLimit;
 use crate::readiness::Readiness;
-use crate::routes::{CrlText, Service, Shared, router};
+use crate::routes::{CrlText, Service, Shared, router, without_length_where_unmodified};
 
 /// Why the service does not start, or cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +106,8 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         description: openapi::document(authority.trust_domain()).to_string().into(),
         stopped: stopped.clone(),
     });
-    let service = TowerToHyperService::new(router(service));
+    let service = MapResponse::new(router(service), without_length_where_unmodified);
+    let service = TowerToHyperService::new(service);
     let api = tokio::spawn(countersign::serve(
         listener,
         tls,

@@ -241,6 +241,22 @@ async fn what_says_that_it_is_no_json_is_not_read_as_json() {
             "{fields}"
         );
     }
+    for (fields, coding) in [
+        ("content-encoding: gzip\r\n", "(gzip)"),
+        ("content-encoding: identity, br\r\n", "(br)"),
+        ("content-encoding: identity\r\ncontent-encoding: zstd\r\n", "(zstd)"),
+    ] {
+        let json = format!("content-type: application/json\r\n{fields}");
+        let answer = wire.exchange("POST /v1/policies/explain", &json, &body).await;
+        assert!(answer.body.contains(coding), "{fields}: {}", answer.body);
+        assert!(answer.body.contains("without Content-Encoding"), "{}", answer.body);
+        assert_eq!(answer.field("accept-encoding"), Some("identity"));
+    }
+    for plain in ["identity", "Identity, identity", ""] {
+        let fields = format!("content-encoding: {plain}\r\n");
+        let answer = wire.exchange("POST /v1/policies/explain", &fields, &body).await;
+        assert_ne!(answer.status, 415, "{plain}");
+    }
     service.running.stop().await;
 }
 
@@ -279,6 +295,13 @@ async fn a_policy_set_is_replaced_where_if_match_names_it_strongly() {
         let fields = format!("if-none-match: {known}\r\n");
         let answer = wire.exchange("GET /v1/policies", &fields, "").await;
         assert_eq!(answer.status, 304, "{known}");
+    }
+    for path in ["/v1/policies", "/v1/trust"] {
+        for method in ["GET", "HEAD"] {
+            let asked = format!("{method} {path}");
+            let answer = wire.exchange(&asked, "if-none-match: *\r\n", "").await;
+            assert_eq!((answer.status, answer.field("content-length")), (304, None), "{asked}");
+        }
     }
     service.running.stop().await;
 }

@@ -134,6 +134,15 @@ pub(crate) fn router(service: Service) -> Router {
         .with_state(service)
 }
 
+/// RFC 9110 §8.6: in a 304 the length is that of what was not sent, which nobody knows here. axum says
+/// 0, beyond every layer, where the method is HEAD.
+pub(crate) fn without_length_where_unmodified(mut response: Response) -> Response {
+    if response.status() == StatusCode::NOT_MODIFIED {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
+    response
+}
+
 fn handlers(path: &str) -> MethodRouter<Service> {
     match path {
         paths::TRUST => get(trust::trust),
