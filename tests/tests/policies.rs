@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use system_tests::Environment;
+use system_tests::{Environment, Settings};
 
 /// A table of services that each have a role and two names and call five others, as `jq` writes it.
 fn table(rows: usize) -> String {
@@ -93,4 +93,17 @@ fn check_and_ca_refuse_the_same_size_in_the_same_words() {
             assert!(said.contains(text), "{text}: {said}");
         }
     }
+}
+
+#[test]
+fn a_misspelt_file_of_a_policy_folder_is_named() {
+    let environment = Environment::prepare(&Settings::default());
+    let check = || environment.countersign(&["policy", "check", "policies"]).success();
+    let said = check().says("1 file, no findings");
+    assert!(!said.stderr.contains("not read"), "{}", said.stderr);
+    environment.write("policies/workload.json", "{}");
+    check().says("not read").says("workload.json").says("parts are: *.cedar");
+    let init = ["init", "--config", "ca.toml"];
+    environment.countersign(&["config", "check", "--config", "ca.toml"]).success().says("not read");
+    environment.countersign(&init).success().says("workload.json");
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use crate::error::Error;
 use crate::files;
+use crate::output::Output;
 
 /// Reads `schema.cedarschema`, `*.cedar`, `workloads.json` and `profiles.json` of a folder, by
 /// name; other files and folders are not part of a policy set.
@@ -45,6 +46,39 @@ fn require_file(path: &Path) -> Result<(), Error> {
     let why = "a policy set is made of plain files, and this is none";
     Err(failed(io::Error::new(io::ErrorKind::InvalidInput, why)))
 }
+
+/// Warns of what in a folder looks as if it were meant, and is no part of a policy set.
+pub(crate) fn warn_of_others(folder: &Path, output: Output) -> Result<(), Error> {
+    let others =
+        others(folder).map_err(|source| Error::Read { path: folder.to_owned(), source })?;
+    if !others.is_empty() {
+        output.warn(format!(
+            "not read, because no part of a policy set is called so, or it is no file: {}\n{PARTS}",
+            others.join(", ")
+        ));
+    }
+    Ok(())
+}
+
+fn others(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut others = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let lower = name.to_lowercase();
+        let looks_meant = [".json", ".cedar", ".cedarschema"].iter().any(|it| lower.ends_with(it));
+        let is_read = belongs(&name) && path.is_file();
+        if looks_meant && !is_read && !name.starts_with('.') && name != TABLES_SCHEMA {
+            others.push(name);
+        }
+    }
+    others.sort();
+    Ok(others)
+}
+
+/// For editors; it ships beside the table.
+const TABLES_SCHEMA: &str = "workloads.schema.json";
+const PARTS: &str = "parts are: *.cedar, schema.cedarschema, workloads.json, profiles.json";
 
 /// Editors leave `.#prod.cedar` and the like beside the files that they edit.
 fn belongs(name: &str) -> bool {
@@ -96,6 +130,21 @@ mod tests {
                 "{refused:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_looks_as_if_it_were_meant_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let (meant, others) = (
+            ["Own-Row.CEDAR", "profile.json", "shema.cedarschema", "workload.json"],
+            [".#a.cedar", "README.md", "own-row.cedar", "own-row.cedar~", "workloads.schema.json"],
+        );
+        for name in meant.iter().chain(&others) {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        fs::create_dir(folder.path().join("workloads.json")).unwrap();
+        let named = super::others(folder.path()).unwrap();
+        assert_eq!(named, [&meant[..], &["workloads.json"]].concat());
     }
 
     #[test]

@@ -20,6 +20,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::operator_place::{OperatorPlace, operator_id};
+use crate::policy_folder;
 
 /// What to make.
 #[derive(Debug, Args)]
@@ -72,6 +73,9 @@ async fn create(arguments: &Arguments, config: &Config, session: &Session) -> an
     setup::require_vacant(&config.state)?;
     let place = OperatorPlace::of_new_ca(&config.trust_domain, &session.options)?;
     let policy = ca_host::first_policy(config)?;
+    if let Some(folder) = &config.policies {
+        policy_folder::warn_of_others(folder, session.output)?;
+    }
     let (passphrase, offline_passphrase) = arguments.config.new_passphrases(config)?;
     arguments.config.warn_of_one_passphrase(config, &session.output);
     // Last, since it leaves a folder.

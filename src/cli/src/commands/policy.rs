@@ -78,6 +78,7 @@ pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<E
 
 async fn apply(folder: &Path, session: &Session) -> Result<Exit, Error> {
     let files = policy_folder::read(folder)?;
+    policy_folder::warn_of_others(folder, session.output)?;
     let client = context::open(session).await?.client;
     let active = client.policies().await?;
     let losses = policy_losses::losses(&client, &active.files, &files).await?;

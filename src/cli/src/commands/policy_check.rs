@@ -29,6 +29,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let files = policy_folder::read(&arguments.folder)?;
+    policy_folder::warn_of_others(&arguments.folder, session.output)?;
     let own_names = arguments.config.as_deref().map(own_names).transpose()?;
     if let Err(error) = check(&files, own_names.as_ref()) {
         let (why, next) = (error.to_string(), error.next_step());
@@ -42,7 +43,10 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Ex
         "files": files.keys().collect::<Vec<_>>(),
         "own_names_compared": own_names.is_some(),
     });
-    session.output.show(&accepted, |_| format!("{} files, no findings", files.len()))?;
+    session.output.show(&accepted, |_| {
+        let plural = if files.len() == 1 { "" } else { "s" };
+        format!("{} file{plural}, no findings", files.len())
+    })?;
     if own_names.is_none() {
         session
             .output
