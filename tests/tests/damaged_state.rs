@@ -192,3 +192,27 @@ fn a_damaged_database_is_named_with_what_is_wrong_and_what_to_restore() {
     }
     environment.countersign(&RECOVER).success();
 }
+
+#[test]
+fn folders_in_which_others_may_write_are_named() {
+    let mut environment = Environment::start();
+    environment.stop();
+    let mode = |folder: &str, mode: u32| {
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+        fs::set_permissions(environment.path(folder), mode).unwrap();
+    };
+    let check = || environment.countersign(&["config", "check", "--config", "ca.toml"]).success();
+    assert_eq!(check().stderr, "");
+    for folder in ["state", "state/keys", "state/offline"] {
+        for open in [0o777, 0o730, 0o702] {
+            mode(folder, open);
+            let path = environment.path(folder).display().to_string();
+            let said = check().says(&format!("{path} has mode {open:04o}"));
+            said.says(&format!("next: chmod go-w {path}"));
+            mode(folder, 0o700);
+        }
+    }
+    mode("state/keys", 0o777);
+    environment.serve();
+    assert!(environment.log().contains("state/keys has mode 0777"), "{}", environment.log());
+}

@@ -2,6 +2,7 @@
 //! state folder.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,6 +167,22 @@ fn offline_source(config: &Config) -> Source {
     let file = config.offline_passphrase_file.clone();
     let what = "Passphrase of the offline keys (root, trust)";
     Source { file, setting: OFFLINE_PASSPHRASE_FILE, what }
+}
+
+/// Warns of folders of the CA in which others than their owner may put a file in another's place.
+pub(crate) fn warn_of_writers(config: &Config, output: Output) {
+    let folders = [config.state.clone(), config.state.join("keys"), config.state.join(OFFLINE)];
+    for folder in folders {
+        let Ok(metadata) = folder.metadata() else { continue };
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o022 != 0 {
+            let path = crate::shell::quoted(&folder);
+            output.warn(format!(
+                "{path} has mode {mode:04o}: others may write in it, and remove or replace keys and \
+                 database\nnext: chmod go-w {path}, and find out who did"
+            ));
+        }
+    }
 }
 
 /// The policy set of the policies folder, or the one that ships.

@@ -5,9 +5,10 @@ use serde::Serialize;
 use server::Capacity;
 
 use super::Session;
-use crate::ca_host::ConfigFile;
+use crate::ca_host::{self, ConfigFile};
 use crate::exit::Exit;
 use crate::files;
+use crate::policy_folder;
 use crate::table;
 
 #[derive(Debug, Subcommand)]
@@ -35,6 +36,10 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
     let config = arguments.config.load()?;
     arguments.config.require_files(&config)?;
     arguments.config.warn_of_one_passphrase(&config, &session.output);
+    if let Some(folder) = &config.policies {
+        policy_folder::warn_of_others(folder, session.output)?;
+    }
+    ca_host::warn_of_writers(&config, session.output);
     let written: toml::Table = files::read_text(&arguments.config.config)?.parse()?;
     let effective = toml::Table::try_from(&config)?;
     let mut values: Vec<Value> = effective

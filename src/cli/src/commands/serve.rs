@@ -28,6 +28,7 @@ pub(crate) enum LogFormat {
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     ca_host::survive_file_size_limit()?;
     let config = arguments.config.load()?;
+    ca_host::warn_of_writers(&config, session.output);
     let passphrase = arguments.config.passphrase(&config)?;
     let opened = ca_host::open(&config, &passphrase, &session.output).await;
     let authority = opened.map_err(|error| arguments.config.blame(&config, error))?;
