@@ -121,3 +121,21 @@ fn without_a_terminal_the_settings_are_named() {
     let environment = prepared_without(&["passphrase_file"]);
     environment.countersign(&INIT).exits(2).says("`passphrase_file`").says("no terminal");
 }
+
+#[test]
+fn who_types_no_passphrase_is_told_so_on_a_line_of_its_own() {
+    let environment = Environment::prepare(&Settings::default());
+    let config = std::fs::read_to_string(environment.path("ca.toml")).unwrap();
+    let lines = config.lines().filter(|line| !line.contains("passphrase_file"));
+    environment.write("ca.toml", &lines.map(|line| format!("{line}\n")).collect::<String>());
+    // Ctrl-D, then the line break that the terminal's script types.
+    let shown = environment.on_terminal(80, &[("new: ", "\u{4}")], &INIT);
+    assert_eq!(shown.code, 2, "{}", shown.stdout);
+    let error = shown.stdout.lines().find(|line| line.contains("error: ")).unwrap();
+    assert!(error.starts_with("error: ") && error.contains("nothing was typed"), "{error:?}");
+    assert!(!shown.stdout.contains("no terminal"), "{}", shown.stdout);
+    assert!(shown.stdout.lines().all(|line| line.chars().count() <= 80), "{}", shown.stdout);
+    let mut without = environment.in_time(&INIT);
+    let without = system_tests::program(without.stdin(std::process::Stdio::null())).exits(2);
+    without.says("no terminal to ask on");
+}

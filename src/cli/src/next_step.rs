@@ -178,7 +178,7 @@ impl Error {
             }
             Self::Passphrase(_) => {
                 "set `passphrase_file` in the configuration (at init \
-                 `offline_passphrase_file` too), or run on a terminal"
+                 `offline_passphrase_file` too), or type it on a terminal"
             }
             Self::Exposed { path, .. } => {
                 return Some(format!(

@@ -11,6 +11,7 @@ use authority::files::{Readers, SecretError, read_secret};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
+use crate::output::to_stderr;
 
 /// Where one comes from.
 #[derive(Debug)]
@@ -116,7 +117,7 @@ impl Source {
     }
 
     fn unasked(&self, why: &str) -> Error {
-        Error::Passphrase(format!("{}: no terminal to ask on ({why})", self.what))
+        Error::Passphrase(format!("{}: {why}", self.what))
     }
 }
 
@@ -175,8 +176,15 @@ fn read(path: &Path, key: &'static str) -> Result<Zeroizing<String>, Error> {
     })
 }
 
-fn ask(prompt: &str) -> Result<Zeroizing<String>, String> {
-    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| error.to_string())
+/// Asks for a secret on the terminal. Whoever types none (Ctrl-D) is on the prompt's line still.
+pub(crate) fn ask(prompt: &str) -> Result<Zeroizing<String>, String> {
+    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| match error.kind() {
+        std::io::ErrorKind::UnexpectedEof => {
+            to_stderr("");
+            "nothing was typed".to_owned()
+        }
+        _ => format!("no terminal to ask on ({error})"),
+    })
 }
 
 const MIN_CHARACTERS: usize = 12;

@@ -27,6 +27,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::installation::Installation;
 use crate::operator_place::{OperatorPlace, operator_id};
+use crate::passphrase;
 use crate::pending::{Line, PendingRequest};
 use crate::shell;
 use crate::svid_directory::SvidDirectory;
@@ -160,9 +161,7 @@ async fn join(arguments: &Join, session: &Session) -> Result<(), Error> {
 }
 
 fn ask_for_token() -> Result<Zeroizing<String>, Error> {
-    rpassword::prompt_password("The token that you were given: ")
-        .map(Zeroizing::new)
-        .map_err(|error| Error::OperatorToken { why: format!("no terminal to ask on ({error})") })
+    passphrase::ask("The token that you were given: ").map_err(|why| Error::OperatorToken { why })
 }
 
 async fn request(arguments: &Request, session: &Session) -> Result<(), Error> {
