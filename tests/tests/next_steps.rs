@@ -132,3 +132,33 @@ fn steps_name_what_there_is() {
     let explain = ["policy", "explain", "--as", &reports, "fly", &reports];
     environment.countersign(&explain).exits(1).says("issue, renew, revoke");
 }
+
+#[test]
+fn steps_name_what_can_be_typed() {
+    let environment = Environment::start();
+    let nobody = "spiffe://pay.example";
+    let token = environment.countersign(&["token", "create", nobody]);
+    token.exits(1).says("names a trust domain, and no workload").says("token create");
+    let tokens = environment.countersign(&["token", "list"]).success().stdout;
+    assert!(!tokens.contains(nobody), "{tokens}");
+    let unknown = environment.countersign(&["show", "spiffe://pay.example/prod/nobody"]);
+    unknown.exits(1).says("countersign list --id 'spiffe://pay.example/*'");
+    environment.countersign(&["list", "--id", "spiffe://pay.example/*"]).success();
+
+    let openssl = "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj / \
+                   -keyout request.key -out request.csr";
+    let body = serde_json::json!({
+        "attestation": { "type": "token", "token": environment.token("/prod/reports") },
+        "csr": "no request", "spiffe_id": "spiffe://pay.example/prod/reports",
+    });
+    let body = body.to_string();
+    let options = ["--data", body.as_str(), "-H", "Content-Type: application/json"];
+    let said = environment.curl("/v1/certificates", &options).success();
+    said.says(&format!("openssl {openssl}"));
+    let arguments: Vec<&str> = openssl.split_whitespace().collect();
+    system_tests::openssl(environment.folder(), &arguments).success();
+    let (id, url) = (environment.id("/prod/reports"), environment.url());
+    environment.write("token", &environment.token("/prod/reports"));
+    let issue = ["issue", &id, "--url", &url, "--token-file", "token", "--csr", "request.csr"];
+    environment.countersign(&issue).success().says("BEGIN CERTIFICATE");
+}

@@ -48,6 +48,22 @@ impl Workloads {
         let refuse = |why: String| Err(PolicyError::Workloads(why));
         let mut rows = BTreeMap::new();
         for row in file.workloads {
+            if !row.id.starts_with('/') {
+                return refuse(
+                    match row.id.strip_prefix("spiffe://").map(|id| id.split_once('/')) {
+                        Some(path) => format!(
+                            "row {:?}: write the path of the ID alone, without the trust domain: {:?}",
+                            row.id,
+                            path.map_or_else(|| "/…".to_owned(), |(_, path)| format!("/{path}"))
+                        ),
+                        None => format!(
+                            "row {:?}: begin it with /: {:?}",
+                            row.id,
+                            format!("/{}", row.id)
+                        ),
+                    },
+                );
+            }
             let id = example_id(&row.id)
                 .map_err(|error| PolicyError::Workloads(format!("row {:?}: {error}", row.id)))?;
             if id.is_reserved() {
@@ -131,7 +147,13 @@ mod tests {
             ("", "workloads.json"),
             (r#"{"workloads":[{"id":"/a","port":1}]}"#, "port"),
             (r#"{"workloads":[{"id":"/a/../b"}]}"#, "/a/../b"),
-            (r#"{"workloads":[{"id":"a"}]}"#, "\"a\""),
+            (r#"{"workloads":[{"id":"prod/a"}]}"#, "row \"prod/a\": begin it with /: \"/prod/a\""),
+            (r#"{"workloads":[{"id":""}]}"#, "row \"\": begin it with /"),
+            (
+                r#"{"workloads":[{"id":"spiffe://pay.example/prod/a"}]}"#,
+                "trust domain: \"/prod/a\"",
+            ),
+            (r#"{"workloads":[{"id":"spiffe://pay.example"}]}"#, "the path of the ID alone"),
             (r#"{"workloads":[{"id":"/countersign/authority"}]}"#, "the CA's"),
             (r#"{"workloads":[{"id":"/a"},{"id":"/a"}]}"#, "twice"),
             (r#"{"workloads":[{"id":"/a","calls":["/b"]}]}"#, "no row"),

@@ -206,7 +206,12 @@ impl Error {
             Self::Malformed { .. } => {
                 "correct the file, or name another; then the same command again"
             }
-            Self::NoCertificateOf(_) => "countersign list --id 'spiffe://TRUST-DOMAIN/PREFIX*'",
+            Self::NoCertificateOf(id) => {
+                return Some(format!(
+                    "countersign list --id 'spiffe://{}/*' shows who has one",
+                    id.trust_domain()
+                ));
+            }
             Self::NoContext => {
                 "`countersign init` on the CA's host makes a context, and where there is a CA already \
                  `countersign init --recover`; `--url` and a token file need none"

@@ -219,7 +219,7 @@ fn told_store(error: &StoreError) -> Told {
         ),
         _ => (
             ProblemType::StoreUnavailable,
-            "the CA's store does not answer: nothing was issued, or it will be found again",
+            "the CA's store does not answer: nothing was done, or the same request finds what was",
             "send the same request again later",
         ),
     };
@@ -249,13 +249,17 @@ fn what_ends_it(next: &api::NextStep) -> String {
     }
 }
 
+/// A request that breaks no rule; its key is in the other file.
+const NEW_REQUEST: &str = "make a new one: openssl req -new -newkey ec -pkeyopt \
+    ec_paramgen_curve:P-256 -nodes -subj / -keyout request.key -out request.csr";
+
 fn issuance_problem(error: &issuance::Error, request_id: &str) -> Problem {
     let text = error.to_string();
     match error {
         issuance::Error::Request(rule) => {
             let mut made = problem(ProblemType::CsrInvalid, text, request_id);
             made.rule = Some(rule.name().to_owned());
-            made.next_step = Some("make a new request: openssl req -new -newkey ec …".to_owned());
+            made.next_step = Some(NEW_REQUEST.to_owned());
             made
         }
         issuance::Error::IssuerBegins { .. } => {

@@ -49,7 +49,8 @@ async fn renewal(store: &dyn Store, svid: &VerifiedSvid) -> Result<Attested, Err
             )
         })?;
     let facts: Facts = serde_json::from_str(&record.facts).map_err(|error| {
-        refused(format!("the record of {serial_number} cannot be read: {error}"), "attest afresh")
+        let why = format!("the record of {serial_number} cannot be read: {error}");
+        refused(why, again_by_token(svid.spiffe_id()))
     })?;
     Ok(Attested {
         principal: Principal::of(svid.spiffe_id()),

@@ -20,6 +20,20 @@ use crate::policy::{Action, ActivePolicy, Principal, Query};
 use crate::sequencer::{Effect, IdempotencyKey, TokenDraft, TokenRow};
 use crate::signer::SignerError;
 
+/// A trust domain's own ID is nobody's: no row can list it.
+fn require_path(spiffe_id: &SpiffeId) -> Result<(), Error> {
+    match spiffe_id.path() {
+        "" => Err(Error::Invalid {
+            why: format!("{spiffe_id} names a trust domain, and no workload in it"),
+            next_step: Some(format!(
+                "name its path: countersign token create {spiffe_id}/PATH; countersign list --id \
+                 '{spiffe_id}/*' shows those that have a certificate"
+            )),
+        }),
+        _ => Ok(()),
+    }
+}
+
 impl Authority {
     /// Makes a one-time bootstrap token; shown once, kept as a hash.
     pub async fn create_token(
@@ -30,6 +44,7 @@ impl Authority {
         self.authenticated(caller)?;
         self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
         self.require_member(&request.spiffe_id)?;
+        require_path(&request.spiffe_id)?;
         let named = self.named(caller, api::paths::TOKENS, request)?;
         self.make_token(caller, request, Made::Bootstrap, named.as_ref()).await
     }
