@@ -343,7 +343,5 @@ const OFFLINE: &str = "offline";
 /// Keys of the configuration.
 const POLICIES: &str = "policies";
 const PASSPHRASE_FILE: &str = "passphrase_file";
-/// The folder of the root and trust keys, in that of the state.
-pub(crate) const OFFLINE: &str = "offline";
 const OFFLINE_PASSPHRASE_FILE: &str = "offline_passphrase_file";
 const CREDENTIAL: &str = "countersign-passphrase";

@@ -60,7 +60,7 @@ pub(crate) fn warn_of_others(folder: &Path, output: Output) -> Result<(), Error>
     Ok(())
 }
 
-fn others(folder: &Path) -> std::io::Result<Vec<String>> {
+fn others(folder: &Path) -> io::Result<Vec<String>> {
     let mut others = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
