@@ -9,6 +9,7 @@ use identity::SpiffeId;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::bundle_file;
 use crate::chain;
 use crate::clock;
 use crate::commands::Session;
@@ -19,6 +20,7 @@ use crate::pending::Line;
 use crate::refused_svid::{Owner, ShownSvid};
 use crate::renewal::Due;
 use crate::seen_log::{SeenLog, WentBack};
+use crate::shell;
 use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
 use crate::svid_record::{SvidRecord, Wish};
 use crate::table;
@@ -49,6 +51,7 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     // Before it asks for a newer trust state: without these, that leads nowhere.
     pair(&operator.directory, RECOVER)?;
     operator.follow_trust(session).await?;
+    operator.restore_bundle(session)?;
     operator.renew_if_due(session).await?;
     let (open, seen) = operator.open(session)?;
     let went_back = operator.compare_log(&open, seen, session).await?;
@@ -74,11 +77,23 @@ pub(crate) fn trust(session: &Session) -> Result<HeldTrust, Error> {
 /// whichever names the keys: no state is taken that is older than one held before.
 pub(crate) fn held_trust(context: &Context, directory: &SvidDirectory) -> Result<HeldTrust, Error> {
     let (url, pin) = (&context.url, &context.trust_pin);
-    let Some(record) = directory.record()? else { return HeldTrust::load(directory, pin, url) };
+    let Some(record) = record(directory)? else { return HeldTrust::load(directory, pin, url) };
     let newest = record.trust_pin.of_any_sequence();
     HeldTrust::load(directory, &newest, url)
-        .or_else(|_| HeldTrust::load(directory, pin, url))?
+        // Where neither fits, another is to be fetched by the newest keys.
+        .or_else(|error| HeldTrust::load(directory, pin, url).map_err(|_| error))?
         .require(directory, &record.trust_pin, url)
+}
+
+/// `svid.json` of a context's directory, which goes on without: by the pin that it started from.
+fn record(directory: &SvidDirectory) -> Result<Option<SvidRecord>, Error> {
+    directory.record().map_err(|error| match error {
+        Error::UnusableRecord { path, why, .. } => {
+            let repair = format!("rm {}; then the same command again", shell::quoted(&path));
+            Error::UnusableRecord { path, why, repair }
+        }
+        error => error,
+    })
 }
 
 /// The certificate and the key in a directory; where one is missing, or they do not belong together,
@@ -155,6 +170,16 @@ impl Operator<'_> {
         let record = SvidRecord { trust_pin: newest.pin(), ..record };
         contents.insert(RECORD, Zeroizing::new(record.to_json()));
         self.directory.replace(contents, &lock)
+    }
+
+    fn restore_bundle(&self, session: &Session) -> Result<(), Error> {
+        let held = held_trust(self.context, &self.directory)?;
+        if bundle_file::fault(&self.directory, held.state()).is_none() {
+            return Ok(());
+        }
+        let lock = self.directory.lock()?;
+        let held = held_trust(self.context, &self.directory)?;
+        bundle_file::restore(&self.directory, held.state(), session.output, &lock)
     }
 
     async fn renew_if_due(&self, session: &Session) -> Result<(), Error> {

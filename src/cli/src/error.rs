@@ -203,6 +203,12 @@ pub(crate) enum Error {
     /// An address of a server names an interface of this host.
     #[error("{0}: zone ids (%eth0) are not supported")]
     ZoneId(String),
+    /// `svid.json` is not what was written.
+    #[error("{} is not what countersign wrote: {why}", path.display())]
+    UnusableRecord { path: PathBuf, why: String, repair: String },
+    /// `trust.note` holds no trust state of the CA's.
+    #[error("{} cannot be used: {why}", path.display())]
+    UnusableTrust { path: PathBuf, why: String, repair: String },
     /// A passphrase opens none of the keys that it is for.
     #[error("key file {key} does not open with {from}")]
     WrongPassphrase { key: String, from: passphrase::From },
@@ -257,9 +263,11 @@ impl Error {
             | Self::UnknownContext { .. } => Exit::Usage,
             Self::RefusedSvid { .. } => Exit::Refused,
             Self::Server { .. } | Self::Taken(_) => Exit::Unreachable,
-            Self::Answer(_) | Self::OldTrust { .. } | Self::Trust(_) | Self::Unacceptable(_) => {
-                Exit::Unverified
-            }
+            Self::Answer(_)
+            | Self::OldTrust { .. }
+            | Self::Trust(_)
+            | Self::Unacceptable(_)
+            | Self::UnusableTrust { .. } => Exit::Unverified,
             _ => Exit::Failed,
         }
     }

@@ -10,6 +10,7 @@
 mod acceptance;
 mod admin_port;
 mod args;
+mod bundle_file;
 mod ca_context;
 mod ca_host;
 mod carried;

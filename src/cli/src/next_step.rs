@@ -202,7 +202,9 @@ impl Error {
             | Self::NoSvid { repair, .. }
             | Self::NotHandedOver { repair, .. }
             | Self::OldTrust { repair, .. }
-            | Self::RefusedSvid { repair, .. } => repair,
+            | Self::RefusedSvid { repair, .. }
+            | Self::UnusableRecord { repair, .. }
+            | Self::UnusableTrust { repair, .. } => repair,
             Self::Malformed { .. } => {
                 "correct the file, or name another; then the same command again"
             }

@@ -195,7 +195,11 @@ impl Rule {
         });
         let since = since.unwrap_or_default();
         match self {
-            Self::Denied => format!("{spiffe_id} is denied{since}"),
+            // The CRL is of certificates: since when the identity is denied, and why, is the operators'.
+            Self::Denied if revoked.is_some() => {
+                format!("{spiffe_id} is denied; certificate {serial_number} is revoked{since}")
+            }
+            Self::Denied => format!("{spiffe_id} is denied"),
             Self::Expired => "by its clock it has expired, and by this one it has not".to_owned(),
             Self::Revoked => format!("certificate {serial_number} is revoked{since}"),
             Self::Unknown => format!(

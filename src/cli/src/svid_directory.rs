@@ -29,6 +29,7 @@
 //! that leaves a pending key equal to the key in use, which `pending` recognises.
 
 mod obstacles;
+mod remains;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -106,6 +107,10 @@ impl SvidDirectory {
         match opened {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            // `.current` is no folder any more: as good as lost.
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory && self.path.is_dir() => {
+                Ok(None)
+            }
             Err(error) => Err(error),
         }
     }
@@ -137,11 +142,15 @@ impl SvidDirectory {
 
     /// What `svid.json` says; `None` if it is not there.
     pub(crate) fn record(&self) -> Result<Option<SvidRecord>, Error> {
-        let path = self.join(RECORD);
         let Some(json) = self.read(RECORD)? else { return Ok(None) };
-        serde_json::from_slice(&json).map(Some).map_err(|error| {
-            let why = identity::without_values(&error.to_string());
-            Error::Malformed { path, why }
+        serde_json::from_slice(&json).map(Some).map_err(|error| Error::UnusableRecord {
+            path: self.join(RECORD),
+            why: match json.is_empty() {
+                true => "it is empty".to_owned(),
+                // Its own words repeat what it read.
+                false => format!("line {}, column {}", error.line(), error.column()),
+            },
+            repair: self.again(None),
         })
     }
 

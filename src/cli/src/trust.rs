@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::output::Output;
+use crate::shell;
 use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
 
 /// A verified trust state with the note that it came in.
@@ -34,7 +35,19 @@ impl HeldTrust {
             missing: TRUST_NOTE,
             repair: fetch_again(directory, pin, url),
         })?;
-        Self::from_note(note, &pin.of_any_sequence())?.require(directory, pin, url)
+        let path = directory.join(TRUST_NOTE);
+        let unusable = |why: String| {
+            // What is there may be anything: it is not written over.
+            let repair =
+                format!("rm {}; {}", shell::quoted(&path), fetch_again(directory, pin, url));
+            Error::UnusableTrust { path: path.clone(), why, repair }
+        };
+        if note.is_empty() {
+            return Err(unusable("it is empty".to_owned()));
+        }
+        Self::from_note(note, &pin.of_any_sequence())
+            .map_err(|error| unusable(error.to_string()))?
+            .require(directory, pin, url)
     }
 
     /// Refuses a state older than the pin demands: an old `trust.note`, put back by hand or from a
@@ -147,5 +160,5 @@ impl HeldTrust {
 
 fn fetch_again(directory: &SvidDirectory, pin: &TrustPin, url: &str) -> String {
     let path = directory.join(TRUST_NOTE);
-    format!("countersign trust fetch {url} --pin {pin} --out {}", crate::shell::quoted(&path))
+    format!("countersign trust fetch {url} --pin {pin} --out {}", shell::quoted(&path))
 }

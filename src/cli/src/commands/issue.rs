@@ -237,7 +237,12 @@ fn not_handed_over(issued: &IssuedCertificate, source: Error) -> Error {
 fn place(out: &Path, wish: &Wish, session: &Session) -> Result<(SvidDirectory, Lock), Error> {
     let directory = SvidDirectory::create(out)?;
     let lock = directory.lock()?;
-    let held = directory.record()?.map(|record| record.wish.spiffe_id);
+    // What is lost is made anew; whose it was still stands in the certificate.
+    let held = match directory.record() {
+        Ok(Some(record)) => Some(record.wish.spiffe_id),
+        Ok(None) | Err(Error::UnusableRecord { .. }) => directory.remains().spiffe_id,
+        Err(error) => return Err(error),
+    };
     if let Some(held) = held.filter(|held| *held != wish.spiffe_id && !session.options.yes) {
         return Err(Error::OtherIdentity { directory: out.to_owned(), held });
     }

@@ -1,5 +1,7 @@
 //! `renew`: the SVID in a directory, if it is due.
 
+mod holder;
+
 use std::path::{Path, PathBuf};
 
 use api::{Attestation, BootstrapToken, IssuedCertificate, ProblemType, Secret};
@@ -9,8 +11,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use tokio::process::Command;
 
+use self::holder::{Holder, Place};
 use super::Session;
 use super::issue::{self, Attest};
+use crate::bundle_file;
 use crate::clock;
 use crate::context;
 use crate::crl_file;
@@ -19,12 +23,11 @@ use crate::exit::Exit;
 use crate::files::{self, Lock};
 use crate::installation::Installation;
 use crate::pending::Line;
-use crate::refused_svid::{Owner, ShownSvid, again_by_request, again_by_token};
 use crate::renewal::Due;
 use crate::report;
 use crate::seen_log::SeenLog;
-use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
-use crate::svid_record::SvidRecord;
+use crate::svid_directory::SvidDirectory;
+use crate::svid_record::Wish;
 use crate::table;
 use crate::trust::HeldTrust;
 
@@ -87,7 +90,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
 
 async fn check(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let now = clock::now();
-    let holder = Holder::open(SvidDirectory::at(&arguments.directory))?;
+    let holder = Holder::open(SvidDirectory::at(&arguments.directory), session)?;
     if holder.record.not_after < now {
         session.output.note(format!("it expired at {}", table::time(holder.record.not_after)));
         session.output.show(&Outcome::Due { due: true }, |_| "due".to_owned())?;
@@ -115,36 +118,45 @@ async fn check(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit>
 
 async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
     let directory = SvidDirectory::at(&arguments.directory);
-    Holder::open(directory.clone())?;
+    let renewal = Renewal { arguments, session, now: clock::now() };
+    if let Err(cause) = Holder::open(directory.clone(), session)
+        && (!directory.path().is_dir() || renewal.may_attest_again(&cause).is_none())
+    {
+        return Err(cause);
+    }
     let lock = directory.lock()?;
     // Read again: another process may have renewed it while this one waited for the lock.
-    let holder = Holder::open(directory)?;
-    let renewal = Renewal { arguments, session, now: clock::now() };
+    let holder = match Holder::open(directory.clone(), session) {
+        Ok(holder) => holder,
+        Err(cause) => return renewal.begin_again(&directory, cause, lock).await,
+    };
+    bundle_file::restore(&holder.directory, holder.held.state(), session.output, &lock)?;
     if holder.record.key_elsewhere {
         return renewal.of_key_elsewhere(holder).await;
     }
     if arguments.attest == Attest::Token {
         let holder = holder.with_newest_trust(session).await;
-        return renewal.attest_again(&holder, lock).await;
+        return renewal.attest_again(holder.place(session), lock).await;
     }
     match renewal.by_svid(&holder, &lock).await {
         Ok(Step::Done(client)) => {
             drop(lock);
-            renewal.finish(&holder, &client).await
+            renewal.finish(&holder.directory, &client).await
         }
         Ok(Step::NotDue(client)) => {
             drop(lock);
             renewal.leave(&holder, &client).await
         }
         Err(cause) => match renewal.may_attest_again(&cause) {
-            None => Err(cause),
-            Some(token_file) => {
-                session.output.warn(format!(
-                    "{cause}: attesting again by the token in {}",
-                    token_file.display()
-                ));
+            None => {
+                drop(lock);
+                renewal.refresh_crl_of_refused(&holder, &cause).await;
+                Err(cause)
+            }
+            Some(_) => {
+                renewal.told(&cause);
                 let holder = holder.with_newest_trust(session).await;
-                renewal.attest_again(&holder, lock).await
+                renewal.attest_again(holder.place(session), lock).await
             }
         },
     }
@@ -181,7 +193,7 @@ impl Renewal<'_> {
             return Ok(Step::NotDue(client));
         }
         let attestation = Attestation::Svid {};
-        match self.install(holder, lock, &client, Line::Next, attestation).await {
+        match self.install(&holder.place(session), lock, &client, Line::Next, attestation).await {
             Err(Error::Library(error)) => Err(holder.explain(error, session).await),
             Err(error) => Err(error),
             Ok(()) => Ok(Step::Done(client)),
@@ -193,7 +205,9 @@ impl Renewal<'_> {
     fn may_attest_again(&self, cause: &Error) -> Option<&Path> {
         let may = match cause {
             Error::Expired { .. } | Error::BrokenPair { .. } => true,
-            Error::NoSvid { missing, .. } => [CHAIN, KEY].contains(missing),
+            Error::NoSvid { .. } | Error::UnusableRecord { .. } | Error::UnusableTrust { .. } => {
+                true
+            }
             Error::RefusedSvid { refused, .. } => *refused == Refused::Certificate,
             // It was revoked meanwhile, or its line was renewed twice. Who was denied meanwhile is told
             // who allows it.
@@ -205,42 +219,84 @@ impl Renewal<'_> {
         };
         let token_file = self.arguments.token_file.as_deref().filter(|_| may)?;
         // The path of a service's environment, where a token was at its first start.
-        (token_file == Path::new("-") || token_file.exists()).then_some(token_file)
+        let is_there = token_file == Path::new("-") || token_file.try_exists().unwrap_or(true);
+        if !is_there {
+            let path = token_file.display();
+            self.session.output.warn(format!("there is no token in {path} to attest again by"));
+        }
+        is_there.then_some(token_file)
     }
 
-    async fn attest_again(&self, holder: &Holder, lock: Lock) -> Result<(), Error> {
+    fn told(&self, cause: &Error) {
+        let token_file = self.arguments.token_file.as_deref().unwrap_or(Path::new("-"));
+        let by = token_file.display();
+        self.session.output.warn(format!("{cause}: attesting again by the token in {by}"));
+    }
+
+    /// Where what tells the CA, or what is asked for, is lost: the token's pin, the URL that is given
+    /// and the certificate's name are enough for another.
+    async fn begin_again(
+        &self,
+        directory: &SvidDirectory,
+        cause: Error,
+        lock: Lock,
+    ) -> Result<(), Error> {
+        if self.may_attest_again(&cause).is_none() {
+            return Err(cause);
+        }
+        let session = self.session;
+        let (wish, url) = match directory.record() {
+            Ok(Some(record)) => (record.wish, Some(record.url)),
+            Err(error) if !matches!(error, Error::UnusableRecord { .. }) => return Err(error),
+            Ok(None) | Err(_) => {
+                let remains = directory.remains();
+                let Some(spiffe_id) = remains.spiffe_id else { return Err(cause) };
+                (Wish::only(spiffe_id), remains.url)
+            }
+        };
+        let Some(url) = session.options.url.clone().or(url) else { return Err(Error::NoUrl) };
+        self.told(&cause);
+        let place = Place { directory: directory.clone(), held: None, url, wish };
+        self.attest_again(place, lock).await
+    }
+
+    async fn attest_again(&self, place: Place, lock: Lock) -> Result<(), Error> {
         let session = self.session;
         let path = self.arguments.token_file.as_deref().expect("there is one");
         issue::warn_of_readers(path, session);
         let text = issue::read_token(path)?;
-        let _: BootstrapToken =
+        let token: BootstrapToken =
             text.parse().map_err(|why| Error::Token { path: path.to_owned(), why })?;
-        let client = holder.stranger(session)?;
-        holder.seen_log(&client, session)?;
+        let held = match place.held {
+            Some(held) => held,
+            None => HeldTrust::fetch(&place.url, token.pin()).await?,
+        };
+        let client = AuthorityClient::new(&place.url, held.trust.clone(), None)?;
+        SeenLog::load(&place.directory, held.state(), session.output)?.show(&client);
         let attestation = Attestation::Token { token: Secret::new(text.trim()) };
-        self.install(holder, &lock, &client, Line::First, attestation).await?;
+        let place = Place { held: Some(held), ..place };
+        self.install(&place, &lock, &client, Line::First, attestation).await?;
         session.output.note("attested again by the token: a new key, in a line of its own");
         drop(lock);
-        self.finish(holder, &client).await
+        self.finish(&place.directory, &client).await
     }
 
     async fn install(
         &self,
-        holder: &Holder,
+        place: &Place,
         lock: &Lock,
         client: &AuthorityClient,
         line: Line,
         attestation: Attestation,
     ) -> Result<(), Error> {
-        let (directory, session) = (&holder.directory, self.session);
+        let (Place { directory, url, wish, .. }, session) = (place, self.session);
         // Persisted before the files are replaced: a crash, or a command that fails, is made good by
         // the next run, else software would serve the old certificate until it expires.
         if self.arguments.exec.is_some() {
             files::replace(&directory.join(UNFINISHED), b"")?;
         }
-        let url = holder.url(session);
         let installation = Installation { directory, lock, url, client, line };
-        let (wish, held) = (&holder.record.wish, holder.held.clone());
+        let held = place.held.clone().expect("a client was made by it");
         let issued = installation.run(wish, attestation, held, self.now).await?;
         let renewed = Outcome::Renewed(Box::new(issued.clone()));
         session.output.show(&renewed, |_| issue::summary(&issued, directory.path()))
@@ -248,8 +304,12 @@ impl Renewal<'_> {
 
     /// After the files were replaced. The lock is free by now: the command may take its time, or be a
     /// `countersign` itself.
-    async fn finish(&self, holder: &Holder, client: &AuthorityClient) -> Result<(), Error> {
-        let (directory, output) = (&holder.directory, self.session.output);
+    async fn finish(
+        &self,
+        directory: &SvidDirectory,
+        client: &AuthorityClient,
+    ) -> Result<(), Error> {
+        let output = self.session.output;
         let crl = crl_file::keep(directory, client, output, self.now).await;
         execute(self.arguments, directory).await?;
         crl
@@ -257,24 +317,44 @@ impl Renewal<'_> {
 
     async fn leave(&self, holder: &Holder, client: &AuthorityClient) -> Result<(), Error> {
         if holder.directory.read(UNFINISHED)?.is_some() {
-            return self.finish(holder, client).await;
+            return self.finish(&holder.directory, client).await;
         }
         crl_file::keep(&holder.directory, client, self.session.output, self.now).await
+    }
+
+    /// The CRL is anybody's: the service that is refused goes on, and looks whom it may trust. A CA
+    /// that is away is not asked twice.
+    async fn refresh_crl_of_refused(&self, holder: &Holder, cause: &Error) {
+        if cause.exit() == Exit::Unreachable {
+            return;
+        }
+        let Ok(stranger) = holder.stranger(self.session) else { return };
+        let output = self.session.output;
+        // What refuses the SVID is the error of this run.
+        if let Err(stale) = crl_file::keep(&holder.directory, &stranger, output, self.now).await {
+            output.warn(stale);
+        }
     }
 
     /// Whoever has the key makes the next request: all that can be done here is to say when, whether
     /// it was revoked, and to refresh the CRL.
     async fn of_key_elsewhere(&self, holder: Holder) -> Result<(), Error> {
         let session = self.session;
-        holder.require_unexpired(self.now)?;
         let client = holder.stranger(session)?;
-        if let Some(listed) = holder.shown(session).listed_by_crl().await {
-            return Err(listed);
+        let refused = match holder.require_unexpired(self.now) {
+            Ok(()) => holder.shown(session).listed_by_crl().await,
+            Err(expired) => Some(expired),
+        };
+        if let Some(refused) = refused {
+            self.refresh_crl_of_refused(&holder, &refused).await;
+            return Err(refused);
         }
         let due = holder.named_window(self.now);
         let Some(due_at) = due.later().filter(|_| self.arguments.attest == Attest::Auto) else {
             let directory = holder.directory.path().to_owned();
-            return Err(Error::NoKey { directory, repair: holder.again(session) });
+            let no_key = Error::NoKey { directory, repair: holder.again(session) };
+            self.refresh_crl_of_refused(&holder, &no_key).await;
+            return Err(no_key);
         };
         session.output.show(&Outcome::NotDue { due: false, due_at }, |_| not_due(due_at))?;
         crl_file::keep(&holder.directory, &client, session.output, self.now).await
@@ -292,139 +372,6 @@ async fn execute(arguments: &Arguments, directory: &SvidDirectory) -> Result<(),
         return Err(Error::Exec { command: command.clone(), status });
     }
     files::remove_if_there(&directory.join(UNFINISHED))
-}
-
-/// An SVID that is there, and what is needed to renew it.
-#[derive(Clone)]
-struct Holder {
-    directory: SvidDirectory,
-    record: SvidRecord,
-    held: HeldTrust,
-}
-
-impl Holder {
-    fn open(directory: SvidDirectory) -> Result<Self, Error> {
-        let record = directory.record()?.ok_or_else(|| Error::NoSvid {
-            directory: directory.path().to_owned(),
-            missing: RECORD,
-            repair: format!(
-                "countersign issue SPIFFE_ID --out {}",
-                crate::shell::quoted(directory.path())
-            ),
-        })?;
-        let held = HeldTrust::load(&directory, &record.trust_pin, &record.url)?;
-        Ok(Self { directory, record, held })
-    }
-
-    fn url<'a>(&'a self, session: &'a Session) -> &'a str {
-        session.options.url.as_deref().unwrap_or(&self.record.url)
-    }
-
-    /// The newest trust state that can be had.
-    async fn with_newest_trust(mut self, session: &Session) -> Self {
-        let url = self.url(session).to_owned();
-        self.held = self.held.newest(&url, session.output).await;
-        self
-    }
-
-    fn client(&self, session: &Session) -> Result<AuthorityClient, Error> {
-        let credentials = context::pair(&self.directory, &self.again(session))?;
-        let trust = self.held.trust.clone();
-        Ok(AuthorityClient::new(self.url(session), trust, Some(credentials))?)
-    }
-
-    /// As somebody without an SVID.
-    fn stranger(&self, session: &Session) -> Result<AuthorityClient, Error> {
-        Ok(AuthorityClient::new(self.url(session), self.held.trust.clone(), None)?)
-    }
-
-    fn require_unexpired(&self, now: OffsetDateTime) -> Result<(), Error> {
-        if self.record.not_after >= now {
-            return Ok(());
-        }
-        Err(Error::Expired {
-            directory: self.directory.path().to_owned(),
-            not_after: self.record.not_after,
-            repair: self.again_by(&self.record.url),
-        })
-    }
-
-    /// What to type for another SVID.
-    fn again(&self, session: &Session) -> String {
-        self.again_by(self.url(session))
-    }
-
-    fn again_by(&self, url: &str) -> String {
-        let (spiffe_id, directory) = (&self.record.wish.spiffe_id, &self.directory);
-        match self.record.key_elsewhere {
-            true => again_by_request(spiffe_id, directory, url),
-            false => again_by_token(spiffe_id, directory, url),
-        }
-    }
-
-    fn shown<'a>(&'a self, session: &'a Session) -> ShownSvid<'a> {
-        let (directory, held, url) = (&self.directory, &self.held, self.url(session));
-        ShownSvid { directory, held, url }
-    }
-
-    /// What the CA has against the SVID, if that is what an error says.
-    async fn explain(&self, error: LibraryError, session: &Session) -> Error {
-        self.shown(session).explain(error, Owner::Workload).await
-    }
-
-    fn named_window(&self, now: OffsetDateTime) -> Due {
-        Due::within(&self.record.renewal, &self.record.serial_number, now)
-    }
-
-    /// What was seen of the CA's log, shown to it from now on.
-    fn seen_log(&self, client: &AuthorityClient, session: &Session) -> Result<SeenLog, Error> {
-        let seen = SeenLog::load(&self.directory, self.held.state(), session.output)?;
-        seen.show(client);
-        Ok(seen)
-    }
-
-    /// The CA may have pulled the window forward since; while it is away, the one it named when it
-    /// issued the SVID stands. Whatever else it says is told: to be content until the window would
-    /// hide a revocation for hours.
-    async fn due(
-        &self,
-        client: &AuthorityClient,
-        seen: &mut SeenLog,
-        session: &Session,
-        now: OffsetDateTime,
-    ) -> Result<Due, Error> {
-        let serial_number = &self.record.serial_number;
-        let named = self.named_window(now);
-        let asked = async {
-            seen.compare(client, self.held.state(), session.output).await?;
-            match named {
-                Due::Now => Ok(named),
-                Due::Later(_) => {
-                    let window = client.renewal(serial_number).await?;
-                    Ok(Due::within(&window, serial_number, now))
-                }
-            }
-        };
-        match asked.await {
-            Ok(due) => Ok(due),
-            Err(error) if is_away(&error) => {
-                if named != Due::Now {
-                    let what = "the CA was not asked for its newest window";
-                    session.output.warn(format!("{what}: {error}"));
-                }
-                Ok(named)
-            }
-            Err(error) => Err(self.explain(error, session).await),
-        }
-    }
-}
-
-/// Whether nothing was said about the SVID.
-fn is_away(error: &LibraryError) -> bool {
-    match error {
-        LibraryError::UnexpectedAnswer { status, .. } => *status >= 500,
-        error => Exit::of_library(error) == Exit::Unreachable,
-    }
 }
 
 fn not_due(due_at: OffsetDateTime) -> String {

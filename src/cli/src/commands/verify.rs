@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::Session;
 use super::list::state;
+use crate::bundle_file;
 use crate::chain::{self, Chain, Subject};
 use crate::clock;
 use crate::context;
@@ -16,6 +17,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::folder_contents::KeyState;
+use crate::shell;
 use crate::svid_directory::SvidDirectory;
 use crate::table;
 use crate::trust::HeldTrust;
@@ -55,7 +57,9 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     let held = held_trust(arguments, session)?;
     let mut verdict = Verdict::of(&shown, &held.trust, clock::now());
     if let Subject::Directory(path) = &arguments.subject {
-        verdict.findings.push(own_key(&SvidDirectory::at(path)));
+        let directory = SvidDirectory::at(path);
+        verdict.findings.push(own_key(&directory));
+        verdict.findings.extend(own_bundle(&directory, &held));
     }
     verdict.findings.push(revocation(arguments, &shown, session).await?);
     let report = Report {
@@ -93,6 +97,19 @@ fn own_key(directory: &SvidDirectory) -> Finding {
         KeyState::Other | KeyState::Unknown(_) => Outcome::Failed,
     };
     Finding::new("svid.key", outcome, state.to_string())
+}
+
+/// What software reads that knows no trust state; nothing where no trust state is beside it.
+fn own_bundle(directory: &SvidDirectory, held: &HeldTrust) -> Option<Finding> {
+    directory.record().ok().flatten()?;
+    Some(match bundle_file::fault(directory, held.state()) {
+        None => Finding::new("bundle.pem", Outcome::Passed, "has the anchors of the trust state"),
+        Some(fault) => {
+            let renew =
+                format!("{fault}; next: countersign renew {}", shell::quoted(directory.path()));
+            Finding::new("bundle.pem", Outcome::Failed, renew)
+        }
+    })
 }
 
 async fn revocation(

@@ -1,0 +1,64 @@
+//! What a directory still tells that has lost its `svid.json`, or the whole set behind `.current`: enough
+//! to say what makes another SVID, and with a token to do it.
+
+use identity::SpiffeId;
+use rustix::fs::{Mode, OFlags};
+
+use super::{CHAIN, RECORD, SvidDirectory};
+use crate::chain;
+use crate::files;
+use crate::refused_svid::again_by_token;
+use crate::shell;
+use crate::svid_record::SvidRecord;
+
+/// What is known without `svid.json`.
+#[derive(Debug, Default)]
+pub(crate) struct Remains {
+    /// Whom the certificate names.
+    pub(crate) spiffe_id: Option<SpiffeId>,
+    /// The CA's URL.
+    pub(crate) url: Option<String>,
+}
+
+impl SvidDirectory {
+    /// Looks into the certificate, and into the newest set where `.current` does not lead to it any
+    /// more. Nothing of it is believed: it names whom to ask for, and the CA looks who asks.
+    pub(crate) fn remains(&self) -> Remains {
+        let record = self.read_newest_set(RECORD);
+        let record = record.and_then(|json| serde_json::from_slice::<SvidRecord>(&json).ok());
+        let chain = self.read(CHAIN).ok().flatten().or_else(|| self.read_newest_set(CHAIN));
+        let certified = chain.and_then(|pem| named(&pem));
+        Remains {
+            spiffe_id: certified
+                .or_else(|| record.as_ref().map(|record| record.wish.spiffe_id.clone())),
+            url: record.map(|record| record.url),
+        }
+    }
+
+    /// What to type for another SVID, as far as that can be said without `svid.json`.
+    pub(crate) fn again(&self, url: Option<&str>) -> String {
+        let Remains { spiffe_id, url: recorded } = self.remains();
+        let Some(spiffe_id) = spiffe_id else {
+            let path = shell::quoted(self.path());
+            return format!("countersign issue SPIFFE_ID --out {path}");
+        };
+        let url = url.or(recorded.as_deref()).unwrap_or("https://CA:8443");
+        again_by_token(&spiffe_id, self, url)
+    }
+
+    /// A file of the newest set, followed by no link: this may be a directory of somebody else's.
+    fn read_newest_set(&self, name: &str) -> Option<Vec<u8>> {
+        let (newest, _) = self.generations().ok()?;
+        let folder = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let set = rustix::fs::open(self.generation_path(newest), folder, Mode::empty()).ok()?;
+        let file = rustix::fs::openat(&set, name, plain, Mode::empty()).ok()?;
+        files::read_opened(file.into()).ok()
+    }
+}
+
+fn named(pem: &[u8]) -> Option<SpiffeId> {
+    let certificates = chain::parse(pem).ok()?;
+    let leaf = chain::read(certificates.first()?).ok()?;
+    chain::spiffe_id(&leaf)
+}
