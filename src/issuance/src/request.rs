@@ -36,6 +36,7 @@ pub struct CertificateRequest {
     key_type: KeyType,
     hash: Hash,
     names: RequestedNames,
+    subject: Option<String>,
     unheeded: Vec<String>,
 }
 
@@ -109,8 +110,13 @@ impl CertificateRequest {
         &self.names
     }
 
-    /// Extensions that it wishes for and no certificate of ours will have, for a person to read. What
-    /// would mean something else without them was refused.
+    /// What it calls itself, as people write a name; a certificate's subject is its profile's.
+    pub fn subject(&self) -> Option<&str> {
+        self.subject.as_deref()
+    }
+
+    /// Extensions and attributes that it has and no certificate of ours will have, for a person to
+    /// read. What would mean something else without them was refused.
     pub fn unheeded(&self) -> &[String] {
         &self.unheeded
     }
@@ -196,10 +202,12 @@ fn parse(der: &[u8]) -> Result<CertificateRequest, RequestRule> {
     let info = RequestInfo::parse(parts.tbs)?;
     let key_type = key_type(&info.spki)?;
     verify_possession(&info.spki, &parts, key_type)?;
-    let Requested { names, unheeded } = Requested::of(&info.extensions)?;
+    let Requested { names, mut unheeded } = Requested::of(&info.asked.extensions)?;
+    unheeded.extend(info.asked.unread);
     let public_key = info.spki.raw.to_vec();
     let (der, hash) = (der.to_vec(), Hash::of(der));
-    Ok(CertificateRequest { der, public_key, key_type, hash, names, unheeded })
+    let subject = info.subject;
+    Ok(CertificateRequest { der, public_key, key_type, hash, names, subject, unheeded })
 }
 
 /// Determines the kind from the key itself, never from the signature's algorithm.

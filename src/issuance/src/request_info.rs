@@ -1,21 +1,32 @@
 //! The signed part of a certificate request, element by element.
 //!
 //! RFC 2986 §4.1 wants attributes, and at least one value in each; devices and OpenSSL leave both
-//! out. Attributes that nobody reads are not looked at, whatever is in them. Those that ask for
+//! out. Of attributes that nobody reads only the names are told, whatever is in them. Those that ask for
 //! extensions (PKCS #9's, and Microsoft's older one) are read whole: each attribute, each value.
 
 use x509_parser::asn1_rs::{Any, Class, Oid, Tag, oid};
 use x509_parser::oid_registry::OID_PKCS9_EXTENSION_REQUEST;
 use x509_parser::prelude::{FromDer, X509Extension};
-use x509_parser::x509::SubjectPublicKeyInfo;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
 use crate::error::RequestRule;
 
 /// CertificationRequestInfo.
 pub(crate) struct RequestInfo<'a> {
     pub(crate) spki: SubjectPublicKeyInfo<'a>,
+    /// What it calls itself; none where that is empty.
+    pub(crate) subject: Option<String>,
+    /// What else its attributes say.
+    pub(crate) asked: Asked<'a>,
+}
+
+/// What the attributes of a request say.
+#[derive(Default)]
+pub(crate) struct Asked<'a> {
     /// Extensions that it asks for, wherever it does.
     pub(crate) extensions: Vec<X509Extension<'a>>,
+    /// The names of attributes that nobody reads, and that are not empty.
+    pub(crate) unread: Vec<String>,
 }
 
 impl<'a> RequestInfo<'a> {
@@ -35,12 +46,12 @@ impl<'a> RequestInfo<'a> {
         let Ok(([], spki)) = SubjectPublicKeyInfo::from_der(spki.whole) else {
             return Err(broken("key", "it is no SubjectPublicKeyInfo"));
         };
-        let extensions = match attributes {
-            [] => vec![],
-            [only] => requested_extensions(only)?,
+        let asked = match attributes {
+            [] => Asked::default(),
+            [only] => Asked::read(only)?,
             _ => return Err(broken("attributes", "something stands behind them")),
         };
-        Ok(Self { spki, extensions })
+        Ok(Self { spki, subject: named(subject), asked })
     }
 }
 
@@ -60,26 +71,47 @@ pub(crate) fn missing_from(der: &[u8]) -> Option<usize> {
     length.checked_sub(rest.len()).filter(|missing| *missing > 0)
 }
 
-fn requested_extensions<'a>(
-    attributes: &Element<'a>,
-) -> Result<Vec<X509Extension<'a>>, RequestRule> {
-    let any = &attributes.any;
-    if any.class() != Class::ContextSpecific || any.tag().0 != 0 || !any.header.constructed() {
-        return Err(broken("attributes", "what stands in their place is not [0]"));
+/// A name as people write it. Nobody is certified by it: that it cannot be read refuses nothing.
+fn named(subject: &Element<'_>) -> Option<String> {
+    if subject.any.data.is_empty() {
+        return None;
     }
-    let mut extensions = Vec::new();
-    for attribute in elements(any.data).ok_or_else(|| broken("attributes", NOT_DER))? {
-        // asn1-rs reads any tag as an OID.
-        let (Tag::Sequence, [0x06, ..]) = (attribute.any.tag(), attribute.any.data) else {
-            return Err(broken("attributes", "one of them has no type (an OID)"));
-        };
-        let (values, kind) = Oid::from_der(attribute.any.data)
-            .map_err(|_| broken("attributes", "the type of one of them is no OID"))?;
-        if kind == OID_PKCS9_EXTENSION_REQUEST || kind == MICROSOFT_EXTENSION_REQUEST {
-            read_values(values, &mut extensions)?;
+    Some(match X509Name::from_der(subject.whole) {
+        Ok(([], name)) => name.to_string(),
+        _ => "that cannot be read".to_owned(),
+    })
+}
+
+impl<'a> Asked<'a> {
+    fn read(attributes: &Element<'a>) -> Result<Self, RequestRule> {
+        let any = &attributes.any;
+        if any.class() != Class::ContextSpecific || any.tag().0 != 0 || !any.header.constructed() {
+            return Err(broken("attributes", "what stands in their place is not [0]"));
         }
+        let mut asked = Self::default();
+        for attribute in elements(any.data).ok_or_else(|| broken("attributes", NOT_DER))? {
+            // asn1-rs reads any tag as an OID.
+            let (Tag::Sequence, [0x06, ..]) = (attribute.any.tag(), attribute.any.data) else {
+                return Err(broken("attributes", "one of them has no type (an OID)"));
+            };
+            let (values, kind) = Oid::from_der(attribute.any.data)
+                .map_err(|_| broken("attributes", "the type of one of them is no OID"))?;
+            if kind == OID_PKCS9_EXTENSION_REQUEST || kind == MICROSOFT_EXTENSION_REQUEST {
+                read_values(values, &mut asked.extensions)?;
+            } else if !is_empty(values) {
+                let known = NAMED.iter().find(|(oid, _)| *oid == kind);
+                let name = known.map_or_else(|| kind.to_string(), |(_, name)| (*name).to_owned());
+                asked.unread.push(format!("the attribute {name}"));
+            }
+        }
+        Ok(asked)
     }
-    Ok(extensions)
+}
+
+/// Whether the values of an attribute say nothing: there are none.
+fn is_empty(values: &[u8]) -> bool {
+    values.is_empty()
+        || Any::from_der(values).is_ok_and(|(rest, set)| rest.is_empty() && set.data.is_empty())
 }
 
 /// `values SET SIZE(1..MAX) OF Extensions`; none say nothing.
@@ -152,6 +184,12 @@ fn header(der: &[u8]) -> Option<(u8, usize, &[u8])> {
     }
 }
 
+/// What is in one, a password perhaps, is never told.
+static NAMED: [(Oid<'static>, &str); 3] = [
+    (oid!(1.2.840.113549.1.9.2), "unstructuredName"),
+    (oid!(1.2.840.113549.1.9.7), "challengePassword"),
+    (oid!(1.2.840.113549.1.9.8), "unstructuredAddress"),
+];
 const MICROSOFT_EXTENSION_REQUEST: Oid<'static> = oid!(1.3.6.1.4.1.311.2.1.14);
 const NOT_DER: &str = "it is not DER";
 const INTEGER: u8 = 0x02;
