@@ -75,6 +75,41 @@ fn openssl_refuses_a_revoked_certificate_by_the_crl_that_renew_refreshed() {
 }
 
 #[test]
+fn the_crl_is_refreshed_for_an_svid_that_is_refused() {
+    let environment = Environment::start();
+    let batch = environment.issue(BATCH, "batch");
+    request(&environment);
+    let id = environment.id("/prod/monolith");
+    environment.countersign(&["issue", &id, "--csr", "own.csr", "--out", "own"]).success();
+    for folder in ["batch", "own"] {
+        checked(&environment.path(folder), "svid.pem").success();
+        revoke(&environment, folder);
+        environment.countersign(&["renew", folder]).exits(3).says("is revoked since 20");
+        checked(&environment.path(folder), "svid.pem").exits(2).says("certificate revoked");
+    }
+    environment.countersign(&["deny", &id, "--reason", "superseded"]).success();
+    fs::remove_file(batch.join("crl.pem")).unwrap();
+    environment.countersign(&["renew", "batch"]).exits(3);
+    checked(&batch, "svid.pem").exits(2).says("certificate revoked");
+}
+
+#[test]
+fn what_an_owner_added_to_the_bundle_stays_until_the_next_svid() {
+    let environment = Environment::start();
+    let batch = environment.issue(BATCH, "batch");
+    let bundle = read(&environment, "batch/bundle.pem");
+    let issuer = read(&environment, "batch/svid.pem");
+    let more = format!("# ours, too\n{issuer}{bundle}");
+    fs::write(batch.join("bundle.pem"), &more).unwrap();
+    environment.countersign(&["renew", "batch"]).success();
+    assert_eq!(read(&environment, "batch/bundle.pem"), more);
+    fs::write(batch.join("bundle.pem"), &issuer).unwrap();
+    environment.countersign(&["verify", "batch"]).exits(5).says("lacks an anchor of the CA's");
+    environment.countersign(&["renew", "batch"]).success().says("written anew");
+    assert_eq!(read(&environment, "batch/bundle.pem"), bundle);
+}
+
+#[test]
 fn the_crl_of_a_services_folder_that_root_renews_is_the_services() {
     const SERVICE: u32 = 65_534;
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
@@ -173,6 +208,59 @@ fn no_folder_ends_with_a_certificate_for_another_key_than_it_has() {
 }
 
 #[test]
+fn the_same_request_for_something_else_is_another_request() {
+    let environment = Environment::start();
+    request(&environment);
+    let id = environment.id("/prod/reports");
+    let issue = ["--json", "issue", &id, "--csr", "own.csr"];
+    let serial = |options: &[&str]| {
+        let issued = environment.countersign(&[&issue[..], options].concat()).success();
+        issued.json()["serial_number"].as_str().unwrap().to_owned()
+    };
+    let first = serial(&[]);
+    assert_eq!(serial(&[]), first, "a lost answer is answered again");
+    let mut serials = vec![first.clone(), serial(&["--ttl", "2h"]), serial(&["--no-names"])];
+    serials.push(serial(&["--dns", "localhost"]));
+    serials.push(serial(&["--profile", "short-lived"]));
+    serials.sort();
+    serials.dedup();
+    assert_eq!(serials.len(), 5, "{serials:?}");
+    write_token(&environment, "/prod/reports", "token");
+    let url = environment.url();
+    let by_token = ["--token-file", "token", "--url", &url];
+    let by_token = || serial(&by_token);
+    let certified = by_token();
+    assert!(!serials.contains(&certified));
+    assert_eq!(by_token(), certified);
+}
+
+#[test]
+fn what_a_request_says_that_no_certificate_has_is_told() {
+    let environment = Environment::start();
+    environment.write(
+        "csr.conf",
+        "[req]\ndistinguished_name = name\nattributes = more\nprompt = no\n[name]\n\
+         CN = evil.example\n[more]\nchallengePassword = a secret password\n\
+         unstructuredName = who cares\n",
+    );
+    let key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout"];
+    let rest = ["own.key", "-config", "csr.conf", "-out", "own.csr"];
+    openssl(environment.folder(), &[&["req", "-new"], &key[..], &rest].concat()).success();
+    let id = environment.id("/prod/reports");
+    let issued = environment.countersign(&["issue", &id, "--csr", "own.csr"]).success();
+    let words = issued.stderr.split_whitespace().collect::<Vec<_>>().join(" ");
+    for asked in ["subject CN=evil.example", "the attribute challengePassword", "unstructuredName"]
+    {
+        assert!(words.contains(asked), "{asked}: {words}");
+    }
+    assert!(!words.contains("secret"), "{words}");
+    // Of one that says nothing, nothing is told.
+    request(&environment);
+    let issued = environment.countersign(&["issue", &id, "--csr", "own.csr"]).success();
+    assert!(!issued.stderr.contains("the request asks"), "{}", issued.stderr);
+}
+
+#[test]
 fn a_request_comes_from_stdin_too() {
     let environment = Environment::start();
     request(&environment);
@@ -191,7 +279,8 @@ fn a_revoked_svid_attests_again_by_a_token_with_a_fresh_key() {
     environment.countersign(&["renew", "batch"]).exits(3).says("countersign token create");
     let by_token = ["renew", "batch", "--token-file", "again"];
     // No token is there yet, as where the first one was removed.
-    environment.countersign(&by_token).exits(3).says("is revoked since 20");
+    let told = environment.countersign(&by_token).exits(3).says("is revoked since 20");
+    assert!(told.stderr.contains("there is no token in again"), "{}", told.stderr);
     let key = read(&environment, "batch/svid.key");
 
     write_token(&environment, BATCH, "again");

@@ -291,5 +291,5 @@ impl OwnSvid {
 }
 
 /// Certificates begin this long before they are issued.
-const BACKDATED: time::Duration = time::Duration::MINUTE;
+pub(crate) const BACKDATED: time::Duration = time::Duration::MINUTE;
 const RECOVER: &str = "countersign init --recover (on the CA's host)";

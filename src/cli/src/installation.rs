@@ -2,12 +2,12 @@
 
 use api::{Attestation, IssueRequest, IssuedCertificate, ProblemType};
 use countersign::AuthorityClient;
-use data_encoding::HEXLOWER;
-use issuance::CertificateRequest;
+use identity::SerialNumber;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::acceptance::{Asked, accept};
+use crate::chain;
 use crate::error::Error;
 use crate::files::Lock;
 use crate::pending::{Line, PendingRequest};
@@ -42,7 +42,7 @@ impl Installation<'_> {
         self.directory.require_room(self.lock)?;
         let pending = PendingRequest::resume_or_create(self.directory, wish, self.line)?;
         let request = issue_request(&pending.csr, wish, attestation);
-        let key = idempotency_key(&pending.request);
+        let key = idempotency_key(&request, None);
         let answer = match self.client.issue(&request, Some(&key)).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -90,9 +90,13 @@ fn issue_request(csr: &str, wish: &Wish, attestation: Attestation) -> IssueReque
     }
 }
 
-/// The same request has the same key, so that a lost answer is answered again.
-pub(crate) fn idempotency_key(request: &CertificateRequest) -> String {
-    format!("csr-{}", HEXLOWER.encode(request.hash().as_bytes()))
+/// The very same that is asked has the same key, so that a lost answer is answered again; whatever
+/// else is asked with the same key of a workload's has another. So has what is asked once more after a
+/// certificate that the CA has issued for it.
+pub(crate) fn idempotency_key(request: &IssueRequest, after: Option<&SerialNumber>) -> String {
+    let asked = serde_json::to_vec(request).map(Zeroizing::new).expect("a request is plain data");
+    let after = after.map(|serial_number| format!("-{serial_number}")).unwrap_or_default();
+    format!("issue-{}{after}", chain::sha256_hex(&asked))
 }
 
 /// Whether sending this very request again can never succeed.

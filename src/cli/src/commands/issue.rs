@@ -9,13 +9,14 @@ use clap::{ArgGroup, Args, ValueEnum};
 use countersign::AuthorityClient;
 use identity::{SpiffeId, TrustPin};
 use issuance::DnsName;
+use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use super::Session;
 use crate::acceptance::{Asked, accept};
 use crate::chain;
 use crate::clock;
-use crate::context;
+use crate::context::{self, BACKDATED};
 use crate::crl_file;
 use crate::error::Error;
 use crate::exit::Exit;
@@ -177,15 +178,13 @@ impl Asker {
     ) -> Result<(), Error> {
         let request = files::read_request(csr)?;
         for wish in request.unheeded() {
-            let why = "and certificates of this CA have none: its profile decides";
-            session.output.note(format!("the request asks for {wish}, {why}"));
+            note_unheeded(wish, session);
         }
         let place = out.map(|out| place(out, wish, session)).transpose()?;
         if let Some((directory, lock)) = &place {
             require_own_key(directory, request.public_key())?;
             directory.require_room(lock)?;
         }
-        let key = idempotency_key(&request);
         let body = IssueRequest {
             // What stood around it in the file, a key perhaps, stays here.
             csr: identity::pem("CERTIFICATE REQUEST", request.der()),
@@ -197,11 +196,15 @@ impl Asker {
             ttl: wish.ttl,
             attestation: self.attestation,
         };
-        let issued = self.client.issue(&body, Some(&key)).await?;
+        let now = clock::now();
+        let issued = ask(&self.client, &body, now, session).await?;
         let sequence = issued.trust_sequence;
         let held = self.held.follow(sequence, &self.url).await?;
         let asked = Asked { spiffe_id: &wish.spiffe_id, public_key: request.public_key() };
-        accept(&issued, &asked, &held.trust, clock::now())?;
+        accept(&issued, &asked, &held.trust, now)?;
+        if let Some(subject) = request.subject().filter(|it| subject_of(&issued) != *it) {
+            note_unheeded(&format!("subject {subject}"), session);
+        }
         let Some((directory, lock)) = place else {
             let shown = session.output.show(&issued, |issued| issued.chain.clone());
             return shown.map_err(|source| not_handed_over(&issued, source));
@@ -231,6 +234,50 @@ fn not_handed_over(issued: &IssuedCertificate, source: Error) -> Error {
              revoke {serial_number} --reason cessation-of-operation"
         ),
     }
+}
+
+/// The same request is answered alike for a day, so that a lost answer costs nothing. Once the
+/// certificate that it was answered with is to be renewed, this is another wish for one.
+async fn ask(
+    client: &AuthorityClient,
+    body: &IssueRequest,
+    now: OffsetDateTime,
+    session: &Session,
+) -> Result<IssuedCertificate, Error> {
+    let mut issued = client.issue(body, Some(&idempotency_key(body, None))).await?;
+    for _ in 0..RENEWALS_A_DAY {
+        let Some(at) = issued_at(&issued).filter(|at| *at + CLOCKS_DIFFER < now) else { break };
+        if now < issued.renewal.start {
+            session.output.note(format!(
+                "this is the certificate that was issued {} for this very request; the same \
+                 command gets another from {} on, and a request with a new key at once",
+                table::distance(at, now),
+                table::time(issued.renewal.start),
+            ));
+            break;
+        }
+        let key = idempotency_key(body, Some(&issued.serial_number));
+        issued = client.issue(body, Some(&key)).await?;
+    }
+    Ok(issued)
+}
+
+fn note_unheeded(wish: &str, session: &Session) {
+    let why = "and certificates of this CA have none: its profile decides";
+    session.output.note(format!("the request asks for {wish}, {why}"));
+}
+
+/// When a certificate was issued.
+fn issued_at(issued: &IssuedCertificate) -> Option<OffsetDateTime> {
+    let certificates = chain::parse(issued.chain.as_bytes()).ok()?;
+    let leaf = chain::read(certificates.first()?).ok()?;
+    Some(leaf.validity().not_before.to_datetime() + BACKDATED)
+}
+
+fn subject_of(issued: &IssuedCertificate) -> String {
+    let certificates = chain::parse(issued.chain.as_bytes()).unwrap_or_default();
+    let leaf = certificates.first().and_then(|der| chain::read(der).ok());
+    leaf.map(|leaf| leaf.subject().to_string()).unwrap_or_default()
 }
 
 /// The folder for an SVID of this identity, held against others.
@@ -296,3 +343,8 @@ fn names(issued: &IssuedCertificate) -> String {
     let names = leaf.as_ref().map(chain::names).unwrap_or_default();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
+
+/// The CA answers the same request alike for a day. A certificate of an hour is renewed some 36 times.
+const RENEWALS_A_DAY: u32 = 48;
+/// What was issued longer ago than clocks differ was not issued now.
+const CLOCKS_DIFFER: Duration = Duration::MINUTE;
