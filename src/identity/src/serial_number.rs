@@ -32,6 +32,17 @@ impl SerialNumber {
         Ok(serial)
     }
 
+    /// Reads what other tools print: `0x8F2C01`, `8f:2c:01`, `serial=8F2C01`, an odd number of digits
+    /// where the first would be a 0.
+    pub fn from_any_hex(text: &str) -> Result<Self, Error> {
+        let digits = text.trim().to_ascii_lowercase();
+        let digits = digits.strip_prefix("serial=").unwrap_or(&digits);
+        let digits = digits.strip_prefix("0x").unwrap_or(digits);
+        let digits: String = digits.chars().filter(|c| ![':', ' '].contains(c)).collect();
+        let zero = if digits.len() % 2 == 1 { "0" } else { "" };
+        format!("{zero}{digits}").parse()
+    }
+
     /// The significant octets, big-endian.
     pub fn as_octets(&self) -> &[u8] {
         &self.octets[..usize::from(self.length)]
@@ -85,6 +96,27 @@ mod tests {
             SerialNumber::from_octets(&[0x8f, 1]).unwrap()
         );
         assert_eq!("8f01".parse::<SerialNumber>().unwrap().to_string(), "8f01");
+    }
+
+    #[test]
+    fn what_other_tools_print_is_the_same_number() {
+        let number = "08f2c01e".parse().unwrap();
+        for text in [
+            "8f2c01e",
+            "08F2C01E",
+            "0x8f2c01e",
+            "0X08F2C01E",
+            "08:F2:C0:1E",
+            "8:f2:c0:1e",
+            "serial=08F2C01E",
+            " 08 f2 c0 1e\n",
+            "000000000000000000000000000000000000008f2c01e",
+        ] {
+            assert_eq!(SerialNumber::from_any_hex(text).unwrap(), number, "{text}");
+        }
+        for text in ["", "0x", "0", "0x00", "/prod/reports", "0x0x1", "1g", "-1", &"1".repeat(41)] {
+            assert_eq!(SerialNumber::from_any_hex(text), Err(Error::SerialNumber), "{text}");
+        }
     }
 
     #[test]

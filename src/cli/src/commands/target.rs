@@ -16,13 +16,18 @@ pub(crate) enum Target {
 }
 
 impl FromStr for Target {
-    type Err = identity::Error;
+    type Err = String;
     /// Serial numbers may be written as other tools print them, `8F:2C:…`.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text.contains("://") {
-            return SpiffeId::parse(text).map(Self::Identity);
+            return SpiffeId::parse(text).map(Self::Identity).map_err(|error| error.to_string());
         }
-        text.replace(':', "").to_ascii_lowercase().parse().map(Self::Serial)
+        SerialNumber::from_any_hex(text).map(Self::Serial).map_err(|error| match text {
+            path if path.starts_with('/') => {
+                format!("a SPIFFE ID is written whole: spiffe://TRUST-DOMAIN{path}")
+            }
+            _ => format!("{error}; or a SPIFFE ID: spiffe://TRUST-DOMAIN/PATH"),
+        })
     }
 }
 
@@ -66,10 +71,12 @@ mod tests {
     #[test]
     fn serial_numbers_are_taken_as_other_tools_print_them() {
         let serial = Target::Serial("8f2c01".parse().unwrap());
-        for text in ["8f2c01", "8F2C01", "8f:2c:01"] {
+        for text in ["8f2c01", "8F2C01", "8f:2c:01", "0x8f2c01"] {
             assert_eq!(text.parse::<Target>().unwrap(), serial);
         }
         assert!("reports".parse::<Target>().is_err());
+        let path = "/prod/reports".parse::<Target>().unwrap_err();
+        assert!(path.contains("spiffe://TRUST-DOMAIN/prod/reports"), "{path}");
     }
 
     #[test]

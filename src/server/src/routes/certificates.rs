@@ -78,7 +78,7 @@ pub(crate) async fn renewal(
 }
 
 fn parse_serial(text: &str, request_id: &str) -> Result<SerialNumber, Refused> {
-    text.parse().map_err(|error: identity::Error| {
+    SerialNumber::from_any_hex(text).map_err(|error| {
         let kind = api::ProblemType::RequestInvalid;
         Refused::request(kind, error.to_string(), None, request_id)
     })
