@@ -116,6 +116,15 @@ impl Authority {
         Ok(!self.store().records(query).await?.is_empty())
     }
 
+    /// The token by which somebody of this name could join now.
+    pub(super) async fn invitation(&self, name: &str) -> Result<Option<TokenRow>, Error> {
+        let since = self.folded().operator_since(name);
+        let now = self.clock().unix_milliseconds();
+        let tokens = self.store().tokens(super::tokens::TOKENS_SHOWN).await?;
+        let mut tokens = tokens.into_iter().map(|(token, _)| token);
+        Ok(tokens.find(|token| is_open(token, since, now)))
+    }
+
     /// Every operator, by name.
     pub async fn operators(&self, caller: &Caller) -> Result<Page<OperatorRecord>, Error> {
         self.authorize(caller, Action::ListInventory, None)?;
@@ -141,15 +150,9 @@ impl Authority {
             Some(since) => self.event_at(since).await?,
             None => None,
         };
-        let certificate = self.last_certificate(&spiffe_id, None).await?;
+        let certificate = self.longest_certificate(&spiffe_id).await?;
         let now = self.clock().unix_milliseconds();
-        let is_open = |token: &&TokenRow| {
-            Some(token.log_index) == since
-                && token.used.is_none()
-                && !token.revoked
-                && token.expires_at > now
-        };
-        let invited = tokens.iter().find(is_open);
+        let invited = tokens.iter().find(|token| is_open(token, since, now));
         let state = if self.folded().revocations.is_denied(&spiffe_id) {
             OperatorState::Denied
         } else if certificate.is_some() && administers(policy, &spiffe_id) {
@@ -172,6 +175,14 @@ impl Authority {
             invited_until: invited.map(|token| from_milliseconds(token.expires_at)),
         })
     }
+}
+
+/// Whether it is the token of this addition, and can be used still.
+fn is_open(token: &TokenRow, since: Option<u64>, now: u64) -> bool {
+    Some(token.log_index) == since
+        && token.used.is_none()
+        && !token.revoked
+        && token.expires_at > now
 }
 
 /// Who made those an operator that the table lists.

@@ -98,35 +98,50 @@ impl Authority {
             && revocations.check(spiffe_id, serial_number, Some(*leaf_index)).is_ok()
     }
 
+    /// Whether an identity has a certificate that is good, but for what is lost.
     async fn holds_certificate(
         &self,
         spiffe_id: &SpiffeId,
         loss: Option<&RevocationTarget>,
     ) -> Result<bool, Error> {
-        Ok(self.last_certificate(spiffe_id, loss).await?.is_some())
-    }
-
-    /// The newest certificate of an identity that is good, but for what is lost.
-    pub(super) async fn last_certificate(
-        &self,
-        spiffe_id: &SpiffeId,
-        loss: Option<&RevocationTarget>,
-    ) -> Result<Option<Record>, Error> {
-        let is_good = |record: &Record| {
-            let is_lost = loss.is_some_and(|loss| {
+        let is_lost = |record: &Record| {
+            loss.is_some_and(|loss| {
                 matches!(loss, RevocationTarget::Serial(lost) if *lost == record.serial_number)
-            });
-            !is_lost && self.is_good(record)
+            })
         };
         let mut query = self.unexpired(spiffe_id);
         loop {
             let page = self.store().records(query.clone()).await?;
-            if let Some(good) = page.iter().find(|record| is_good(record)) {
-                return Ok(Some(good.clone()));
+            if page.iter().any(|record| !is_lost(record) && self.is_good(record)) {
+                return Ok(true);
             }
             match page.last() {
                 Some(last) if page.len() == PAGE as usize => query.before = Some(last.leaf_index),
-                _ => return Ok(None),
+                _ => return Ok(false),
+            }
+        }
+    }
+
+    /// Of the certificates of an identity that are good, the one that ends last: until then it can
+    /// act, whatever shorter one was issued since.
+    pub(super) async fn longest_certificate(
+        &self,
+        spiffe_id: &SpiffeId,
+    ) -> Result<Option<Record>, Error> {
+        let mut longest: Option<Record> = None;
+        let mut query = self.unexpired(spiffe_id);
+        loop {
+            let page = self.store().records(query.clone()).await?;
+            let last = page.last().map(|last| last.leaf_index);
+            let is_whole = page.len() == PAGE as usize;
+            for record in page.into_iter().filter(|record| self.is_good(record)) {
+                if longest.as_ref().is_none_or(|longest| longest.not_after < record.not_after) {
+                    longest = Some(record);
+                }
+            }
+            match last {
+                Some(last) if is_whole => query.before = Some(last),
+                _ => return Ok(longest),
             }
         }
     }

@@ -127,6 +127,9 @@ async fn add(arguments: Add, session: &Session) -> Result<(), Error> {
     let place = TokenPlace::prepare(out.as_deref(), session)?;
     let token = open.client.add_operator(&asked).await?;
     place.fill(&token, session)?;
+    if let Some(warning) = &token.warning {
+        session.output.warn(warning);
+    }
     session.output.note(hint(&token, &asked, &open.url));
     Ok(())
 }
