@@ -294,6 +294,9 @@ pub struct Revocation {
     pub log_index: Option<u64>,
     /// How many unexpired certificates it covers.
     pub certificates: u64,
+    /// What revoked them before, where nothing is left to revoke. Its reason stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub earlier: Option<RevokedBy>,
     /// What they did that stays, newest first: to be looked at by somebody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub review: Vec<ActOnRecord>,
@@ -342,10 +345,18 @@ pub struct Denial {
     /// Who denied it: an operator's SPIFFE ID.
     #[serde(default)]
     pub by: String,
-    /// Since when.
+    /// When: of several denials that none lifted, the last.
     #[serde(with = "time::serde::rfc3339")]
     #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
     pub at: OffsetDateTime,
+    /// Since when the identity is denied, where that is by an earlier denial.
+    #[serde(
+        default,
+        with = "time::serde::rfc3339::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
+    pub since: Option<OffsetDateTime>,
     /// What they did that stays, newest first: to be looked at by somebody. Only in the answer to a
     /// `POST`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -452,7 +463,7 @@ pub struct OperatorRecord {
     pub spiffe_id: SpiffeId,
     /// Whether they can act.
     pub state: OperatorState,
-    /// When their newest certificate that is good ends; none without one.
+    /// When the last of their certificates that are good ends; none without one.
     #[serde(
         default,
         with = "time::serde::rfc3339::option",

@@ -38,6 +38,8 @@ struct Denied {
     by: String,
     reason: String,
     at: OffsetDateTime,
+    /// Of the first of several that nobody lifted.
+    since: OffsetDateTime,
 }
 
 impl Revoking {
@@ -54,7 +56,8 @@ impl Revoking {
                 revoked(id);
                 let Event { actor, .. } = event;
                 let (by, reason, at) = (actor.clone(), reason(event), at(event));
-                self.denials.insert(id.clone(), Denied { log_index, by, reason, at });
+                let since = self.denials.get(id).map_or(at, |earlier| earlier.since);
+                self.denials.insert(id.clone(), Denied { log_index, by, reason, at, since });
             }
             FeedChange::RevokeIdentity(id) => revoked(id),
             FeedChange::RevokeSerial { serial_number, .. } => {
@@ -83,6 +86,12 @@ impl Revoking {
         let mut places = places.filter(|place| place.log_index > leaf_index && place.at <= until);
         let by_identity = places.next().map(|place| place.log_index);
         by_number.into_iter().chain(by_identity).min()
+    }
+
+    /// The place of the last event that revoked or denied an identity.
+    pub(crate) fn last(&self, spiffe_id: &SpiffeId) -> Option<u64> {
+        let places = self.identities.get(spiffe_id);
+        places.and_then(|places| places.last()).map(|place| place.log_index)
     }
 
     /// Whom the denial at this place denies, while it is the one in force.
@@ -120,13 +129,14 @@ pub(crate) fn revoked_by(log_index: u64, event: Event) -> Option<RevokedBy> {
     Some(RevokedBy { kind: event.kind, target, by: event.actor, at, reason, log_index })
 }
 
-fn shown(spiffe_id: &SpiffeId, Denied { log_index, by, reason, at }: &Denied) -> Denial {
+fn shown(spiffe_id: &SpiffeId, Denied { log_index, by, reason, at, since }: &Denied) -> Denial {
     Denial {
         id: log_index.to_string(),
         spiffe_id: spiffe_id.clone(),
         reason: reason.clone(),
         by: by.clone(),
         at: *at,
+        since: (since != at).then_some(*since),
         review: Vec::new(),
     }
 }

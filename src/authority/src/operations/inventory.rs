@@ -23,23 +23,27 @@ impl Authority {
         serial_number: &SerialNumber,
     ) -> Result<CertificateRecord, Error> {
         let record = self.readable(caller, serial_number).await?;
-        // What a row says of identity, place and end decides whether it is revoked.
+        let revoked = self.revocation_of(&record).await?;
         let not_after = logged_end(self.store(), &record).await?;
         let shown = self.show(Record { not_after, ..record })?;
-        let place = {
-            let revoking = &self.folded().revoking;
-            revoking.first(&shown.spiffe_id, &shown.serial_number, shown.log_index, shown.not_after)
-        };
-        let revoked = match place {
-            Some(place) => Some(self.revoked_at(place).await?),
-            None => None,
-        };
         let denial = self.folded().revoking.denial(&shown.spiffe_id);
         Ok(CertificateRecord { revoked, denial, ..shown })
     }
 
+    /// What revoked a certificate first.
+    pub(super) async fn revocation_of(&self, record: &Record) -> Result<Option<RevokedBy>, Error> {
+        // What a row says of identity, place and end decides whether it is revoked.
+        let not_after = present::seconds(logged_end(self.store(), record).await?);
+        let Record { spiffe_id, serial_number, leaf_index, .. } = record;
+        let place = self.folded().revoking.first(spiffe_id, serial_number, *leaf_index, not_after);
+        match place {
+            Some(place) => Ok(Some(self.revoked_at(place).await?)),
+            None => Ok(None),
+        }
+    }
+
     /// What the event at this place says, which the fold has seen revoke something.
-    async fn revoked_at(&self, log_index: u64) -> Result<RevokedBy, StoreError> {
+    pub(super) async fn revoked_at(&self, log_index: u64) -> Result<RevokedBy, StoreError> {
         let entry = proven_entry(self.store(), log_index).await?;
         let event = entry.and_then(|entry| Event::parse(&entry).ok());
         event.and_then(|event| revoked_by(log_index, event)).ok_or_else(|| {

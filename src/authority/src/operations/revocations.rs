@@ -1,6 +1,8 @@
 //! Revoke, deny, allow.
 
-use api::{Denial, DenyRequest, Override, Page, Revocation, RevocationExtent, RevokeRequest};
+use api::{
+    Denial, DenyRequest, Override, Page, Revocation, RevocationExtent, RevokeRequest, RevokedBy,
+};
 use identity::{SerialNumber, SpiffeId};
 use issuance::RevocationReason;
 use serde::Deserialize;
@@ -53,6 +55,7 @@ impl Authority {
                 reason: reason.clone(),
                 log_index: None,
                 certificates: 0,
+                earlier: None,
                 review: Vec::new(),
             };
             let held = self.held(&target, &spiffe_id).await?;
@@ -67,8 +70,11 @@ impl Authority {
                 }
                 continue;
             }
-            if !is_done {
-                self.require_way_back(&target, &spiffe_id, request.named_override).await?;
+            match is_done {
+                true => done.earlier = self.earlier(caller, &target, &spiffe_id).await?,
+                false => {
+                    self.require_way_back(&target, &spiffe_id, request.named_override).await?;
+                }
             }
             if request.dry_run {
                 return Ok(done);
@@ -97,6 +103,30 @@ impl Authority {
             }
         }
         Err(Error::Restless)
+    }
+
+    /// What revoked it before, for whoever may read that.
+    async fn earlier(
+        &self,
+        caller: &Caller,
+        target: &RevocationTarget,
+        spiffe_id: &SpiffeId,
+    ) -> Result<Option<RevokedBy>, Error> {
+        if self.authorize(caller, Action::ReadInventory, Some(spiffe_id)).is_err() {
+            return Ok(None);
+        }
+        match target {
+            RevocationTarget::Identity(id) => {
+                let place = self.folded().revoking.last(id);
+                let Some(place) = place else { return Ok(None) };
+                Ok(Some(self.revoked_at(place).await?))
+            }
+            RevocationTarget::Serial(serial_number) => {
+                let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;
+                let Some(record) = record else { return Ok(None) };
+                self.revocation_of(&record).await
+            }
+        }
     }
 
     /// The answer to a revocation that was named and done before.
@@ -165,12 +195,15 @@ impl Authority {
     }
 
     async fn denied_at(&self, log_index: u64, caller: &Caller, request: &DenyRequest) -> Denial {
+        let in_force = self.folded().revoking.denial(&request.spiffe_id);
+        let this = in_force.filter(|denial| denial.id == log_index.to_string());
         Denial {
             id: log_index.to_string(),
             spiffe_id: request.spiffe_id.clone(),
             reason: request.reason.clone(),
             by: caller.name().to_owned(),
             at: self.time_of(log_index).await,
+            since: this.and_then(|denial| denial.since),
             review: self.acts_of(&request.spiffe_id).await,
         }
     }
@@ -221,7 +254,7 @@ impl Authority {
             return Ok((RevocationTarget::Identity(spiffe_id.clone()), spiffe_id, None));
         }
         let serial_number: SerialNumber =
-            target.parse().map_err(|error: identity::Error| Error::Invalid {
+            SerialNumber::from_any_hex(target).map_err(|error| Error::Invalid {
                 why: error.to_string(),
                 next_step: Some("give a serial number in hex, or a SPIFFE ID".to_owned()),
             })?;

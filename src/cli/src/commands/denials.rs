@@ -29,13 +29,14 @@ pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<E
 }
 
 fn to_table(denials: &[Denial], now: OffsetDateTime) -> String {
-    let rows: Vec<[String; 5]> = denials
+    let rows: Vec<[String; 6]> = denials
         .iter()
         .map(|denial| {
-            let since = table::distance(denial.at, now);
-            let by = table::who(&denial.by);
-            [denial.id.clone(), since, by, denial.reason.clone(), denial.spiffe_id.to_string()]
+            let Denial { id, spiffe_id, reason, by, at, since, .. } = denial;
+            let again = since.map_or_else(|| "-".to_owned(), |_| table::distance(*at, now));
+            let since = table::distance(since.unwrap_or(*at), now);
+            [id.clone(), since, again, table::who(by), reason.clone(), spiffe_id.to_string()]
         })
         .collect();
-    table::table(["LOG INDEX", "SINCE", "BY", "REASON", "SPIFFE ID"], &rows)
+    table::table(["LOG INDEX", "SINCE", "AGAIN", "BY", "REASON", "SPIFFE ID"], &rows)
 }

@@ -16,6 +16,7 @@ use super::{Session, reach};
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::table;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -113,8 +114,10 @@ async fn covered(client: &AuthorityClient, request: &DenyRequest) -> Result<Cove
 }
 
 fn to_text(Denied { denial, reach }: &Denied) -> String {
-    let Denial { spiffe_id, reason, id, .. } = denial;
-    let done = format!("denied {spiffe_id} ({reason}), log index {id}");
+    let Denial { spiffe_id, reason, id, since, .. } = denial;
+    let again = since.map(|since| format!("\nit is denied since {}", table::time(since)));
+    let again = again.unwrap_or_default();
+    let done = format!("denied {spiffe_id} ({reason}), log index {id}{again}");
     match reach {
         Some(reach) => format!("{done}\n{}", reach::to_text(reach)),
         None => done,

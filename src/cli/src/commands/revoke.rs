@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal};
 
-use api::{ActOnRecord, Override, Revocation, RevocationReach, RevokeRequest, Ttl};
+use api::{ActOnRecord, Override, Revocation, RevocationReach, RevokeRequest, RevokedBy, Ttl};
 use clap::Args;
 use countersign::AuthorityClient;
 use serde::Serialize;
@@ -13,6 +13,7 @@ use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::to_stderr;
+use crate::table;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -118,10 +119,25 @@ fn to_text(Revoked { revocation, reach }: &Revoked, dry_run: bool) -> String {
         (false, Some(index)) => format!("revoked {what}, log index {index}"),
         (false, None) => format!("nothing was left to revoke: {what}"),
     };
+    let done = match &revocation.earlier {
+        Some(earlier) => format!("{done}\n{}", told_earlier(earlier, &revocation.reason)),
+        None => done,
+    };
     match reach {
         Some(reach) => format!("{done}\n{}", reach::to_text(reach)),
         None => done,
     }
+}
+
+fn told_earlier(earlier: &RevokedBy, reason: &str) -> String {
+    let RevokedBy { kind, target, by, at, reason: first, log_index } = earlier;
+    let done = if kind == "deny" { "was denied" } else { "was revoked" };
+    let stays = match first == reason {
+        true => String::new(),
+        false => format!("; its reason stays {first}"),
+    };
+    let at = table::time(*at);
+    format!("{target} {done} {at} by {by} ({first}), log index {log_index}{stays}")
 }
 
 /// How many certificates it is about.

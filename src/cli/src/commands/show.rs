@@ -132,12 +132,12 @@ fn revocation(
 }
 
 fn denied(denial: &Denial, now: OffsetDateTime) -> Vec<(&'static str, String)> {
-    let Denial { id, by, at, reason, .. } = denial;
-    vec![
-        ("denied", format!("{} ({})", table::time(*at), table::distance(*at, now))),
-        ("", format!("by {by}")),
-        ("", format!("{reason}; log index {id}")),
-    ]
+    let Denial { id, by, at, since, reason, .. } = denial;
+    let time = |at| format!("{} ({})", table::time(at), table::distance(at, now));
+    let mut fields = vec![("denied", time(since.unwrap_or(*at)))];
+    fields.extend(since.map(|_| ("", format!("again {}", time(*at)))));
+    fields.extend([("", format!("by {by}")), ("", format!("{reason}; log index {id}"))]);
+    fields
 }
 
 #[cfg(test)]
@@ -164,6 +164,7 @@ mod tests {
             reason: hostile.clone(),
             by: hostile.clone(),
             at,
+            since: None,
             review: vec![],
         };
         let record = CertificateRecord {
