@@ -61,8 +61,11 @@ impl FolderContents {
     /// Reads what there is; an error only where nothing of an SVID is.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
         let directory = SvidDirectory::at(path);
-        let is_there = |name| path.join(name).symlink_metadata().is_ok();
-        if ![CHAIN, KEY, RECORD].into_iter().any(is_there) {
+        let mut is_there = false;
+        for name in [CHAIN, KEY, RECORD] {
+            is_there |= is_at(&path.join(name))?;
+        }
+        if !is_there {
             return Err(Error::NoSvid {
                 directory: path.to_owned(),
                 missing: CHAIN,
@@ -162,6 +165,15 @@ impl CrlSummary {
         });
         let made = table::distance(self.this_update, now);
         format!("{} revoked; made {made}{}", self.entries, ends.unwrap_or_default())
+    }
+}
+
+/// What cannot be looked at may be there all the same.
+fn is_at(path: &Path) -> Result<bool, Error> {
+    match path.symlink_metadata() {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
     }
 }
 
