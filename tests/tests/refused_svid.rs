@@ -38,9 +38,26 @@ fn a_denied_identity_hears_who_lifts_it() {
     let id = environment.id("/prod/batch");
     environment.countersign(&["deny", &id, "--reason", "superseded"]).success();
     let refused = environment.countersign(&["renew", "batch"]).exits(3);
-    for said in [&*format!("{id} is denied since 20"), &*format!("countersign allow {id}")] {
+    for said in [&*format!("{id} is denied; certificate"), &*format!("countersign allow {id}")] {
         assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
     }
+}
+
+#[test]
+fn when_a_certificate_was_revoked_is_not_since_when_its_identity_is_denied() {
+    let environment = Environment::start();
+    environment.issue("/prod/batch", "batch");
+    let id = environment.id("/prod/batch");
+    let listed = environment.countersign(&["--json", "list", "--id", &id]).success();
+    let serial = listed.json()["serial_number"].as_str().unwrap().to_owned();
+    environment.countersign(&["revoke", &serial, "--reason", "superseded"]).success();
+    environment.countersign(&["deny", &id, "--reason", "key-compromise"]).success();
+    let refused = environment.countersign(&["renew", "batch"]).exits(3).stderr;
+    let words = refused.split_whitespace().collect::<Vec<_>>().join(" ");
+    for said in [format!("{id} is denied; "), format!("certificate {serial} is revoked since 20")] {
+        assert!(words.contains(&said), "{said}: {refused}");
+    }
+    assert!(!words.contains("denied since"), "{refused}");
 }
 
 #[test]

@@ -102,7 +102,7 @@ fn folders() -> Vec<Slip> {
             .proof(RENEW),
         Slip::new("what it was asked for is gone", Runs, "rm svid/svid.json")
             .notices(RENEW, 1, "there is no svid.json")
-            .step("countersign issue SPIFFE_ID --out svid")
+            .step(AGAIN)
             .repairs(ISSUE_AGAIN)
             .proof(RENEW),
         Slip::new("what it trusts is gone", Runs, "rm svid/trust.note")

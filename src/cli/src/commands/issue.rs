@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use api::{Attestation, BootstrapToken, IssueRequest, IssuedCertificate, Secret, Ttl};
+use api::{
+    Attestation, BootstrapToken, IssueRequest, IssuedCertificate, RenewalWindow, Secret, Ttl,
+};
 use clap::{ArgGroup, Args, ValueEnum};
 use countersign::AuthorityClient;
 use identity::{SpiffeId, TrustPin};
@@ -246,20 +248,46 @@ async fn ask(
 ) -> Result<IssuedCertificate, Error> {
     let mut issued = client.issue(body, Some(&idempotency_key(body, None))).await?;
     for _ in 0..RENEWALS_A_DAY {
-        let Some(at) = issued_at(&issued).filter(|at| *at + CLOCKS_DIFFER < now) else { break };
-        if now < issued.renewal.start {
-            session.output.note(format!(
-                "this is the certificate that was issued {} for this very request; the same \
-                 command gets another from {} on, and a request with a new key at once",
-                table::distance(at, now),
-                table::time(issued.renewal.start),
-            ));
-            break;
+        let Some(at) = issued_at(&issued) else { break };
+        match Answer::of(at, &issued.renewal, now) {
+            Answer::New => break,
+            Answer::Given => {
+                session.output.note(format!(
+                    "this is the certificate that was issued {} for this very request; the same \
+                     command gets another from {} on, and a request with a new key at once",
+                    table::distance(at, now),
+                    table::time(issued.renewal.start),
+                ));
+                break;
+            }
+            Answer::Outdated => {
+                let key = idempotency_key(body, Some(&issued.serial_number));
+                issued = client.issue(body, Some(&key)).await?;
+            }
         }
-        let key = idempotency_key(body, Some(&issued.serial_number));
-        issued = client.issue(body, Some(&key)).await?;
     }
     Ok(issued)
+}
+
+/// What the certificate is that a request was answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    /// The answer to the same request before.
+    Given,
+    /// Issued now.
+    New,
+    /// The answer to the same request before, and to be renewed.
+    Outdated,
+}
+
+impl Answer {
+    fn of(issued_at: OffsetDateTime, renewal: &RenewalWindow, now: OffsetDateTime) -> Self {
+        match () {
+            () if now <= issued_at + CLOCKS_DIFFER => Self::New,
+            () if now < renewal.start => Self::Given,
+            () => Self::Outdated,
+        }
+    }
 }
 
 fn note_unheeded(wish: &str, session: &Session) {
@@ -348,3 +376,29 @@ fn names(issued: &IssuedCertificate) -> String {
 const RENEWALS_A_DAY: u32 = 48;
 /// What was issued longer ago than clocks differ was not issued now.
 const CLOCKS_DIFFER: Duration = Duration::MINUTE;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::macros::datetime;
+
+    #[test]
+    fn an_answer_of_before_stands_until_its_certificate_is_to_be_renewed() {
+        let at = datetime!(2026-01-01 0:00 UTC);
+        let start = at + Duration::hours(12);
+        let window = RenewalWindow { start, end: at + Duration::hours(16) };
+        for (now, expected) in [
+            (at - Duration::hours(1), Answer::New),
+            (at + Duration::MINUTE, Answer::New),
+            (at + Duration::minutes(2), Answer::Given),
+            (start - Duration::SECOND, Answer::Given),
+            (start, Answer::Outdated),
+            (at + Duration::hours(30), Answer::Outdated),
+        ] {
+            assert_eq!(Answer::of(at, &window, now), expected, "{now}");
+        }
+        // Of a life so short that it is to be renewed at once, one is enough.
+        let window = RenewalWindow { start: at, end: at };
+        assert_eq!(Answer::of(at, &window, at + Duration::SECOND), Answer::New);
+    }
+}
