@@ -116,13 +116,16 @@ impl Authority {
         Ok(!self.store().records(query).await?.is_empty())
     }
 
-    /// The token by which somebody of this name could join now.
-    pub(super) async fn invitation(&self, name: &str) -> Result<Option<TokenRow>, Error> {
+    /// Which token counts no more once this one is made.
+    pub(super) async fn voided_by(&self, making: Made<'_>) -> Result<Option<String>, Error> {
+        let Made::NewOperator { name, .. } = making else { return Ok(None) };
         let since = self.folded().operator_since(name);
         let now = self.clock().unix_milliseconds();
         let tokens = self.store().tokens(super::tokens::TOKENS_SHOWN).await?;
-        let mut tokens = tokens.into_iter().map(|(token, _)| token);
-        Ok(tokens.find(|token| is_open(token, since, now)))
+        let voided = tokens.into_iter().find(|(token, _)| is_open(token, since, now));
+        Ok(voided.map(|(TokenRow { id, .. }, _)| {
+            format!("the token {id}, made for this operator before, counts no more")
+        }))
     }
 
     /// Every operator, by name.

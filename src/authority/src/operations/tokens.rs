@@ -104,10 +104,7 @@ impl Authority {
             if let Made::NewOperator { again, .. } = making {
                 self.require_nobody(&request.spiffe_id, again).await?;
             }
-            let voided = match making {
-                Made::NewOperator { name, .. } => self.invitation(name).await?,
-                _ => None,
-            };
+            let voided = self.voided_by(making).await?;
             let (event, effect) = (draft.clone(), effect.clone());
             let committed = self.commit_once(allowed_under, event, effect, named, answer.clone());
             if let Some(made_at) = committed.await? {
@@ -115,16 +112,9 @@ impl Authority {
                 let (spiffe_id, serial_number) = (svid.spiffe_id().clone(), *svid.serial_number());
                 let maker = Maker { kind, spiffe_id, serial_number, made_at };
                 self.known_tokens.made(hash, made_at, maker, self.clock().unix_milliseconds());
-                let made = self.new_token(kept, secret, &request.spiffe_id);
-                return Ok(match voided {
-                    Some(TokenRow { id, .. }) => {
-                        let warning = format!(
-                            "the token {id}, made for this operator before, counts no more"
-                        );
-                        NewToken { warning: Some(warning), ..made }
-                    }
-                    None => made,
-                });
+                let mut made = self.new_token(kept, secret, &request.spiffe_id);
+                made.warning = voided.or(made.warning);
+                return Ok(made);
             }
         }
         Err(Error::Restless)

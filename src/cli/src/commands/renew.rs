@@ -228,7 +228,7 @@ impl Renewal<'_> {
     }
 
     fn told(&self, cause: &Error) {
-        let token_file = self.arguments.token_file.as_deref().unwrap_or(Path::new("-"));
+        let token_file = self.arguments.token_file.as_deref().unwrap_or_else(|| Path::new("-"));
         let by = token_file.display();
         self.session.output.warn(format!("{cause}: attesting again by the token in {by}"));
     }
