@@ -21,7 +21,8 @@ const FILES: [&str; 8] = [
 ];
 
 /// What happens to a file.
-const LOSSES: [(&str, fn(&Path)); 3] = [
+type Loss = (&'static str, fn(&Path));
+const LOSSES: [Loss; 3] = [
     ("removed", |path| drop(fs::remove_file(path))),
     ("emptied", |path| write(path, b"")),
     ("overwritten", |path| write(path, b"\xffno such file\0")),
@@ -80,10 +81,10 @@ fn renew_repairs_it_or_names_the_command_that_does() {
         }
         let renewed = environment.countersign(&["renew", &name]);
         if renewed.code != 0 {
-            assert!(renewed.stderr.contains(&format!("{name}")), "{name}: {renewed:?}");
+            assert!(renewed.stderr.contains(&name), "{name}: {renewed:?}");
             let next = renewed.stderr.split("  next: ").nth(1).expect(&renewed.stderr);
             let next = next.split_whitespace().collect::<Vec<_>>().join(" ");
-            let next = next.split("`").find(|it| it.contains("--out")).unwrap_or(&next).to_owned();
+            let next = next.split('`').find(|it| it.contains("--out")).unwrap_or(&next).to_owned();
             environment.write("FILE", &environment.token(BATCH));
             let next = next.replace("https://CA:8443", &environment.url());
             assert!(!next.contains("SPIFFE_ID"), "{name}: {next}");
