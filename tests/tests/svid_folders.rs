@@ -219,7 +219,7 @@ fn the_same_request_for_something_else_is_another_request() {
     };
     let first = serial(&[]);
     assert_eq!(serial(&[]), first, "a lost answer is answered again");
-    let mut serials = vec![first.clone(), serial(&["--ttl", "2h"]), serial(&["--no-names"])];
+    let mut serials = vec![first, serial(&["--ttl", "2h"]), serial(&["--no-names"])];
     serials.push(serial(&["--dns", "localhost"]));
     serials.push(serial(&["--profile", "short-lived"]));
     serials.sort();
