@@ -14,52 +14,79 @@ use super::parsing::readable;
 use super::{Action, Decision, IssueContext, PolicyError, PolicySet, Principal, Query};
 use crate::workloads::Workloads;
 
-/// What each decision under a set finds beside its principal and resource: actions, and what
-/// policies name themselves. Rows are left where they are, so that a table of thousands costs a
+/// What each decision under a set finds beside its principal and resource: what policies name
+/// themselves, and the actions. Rows are left where they are, so that a table of thousands costs a
 /// decision nothing; whether they fit the schema is found here, once.
-pub(super) fn entities(
-    set: &PolicySet,
-    trust_domain: &TrustDomain,
-) -> Result<Entities, PolicyError> {
-    let refuse = |error| PolicyError::Cedar(readable(&error));
-    let rows = rows(set, trust_domain)?;
-    let named = named(&set.policies, &rows);
-    let kept = rows.iter().filter(|entity| named.contains(&entity.uid())).cloned();
-    Entities::from_entities(kept.collect::<Vec<_>>(), Some(&set.schema)).map_err(refuse)
+#[derive(Debug)]
+pub(super) struct Ground {
+    entities: Entities,
+    paths: NamedPaths,
 }
 
-/// Every row of the table as an identity.
-fn rows(set: &PolicySet, trust_domain: &TrustDomain) -> Result<Entities, PolicyError> {
-    let mut made = Made::default();
-    for row in set.workloads.rows() {
-        let id = SpiffeId::new(trust_domain, &row.id)
-            .map_err(|error| PolicyError::Workloads(error.to_string()))?;
-        made.identity(&id, &set.workloads);
-    }
-    Entities::from_entities(made.entities, Some(&set.schema))
-        .map_err(|error| PolicyError::Cedar(readable(&error)))
-}
-
-/// The entities that policies name, with all that they lie in. Actions come with the schema.
-fn named(policies: &cedar_policy::PolicySet, rows: &Entities) -> HashSet<EntityUid> {
-    let mut named = HashSet::new();
-    for literal in policies.policies().flat_map(cedar_policy::Policy::entity_literals) {
-        if literal.type_name().basename() != ACTION {
-            named.extend(rows.ancestors(&literal).into_iter().flatten().cloned());
-            named.insert(literal);
+impl Ground {
+    pub(super) fn of(set: &PolicySet, trust_domain: &TrustDomain) -> Result<Self, PolicyError> {
+        let refuse = |error| PolicyError::Cedar(readable(&error));
+        let literals: HashSet<EntityUid> =
+            set.policies.policies().flat_map(cedar_policy::Policy::entity_literals).collect();
+        let paths = NamedPaths::of(&literals);
+        let mut made = Made::over(&paths);
+        for row in set.workloads.rows() {
+            let id = SpiffeId::new(trust_domain, &row.id)
+                .map_err(|error| PolicyError::Workloads(error.to_string()))?;
+            made.identity(&id, &set.workloads);
         }
+        let rows = Entities::from_entities(made.entities, Some(&set.schema)).map_err(refuse)?;
+        let named = rows.into_iter().filter(|entity| literals.contains(&entity.uid()));
+        let named: Vec<Entity> = named.chain(paths.entities()).collect();
+        let entities = Entities::from_entities(named, Some(&set.schema)).map_err(refuse)?;
+        Ok(Self { entities, paths })
     }
-    named
+}
+
+/// The paths that policies name. No other is made an entity: whoever asks chooses how many segments
+/// an identity has, and Cedar closes a chain of entities in the cube of its length.
+#[derive(Debug, Default)]
+struct NamedPaths {
+    paths: HashSet<String>,
+    longest: usize,
+}
+
+impl NamedPaths {
+    fn of(literals: &HashSet<EntityUid>) -> Self {
+        let paths = literals.iter().filter(|literal| literal.type_name().basename() == PATH);
+        let paths: HashSet<String> = paths
+            .map(|path| path.id().unescaped().to_owned())
+            .filter(|it| !it.is_empty())
+            .collect();
+        let longest = paths.iter().map(String::len).max().unwrap_or_default();
+        Self { paths, longest }
+    }
+
+    /// The longest that this path lies in, or is.
+    fn nearest(&self, path: &str) -> Option<EntityUid> {
+        // "/a/b" lies in "/a": whole segments, and never in the empty one before the first slash.
+        let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
+        let within = ends.take_while(|end| *end <= self.longest).map(|end| &path[..end]);
+        within.filter(|prefix| self.paths.contains(*prefix)).last().map(|it| uid(PATH, it))
+    }
+
+    /// Each that lies in another, which lies in its own.
+    fn entities(&self) -> impl Iterator<Item = Entity> {
+        self.paths.iter().filter_map(|path| {
+            let parent = self.nearest(&path[..path.rfind('/')?])?;
+            Some(Entity::new_no_attrs(uid(PATH, path), HashSet::from([parent])))
+        })
+    }
 }
 
 pub(super) fn evaluate(
     set: &PolicySet,
     trust_domain: &TrustDomain,
     operators: &HashSet<String>,
-    entities: &Entities,
+    ground: &Ground,
     query: &Query,
 ) -> Result<Decision, String> {
-    let mut made = Made::default();
+    let mut made = Made::over(&ground.paths);
     let principal = principal(set, operators, &query.principal, &mut made);
     let resource = match &query.resource {
         Some(id) => made.identity(id, &set.workloads),
@@ -84,7 +111,7 @@ pub(super) fn evaluate(
         {
             let principal = query.principal.clone();
             let asked = Query { principal, action: Action::ChangePolicy, resource: None };
-            return evaluate(set, trust_domain, operators, entities, &asked);
+            return evaluate(set, trust_domain, operators, ground, &asked);
         }
         // A schema of before knows no extent: its policies cannot ask for one.
         (Err(error), Action::Revoke(_))
@@ -95,7 +122,8 @@ pub(super) fn evaluate(
         (asked, _) => asked,
     };
     let request = request.map_err(|error| readable(&*error))?;
-    let entities = entities
+    let entities = ground
+        .entities
         .clone()
         .upsert_entities(made.entities, Some(&set.schema))
         .map_err(|error| readable(&error))?;
@@ -114,7 +142,7 @@ fn principal(
     set: &PolicySet,
     operators: &HashSet<String>,
     principal: &Principal,
-    made: &mut Made,
+    made: &mut Made<'_>,
 ) -> EntityUid {
     match principal {
         Principal::Authority => uid("Authority", "authority"),
@@ -139,14 +167,18 @@ fn is_operator(set: &PolicySet, operators: &HashSet<String>, id: &SpiffeId) -> b
 }
 
 /// Entities on their way into a request.
-#[derive(Default)]
-struct Made {
+struct Made<'a> {
+    paths: &'a NamedPaths,
     seen: HashSet<EntityUid>,
     entities: Vec<Entity>,
 }
 
-impl Made {
-    /// The identity with what its row says, and the paths above it.
+impl<'a> Made<'a> {
+    fn over(paths: &'a NamedPaths) -> Self {
+        Self { paths, seen: HashSet::new(), entities: Vec::new() }
+    }
+
+    /// The identity with what its row says, in the paths above it.
     fn identity(&mut self, id: &SpiffeId, workloads: &Workloads) -> EntityUid {
         let identity = uid("Identity", id.as_str());
         let row = workloads.row(id);
@@ -162,18 +194,9 @@ impl Made {
             ("ip".to_owned(), strings(ip)),
             ("profiles".to_owned(), strings(profiles)),
         ]);
-        let parents = self.path(id.path()).into_iter().collect();
+        let parents = self.paths.nearest(id.path()).into_iter().collect();
         self.add(identity.clone(), attributes, parents);
         identity
-    }
-
-    /// The path itself and every prefix of it; none for the empty path.
-    fn path(&mut self, path: &str) -> Option<EntityUid> {
-        let end = path.rfind('/')?;
-        let parent = self.path(&path[..end]);
-        let here = uid("Path", path);
-        self.add(here.clone(), HashMap::new(), parent.into_iter().collect());
-        Some(here)
     }
 
     fn add(
@@ -224,3 +247,4 @@ fn uid(entity_type: &str, id: &str) -> EntityUid {
 }
 
 const ACTION: &str = "Action";
+const PATH: &str = "Path";

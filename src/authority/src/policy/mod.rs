@@ -11,14 +11,14 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 
 use api::{KeyPurpose, KeyStep, RevocationExtent};
-use cedar_policy::{Entities, Schema};
+use cedar_policy::Schema;
 use identity::{SpiffeId, TrustDomain};
 use issuance::{DnsName, KeyType, Profile};
 use tlog::Hash;
 
 use crate::own_names::Claim;
 use crate::workloads::Workloads;
-use evaluation::{entities, evaluate};
+use evaluation::{Ground, evaluate};
 use parsing::{
     hash, is_policy_file, parse_policies, parse_profiles, readable, require_profiles, require_size,
     validate,
@@ -154,7 +154,7 @@ impl PolicySet {
             validity_seconds: 3600,
         };
         let operator = SpiffeId::operator(&any, "admin").expect("a constant name is valid");
-        let (entities, operators) = (entities(self, &any)?, HashSet::new());
+        let (ground, operators) = (Ground::of(self, &any)?, HashSet::new());
         for (resource, why) in [
             (
                 SpiffeId::authority(&any),
@@ -171,7 +171,7 @@ impl PolicySet {
                 action: Action::Issue(context.clone()),
                 resource: Some(resource),
             };
-            match evaluate(self, &any, &operators, &entities, &own) {
+            match evaluate(self, &any, &operators, &ground, &own) {
                 Ok(decision) if decision.allowed => {}
                 Ok(_) => return Err(PolicyError::Governance(why)),
                 Err(error) => return Err(PolicyError::Cedar(error)),
@@ -233,7 +233,7 @@ pub struct ActivePolicy {
     set: PolicySet,
     trust_domain: TrustDomain,
     operators: HashSet<String>,
-    entities: Entities,
+    ground: Ground,
     decisions: Mutex<HashMap<Query, Decision>>,
 }
 
@@ -396,8 +396,8 @@ impl ActivePolicy {
         trust_domain: TrustDomain,
         operators: HashSet<String>,
     ) -> Result<Self, PolicyError> {
-        let entities = entities(&set, &trust_domain)?;
-        Ok(Self { set, trust_domain, operators, entities, decisions: Mutex::default() })
+        let ground = Ground::of(&set, &trust_domain)?;
+        Ok(Self { set, trust_domain, operators, ground, decisions: Mutex::default() })
     }
 
     /// The same on a thread for nothing else: thousands of rows take a while to parse.
@@ -436,7 +436,7 @@ impl ActivePolicy {
         }
         let (set, domain) = (&self.set, &self.trust_domain);
         let decision =
-            evaluate(set, domain, &self.operators, &self.entities, query).unwrap_or_else(|error| {
+            evaluate(set, domain, &self.operators, &self.ground, query).unwrap_or_else(|error| {
                 Decision { allowed: false, policies: Vec::new(), errors: vec![error] }
             });
         // What is refused has endless forms; what policy allows has few.
