@@ -4,6 +4,7 @@
 //! strictly against its schema before it can become active; decisions are cached within one set.
 
 mod evaluation;
+mod nesting;
 mod parsing;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,8 +21,8 @@ use crate::own_names::Claim;
 use crate::workloads::Workloads;
 use evaluation::{Ground, evaluate};
 use parsing::{
-    hash, is_policy_file, parse_policies, parse_profiles, readable, require_profiles, require_size,
-    validate,
+    hash, is_policy_file, parse_policies, parse_profiles, readable, require_depth,
+    require_profiles, require_size, validate,
 };
 
 /// A parsed and validated policy set.
@@ -59,6 +60,17 @@ pub enum PolicyError {
         "{0} is no file of a policy set: expected schema.cedarschema, *.cedar, workloads.json, profiles.json"
     )]
     File(String),
+    /// A text goes deeper than anybody needs, and than Cedar's stack may reach.
+    #[error(
+        "{file}: line {line}: brackets and operators lie more than {} deep in each other",
+        parsing::MAX_DEPTH
+    )]
+    Depth {
+        /// The file.
+        file: String,
+        /// The line at which it becomes too deep, from 1.
+        line: usize,
+    },
     /// `like` crosses path segments: `pay*` matches `payments-admin`.
     #[error(
         "policy {0:?} uses `like` on something else than context.attestor, context.key_type or \
@@ -88,6 +100,9 @@ pub enum PolicyError {
         /// How many it has.
         bytes: u64,
     },
+    /// There is no thread to parse it on.
+    #[error("policies are not parsed: {0}")]
+    Thread(String),
     /// The workload table cannot be used.
     #[error("{0}")]
     Workloads(String),
@@ -97,6 +112,10 @@ impl PolicyError {
     /// What to do, where the error itself does not say it.
     pub fn next_step(&self) -> Option<&'static str> {
         match self {
+            Self::Depth { .. } => Some(
+                "write several policies for one with many alternatives, or a set: `resource in \
+                 [Path::\"/a\", Path::\"/b\"]`",
+            ),
             Self::FileNames { .. } => Some("put several policies into one *.cedar file"),
             Self::TooLarge { .. } => Some(
                 "remove rows that no workload uses, and spaces: jq -c . workloads.json; \
@@ -117,15 +136,26 @@ impl PolicySet {
     pub(crate) fn parse_owned(files: BTreeMap<String, String>) -> Result<Self, PolicyError> {
         let files = completed(files)?;
         require_size(&files)?;
+        require_depth(&files)?;
         Self::of(files)
     }
 
-    /// Parses what was in force before, whatever its size.
+    /// Parses what was in force before, whatever its size and depth: it was parsed once.
     pub(crate) fn read_back(files: BTreeMap<String, String>) -> Result<Self, PolicyError> {
         Self::of(completed(files)?)
     }
 
+    /// On a stack that what nests as deep as it may does not use up, whoever asks.
     fn of(files: BTreeMap<String, String>) -> Result<Self, PolicyError> {
+        std::thread::scope(|scope| {
+            let parsing = std::thread::Builder::new().name("policy".to_owned()).stack_size(STACK);
+            let parsing = parsing.spawn_scoped(scope, || Self::parsed(files));
+            let parsing = parsing.map_err(|error| PolicyError::Thread(error.to_string()))?;
+            parsing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    fn parsed(files: BTreeMap<String, String>) -> Result<Self, PolicyError> {
         let workloads = files
             .get(WORKLOADS)
             .ok_or_else(|| PolicyError::Workloads("workloads.json is missing".to_owned()))?;
@@ -459,6 +489,9 @@ impl ActivePolicy {
 pub const DEFAULT_PROFILE: &str = "default";
 /// Decisions kept of one policy set; beyond it the cache starts again.
 const CACHE_LIMIT: usize = 10_000;
+/// A bracket takes Cedar's parser some 14 KiB of it, and several times that where nothing is
+/// optimised; the system gives only what is used.
+const STACK: usize = 64 * 1024 * 1024;
 const SCHEMA: &str = "schema.cedarschema";
 const WORKLOADS: &str = "workloads.json";
 const PROFILES: &str = "profiles.json";

@@ -7,6 +7,7 @@ use cedar_policy::{PolicyId, Schema, ValidationMode, Validator};
 use issuance::{Profile, ProfileConfig};
 use tlog::Hash;
 
+use super::nesting::too_deep;
 use super::{DEFAULT_PROFILE, PROFILES, PolicyError, SCHEMA, WORKLOADS};
 use crate::workloads::Workloads;
 
@@ -120,6 +121,17 @@ pub(super) fn require_size(files: &BTreeMap<String, String>) -> Result<(), Polic
     Ok(())
 }
 
+/// Refuses texts in which anything that Cedar builds of them could be too deep for its stack.
+pub(super) fn require_depth(files: &BTreeMap<String, String>) -> Result<(), PolicyError> {
+    let texts = files.iter().filter(|(name, _)| *name == SCHEMA || name.ends_with(".cedar"));
+    for (name, text) in texts {
+        if let Some(line) = too_deep(text, MAX_DEPTH) {
+            return Err(PolicyError::Depth { file: name.clone(), line });
+        }
+    }
+    Ok(())
+}
+
 /// The bytes of a text in JSON, quotes and escapes included.
 fn json_bytes(text: &str) -> usize {
     let mut counted = Counted(0);
@@ -173,5 +185,8 @@ pub(super) fn readable(error: &dyn std::error::Error) -> String {
 
 /// An entry of the log has 65,535 bytes, and `policy.change` names each file.
 pub(super) const MAX_NAMES_BYTES: usize = 32 * 1024;
+/// Brackets and operators in each other: a hundred alternatives, and half of what the stack of a
+/// runtime's thread takes where nothing is optimised.
+pub(super) const MAX_DEPTH: usize = 200;
 /// Context attributes whose values are words of ours, so that `like` cannot cross a path.
 const LIKE_ALLOWED: &[&str] = &["attestor", "key_type", "profile"];
