@@ -158,7 +158,8 @@ impl Asked {
             .profile
             .or_else(|| earlier.map(|earlier| earlier.profile.clone()))
             .unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
-        let template = find_profile(policy, &profile)?;
+        let spiffe_id = self.spiffe_id.unwrap_or_else(|| attested.spiffe_id.clone());
+        let template = find_profile(policy, &spiffe_id, &profile)?;
         let validity = match (self.validity, earlier) {
             // Nobody asked for the earlier validity: where the profile shrank, it shrinks too.
             (None, Some(earlier)) => template.nearest_validity(earlier.validity_seconds),
@@ -176,7 +177,6 @@ impl Asked {
             Purpose::Issue => Action::Issue(context.clone()),
             Purpose::Renew { .. } => Action::Renew(context.clone()),
         };
-        let spiffe_id = self.spiffe_id.unwrap_or_else(|| attested.spiffe_id.clone());
         let query =
             Query { principal: attested.principal.clone(), action, resource: Some(spiffe_id) };
         let decision = policy.decide(&query);
@@ -222,7 +222,8 @@ impl Authorized {
         now: OffsetDateTime,
         crl_url: Option<&str>,
     ) -> Result<Prepared, Error> {
-        let linted = find_profile(&self.policy, &self.context.profile)?.prepare(
+        let template = find_profile(&self.policy, &self.spiffe_id, &self.context.profile)?;
+        let linted = template.prepare(
             &EndEntity {
                 spiffe_id: &self.spiffe_id,
                 dns: &self.context.dns,
@@ -546,8 +547,12 @@ pub(crate) fn listed(spiffe_id: &SpiffeId, policy: &ActivePolicy) -> Names {
         .unwrap_or_default()
 }
 
-fn find_profile<'a>(policy: &'a ActivePolicy, name: &str) -> Result<&'a Profile, Error> {
-    policy.set().profile(name).ok_or_else(|| Error::Invalid {
+fn find_profile<'a>(
+    policy: &'a ActivePolicy,
+    spiffe_id: &SpiffeId,
+    name: &str,
+) -> Result<&'a Profile, Error> {
+    policy.set().template(spiffe_id, name).ok_or_else(|| Error::Invalid {
         why: format!("there is no profile {name:?}"),
         next_step: Some("profiles.json of the active policy set lists them".to_owned()),
     })

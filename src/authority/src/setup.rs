@@ -6,6 +6,7 @@
 
 mod certified_again;
 mod lost;
+mod policies;
 mod unfinished;
 
 use std::collections::BTreeMap;
@@ -23,6 +24,7 @@ use tlog::Hash;
 
 pub use self::certified_again::{Again, CertifiedAgain, certify_again, to_certify_again};
 pub use self::lost::replace_lost_issuer;
+pub use self::policies::{policies_in_force, replace_policies};
 use self::unfinished::Unfinished;
 use crate::checkpoint::{Checkpoints, origin, verifier_key};
 use crate::clock::Clock;
@@ -99,6 +101,7 @@ pub enum Outcomes {
 pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created, Error> {
     SpiffeId::operator(&new.trust_domain, new.operator)
         .map_err(|error| Error::Invalid { why: error.to_string(), next_step: None })?;
+    new.policy.require_way_on(Some(&new.trust_domain), Some(new.operator))?;
     create_private_folder(new.state)
         .map_err(|error| Error::Folder(format!("{}: {error}", new.state.display())))?;
     let held = SqliteStore::hold(new.state)?;

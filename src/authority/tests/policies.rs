@@ -104,7 +104,8 @@ fn each_broken_policy_set_is_refused_by_name() {
     let stray = BTreeMap::from([("notes.txt".to_owned(), String::new())]);
     assert!(matches!(PolicySet::parse(&stray).unwrap_err(), PolicyError::File(_)));
     assert!(matches!(PolicySet::parse(&BTreeMap::new()).unwrap_err(), PolicyError::Workloads(_)));
-    let locked = refused("permit(principal is Operator, action, resource);");
+    let locked = r#"@id("none") forbid(principal, action == Action::"ChangePolicy", resource);"#;
+    let locked = with(locked).set().require_way_on(None, None).unwrap_err();
     assert!(matches!(locked, PolicyError::Governance(_)), "{locked}");
     let whole_id = r#"{"workloads": [{"id": "spiffe://pay.example/prod/x"}]}"#;
     assert!(matches!(PolicySet::shipped(whole_id).unwrap_err(), PolicyError::Workloads(_)));

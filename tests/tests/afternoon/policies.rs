@@ -49,7 +49,7 @@ pub(crate) fn slips() -> Vec<Slip> {
             "echo 'forbid(principal, action, resource);' > edited/own.cedar",
         )
         .notices(APPLY, 1, "would lock the CA")
-        .step("keep the policy authority-own-paths")
+        .step("unless { principal is Operator }")
         .repairs(PUT_RIGHT),
         Slip::new("an empty folder", Runs, "rm -r edited; mkdir edited")
             .notices(APPLY, 2, "has no policy files")

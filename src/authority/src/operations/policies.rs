@@ -6,14 +6,14 @@ use api::{ExplainRequest, Explanation, KeyPurpose, KeyStep, RevocationExtent};
 use issuance::{DnsName, KeyType};
 use tlog::Hash;
 
-use super::way_back::administers;
 use crate::attest::Names;
 use crate::attest::{SVID, TOKEN};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::error::{Denied, Error};
 use crate::event::{self, Act, EventDraft};
 use crate::policy::{
-    Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, PolicyError, PolicySet, Principal, Query,
+    Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, OPERATOR_LIFE, PolicySet, Principal,
+    Query, require_operator,
 };
 use crate::request::{claimed, explain, listed};
 use crate::sequencer::{Conflict, Effect};
@@ -75,13 +75,11 @@ impl Authority {
         Err(Error::Restless)
     }
 
-    /// Whoever replaces the policy set must be able to replace it again.
+    /// Whoever replaces the policy set must be able to replace it again, and to renew until then.
     fn require_administration(&self, caller: &Caller, next: &ActivePolicy) -> Result<(), Error> {
-        if administers(next, self.authenticated(caller)?.spiffe_id()) {
-            return Ok(());
-        }
-        let why = "you could not change it again (keep the policy operator-administers)";
-        Err(PolicyError::Governance(why).into())
+        let operator = self.authenticated(caller)?.spiffe_id().clone();
+        let decide = |query: &Query| Ok(next.decide(query));
+        Ok(require_operator(&operator, OPERATOR_LIFE, decide)?)
     }
 
     /// Which policy decides, and why. A renewal or an issue is explained as `token` attestation
@@ -148,7 +146,7 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
     let profile = asked.profile.clone().unwrap_or_else(|| DEFAULT_PROFILE.to_owned());
     let validity = policy
         .set()
-        .profile(&profile)
+        .template(&asked.resource, &profile)
         .ok_or_else(|| Error::NotFound(format!("profile {profile:?}")))?
         .effective_validity(None)?;
     let attestor = if asked.principal == asked.resource { TOKEN } else { SVID };

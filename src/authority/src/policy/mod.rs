@@ -2,10 +2,12 @@
 //!
 //! A policy set is every file of a policies folder, named by one hash. It is parsed and validated
 //! strictly against its schema before it can become active; decisions are cached within one set.
+//! What the CA needs to go on depends on no set (`way_on`), and no text uses up a stack (`nesting`).
 
 mod evaluation;
 mod nesting;
 mod parsing;
+mod way_on;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -24,6 +26,10 @@ use parsing::{
     hash, is_policy_file, parse_policies, parse_profiles, readable, require_depth,
     require_profiles, require_size, validate,
 };
+use way_on::own;
+
+pub use way_on::OPERATOR_LIFE;
+pub(crate) use way_on::require_operator;
 
 /// A parsed and validated policy set.
 #[derive(Debug)]
@@ -34,6 +40,7 @@ pub struct PolicySet {
     policies: cedar_policy::PolicySet,
     workloads: Workloads,
     profiles: BTreeMap<String, Profile>,
+    own_profile: Profile,
 }
 
 /// Why a policy set cannot become active.
@@ -42,7 +49,7 @@ pub struct PolicySet {
 pub enum PolicyError {
     /// Under the set, nobody could do what keeps the CA going.
     #[error("the policy set would lock the CA: {0}")]
-    Governance(&'static str),
+    Governance(String),
     /// A policy does not parse, or breaks the schema.
     #[error("policies: {0}")]
     Cedar(String),
@@ -166,48 +173,10 @@ impl PolicySet {
         validate(&schema, &policies)?;
         let profiles = parse_profiles(&files[PROFILES])?;
         require_profiles(&workloads, &profiles)?;
-        let set = Self { hash: hash(&files), files, schema, policies, workloads, profiles };
-        set.require_usable()?;
-        Ok(set)
-    }
-
-    /// A set that cannot be put into force, or under which the CA cannot certify itself, would be
-    /// the last one: found here, before anybody depends on it.
-    fn require_usable(&self) -> Result<(), PolicyError> {
-        let any = TrustDomain::parse("example.org").expect("a constant trust domain is valid");
-        let context = IssueContext {
-            attestor: "internal",
-            dns: Vec::new(),
-            ip: Vec::new(),
-            key_type: KeyType::EcdsaP256,
-            profile: DEFAULT_PROFILE.to_owned(),
-            validity_seconds: 3600,
-        };
-        let operator = SpiffeId::operator(&any, "admin").expect("a constant name is valid");
-        let (ground, operators) = (Ground::of(self, &any)?, HashSet::new());
-        for (resource, why) in [
-            (
-                SpiffeId::authority(&any),
-                "the CA may not issue its own certificate (keep the policy authority-own-paths)",
-            ),
-            (
-                operator,
-                "`init --recover` may not issue an operator's certificate (keep the policy \
-                 authority-own-paths)",
-            ),
-        ] {
-            let own = Query {
-                principal: Principal::Authority,
-                action: Action::Issue(context.clone()),
-                resource: Some(resource),
-            };
-            match evaluate(self, &any, &operators, &ground, &own) {
-                Ok(decision) if decision.allowed => {}
-                Ok(_) => return Err(PolicyError::Governance(why)),
-                Err(error) => return Err(PolicyError::Cedar(error)),
-            }
-        }
-        Ok(())
+        let own_profile = parse_profiles(SHIPPED_PROFILES)?.remove(DEFAULT_PROFILE);
+        let own_profile = own_profile.expect("parsed profiles have a default");
+        let hash = hash(&files);
+        Ok(Self { files, hash, schema, policies, workloads, profiles, own_profile })
     }
 
     /// The policy set that ships with Countersign, over this workload table.
@@ -233,6 +202,15 @@ impl PolicySet {
     /// A profile by name.
     pub fn profile(&self, name: &str) -> Option<&Profile> {
         self.profiles.get(name)
+    }
+
+    /// The profile of a certificate for this identity. The default of the CA's own paths is the one
+    /// that ships, whatever a set makes of it for workloads: the CA and its operators depend on it.
+    pub fn template(&self, spiffe_id: &SpiffeId, name: &str) -> Option<&Profile> {
+        match spiffe_id.is_reserved() && name == DEFAULT_PROFILE {
+            true => Some(&self.own_profile),
+            false => self.profile(name),
+        }
     }
 
     /// The ids of all policies.
@@ -440,7 +418,7 @@ impl ActivePolicy {
         match tokio::task::spawn_blocking(parsing).await {
             Ok(parsed) => parsed,
             Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
-            Err(_) => Err(PolicyError::Governance("the CA is stopping")),
+            Err(_) => Err(PolicyError::Thread("the CA is stopping".to_owned())),
         }
     }
 
@@ -460,7 +438,12 @@ impl ActivePolicy {
     }
 
     /// Decides, from the cache where the same was asked under this policy set.
+    ///
+    /// What the CA asks for itself depends on no set.
     pub fn decide(&self, query: &Query) -> Decision {
+        if let Some(own) = own(query) {
+            return own;
+        }
         if let Some(known) = self.cache().get(query) {
             return known.clone();
         }

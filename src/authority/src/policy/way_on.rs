@@ -1,0 +1,129 @@
+//! What keeps a CA going, whatever its policy set says, and what a set must allow.
+//!
+//! | who asks | for | decided by |
+//! |---|---|---|
+//! | the CA, at the start of `serve` and at each renewal | its own certificate, with its configured names | [`own`], [`PolicySet::template`] |
+//! | the CA, at `init` and `init --recover` | an operator's certificate, for a week | the same |
+//! | an operator, each time a week is half over | the next one | the set; asked when it is checked and applied |
+//! | an operator | to replace the set, and so everything | the same |
+//! | somebody new with an operator's token; keys and rotation | | the set, which an operator can replace |
+//!
+//! So no set that is applied, or was before, keeps `serve` from starting or the CA's host from
+//! making somebody an operator; and who applies one can go on.
+
+use std::collections::{BTreeSet, HashSet};
+use std::time::Duration;
+
+use identity::{SpiffeId, TrustDomain};
+use issuance::KeyType;
+
+use super::evaluation::{Ground, evaluate};
+use super::{
+    Action, DEFAULT_PROFILE, Decision, IssueContext, PolicyError, PolicySet, Principal, Query,
+};
+use crate::attest::SVID;
+
+/// The answer to what the CA asks for itself: its own paths, and nothing else. A set that could
+/// forbid it would be the last one: without a certificate of its own, the CA takes no other.
+pub(super) fn own(query: &Query) -> Option<Decision> {
+    if query.principal != Principal::Authority {
+        return None;
+    }
+    let certifies = matches!(query.action, Action::Issue(_) | Action::Renew(_));
+    let is_ours = query.resource.as_ref().is_some_and(SpiffeId::is_reserved);
+    let allowed = certifies && is_ours;
+    let policies = if allowed { vec![OWN_PATHS.to_owned()] } else { Vec::new() };
+    Some(Decision { allowed, policies, errors: Vec::new() })
+}
+
+impl PolicySet {
+    /// Refuses a set under which no operator could go on: renew a certificate such as `init` gives,
+    /// and replace the set. Where that is not known, the trust domain is the one that policies
+    /// name, and operators are those that policies name, that the table lists, and `admin`.
+    pub fn require_way_on(
+        &self,
+        trust_domain: Option<&TrustDomain>,
+        operator: Option<&str>,
+    ) -> Result<(), PolicyError> {
+        let named = self.named_operators();
+        let any = TrustDomain::parse("example.org").expect("a constant trust domain is valid");
+        let domain = trust_domain.cloned();
+        let domain = domain.or_else(|| named.first().map(SpiffeId::trust_domain));
+        let domain = &domain.unwrap_or(any);
+        let paths = self.workloads.operators().filter_map(|path| SpiffeId::new(domain, path).ok());
+        let candidates: BTreeSet<SpiffeId> = match operator {
+            Some(name) => SpiffeId::operator(domain, name).into_iter().collect(),
+            None => named
+                .iter()
+                .filter(|id| id.is_member_of(domain))
+                .cloned()
+                .chain(paths)
+                .chain(SpiffeId::operator(domain, "admin"))
+                .collect(),
+        };
+        let names = candidates.iter().filter_map(|id| id.operator_name().map(ToOwned::to_owned));
+        let names: HashSet<String> = names.collect();
+        let ground = Ground::of(self, domain)?;
+        let mut refused = None;
+        for operator in &candidates {
+            let decide = |query: &Query| evaluate(self, domain, &names, &ground, query);
+            match require_operator(operator, OPERATOR_LIFE, decide) {
+                Ok(()) => return Ok(()),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        refused.map_or(Ok(()), Err)
+    }
+
+    fn named_operators(&self) -> BTreeSet<SpiffeId> {
+        let literals = self.policies.policies().flat_map(cedar_policy::Policy::entity_literals);
+        let ids = literals.filter_map(|literal| SpiffeId::parse(literal.id().unescaped()).ok());
+        ids.filter(|id| id.operator_name().is_some()).collect()
+    }
+}
+
+/// Refuses answers by which this operator could not go on.
+pub(crate) fn require_operator(
+    operator: &SpiffeId,
+    life: Duration,
+    decide: impl Fn(&Query) -> Result<Decision, String>,
+) -> Result<(), PolicyError> {
+    let renewal = IssueContext {
+        attestor: SVID,
+        dns: Vec::new(),
+        ip: Vec::new(),
+        key_type: KeyType::EcdsaP256,
+        profile: DEFAULT_PROFILE.to_owned(),
+        validity_seconds: life.as_secs(),
+    };
+    for (action, resource, what, policy) in [
+        (Action::ChangePolicy, None, "could not change it again", "operator-administers"),
+        (
+            Action::Renew(renewal),
+            Some(operator.clone()),
+            "could not renew a certificate of a week",
+            "operator-own-svid",
+        ),
+    ] {
+        let query = Query { principal: Principal::Operator(operator.clone()), action, resource };
+        let decision = decide(&query).map_err(PolicyError::Cedar)?;
+        if decision.allowed {
+            continue;
+        }
+        let advice = match (decision.errors.first(), decision.policies.is_empty()) {
+            (Some(error), _) => error.clone(),
+            (None, true) => format!("keep the policy {policy}"),
+            (None, false) => format!(
+                "forbidden by policy {}: let it end in `unless {{ principal is Operator }}`",
+                decision.policies.join(", ")
+            ),
+        };
+        return Err(PolicyError::Governance(format!("{operator} {what} ({advice})")));
+    }
+    Ok(())
+}
+
+/// How the shipped set names what [`own`] decides.
+const OWN_PATHS: &str = "authority-own-paths";
+/// What `init` and `operator join` ask for.
+pub const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
