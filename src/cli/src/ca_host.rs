@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use api::{Attestation, IssueRequest, Secret, Ttl};
 use authority::clock::{Clock, SteadyClock};
-use authority::policy::{PolicySet, SHIPPED_WORKLOADS};
+use authority::policy::{OPERATOR_LIFE, PolicySet, SHIPPED_WORKLOADS};
 use authority::setup;
 use authority::signer::SignerError;
 use authority::store::Store;
@@ -198,6 +197,7 @@ pub(crate) fn first_policy(config: &Config) -> anyhow::Result<PolicySet> {
     };
     let policy = PolicySet::parse(&files)?;
     OwnNames::configured(&config.names).refuse_rows(policy.workloads())?;
+    policy.require_way_on(Some(&config.trust_domain), None)?;
     Ok(policy)
 }
 
@@ -336,8 +336,6 @@ pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
 
 /// Its number on every architecture that Linux has, but for MIPS.
 const SIGXFSZ: i32 = 25;
-/// An operator's SVID: a week, renewed on use.
-pub(crate) const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Of the state folder: root and trust keys.
 const OFFLINE: &str = "offline";
 /// Keys of the configuration.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use api::TrustQuery;
 use authority::clock::{Clock, SteadyClock, SystemClock};
-use authority::policy::{Action, Principal, Query};
+use authority::policy::{Action, PolicySet, Principal, Query};
 use authority::setup::{self, Again, CertifiedAgain, NewAuthority, Outcomes, Parent};
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
@@ -47,6 +47,11 @@ pub(crate) struct Arguments {
     /// root in STATE/offline; certificates that there are stay good
     #[arg(long, requires = "recover")]
     replace_lost_issuer: bool,
+    /// With --recover: put the policy set of the configuration's folder in force, or, where it names
+    /// none, the shipped policies over the table in force. The way back from a set that lets no
+    /// operator change it
+    #[arg(long, requires = "recover")]
+    replace_policies: bool,
     /// The first operator's name
     #[arg(long, value_name = "NAME", default_value = "admin")]
     operator: String,
@@ -196,6 +201,9 @@ async fn recover(
             session.output.note("another issuer took the place of the one whose key is lost");
         }
         certify_again(arguments, config, &store, &keys, session).await?;
+        if arguments.replace_policies {
+            replace_policies(arguments, config, &store, session).await?;
+        }
         let is_new = let_in(arguments, config, &store, session).await?;
         let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
         tell_standing(&authority, &arguments.operator, is_new, session)?;
@@ -262,7 +270,8 @@ fn tell_standing(
         let row = if is_listed { "" } else { row.as_str() };
         session.output.warn(format!(
             "{operator} may do nothing by the policy set in force: the certificate is of no use until \
-             that changes{policies}{row}"
+             that changes{policies}{row}\nor, on this host: countersign init --recover \
+             --replace-policies puts the configuration's set in force"
         ));
     } else if is_new && !is_listed {
         session.output.note(format!(
@@ -289,6 +298,30 @@ async fn let_in(
         session.output.note(format!("{operator} is registered as an operator"));
     }
     Ok(done.registered)
+}
+
+async fn replace_policies(
+    arguments: &Arguments,
+    config: &Config,
+    store: &SqliteStore,
+    session: &Session,
+) -> anyhow::Result<()> {
+    let set = match &config.policies {
+        Some(_) => ca_host::first_policy(config)?,
+        None => {
+            let mut files = setup::policies_in_force(store).await?;
+            files.retain(|name, _| name == WORKLOADS);
+            PolicySet::parse(&files)?
+        }
+    };
+    let (domain, operator) = (&config.trust_domain, &arguments.operator);
+    let is_other = setup::replace_policies(domain, store, &set, operator, &SystemClock).await?;
+    let hash = set.hash();
+    session.output.note(match is_other {
+        true => format!("policy set {hash:?} took the place of the one in force"),
+        false => format!("policy set {hash:?} was in force already"),
+    });
+    Ok(())
 }
 
 async fn accept_clock(
@@ -371,3 +404,5 @@ fn url(config: &Config, session: &Session) -> String {
     let named = session.options.url.as_ref().filter(|_| port == 0);
     named.cloned().unwrap_or_else(|| config.url(port))
 }
+
+const WORKLOADS: &str = "workloads.json";

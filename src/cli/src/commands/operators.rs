@@ -7,6 +7,7 @@ use api::{
     Attestation, BootstrapToken, NewToken, OperatorRecord, OperatorRequest, OperatorState, Secret,
     Ttl,
 };
+use authority::policy::OPERATOR_LIFE;
 use clap::{Args, Subcommand};
 use countersign::{AuthorityClient, Credentials, Error as LibraryError};
 use identity::{SpiffeId, TrustPin};
@@ -18,7 +19,6 @@ use super::issue::{read_token, summary, warn_of_readers};
 use super::target::Reason;
 use super::token::TokenPlace;
 use super::{Session, deny};
-use crate::ca_host::OPERATOR_LIFE;
 use crate::chain;
 use crate::clock;
 use crate::context;

@@ -16,13 +16,15 @@ use crate::policy_folder;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A CA refuses rows that list one of its own names. Which those are stands in its
-configuration: without --config that is not checked here.")]
+A CA refuses rows that list one of its own names, and a set under which its
+operators could not go on. Names and trust domain stand in its configuration:
+without --config the first is not checked, and the second for the trust domain
+that the policies name.")]
 pub(crate) struct Arguments {
     /// The folder
     #[arg(value_name = "DIR")]
     folder: PathBuf,
-    /// The configuration of the CA that is to take them: no row may list its names
+    /// The configuration of the CA that is to take them: its names, and its trust domain
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -30,8 +32,8 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let files = policy_folder::read(&arguments.folder)?;
     policy_folder::warn_of_others(&arguments.folder, session.output)?;
-    let own_names = arguments.config.as_deref().map(own_names).transpose()?;
-    if let Err(error) = check(&files, own_names.as_ref()) {
+    let config = arguments.config.as_deref().map(load).transpose()?;
+    if let Err(error) = check(&files, config.as_ref()) {
         let (why, next) = (error.to_string(), error.next_step());
         let found = json!({ "accepted": false, "why": why, "next_step": next });
         let next = next.map(|next| format!("\n{next}")).unwrap_or_default();
@@ -41,13 +43,13 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Ex
     let accepted = json!({
         "accepted": true,
         "files": files.keys().collect::<Vec<_>>(),
-        "own_names_compared": own_names.is_some(),
+        "own_names_compared": config.is_some(),
     });
     session.output.show(&accepted, |_| {
         let plural = if files.len() == 1 { "" } else { "s" };
         format!("{} file{plural}, no findings", files.len())
     })?;
-    if own_names.is_none() {
+    if config.is_none() {
         session
             .output
             .note("not checked: whether a row lists a name of the CA's own (--config FILE)");
@@ -55,18 +57,13 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Ex
     Ok(Exit::Done)
 }
 
-fn own_names(path: &Path) -> Result<OwnNames, Error> {
-    let config = Config::load(path).map_err(|source| Error::Configuration {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })?;
-    Ok(OwnNames::configured(&config.names))
+fn load(path: &Path) -> Result<Config, Error> {
+    Config::load(path)
+        .map_err(|source| Error::Configuration { path: path.to_owned(), source: Box::new(source) })
 }
 
-fn check(
-    files: &BTreeMap<String, String>,
-    own_names: Option<&OwnNames>,
-) -> Result<(), PolicyError> {
+fn check(files: &BTreeMap<String, String>, config: Option<&Config>) -> Result<(), PolicyError> {
     let set = PolicySet::parse(files)?;
-    own_names.map_or(Ok(()), |own_names| own_names.refuse_rows(set.workloads()))
+    set.require_way_on(config.map(|config| &config.trust_domain), None)?;
+    config.map_or(Ok(()), |it| OwnNames::configured(&it.names).refuse_rows(set.workloads()))
 }
