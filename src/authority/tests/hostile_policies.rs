@@ -67,11 +67,26 @@ fn no_depth_of_a_schema_ends_the_process() {
         format!("{SCHEMA}\nentity Deep = {{ x: {inner} }};")
     };
     for (open, close) in [("{a:", "}"), ("Set<", ">")] {
-        parse("schema.cedarschema", &nested(open, close, 50)).unwrap();
+        parse("schema.cedarschema", &nested(open, close, 10)).unwrap();
         for depth in [1_000, 100_000] {
             let refused = parse("schema.cedarschema", &nested(open, close, depth)).unwrap_err();
             assert!(matches!(refused, PolicyError::Depth { .. }), "{open} {depth}: {refused}");
         }
+    }
+}
+
+/// Each type lies in the one before.
+#[test]
+fn no_chain_of_types_ends_the_process() {
+    let chained = |count: usize| {
+        let declared = (0..count - 2).map(|n| format!("type T{n} = {{ a: T{} }};\n", n + 1));
+        let declared: String = declared.collect();
+        format!("{SCHEMA}\n{declared}type T{} = Long;\nentity Deep = {{ x: T0 }};", count - 2)
+    };
+    parse("schema.cedarschema", &chained(100)).unwrap();
+    for count in [101, 10_000] {
+        let refused = parse("schema.cedarschema", &chained(count)).unwrap_err();
+        assert!(matches!(refused, PolicyError::Schema(_)), "{count}: {refused}");
     }
 }
 

@@ -68,15 +68,14 @@ pub enum PolicyError {
     )]
     File(String),
     /// A text goes deeper than anybody needs, and than Cedar's stack may reach.
-    #[error(
-        "{file}: line {line}: brackets and operators lie more than {} deep in each other",
-        parsing::MAX_DEPTH
-    )]
+    #[error("{file}: line {line}: brackets and operators lie more than {limit} deep in each other")]
     Depth {
         /// The file.
         file: String,
         /// The line at which it becomes too deep, from 1.
         line: usize,
+        /// How deep it may go.
+        limit: usize,
     },
     /// `like` crosses path segments: `pay*` matches `payments-admin`.
     #[error(

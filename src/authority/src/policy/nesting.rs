@@ -25,6 +25,17 @@ pub(super) fn too_deep(text: &str, limit: usize) -> Option<usize> {
     None
 }
 
+/// How often a word stands in a text, outside of quotes and comments.
+pub(super) fn count_word(text: &str, word: &[u8]) -> usize {
+    let (bytes, mut at, mut count) = (text.as_bytes(), 0, 0);
+    while at < bytes.len() {
+        let (_, length) = token(&bytes[at..]);
+        count += usize::from(bytes.get(at..at + length) == Some(word));
+        at += length;
+    }
+    count
+}
+
 /// What stands between two brackets.
 #[derive(Debug, Default, Clone, Copy)]
 struct Level {

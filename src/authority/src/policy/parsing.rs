@@ -7,7 +7,7 @@ use cedar_policy::{PolicyId, Schema, ValidationMode, Validator};
 use issuance::{Profile, ProfileConfig};
 use tlog::Hash;
 
-use super::nesting::too_deep;
+use super::nesting::{count_word, too_deep};
 use super::{DEFAULT_PROFILE, PROFILES, PolicyError, SCHEMA, WORKLOADS};
 use crate::workloads::Workloads;
 
@@ -125,9 +125,15 @@ pub(super) fn require_size(files: &BTreeMap<String, String>) -> Result<(), Polic
 pub(super) fn require_depth(files: &BTreeMap<String, String>) -> Result<(), PolicyError> {
     let texts = files.iter().filter(|(name, _)| *name == SCHEMA || name.ends_with(".cedar"));
     for (name, text) in texts {
-        if let Some(line) = too_deep(text, MAX_DEPTH) {
-            return Err(PolicyError::Depth { file: name.clone(), line });
+        let limit = if name == SCHEMA { MAX_SCHEMA_DEPTH } else { MAX_DEPTH };
+        if let Some(line) = too_deep(text, limit) {
+            return Err(PolicyError::Depth { file: name.clone(), line, limit });
         }
+    }
+    let types = files.get(SCHEMA).map_or(0, |schema| count_word(schema, b"type"));
+    if types > MAX_TYPES {
+        let why = format!("it declares {types} types, and {MAX_TYPES} at most are taken");
+        return Err(PolicyError::Schema(why));
     }
     Ok(())
 }
@@ -187,6 +193,10 @@ pub(super) fn readable(error: &dyn std::error::Error) -> String {
 pub(super) const MAX_NAMES_BYTES: usize = 32 * 1024;
 /// Brackets and operators in each other: a hundred alternatives, and half of what the stack of a
 /// runtime's thread takes where nothing is optimised.
-pub(super) const MAX_DEPTH: usize = 200;
+const MAX_DEPTH: usize = 200;
+/// A type may nest in the one declared after it, so that depth and number multiply: some 3,000 levels,
+/// which a runtime's thread can drop.
+const MAX_SCHEMA_DEPTH: usize = 30;
+const MAX_TYPES: usize = 100;
 /// Context attributes whose values are words of ours, so that `like` cannot cross a path.
 const LIKE_ALLOWED: &[&str] = &["attestor", "key_type", "profile"];
