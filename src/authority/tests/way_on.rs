@@ -222,3 +222,23 @@ async fn no_ca_begins_with_a_set_that_its_operator_cannot_change() {
     assert!(matches!(refused, Error::Policy(PolicyError::Governance(_))), "{refused}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn the_host_replaces_a_set_that_lets_nobody_replace_it() {
+    let mut environment = Environment::start().await;
+    let nothing = r#"@id("everything") forbid (principal, action, resource);"#;
+    put_into_force(&mut environment, &set(nothing, RSA_ONLY)).await;
+    let admin = environment.operator().await;
+    assert!(environment.authority.policies(&admin).is_err());
+    let store = std::sync::Arc::clone(&environment.store);
+    let in_force = setup::policies_in_force(&*store).await.unwrap();
+    assert_eq!(in_force["mine.cedar"], nothing);
+    let (domain, clock) = (trust_domain(), environment.clock.clone());
+    for (policies, replaced) in [(nothing, None), ("", Some(true)), ("", Some(false))] {
+        let next = PolicySet::parse(&set(policies, AS_SHIPPED)).unwrap();
+        let done = setup::replace_policies(&domain, &*store, &next, "admin", &*clock).await;
+        assert_eq!(done.ok(), replaced);
+    }
+    environment.restart().await;
+    apply(&environment, &admin, &set("", FIRST_DNS)).await.unwrap();
+}
