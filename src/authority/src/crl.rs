@@ -187,7 +187,9 @@ impl Authority {
         let event = EventDraft::new(event::CRL, &by, &issuer_id(&issuer_key_hash), &detail);
         let effect = Effect::NumberCrl { issuer_key_hash, number };
         let act = ActMember { event, effect, allowed_under: None };
-        match self.submit(Member::Act(Box::new(act))).await? {
+        let outcome = self.submit(Member::Act(Box::new(act))).await?;
+        self.require_done(event::CRL, &outcome).await?;
+        match outcome {
             Outcome::Done { .. } => Ok(()),
             Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
             other => Err(unexpected(&other)),

@@ -14,7 +14,7 @@ use crate::budgets::Budgets;
 use crate::checkpoint::Checkpoints;
 use crate::crl::Crls;
 use crate::error::Error;
-use crate::event::{Event, POLICY_CHANGE};
+use crate::event::{Event, FOLDING, POLICY_CHANGE};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::known_tokens::KnownTokens;
@@ -25,6 +25,7 @@ use crate::queue::Queue;
 use crate::refusals::Refusals;
 use crate::revocation::Folded;
 use crate::rotation::{InForce, KeyLedger};
+use crate::sequencer::Outcome;
 use crate::signer::SignerError;
 use crate::signer::absent::AbsentKey;
 use crate::store::{RecordQuery, Store, StoreError};
@@ -102,6 +103,11 @@ impl Authority {
     /// returns, and the policy set in force. It waits for no key:
     /// [`follow_keys`](Self::follow_keys) does.
     pub async fn refresh(&self) -> Result<(), Error> {
+        self.follow_log().await.map(drop)
+    }
+
+    /// The same; returns how many entries the log has.
+    pub(crate) async fn follow_log(&self) -> Result<u64, Error> {
         let signed = self.checkpoints.newest_size();
         let head = self.store.head().await?;
         self.require_growth(signed, head.edge.size())?;
@@ -122,7 +128,23 @@ impl Authority {
             let policy = load_policy(&*self.store, &self.trust_domain, operators).await?;
             self.policy.store(Arc::new(policy));
         }
-        Ok(())
+        Ok(head.edge.size())
+    }
+
+    /// Catches up after a commit that wrote an event of this kind, and refuses to acknowledge what the
+    /// log, read back, does not hold, or the fold of it: whatever the store has answered.
+    pub(crate) async fn require_done(&self, kind: &str, outcome: &Outcome) -> Result<(), Error> {
+        let size = self.follow_log().await?;
+        let Outcome::Done { log_index } = outcome else { return Ok(()) };
+        let is_folded = !FOLDING.contains(&kind) || self.folded().next_index() > *log_index;
+        if size > *log_index && is_folded {
+            return Ok(());
+        }
+        let why = format!(
+            "{kind:?} was committed as entry {log_index}, and the log that is read back does not hold \
+             it: something in the database undoes what is written"
+        );
+        Err(StoreError::Inconsistent(why).into())
     }
 
     /// Forgets the certificates revoked that ended a day ago, and says by which time, in seconds since

@@ -135,10 +135,11 @@ impl Authority {
         named: Option<&IdempotencyKey>,
         answer: String,
     ) -> Result<Option<u64>, Error> {
+        let kind = event.kind();
         let member = ActMember { event, effect, allowed_under: Some(allowed_under) };
         let member = once(named, answer, Member::Act(Box::new(member)));
         let outcome = self.submit(member).await?;
-        self.refresh().await?;
+        self.require_done(kind, &outcome).await?;
         match outcome {
             Outcome::Done { log_index } => Ok(Some(log_index)),
             Outcome::Moved | Outcome::Repeated => Ok(None),

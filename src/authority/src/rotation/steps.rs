@@ -399,7 +399,7 @@ impl Authority {
         };
         let member = Member::Act(Box::new(member));
         let outcome = self.submit(once(named, kept_step(None), member)).await?;
-        self.refresh().await?;
+        self.require_done(kind, &outcome).await?;
         // What is committed is done, whether or not the keys open that it brings into force.
         drop(self.follow_keys().await);
         match outcome {
@@ -422,11 +422,13 @@ impl Authority {
     ) -> Result<Option<u64>, Error> {
         let allowed_under = Some(allowed_under);
         let member = ActMember { event, effect: Effect::None, allowed_under };
+        let kind = member.event.kind();
         let member = Member::Act(Box::new(member));
-        match self.submit(once(named, kept_step(earlier), member)).await? {
+        let outcome = self.submit(once(named, kept_step(earlier), member)).await?;
+        self.require_done(kind, &outcome).await?;
+        match outcome {
             Outcome::Done { log_index } => Ok(Some(log_index)),
-            Outcome::Repeated => Ok(None),
-            Outcome::Moved => self.refresh().await.map(|()| None),
+            Outcome::Moved | Outcome::Repeated => Ok(None),
             Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
             other => Err(unexpected(&other)),
         }

@@ -98,6 +98,28 @@ pub enum Row {
     TrustState { sequence: u64, note: Vec<u8>, log_index: u64 },
 }
 
+impl Row {
+    /// Its table.
+    pub(crate) fn table(&self) -> &'static str {
+        match self {
+            Self::BrokenLineage { .. } => "broken_lineages",
+            Self::Certificate { .. } => "certificates",
+            Self::Crl(_) => "crls",
+            Self::CrlNumber { .. } => "crl_numbers",
+            Self::Idempotency { .. } => "idempotency",
+            Self::Issuer { .. } => "issuers",
+            Self::Operator { .. } => "operators",
+            Self::Policy { .. } => "policies",
+            Self::Record { .. } => "records",
+            Self::Renewal { .. } => "renewals",
+            Self::Revocation { .. } => "revocations",
+            Self::Seen { .. } => "seen",
+            Self::Token { .. } | Self::TokenRevoked { .. } | Self::TokenUsed { .. } => "tokens",
+            Self::TrustState { .. } => "trust_states",
+        }
+    }
+}
+
 /// What became of a member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {

@@ -19,6 +19,8 @@ pub enum Fault {
     NotPersisted,
     /// The write fails, but was persisted anyway.
     Persisted,
+    /// Acts are answered as if they were done, and nothing is persisted: what a database undoes.
+    Undone,
 }
 
 /// Decides for each write, given its group (none for a checkpoint), whether it fails.
@@ -62,6 +64,7 @@ impl FaultyStore {
                 None => write.await,
                 Some(Fault::NotPersisted) => failed,
                 Some(Fault::Persisted) => write.await.and(failed),
+                Some(Fault::Undone) => write.await,
             }
         }
         .boxed()
@@ -80,6 +83,13 @@ impl Store for FaultyStore {
         // The inner store starts at the call: a fault that persists nothing must not call it.
         if fault == Some(Fault::NotPersisted) {
             return self.failing(fault, std::future::pending().boxed());
+        }
+        if fault == Some(Fault::Undone) {
+            return async move {
+                let log_index = self.inner.head().await?.edge.size();
+                Ok(group.iter().map(|_| Outcome::Done { log_index }).collect())
+            }
+            .boxed();
         }
         self.failing(fault, self.inner.commit(group, now))
     }

@@ -3,7 +3,8 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, TreeEdge};
 
-use super::read::{FIRST_PLACE, LAST_PLACE, hash, number, without_row};
+use super::read::{FIRST_PLACE, LAST_PLACE, hash, number, place, without_row};
+use super::write::one;
 use super::{LOG, StoreError, tiles, unavailable};
 use crate::seal::HeadKey;
 use crate::sequencer::Head;
@@ -24,6 +25,27 @@ pub(super) fn read(connection: &Connection, key: &HeadKey) -> Result<Head, Store
     Ok(head)
 }
 
+/// Compares the log with its head: its right edge, and that nothing stands behind it.
+pub(super) fn verify_log(connection: &Connection, key: &HeadKey) -> Result<(), StoreError> {
+    let head = read(connection, key)?;
+    tiles::verify_edge(connection, &head)?;
+    let size = head.edge.size();
+    let beyond = connection
+        .query_row(
+            "SELECT EXISTS (SELECT 1 FROM entries WHERE place BETWEEN ?1 AND ?2)",
+            [place(size), LAST_PLACE],
+            |row| row.get(0),
+        )
+        .map_err(unavailable)?;
+    if beyond {
+        return Err(StoreError::Inconsistent(format!(
+            "the log has {size} entries, and another stands behind its end, where the next one goes: \
+             somebody else wrote it"
+        )));
+    }
+    Ok(())
+}
+
 pub(super) fn write(
     transaction: &Transaction<'_>,
     key: &HeadKey,
@@ -31,7 +53,7 @@ pub(super) fn write(
 ) -> Result<(), StoreError> {
     let edge: Vec<u8> = head.edge.hashes().iter().flat_map(|hash| *hash.as_bytes()).collect();
     let seal = key.seal_head(LOG, head);
-    transaction
+    let written = transaction
         .prepare_cached(
             "UPDATE head SET size = ?2, edge = ?3, at = ?4, revocation_epoch = ?5,
              policy_hash = ?6, swept = ?7, chain = ?8, seal = ?9 WHERE log_id = ?1",
@@ -48,9 +70,8 @@ pub(super) fn write(
                 head.chain.as_bytes(),
                 seal.as_bytes(),
             ])
-        })
-        .map(drop)
-        .map_err(unavailable)
+        });
+    one(written, "head")
 }
 
 fn read_row(connection: &Connection) -> Result<(Head, Vec<u8>), StoreError> {
@@ -89,17 +110,17 @@ pub(super) fn edge(size: u64, hashes: &[u8]) -> Result<TreeEdge, StoreError> {
 /// changed the head may have changed the rest to fit.
 fn disagreement(connection: &Connection, head: &Head) -> Option<String> {
     let size = head.edge.size();
-    let place = |sql: &str| -> Option<u64> {
+    let found = |sql: &str| -> Option<u64> {
         connection.query_row(sql, [FIRST_PLACE, LAST_PLACE], |row| number(row, 0)).ok()
     };
-    let entries = place("SELECT count(*) FROM (SELECT place FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place DESC LIMIT 1)")
+    let entries = found("SELECT count(*) FROM (SELECT place FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place DESC LIMIT 1)")
         .filter(|some| *some > 0)
-        .and_then(|_| place("SELECT max(place) - ?1 + 1 FROM entries WHERE place BETWEEN ?1 AND ?2"))
+        .and_then(|_| found("SELECT max(place) - ?1 + 1 FROM entries WHERE place BETWEEN ?1 AND ?2"))
         .unwrap_or(0);
     if entries != size {
         return Some(format!("its size is {size}, and the newest entry is the {entries}th"));
     }
-    let folding = place(
+    let folding = found(
         "SELECT count(*) FROM entries INDEXED BY folding_entries WHERE place BETWEEN ?1 AND ?2 AND folds = 1",
     )?;
     if folding != head.revocation_epoch {

@@ -6,8 +6,10 @@
 
 mod head;
 mod migration;
+mod place;
 mod read;
 mod requests;
+mod schema;
 mod tiles;
 mod write;
 
@@ -23,6 +25,8 @@ use rusqlite::{Connection, OpenFlags};
 use tlog::{Hash, Tile};
 
 pub use self::migration::Migrated;
+use self::place::Place;
+use self::schema::Schema;
 use self::tiles::NewestTile;
 use super::{
     Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
@@ -59,10 +63,10 @@ impl Held {
         create_private(&path)?;
         let connection = connect(&path, OpenFlags::empty())?;
         connection
-            .execute_batch(&format!("BEGIN; {SCHEMA} {DENIALS}; COMMIT;"))
+            .execute_batch(&format!("BEGIN; {} {}; COMMIT;", schema::TABLES, schema::DENIALS))
             .and_then(|()| write::initialise(&connection, trust_domain, key))
             .map_err(unavailable)?;
-        Ok(SqliteStore::new(path, connection, self.lock, key.clone()))
+        SqliteStore::new(path, connection, self.lock, key.clone())
     }
 
     /// Opens the folder's file, as [`SqliteStore::open`] does.
@@ -72,8 +76,12 @@ impl Held {
         key: &HeadKey,
     ) -> Result<SqliteStore, StoreError> {
         let (path, mut connection) = open_connection(&self.folder)?;
-        verify(&mut connection, trust_domain, key).map_err(|error| error.of_file(&path))?;
-        Ok(SqliteStore::new(path, connection, self.lock, key.clone()))
+        verify(&mut connection, trust_domain).map_err(|error| error.of_file(&path))?;
+        let store = SqliteStore::new(path.clone(), connection, self.lock, key.clone());
+        let store = store.map_err(|error| error.of_file(&path))?;
+        head::verify_log(&lock_writer(&store.writer).connection, key)
+            .map_err(|error| error.of_file(&path))?;
+        Ok(store)
     }
 }
 
@@ -127,7 +135,8 @@ impl SqliteStore {
         let (path, mut connection) = open_connection(folder)?;
         let migrated = migration::migrate(&mut connection, trust_domain, key);
         let migrated = migrated.map_err(|error| error.of_file(&path))?;
-        Ok((Self::new(path, connection, held.lock, key.clone()), migrated))
+        connection.execute_batch(schema::DENIALS).map_err(unavailable)?;
+        Ok((Self::new(path, connection, held.lock, key.clone())?, migrated))
     }
 
     /// Holds a folder that has a file; leaves nothing in one that has none.
@@ -136,12 +145,21 @@ impl SqliteStore {
         Self::hold(folder)
     }
 
-    fn new(path: PathBuf, connection: Connection, lock: Arc<File>, key: HeadKey) -> Self {
-        let readers = Arc::new(Readers { path: path.clone(), idle: Mutex::default() });
+    fn new(
+        path: PathBuf,
+        connection: Connection,
+        lock: Arc<File>,
+        key: HeadKey,
+    ) -> Result<Self, StoreError> {
+        let schema = Arc::new(Schema::of(&connection)?);
+        let place = Place::of(&path)?;
+        let of_readers = Arc::clone(&schema);
+        let readers = Readers { path: path.clone(), schema: of_readers, idle: Mutex::default() };
         let key_of_readers = key.clone();
-        let writer = Writer { connection, newest_tile: NewestTile::default(), key };
-        let writer = Arc::new(Mutex::new(writer));
-        Self { path, writer, readers, key: key_of_readers, _lock: lock }
+        let newest_tile = NewestTile::default();
+        let writer = Writer { connection, newest_tile, key, schema, place };
+        let (writer, readers) = (Arc::new(Mutex::new(writer)), Arc::new(readers));
+        Ok(Self { path, writer, readers, key: key_of_readers, _lock: lock })
     }
 
     fn read<T: Send + 'static>(
@@ -151,6 +169,7 @@ impl SqliteStore {
         let readers = Arc::clone(&self.readers);
         blocking(move || {
             let connection = readers.take()?;
+            readers.schema.require(&connection)?;
             let answer = job(&connection);
             readers.give_back(connection);
             answer
@@ -207,7 +226,7 @@ impl Store for SqliteStore {
 
     fn probe(&self) -> Answer<'_, ()> {
         let writer = Arc::clone(&self.writer);
-        blocking(move || write::probe(&mut lock_writer(&writer).connection))
+        blocking(move || write::probe(&mut lock_writer(&writer)))
     }
 
     fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
@@ -283,6 +302,8 @@ struct Writer {
     connection: Connection,
     newest_tile: NewestTile,
     key: HeadKey,
+    schema: Arc<Schema>,
+    place: Place,
 }
 
 /// A panic inside a transaction rolls it back: the connection is good for the next.
@@ -305,6 +326,7 @@ fn blocking<'a, T: Send + 'static>(
 /// Reading connections, opened as needed and kept.
 struct Readers {
     path: PathBuf,
+    schema: Arc<Schema>,
     idle: Mutex<Vec<Connection>>,
 }
 
@@ -334,19 +356,17 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 fn verify(
     connection: &mut Connection,
     trust_domain: &TrustDomain,
-    key: &HeadKey,
 ) -> Result<(), StoreError> {
     requests::seal_from_now_on(connection)?;
     read::require_trust_domain(connection, trust_domain)?;
     require_tables(connection)?;
-    tiles::verify_edge(connection, &head::read(connection, key)?)?;
     // Of a store that was made before there was this one.
-    connection.execute_batch(DENIALS).map_err(unavailable)
+    connection.execute_batch(schema::DENIALS).map_err(unavailable)
 }
 
 /// A table that is gone would be missed only by whoever asks for what is in it.
 fn require_tables(connection: &Connection) -> Result<(), StoreError> {
-    let tables = SCHEMA.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
+    let tables = schema::TABLES.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
     for table in tables.filter_map(|rest| rest.split([' ', '(']).next()) {
         if !connection.table_exists(None, table).map_err(unavailable)? {
             return Err(damaged(format!("the table `{table}` is gone")));
@@ -374,6 +394,7 @@ fn connect_as(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 fn open_connection(folder: &Path) -> Result<(PathBuf, Connection), StoreError> {
     let path = require_file(folder)?;
     let connection = connect(&path, OpenFlags::empty())?;
+    schema::require_inert(&connection)?;
     Ok((path, connection))
 }
 
@@ -427,7 +448,7 @@ fn create_private(path: &Path) -> Result<(), StoreError> {
 /// What SQLite says of its own file, and of rows of another form than the schema's, is no passing
 /// trouble.
 fn unavailable(error: rusqlite::Error) -> StoreError {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    use rusqlite::ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase};
     let is_damage = match &error {
         rusqlite::Error::QueryReturnedNoRows => {
             return damaged("a row is gone that has to be there".to_owned());
@@ -443,9 +464,13 @@ fn unavailable(error: rusqlite::Error) -> StoreError {
             }
         },
     };
-    match is_damage {
-        true => damaged(error.to_string()),
-        false => StoreError::Unavailable(error.to_string()),
+    match (is_damage, error.sqlite_error_code()) {
+        (true, _) => damaged(error.to_string()),
+        // A constraint that does not hold is a row that the plan knows nothing of.
+        (false, Some(ConstraintViolation)) => StoreError::Inconsistent(format!(
+            "{error}: a row stands there that this CA did not write"
+        )),
+        _ => StoreError::Unavailable(error.to_string()),
     }
 }
 
@@ -462,10 +487,6 @@ const LOG: i64 = 1;
 /// Its name in the state folder.
 pub(crate) const FILE: &str = "countersign.db";
 const LOCK: &str = "lock";
-const SCHEMA: &str = include_str!("schema.sql");
-/// Under the head lock nobody reads a hundred thousand revocations for the denials among them.
-const DENIALS: &str = "CREATE INDEX IF NOT EXISTS denials ON revocations (target)
-  WHERE kind IN ('allow', 'deny')";
 /// Who waits for a thread.
 const WAITING: &str = "countersign_store_waiting";
 const MAX_IDLE_READERS: usize = 4;

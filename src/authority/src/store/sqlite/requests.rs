@@ -61,9 +61,9 @@ pub(super) fn keep(
     named: &IdempotencyKey,
     kept: &KeptRequest,
     at: u64,
-) -> rusqlite::Result<()> {
+) -> rusqlite::Result<usize> {
     let IdempotencyKey { principal, key, .. } = named;
-    transaction
+    let kept_rows = transaction
         .prepare_cached(
             "INSERT OR REPLACE INTO idempotency
              (principal, name, request_hash, leaf_index, at, answer, seal)
@@ -87,7 +87,7 @@ pub(super) fn keep(
             )?
             .execute(params![principal, UNCHANGED_KEPT])?;
     }
-    Ok(())
+    Ok(kept_rows)
 }
 
 /// Forgets those of more than a day ago.

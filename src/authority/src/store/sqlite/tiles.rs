@@ -5,6 +5,7 @@ use std::mem;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, Subtree, TILE_WIDTH, Tile, TileKind, TreeEdge, leaf_hash};
 
+use super::write::one;
 use super::{LOG, StoreError, head, read, unavailable};
 use crate::seal::HeadKey;
 use crate::sequencer::{Entry, Head};
@@ -62,13 +63,12 @@ fn store(
     index: u64,
     hashes: &[u8],
 ) -> Result<(), StoreError> {
-    transaction
+    let stored = transaction
         .prepare_cached(
             "INSERT INTO tiles (log_id, level, tile_index, hashes) VALUES (?1, ?2, ?3, ?4)",
         )
-        .and_then(|mut insert| insert.execute(params![LOG, level, index as i64, hashes]))
-        .map(drop)
-        .map_err(unavailable)
+        .and_then(|mut insert| insert.execute(params![LOG, level, index as i64, hashes]));
+    one(stored, "tiles")
 }
 
 /// The bytes of a tile; none where the log does not reach so far.

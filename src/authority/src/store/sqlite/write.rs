@@ -7,6 +7,7 @@ use rusqlite::{
 use tlog::Hash;
 
 use super::requests;
+use super::schema::Schema;
 use super::tiles::NewestTile;
 use super::{LOG, StoreError, StoredCheckpoint, Writer, head, read, unavailable};
 use crate::seal::HeadKey;
@@ -45,30 +46,59 @@ pub(super) fn initialise(
 
 /// Writes the page that says which version this is, with what stands in it: a page that was changed
 /// and changed back is written nevertheless.
-pub(super) fn probe(connection: &mut Connection) -> Result<(), StoreError> {
-    let write = |connection: &mut Connection| {
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        transaction.execute("UPDATE meta SET version = version + 1", [])?;
-        transaction.execute("UPDATE meta SET version = version - 1", [])?;
-        transaction.commit()
-    };
-    write(connection).map_err(unavailable)
+///
+/// Before that an entry is put at the log's next place and taken away again: what stands in the way
+/// of a commit, or undoes one, is found out before somebody needs it.
+pub(super) fn probe(writer: &mut Writer) -> Result<(), StoreError> {
+    let Writer { connection, key, schema, place, .. } = writer;
+    let transaction = begin(connection, schema)?;
+    let next = read::place(head::read(&transaction, key)?.edge.size());
+    for (sql, entry) in [(APPEND, params![next, false, b""]), (TAKE_AWAY, params![next])] {
+        one(transaction.execute(sql, entry), "entries")?;
+    }
+    for sql in ["UPDATE meta SET version = version + 1", "UPDATE meta SET version = version - 1"] {
+        one(transaction.execute(sql, []), "meta")?;
+    }
+    place.require()?;
+    transaction.commit().map_err(unavailable)
+}
+
+fn begin<'a>(
+    connection: &'a mut Connection,
+    schema: &Schema,
+) -> Result<Transaction<'a>, StoreError> {
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(unavailable)?;
+    schema.require(&transaction)?;
+    Ok(transaction)
+}
+
+/// What is written stands in exactly one row: where none was changed, something undid it.
+pub(super) fn one(changed: rusqlite::Result<usize>, table: &str) -> Result<(), StoreError> {
+    match changed.map_err(unavailable)? {
+        1 => Ok(()),
+        changed => Err(StoreError::Inconsistent(format!(
+            "a write changed {changed} rows of {table:?}, and not one: its rows are not those that \
+             this CA wrote, or something in the database undoes what is written"
+        ))),
+    }
 }
 
 /// One transaction: select what the group may contradict, plan, write, commit.
 pub(super) fn commit(
-    Writer { connection, newest_tile, key }: &mut Writer,
+    Writer { connection, newest_tile, key, schema, place }: &mut Writer,
     group: Vec<Member>,
     now: u64,
 ) -> Result<Vec<Outcome>, StoreError> {
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(unavailable)?;
+    let transaction = begin(connection, schema)?;
     let head = head::read(&transaction, key)?;
     let found = find(&transaction, key, &group, now).map_err(unavailable)?;
     let plan = plan(&head, found, group, now)
         .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
     write(&transaction, newest_tile, key, &head, &plan)?;
+    // Nobody hears of what was written into a file that stands nowhere any more.
+    place.require()?;
     transaction.commit().map_err(unavailable)?;
     Ok(plan.outcomes)
 }
@@ -239,9 +269,9 @@ fn write(
     head: &Head,
     plan: &Plan,
 ) -> Result<(), StoreError> {
-    write_entries(transaction, head, plan).map_err(unavailable)?;
+    write_entries(transaction, head, plan)?;
     for row in &plan.rows {
-        write_row(transaction, key, row).map_err(unavailable)?;
+        write_row(transaction, key, row)?;
     }
     newest_tile.grow(transaction, head.edge.size(), &plan.entries)?;
     if plan.head != *head {
@@ -253,26 +283,44 @@ fn write(
     Ok(())
 }
 
-fn write_entries(transaction: &Transaction<'_>, head: &Head, plan: &Plan) -> rusqlite::Result<()> {
-    let mut insert = transaction
-        .prepare_cached("INSERT INTO entries (place, folds, bytes) VALUES (?1, ?2, ?3)")?;
+fn write_entries(
+    transaction: &Transaction<'_>,
+    head: &Head,
+    plan: &Plan,
+) -> Result<(), StoreError> {
+    let mut insert = transaction.prepare_cached(APPEND).map_err(unavailable)?;
     for (position, entry) in plan.entries.iter().enumerate() {
         let index = head.edge.size() + position as u64;
-        insert.execute(params![read::place(index), entry.folds, entry.bytes])?;
+        one(insert.execute(params![read::place(index), entry.folds, entry.bytes]), "entries")?;
     }
     Ok(())
 }
 
-fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlite::Result<()> {
+fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> Result<(), StoreError> {
+    match row {
+        Row::Record { .. } => one(write_record(transaction, row), "records"),
+        // Most are there already.
+        Row::Seen { serial_number } => transaction
+            .prepare_cached("INSERT OR IGNORE INTO seen (serial_number) VALUES (?1)")
+            .and_then(|mut insert| insert.execute([serial_number.as_octets()]))
+            .map(drop)
+            .map_err(unavailable),
+        _ => one(change_row(transaction, key, row), row.table()),
+    }
+}
+
+/// How many rows it changed.
+fn change_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlite::Result<usize> {
     let sql = |text| transaction.prepare_cached(text);
     match row {
         Row::BrokenLineage { lineage, log_index } => {
-            sql("INSERT OR IGNORE INTO broken_lineages (lineage, log_index) VALUES (?1, ?2)")?
-                .execute(params![lineage.as_octets(), *log_index as i64])
+            sql("INSERT INTO broken_lineages (lineage, log_index) VALUES (?1, ?2)
+             ON CONFLICT (lineage) DO UPDATE SET log_index = min(log_index, excluded.log_index)")?
+            .execute(params![lineage.as_octets(), *log_index as i64])
         }
+        // The first store wins: a second certificate for a leaf never replaces it.
         Row::Certificate { leaf_index, der } => {
-            // The first store wins: a second certificate for a leaf never replaces it.
-            sql("INSERT OR IGNORE INTO certificates (leaf_index, der) VALUES (?1, ?2)")?
+            sql("INSERT INTO certificates (leaf_index, der) VALUES (?1, ?2)")?
                 .execute(params![*leaf_index as i64, der])
         }
         Row::Crl(crl) => {
@@ -280,7 +328,7 @@ fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlit
              VALUES (?1, ?2, ?3, ?4, ?5)
              ON CONFLICT (issuer_key_hash) DO UPDATE SET number = excluded.number,
                der = excluded.der, revocation_epoch = excluded.revocation_epoch,
-               next_update = excluded.next_update WHERE excluded.number > number")?
+               next_update = excluded.next_update")?
             .execute(params![
                 crl.issuer_key_hash.as_bytes(),
                 crl.number as i64,
@@ -295,7 +343,7 @@ fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlit
             .execute(params![issuer_key_hash.as_bytes(), *number as i64])
         }
         Row::Idempotency { key: named, kept, at } => {
-            return requests::keep(transaction, key, named, kept, *at);
+            requests::keep(transaction, key, named, kept, *at)
         }
         Row::Issuer { certificate, key_hash, log_index } => {
             sql("INSERT OR REPLACE INTO issuers (key_hash, certificate, log_index)
@@ -310,7 +358,7 @@ fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlit
             sql("INSERT OR REPLACE INTO policies (hash, files, log_index) VALUES (?1, ?2, ?3)")?
                 .execute(params![hash.as_bytes(), files, *log_index as i64])
         }
-        Row::Record { .. } => return write_record(transaction, row),
+        Row::Record { .. } | Row::Seen { .. } => Ok(0),
         Row::Renewal { serial_number, leaf_index, replaced } => {
             sql("INSERT OR REPLACE INTO renewals (serial_number, leaf_index, replaced)
              VALUES (?1, ?2, ?3)")?
@@ -320,10 +368,6 @@ fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlit
             sql("INSERT INTO revocations (log_index, kind, target, reason, at)
              VALUES (?1, ?2, ?3, ?4, ?5)")?
             .execute(params![*log_index as i64, kind, target, reason, *at as i64])
-        }
-        Row::Seen { serial_number } => {
-            sql("INSERT OR IGNORE INTO seen (serial_number) VALUES (?1)")?
-                .execute([serial_number.as_octets()])
         }
         Row::Token { draft, log_index } => {
             sql("INSERT INTO tokens (hash, id, spiffe_id, expires_at, key_hash, log_index, seal)
@@ -351,13 +395,10 @@ fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlit
                 .execute(params![*sequence as i64, note, *log_index as i64])
         }
     }
-    .map(drop)
 }
 
-fn write_record(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()> {
-    let Row::Record { leaf_index, issued_at, member } = row else {
-        return Ok(());
-    };
+fn write_record(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<usize> {
+    let Row::Record { leaf_index, issued_at, member } = row else { return Ok(0) };
     let record = &member.record;
     let identity = identity(transaction, record.spiffe_id.as_str())?;
     let mut insert: CachedStatement<'_> = transaction.prepare_cached(
@@ -376,8 +417,7 @@ fn write_record(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<()
         record.not_after,
         record.request_hash.as_bytes(),
         record.facts
-    ])?;
-    Ok(())
+    ])
 }
 
 fn identity(transaction: &Transaction<'_>, spiffe_id: &str) -> rusqlite::Result<i64> {
@@ -395,3 +435,6 @@ fn identity(transaction: &Transaction<'_>, spiffe_id: &str) -> rusqlite::Result<
         }
     }
 }
+
+const APPEND: &str = "INSERT INTO entries (place, folds, bytes) VALUES (?1, ?2, ?3)";
+const TAKE_AWAY: &str = "DELETE FROM entries WHERE place = ?1";
