@@ -15,7 +15,7 @@ use aws_lc_rs::rand;
 use identity::SerialNumber;
 use time::OffsetDateTime;
 
-use crate::files::write_private;
+use crate::files::{MAX_STATE, read_state, write_private};
 use crate::signer::SignerError;
 
 /// The time of day.
@@ -139,7 +139,8 @@ impl SteadyClock {
     pub fn watch(state: &Path) -> Self {
         let path = kept_path(state);
         let start = std::fs::read_to_string(BOOT_ID).unwrap_or_default().trim().to_owned();
-        let kept = std::fs::read_to_string(&path).ok();
+        let kept = read_state(&path, MAX_STATE).ok();
+        let kept = kept.and_then(|kept| String::from_utf8(kept).ok());
         let written = kept.and_then(|kept| {
             let (kept_start, difference) = kept.trim().split_once(' ')?;
             difference.parse().ok().filter(|_| kept_start == start && !start.is_empty())

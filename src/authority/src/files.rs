@@ -127,6 +127,58 @@ impl Read for Input {
     }
 }
 
+/// Opens a file of the state folder to read it: a regular one of at most `most` bytes. A link is not
+/// followed, and nobody waits for whoever writes into a pipe that stands in its place.
+pub fn read_state(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = opened.map_err(|error| told(path, error))?;
+    require_regular(&file)?;
+    let mut contents = Vec::new();
+    file.take(most as u64 + 1).read_to_end(&mut contents)?;
+    if contents.len() > most {
+        let why = format!("it has more than {most} bytes: it is none that the CA wrote");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+    }
+    Ok(contents)
+}
+
+/// Opens a file of the state folder to lock it, and makes it where there is none; never through a
+/// link, which would make what it leads to.
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let opened = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .mode(0o600)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path);
+    let file = opened.map_err(|error| told(path, error))?;
+    require_regular(&file)?;
+    Ok(file)
+}
+
+fn told(path: &Path, error: io::Error) -> io::Error {
+    if fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_symlink()) {
+        return io::Error::new(io::ErrorKind::InvalidInput, NO_FILE);
+    }
+    error
+}
+
+fn require_regular(file: &File) -> io::Result<()> {
+    if file.metadata()?.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, NO_FILE))
+}
+
+const NO_FILE: &str = "it is a link, a pipe or something else that is no plain file: somebody else \
+                       put it there, remove it";
+/// What the CA keeps beside its database in plain files is smaller.
+pub(crate) const MAX_STATE: usize = 64 * 1024;
+
 /// Writes a file with mode 0600: under another name first, synced, then renamed. A crash leaves
 /// the old file or the new one.
 pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
@@ -230,6 +282,37 @@ mod tests {
         let input = open();
         let _silent = OpenOptions::new().write(true).open(&path).unwrap();
         assert_eq!(fails(input), io::ErrorKind::TimedOut);
+    }
+
+    #[test]
+    fn a_file_of_the_state_is_a_plain_one_of_bounded_size() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("plain"), b"some").unwrap();
+        symlink(at("plain"), at("link")).unwrap();
+        symlink(at("elsewhere"), at("dangling")).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            at("pipe"),
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR,
+            0,
+        )
+        .unwrap();
+        fs::create_dir(at("folder")).unwrap();
+        assert_eq!(read_state(&at("plain"), 4).unwrap(), b"some");
+        for (name, most) in [("plain", 3), ("link", 9), ("dangling", 9), ("pipe", 9), ("folder", 9)]
+        {
+            read_state(&at(name), most).expect_err(name);
+        }
+        for name in ["link", "dangling", "pipe", "folder"] {
+            open_lock(&at(name)).expect_err(name);
+        }
+        assert!(!at("elsewhere").exists(), "a link's target was made");
+        open_lock(&at("plain")).unwrap();
+        open_lock(&at("new")).unwrap();
+        assert_eq!(read_state(&at("absent"), 9).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tlog::{Checkpoint, Hash, SignedNote};
 
 use crate::error::Error;
 use crate::event::Event;
-use crate::files::write_private;
+use crate::files::{MAX_STATE, read_state, write_private};
 use crate::rotation::KeyLedger;
 
 /// A reason to issue nothing; in its file, the reason, an empty line, and what was seen.
@@ -35,7 +35,7 @@ impl Halt {
     /// The one kept, if any; fails for what is none, so that damage lifts nothing.
     pub(crate) fn read(state: &Path) -> Result<Option<Self>, Error> {
         let path = Self::path(state);
-        let contents = match fs::read(&path) {
+        let contents = match read_state(&path, MAX_STATE) {
             Ok(contents) => contents,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unreadable(&path, &error.to_string())),

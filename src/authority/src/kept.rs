@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use tlog::{Checkpoint, SignedNote};
 
 use crate::error::Error;
-use crate::files::write_private;
+use crate::files::{MAX_STATE, read_state, write_private};
 use crate::halt::Halt;
 use crate::store::Store;
 use crate::witness::disagreement;
@@ -40,7 +40,7 @@ pub(crate) fn remove(state: &Path) -> Result<(), Error> {
 }
 
 fn read(state: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match fs::read(path(state)) {
+    match read_state(&path(state), MAX_STATE) {
         Ok(note) => Ok(Some(note)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(unreadable(state, &error)),

@@ -10,7 +10,6 @@ mod policies;
 mod unfinished;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -30,7 +29,7 @@ use crate::checkpoint::{Checkpoints, origin, verifier_key};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
-use crate::files::{create_private_folder, write_private};
+use crate::files::{MAX_STATE, create_private_folder, read_state, write_private};
 use crate::halt::{Halt, Lift};
 use crate::kept;
 use crate::keys::{Keys, offline_folder, online_folder};
@@ -358,7 +357,7 @@ pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
         let path = path.display();
         Error::Folder(format!("{path} cannot be used: {why}; {}", restore_pin(&path)))
     };
-    let text = fs::read(&path).map_err(|error| match error.kind() {
+    let text = read_state(&path, MAX_STATE).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::Folder(without_pin(state, &path)),
         _ => Error::Folder(format!("{}: {error}", path.display())),
     })?;

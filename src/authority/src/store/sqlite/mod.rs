@@ -32,6 +32,7 @@ use super::{
     Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
     RevocationRow, RevokedQuery, RevokedRecord, Store, StoreError, StoredCheckpoint,
 };
+use crate::files::open_lock;
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -420,12 +421,7 @@ fn require_file(folder: &Path) -> Result<PathBuf, StoreError> {
 /// One process serves from a folder: the lock goes with the process, however it ends.
 fn lock(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
+    let file = open_lock(&path)
         .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
