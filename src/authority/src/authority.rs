@@ -29,6 +29,7 @@ use crate::own_names::OwnNames;
 use crate::policy::{ActivePolicy, Principal};
 use crate::present;
 use crate::queue::Queue;
+use crate::recent_log::RecentLog;
 use crate::refusals::Refusals;
 use crate::request::{Asked, Logged, Named};
 use crate::revocation::Folded;
@@ -67,6 +68,7 @@ pub struct Authority {
     pub(crate) lines: Lines,
     pub(crate) own_names: ArcSwap<OwnNames>,
     pub(crate) known_tokens: KnownTokens,
+    pub(crate) recent_log: RecentLog,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crls: Crls,
@@ -715,6 +717,7 @@ impl Authority {
 
     /// Accounts for leaves as issued or abandoned; returns whether more may be due at once.
     pub async fn account(&self) -> Result<bool, Error> {
+        self.follow_recent_log().await?;
         crate::accounting::account(self).await
     }
 }

@@ -2,26 +2,25 @@
 //! newest is older than the revocation state, or past half of its life. Beyond half a million entries none
 //! is made: our own verifiers go by the feed, and whoever reads CRLs is told that there is none.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use api::KeyPurpose;
 use bytes::Bytes;
-use issuance::{RevocationList, RevocationReason, RevokedCertificate, prepare_crl};
-use serde::Deserialize;
-use serde::de::IntoDeserializer;
-use serde::de::value::Error as ValueError;
+use identity::{SerialNumber, SpiffeId};
+use issuance::{RevocationList, RevokedCertificate, prepare_crl};
 use time::Duration;
 use tlog::Hash;
 
 use crate::authority::{Authority, issuer_id, unexpected};
-use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::issuer::Issuer;
-use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
+use crate::recent_log::{hex, records_at};
+use crate::revoking::Place;
+use crate::rotation::InForce;
 use crate::sequencer::{ActMember, CrlRow, Effect, Member, Outcome};
-use crate::store::{RevokedQuery, RevokedRecord};
+use crate::store::RecordKey;
 
 /// The newest CRL of each issuer that was asked for. Anybody may ask, and one may have megabytes: each is
 /// read or made by one, and shared by all who ask.
@@ -78,7 +77,7 @@ impl Authority {
         if let Some(held) = self.held_crl(&key_hash) {
             return Ok(held);
         }
-        let stored = self.store().crl(key_hash).await?;
+        let stored = self.stored_crl(&in_force, key_hash).await?;
         if in_force.issuer_of(&key_hash).is_none() {
             return Ok(self.crls.hold(stored.ok_or_else(none)?, true));
         }
@@ -91,7 +90,7 @@ impl Authority {
         if let Err(absent) = in_force.require_key(KeyPurpose::Issuer)
             && *in_force.issuer.certificate().key_hash() == key_hash
         {
-            return self.last_crl(key_hash).await?.ok_or_else(|| absent.into());
+            return self.last_crl(&in_force, key_hash).await?.ok_or_else(|| absent.into());
         }
         // None where it was retired meanwhile.
         self.make_crl(in_force.issuer_of(&key_hash).ok_or_else(none)?).await
@@ -118,10 +117,40 @@ impl Authority {
 
     /// The last that was signed, until it expires: where nothing newer can be signed, those who have
     /// none yet are better served by it than by none.
-    async fn last_crl(&self, key_hash: Hash) -> Result<Option<Bytes>, Error> {
+    async fn last_crl(&self, in_force: &InForce, key_hash: Hash) -> Result<Option<Bytes>, Error> {
         let now = self.clock().now().unix_timestamp();
-        let last = self.store().crl(key_hash).await?;
+        let last = self.stored_crl(in_force, key_hash).await?;
         Ok(last.filter(|crl| crl.next_update > now).map(|crl| crl.der.into()))
+    }
+
+    /// The CRL that was stored, if its issuer signed it and no other was logged since. What it shows is
+    /// what its event says and what stands in it: its row says nothing that counts.
+    async fn stored_crl(
+        &self,
+        in_force: &InForce,
+        key_hash: Hash,
+    ) -> Result<Option<CrlRow>, Error> {
+        let Some(stored) = self.store().crl(key_hash).await? else { return Ok(None) };
+        let logged = self.logged_crl(&issuer_id(&key_hash)).await?;
+        let issuer = in_force.certificate(&key_hash);
+        let Some(signed) = issuer.and_then(|issuer| issuance::verify_crl(&stored.der, issuer))
+        else {
+            tracing::error!("a stored CRL is not signed by its issuer: it counts for nothing");
+            return Ok(None);
+        };
+        // One that was logged too long ago to be found has expired long ago, too.
+        if logged.as_ref().is_some_and(|logged| logged.tbs_sha256 != hex(&signed.tbs)) {
+            tracing::error!(
+                "a stored CRL is not the newest that was logged: it counts for nothing"
+            );
+            return Ok(None);
+        }
+        let revocation_epoch = logged.and_then(|logged| logged.revocation_epoch);
+        Ok(Some(CrlRow {
+            revocation_epoch: revocation_epoch.unwrap_or_default(),
+            next_update: signed.next_update,
+            ..stored
+        }))
     }
 
     fn held_crl(&self, key_hash: &Hash) -> Option<Bytes> {
@@ -141,7 +170,10 @@ impl Authority {
         // The epoch is read first: what is revoked later makes this list old, not wrong.
         let revocation_epoch = self.folded().epoch;
         let revoked = self.revoked_certificates(issuer_key_hash).await?;
-        let number = self.store().crl_number(issuer_key_hash).await? + 1;
+        let logged = self.logged_crl(&issuer_id(&issuer_key_hash)).await?;
+        let taken = self.store().crl_number(issuer_key_hash).await?;
+        // Its row may have been set back.
+        let number = taken.max(logged.map_or(0, |logged| logged.number)) + 1;
         let this_update = self.clock().now();
         let (entries, certificate) = (revoked.len(), issuer.shared_certificate());
         // Megabytes of DER, built and linted: nobody else's request waits for them.
@@ -156,7 +188,7 @@ impl Authority {
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
         let tbs = prepared.expect("to write a CRL does not panic")?;
-        self.log_crl(issuer_key_hash, number, entries, &tbs).await?;
+        self.log_crl(issuer_key_hash, number, revocation_epoch, entries, &tbs).await?;
         let der = issuer.sign_crl(&tbs).await?;
         let crl = CrlRow {
             issuer_key_hash,
@@ -175,12 +207,14 @@ impl Authority {
         &self,
         issuer_key_hash: Hash,
         number: u64,
+        revocation_epoch: u64,
         entries: usize,
         tbs: &[u8],
     ) -> Result<(), Error> {
         let detail = serde_json::json!({
             "entries": entries,
             "number": number,
+            "revocation_epoch": revocation_epoch,
             "tbs_sha256": format!("{:?}", Hash::of(tbs)),
         });
         let by = Act { actor: "authority", request_id: "" };
@@ -199,21 +233,17 @@ impl Authority {
     /// Every certificate that is revoked, until a day after it expired: whoever's clock is behind still
     /// finds it, and each stands on a list of after its expiry (RFC 5280 §3.3). One entry a certificate,
     /// whatever revoked it (§5.3); the first revocation counts.
+    ///
+    /// What revokes, when and why is the fold of the log's events; which certificates an identity has,
+    /// the log's leaves say. Rows only tell the rest of a certificate, and are sealed.
     async fn revoked_certificates(&self, issuer: Hash) -> Result<Vec<RevokedCertificate>, Error> {
-        let now = self.clock().unix_milliseconds();
-        let query = RevokedQuery {
-            issuer_key_hash: issuer,
-            ends_after: (from_milliseconds(now) - KEPT).unix_timestamp(),
-            since: now
-                .saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT.whole_milliseconds() as u64),
-            limit: CRL_LIMIT + 1,
-        };
-        let revoked = self.store().revoked_records(query).await?;
+        let ends_after = (self.clock().now() - KEPT).unix_timestamp();
+        let mut revoked = BTreeMap::new();
+        self.revoked_by_number(issuer, ends_after, &mut revoked).await?;
+        self.revoked_by_identity(issuer, ends_after, &mut revoked).await?;
         let count = revoked.len();
         metrics::gauge!(ENTRIES).set(count as f64);
-        if count > CRL_LIMIT as usize {
-            return Err(Error::CrlTooLong { most: CRL_LIMIT });
-        }
+        require_listable(count)?;
         if count > CRL_LIMIT as usize / 4 {
             tracing::error!(
                 count,
@@ -221,18 +251,88 @@ impl Authority {
                 "the CRL is long: none is made beyond its limit"
             );
         }
-        Ok(revoked.iter().map(entry).collect())
+        let entry = |(serial_number, place): (SerialNumber, Place)| RevokedCertificate {
+            serial_number,
+            revoked_at: place.at,
+            reason: place.reason,
+        };
+        Ok(revoked.into_iter().map(entry).collect())
+    }
+
+    async fn revoked_by_number(
+        &self,
+        issuer: Hash,
+        ends_after: i64,
+        revoked: &mut Revoked,
+    ) -> Result<(), Error> {
+        let serials: Vec<(SerialNumber, Place)> = {
+            let folded = self.folded();
+            folded.revoking.serials().map(|(serial, place)| (*serial, place)).collect()
+        };
+        for page in serials.chunks(PAGE) {
+            let keys = page.iter().map(|(serial, _)| RecordKey::SerialNumber(*serial)).collect();
+            let records = self.store().records_of(keys).await?;
+            for ((serial_number, place), record) in page.iter().zip(records) {
+                // One whose record somebody has taken away stands on every list.
+                let is_listed = record.is_none_or(|record| {
+                    record.issuer_key_hash == issuer && record.not_after > ends_after
+                });
+                if is_listed {
+                    note(revoked, *serial_number, *place);
+                }
+            }
+            require_listable(revoked.len())?;
+        }
+        Ok(())
+    }
+
+    async fn revoked_by_identity(
+        &self,
+        issuer: Hash,
+        ends_after: i64,
+        revoked: &mut Revoked,
+    ) -> Result<(), Error> {
+        let identities: Vec<(SpiffeId, Vec<Place>)> = {
+            let folded = self.folded();
+            let places = folded.revoking.identities();
+            places.map(|(id, places)| (id.clone(), places.to_vec())).collect()
+        };
+        let ids: Vec<SpiffeId> = identities.iter().map(|(id, _)| id.clone()).collect();
+        let leaves = self.leaves_of(&ids, ends_after).await?;
+        for ((id, places), mut leaves) in identities.into_iter().zip(leaves) {
+            let newest = places.last().map_or(0, |place| place.log_index);
+            leaves.retain(|leaf| leaf.index < newest);
+            for page in leaves.chunks(PAGE) {
+                for record in records_at(self.store(), &id, page).await? {
+                    let mut places = places.iter();
+                    let first = places.find(|place| place.log_index > record.leaf_index);
+                    if let Some(place) = first.filter(|_| record.issuer_key_hash == issuer) {
+                        note(revoked, record.serial_number, *place);
+                    }
+                }
+                require_listable(revoked.len())?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn entry(revoked: &RevokedRecord) -> RevokedCertificate {
-    let reason: Result<RevocationReason, ValueError> =
-        RevocationReason::deserialize(revoked.reason.as_str().into_deserializer());
-    RevokedCertificate {
-        serial_number: revoked.serial_number,
-        revoked_at: from_milliseconds(revoked.at),
-        reason: reason.unwrap_or(RevocationReason::Unspecified),
+/// What a CRL lists, by serial number.
+type Revoked = BTreeMap<SerialNumber, Place>;
+
+/// What revoked it first stays.
+fn note(revoked: &mut Revoked, serial_number: SerialNumber, place: Place) {
+    let noted = revoked.entry(serial_number).or_insert(place);
+    if place.log_index < noted.log_index {
+        *noted = place;
     }
+}
+
+fn require_listable(count: usize) -> Result<(), Error> {
+    if count > CRL_LIMIT as usize {
+        return Err(Error::CrlTooLong { most: CRL_LIMIT });
+    }
+    Ok(())
 }
 
 /// How long a CRL may be used.
@@ -243,3 +343,17 @@ pub const CRL_LIMIT: u32 = 500_000;
 /// How long an expired certificate stays on it: as in the feed.
 const KEPT: Duration = Duration::days(1);
 const ENTRIES: &str = "countersign_crl_entries";
+/// Records read at a time.
+const PAGE: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crl_beyond_its_limit_is_not_made_and_that_is_said() {
+        require_listable(500_000).unwrap();
+        let refused = require_listable(500_001).unwrap_err().to_string();
+        assert!(refused.contains("500000") && refused.contains("follow the feed"), "{refused}");
+    }
+}

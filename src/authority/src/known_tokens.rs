@@ -171,7 +171,7 @@ async fn read_uses(store: &dyn Store, from: u64) -> Result<Vec<Hash>, Error> {
     Err(StoreError::Inconsistent(why).into())
 }
 
-fn used_token(event: &Event) -> Option<Hash> {
+pub(crate) fn used_token(event: &Event) -> Option<Hash> {
     let hex = event.detail["token_sha256"].as_str().filter(|_| event.kind == ISSUE)?;
     Hash::try_from(&HEXLOWER.decode(hex.as_bytes()).ok()?[..]).ok()
 }

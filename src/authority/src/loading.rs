@@ -22,6 +22,7 @@ use crate::lines::Lines;
 use crate::own_names::OwnNames;
 use crate::policy::{Action, ActivePolicy, PolicySet, Principal, Query};
 use crate::queue::Queue;
+use crate::recent_log::RecentLog;
 use crate::refusals::Refusals;
 use crate::revocation::Folded;
 use crate::rotation::{InForce, KeyLedger};
@@ -85,6 +86,7 @@ impl Authority {
             lines: Lines::default(),
             own_names: ArcSwap::from_pointee(own_names),
             known_tokens: KnownTokens::default(),
+            recent_log: RecentLog::default(),
             hastened: std::sync::Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
             crls: Crls::default(),

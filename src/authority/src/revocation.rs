@@ -70,6 +70,8 @@ pub(crate) struct Folded {
     /// The latest time that the log has had; later than now where it was reset. What was issued then
     /// lives longer.
     latest: u64,
+    /// The latest time from which it was set back.
+    reset_from: u64,
     policy_set: Option<String>,
     next_index: u64,
 }
@@ -103,9 +105,15 @@ impl Folded {
             withdrawn: VecDeque::new(),
             chain: CHAIN_START,
             latest: 0,
+            reset_from: 0,
             policy_set: None,
             next_index: 0,
         }
+    }
+
+    /// The latest time from which the log was set back, in milliseconds since 1970; 0 where it never was.
+    pub(crate) fn reset_from(&self) -> u64 {
+        self.reset_from
     }
 
     /// Index of the first entry not yet looked at.
@@ -183,7 +191,10 @@ impl Folded {
         for (index, hash, change, event) in changes {
             match change {
                 Change::BrokenLine(lineage) => drop(self.broken.insert(lineage)),
-                Change::ClockReset(from) => self.latest = self.latest.max(from),
+                Change::ClockReset(from) => {
+                    self.latest = self.latest.max(from);
+                    self.reset_from = self.reset_from.max(from);
+                }
                 Change::Lift(lift) => self.lifts.push(lift),
                 Change::None => {}
                 Change::Operator(name) => drop(self.operators.insert(name, index)),

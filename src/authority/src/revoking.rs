@@ -8,6 +8,10 @@ use std::collections::HashMap;
 use api::{Denial, RevokedBy};
 use identity::feed::{FeedChange, FeedItem};
 use identity::{Revocations, SerialNumber, SpiffeId};
+use issuance::RevocationReason;
+use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::Error as ValueError;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
@@ -16,19 +20,30 @@ use crate::event::{DENY, Event, REVOKE};
 /// Who and what is revoked or denied by which event.
 #[derive(Debug, Default)]
 pub(crate) struct Revoking {
-    /// Where each certificate was revoked by its number.
-    serials: HashMap<SerialNumber, u64>,
+    /// Where each certificate was revoked by its number, first.
+    serials: HashMap<SerialNumber, Place>,
     /// Where each identity was revoked or denied, in order.
     identities: HashMap<SpiffeId, Vec<Place>>,
     /// The denial in force of each: what lifts it names its place.
     denials: HashMap<SpiffeId, Denied>,
 }
 
-/// Where an event stands, and when it was.
+/// Where an event stands, when it was, and the reason that it gives.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    log_index: u64,
-    at: OffsetDateTime,
+pub(crate) struct Place {
+    pub(crate) log_index: u64,
+    pub(crate) at: OffsetDateTime,
+    pub(crate) reason: RevocationReason,
+}
+
+impl Place {
+    fn of(log_index: u64, event: &Event) -> Self {
+        let given = reason(event);
+        let read: Result<_, ValueError> =
+            RevocationReason::deserialize(given.as_str().into_deserializer());
+        let reason = read.unwrap_or(RevocationReason::Unspecified);
+        Self { log_index, at: at(event), reason }
+    }
 }
 
 /// A denial in force.
@@ -47,8 +62,7 @@ impl Revoking {
     pub(crate) fn note(&mut self, item: &FeedItem, event: &Event) {
         let log_index = item.log_index;
         let mut revoked = |id: &SpiffeId| {
-            let place = Place { log_index, at: at(event) };
-            self.identities.entry(id.clone()).or_default().push(place);
+            self.identities.entry(id.clone()).or_default().push(Place::of(log_index, event));
         };
         match &item.change {
             FeedChange::Allow(id) => drop(self.denials.remove(id)),
@@ -61,7 +75,7 @@ impl Revoking {
             }
             FeedChange::RevokeIdentity(id) => revoked(id),
             FeedChange::RevokeSerial { serial_number, .. } => {
-                self.serials.entry(*serial_number).or_insert(log_index);
+                self.serials.entry(*serial_number).or_insert_with(|| Place::of(log_index, event));
             }
         }
     }
@@ -80,7 +94,7 @@ impl Revoking {
         leaf_index: u64,
         not_after: OffsetDateTime,
     ) -> Option<u64> {
-        let by_number = self.serials.get(serial_number).copied();
+        let by_number = self.serials.get(serial_number).map(|place| place.log_index);
         let places = self.identities.get(spiffe_id).into_iter().flatten();
         let until = not_after.saturating_add(CLOCKS_DIFFER);
         let mut places = places.filter(|place| place.log_index > leaf_index && place.at <= until);
@@ -92,6 +106,16 @@ impl Revoking {
     pub(crate) fn last(&self, spiffe_id: &SpiffeId) -> Option<u64> {
         let places = self.identities.get(spiffe_id);
         places.and_then(|places| places.last()).map(|place| place.log_index)
+    }
+
+    /// Every certificate that was revoked by its number, and where first.
+    pub(crate) fn serials(&self) -> impl Iterator<Item = (&SerialNumber, Place)> {
+        self.serials.iter().map(|(serial_number, place)| (serial_number, *place))
+    }
+
+    /// Every identity that was revoked or denied, with all places of it, in order.
+    pub(crate) fn identities(&self) -> impl Iterator<Item = (&SpiffeId, &[Place])> {
+        self.identities.iter().map(|(id, places)| (id, &places[..]))
     }
 
     /// Whom the denial at this place denies, while it is the one in force.

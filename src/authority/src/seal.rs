@@ -4,16 +4,19 @@
 //! size and root, its time, how many events fold and which (a chain over their places and leaf
 //! hashes), the policy in force, and how far leaves are accounted for. Each commit writes it in its
 //! own transaction, each read of the head verifies it. A token's seal covers what its event said,
-//! that of a named request what it is answered by.
+//! that of a named request what it is answered by, that of a certificate's record all of it: what a
+//! renewal is judged by stands nowhere else.
 //!
 //! Trust: the key lies sealed in `keys/head.key`. Whoever writes to the database alone can put back
 //! an older state that was ours, and nothing else.
 
 use aws_lc_rs::hmac;
+use identity::SerialNumber;
 use tlog::{Hash, leaf_hash};
 
 use crate::sequencer::{Head, IdempotencyKey, KeptRequest, TokenDraft};
 use crate::signer::file::FileSigner;
+use crate::store::Record;
 
 /// The key by which the head is sealed.
 #[derive(Clone)]
@@ -33,6 +36,24 @@ impl HeadKey {
 
     pub(crate) fn sealed_head(&self, log: i64, head: &Head, seal: &[u8]) -> bool {
         hmac::verify(&self.0, &head_text(log, head), seal).is_ok()
+    }
+
+    /// As heads were sealed before records were: for what is brought up to date, and nothing else.
+    pub(crate) fn sealed_head_of_before(&self, log: i64, head: &Head, seal: &[u8]) -> bool {
+        hmac::verify(&self.0, &head_fields(HEAD_LABEL_OF_BEFORE, log, head), seal).is_ok()
+    }
+
+    #[cfg(any(test, feature = "test-seams"))]
+    pub(crate) fn seal_head_as_before(&self, log: i64, head: &Head) -> Hash {
+        self.seal(&head_fields(HEAD_LABEL_OF_BEFORE, log, head))
+    }
+
+    pub(crate) fn seal_record(&self, record: &SealedRecord<'_>) -> Hash {
+        self.seal(&record.text())
+    }
+
+    pub(crate) fn sealed_record(&self, record: &SealedRecord<'_>, seal: &[u8]) -> bool {
+        hmac::verify(&self.0, &record.text(), seal).is_ok()
     }
 
     pub(crate) fn seal_token(&self, token: &TokenDraft, log_index: u64) -> Hash {
@@ -85,6 +106,58 @@ impl std::fmt::Debug for HeadKey {
     }
 }
 
+/// What the seal of a certificate's record covers.
+#[derive(Debug)]
+pub(crate) struct SealedRecord<'a> {
+    pub(crate) leaf_index: u64,
+    pub(crate) issued_at: u64,
+    pub(crate) issuer_key_hash: &'a Hash,
+    pub(crate) serial_number: &'a SerialNumber,
+    pub(crate) spiffe_id: &'a str,
+    pub(crate) profile: &'a str,
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+    pub(crate) request_hash: &'a Hash,
+    pub(crate) facts: &'a str,
+}
+
+impl<'a> SealedRecord<'a> {
+    pub(crate) fn of(record: &'a Record) -> Self {
+        Self {
+            leaf_index: record.leaf_index,
+            issued_at: record.issued_at,
+            issuer_key_hash: &record.issuer_key_hash,
+            serial_number: &record.serial_number,
+            spiffe_id: record.spiffe_id.as_str(),
+            profile: &record.profile,
+            not_before: record.not_before,
+            not_after: record.not_after,
+            request_hash: &record.request_hash,
+            facts: &record.facts,
+        }
+    }
+
+    fn text(&self) -> Vec<u8> {
+        let texts = [
+            self.serial_number.as_octets(),
+            self.spiffe_id.as_bytes(),
+            self.profile.as_bytes(),
+            self.facts.as_bytes(),
+        ];
+        [
+            &RECORD_LABEL[..],
+            &self.leaf_index.to_be_bytes(),
+            &self.issued_at.to_be_bytes(),
+            self.issuer_key_hash.as_bytes(),
+            &self.not_before.to_be_bytes(),
+            &self.not_after.to_be_bytes(),
+            self.request_hash.as_bytes(),
+            &lengths_first(&texts),
+        ]
+        .concat()
+    }
+}
+
 /// Before the first folding event.
 pub(crate) const CHAIN_START: Hash = Hash::new([0; 32]);
 
@@ -98,10 +171,14 @@ pub(crate) fn chained_entry(chain: &Hash, index: u64, bytes: &[u8]) -> Hash {
     chained(chain, index, &leaf_hash(bytes))
 }
 
-/// Every field has a fixed width, so no two heads have one text.
 fn head_text(log: i64, head: &Head) -> Vec<u8> {
+    head_fields(HEAD_LABEL, log, head)
+}
+
+/// Every field has a fixed width, so no two heads have one text.
+fn head_fields(label: &[u8; 20], log: i64, head: &Head) -> Vec<u8> {
     [
-        &HEAD_LABEL[..],
+        &label[..],
         &log.to_be_bytes(),
         &head.edge.size().to_be_bytes(),
         head.edge.root().as_bytes(),
@@ -151,7 +228,11 @@ fn lengths_first(texts: &[&[u8]]) -> Vec<u8> {
 }
 
 const DERIVATION: &[u8] = b"countersign/head-key/v1";
-const HEAD_LABEL: &[u8; 20] = b"countersign/head/v1\n";
+/// Another than that of before: nobody has a store whose records are sealed taken for an older one,
+/// to have its records sealed anew.
+const HEAD_LABEL: &[u8; 20] = b"countersign/head/v2\n";
+const HEAD_LABEL_OF_BEFORE: &[u8; 20] = b"countersign/head/v1\n";
+const RECORD_LABEL: &[u8; 22] = b"countersign/record/v1\n";
 const TOKEN_LABEL: &[u8; 21] = b"countersign/token/v1\n";
 const REQUEST_LABEL: &[u8; 23] = b"countersign/request/v1\n";
 const SECRET_LABEL: &[u8; 28] = b"countersign/token-secret/v1\n";

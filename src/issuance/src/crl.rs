@@ -8,7 +8,8 @@ use rcgen::{
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use x509_parser::prelude::FromDer;
-use x509_parser::revocation_list::TbsCertList;
+use x509_parser::revocation_list::{CertificateRevocationList, TbsCertList};
+use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::error::Error;
 use crate::issuer::IssuerCertificate;
@@ -74,6 +75,24 @@ pub fn prepare_crl(
     let tbs = capture_crl(&params, issuer)?;
     lint_tbs(&tbs, list)?;
     Ok(tbs)
+}
+
+/// A CRL that its issuer has signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedCrl {
+    /// The bytes that are signed.
+    pub tbs: Vec<u8>,
+    /// When the next one is there at the latest, in seconds since 1970.
+    pub next_update: i64,
+}
+
+/// Verifies a CRL's signature; none for what is no CRL, or not this issuer's.
+pub fn verify_crl(der: &[u8], issuer: &IssuerCertificate) -> Option<SignedCrl> {
+    let Ok(([], crl)) = CertificateRevocationList::from_der(der) else { return None };
+    let (_, key) = SubjectPublicKeyInfo::from_der(issuer.public_key()).ok()?;
+    crl.verify_signature(&key).ok()?;
+    let next_update = crl.next_update()?.timestamp();
+    Some(SignedCrl { tbs: crl.tbs_cert_list.as_ref().to_vec(), next_update })
 }
 
 fn entry(revoked: &RevokedCertificate) -> RevokedCertParams {

@@ -26,7 +26,9 @@ mod requested;
 mod serial;
 mod tbs;
 
-pub use crl::{RevocationList, RevocationReason, RevokedCertificate, prepare_crl};
+pub use crl::{
+    RevocationList, RevocationReason, RevokedCertificate, SignedCrl, prepare_crl, verify_crl,
+};
 pub use dns_name::DnsName;
 pub use error::{Error, ProfileRule, RequestRule};
 pub use issuer::{

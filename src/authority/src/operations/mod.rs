@@ -20,6 +20,7 @@ use crate::attest::refused;
 use crate::authority::{Authority, Caller, issuer_id, unexpected};
 use crate::error::Error;
 use crate::event::{Act, Event, EventDraft};
+use crate::loading::proven_entry;
 use crate::policy::{Action, Principal, Query};
 use crate::request::explain;
 use crate::sequencer::{ActMember, AllowedUnder, Effect, IdempotencyKey, Member, Outcome};
@@ -169,10 +170,10 @@ impl Authority {
         }
     }
 
-    /// The event at this place of the log; none where there is another entry.
+    /// The event at this place of the log, proved to stand there; none where there is another entry.
     pub(super) async fn event_at(&self, log_index: u64) -> Result<Option<Event>, Error> {
-        let entries = self.store().entries(log_index, 1).await?;
-        Ok(entries.first().and_then(|entry| Event::parse(entry).ok()))
+        let entry = proven_entry(self.store(), log_index).await?;
+        Ok(entry.and_then(|entry| Event::parse(&entry).ok()))
     }
 
     /// What somebody did that has taken effect and stays: newest first, for a person to look at once

@@ -110,8 +110,12 @@ impl Authority {
         Ok(self.held(&RevocationTarget::Identity(id.clone()), id).await?.unrevoked)
     }
 
-    /// Whether a certificate of this identity was ever logged.
+    /// Whether a certificate of this identity was ever logged: one that has ended since only its record
+    /// tells.
     async fn was_issued(&self, id: &SpiffeId) -> Result<bool, Error> {
+        if !self.live_records(id, 0).await?.is_empty() {
+            return Ok(true);
+        }
         let query = RecordQuery { spiffe_id: Some(id.clone()), limit: 1, ..RecordQuery::default() };
         Ok(!self.store().records(query).await?.is_empty())
     }

@@ -13,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use tlog::CertificateLeaf;
 use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
-use super::{PAGE, read_answer};
+use super::read_answer;
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
@@ -23,7 +23,7 @@ use crate::policy::Action;
 use crate::sequencer::{
     AllowedUnder, COMPLETION_MILLISECONDS, Conflict, Effect, KeptRequest, RevocationTarget,
 };
-use crate::store::{Record, RecordKey, RecordQuery, Store, StoreError};
+use crate::store::{Record, RecordKey, Store, StoreError};
 
 impl Authority {
     /// Revokes one certificate, or all of an identity issued so far. Doing it twice changes
@@ -285,7 +285,8 @@ impl Authority {
         Ok(if is_own { RevocationExtent::Own } else { RevocationExtent::Certificate })
     }
 
-    /// What there is of a target that has not expired.
+    /// What there is of a target that has not expired; of an identity by the log's leaves: a row that is
+    /// hidden hides nothing.
     pub(super) async fn held(
         &self,
         target: &RevocationTarget,
@@ -299,20 +300,10 @@ impl Authority {
             unexpired.iter().for_each(|record| self.count(record, &mut held));
             return Ok(held);
         }
-        let mut query = RecordQuery {
-            spiffe_id: Some(spiffe_id.clone()),
-            ends_after: Some(now - 1),
-            limit: PAGE,
-            ..RecordQuery::default()
-        };
-        loop {
-            let page = self.store().records(query.clone()).await?;
-            page.iter().for_each(|record| self.count(record, &mut held));
-            match page.last() {
-                Some(last) if page.len() == PAGE as usize => query.before = Some(last.leaf_index),
-                _ => return Ok(held),
-            }
+        for record in self.live_records(spiffe_id, now - 1).await? {
+            self.count(&record, &mut held);
         }
+        Ok(held)
     }
 
     fn count(&self, record: &Record, held: &mut Held) {

@@ -16,9 +16,12 @@ use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event::{self, Event};
+use crate::known_tokens::used_token;
+use crate::loading::made_by;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
 use crate::sequencer::{Effect, IdempotencyKey, TokenDraft, TokenRow};
 use crate::signer::SignerError;
+use crate::store::StoreError;
 
 /// A trust domain's own ID is nobody's: no row can list it.
 fn require_path(spiffe_id: &SpiffeId) -> Result<(), Error> {
@@ -235,15 +238,30 @@ impl Authority {
         Ok(used)
     }
 
+    /// Whoever hears that a token was used leaves it alone: it was, by the event before the leaf that its
+    /// row names.
+    async fn require_use(&self, token: &Hash, leaf_index: u64) -> Result<(), Error> {
+        let is_it = |event: &Event| used_token(event) == Some(*token);
+        if made_by(self.store(), leaf_index.saturating_sub(1), is_it).await? {
+            return Ok(());
+        }
+        let why =
+            format!("a token's row says that entry {leaf_index} came of it, and the log does not");
+        Err(StoreError::Inconsistent(why).into())
+    }
+
     /// Withdraws a bootstrap token. One that was used is not withdrawn by it: that is a conflict.
     pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Error> {
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::RevokeToken, None)?;
+            // Withdrawn once is withdrawn for good: by the log, whatever its row says.
+            if self.folded().is_withdrawn(id) {
+                return Ok(());
+            }
             let token = self.store().token_by_id(id.to_owned()).await?;
             let token = token.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
-            // Withdrawn once is withdrawn for good.
-            if token.revoked {
-                return Ok(());
+            if let Some((_, leaf_index)) = token.used {
+                self.require_use(&token.hash, leaf_index).await?;
             }
             let detail = serde_json::json!({ "id": id });
             let draft = self.draft(caller, event::TOKEN_REVOKE, token.spiffe_id.as_str(), &detail);

@@ -9,13 +9,12 @@ use api::Override;
 use identity::SpiffeId;
 use time::OffsetDateTime;
 
-use super::PAGE;
 use crate::authority::Authority;
 use crate::error::Error;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
 use crate::present::seconds;
 use crate::sequencer::RevocationTarget;
-use crate::store::{Record, RecordQuery};
+use crate::store::Record;
 
 impl Authority {
     /// Refuses what would leave nobody to undo it, unless it is named.
@@ -64,62 +63,50 @@ impl Authority {
         let mut lives = Vec::new();
         let may_act = operators(&policy, self.trust_domain());
         for operator in may_act.iter().filter(|operator| administers(&policy, operator)) {
-            let mut query = self.unexpired(operator);
-            let mut last: Option<Record> = None;
-            loop {
-                let page = self.store().records(query.clone()).await?;
-                query.before = page.last().map(|last| last.leaf_index);
-                let is_last_page = page.len() < PAGE as usize;
-                let good = page.into_iter().filter(|record| self.is_good(record));
-                last = last.into_iter().chain(good).max_by_key(|record| record.not_after);
-                if is_last_page {
-                    break;
-                }
-            }
+            let last = self.longest_certificate(operator).await?;
             lives.extend(last.map(|it| (seconds(it.not_before), seconds(it.not_after))));
         }
         Ok(lives)
     }
 
-    fn unexpired(&self, spiffe_id: &SpiffeId) -> RecordQuery {
-        RecordQuery {
-            spiffe_id: Some(spiffe_id.clone()),
-            ends_after: Some(self.clock().now().unix_timestamp()),
-            limit: PAGE,
-            ..RecordQuery::default()
-        }
-    }
-
     /// Whether it was issued, and nobody revoked it.
     fn is_good(&self, record: &Record) -> bool {
-        let Record { spiffe_id, serial_number, leaf_index, .. } = record;
-        let revocations = &self.folded().revocations;
-        record.certificate.is_some()
-            && revocations.check(spiffe_id, serial_number, Some(*leaf_index)).is_ok()
+        record.certificate.is_some() && self.stands(record)
     }
 
-    /// Whether an identity has a certificate that is good, but for what is lost.
+    fn stands(&self, record: &Record) -> bool {
+        let Record { spiffe_id, serial_number, leaf_index, .. } = record;
+        self.folded().revocations.check(spiffe_id, serial_number, Some(*leaf_index)).is_ok()
+    }
+
+    /// What is logged may have been signed, whatever a row says: it counts for what there is to lose,
+    /// and not for what is left.
     async fn holds_certificate(
         &self,
         spiffe_id: &SpiffeId,
         loss: Option<&RevocationTarget>,
     ) -> Result<bool, Error> {
+        if loss.is_some() {
+            return Ok(self.last_certificate(spiffe_id, loss).await?.is_some());
+        }
+        let records = self.live_records(spiffe_id, self.clock().now().unix_timestamp()).await?;
+        Ok(records.iter().any(|record| self.stands(record)))
+    }
+
+    /// The newest certificate of an identity that is good, but for what is lost.
+    async fn last_certificate(
+        &self,
+        spiffe_id: &SpiffeId,
+        loss: Option<&RevocationTarget>,
+    ) -> Result<Option<Record>, Error> {
         let is_lost = |record: &Record| {
             loss.is_some_and(|loss| {
                 matches!(loss, RevocationTarget::Serial(lost) if *lost == record.serial_number)
             })
         };
-        let mut query = self.unexpired(spiffe_id);
-        loop {
-            let page = self.store().records(query.clone()).await?;
-            if page.iter().any(|record| !is_lost(record) && self.is_good(record)) {
-                return Ok(true);
-            }
-            match page.last() {
-                Some(last) if page.len() == PAGE as usize => query.before = Some(last.leaf_index),
-                _ => return Ok(false),
-            }
-        }
+        let records = self.live_records(spiffe_id, self.clock().now().unix_timestamp()).await?;
+        let mut good = records.into_iter().rev();
+        Ok(good.find(|record| !is_lost(record) && self.is_good(record)))
     }
 
     /// Of the certificates of an identity that are good, the one that ends last: until then it can
@@ -128,22 +115,9 @@ impl Authority {
         &self,
         spiffe_id: &SpiffeId,
     ) -> Result<Option<Record>, Error> {
-        let mut longest: Option<Record> = None;
-        let mut query = self.unexpired(spiffe_id);
-        loop {
-            let page = self.store().records(query.clone()).await?;
-            let last = page.last().map(|last| last.leaf_index);
-            let is_whole = page.len() == PAGE as usize;
-            for record in page.into_iter().filter(|record| self.is_good(record)) {
-                if longest.as_ref().is_none_or(|longest| longest.not_after < record.not_after) {
-                    longest = Some(record);
-                }
-            }
-            match last {
-                Some(last) if is_whole => query.before = Some(last),
-                _ => return Ok(longest),
-            }
-        }
+        let records = self.live_records(spiffe_id, self.clock().now().unix_timestamp()).await?;
+        let good = records.into_iter().filter(|record| self.is_good(record));
+        Ok(good.max_by_key(|record| record.not_after))
     }
 }
 

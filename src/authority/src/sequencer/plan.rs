@@ -326,7 +326,7 @@ impl Planning {
             },
             Effect::NumberCrl { issuer_key_hash, number } => {
                 let newest = found.crl_numbers.get(issuer_key_hash).copied().unwrap_or_default();
-                (*number != newest + 1).then_some(Conflict::CrlNumber)
+                (*number <= newest).then_some(Conflict::CrlNumber)
             }
             _ => None,
         }

@@ -8,7 +8,7 @@ use tlog::{Hash, Tile};
 
 use super::{
     Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
-    RevocationRow, RevokedQuery, RevokedRecord, Store, StoreError, StoredCheckpoint,
+    RevocationRow, Store, StoreError, StoredCheckpoint,
 };
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -119,9 +119,6 @@ impl Store for FaultyStore {
     fn revocation_rows(&self) -> Answer<'_, Vec<RevocationRow>> {
         self.inner.revocation_rows()
     }
-    fn revoked_records(&self, query: RevokedQuery) -> Answer<'_, Vec<RevokedRecord>> {
-        self.inner.revoked_records(query)
-    }
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
         self.inner.tile(tile)
     }
@@ -130,6 +127,9 @@ impl Store for FaultyStore {
     }
     fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
         self.inner.record(key)
+    }
+    fn records_of(&self, keys: Vec<RecordKey>) -> Answer<'_, Vec<Option<Record>>> {
+        self.inner.records_of(keys)
     }
     fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>> {
         self.inner.records(query)

@@ -36,9 +36,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// What the tables say of the revocation state: log index, kind and target of each event.
     fn revocation_rows(&self) -> Answer<'_, Vec<RevocationRow>>;
 
-    /// What a CRL lists, by serial number: each certificate once, with what revoked it first.
-    fn revoked_records(&self, query: RevokedQuery) -> Answer<'_, Vec<RevokedRecord>>;
-
     /// The bytes of a full or partial tile within the log; none beyond its end.
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>>;
 
@@ -51,8 +48,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Writes what is there already, as a commit would, and syncs it: whether there is room.
     fn probe(&self) -> Answer<'_, ()>;
 
-    /// The record of a certificate.
+    /// The record of a certificate; fails where it is not as this CA wrote it, as whatever returns
+    /// records does.
     fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>>;
+
+    /// The records of some, in their order; none where it is gone or not as this CA wrote it.
+    fn records_of(&self, keys: Vec<RecordKey>) -> Answer<'_, Vec<Option<Record>>>;
 
     /// A page of records, newest first.
     fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>>;
@@ -188,30 +189,6 @@ pub struct RevocationRow {
     pub reason: String,
     /// When, in milliseconds since 1970.
     pub at: u64,
-}
-
-/// Which revoked certificates a CRL lists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RevokedQuery {
-    /// Of this issuer, by SHA-256 of its public key.
-    pub issuer_key_hash: Hash,
-    /// Only those that end after this second since 1970.
-    pub ends_after: i64,
-    /// Only those issued, and revoked, at or after this, in milliseconds since 1970.
-    pub since: u64,
-    /// At most this many.
-    pub limit: u32,
-}
-
-/// A revoked certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RevokedRecord {
-    /// Which.
-    pub serial_number: SerialNumber,
-    /// When it was revoked first, in milliseconds since 1970.
-    pub at: u64,
-    /// Why it was then.
-    pub reason: String,
 }
 
 /// How a record is found.

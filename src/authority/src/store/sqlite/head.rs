@@ -74,6 +74,19 @@ pub(super) fn write(
     one(written, "head")
 }
 
+/// One that was sealed before records were.
+pub(super) fn read_of_before(connection: &Connection, key: &HeadKey) -> Result<Head, StoreError> {
+    let (head, seal) = read_row(connection)?;
+    if key.sealed_head_of_before(LOG, &head, &seal) {
+        return Ok(head);
+    }
+    Err(StoreError::Inconsistent(
+        "its schema is of before records were sealed, and its head is not sealed as heads were then: \
+         somebody else wrote it"
+            .to_owned(),
+    ))
+}
+
 fn read_row(connection: &Connection) -> Result<(Head, Vec<u8>), StoreError> {
     let (size, edge, head, seal) = connection
         .prepare_cached(

@@ -8,9 +8,9 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tlog::{EntryKind, Hash, TreeEdge, entry_kind, leaf_hash};
 
 use super::read::{self, FIRST_PLACE, LAST_PLACE};
-use super::requests;
 use super::write::UNSEALED;
 use super::{LOG, StoreError, head, tiles, unavailable};
+use super::{records, requests};
 use crate::attest::token::is_made_by;
 use crate::event::{Event, FOLDING, OPERATOR_CREATE, TOKEN_REVOKE};
 use crate::seal::{CHAIN_START, HeadKey, chained};
@@ -55,6 +55,7 @@ pub(super) fn migrate(
     }
     transaction.execute_batch(STEP).map_err(unavailable)?;
     requests::seal_in(&transaction)?;
+    records::add_seal(&transaction)?;
     read::require_trust_domain(&transaction, trust_domain)?;
     let kept = unsealed_head(&transaction)?;
     let looked = Looked::through(&transaction)?;
@@ -66,6 +67,7 @@ pub(super) fn migrate(
             .map_err(unavailable)?;
     }
     let tokens = seal_tokens(&transaction, key)?;
+    records::seal_in(&transaction, key, &kept)?;
     let sealed = Head { revocation_epoch: looked.folding, chain: looked.chain, ..kept };
     head::write(&transaction, key, &sealed)?;
     transaction.commit().map_err(unavailable)?;
@@ -199,5 +201,4 @@ const STEP: &str = "
   ALTER TABLE head ADD COLUMN chain BLOB NOT NULL DEFAULT x'';
   ALTER TABLE head ADD COLUMN seal BLOB NOT NULL DEFAULT x'';
   ALTER TABLE tokens ADD COLUMN seal BLOB NOT NULL DEFAULT x'';
-  UPDATE meta SET version = 4;
 ";

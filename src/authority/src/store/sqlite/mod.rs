@@ -8,6 +8,7 @@ mod head;
 mod migration;
 mod place;
 mod read;
+mod records;
 mod requests;
 mod schema;
 mod tiles;
@@ -30,7 +31,7 @@ use self::schema::Schema;
 use self::tiles::NewestTile;
 use super::{
     Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
-    RevocationRow, RevokedQuery, RevokedRecord, Store, StoreError, StoredCheckpoint,
+    RevocationRow, Store, StoreError, StoredCheckpoint,
 };
 use crate::files::open_lock;
 use crate::seal::HeadKey;
@@ -77,7 +78,7 @@ impl Held {
         key: &HeadKey,
     ) -> Result<SqliteStore, StoreError> {
         let (path, mut connection) = open_connection(&self.folder)?;
-        verify(&mut connection, trust_domain).map_err(|error| error.of_file(&path))?;
+        verify(&mut connection, trust_domain, key).map_err(|error| error.of_file(&path))?;
         let store = SqliteStore::new(path.clone(), connection, self.lock, key.clone());
         let store = store.map_err(|error| error.of_file(&path))?;
         head::verify_log(&lock_writer(&store.writer).connection, key)
@@ -138,6 +139,12 @@ impl SqliteStore {
         let migrated = migrated.map_err(|error| error.of_file(&path))?;
         connection.execute_batch(schema::DENIALS).map_err(unavailable)?;
         Ok((Self::new(path, connection, held.lock, key.clone())?, migrated))
+    }
+
+    /// Makes of a folder's file what a version of before records were sealed had left.
+    #[cfg(any(test, feature = "test-seams"))]
+    pub fn unseal_records(folder: &Path, key: &HeadKey) -> Result<(), StoreError> {
+        records::unseal(&open_connection(folder)?.1, key)
     }
 
     /// Holds a folder that has a file; leaves nothing in one that has none.
@@ -207,10 +214,6 @@ impl Store for SqliteStore {
         self.read(read::revocation_rows)
     }
 
-    fn revoked_records(&self, query: RevokedQuery) -> Answer<'_, Vec<RevokedRecord>> {
-        self.read(move |connection| read::revoked_records(connection, &query))
-    }
-
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
         let key = self.key.clone();
         self.read(move |connection| tiles::tile(connection, &key, tile))
@@ -231,15 +234,32 @@ impl Store for SqliteStore {
     }
 
     fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
-        self.read(move |connection| read::record(connection, &key))
+        let seal = self.key.clone();
+        self.read(move |connection| read::record(connection, &seal, &key))
+    }
+
+    fn records_of(&self, keys: Vec<RecordKey>) -> Answer<'_, Vec<Option<Record>>> {
+        let seal = self.key.clone();
+        self.read(move |connection| {
+            let record = |key| match read::record(connection, &seal, key) {
+                Err(StoreError::Inconsistent(why)) => {
+                    tracing::error!(why, "a record counts for nothing");
+                    Ok(None)
+                }
+                other => other,
+            };
+            keys.iter().map(record).collect()
+        })
     }
 
     fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>> {
-        self.read(move |connection| read::records(connection, &query))
+        let seal = self.key.clone();
+        self.read(move |connection| read::records(connection, &seal, &query))
     }
 
     fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>> {
-        self.read(move |connection| read::records_from(connection, leaf_index, limit))
+        let seal = self.key.clone();
+        self.read(move |connection| read::records_from(connection, &seal, leaf_index, limit))
     }
 
     fn outstanding(&self, query: OutstandingQuery) -> Answer<'_, Vec<Outstanding>> {
@@ -357,8 +377,9 @@ fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
 fn verify(
     connection: &mut Connection,
     trust_domain: &TrustDomain,
+    key: &HeadKey,
 ) -> Result<(), StoreError> {
-    requests::seal_from_now_on(connection)?;
+    records::seal_from_now_on(connection, key)?;
     read::require_trust_domain(connection, trust_domain)?;
     require_tables(connection)?;
     // Of a store that was made before there was this one.

@@ -8,9 +8,9 @@ use tlog::Hash;
 use super::write::{UNSEALED, VERSION};
 use super::{
     LOG, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow,
-    RevokedQuery, RevokedRecord, StoreError, StoredCheckpoint, damaged, unavailable,
+    StoreError, StoredCheckpoint, damaged, unavailable,
 };
-use crate::seal::HeadKey;
+use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{CrlRow, TokenDraft, TokenRow};
 
 pub(super) fn version(connection: &Connection) -> Result<i64, StoreError> {
@@ -109,26 +109,6 @@ pub(super) fn revocation_rows(connection: &Connection) -> Result<Vec<RevocationR
     read().map_err(unavailable)
 }
 
-/// One query, however many there are. Of `min`, SQLite takes the other columns of its row.
-pub(super) fn revoked_records(
-    connection: &Connection,
-    query: &RevokedQuery,
-) -> Result<Vec<RevokedRecord>, StoreError> {
-    let read = || -> rusqlite::Result<Vec<_>> {
-        let first = first_since(connection, query.since)?;
-        let (issuer, ends_after) = (query.issuer_key_hash.as_bytes(), query.ends_after);
-        let since = i64::try_from(query.since).unwrap_or(i64::MAX);
-        connection
-            .prepare_cached(REVOKED)?
-            .query_map(params![issuer, ends_after, first, since, query.limit], |row| {
-                let (serial_number, at) = (serial_number(row, 0)?, number(row, 1)?);
-                Ok(RevokedRecord { serial_number, at, reason: row.get(2)? })
-            })?
-            .collect()
-    };
-    read().map_err(unavailable)
-}
-
 /// Whether this denial is the identity's newest, and not lifted. Looks only at what came after it.
 pub(super) fn is_denied_since(
     connection: &Connection,
@@ -156,6 +136,7 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<Option<StoredCheckpo
 
 pub(super) fn record(
     connection: &Connection,
+    seal: &HeadKey,
     key: &RecordKey,
 ) -> Result<Option<Record>, StoreError> {
     let condition = match key {
@@ -165,20 +146,20 @@ pub(super) fn record(
     let sql = format!("{RECORD_COLUMNS} WHERE {condition}");
     let read = || {
         let mut statement = connection.prepare_cached(&sql)?;
+        let row = |row: &Row<'_>| record_row(row, seal);
         match key {
-            RecordKey::LeafIndex(index) => statement.query_row([*index as i64], record_row),
-            RecordKey::SerialNumber(serial) => {
-                statement.query_row([serial.as_octets()], record_row)
-            }
+            RecordKey::LeafIndex(index) => statement.query_row([*index as i64], row),
+            RecordKey::SerialNumber(serial) => statement.query_row([serial.as_octets()], row),
         }
         .optional()
     };
-    read().map_err(unavailable)
+    read().map_err(unavailable)?.transpose()
 }
 
 /// Newest first. Records stand in the order of their time, so a bound in time is one in places.
 pub(super) fn records(
     connection: &Connection,
+    seal: &HeadKey,
     query: &RecordQuery,
 ) -> Result<Vec<Record>, StoreError> {
     let read = || -> rusqlite::Result<Vec<_>> {
@@ -190,28 +171,27 @@ pub(super) fn records(
         let ends_after = query.ends_after.unwrap_or(i64::MIN);
         let tail = "r.leaf_index >= ?1 AND r.leaf_index < ?2 AND r.not_after > ?3
                     ORDER BY r.leaf_index DESC LIMIT ?4";
+        let row = |row: &Row<'_>| record_row(row, seal);
         match &query.spiffe_id {
             None => connection
                 .prepare_cached(&format!("{RECORD_COLUMNS} WHERE {tail}"))?
-                .query_map(params![since, before, ends_after, query.limit], record_row)?
+                .query_map(params![since, before, ends_after, query.limit], row)?
                 .collect(),
             Some(id) => connection
                 .prepare_cached(&format!(
                     "{RECORD_COLUMNS} WHERE r.identity =
                      (SELECT id FROM identities WHERE spiffe_id = ?5) AND {tail}"
                 ))?
-                .query_map(
-                    params![since, before, ends_after, query.limit, id.as_str()],
-                    record_row,
-                )?
+                .query_map(params![since, before, ends_after, query.limit, id.as_str()], row)?
                 .collect(),
         }
     };
-    read().map_err(unavailable)
+    read().map_err(unavailable)?.into_iter().collect()
 }
 
 pub(super) fn records_from(
     connection: &Connection,
+    seal: &HeadKey,
     leaf_index: u64,
     limit: u32,
 ) -> Result<Vec<Record>, StoreError> {
@@ -220,10 +200,10 @@ pub(super) fn records_from(
             .prepare_cached(&format!(
                 "{RECORD_COLUMNS} WHERE r.leaf_index >= ?1 ORDER BY r.leaf_index LIMIT ?2"
             ))?
-            .query_map(params![leaf_index as i64, limit], record_row)?
+            .query_map(params![leaf_index as i64, limit], |row| record_row(row, seal))?
             .collect()
     };
-    read().map_err(unavailable)
+    read().map_err(unavailable)?.into_iter().collect()
 }
 
 /// Newest first: certificates that have not ended; by choice without those whose renewal was seen.
@@ -419,7 +399,19 @@ pub(super) fn crl_number_row(connection: &Connection, issuer: &Hash) -> rusqlite
         .map(Option::unwrap_or_default)
 }
 
-fn record_row(row: &Row<'_>) -> rusqlite::Result<Record> {
+/// An error for a row that this CA did not write.
+fn record_row(row: &Row<'_>, seal: &HeadKey) -> rusqlite::Result<Result<Record, StoreError>> {
+    let record = unsealed_record(row)?;
+    if seal.sealed_record(&SealedRecord::of(&record), row.get_ref(11)?.as_blob()?) {
+        return Ok(Ok(record));
+    }
+    Ok(Err(StoreError::Inconsistent(format!(
+        "the record of certificate {} of {}, entry {} of the log, is not as this CA wrote it",
+        record.serial_number, record.spiffe_id, record.leaf_index
+    ))))
+}
+
+pub(super) fn unsealed_record(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
         leaf_index: number(row, 0)?,
         serial_number: serial_number(row, 1)?,
@@ -515,22 +507,12 @@ fn broken(
 /// A log's entries lie between these keys: see the schema.
 pub(super) const FIRST_PLACE: i64 = LOG << 40;
 pub(super) const LAST_PLACE: i64 = FIRST_PLACE + (1 << 40) - 1;
-const RECORD_COLUMNS: &str = "SELECT r.leaf_index, r.serial_number, i.spiffe_id, r.issued_at,
-  r.issuer_key_hash, r.profile, r.not_before, r.not_after, r.request_hash, r.facts, c.der
+pub(super) const RECORD_COLUMNS: &str =
+    "SELECT r.leaf_index, r.serial_number, i.spiffe_id, r.issued_at,
+  r.issuer_key_hash, r.profile, r.not_before, r.not_after, r.request_hash, r.facts, c.der, r.seal
   FROM records r JOIN identities i ON i.id = r.identity
   LEFT JOIN certificates c ON c.leaf_index = r.leaf_index";
 const TOKEN_COLUMN_COUNT: usize = 10;
-const REVOKED: &str = "SELECT serial_number, min(at), reason FROM (
-    SELECT r.serial_number, v.at, v.reason, r.issuer_key_hash, r.not_after, r.leaf_index
-      FROM revocations v JOIN records r ON r.serial_number = unhex(v.target)
-      WHERE v.kind = 'revoke' AND v.at >= ?4 AND v.target NOT LIKE 'spiffe:%'
-    UNION ALL
-    SELECT r.serial_number, v.at, v.reason, r.issuer_key_hash, r.not_after, r.leaf_index
-      FROM revocations v JOIN identities i ON i.spiffe_id = v.target
-      JOIN records r ON r.identity = i.id AND r.leaf_index < v.log_index
-      WHERE v.kind IN ('revoke', 'deny') AND v.at >= ?4)
-  WHERE issuer_key_hash = ?1 AND not_after > ?2 AND leaf_index >= ?3
-  GROUP BY serial_number ORDER BY serial_number LIMIT ?5";
 pub(super) const TOKEN_COLUMNS: &str =
     "SELECT id, spiffe_id, expires_at, key_hash, log_index, used_by,
   used_leaf, revoked_index IS NOT NULL, hash, seal FROM tokens";

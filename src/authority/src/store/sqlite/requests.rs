@@ -5,9 +5,8 @@
 //! covers all of it: whoever writes to the database alone makes nobody believe that something was
 //! done.
 
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::write::VERSION;
 use super::{StoreError, read, unavailable};
 use crate::seal::HeadKey;
 use crate::sequencer::{Found, IdempotencyKey, KEPT_MILLISECONDS, KeptRequest};
@@ -101,20 +100,8 @@ pub(super) fn forget(transaction: &Transaction<'_>, now: u64) -> rusqlite::Resul
 
 /// Rows of before had no seal. They count no more: a renewal or a token's certificate is found
 /// without them, and what an operator asks for anew is made anew.
-pub(super) fn seal_from_now_on(connection: &mut Connection) -> Result<(), StoreError> {
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(unavailable)?;
-    seal_in(&transaction)?;
-    transaction.commit().map_err(unavailable)
-}
-
 pub(super) fn seal_in(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    if read::version(transaction)? == UNSEALED_REQUESTS {
-        transaction.execute_batch(STEP).map_err(unavailable)?;
-        transaction.execute("UPDATE meta SET version = ?1", [VERSION]).map_err(unavailable)?;
-    }
-    Ok(())
+    transaction.execute_batch(STEP).map_err(unavailable)
 }
 
 const STEP: &str = "
@@ -123,7 +110,6 @@ const STEP: &str = "
   ALTER TABLE idempotency ADD COLUMN seal BLOB NOT NULL DEFAULT x'';
   CREATE INDEX idempotency_unchanged ON idempotency (principal, at) WHERE leaf_index < 0;
 ";
-const UNSEALED_REQUESTS: i64 = 4;
 const NO_PLACE: i64 = -1;
 /// Requests of one principal that changed nothing, and are kept.
 const UNCHANGED_KEPT: i64 = 256;

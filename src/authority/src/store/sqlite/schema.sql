@@ -53,7 +53,8 @@ CREATE TABLE identities (
   spiffe_id TEXT NOT NULL UNIQUE
 );
 
--- What is known of each certificate before it is signed; its key is its place in the log.
+-- What is known of each certificate before it is signed; its key is its place in the log. `seal`
+-- covers the row, with the identity's name.
 CREATE TABLE records (
   leaf_index INTEGER PRIMARY KEY,
   serial_number BLOB NOT NULL UNIQUE,
@@ -64,7 +65,8 @@ CREATE TABLE records (
   not_before INTEGER NOT NULL,
   not_after INTEGER NOT NULL,
   request_hash BLOB NOT NULL,
-  facts TEXT NOT NULL
+  facts TEXT NOT NULL,
+  seal BLOB NOT NULL
 );
 CREATE INDEX records_by_identity ON records (identity);
 

@@ -10,15 +10,18 @@ use super::requests;
 use super::schema::Schema;
 use super::tiles::NewestTile;
 use super::{LOG, StoreError, StoredCheckpoint, Writer, head, read, unavailable};
-use crate::seal::HeadKey;
+use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{
     Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, RenewalRow, Row, plan,
 };
 
 /// Version of the schema. A store of another version is refused.
-pub(super) const VERSION: i64 = 5;
+pub(super) const VERSION: i64 = 6;
 /// The version before heads were sealed, which is migrated.
 pub(super) const UNSEALED: i64 = 3;
+/// The version before requests were, and that before records were: brought up to date when opened.
+pub(super) const UNSEALED_REQUESTS: i64 = 4;
+pub(super) const UNSEALED_RECORDS: i64 = 5;
 
 /// Writes the rows that every store has.
 pub(super) fn initialise(
@@ -298,7 +301,7 @@ fn write_entries(
 
 fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> Result<(), StoreError> {
     match row {
-        Row::Record { .. } => one(write_record(transaction, row), "records"),
+        Row::Record { .. } => one(write_record(transaction, key, row), "records"),
         // Most are there already.
         Row::Seen { serial_number } => transaction
             .prepare_cached("INSERT OR IGNORE INTO seen (serial_number) VALUES (?1)")
@@ -397,15 +400,31 @@ fn change_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqli
     }
 }
 
-fn write_record(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<usize> {
+fn write_record(
+    transaction: &Transaction<'_>,
+    key: &HeadKey,
+    row: &Row,
+) -> rusqlite::Result<usize> {
     let Row::Record { leaf_index, issued_at, member } = row else { return Ok(0) };
     let record = &member.record;
     let identity = identity(transaction, record.spiffe_id.as_str())?;
     let mut insert: CachedStatement<'_> = transaction.prepare_cached(
         "INSERT INTO records (leaf_index, serial_number, identity, issued_at, issuer_key_hash,
-         profile, not_before, not_after, request_hash, facts)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+         profile, not_before, not_after, request_hash, facts, seal)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
+    let seal = key.seal_record(&SealedRecord {
+        leaf_index: *leaf_index,
+        issued_at: *issued_at,
+        issuer_key_hash: &member.issuer_key_hash,
+        serial_number: &record.serial_number,
+        spiffe_id: record.spiffe_id.as_str(),
+        profile: &record.profile,
+        not_before: record.not_before,
+        not_after: record.not_after,
+        request_hash: &record.request_hash,
+        facts: &record.facts,
+    });
     insert.execute(params![
         *leaf_index as i64,
         record.serial_number.as_octets(),
@@ -416,7 +435,8 @@ fn write_record(transaction: &Transaction<'_>, row: &Row) -> rusqlite::Result<us
         record.not_before,
         record.not_after,
         record.request_hash.as_bytes(),
-        record.facts
+        record.facts,
+        seal.as_bytes()
     ])
 }
 

@@ -1,0 +1,290 @@
+//! The log of the last days, read entry by entry and proved to lead to the head's root: whose
+//! certificates may still be used, and which CRLs were made.
+//!
+//! The tables say the same, and whoever writes to the database can hide a row from them: a
+//! certificate that nobody finds is not revoked, and an older CRL is served as the newest. So what is
+//! not there is decided here. Of each certificate only its place is kept; its record is sealed.
+//!
+//! Read from the disk once after a start, then as the log grows: a million certificates a week take
+//! some seconds, and 16 MiB.
+
+use std::collections::HashMap;
+
+use identity::{SerialNumber, SpiffeId};
+use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tlog::{CertificateLeaf, Hash, TreeEdge, leaf_hash};
+use x509_parser::prelude::{FromDer, TbsCertificate};
+
+use crate::authority::Authority;
+use crate::checkpoint::edge_at;
+use crate::error::Error;
+use crate::event::{CRL, Event, ISSUE, RENEW};
+use crate::loading::proven_entry;
+use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
+use crate::store::{Record, RecordKey, Store, StoreError};
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(crate) struct RecentLog(tokio::sync::Mutex<Option<Read>>);
+
+/// A certificate's place in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Leaf {
+    pub(crate) index: u64,
+    /// Its last second of validity, since 1970.
+    pub(crate) not_after: i64,
+}
+
+/// A CRL as it was logged before it was signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LoggedCrl {
+    pub(crate) number: u64,
+    /// SHA-256 of its bytes to be signed, as hex.
+    pub(crate) tbs_sha256: String,
+    /// The revocation state that it shows; none where an earlier version logged it.
+    pub(crate) revocation_epoch: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Read {
+    edge: TreeEdge,
+    /// By identity, in their order.
+    leaves: HashMap<SpiffeId, Vec<Leaf>>,
+    /// How many were left when those of before were forgotten last.
+    kept: usize,
+    count: usize,
+    /// The newest of each issuer, by its id.
+    crls: HashMap<String, LoggedCrl>,
+    /// What the event before says of the leaf that comes next.
+    announced: Option<(SpiffeId, i64)>,
+}
+
+impl Authority {
+    /// Every certificate of these identities that ends after this second since 1970, in their order;
+    /// none is missing, whatever the tables say.
+    pub(crate) async fn leaves_of(
+        &self,
+        identities: &[SpiffeId],
+        ends_after: i64,
+    ) -> Result<Vec<Vec<Leaf>>, Error> {
+        let mut recent = self.recent_log.0.lock().await;
+        let read = self.follow(&mut recent).await?;
+        let live = |leaf: &&Leaf| leaf.not_after > ends_after;
+        let leaves = |id| read.leaves.get(id).into_iter().flatten().filter(live).copied();
+        Ok(identities.iter().map(|id| leaves(id).collect()).collect())
+    }
+
+    /// The records of an identity's certificates that end after this second, oldest first; none is
+    /// missing.
+    pub(crate) async fn live_records(
+        &self,
+        spiffe_id: &SpiffeId,
+        ends_after: i64,
+    ) -> Result<Vec<Record>, Error> {
+        let leaves = self.leaves_of(std::slice::from_ref(spiffe_id), ends_after).await?;
+        let leaves: Vec<Leaf> = leaves.into_iter().flatten().collect();
+        let mut records = Vec::with_capacity(leaves.len());
+        for page in leaves.chunks(PAGE as usize) {
+            records.extend(records_at(self.store(), spiffe_id, page).await?);
+        }
+        Ok(records)
+    }
+
+    /// The newest CRL that was logged for an issuer in the last days: longer than one is used.
+    pub(crate) async fn logged_crl(&self, issuer: &str) -> Result<Option<LoggedCrl>, Error> {
+        let mut recent = self.recent_log.0.lock().await;
+        Ok(self.follow(&mut recent).await?.crls.get(issuer).cloned())
+    }
+
+    /// Reads what the log has got since, so that nobody waits for it who is in a hurry.
+    pub(crate) async fn follow_recent_log(&self) -> Result<(), Error> {
+        let mut recent = self.recent_log.0.lock().await;
+        self.follow(&mut recent).await.map(drop)
+    }
+
+    async fn follow<'a>(&self, recent: &'a mut Option<Read>) -> Result<&'a Read, Error> {
+        let now = self.clock().unix_milliseconds();
+        let mut read = match recent.take() {
+            Some(read) => read,
+            None => Read::from(self.store(), self.first_recent(now).await?).await?,
+        };
+        // Where it fails the next one begins anew.
+        read.follow(self.store()).await?;
+        read.forget((now.saturating_sub(KEPT) / 1000) as i64);
+        Ok(recent.insert(read))
+    }
+
+    /// The place of an entry of so long ago that no certificate from before it lives. The log's times
+    /// grow with its places, but where it was set back.
+    async fn first_recent(&self, now: u64) -> Result<u64, Error> {
+        let since = now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
+        if self.folded().reset_from() > since {
+            return Ok(0);
+        }
+        let (mut low, mut high) = (0, self.store().head().await?.edge.size());
+        while high - low > 1 {
+            let middle = low + (high - low) / 2;
+            let entry = self.store().entries(middle, 1).await?.pop();
+            match entry.and_then(|entry| time_of(&entry)) {
+                Some(at) if at < since => low = middle,
+                _ => high = middle,
+            }
+        }
+        let entry = proven_entry(self.store(), low).await?;
+        let is_before = entry.and_then(|entry| time_of(&entry)).is_some_and(|at| at < since);
+        Ok(if is_before { low } else { 0 })
+    }
+}
+
+impl Read {
+    async fn from(store: &dyn Store, first: u64) -> Result<Self, Error> {
+        Ok(Self {
+            edge: edge_at(store, first).await?,
+            leaves: HashMap::new(),
+            kept: 0,
+            count: 0,
+            crls: HashMap::new(),
+            announced: None,
+        })
+    }
+
+    async fn follow(&mut self, store: &dyn Store) -> Result<(), Error> {
+        let head = store.head().await?;
+        let size = head.edge.size();
+        while self.edge.size() < size {
+            let limit = PAGE.min(size - self.edge.size());
+            let entries = store.entries(self.edge.size(), limit).await?;
+            if entries.is_empty() {
+                break;
+            }
+            for entry in &entries {
+                self.entry(entry);
+            }
+        }
+        if self.edge == head.edge {
+            return Ok(());
+        }
+        let why = format!("the log's newest entries, up to {size}, are not those that were logged");
+        Err(StoreError::Inconsistent(why).into())
+    }
+
+    fn entry(&mut self, entry: &[u8]) {
+        let index = self.edge.size();
+        self.edge.push(leaf_hash(entry));
+        let announced = self.announced.take();
+        if entry.first() != Some(&b'{') {
+            if let Some((spiffe_id, not_after)) = announced {
+                self.leaves.entry(spiffe_id).or_default().push(Leaf { index, not_after });
+                self.count += 1;
+            }
+        } else if is_of(entry, ISSUE) || is_of(entry, RENEW) {
+            self.announced = serde_json::from_slice(entry)
+                .ok()
+                .map(|Announced { subject, detail: Ends { not_after } }| (subject, not_after));
+        } else if is_of(entry, CRL)
+            && let Ok(event) = Event::parse(entry)
+        {
+            let crl = LoggedCrl {
+                number: event.detail["number"].as_u64().unwrap_or_default(),
+                tbs_sha256: event.detail["tbs_sha256"].as_str().unwrap_or_default().to_owned(),
+                revocation_epoch: event.detail["revocation_epoch"].as_u64(),
+            };
+            self.crls.insert(event.subject, crl);
+        }
+    }
+
+    /// Forgets what ended before this second, once it may be half of what is kept.
+    fn forget(&mut self, before: i64) {
+        if self.count < 2 * self.kept + FORGET_FROM {
+            return;
+        }
+        self.leaves.retain(|_, leaves| {
+            leaves.retain(|leaf| leaf.not_after > before);
+            leaves.shrink_to_fit();
+            !leaves.is_empty()
+        });
+        self.count = self.leaves.values().map(Vec::len).sum();
+        self.kept = self.count;
+    }
+}
+
+/// What an event says of the leaf after it; the rest is passed over.
+#[derive(Deserialize)]
+struct Announced {
+    subject: SpiffeId,
+    detail: Ends,
+}
+
+#[derive(Deserialize)]
+struct Ends {
+    not_after: i64,
+}
+
+/// Events end with their kind: most need not be parsed.
+fn is_of(entry: &[u8], kind: &str) -> bool {
+    let end = entry.strip_suffix(br#"","v":1}"#).and_then(|it| it.strip_suffix(kind.as_bytes()));
+    end.is_some_and(|it| it.ends_with(br#""type":""#))
+}
+
+fn time_of(entry: &[u8]) -> Option<u64> {
+    if let Ok(leaf) = CertificateLeaf::parse(entry) {
+        return Some(leaf.timestamp);
+    }
+    let at = OffsetDateTime::parse(&Event::parse(entry).ok()?.at, &Rfc3339).ok()?;
+    u64::try_from(at.unix_timestamp_nanos() / 1_000_000).ok()
+}
+
+/// The records of an identity's leaves, in their order; where one is gone, or not as this CA wrote it,
+/// what its leaf says in the log, which is proved.
+pub(crate) async fn records_at(
+    store: &dyn Store,
+    spiffe_id: &SpiffeId,
+    leaves: &[Leaf],
+) -> Result<Vec<Record>, Error> {
+    let keys = leaves.iter().map(|leaf| RecordKey::LeafIndex(leaf.index)).collect();
+    let found = store.records_of(keys).await?;
+    let mut records = Vec::with_capacity(leaves.len());
+    for (leaf, record) in leaves.iter().zip(found) {
+        records.push(match record.filter(|record| record.spiffe_id == *spiffe_id) {
+            Some(record) => record,
+            None => from_log(store, spiffe_id, leaf.index).await?,
+        });
+    }
+    Ok(records)
+}
+
+/// What the log says of a certificate: not how it came to be, nor whether it was signed.
+async fn from_log(store: &dyn Store, spiffe_id: &SpiffeId, index: u64) -> Result<Record, Error> {
+    tracing::error!(%spiffe_id, index, "the record of a certificate is gone: its leaf is asked");
+    let unread = || StoreError::Inconsistent(format!("entry {index} of the log is no certificate"));
+    let entry = proven_entry(store, index).await?.ok_or_else(unread)?;
+    let leaf = CertificateLeaf::parse(&entry).map_err(|_| unread())?;
+    let (_, tbs) = TbsCertificate::from_der(&leaf.tbs_certificate).map_err(|_| unread())?;
+    Ok(Record {
+        leaf_index: index,
+        issued_at: leaf.timestamp,
+        issuer_key_hash: leaf.issuer_key_hash,
+        serial_number: SerialNumber::from_octets(tbs.raw_serial()).map_err(|_| unread())?,
+        spiffe_id: spiffe_id.clone(),
+        profile: String::new(),
+        not_before: tbs.validity().not_before.timestamp(),
+        not_after: tbs.validity().not_after.timestamp(),
+        request_hash: Hash::new([0; 32]),
+        facts: String::new(),
+        certificate: None,
+    })
+}
+
+/// The hex of a hash, as events name issuers and contents.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    format!("{:?}", Hash::of(bytes))
+}
+
+/// Entries and records read at a time.
+const PAGE: u64 = 1_000;
+/// How long what has ended is still asked for, in milliseconds: it stands on CRLs for a day.
+const KEPT: u64 = 24 * 3600 * 1000;
+/// Fewer are kept longer.
+const FORGET_FROM: usize = 10_000;

@@ -1,0 +1,375 @@
+//! No row of the database decides what is answered or signed: the fold of the log, its leaves, and
+//! what this CA has sealed do.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use api::{DenyRequest, RevokeRequest};
+use authority::store::sqlite::SqliteStore;
+use authority::store::{RecordKey, StoreError};
+use authority::{Caller, Error};
+use rusqlite::Connection;
+use support::{Environment, csr, id, open, reopen};
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
+
+fn database(environment: &Environment) -> Connection {
+    Connection::open(environment.folder.path().join("countersign.db")).unwrap()
+}
+
+fn tamper(environment: &Environment, sql: &str) {
+    let database = database(environment);
+    database.execute_batch(&format!("PRAGMA foreign_keys = OFF; {sql}")).unwrap();
+}
+
+async fn revoke(
+    environment: &Environment,
+    operator: &Caller,
+    target: &str,
+) -> Result<api::Revocation, Error> {
+    let request = RevokeRequest {
+        target: target.to_owned(),
+        reason: "key-compromise".to_owned(),
+        dry_run: false,
+        named_override: None,
+    };
+    environment.authority.revoke(operator, &request).await
+}
+
+async fn crl(environment: &Environment) -> bytes::Bytes {
+    environment.authority.crl(&environment.authority.issuer_id()).await.unwrap()
+}
+
+/// What a CRL lists: serial numbers with times and reasons.
+fn listed(crl: &[u8]) -> Vec<(String, i64, Option<u8>)> {
+    let (_, crl) = CertificateRevocationList::from_der(crl).unwrap();
+    let entry = |revoked: &x509_parser::revocation_list::RevokedCertificate<'_>| {
+        let serial = identity::SerialNumber::from_octets(revoked.raw_serial()).unwrap();
+        let reason = revoked.reason_code().map(|(_, reason)| reason.0);
+        (serial.to_string(), revoked.revocation_date.timestamp(), reason)
+    };
+    crl.iter_revoked_certificates().map(entry).collect()
+}
+
+fn number(crl: &[u8]) -> u64 {
+    let (_, crl) = CertificateRevocationList::from_der(crl).unwrap();
+    crl.crl_number().unwrap().try_into().unwrap()
+}
+
+/// A renewal is judged by facts that this CA has sealed, or not at all.
+#[tokio::test]
+async fn no_renewal_goes_by_facts_that_somebody_else_wrote() {
+    for forgery in [
+        r#"UPDATE records SET facts = replace(facts, '"token"', '"internal"')"#,
+        r#"UPDATE records SET facts = replace(facts, '"attested_at":', '"attested_at":9')"#,
+        r#"UPDATE records SET facts = replace(facts, '"dns":[]', '"dns":["ca.internal"]')"#,
+        "UPDATE records SET profile = 'short-lived'",
+        "UPDATE records SET seal = x''",
+        "UPDATE records SET seal = (SELECT seal FROM head)",
+        "UPDATE records SET facts = (SELECT facts FROM records LIMIT 1), seal = (SELECT seal FROM records LIMIT 1)",
+    ] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let issued = environment.issue(&operator, "/prod/quick").await;
+        let caller = environment.caller(&issued);
+        tamper(&environment, forgery);
+        let refused = environment.renew(&caller, &csr()).await;
+        let Err(Error::Store(StoreError::Inconsistent(why))) = refused else {
+            panic!("{forgery}: {refused:?}");
+        };
+        assert!(why.contains("not as this CA wrote it"), "{forgery}: {why}");
+    }
+}
+
+#[tokio::test]
+async fn a_line_that_broke_stays_broken_whatever_its_rows_say() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let first = environment.issue(&operator, "/prod/quick").await;
+    let second = environment.renew(&environment.caller(&first), &csr()).await.unwrap();
+    let second = environment.caller(&second);
+    environment.renew(&second, &csr()).await.unwrap();
+    environment.renew(&environment.caller(&first), &csr()).await.unwrap_err();
+    let line = first.serial_number.to_string();
+    let own = second.svid.as_ref().unwrap().serial_number().to_string();
+    tamper(
+        &environment,
+        &format!(
+            "UPDATE records SET facts = replace(facts, '\"lineage\":\"{line}\"',
+               '\"lineage\":\"{own}\"') WHERE hex(serial_number) = upper('{own}');
+             DELETE FROM broken_lineages; DELETE FROM renewals;"
+        ),
+    );
+    let refused = environment.renew(&second, &csr()).await.unwrap_err().to_string();
+    assert!(refused.contains("not as this CA wrote it"), "{refused}");
+}
+
+#[tokio::test]
+async fn each_field_of_a_record_is_sealed() {
+    for change in [
+        "UPDATE records SET leaf_index = leaf_index + 1000",
+        "UPDATE records SET issued_at = issued_at + 1",
+        "UPDATE records SET issuer_key_hash = zeroblob(32)",
+        "UPDATE records SET not_before = not_before - 1",
+        "UPDATE records SET not_after = not_after + 1",
+        "UPDATE records SET request_hash = zeroblob(32)",
+        "UPDATE records SET profile = profile || ' '",
+        "UPDATE records SET facts = facts || ' '",
+        "UPDATE identities SET spiffe_id = spiffe_id || '0'",
+        "UPDATE records SET identity = (SELECT id FROM identities LIMIT 1)",
+    ] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let issued = environment.issue(&operator, "/prod/reports").await;
+        tamper(&environment, change);
+        let key = RecordKey::SerialNumber(issued.serial_number);
+        let read = environment.store.record(key).await;
+        assert!(matches!(read, Err(StoreError::Inconsistent(_))), "{change}: {read:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_row_takes_a_certificate_off_the_crl() {
+    for change in [
+        "UPDATE revocations SET at = 0",
+        "UPDATE revocations SET reason = 'superseded'",
+        "UPDATE records SET not_after = 1",
+        "UPDATE records SET leaf_index = leaf_index + 1000",
+        "UPDATE records SET issuer_key_hash = zeroblob(32)",
+        "UPDATE identities SET spiffe_id = spiffe_id || '0'",
+        "DELETE FROM records",
+        "DELETE FROM identities",
+    ] {
+        for restarts in [false, true] {
+            let mut environment = Environment::start().await;
+            let operator = environment.operator().await;
+            let by_number = environment.issue(&operator, "/prod/quick").await.serial_number;
+            environment.issue(&operator, "/prod/reports").await;
+            revoke(&environment, &operator, &by_number.to_string()).await.unwrap();
+            revoke(&environment, &operator, id("/prod/reports").as_str()).await.unwrap();
+            let before = crl(&environment).await;
+            assert_eq!(listed(&before).len(), 2);
+            tamper(&environment, change);
+            tamper(&environment, "DELETE FROM crls; UPDATE crl_numbers SET number = 0");
+            environment.clock.advance(time::Duration::hours(13));
+            if restarts {
+                environment.restart().await;
+            }
+            let after = crl(&environment).await;
+            assert_eq!(listed(&after), listed(&before), "{change}, {restarts}");
+            assert!(number(&after) > number(&before), "{change}: no number comes twice");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_whose_row_is_gone_stands_on_the_next_crl() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    environment.issue(&operator, "/prod/reports").await;
+    revoke(&environment, &operator, id("/prod/reports").as_str()).await.unwrap();
+    tamper(&environment, "DELETE FROM revocations");
+    assert_eq!(listed(&crl(&environment).await).len(), 1);
+}
+
+#[tokio::test]
+async fn a_crl_of_before_is_not_served_whatever_its_row_says() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    environment.issue(&operator, "/prod/reports").await;
+    let empty = crl(&environment).await;
+    revoke(&environment, &operator, id("/prod/reports").as_str()).await.unwrap();
+    let newest = crl(&environment).await;
+    let with_a_bit = |at: usize| {
+        let mut changed = newest.to_vec();
+        let at = changed.len() - at;
+        changed[at] ^= 1;
+        changed
+    };
+    // The last bytes are the signature's.
+    for put_back in [empty.to_vec(), b"\xde\xad\xbe\xef".to_vec(), Vec::new(), with_a_bit(2)] {
+        let row = "UPDATE crls SET der = ?1, number = number + 1, revocation_epoch = 1000000,
+                   next_update = 4000000000";
+        database(&environment).execute(row, [&put_back]).unwrap();
+        environment.restart().await;
+        assert_eq!(listed(&crl(&environment).await).len(), 1, "{put_back:02x?}");
+    }
+    // The right one, said to show what it does not.
+    let stored = crl(&environment).await;
+    environment.issue(&operator, "/prod/monolith").await;
+    revoke(&environment, &operator, id("/prod/monolith").as_str()).await.unwrap();
+    tamper(&environment, "UPDATE crls SET revocation_epoch = 1000000, next_update = 4000000000");
+    environment.restart().await;
+    assert_eq!(listed(&stored).len(), 1);
+    assert_eq!(listed(&crl(&environment).await).len(), 2);
+}
+
+#[tokio::test]
+async fn the_newest_crl_is_served_again_after_a_restart() {
+    let mut environment = Environment::start().await;
+    let before = crl(&environment).await;
+    environment.restart().await;
+    assert_eq!(crl(&environment).await, before);
+}
+
+#[tokio::test]
+async fn a_token_is_withdrawn_by_the_log_and_not_by_its_row() {
+    for (marked, unmarked) in [
+        ("UPDATE tokens SET revoked_index = 1", "UPDATE tokens SET revoked_index = NULL"),
+        (
+            "UPDATE tokens SET used_by = zeroblob(32), used_leaf = 3",
+            "UPDATE tokens SET used_by = NULL, used_leaf = NULL",
+        ),
+    ] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let token = environment.token(&operator, "/prod/quick").await;
+        let made = environment.authority.tokens(&operator).await.unwrap().items;
+        tamper(&environment, marked);
+        let withdrawn = environment.authority.revoke_token(&operator, &made[0].id).await;
+        tamper(&environment, unmarked);
+        let issued = environment.issue_with(&token, &csr()).await;
+        match withdrawn {
+            // It says so, and does not say that it is done.
+            Err(Error::Store(StoreError::Inconsistent(_))) => drop(issued.unwrap()),
+            Err(error) => panic!("{marked}: {error}"),
+            Ok(()) => drop(issued.unwrap_err()),
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_hidden_from_the_tables_is_revoked_nevertheless() {
+    for (hidden, restarts) in [
+        ("UPDATE records SET not_after = 1", false),
+        ("UPDATE records SET not_after = 1", true),
+        ("DELETE FROM records", true),
+        ("UPDATE identities SET spiffe_id = spiffe_id || '0'", true),
+    ] {
+        let mut environment = Environment::start().await;
+        let operator = environment.operator().await;
+        environment.issue(&operator, "/prod/quick").await;
+        revoke(&environment, &operator, id("/prod/quick").as_str()).await.unwrap();
+        let thief = environment.issue(&operator, "/prod/quick").await;
+        tamper(&environment, hidden);
+        if restarts {
+            environment.restart().await;
+        }
+        let done = revoke(&environment, &operator, id("/prod/quick").as_str()).await.unwrap();
+        assert!(done.log_index.is_some(), "{hidden}: nothing was logged");
+        assert!(environment.renew(&environment.caller(&thief), &csr()).await.is_err());
+        let again = revoke(&environment, &operator, id("/prod/quick").as_str()).await.unwrap();
+        assert_eq!(again.log_index, None, "{hidden}: twice changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn the_last_operator_is_the_last_whatever_the_tables_hide() {
+    for hidden in [
+        "UPDATE identities SET spiffe_id = spiffe_id || '0'",
+        "UPDATE records SET not_after = 1",
+        "DELETE FROM certificates",
+    ] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        tamper(&environment, hidden);
+        let deny = DenyRequest {
+            spiffe_id: id("/countersign/operator/admin"),
+            reason: "unspecified".to_owned(),
+            named_override: None,
+        };
+        let refused = environment.authority.deny(&operator, &deny).await;
+        assert!(matches!(refused, Err(Error::LocksOut(_))), "{hidden}: {refused:?}");
+        let add = api::OperatorRequest {
+            name: "admin".to_owned(),
+            again: false,
+            ttl: None,
+            key_sha256: None,
+        };
+        let refused = environment.authority.add_operator(&operator, &add).await;
+        assert!(matches!(refused, Err(Error::Occupied { .. })), "{hidden}: {refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_store_of_before_records_were_sealed_is_compared_with_its_log_and_sealed_once() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/quick").await;
+    let renewed = environment.renew(&environment.caller(&issued), &csr()).await.unwrap();
+    let head = environment.store.head().await.unwrap();
+    let Environment { folder, clock, store, keys, pin, authority } = environment;
+    drop((authority, store));
+    of_before(&folder, &keys).await;
+    let store = reopen(folder.path(), &keys).await.unwrap();
+    assert_eq!(store.head().await.unwrap(), head);
+    let authority = open(&store, &keys, &clock, pin).await.unwrap();
+    let environment = Environment { folder, clock, store, keys, pin, authority };
+    environment.renew(&environment.caller(&renewed), &csr()).await.unwrap();
+    revoke(&environment, &operator, &issued.serial_number.to_string()).await.unwrap();
+    tamper(&environment, UNSEAL);
+    let refused = environment.authority.refresh().await;
+    assert!(refused.is_err(), "another schema is noticed at once");
+}
+
+#[tokio::test]
+async fn a_store_of_before_whose_records_are_not_the_log_s_is_not_sealed() {
+    for change in [
+        r#"UPDATE records SET facts = replace(facts, '"token"', '"internal"')"#,
+        "UPDATE records SET profile = 'short-lived'",
+        "UPDATE records SET not_after = not_after + 1",
+        "UPDATE records SET facts = replace(facts, '\"lineage\":\"', '\"lineage\":\"01')",
+        "UPDATE identities SET spiffe_id = spiffe_id || '0'",
+        "DELETE FROM records WHERE leaf_index = (SELECT max(leaf_index) FROM records)",
+        "UPDATE records SET issued_at = 0",
+        "UPDATE head SET swept = swept + 1",
+    ] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        environment.issue(&operator, "/prod/quick").await;
+        let Environment { folder, store, keys, authority, .. } = environment;
+        drop((authority, store));
+        of_before(&folder, &keys).await;
+        let database = Connection::open(folder.path().join("countersign.db")).unwrap();
+        database.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
+        assert!(database.execute(change, []).unwrap() > 0, "{change}");
+        drop(database);
+        // What the transaction began is undone.
+        reopen(folder.path(), &keys).await.expect_err(change);
+        of_version(&folder, 5);
+    }
+}
+
+/// Makes of a store what a version of before had left.
+async fn of_before(folder: &tempfile::TempDir, keys: &authority::Keys) {
+    // The lock is let go of a moment after the last handle.
+    drop(reopen(folder.path(), keys).await.unwrap());
+    let key = keys.head_key().unwrap().unwrap();
+    SqliteStore::unseal_records(folder.path(), &key).unwrap();
+    of_version(folder, 5);
+}
+
+fn of_version(folder: &tempfile::TempDir, version: i64) {
+    let database = Connection::open(folder.path().join("countersign.db")).unwrap();
+    let found: i64 = database.query_row("SELECT version FROM meta", [], |row| row.get(0)).unwrap();
+    assert_eq!(found, version);
+}
+
+/// Takes the seals of records away: what a store of before was, but for its head's.
+const UNSEAL: &str = "ALTER TABLE records DROP COLUMN seal; UPDATE meta SET version = 5";
+
+#[tokio::test]
+async fn a_store_whose_records_are_sealed_is_never_taken_for_one_of_before() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    environment.issue(&operator, "/prod/quick").await;
+    tamper(&environment, UNSEAL);
+    let Environment { folder, clock, store, keys, pin, authority } = environment;
+    drop((authority, store));
+    let refused = match reopen(folder.path(), &keys).await {
+        Ok(store) => open(&store, &keys, &clock, pin).await.map(drop),
+        Err(error) => Err(error),
+    };
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("somebody else wrote it"), "{refused}");
+}
