@@ -12,6 +12,7 @@ use api::{
 use authority::rotation::ceremony::Ceremonies;
 use authority::sequencer::{Conflict, Member};
 use authority::store::faulty::{Fault, FaultyStore};
+use authority::store::sqlite::SqliteStore;
 use authority::{Caller, Error};
 use support::{Environment, csr, id, open, reopen, request};
 
@@ -248,6 +249,8 @@ async fn a_store_of_before_names_were_sealed_is_opened_and_keeps_them_from_now_o
     let first = environment.authority.deny(&caller, &denial("/prod/reports")).await.unwrap();
     let Environment { folder, clock, store, keys, pin, authority } = environment;
     drop((authority, store));
+    let key = keys.head_key().unwrap().unwrap();
+    SqliteStore::unseal_records(folder.path(), &key).unwrap();
     let database = rusqlite::Connection::open(folder.path().join("countersign.db")).unwrap();
     let before = "DROP INDEX idempotency_unchanged; ALTER TABLE idempotency DROP COLUMN answer;
         ALTER TABLE idempotency DROP COLUMN seal; UPDATE meta SET version = 4;";

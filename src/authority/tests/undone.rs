@@ -95,21 +95,6 @@ async fn an_act_that_is_not_in_the_log_when_it_is_read_back_is_not_acknowledged(
     revoke(&environment, &operator).await.unwrap().log_index.unwrap();
 }
 
-/// The row that a write is to change is not there: the act fails, and is not half done.
-#[tokio::test]
-async fn a_write_that_changes_no_row_fails() {
-    let environment = Environment::start().await;
-    let operator = environment.operator().await;
-    environment.token(&operator, "/prod/reports").await;
-    let tokens = environment.authority.tokens(&operator).await.unwrap().items;
-    let before = environment.store.head().await.unwrap();
-    let renamed = "UPDATE tokens SET id = 'other'";
-    database(&environment).execute_batch(renamed).unwrap();
-    let withdrawn = environment.authority.revoke_token(&operator, &tokens[0].id).await;
-    assert!(withdrawn.is_err());
-    assert_eq!(environment.store.head().await.unwrap(), before);
-}
-
 #[tokio::test]
 async fn a_row_in_the_place_of_the_next_entry_is_told_until_it_is_gone() {
     let environment = Environment::start().await;

@@ -458,3 +458,20 @@ fn identity(transaction: &Transaction<'_>, spiffe_id: &str) -> rusqlite::Result<
 
 const APPEND: &str = "INSERT INTO entries (place, folds, bytes) VALUES (?1, ?2, ?3)";
 const TAKE_AWAY: &str = "DELETE FROM entries WHERE place = ?1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_changes_another_number_of_rows_than_one_fails() {
+        one(Ok(1), "head").unwrap();
+        for changed in [0, 2] {
+            assert!(matches!(one(Ok(changed), "head"), Err(StoreError::Inconsistent(_))));
+        }
+        let database = Connection::open_in_memory().unwrap();
+        let undone = "CREATE TABLE t (a UNIQUE ON CONFLICT IGNORE); INSERT INTO t VALUES (1)";
+        database.execute_batch(undone).unwrap();
+        one(database.execute("INSERT INTO t VALUES (1)", []), "t").unwrap_err();
+    }
+}
