@@ -71,6 +71,9 @@ pub struct ClockLeapt {
 pub struct Steadiness {
     /// Time of day less time since start, in milliseconds, as it is believed.
     believed: Option<i64>,
+    /// What it is measured by, and since when: it follows what is believed no faster than a clock is
+    /// slewed, so that small steps do not add up.
+    followed: Option<(i64, u64)>,
     /// Another difference, and since when by the clock that nobody sets.
     other: Option<(i64, u64)>,
 }
@@ -78,7 +81,7 @@ pub struct Steadiness {
 impl Steadiness {
     /// Begins with a difference that was believed before.
     pub fn from_believed(difference: Option<i64>) -> Self {
-        Self { believed: difference, other: None }
+        Self { believed: difference, ..Self::default() }
     }
 
     /// The difference that is believed.
@@ -96,9 +99,15 @@ impl Steadiness {
         let difference = signed(time_of_day).saturating_sub(signed(since_start));
         let believed = *self.believed.get_or_insert(difference);
         let leap = difference.saturating_sub(believed);
-        if leap.unsigned_abs() <= MAX_LEAP {
+        let (followed, at) = *self.followed.get_or_insert((believed, since_start));
+        let slewed = signed(since_start.saturating_sub(at) / SLEWED);
+        let followed = followed + difference.saturating_sub(followed).clamp(-slewed, slewed);
+        if leap.unsigned_abs() <= MAX_LEAP && difference.abs_diff(followed) <= MAX_LEAP {
             self.believed = Some(difference);
             self.other = None;
+            if slewed > 0 {
+                self.followed = Some((followed, since_start));
+            }
             return Ok(());
         }
         let since = match self.other {
@@ -108,8 +117,7 @@ impl Steadiness {
         self.other = Some((difference, since));
         let stayed = since_start.saturating_sub(since);
         if stayed >= SETTLED {
-            self.believed = Some(difference);
-            self.other = None;
+            *self = Self::from_believed(Some(difference));
             return Ok(());
         }
         if leap < 0 {
@@ -265,6 +273,8 @@ pub(crate) fn from_milliseconds(milliseconds: u64) -> OffsetDateTime {
 /// What the time of day may go ahead by between two looks, in milliseconds. Beyond the tolerance of
 /// what is behind (5 s) by no more than is soon waited for; a step of NTP is smaller.
 const MAX_LEAP: u64 = 10_000;
+/// Of so many milliseconds, one may be slewed; chrony takes one of twelve.
+const SLEWED: u64 = 8;
 /// A leap that has stayed for so long, in milliseconds, is the time.
 const SETTLED: u64 = 600_000;
 /// The kept difference is written again when it has changed by so much, in milliseconds.
@@ -305,6 +315,21 @@ mod tests {
         assert!(look(899, 4 * DAY).is_err());
         assert_eq!(look(901, 4 * DAY), Ok(()));
         assert_eq!(look(902, 4 * DAY + MAX_LEAP), Ok(()), "as NTP steps it");
+    }
+
+    #[test]
+    fn small_steps_do_not_add_up_and_what_is_slewed_does() {
+        let look = |steadiness: &mut Steadiness, second: u64, ahead: u64| {
+            steadiness.look(20_000 * DAY + second * 1000 + ahead, DAY + second * 1000)
+        };
+        let mut stepped = Steadiness::default();
+        assert_eq!(look(&mut stepped, 0, 0), Ok(()));
+        assert_eq!(look(&mut stepped, 1, 9_000), Ok(()));
+        assert!((2..40).all(|second| look(&mut stepped, second, second * 9_000).is_err()));
+        assert_eq!(look(&mut stepped, 41, 9_000), Ok(()), "it came back");
+        let mut slewed = Steadiness::default();
+        assert!((0..3600).all(|second| look(&mut slewed, second, second * 83).is_ok()));
+        assert!((0..10_000).all(|_| look(&mut slewed, 3601, 3600 * 83).is_ok()));
     }
 
     #[test]

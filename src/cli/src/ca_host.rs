@@ -118,7 +118,9 @@ impl ConfigFile {
 
     fn require_passphrases(&self, config: &Config) -> Vec<Result<(), Error>> {
         let (online, offline) = (self.online_source(config), offline_source(config));
-        let is_made = config.state.join("trust.pin").exists();
+        // Without a pin where its issuer's parent has not signed yet: keys are sealed nevertheless.
+        let is_made =
+            ["trust.pin", "keys", OFFLINE].iter().any(|it| config.state.join(it).exists());
         if !is_made && online.file.is_some() && offline.file.is_some() {
             return passphrase::faults_of_new_pair(&online, &offline);
         }

@@ -153,11 +153,16 @@ fn next_word(line: &str) -> Option<(usize, &str)> {
 
 /// Where a command ends at the latest: with the backticks, the sentence, or the line that is not continued.
 fn end(text: &str) -> usize {
-    let is_end = |(at, c): &(usize, char)| match c {
+    let mut is_quoted = false;
+    let mut is_end = |(at, c): &(usize, char)| match c {
+        '\'' => {
+            is_quoted = !is_quoted;
+            false
+        }
         '\n' => !text[..*at].ends_with('\\'),
-        c => "`;,()".contains(*c),
+        c => !is_quoted && "`;,()".contains(*c),
     };
-    text.char_indices().find(is_end).map_or(text.len(), |(at, _)| at)
+    text.char_indices().find(|it| is_end(it)).map_or(text.len(), |(at, _)| at)
 }
 
 const NAME: &str = "countersign ";

@@ -45,7 +45,9 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
             _ => RIGHT_URL.to_owned(),
         }),
         LibraryError::Configuration(ConfigurationFault::Url { url, .. }) => {
-            let host = url.strip_prefix("http://").filter(|host| !host.is_empty());
+            let host =
+                url.strip_prefix("http://").map(|host| host.rsplit('@').next().unwrap_or(host));
+            let host = host.filter(|host| !host.is_empty());
             host.map(|host| format!("--url https://{host}: its API speaks TLS alone"))
         }
         LibraryError::Authority(problem) if problem.next_step.is_none() => {

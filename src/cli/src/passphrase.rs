@@ -129,7 +129,8 @@ pub(crate) fn new_pair(online: &Source, offline: &Source) -> Result<(Secret, Sec
 /// What is wrong with the files of such a pair, each by itself.
 pub(crate) fn faults_of_new_pair(online: &Source, offline: &Source) -> Vec<Result<(), Error>> {
     let first = online.chosen(None, &mut ask);
-    let second = offline.chosen(first.as_ref().ok(), &mut ask).map(drop);
+    let other = first.as_ref().ok().filter(|_| !is_one_file(online, offline));
+    let second = offline.chosen(other, &mut ask).map(drop);
     vec![first.map(drop), second]
 }
 

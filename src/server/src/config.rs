@@ -255,12 +255,12 @@ mod tests {
     #[test]
     fn no_error_shows_what_stands_in_the_file() {
         for (text, expected) in [
-            ("hunter2hunter2", "line 1, column 15"),
-            ("hunter2/hunter2==", "line 1, column"),
-            ("\n\npassphrase = \"hunter2\"", "line 3, column 1: unknown field `passphrase`"),
-            ("state = hunter2", "line 1, column 9: string values must be quoted"),
+            ("hunter2hunter2", "line 1"),
+            ("hunter2/hunter2==", "line 1"),
+            ("\n\npassphrase = \"hunter2\"", "line 3: unknown field `passphrase`"),
+            ("state = hunter2", "string values must be quoted"),
             ("trust_domain = \"hunter2 hunter2\"", "trust domain"),
-            ("trust_domain = \"a\"\nnames = \"hunter2\"", "line 2, column 9: invalid type: string"),
+            ("trust_domain = \"a\"\nnames = \"hunter2\"", "line 2: names: invalid type: string"),
             ("trust_domain = \"a\"\nnames = [\"a\"]\nlisten = \"hunter2\"", "line 3"),
             (
                 "trust_domain = \"a\"\nnames = [\"a\"]\n[keys]\nrotate_every = \"hunter2\"",
@@ -269,6 +269,8 @@ mod tests {
             ("hunter2 = \"unclosed", "line 1"),
             ("[hunter2", "line 1"),
             ("a = \"\\hunter2\"", "line 1"),
+            ("trust_domain = \"a\"\nnames = [\n  [\"hunter2\"],\n]", "names: invalid type"),
+            ("trust_domain = \"a\"\nnames = [\n  7 # hunter2\n]", "names: invalid type"),
         ] {
             let error = Config::parse(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");

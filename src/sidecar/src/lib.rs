@@ -59,6 +59,7 @@
 //! | `countersign_handshakes_refused_total{reason}` | clients that a listener refused: a rule, or `tls`, `timeout`, `slow`, `source`; where places are scarce, `share`, `places` |
 //! | `countersign_servers_refused_total{reason}` | servers that a client refused |
 //! | `countersign_own_certificate_refused_total{by}` | how often a `server` or a `client` refused our certificate |
+//! | `countersign_refusals_untold_total` | refusals that are not in the diagnostics: a hundred a second are told |
 //! | `countersign_accept_errors_total` | no file or memory left for a connection |
 //!
 //! # Features
@@ -132,8 +133,8 @@ mod kept;
 mod last_answer;
 mod limits;
 mod listener;
-#[cfg(feature = "http")]
 mod obstacle;
+#[cfg(feature = "http")]
 mod paced;
 mod peer;
 mod peers;
@@ -156,6 +157,7 @@ mod source;
 mod staleness;
 mod status;
 mod stream;
+mod told;
 #[cfg(feature = "http")]
 mod unread;
 mod upkeep;

@@ -49,8 +49,9 @@ impl Limits {
     /// more of what was answered: a hundred of the usual size. What is beyond that is not begun
     /// (`REFUSED_STREAM`), nor is what has a body.
     pub const WAITING: usize = 16 * 1024;
-    /// Bytes that a peer may send in a handshake before we answer: several times the longest chain.
-    pub const HANDSHAKE: usize = 16 * 1024;
+    /// Bytes that a peer may send in a handshake before we answer, beside the first record of what it
+    /// asks: several times a hello, or a chain.
+    pub const HANDSHAKE: usize = 8 * 1024;
 
     /// These limits, no larger than they can be in a process that may open so many files: a quarter
     /// of those is left to everything else, and a quarter of the rest is for handshakes.

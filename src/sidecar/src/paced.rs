@@ -45,7 +45,6 @@ impl<IO> Paced<IO> {
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if written.is_ready() {
-            count_timeout(&written);
             self.stuck = None;
             return written;
         }
@@ -58,22 +57,11 @@ impl<IO> Paced<IO> {
     }
 }
 
-/// Has the kernel keep little that the peer makes no room for, and end the connection once what was
-/// sent is not acknowledged, or no room was made for it, for all of `patience`.
-pub(crate) fn bound_kernel(stream: &TcpStream, patience: Duration) {
-    let socket = SockRef::from(stream);
-    // They fail where the peer has gone already.
-    let _ = socket.set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
-    let _ = socket.set_tcp_user_timeout(Some(patience));
-}
-
-/// What the kernel ended is counted as what is ended here.
-fn count_timeout<T>(done: &Poll<io::Result<T>>) {
-    if let Poll::Ready(Err(error)) = done
-        && error.kind() == io::ErrorKind::TimedOut
-    {
-        metrics::counter!(CUT, "reason" => "unread").increment(1);
-    }
+/// Has the kernel keep little that the peer makes no room for. (A user timeout would end a quiet stream
+/// that nobody reads, too; and, measured, whoever reads all the time but slowly.)
+pub(crate) fn bound_kernel(stream: &TcpStream) {
+    // It fails where the peer has gone already.
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_IN_KERNEL);
 }
 
 /// Why a connection is ended here, counted.
@@ -91,7 +79,6 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
         let this = &mut *self;
         let before = buffer.filled().len();
         let read = Pin::new(&mut this.transport).poll_read(cx, buffer);
-        count_timeout(&read);
         if let (Poll::Ready(Ok(())), Some(frames)) = (&read, &mut this.frames)
             && !frames.may_send(&buffer.filled()[before..])
         {

@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::{refusal_by_peer, refused_peer, tls_error};
+use crate::told::tell;
 
 /// A refusal on its way to whoever reports it, through the TLS library perhaps, with what the peer
 /// *says* its serial number is.
@@ -50,7 +51,8 @@ pub(crate) fn report_failure(
     } else if let Some(alert) = tls.and_then(refusal_by_peer) {
         // Anybody can say so who has shown nothing: no alarm by their leave.
         counter!(OWN_REFUSED, "by" => "client").increment(1);
-        tracing::info!(%remote, ?alert, own_serial_number = own.map(tracing::field::display), "our certificate was refused");
+        let own_serial_number = own.map(tracing::field::display);
+        tell(|| tracing::info!(%remote, ?alert, own_serial_number, "our certificate was refused"));
     } else {
         counter!(REFUSED, "reason" => "tls").increment(1);
         tracing::debug!(%remote, %error, "handshake failed");
@@ -105,9 +107,11 @@ fn report_refusal(
         .map(|serial_number| format!("countersign show {serial_number}"));
     let peer_serial_number = serial_number.map(tracing::field::display);
     let own_serial_number = own.map(tracing::field::display);
-    tracing::info!(
-        %remote, rule, %refusal, peer_serial_number, own_serial_number, more, "peer refused"
-    );
+    tell(|| {
+        tracing::info!(
+            %remote, rule, %refusal, peer_serial_number, own_serial_number, more, "peer refused"
+        );
+    });
 }
 
 /// The label of a refusal in metrics.

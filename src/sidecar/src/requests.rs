@@ -101,15 +101,16 @@ where
         if let Some(last_answer) = &last_answer {
             extensions.insert(last_answer.clone());
         }
-        self.begun.fetch_add(1, Ordering::Relaxed);
         let unread = Arc::clone(&self.unread);
         if unread.has_room() {
+            self.begun.fetch_add(1, Ordering::Relaxed);
             return Handling::Begun(Box::pin(self.service.call(request)), unread, last_answer);
         }
         let Some(held) = self.wait(&request) else {
             metrics::counter!("countersign_requests_not_begun_total").increment(1);
             return Handling::Refused;
         };
+        self.begun.fetch_add(1, Ordering::Relaxed);
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
         let answer = async move {
             room.room().await;

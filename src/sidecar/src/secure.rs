@@ -121,6 +121,7 @@ impl Secure {
 /// Lets the alert reach the peer. To close with bytes unread resets the connection, and a reset
 /// overtakes the alert; so read on for a moment.
 async fn linger(mut stream: Wire) {
+    stream.open();
     if stream.shutdown().await.is_ok() {
         let mut rest = stream.take(MAX_LINGER);
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;

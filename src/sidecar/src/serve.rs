@@ -86,7 +86,7 @@ where
         async move {
             let limits = secure.places.limits();
             let Accepted { stream, remote, handshake, mut draining } = accepted;
-            bound_kernel(&stream, limits.write_timeout);
+            bound_kernel(&stream);
             // Boxed, so that a connection that is served does not keep room for a handshake.
             let shaking = Box::pin(secure.shake_hands(stream, remote, handshake));
             let client = tokio::select! {
@@ -140,7 +140,7 @@ where
             let limits = places.limits();
             let Accepted { stream, remote, handshake: place, draining } = accepted;
             let _ = stream.set_nodelay(true);
-            bound_kernel(&stream, limits.write_timeout);
+            bound_kernel(&stream);
             let requests = Requests::new(service, remote, None, limits.unread);
             tokio::select! {
                 () = serve_requests(stream, Protocol::Http1, requests, limits, draining) => {}

@@ -21,7 +21,9 @@ use tokio_rustls::TlsStream;
 use crate::connections::Registered;
 use crate::error::{BoxError, Error, RefusedUs, refusal_by_peer, refuse, tls_error};
 use crate::peer::Peer;
-use crate::places::{Place, Seat};
+#[cfg(feature = "http")]
+use crate::places::Place;
+use crate::places::Seat;
 use crate::refusal::{RefusedPeer, report_own};
 use crate::welcome::Welcome;
 use crate::wire::Wire;

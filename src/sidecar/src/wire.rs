@@ -24,7 +24,7 @@ pub(crate) struct Wire {
 impl Wire {
     /// Before its handshake.
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Self { socket, left: Some(Limits::HANDSHAKE) }
+        Self { socket, left: Some(ROOM) }
     }
 
     /// The handshake has ended.
@@ -35,7 +35,17 @@ impl Wire {
     pub(crate) fn socket(&self) -> &TcpStream {
         &self.socket
     }
+
+    fn said(&mut self, written: &Poll<io::Result<usize>>) {
+        if matches!(written, Poll::Ready(Ok(1..))) {
+            self.left = self.left.map(|_| ROOM);
+        }
+    }
 }
+
+/// Whoever ends a handshake may begin to ask at once, and TLS reads that record to its end: it may
+/// have so much (RFC 8446 §5.2).
+const ROOM: usize = Limits::HANDSHAKE + 16 * 1024 + 256 + 5;
 
 impl AsyncRead for Wire {
     fn poll_read(
@@ -43,16 +53,15 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.left == Some(0) {
+            let why = "the peer's handshake is longer than any";
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
-        if let Some(left) = &mut self.left {
-            let came = buffer.filled().len() - before;
-            if came > *left {
-                let why = "the peer's handshake is longer than any";
-                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
-            }
-            *left -= came;
-        }
+        let came = buffer.filled().len() - before;
+        // What ends a handshake may have a request behind it.
+        self.left = self.left.map(|left| left.saturating_sub(came));
         read
     }
 }
@@ -63,8 +72,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.left = self.left.map(|_| Limits::HANDSHAKE);
-        Pin::new(&mut self.socket).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.said(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -72,8 +82,9 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.left = self.left.map(|_| Limits::HANDSHAKE);
-        Pin::new(&mut self.socket).poll_write_vectored(cx, slices)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        self.said(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -227,9 +227,14 @@ async fn certify_again(
     };
     // Before anybody is asked for a passphrase.
     setup::require_clock(store, &SystemClock).await?;
-    let offline = match why {
-        Again::BeginsLater => arguments.config.offline_passphrase_at_hand(config)?,
-        Again::EndsSoon => arguments.config.offline_passphrase(config)?,
+    let offline = match arguments.config.offline_passphrase_at_hand(config) {
+        Ok(offline) => offline,
+        // Operators are enrolled nevertheless.
+        Err(error) if why == Again::EndsSoon => {
+            session.output.warn(format!("the issuer ends soon: {error}"));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
     };
     match setup::certify_again(domain, state, store, keys, &offline, &SystemClock).await {
         Ok(CertifiedAgain::Issuer) => {
@@ -240,7 +245,6 @@ async fn certify_again(
              stays.\nWhat verifies by bundle.pem needs the new one: `renew` installs it, or countersign \
              bundle show",
         ),
-        // Operators are enrolled nevertheless.
         Err(error) if why == Again::EndsSoon => {
             session.output.warn(format!("the issuer ends soon: {error}"));
         }

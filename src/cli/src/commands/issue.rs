@@ -247,11 +247,23 @@ async fn ask(
     session: &Session,
 ) -> Result<IssuedCertificate, Error> {
     let mut issued = client.issue(body, Some(&idempotency_key(body, None))).await?;
+    let is_token = matches!(body.attestation, Attestation::Token { .. });
     for _ in 0..RENEWALS_A_DAY {
         let Some(at) = issued_at(&issued) else { break };
         match Answer::of(at, &issued.renewal, now) {
             Answer::New => break,
-            Answer::Given => {
+            // A token is good for one.
+            Answer::Outdated if !is_token => {
+                let key = idempotency_key(body, Some(&issued.serial_number));
+                let next = client.issue(body, Some(&key)).await?;
+                // It was issued once the one before was to be renewed; else it is this clock that is ahead.
+                let is_later = issued_at(&next).is_some_and(|at| at >= issued.renewal.start);
+                issued = next;
+                if !is_later {
+                    break;
+                }
+            }
+            Answer::Given | Answer::Outdated => {
                 session.output.note(format!(
                     "this is the certificate that was issued {} for this very request; the same \
                      command gets another from {} on, and a request with a new key at once",
@@ -259,10 +271,6 @@ async fn ask(
                     table::time(issued.renewal.start),
                 ));
                 break;
-            }
-            Answer::Outdated => {
-                let key = idempotency_key(body, Some(&issued.serial_number));
-                issued = client.issue(body, Some(&key)).await?;
             }
         }
     }

@@ -246,6 +246,8 @@ impl Renewal<'_> {
         }
         let session = self.session;
         let (wish, url) = match directory.record() {
+            // Whoever has the key makes the next request.
+            Ok(Some(record)) if record.key_elsewhere => return Err(cause),
             Ok(Some(record)) => (record.wish, Some(record.url)),
             Err(error) if !matches!(error, Error::UnusableRecord { .. }) => return Err(error),
             Ok(None) | Err(_) => {

@@ -111,14 +111,16 @@ impl Reading {
         if line.is_empty() {
             return false;
         }
-        self.tell(first, &line, &message);
+        self.tell(first, &message);
         self.take_away(first, last, &line);
         true
     }
 
-    fn tell(&mut self, at: usize, line: &str, message: &str) {
+    fn tell(&mut self, at: usize, message: &str) {
         let table = self.lines[..at].iter().rev().find_map(|line| header(line)).unwrap_or_default();
-        let key = key_of(line);
+        // A line that goes on is no key, and what stands in it is nobody's to see.
+        let mut begun = self.lines[..=at].iter().rev().filter(|line| begins(line));
+        let key = begun.next().map_or_else(String::new, |line| key_of(line));
         let what = match quoted(message).filter(|_| message.starts_with("unknown field")) {
             Some(unknown) => {
                 // The message goes on with those that are known, each in backticks.
@@ -155,6 +157,13 @@ fn header(line: &str) -> Option<String> {
     line.starts_with('[').then(|| {
         line.split(']').next().unwrap_or_default().trim_matches(['[', ' ', '"']).to_owned()
     })
+}
+
+/// Whether a key or a table begins in this line.
+fn begins(line: &str) -> bool {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || "_-.\" ".contains(c);
+    let key = line.split_once('=').map(|(key, _)| key.trim());
+    key.is_some_and(|key| !key.is_empty() && key.chars().all(is_bare)) || header(line).is_some()
 }
 
 fn key_of(line: &str) -> String {
@@ -230,7 +239,7 @@ mod tests {
             ("port = 7", "line 3: unknown field `port`; known: trust_domain, listen"),
             (
                 "listen = 8443",
-                "line 3: listen: invalid type: integer `8443`, expected socket address; an address and a port",
+                "line 3: listen: invalid type: integer `…`, expected socket address; an address and a port",
             ),
             (
                 "listen = \"localhost:1\"",
@@ -246,7 +255,7 @@ mod tests {
             ),
             (
                 "state = 7",
-                "line 3: state: invalid type: integer `7`, expected path string; a path in quotes",
+                "line 3: state: invalid type: integer `…`, expected path string; a path in quotes",
             ),
             ("state = \"\"", "line 3: state: it is empty: name a path, or leave the line away"),
             ("passphrase_file = \"\"", "line 3: passphrase_file: it is empty"),
@@ -277,7 +286,7 @@ mod tests {
             ),
             (
                 "[keys]\nrotate_every = 90",
-                "line 4: [keys] rotate_every: invalid type: integer `90`, expected a string; a duration in quotes: \"90d\"",
+                "line 4: [keys] rotate_every: invalid type: integer `…`, expected a string; a duration in quotes: \"90d\"",
             ),
             (
                 "[budgets]\nissue_per_hour = 3",

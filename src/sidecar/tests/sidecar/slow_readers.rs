@@ -126,21 +126,6 @@ async fn kernel_keeps_little_for_a_reader_without_room() {
 
 /// A feed with little to tell: all of it fits into the kernel, so nothing that is written waits.
 #[tokio::test]
-async fn reader_of_a_quiet_stream_that_takes_nothing_is_cut_too() {
-    let authority = TestAuthority::new();
-    let quiet = async || {
-        let pieces = stream::unfold((), async |()| {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            Some((Ok::<_, std::convert::Infallible>(Bytes::from(vec![b'.'; 1024])), ()))
-        });
-        Body::from_stream(pieces)
-    };
-    let router = Router::new().route("/", get(quiet));
-    let server = start(&authority, router, impatient()).await;
-    soon(is_cut(deaf(&authority, &server).await)).await;
-}
-
-#[tokio::test]
 async fn http_2_peer_that_grants_no_room_begins_few_requests_and_ends() {
     let authority = TestAuthority::new();
     let answers = Arc::new(AtomicUsize::new(0));
