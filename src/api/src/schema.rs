@@ -94,6 +94,14 @@ pub struct Sha256(pub String);
 )]
 pub struct SpiffeId(pub String);
 
+/// The SPIFFE ID of a workload: that of a trust domain has no path.
+#[derive(ToSchema)]
+#[schema(
+    max_length = 2048,
+    pattern = r"^spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"
+)]
+pub struct WorkloadId(pub String);
+
 /// What a token's life is asked as: 1 second to 15 minutes.
 #[derive(ToSchema)]
 #[schema(pattern = r"^(([1-9]|1[0-5])m|([1-9][0-9]?|[1-8][0-9]{2}|900)s)$")]

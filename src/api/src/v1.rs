@@ -369,7 +369,7 @@ pub struct Denial {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TokenRequest {
     /// For whom.
-    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::WorkloadId))]
     pub spiffe_id: SpiffeId,
     /// How long it may be used, 15 minutes at most and if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

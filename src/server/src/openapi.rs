@@ -27,7 +27,7 @@ pub(crate) async fn describe(
 pub(crate) fn document(trust_domain: &TrustDomain) -> Value {
     let mut document = serde_json::to_value(described::Api::openapi()).unwrap_or_default();
     bound_integers(&mut document);
-    for name in ["SpiffeId", "Target"] {
+    for name in ["SpiffeId", "Target", "WorkloadId"] {
         let pattern = &mut document["components"]["schemas"][name]["pattern"];
         let ours = trust_domain.as_str().replace('.', r"\.");
         *pattern = pattern.as_str().map(|it| it.replace("[a-z0-9._-]{1,255}", &ours)).into();

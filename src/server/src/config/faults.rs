@@ -153,15 +153,18 @@ impl Reading {
 
 /// The name of a table that begins in this line.
 fn header(line: &str) -> Option<String> {
-    let line = line.trim();
-    line.starts_with('[').then(|| {
-        line.split(']').next().unwrap_or_default().trim_matches(['[', ' ', '"']).to_owned()
-    })
+    let line = line.split('#').next().unwrap_or_default().trim();
+    let name = line.strip_prefix('[')?.strip_suffix(']')?.trim_matches(['[', ']', ' ']);
+    (!name.is_empty() && name.chars().all(is_bare)).then(|| name.to_owned())
+}
+
+/// What the names of keys and tables are made of.
+fn is_bare(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_-.\" ".contains(c)
 }
 
 /// Whether a key or a table begins in this line.
 fn begins(line: &str) -> bool {
-    let is_bare = |c: char| c.is_ascii_alphanumeric() || "_-.\" ".contains(c);
     let key = line.split_once('=').map(|(key, _)| key.trim());
     key.is_some_and(|key| !key.is_empty() && key.chars().all(is_bare)) || header(line).is_some()
 }
@@ -247,7 +250,7 @@ mod tests {
             ),
             (
                 "requests_per_second = -1",
-                "line 3: requests_per_second: invalid value: integer `-1`, expected u32; a whole number from 0",
+                "line 3: requests_per_second: invalid value: integer `…`, expected u32; a whole number from 0",
             ),
             (
                 "requests_per_second = \"7\"",

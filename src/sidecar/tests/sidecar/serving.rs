@@ -119,7 +119,7 @@ async fn handshake_that_is_longer_than_any_is_cut_before_it_is_whole() {
     let limits = Limits { handshake_timeout: Duration::from_secs(3600), ..Limits::default() };
     let server = start(&authority, hello(), limits).await;
     let mut long = TcpStream::connect(server.address).await.unwrap();
-    let mut client_hello = vec![0; 2 * Limits::HANDSHAKE];
+    let mut client_hello = vec![0; 6 * Limits::HANDSHAKE];
     client_hello[..6].copy_from_slice(&[1, 0, 0xff, 0xf0, 3, 3]);
     let mut ended = false;
     for piece in client_hello.chunks(8 * 1024) {
