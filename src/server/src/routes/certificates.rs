@@ -78,7 +78,8 @@ pub(crate) async fn renewal(
 }
 
 fn parse_serial(text: &str, request_id: &str) -> Result<SerialNumber, Refused> {
-    SerialNumber::from_any_hex(text).map_err(|error| {
+    let plain = if text.contains(char::is_control) { "" } else { text };
+    SerialNumber::from_any_hex(plain).map_err(|error| {
         let kind = api::ProblemType::RequestInvalid;
         Refused::request(kind, error.to_string(), None, request_id)
     })
