@@ -15,14 +15,16 @@ use crate::http2::{self, DATA, END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW}
 pub(crate) async fn by_a_certificate(attacker: Attacker) -> anyhow::Result<()> {
     let (door, count) = (attacker.known()?.speaking(b"h2"), attacker.count(100, 512));
     let open = move |number| through(door.clone(), number);
-    attacker.with_many(count, AGAIN, open, |tally, stream| wait(tally, stream, 126)).await
+    attacker
+        .with_many(count, AGAIN, open, |tally, stream| wait(tally, stream, 126, large(15)))
+        .await
 }
 
 /// The same by strangers.
 pub(crate) async fn by_strangers(attacker: Attacker) -> anyhow::Result<()> {
     let (door, count) = (attacker.stranger()?.speaking(b"h2"), attacker.count(500, 1_500));
     let open = move |number| through(door.clone(), number);
-    attacker.with_many(count, AGAIN, open, |tally, stream| wait(tally, stream, 7)).await
+    attacker.with_many(count, AGAIN, open, |tally, stream| wait(tally, stream, 7, large(7))).await
 }
 
 /// Bodies that begin and never end, behind such headers.
@@ -53,13 +55,14 @@ async fn wait(
     tally: Arc<Tally>,
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     behind: u32,
+    header: Vec<u8>,
 ) -> io::Result<()> {
     stream.write_all(&http2::preface(&[(INITIAL_WINDOW, 0)])).await?;
     stream.write_all(&http2::ask("/v1/openapi.json", 1)).await?;
     stream.flush().await?;
     // Its headers: from then on it is unread.
     http2::obey(&mut stream).await?;
-    let block = [http2::fields(http2::GET, "/v1/trust"), large()].concat();
+    let block = [http2::fields(http2::GET, "/v1/trust"), header].concat();
     for number in 0..behind {
         let asked = http2::frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 3, &block);
         stream.write_all(&asked).await?;
@@ -74,7 +77,7 @@ async fn begin_bodies(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
 ) -> io::Result<()> {
     stream.write_all(&http2::preface(&[])).await?;
-    let block = [http2::fields(http2::POST, "/v1/certificates"), large()].concat();
+    let block = [http2::fields(http2::POST, "/v1/certificates"), large(2)].concat();
     for number in (1..16).step_by(2) {
         stream.write_all(&http2::frame(HEADERS, END_HEADERS, number, &block)).await?;
         stream.write_all(&http2::frame(DATA, 0, number, b"{   ")).await?;
@@ -105,9 +108,10 @@ async fn obey(mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()>
     }
 }
 
-/// Fields of 15 KiB, which is less than a header may have.
-fn large() -> Vec<u8> {
-    (0..8).flat_map(|number| http2::field(&format!("x{number}"), &"v".repeat(1_850))).collect()
+/// Fields of so many KiB, with what else a header has: a certificate's may have 16, a stranger's 8.
+fn large(kibibytes: usize) -> Vec<u8> {
+    let value = "v".repeat(950);
+    (0..kibibytes).flat_map(|number| http2::field(&format!("x{number}"), &value)).collect()
 }
 
 const SOURCES: usize = 32;

@@ -46,7 +46,8 @@ impl Capacity {
             ..Limits::default()
         };
         let admin = admin.within_open_files(open_files / 8);
-        let api = Limits { unread: UNREAD, ..Limits::default() };
+        let api =
+            Limits { unread: UNREAD, streams: STREAMS, headers: HEADERS, ..Limits::default() };
         let api = api.within_open_files(open_files - admin.handshakes.min(open_files));
         Self { open_files, api, admin }
     }
@@ -63,6 +64,7 @@ impl Capacity {
             write_timeout,
             unread,
             streams,
+            headers,
             drain,
             ..
         } = &self.api;
@@ -87,6 +89,8 @@ impl Capacity {
             ("limits.policy_set", format!("{} KiB", api::MAX_POLICY_BYTES / 1024)),
             ("limits.refusals_told_a_second", crate::diagnostics::REFUSALS_A_SECOND.to_string()),
             ("limits.unread_answers", format!("{} KiB", unread / 1024)),
+            ("limits.headers_in_flight", format!("{} KiB", headers / 1024)),
+            ("limits.headers_of_strangers", format!("{} KiB", Limits::STRANGERS_HEADERS / 1024)),
             ("limits.waiting_headers", format!("{} KiB", Limits::WAITING / 1024)),
             ("limits.handshake", format!("{} KiB", Limits::HANDSHAKE / 1024)),
             ("limits.handshake_timeout", seconds(handshake_timeout)),
@@ -120,6 +124,11 @@ pub const BLOCKING_THREADS: usize = 16;
 const ADMIN: usize = 256;
 /// The largest answer of the API is a page of certificates: whoever has left one unread waits.
 const UNREAD: usize = 64 * 1024;
+/// Requests in flight on one connection over HTTP/2: a workload has one for the feed and one more now
+/// and then, an operator's command one after another. Each may cost some kilobytes.
+const STREAMS: u32 = 32;
+/// One for each, of a kilobyte, or a few that are large.
+const HEADERS: usize = 32 * 1024;
 
 #[cfg(test)]
 mod tests {

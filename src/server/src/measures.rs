@@ -150,7 +150,7 @@ const COUNTERS: &[Counter] = &[
     ("countersign_rate_limited_total", "Requests beyond their caller's rate", "", &[]),
     (
         "countersign_requests_not_begun_total",
-        "Requests of HTTP/2 refused because their peer left too much unread",
+        "Requests of HTTP/2 refused: too much unread, or in headers",
         "",
         &[],
     ),

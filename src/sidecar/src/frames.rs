@@ -18,13 +18,15 @@ pub(crate) struct Frames {
     credited: Instant,
     /// Bytes written that have made no whole frame's credit yet.
     written: usize,
+    /// Bytes of the largest frame: HTTP has a buffer for it, and keeps that.
+    largest: u32,
 }
 
 impl Frames {
     /// At the start of a connection, where the client's preface comes first.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(largest: u32) -> Self {
         let (header, credited) = ([0; HEADER], Instant::now());
-        Self { skip: PREFACE, header, has: 0, credit: BURST, credited, written: 0 }
+        Self { skip: PREFACE, header, has: 0, credit: BURST, credited, written: 0, largest }
     }
 
     /// Looks at what came in; false when it is too much.
@@ -60,6 +62,7 @@ impl Frames {
         let length = u32::from_be_bytes([0, high, middle, low]);
         self.skip = length as usize;
         match kind {
+            _ if length > self.largest => false,
             HEADERS => {
                 self.credit = BURST.min(self.credit + FRAMES_A_REQUEST);
                 true
@@ -107,6 +110,8 @@ const CRUMB: u32 = 32;
 mod tests {
     use super::*;
 
+    const LARGEST: u32 = 200;
+
     fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
         frame.resize(HEADER + usize::from(length), 0);
@@ -114,7 +119,7 @@ mod tests {
     }
 
     fn begun() -> Frames {
-        let mut frames = Frames::new();
+        let mut frames = Frames::new(LARGEST);
         assert!(frames.may_send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         frames
     }
@@ -135,6 +140,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn frame_of_any_kind_has_a_largest_size() {
+        for kind in 0..=u8::MAX {
+            assert!(begun().may_send(&frame(kind, 0, 200)), "{kind}");
+            assert!(!begun().may_send(&frame(kind, 0, 201)), "{kind}");
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn requests_and_their_bodies_are_free() {
         let mut frames = begun();
@@ -151,7 +164,7 @@ mod tests {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         (0..BURST).for_each(|_| bytes.extend(frame(6, 0, 8)));
         for size in [1, 2, 7, 9, 10, 4096] {
-            let mut frames = Frames::new();
+            let mut frames = Frames::new(LARGEST);
             assert!(bytes.chunks(size).all(|chunk| frames.may_send(chunk)), "{size}");
             assert!(!frames.may_send(&frame(6, 0, 8)), "{size}");
         }

@@ -35,6 +35,9 @@ pub struct Limits {
     pub unread: usize,
     /// HTTP/2: requests in flight on one connection: 128.
     pub streams: u32,
+    /// HTTP/2: bytes of the headers of requests in flight on one connection: 256 KiB, two for each. What
+    /// is beyond is not begun (`REFUSED_STREAM`, RFC 9113 §8.7): it may be sent again.
+    pub headers: usize,
     /// HTTP/2: how often a ping looks whether the peer still lives: 20 s.
     pub ping_interval: Duration,
     /// HTTP/2: how long the ping's answer may take: 20 s.
@@ -49,6 +52,9 @@ impl Limits {
     /// more of what was answered: a hundred of the usual size. What is beyond that is not begun
     /// (`REFUSED_STREAM`), nor is what has a body.
     pub const WAITING: usize = 16 * 1024;
+    /// HTTP/2: bytes of the headers in flight of a client without a certificate, and of each of its
+    /// frames: 8 KiB, which is what many servers take of a header.
+    pub const STRANGERS_HEADERS: usize = 8 * 1024;
     /// Bytes that a peer may send in a handshake before we answer, beside the first record of what it
     /// asks: several times a hello, or a chain.
     pub const HANDSHAKE: usize = 8 * 1024;
@@ -94,6 +100,7 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             unread: 1024 * 1024,
             streams: 128,
+            headers: 256 * 1024,
             ping_interval: Duration::from_secs(20),
             ping_timeout: Duration::from_secs(20),
             drain: Duration::from_secs(20),

@@ -11,17 +11,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use h2::Reason;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Request, Response, header};
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
 
 use crate::error::BoxError;
+use crate::headers::{Headers, Held};
 use crate::last_answer::LastAnswer;
 use crate::peer::RemoteAddress;
 use crate::places::Place;
 use crate::stream::{Connection, Phase};
-use crate::unread::{Counted, Held, Unread};
+use crate::unread::{Counted, Unread};
 
 /// The service as one connection calls it: requests learn whose they are.
 pub(crate) struct Requests<S> {
@@ -31,6 +32,8 @@ pub(crate) struct Requests<S> {
     remote: RemoteAddress,
     begun: Arc<AtomicU64>,
     unread: Arc<Unread>,
+    /// Over HTTP/1 none waits beside another.
+    headers: Option<Headers>,
 }
 
 impl<S> Requests<S> {
@@ -43,7 +46,12 @@ impl<S> Requests<S> {
         let (remote, unread) = (RemoteAddress(remote), Arc::new(Unread::new(most_unread)));
         let place = connection.and_then(|connection| connection.place());
         let connection = connection.cloned();
-        Self { service, connection, place, remote, begun: Arc::default(), unread }
+        Self { service, connection, place, remote, begun: Arc::default(), unread, headers: None }
+    }
+
+    /// For HTTP/2: headers of requests in flight hold so many bytes at most.
+    pub(crate) fn with_headers(self, most: usize) -> Self {
+        Self { headers: Some(Headers::new(most)), ..self }
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {
@@ -54,11 +62,12 @@ impl<S> Requests<S> {
         self.connection.as_ref()
     }
 
-    /// Lets a request wait for room; none where it may not. Over HTTP/1 no other does, and no more
-    /// of its body is read.
-    fn wait(&self, request: &Request<Incoming>) -> Option<Held> {
-        let is_held = request.version() < Version::HTTP_2 || request.body().is_end_stream();
-        is_held.then(|| self.unread.wait(size(request))).flatten()
+    /// What its header holds until it is answered, and until it may begin; none where there is no room.
+    fn hold(&self, request: &Request<Incoming>, waits: bool) -> Option<[Option<Held>; 2]> {
+        let Some(headers) = &self.headers else { return Some([None, None]) };
+        let in_flight = headers.begin(request)?;
+        let waiting = if waits { Some(headers.wait(request)?) } else { None };
+        Some([Some(in_flight), waiting])
     }
 
     /// The answers that wait for their reader.
@@ -102,35 +111,34 @@ where
             extensions.insert(last_answer.clone());
         }
         let unread = Arc::clone(&self.unread);
-        if unread.has_room() {
-            self.begun.fetch_add(1, Ordering::Relaxed);
-            return Handling::Begun(Box::pin(self.service.call(request)), unread, last_answer);
-        }
-        let Some(held) = self.wait(&request) else {
+        let waits = !unread.has_room();
+        let Some([in_flight, waiting]) = self.hold(&request, waits) else {
             metrics::counter!("countersign_requests_not_begun_total").increment(1);
             return Handling::Refused;
         };
         self.begun.fetch_add(1, Ordering::Relaxed);
+        if !waits {
+            let answer = Box::pin(self.service.call(request));
+            return Handling::Begun { answer, unread, last_answer, in_flight };
+        }
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
-        let answer = async move {
+        let answer = Box::pin(async move {
             room.room().await;
-            drop(held);
+            drop(waiting);
             service.call(request).await
-        };
-        Handling::Begun(Box::pin(answer), unread, last_answer)
+        });
+        Handling::Begun { answer, unread, last_answer, in_flight }
     }
-}
-
-/// As RFC 7541 §4.1 counts it.
-fn size(request: &Request<Incoming>) -> usize {
-    let fields = request.headers().iter();
-    let fields = fields.map(|(name, value)| name.as_str().len() + value.len() + 32);
-    request.uri().path_and_query().map_or(0, |path| path.as_str().len()) + fields.sum::<usize>()
 }
 
 /// What becomes of a request.
 pub(crate) enum Handling<R, E> {
-    Begun(Pin<Box<dyn Future<Output = Result<R, E>> + Send>>, Arc<Unread>, Option<LastAnswer>),
+    Begun {
+        answer: Pin<Box<dyn Future<Output = Result<R, E>> + Send>>,
+        unread: Arc<Unread>,
+        last_answer: Option<LastAnswer>,
+        in_flight: Option<Held>,
+    },
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
     /// It was not begun.
@@ -142,9 +150,12 @@ impl<B: Body, E: Into<BoxError>> Future for Handling<Response<B>, E> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut *self {
-            Self::Begun(_, _, Some(last_answer)) if last_answer.has_ended() => Poll::Pending,
-            Self::Begun(answer, unread, last_answer) => {
+            Self::Begun { last_answer: Some(last_answer), .. } if last_answer.has_ended() => {
+                Poll::Pending
+            }
+            Self::Begun { answer, unread, last_answer, in_flight } => {
                 let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
+                drop(in_flight.take());
                 if last_answer.as_ref().is_some_and(LastAnswer::says_close) {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);

@@ -163,6 +163,41 @@ impl Protocol {
     }
 }
 
+/// What HTTP/2 lets a client send before anything is answered.
+struct Http2 {
+    streams: u32,
+    /// Bytes of a frame, and so of a header, too.
+    frame: u32,
+    stream_window: u32,
+    connection_window: u32,
+    /// Bytes of headers in flight.
+    headers: usize,
+}
+
+impl Http2 {
+    /// A stranger asks for trust, and for its first certificate: little, and one or two at once. What
+    /// it sends is read into a buffer that has room for its largest frame, and keeps it.
+    fn of(connection: Option<&Connection>, limits: &Limits) -> Self {
+        match connection {
+            Some(_) => Self {
+                streams: limits.streams,
+                frame: BUFFER as u32,
+                stream_window: 4 * BUFFER as u32,
+                connection_window: 16 * BUFFER as u32,
+                headers: limits.headers,
+            },
+            None => Self {
+                streams: limits.streams.min(4),
+                frame: Limits::STRANGERS_HEADERS as u32,
+                stream_window: Limits::STRANGERS_HEADERS as u32,
+                // The protocol's own: there is no smaller one.
+                connection_window: 65_535,
+                headers: limits.headers.min(Limits::STRANGERS_HEADERS),
+            },
+        }
+    }
+}
+
 async fn serve_requests<IO, S, B>(
     stream: IO,
     protocol: Protocol,
@@ -196,19 +231,17 @@ async fn serve_requests<IO, S, B>(
         }
         Protocol::Http2 => {
             let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
-            let (streams, connection_window) = match connection {
-                Some(_) => (limits.streams, CONNECTION_WINDOW),
-                None => (limits.streams.min(STRANGERS_STREAMS), STREAM_WINDOW),
-            };
+            let most = Http2::of(connection.as_deref(), limits);
             http.timer(TokioTimer::new())
-                .max_concurrent_streams(streams)
-                .max_header_list_size(BUFFER as u32)
+                .max_concurrent_streams(most.streams)
+                .max_header_list_size(most.frame)
                 .max_send_buf_size(BUFFER)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(connection_window)
+                .initial_stream_window_size(most.stream_window)
+                .initial_connection_window_size(most.connection_window)
                 .keep_alive_interval(limits.ping_interval)
                 .keep_alive_timeout(limits.ping_timeout);
-            let stream = TokioIo::new(stream.with_frames());
+            let stream = TokioIo::new(stream.with_frames(most.frame));
+            let requests = requests.with_headers(most.headers);
             let http = Box::pin(http.serve_connection(stream, requests));
             Box::pin(drive(http, connection, Arc::clone(&unread), end))
         }
@@ -306,9 +339,3 @@ const OPEN: &str = "countersign_connections_open";
 /// What HTTP keeps of one direction at most: a request's header, or what is to be written. Node's
 /// limit of a header, and one record of TLS.
 const BUFFER: usize = 16 * 1024;
-/// HTTP/2: what a peer may send before a handler reads it, on one stream and on all.
-const STREAM_WINDOW: u32 = 64 * 1024;
-const CONNECTION_WINDOW: u32 = 256 * 1024;
-/// HTTP/2: requests in flight of a client without a certificate. It asks for trust, and for its first
-/// certificate.
-const STRANGERS_STREAMS: u32 = 4;

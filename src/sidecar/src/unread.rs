@@ -4,10 +4,6 @@
 //! stream no room answers pings while the stream's answer waits in our memory. So each piece of an
 //! answer is counted until it is written: a connection that has left too much unread begins no
 //! further request, and one whose pieces do not move for the write timeout ends.
-//!
-//! Over HTTP/2 many requests may come in the meantime. Some wait; what would make those that do hold
-//! more than a header is refused, as the protocol has it (RFC 9113 §8.7): it was not begun, and may
-//! be sent again.
 
 use std::io::IoSlice;
 use std::pin::Pin;
@@ -20,8 +16,6 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 
-use crate::limits::Limits;
-
 /// The bytes of one connection's answers that nobody has read.
 #[derive(Debug)]
 pub(crate) struct Unread {
@@ -31,8 +25,6 @@ pub(crate) struct Unread {
     moved: AtomicU64,
     room: Notify,
     ended: AtomicBool,
-    /// Bytes of the headers of requests that wait.
-    headers: AtomicUsize,
 }
 
 impl Unread {
@@ -44,7 +36,6 @@ impl Unread {
             moved: AtomicU64::new(0),
             room: Notify::new(),
             ended: AtomicBool::new(false),
-            headers: AtomicUsize::new(0),
         }
     }
 
@@ -63,13 +54,6 @@ impl Unread {
             }
             room.await;
         }
-    }
-
-    /// Lets a request wait whose header has so many bytes; none where others hold too many.
-    pub(crate) fn wait(self: &Arc<Self>, header: usize) -> Option<Held> {
-        let before = self.headers.fetch_add(header, Ordering::AcqRel);
-        let held = Held { header, unread: Arc::clone(self) };
-        (before == 0 || before + header <= Limits::WAITING).then_some(held)
     }
 
     /// Returns when answers have waited, and nothing of any was written, for all of `patience` (at
@@ -110,18 +94,6 @@ pub(crate) struct Ending<'a>(&'a Unread);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::Release);
-    }
-}
-
-/// The header of a request that waits.
-pub(crate) struct Held {
-    header: usize,
-    unread: Arc<Unread>,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.unread.headers.fetch_sub(self.header, Ordering::AcqRel);
     }
 }
 

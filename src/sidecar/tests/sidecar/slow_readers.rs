@@ -16,6 +16,7 @@ use http::Request;
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::authority::TestAuthority;
@@ -181,7 +182,7 @@ async fn http_2_requests_that_wait_hold_few_headers_and_no_body() {
     let refused = soon(with_body).await.unwrap_err();
     assert_eq!(refused.reason(), Some(Reason::REFUSED_STREAM));
     let mut others: FuturesUnordered<_> =
-        (0..6).map(|_| ask(&mut requests, 7_000, true).0).collect();
+        (0..6).map(|_| ask(&mut requests, 3_000, true).0).collect();
     for _ in 0..4 {
         let refused = soon(others.next()).await.unwrap().unwrap_err();
         assert_eq!(refused.reason(), Some(Reason::REFUSED_STREAM));
@@ -191,6 +192,55 @@ async fn http_2_requests_that_wait_hold_few_headers_and_no_body() {
     for _ in 0..2 {
         let answered = soon(others.next()).await.unwrap().unwrap();
         assert_eq!(answered.status(), 200);
+    }
+}
+
+/// Whoever reads, and asks for more than one connection's share of headers, gets all that it asks again.
+#[tokio::test]
+async fn http_2_headers_in_flight_have_a_share() {
+    let authority = TestAuthority::new();
+    let (begun, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+    let (count, gate) = (Arc::clone(&begun), Arc::clone(&go_on));
+    let slow = async move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        gate.notified().await;
+    };
+    let server = start(&authority, Router::new().route("/", get(slow)), Limits::default()).await;
+    let (requests, _connection) = http_2_that_grants_nothing(&authority, &server).await;
+    let mut requests = soon(requests.ready()).await.unwrap();
+    let mut ask = || {
+        let request = Request::get("https://ca/").header("x", "a".repeat(3_000)).body(()).unwrap();
+        requests.send_request(request, true).unwrap().0
+    };
+    let mut asked: FuturesUnordered<_> = (0..3).map(|_| ask()).collect();
+    let refused = soon(asked.next()).await.unwrap().unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::REFUSED_STREAM));
+    for _ in 0..2 {
+        go_on.notify_one();
+        assert_eq!(soon(asked.next()).await.unwrap().unwrap().status(), 200);
+    }
+    go_on.notify_one();
+    assert_eq!(soon(ask()).await.unwrap().status(), 200);
+    assert_eq!(begun.load(Ordering::Relaxed), 3);
+}
+
+/// What a connection reads into keeps the size of its largest frame.
+#[tokio::test]
+async fn http_2_frames_of_strangers_are_small() {
+    let authority = TestAuthority::new();
+    let router = Router::new().route("/", get(async || ""));
+    let server = start(&authority, router, Limits::default()).await;
+    for (bytes, is_taken) in [(8_000, true), (9_000, false)] {
+        let (requests, connection) = http_2_that_grants_nothing(&authority, &server).await;
+        let mut requests = soon(requests.ready()).await.unwrap();
+        // Huffman's code makes five bits of such a letter.
+        let value = "a".repeat(bytes * 8 / 5);
+        let request = Request::get("https://ca/").header("x", value).body(()).unwrap();
+        let (answer, _) = requests.send_request(request, true).unwrap();
+        match soon(answer).await {
+            Ok(answer) => assert_eq!((answer.status().as_u16(), is_taken), (431, true)),
+            Err(_) => assert!(soon(connection).await.unwrap().is_err() && !is_taken, "{bytes}"),
+        }
     }
 }
 
