@@ -3,16 +3,19 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
 use api::{IssueRequest, IssuedCertificate, OperatorRequest, Secret, Ttl};
 use authority::clock::Clock;
-use authority::policy::{OPERATOR_LIFE, PolicyError, PolicySet};
+use authority::policy::{
+    Action, ActivePolicy, IssueContext, OPERATOR_LIFE, PolicyError, PolicySet, Principal, Query,
+};
 use authority::sequencer::{ActMember, Effect, Member, Outcome};
 use authority::setup::{self, NewAuthority, Parent};
 use authority::{Act, Caller, Error, EventDraft};
 use identity::SpiffeId;
+use issuance::KeyType;
 use support::{Environment, NOW, csr, id, policy_files, request, trust_domain};
 
 const SHIPPED: &str = include_str!("../../../policies/countersign.cedar");
@@ -241,4 +244,44 @@ async fn the_host_replaces_a_set_that_lets_nobody_replace_it() {
     }
     environment.restart().await;
     apply(&environment, &admin, &set("", FIRST_DNS)).await.unwrap();
+}
+
+/// Under a set that permits everything to everybody: who may make tokens makes no operator.
+#[test]
+fn no_set_gives_away_what_is_ours() {
+    let mut files = policy_files();
+    files.insert(
+        "countersign.cedar".to_owned(),
+        r#"@id("all") permit (principal, action, resource);"#.to_owned(),
+    );
+    let set = PolicySet::parse(&files).unwrap();
+    let operators = HashSet::from(["admin".to_owned(), "second".to_owned()]);
+    let policy = ActivePolicy::new(set, trust_domain(), operators).unwrap();
+    let context = IssueContext {
+        attestor: "svid",
+        dns: Vec::new(),
+        ip: Vec::new(),
+        key_type: KeyType::EcdsaP256,
+        profile: "default".to_owned(),
+        validity_seconds: 3600,
+    };
+    let (admin, workload) = ("/countersign/operator/admin", "/prod/reports");
+    for (who, whose, allowed) in [
+        (workload, admin, false),
+        (workload, "/countersign/authority", false),
+        (workload, "/countersign/operator/nobody", false),
+        (workload, "/prod/monolith", true),
+        (admin, "/countersign/operator/second", false),
+        (admin, "/countersign/authority", false),
+        (admin, admin, true),
+        (admin, workload, true),
+    ] {
+        for action in
+            [Action::CreateToken, Action::Issue(context.clone()), Action::Renew(context.clone())]
+        {
+            let (principal, name) = (Principal::of(&id(who)), action.name());
+            let decision = policy.decide(&Query { principal, action, resource: Some(id(whose)) });
+            assert_eq!(decision.allowed, allowed, "{who} {name} {whose}: {decision:?}");
+        }
+    }
 }

@@ -6,6 +6,7 @@
 //! | the CA, at `init` and `init --recover` | an operator's certificate, for a week | the same |
 //! | an operator, each time a week is half over | the next one | the set; asked when it is checked and applied |
 //! | an operator | to replace the set, and so everything | the same |
+//! | anybody, for another's name below `/countersign`: its certificate, or a token for it | | nobody: [`own`] |
 //! | somebody new with an operator's token; keys and rotation | | the set, which an operator can replace |
 //!
 //! So no set that is applied, or was before, keeps `serve` from starting or the CA's host from
@@ -25,15 +26,26 @@ use crate::attest::SVID;
 
 /// The answer to what the CA asks for itself: its own paths, and nothing else. A set that could
 /// forbid it would be the last one: without a certificate of its own, the CA takes no other.
+///
+/// And to what would make an operator of whoever asks: a certificate of another's name of ours, or the
+/// token for one. Whoever may change policy is able to do all; who may make tokens is not.
 pub(super) fn own(query: &Query) -> Option<Decision> {
-    if query.principal != Principal::Authority {
-        return None;
-    }
     let certifies = matches!(query.action, Action::Issue(_) | Action::Renew(_));
-    let is_ours = query.resource.as_ref().is_some_and(SpiffeId::is_reserved);
-    let allowed = certifies && is_ours;
-    let policies = if allowed { vec![OWN_PATHS.to_owned()] } else { Vec::new() };
-    Some(Decision { allowed, policies, errors: Vec::new() })
+    let is_token = query.action == Action::CreateToken;
+    let ours = query.resource.as_ref().filter(|resource| resource.is_reserved());
+    let by = |allowed, policy: &str| {
+        Some(Decision { allowed, policies: vec![policy.to_owned()], errors: Vec::new() })
+    };
+    match (&query.principal, ours) {
+        (Principal::Authority, Some(_)) if certifies => by(true, OWN_PATHS),
+        (Principal::Authority, _) => {
+            Some(Decision { allowed: false, policies: Vec::new(), errors: Vec::new() })
+        }
+        (Principal::Operator(id), Some(ours)) if is_token && id != ours => by(false, THEMSELVES),
+        (Principal::Operator(id), Some(ours)) if certifies && id != ours => by(false, RESERVED),
+        (Principal::Workload(_), Some(_)) if certifies || is_token => by(false, RESERVED),
+        _ => None,
+    }
 }
 
 impl PolicySet {
@@ -125,5 +137,7 @@ pub(crate) fn require_operator(
 
 /// How the shipped set names what [`own`] decides.
 const OWN_PATHS: &str = "authority-own-paths";
+const RESERVED: &str = "reserved-paths";
+const THEMSELVES: &str = "operators-are-themselves";
 /// What `init` and `operator join` ask for.
 pub const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
