@@ -329,3 +329,19 @@ async fn no_certificate_is_revoked_by_what_a_changed_row_says_of_its_end() {
     let done = environment.authority.revoke(&operator, &revoke).await.unwrap();
     assert_eq!(done.certificates, 1);
 }
+
+/// A name of the same length, and a later end.
+#[tokio::test]
+async fn certificate_of_the_issuer_is_the_one_that_a_root_signed() {
+    let refusal = refusal_after(|database| {
+        let read = |row: &rusqlite::Row<'_>| row.get::<_, Vec<u8>>(0);
+        let der = database.query_row("SELECT certificate FROM issuers", [], read).unwrap();
+        let name = b"Countersign Issuer";
+        let at = der.windows(name.len()).position(|window| window == name).unwrap();
+        let mut other = der;
+        other[at..at + name.len()].copy_from_slice(b"Countersign Forger");
+        database.execute("UPDATE issuers SET certificate = ?1", [other]).unwrap();
+    })
+    .await;
+    assert!(refusal.contains("signed by no root of this CA"), "{refusal}");
+}

@@ -1,6 +1,6 @@
 //! The keys and the trust state in force, opened and ready: one value, exchanged as a whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use api::{KeyPurpose, KeyState};
@@ -56,7 +56,7 @@ impl InForce {
     ) -> Result<Self, Error> {
         let history = follow_trust(store, pin, ledger.trust_sequence()).await?;
         let (state, trust_note) = history.last().cloned().expect("it begins with the pin's");
-        let certificates = certificates(store).await?;
+        let certificates = certificates(store, &history).await?;
         let mut absent = Vec::new();
         let mut issuers = HashMap::new();
         for key in ledger.in_use(KeyPurpose::Issuer) {
@@ -302,12 +302,30 @@ async fn follow_trust(
     Ok(history)
 }
 
+/// Every issuer's certificate, signed by an anchor that this CA ever had: a database can hold another
+/// name or end for the same key, and whoever verifies would refuse what is issued below that.
 async fn certificates(
     store: &dyn Store,
+    history: &[(TrustState, Arc<[u8]>)],
 ) -> Result<HashMap<Hash, (Arc<IssuerCertificate>, String)>, Error> {
+    let anchors = history.iter().flat_map(|(state, _)| &state.anchors);
+    let anchors: HashSet<&[u8]> = anchors.map(|anchor| anchor.certificate.as_bytes()).collect();
+    let is_signed = |der: &[u8]| {
+        anchors.iter().any(|anchor| {
+            X509Certificate::from_der(anchor)
+                .is_ok_and(|(_, anchor)| issuance::is_signed_by(der, anchor.public_key().raw))
+        })
+    };
     let mut certificates = HashMap::new();
     for der in store.issuers().await? {
         let certificate = IssuerCertificate::from_der(&der)?;
+        if !is_signed(&der) {
+            return Err(StoreError::Inconsistent(format!(
+                "the certificate of issuer {:?} is signed by no root of this CA: somebody changed it",
+                certificate.key_hash()
+            ))
+            .into());
+        }
         let pem = identity::pem("CERTIFICATE", &der);
         certificates.insert(*certificate.key_hash(), (Arc::new(certificate), pem));
     }
