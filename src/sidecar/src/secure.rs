@@ -67,7 +67,8 @@ impl Secure {
             Ok(Ok(mut stream)) => {
                 let (wire, tls) = stream.get_mut();
                 wire.open();
-                tls.set_buffer_limit(Some(UNSENT));
+                let unsent = self.places.limits().unread / RECORDS;
+                tls.set_buffer_limit(Some(unsent.clamp(SMALL_RECORD, FULL_RECORD)));
                 if stream.get_ref().1.peer_certificates().is_some() {
                     return self.seat(self.admit(stream, remote)?, place).await;
                 }
@@ -128,8 +129,11 @@ async fn linger(mut stream: Wire) {
     }
 }
 
-/// What TLS keeps of what is written until the kernel takes it: one record. RFC 8446 §5.1.
-const UNSENT: usize = 16 * 1024;
+/// What TLS keeps of what is written until the kernel takes it is one record: a full one (RFC 8446
+/// §5.1), or less where answers may hold little. Each that nobody reads keeps it for the write timeout.
+const FULL_RECORD: usize = 16 * 1024;
+const SMALL_RECORD: usize = 1024;
+const RECORDS: usize = 16;
 const LINGER: Duration = Duration::from_secs(1);
 /// More than a client sends before it has read an alert.
 const MAX_LINGER: u64 = 256 * 1024;

@@ -519,4 +519,4 @@ const PRAGMAS: &str = "
 ";
 /// KiB. What readers share is the system's cache of the file.
 const WRITERS_CACHE: i64 = 4000;
-const READERS_CACHE: i64 = 1000;
+const READERS_CACHE: i64 = 500;
