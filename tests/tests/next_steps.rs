@@ -113,11 +113,26 @@ fn a_path_is_printed_as_one_word_whatever_stands_in_it() {
 }
 
 #[test]
+fn a_printed_command_finds_the_configuration_whatever_its_path_is() {
+    let environment = Environment::start();
+    let config = std::fs::read_to_string(environment.path("ca.toml")).unwrap();
+    std::fs::create_dir(environment.path("it's \"two\"; `x`")).unwrap();
+    let path = "it's \"two\"; `x`/$ca.toml";
+    environment.write(path, &config);
+    environment.countersign(&["issuer", "prepare", "--config", path]).success();
+    let again = environment.countersign(&["issuer", "prepare", "--config", path]).exits(1);
+    let next = behind(&again, "next: `");
+    let step = next.strip_suffix("` goes on with it").unwrap();
+    assert_eq!(step, r#"countersign rotate --config 'it'\''s "two"; `x`/$ca.toml'"#);
+    typed(&environment, step).success();
+}
+
+#[test]
 fn steps_name_what_there_is() {
     let environment = Environment::start();
     let reports = environment.id("/prod/reports");
     let token = environment.countersign(&["token", "revoke", "xyz"]).exits(1);
-    typed(&environment, &behind(&token, "next: ").replace(" shows the id of each", "")).success();
+    typed(&environment, behind(&token, "next: ").split('`').nth(1).unwrap()).success();
     let long = ["issue", &reports, "--out", "svid", "--ttl", "90d"];
     let long =
         environment.countersign(&long).exits(1).says("a validity of 90d was asked, from 5m to 7d");

@@ -449,7 +449,7 @@ impl Authority {
                 match refusal {
                     identity::Refusal::Denied => refused(
                         why,
-                        format!("countersign allow {id}, by an operator; then {again}"),
+                        format!("`countersign allow {id}`, by an operator; then {again}"),
                     ),
                     _ => refused(why, again),
                 }
@@ -741,9 +741,9 @@ pub(crate) fn refusal(conflict: Conflict, spiffe_id: &SpiffeId) -> Error {
         | Conflict::TokenUsed => refused(conflict.to_string(), new_token),
         Conflict::LineageBroken | Conflict::RenewedTwice => refused(
             conflict.to_string(),
-            "somebody else may hold your key: countersign revoke SPIFFE_ID --reason key-compromise, by \
-             an operator; then countersign token create SPIFFE_ID, and with that token: countersign \
-             issue SPIFFE_ID --out DIR --token-file FILE",
+            "somebody else may hold your key: `countersign revoke SPIFFE_ID --reason key-compromise`, by \
+             an operator; then `countersign token create SPIFFE_ID`, by an operator, and with that \
+             token: countersign issue SPIFFE_ID --out DIR --token-file FILE",
         ),
         other => Error::Conflict(other),
     }

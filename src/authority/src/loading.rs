@@ -248,8 +248,8 @@ fn warn_of_extent(policy: &ActivePolicy) {
     if policy.decide(&Query { principal, action, resource: Some(spiffe_id) }).allowed {
         tracing::warn!(
             "the policy set in force lets one replica revoke its whole identity; the shipped \
-             policies let it revoke its own certificate (workload-revokes-its-own): countersign \
-             policy apply DIR, with the new schema.cedarschema"
+             policies let it revoke its own certificate (workload-revokes-its-own): with the \
+             new schema.cedarschema, countersign policy apply DIR"
         );
     }
 }

@@ -527,7 +527,7 @@ fn what_makes_a_row(id: &SpiffeId) -> String {
     let path = id.path();
     match id.operator_name() {
         Some(name) => format!(
-            "countersign operator add {name}, by an operator; to have it stand in the table, too, \
+            "`countersign operator add {name}`, by an operator; to have it stand in the table, too, \
              add {path:?} to the operators of workloads.json, then: countersign policy apply DIR"
         ),
         None if is_reserved(id) => {

@@ -1,18 +1,23 @@
 //! The options of this run that the commands it prints need, too: pasted without them, they would ask
 //! another CA, or find none.
+//!
+//! What is printed is worded here, in the engine and by the CA at the other end, which know nothing of
+//! this command line. So every text marks the commands in it: a command stands in backticks, or nothing
+//! follows it that a shell would take for a part of it. The options go to its end, and nowhere else. That
+//! every text of the workspace keeps to this is tested in `next_step`.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
+use clap::ArgMatches;
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Command};
 
 use crate::args;
 use crate::shell;
 
 /// Each as one word of a command line; none where it was left out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Carried {
+pub(crate) struct Carried {
     config: Option<String>,
     context: Option<String>,
 }
@@ -36,6 +41,12 @@ pub(crate) fn carried(text: &str) -> String {
 }
 
 impl Carried {
+    /// As the command line of a test.
+    #[cfg(test)]
+    pub(crate) fn with(config: &std::path::Path, context: &str) -> Self {
+        Self { config: Some(shell::quoted(config)), context: Some(shell::word(context)) }
+    }
+
     fn of(matches: &ArgMatches) -> Self {
         let (mut leaf, mut names) = (matches, vec![]);
         while let Some((name, below)) = leaf.subcommand() {
@@ -52,117 +63,74 @@ impl Carried {
         Self { config, context: context.filter(|_| !is_newcomer) }
     }
 
-    fn put_into(&self, text: &str) -> String {
+    pub(crate) fn put_into(&self, text: &str) -> String {
         if *self == Self::default() {
             return text.to_owned();
         }
         let (mut told, mut rest) = (String::new(), text);
-        while let Some(at) = rest.find(NAME) {
-            let (before, behind) = rest.split_at(at + NAME.len());
-            let (typed, options) = self.options(behind);
+        for typed in commands_in(text) {
+            let (before, behind) = rest.split_at(typed.end - (text.len() - rest.len()));
             told.push_str(before);
-            told.push_str(&behind[..typed]);
-            told.push_str(&options);
-            rest = &behind[typed..];
+            told.push_str(&self.options(&typed, behind));
+            rest = behind;
         }
         told + rest
     }
 
-    /// How much of a text is a command, and what is to stand behind it.
-    fn options(&self, behind: &str) -> (usize, String) {
-        let Some((name, command)) = named(behind) else { return (0, String::new()) };
-        let rest = &behind[name.len()..];
-        let (line, _) = rest.split_at(end(rest));
-        let (line, after) = rest.split_at(typed(line, &command));
-        let has = |options: &[&str]| options.iter().any(|option| line.contains(option));
-        let after = after.trim_start_matches([',', '`', ' ']);
-        let is_theirs = THEIRS.iter().any(|by| after.starts_with(by));
-        let takes_config = command.get_arguments().any(|argument| argument.get_id() == "config");
-        let takes_context = !WITHOUT_CONTEXT.contains(&name) && !is_theirs;
-        let mut options = String::new();
-        if let Some(config) = self.config.as_ref().filter(|_| takes_config && !has(&["--config"])) {
-            options.push_str(&format!(" --config {config}"));
-        }
-        let names_another = has(&["--context", "--url", "--token-file"]);
-        if let Some(context) = self.context.as_ref().filter(|_| takes_context && !names_another) {
-            options.push_str(&format!(" --context {context}"));
-        }
-        (name.len() + line.len(), options)
+    /// What a command needs beside what it says itself.
+    fn options(&self, typed: &Typed, behind: &str) -> String {
+        let says = |option: &str| {
+            let name = |word: &String| word.split('=').next() == Some(option);
+            typed.words.iter().any(name)
+        };
+        let behind = behind.trim_start_matches(['`', ',', ' ']);
+        let is_theirs = THEIRS.iter().any(|by| behind.starts_with(by));
+        let takes_context = !WITHOUT_CONTEXT.contains(&&*typed.name) && !is_theirs;
+        let names_another = ["--context", "--url", "--token-file"].into_iter().any(says);
+        let config = self.config.as_ref().filter(|_| typed.takes_config && !says("--config"));
+        let context = self.context.as_ref().filter(|_| takes_context && !names_another);
+        let option = |name, value: Option<&String>| {
+            value.map(|value| format!(" --{name} {value}")).unwrap_or_default()
+        };
+        option("config", config) + &option("context", context)
     }
 }
 
-/// The command whose name a text begins with; none where it goes on as a sentence.
-fn named(text: &str) -> Option<(&str, Command)> {
-    let (mut command, mut end) = (args::command(), 0);
-    loop {
-        let word = text[end..].split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
-        command = command.find_subcommand(word)?.clone();
-        end += word.len();
-        if !command.has_subcommands() {
-            return Some((&text[..end], command));
-        }
-        text[end..].strip_prefix(' ')?;
-        end += 1;
-    }
+/// A command of ours that stands in a text.
+#[derive(Debug)]
+pub(crate) struct Typed {
+    /// As in `key prepare`.
+    pub(crate) name: String,
+    /// What stands behind `countersign`.
+    pub(crate) words: Vec<String>,
+    takes_config: bool,
+    /// Where it ends in the text.
+    end: usize,
 }
 
-/// How much behind a command's name belongs to it: its options, and as many words as it takes. Prose
-/// may follow.
-fn typed(line: &str, command: &Command) -> usize {
-    let root = args::command();
-    let takes_value = |name: &str| {
-        let mut known = command.get_arguments().chain(root.get_arguments());
-        let option = known.find(|it| it.get_long() == Some(name))?;
-        Some(option.get_action().takes_values())
-    };
-    let (mut end, mut left) = (0, command.get_positionals().count());
-    let mut is_value = false;
-    while let Some((gap, word)) = next_word(&line[end..]) {
-        // A colon or a full stop is the sentence's.
-        let bare = word.trim_end_matches([':', '.']);
-        if is_value {
-            is_value = false;
-        } else if let Some(option) = bare.strip_prefix("--") {
-            let Some(takes_value) = takes_value(option) else { break };
-            is_value = takes_value;
-        } else if left > 0 {
-            left -= 1;
-        } else {
-            break;
+/// The commands of ours that stand in a text. One ends where a shell would end it, or with the
+/// backticks that it stands in; `countersign` that no command follows is a name.
+pub(crate) fn commands_in(text: &str) -> Vec<Typed> {
+    let all = args::command();
+    let mut found: Vec<Typed> = Vec::new();
+    for (at, _) in text.match_indices(NAME) {
+        let begin = at + NAME.len();
+        if found.last().is_some_and(|before| begin < before.end) {
+            continue;
         }
-        end += gap + bare.len();
-        if bare.len() < word.len() {
-            break;
+        let Some((words, length)) = shell::words(&text[begin..]) else { continue };
+        let (mut command, mut names) = (&all, Vec::new());
+        for word in &words {
+            let Some(below) = command.find_subcommand(word) else { break };
+            command = below;
+            names.push(word.as_str());
+        }
+        if !names.is_empty() && !command.is_subcommand_required_set() {
+            let takes_config = command.get_arguments().any(|it| it.get_id() == "config");
+            found.push(Typed { name: names.join(" "), words, takes_config, end: begin + length });
         }
     }
-    end
-}
-
-/// What stands before the next word of a command line, and the word.
-fn next_word(line: &str) -> Option<(usize, &str)> {
-    let word = line.trim_start_matches([' ', '\\', '\n']);
-    let gap = line.len() - word.len();
-    let quoted = word.strip_prefix('\'').or_else(|| word.strip_prefix("$'"));
-    let end = match quoted.and_then(|quoted| quoted.find("' ")) {
-        Some(end) => word.len() - quoted.unwrap_or_default().len() + end + 1,
-        None if quoted.is_some() => word.len(),
-        None => word.find([' ', '\n']).unwrap_or(word.len()),
-    };
-    (gap > 0 && end > 0).then(|| (gap, &word[..end]))
-}
-
-/// Where a command ends at the latest: with the backticks, the sentence, or the line that is not continued.
-fn end(text: &str) -> usize {
-    let mut is_quoted = false;
-    let mut is_end = |(at, c): &(usize, char)| match c {
-        '\'' => {
-            is_quoted = !is_quoted;
-            false
-        }
-        '\n' => !text[..*at].ends_with('\\'),
-        c => !is_quoted && "`;,()".contains(*c),
-    };
-    text.char_indices().find(|it| is_end(it)).map_or(text.len(), |(at, _)| at)
+    found
 }
 
 const NAME: &str = "countersign ";
@@ -206,22 +174,22 @@ mod tests {
                 format!("next: countersign init --recover {both} (here)"),
             ),
             (
-                "`countersign serve` runs it, countersign key prepare log does not: that",
+                "`countersign serve` runs it, `countersign key prepare log` does not: that",
                 format!(
-                    "`countersign serve --config ca.toml` runs it, countersign key prepare log {both} \
-                     does not: that"
+                    "`countersign serve --config ca.toml` runs it, `countersign key prepare log \
+                     {both}` does not: that"
                 ),
             ),
             (
-                "countersign init --certificate 'a b' --operator bob: then\ncountersign rotate.",
+                "countersign init --certificate 'a;`b' --operator bob; then:\ncountersign rotate",
                 format!(
-                    "countersign init --certificate 'a b' --operator bob {both}: then\ncountersign \
-                     rotate {both}."
+                    "countersign init --certificate 'a;`b' --operator bob {both}; then:\ncountersign \
+                     rotate {both}"
                 ),
             ),
             (
-                "countersign list shows it; countersign deny ID --reason superseded \\\n  --wait 5s",
-                "countersign list --context hers shows it; countersign deny ID --reason superseded \
+                "`countersign list` shows it; countersign deny ID --reason superseded \\\n  --wait 5s",
+                "`countersign list --context hers` shows it; countersign deny ID --reason superseded \
                  \\\n  --wait 5s --context hers"
                     .to_owned(),
             ),
@@ -230,12 +198,23 @@ mod tests {
             assert_eq!(init.put_into(text), expected);
         }
         for text in [
-            "countersign is a CA; see countersign policy, or countersign context list",
-            "countersign config check --config other.toml; countersign status --context his",
+            "countersign is a CA; see `countersign policy`, or: countersign context list",
+            "countersign it's; countersign list 'it",
+            "countersign config check --config other.toml; countersign status --context=his",
             "countersign issue spiffe://a.example/b --out d \\\n  --url https://ca --token-file t",
             "`countersign allow spiffe://a.example/b`, by another operator",
+            "`countersign token create spiffe://a.example/b` by an operator, then as before",
         ] {
             assert_eq!(init.put_into(text), text);
+        }
+    }
+
+    #[test]
+    fn the_commands_without_a_context_are_commands() {
+        for name in WITHOUT_CONTEXT {
+            let found = commands_in(&format!("countersign {name}"));
+            assert_eq!(found.len(), 1, "{name}");
+            assert_eq!(found[0].name, name);
         }
     }
 

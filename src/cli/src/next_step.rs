@@ -56,7 +56,7 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
         }
         // Everybody else says so by `Error::RefusedSvid`, with what is known.
         LibraryError::Refused { .. } => {
-            Some("countersign show SERIAL, by another operator".to_owned())
+            Some("`countersign show SERIAL`, by another operator".to_owned())
         }
         _ => None,
     })
@@ -212,7 +212,7 @@ impl Error {
             }
             Self::NoCertificateOf(id) => {
                 return Some(format!(
-                    "countersign list --id 'spiffe://{}/*' shows who has one",
+                    "`countersign list --id 'spiffe://{}/*'` shows who has one",
                     id.trust_domain()
                 ));
             }
@@ -316,8 +316,8 @@ const A_CERTIFICATE: &str = "name a file that holds one: PEM, with -----BEGIN CE
 
 /// What the CA does not have, and where the right one is to be seen.
 const NOT_FOUND: [(&str, &str); 3] = [
-    ("there is no certificate", "countersign list shows the serial number of each"),
-    ("there is no token", "countersign token list shows the id of each"),
+    ("there is no certificate", "`countersign list` shows the serial number of each"),
+    ("there is no token", "`countersign token list` shows the id of each"),
     (
         "there is no trust state of that pin",
         "compare it with what an operator of that CA is shown: countersign trust pin",
@@ -345,211 +345,4 @@ fn is_missing(source: &server::ConfigError) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::{Path, PathBuf};
-
-    use super::*;
-    use crate::args;
-    use crate::passphrase::Fault;
-
-    /// A step may have prose behind its command, but no option that the command does not know.
-    #[test]
-    fn every_command_that_is_named_to_users_can_be_typed() {
-        let mut wrong = Vec::new();
-        let mut seen = 0;
-        for file in product_code() {
-            for literal in literals(&fs::read_to_string(&file).unwrap()) {
-                for command in commands_in(&literal) {
-                    seen += 1;
-                    if !can_be_typed(&command) {
-                        wrong.push(format!("{}: {command}", file.display()));
-                    }
-                }
-            }
-        }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-        assert!(seen > 60, "only {seen} were found");
-    }
-
-    /// What is printed is typed again: a path is one word, whatever stands in it.
-    #[test]
-    fn every_path_in_a_step_is_one_word() {
-        let path = || PathBuf::from("/a b/it's\n$HOME");
-        let io = || std::io::Error::other("full");
-        let errors = [
-            Error::BrokenContexts { path: path(), why: String::new() },
-            Error::Configuration {
-                path: path(),
-                source: Box::new(server::Config::parse("port = 7").unwrap_err()),
-            },
-            Error::ContextTaken { name: "a".into(), directory: path(), whose: "b".into() },
-            Error::Exposed { path: path(), why: String::new() },
-            Error::InTheWay { path: path(), why: String::new() },
-            Error::KnownPassphrase { setting: "a", path: path(), fault: Fault::TooShort },
-            Error::NewPassphrase { setting: "a", path: path(), fault: Fault::TooShort },
-            Error::NoLock(path()),
-            Error::NotInPlace { path: path().join("x") },
-            Error::StaleCrl {
-                path: path(),
-                ended: time::OffsetDateTime::UNIX_EPOCH,
-                source: Box::new(Error::Read { path: path(), source: io() }),
-            },
-            Error::Taken(path()),
-        ];
-        for error in errors {
-            let step = error.next_step().unwrap();
-            let word = r"$'/a b/it\'s\n$HOME";
-            assert!(step.contains(word) && !step.contains("it's"), "{error:?}: {step}");
-        }
-    }
-
-    /// What wakes somebody, and what they read then.
-    #[test]
-    fn every_command_of_the_alerts_and_of_the_readme_can_be_typed() {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        for (file, least) in [("README.md", 35), ("terraform/monitoring/alerts.yaml", 41)] {
-            let text = fs::read_to_string(root.join(file)).unwrap().replace("\\\n", " ");
-            let lines = text.lines().map(|line| line.split(" #").next().unwrap_or_default());
-            let lines = lines.flat_map(|line| line.split(['"', '|', '{', '*', '…']));
-            let commands: Vec<String> = lines.flat_map(commands_in).collect();
-            assert!(commands.len() >= least, "{file}: only {} were found", commands.len());
-            // A sentence may speak of a command by its name alone.
-            let typed = commands.iter().filter(|command| command.contains(' '));
-            let wrong: Vec<_> = typed.filter(|command| !can_be_typed(command)).collect();
-            assert!(wrong.is_empty(), "{file}: {wrong:#?}");
-        }
-    }
-
-    #[test]
-    fn what_cannot_be_typed_is_found() {
-        for (command, expected) in [
-            ("rotate goes on with it", true),
-            ("issue {} --out {} --attest token --token-file FILE --url {}", true),
-            ("allow SPIFFE_ID", true),
-            ("policy explain", false),
-            ("revoke SERIAL", false),
-            ("rotate --force", false),
-            ("issuer prepare --config FILE, then", true),
-        ] {
-            assert_eq!(can_be_typed(command), expected, "{command}");
-        }
-        let text = "let a = \"see: `countersign status`; then countersign \\\n   rotate\";";
-        let found: Vec<String> = literals(text).iter().flat_map(|it| commands_in(it)).collect();
-        assert_eq!(found, ["status", "rotate"]);
-    }
-
-    /// Sources without tests; `dev` prints commands with the path of its executable.
-    fn product_code() -> Vec<PathBuf> {
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let mut folders: Vec<PathBuf> = fs::read_dir(workspace)
-            .unwrap()
-            .map(|entry| entry.unwrap().path().join("src"))
-            .filter(|path| path.is_dir())
-            .collect();
-        let mut files = Vec::new();
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                match path.is_dir() {
-                    true if path.ends_with("dev") => {}
-                    true => folders.push(path),
-                    false if path.extension().is_some_and(|it| it == "rs") => files.push(path),
-                    false => {}
-                }
-            }
-        }
-        files
-    }
-
-    /// The string literals before the tests of a file, with continued lines joined.
-    fn literals(source: &str) -> Vec<String> {
-        let code = source.split("#[cfg(test)]").next().unwrap_or_default();
-        let lines = code.lines().filter(|line| !line.trim_start().starts_with("//"));
-        let code = lines.collect::<Vec<_>>().join("\n").replace("'\"'", "' '");
-        let mut found = Vec::new();
-        let mut characters = code.chars().peekable();
-        while let Some(c) = characters.next() {
-            if c != '"' {
-                continue;
-            }
-            let mut literal = String::new();
-            while let Some(c) = characters.next().filter(|c| *c != '"') {
-                match (c, characters.peek()) {
-                    ('\\', Some('\n')) => {
-                        while characters.next_if(|c| c.is_whitespace()).is_some() {}
-                    }
-                    ('\\', Some('n')) => {
-                        characters.next();
-                        literal.push('\n');
-                    }
-                    ('\\', Some(_)) => literal.extend(characters.next()),
-                    (c, _) => literal.push(c),
-                }
-            }
-            found.push(literal);
-        }
-        found
-    }
-
-    /// What stands behind `countersign`, where that is one of its commands, up to the end of the
-    /// sentence or of the backticks.
-    fn commands_in(text: &str) -> Vec<String> {
-        let command = args::command();
-        let behind = text.split("countersign ").skip(1);
-        behind
-            .filter(|rest| {
-                let first =
-                    rest.split(|c: char| !c.is_ascii_lowercase()).next().unwrap_or_default();
-                command.find_subcommand(first).is_some()
-            })
-            .map(|rest| {
-                let end = rest.find(['`', ';', ',', '(', ')', '\n']).unwrap_or(rest.len());
-                let end = rest[..end].find(": ").unwrap_or(end);
-                rest[..end].trim_end_matches([':', '.', ' ']).to_owned()
-            })
-            .collect()
-    }
-
-    fn can_be_typed(command: &str) -> bool {
-        let command = command.split([',', ';']).next().unwrap_or_default();
-        let words: Vec<&str> = command.split_whitespace().collect();
-        (1..=words.len()).rev().any(|length| {
-            let (typed, prose) = words.split_at(length);
-            !prose.iter().any(|word| word.starts_with("--")) && parses(typed)
-        })
-    }
-
-    /// With something in the place of each word that stands for something.
-    fn parses(words: &[&str]) -> bool {
-        let open = words.iter().filter(|word| word.contains('{')).count();
-        (0..CANDIDATES.len().pow(open as u32)).any(|mut chosen| {
-            let words = words.iter().map(|word| match *word {
-                "SPIFFE_ID" | "WHO" | "WHOM" => CANDIDATES[0],
-                "SERIAL" => CANDIDATES[1],
-                "DIR" | "FILE" => CANDIDATES[4],
-                "NAME" => CANDIDATES[5],
-                "PIN" => CANDIDATES[3],
-                "URL" => CANDIDATES[2],
-                word if word.contains('{') => {
-                    let candidate = CANDIDATES[chosen % CANDIDATES.len()];
-                    chosen /= CANDIDATES.len();
-                    candidate
-                }
-                word => word.trim_matches('\''),
-            });
-            let line = std::iter::once("countersign").chain(words.collect::<Vec<_>>());
-            args::command().try_get_matches_from(line).is_ok()
-        })
-    }
-
-    const CANDIDATES: [&str; 7] = [
-        "spiffe://pay.example/prod/a",
-        "8f2c01",
-        "https://ca.pay.internal:8443",
-        "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",
-        "some/path",
-        "admin",
-        "superseded",
-    ];
-}
+mod tests;

@@ -105,7 +105,7 @@ impl OtherFile {
     pub(crate) fn next_step(self) -> Option<&'static str> {
         match self {
             Self::Bundle => Some("its anchors as certificates: countersign bundle show"),
-            Self::Checkpoint => Some("countersign inspect DIR, of the folder that it stands in"),
+            Self::Checkpoint => Some("of the folder that it stands in: countersign inspect DIR"),
             Self::Crl => Some("openssl crl -in FILE -noout -text"),
             Self::Empty | Self::Json | Self::Proof => None,
             Self::Key => Some("whether it is a certificate's: countersign inspect DIR"),
@@ -115,12 +115,12 @@ impl OtherFile {
             Self::PublicKey => Some(
                 "a token for this key alone: countersign token create SPIFFE_ID --pin-key FILE",
             ),
-            Self::Record => Some("countersign inspect DIR, of the folder that it stands in"),
+            Self::Record => Some("of the folder that it stands in: countersign inspect DIR"),
             Self::Request => Some("to have it certified: countersign issue SPIFFE_ID --csr FILE"),
             Self::Token => Some("countersign issue SPIFFE_ID --out DIR --token-file FILE"),
             Self::TrustState => Some("what it trusts: countersign trust show"),
             Self::Workloads => {
-                Some("countersign policy check DIR, of the folder that it stands in")
+                Some("of the folder that it stands in: countersign policy check DIR")
             }
         }
     }

@@ -114,7 +114,7 @@ impl HeldTrust {
         let held = self.state().sequence;
         format!(
             "the newest trust state of {url} does not verify, so number {held} is used on: {error}\n  \
-             next: countersign trust fetch {url} --pin PIN, with the pin that the CA's operator names"
+             next: `countersign trust fetch {url} --pin PIN`, with the pin that the CA's operator names"
         )
     }
 

@@ -127,12 +127,12 @@ fn told(error: &Error) -> Told {
             (ProblemType::PolicyDenied, denied.reason.clone(), denied.next_step.clone())
         }
         Error::Revoked(Refusal::Denied) => {
-            let step = "an operator lifts a denial: countersign allow SPIFFE_ID";
+            let step = "`countersign allow SPIFFE_ID`, by an operator, lifts the denial";
             (ProblemType::PolicyDenied, text, next(step))
         }
         Error::Revoked(_) => {
-            let step = "attest again, by a token of an operator: countersign token create SPIFFE_ID; \
-                        an operator: countersign operator add NAME --again, by another one";
+            let step = "attest again, by a token: `countersign token create SPIFFE_ID`, by an operator; \
+                        an operator: `countersign operator add NAME --again`, by another operator";
             (ProblemType::PolicyDenied, text, next(step))
         }
         Error::Halted(_) => {
@@ -194,7 +194,7 @@ fn told_conflict(conflict: Conflict) -> Told {
             (ProblemType::Conflict, detail.to_owned(), Some(step.to_owned()))
         }
         Conflict::TokenUsed => {
-            let step = "revoke the certificate that came of it: countersign list shows its serial number, \
+            let step = "revoke the certificate that came of it: `countersign list` shows its serial number; \
                  countersign revoke SERIAL --reason key-compromise";
             (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))
         }
@@ -230,7 +230,7 @@ fn told_store(error: &StoreError) -> Told {
 fn what_is_there_to_revoke(target: &str) -> String {
     match target.strip_prefix("spiffe://").and_then(|id| id.split_once('/')) {
         Some(_) => format!(
-            "countersign list --id '*' shows who has one; to keep somebody out who has none yet: \
+            "`countersign list --id '*'` shows who has one; to keep somebody out who has none yet: \
              countersign deny {target} --reason privilege-withdrawn"
         ),
         None => format!("it is refused as it is; countersign show {target}"),
@@ -240,8 +240,10 @@ fn what_is_there_to_revoke(target: &str) -> String {
 /// What an operator can do about a step that waits.
 fn what_ends_it(next: &api::NextStep) -> String {
     match (&next.first, next.certificates.first()) {
-        (Some(_), _) => "countersign rotate replaces it; or: countersign issuer prepare".to_owned(),
-        (None, None) => "countersign rotate, later".to_owned(),
+        (Some(_), _) => {
+            "`countersign rotate` replaces it; or: countersign issuer prepare".to_owned()
+        }
+        (None, None) => "later: countersign rotate".to_owned(),
         (None, Some(first)) => format!(
             "wait, or see to {}, which renews, or: countersign revoke {} --reason superseded",
             first.spiffe_id, first.serial_number
@@ -293,11 +295,11 @@ fn policy_problem(error: &PolicyError, request_id: &str) -> Problem {
         _ => ProblemType::RequestInvalid,
     };
     let mut made = problem(kind, error.to_string(), request_id);
-    let usual = "countersign policy check DIR finds it before it is sent";
+    let usual = "`countersign policy check DIR` finds it before it is sent";
     made.next_step = Some(match error {
         PolicyError::OwnName { row, .. } => format!(
-            "take it out of row {row}; countersign policy check DIR --config FILE, with the CA's \
-             configuration, finds it before it is sent"
+            "take it out of row {row}; `countersign policy check DIR --config FILE`, with the \
+             CA's configuration, finds it before it is sent"
         ),
         _ => error.next_step().unwrap_or(usual).to_owned(),
     });

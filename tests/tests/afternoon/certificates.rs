@@ -139,7 +139,7 @@ fn revocations() -> Vec<Slip> {
             .proof("countersign renew mine"),
         Slip::new("a serial number that is none", Runs, ":")
             .notices("countersign revoke deadbeef --reason superseded", 1, "there is no certificate deadbeef")
-            .step("countersign list shows the serial number of each")
+            .step("`countersign list` shows the serial number of each")
             .repairs(
                 "serial=$(countersign list --id '*/prod/batch' | tail -1 | cut -d' ' -f1)\n\
                  countersign revoke $serial --reason superseded",

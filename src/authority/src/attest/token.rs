@@ -177,5 +177,5 @@ fn for_another(row: &TokenRow, kind: TokenKind, asked: &SpiffeId) -> Error {
 
 pub(crate) const NEW_TOKEN: &str =
     "ask an operator for a new one: countersign token create SPIFFE_ID";
-pub(crate) const ADD_AGAIN: &str = "ask who added you for a new one: countersign operator add NAME, \
-                                    --again where you had one before";
+pub(crate) const ADD_AGAIN: &str = "ask who added you for a new one: `countersign operator add NAME`, \
+                                    by an operator, with --again where you had one before";

@@ -67,7 +67,7 @@ impl Authority {
         };
         if self.folded().revocations.is_denied(id) {
             let step =
-                format!("if they are to come back: countersign allow {id}, then the same again");
+                format!("if they are to come back: `countersign allow {id}`, then the same again");
             return occupied(format!("{id} is denied"), step);
         }
         if self.is_held(id).await? {

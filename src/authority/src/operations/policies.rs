@@ -190,7 +190,7 @@ pub fn explain_query(policy: &ActivePolicy, asked: &ExplainRequest) -> Result<Ex
 }
 
 const PERMIT_IT: &str = "if it is to be allowed, write a policy that permits it into a .cedar file of \
-                         the folder; then: countersign policy check DIR, and: countersign policy \
+                         the folder; then: countersign policy check DIR; countersign policy \
                          apply DIR";
 
 fn refused(denied: Denied) -> Explanation {

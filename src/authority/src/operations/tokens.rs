@@ -29,8 +29,8 @@ fn require_path(spiffe_id: &SpiffeId) -> Result<(), Error> {
         "" => Err(Error::Invalid {
             why: format!("{spiffe_id} names a trust domain, and no workload in it"),
             next_step: Some(format!(
-                "name its path: countersign token create {spiffe_id}/PATH; countersign list --id \
-                 '{spiffe_id}/*' shows those that have a certificate"
+                "name its path: countersign token create {spiffe_id}/PATH; `countersign list --id \
+                 '{spiffe_id}/*'` shows those that have a certificate"
             )),
         }),
         _ => Ok(()),
@@ -320,7 +320,9 @@ fn key_hash(hex: &str) -> Result<Hash, Error> {
     let octets = HEXLOWER.decode(hex.as_bytes()).ok();
     octets.and_then(|octets| Hash::try_from(&octets[..]).ok()).ok_or_else(|| Error::Invalid {
         why: "key_sha256 is not the hex of a SHA-256".to_owned(),
-        next_step: Some("countersign token create SPIFFE_ID --pin-key FILE computes it".to_owned()),
+        next_step: Some(
+            "`countersign token create SPIFFE_ID --pin-key FILE` computes it".to_owned(),
+        ),
     })
 }
 

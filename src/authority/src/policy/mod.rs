@@ -125,7 +125,7 @@ impl PolicyError {
             Self::FileNames { .. } => Some("put several policies into one *.cedar file"),
             Self::TooLarge { .. } => Some(
                 "remove rows that no workload uses, and spaces: jq -c . workloads.json; \
-                 countersign policy check DIR measures it",
+                 `countersign policy check DIR` measures it",
             ),
             _ => None,
         }

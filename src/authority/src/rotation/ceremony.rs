@@ -202,7 +202,7 @@ impl Ceremonies<'_> {
         self.keys.iter().find(moving).map_or(Ok(()), |key| {
             Err(Error::Invalid {
                 why: format!("the {purpose} key {} is on its way already", key.id),
-                next_step: Some("countersign rotate goes on with it".to_owned()),
+                next_step: Some("`countersign rotate` goes on with it".to_owned()),
             })
         })
     }

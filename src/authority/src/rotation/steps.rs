@@ -526,7 +526,7 @@ fn signed<'a>(ceremony: Option<&'a OfflineSignature>, what: &str) -> Result<(&'a
         Some(OfflineSignature::Signed { signed, announced_at }) => Ok((signed, *announced_at)),
         _ => Err(Error::Invalid {
             why: format!("this step needs a {what}, announced and then signed"),
-            next_step: Some("countersign rotate does both".to_owned()),
+            next_step: Some("`countersign rotate` does both".to_owned()),
         }),
     }
 }
@@ -534,7 +534,9 @@ fn signed<'a>(ceremony: Option<&'a OfflineSignature>, what: &str) -> Result<(&'a
 fn not_that_step(why: &str) -> Error {
     Error::Invalid {
         why: why.to_owned(),
-        next_step: Some("countersign rotate makes it anew from the newest trust state".to_owned()),
+        next_step: Some(
+            "`countersign rotate` makes it anew from the newest trust state".to_owned(),
+        ),
     }
 }
 

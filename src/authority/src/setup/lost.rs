@@ -70,7 +70,7 @@ fn require_lost(in_force: &InForce, keys: &Keys) -> Result<(), Error> {
         Ok(_) => Err(Error::Invalid {
             why: "the issuer's key is there: it is not lost".to_owned(),
             next_step: Some(
-                "to replace it while the CA serves: countersign issuer prepare, countersign rotate"
+                "to replace it while the CA serves: countersign issuer prepare; countersign rotate"
                     .to_owned(),
             ),
         }),

@@ -42,10 +42,10 @@ impl AbsentKey {
                  --replace-lost-issuer"
             }
             KeyPurpose::Countersignature => {
-                "; if it is lost for good: countersign key prepare countersignature, countersign rotate"
+                "; if it is lost for good: countersign key prepare countersignature; countersign rotate"
             }
             KeyPurpose::Feed => {
-                "; if it is lost for good: countersign key prepare feed, countersign rotate"
+                "; if it is lost for good: countersign key prepare feed; countersign rotate"
             }
             KeyPurpose::Issuer => {
                 "; if it is lost for good, stop the CA: countersign init --recover \

@@ -152,7 +152,7 @@ fn without_operator(config: &Config, source: anyhow::Error) -> anyhow::Error {
         made: format!("the CA in {} is made and whole", config.state.display()),
         lost: "what its operator needs was not written or shown",
         source,
-        repair: "countersign init --recover makes it, once there is room".to_owned(),
+        repair: "once there is room: countersign init --recover".to_owned(),
     }
     .into()
 }
@@ -274,8 +274,8 @@ fn tell_standing(
         let row = if is_listed { "" } else { row.as_str() };
         session.output.warn(format!(
             "{operator} may do nothing by the policy set in force: the certificate is of no use until \
-             that changes{policies}{row}\nor, on this host: countersign init --recover \
-             --replace-policies puts the configuration's set in force"
+             that changes{policies}{row}\nor, on this host, to put the configuration's set in force: countersign \
+             init --recover --replace-policies"
         ));
     } else if is_new && !is_listed {
         session.output.note(format!(
@@ -338,7 +338,8 @@ async fn accept_clock(
     session.output.note(match ahead {
         Some(ahead) => format!(
             "the log was {} ahead of this clock, and goes on from it. Certificates and tokens of \
-             then live as long\nas they say: countersign list, token list; revoke what nobody knows",
+             then live as long\nas they say: `countersign list` and `countersign token list` show them; revoke what nobody \
+             knows",
             crate::table::span(time::Duration::milliseconds(ahead.cast_signed())),
         ),
         None => "the log is not ahead of this clock, which counts from now on".to_owned(),
@@ -351,7 +352,7 @@ async fn lift_halt(config: &Config, store: &SqliteStore, session: &Session) -> a
     session.output.note(match lifted {
         Some(why) => format!(
             "lifted: {why}\nrestart `serve`, and the workloads that have seen more: they take no \
-             feed of a shorter\nlog; then replace the log's key: countersign key prepare log, \
+             feed of a shorter\nlog; then replace the log's key: countersign key prepare log; \
              countersign rotate"
         ),
         None => "the CA had not halted".to_owned(),

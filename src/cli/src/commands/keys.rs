@@ -193,7 +193,7 @@ pub(crate) fn life_warning(warning: &LifeWarning, now: OffsetDateTime) -> (Strin
     let ends = if *not_after < now { "ended" } else { "ends" };
     let distance = table::distance(*not_after, now);
     let text = format!("the {key} {ends} {distance}: {left} of its life is left, or less");
-    (text, format!("{next_step}, on the CA's host"))
+    (text, format!("on the CA's host: {next_step}"))
 }
 
 /// Says so, and when something will be. As JSON it is one object, which is no step: a script can tell

@@ -259,7 +259,7 @@ fn told_context(name: &str, options: &crate::args::GlobalOptions) -> Result<Stri
     Ok(match is_current {
         true => format!("the context {name} is the current one; next: countersign status"),
         false => format!(
-            "the context is {name}; next: countersign status --context {name}, or: countersign \
+            "the context is {name}; next: countersign status --context {name}; or: countersign \
              context use {name}"
         ),
     })
