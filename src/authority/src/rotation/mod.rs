@@ -47,6 +47,7 @@ pub mod ceremony;
 pub mod due;
 mod in_force;
 mod ledger;
+mod listing;
 mod steps;
 mod waiting;
 
