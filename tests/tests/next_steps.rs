@@ -102,6 +102,20 @@ fn a_path_is_printed_as_one_word_whatever_stands_in_it() {
         let renew = environment.countersign(&["renew", folder]).exits(1);
         typed(&environment, &behind(&renew, "next: ")).success();
         environment.countersign(&["renew", folder]).success();
+        // What cannot be used is replaced by the same line; where it leads elsewhere, that goes first.
+        for spoil in ["printf x >", "true >", "ln -sf /etc/hostname"] {
+            let spoil = format!(
+                "cd {}; {spoil} trust.note",
+                format_args!("'{}'", folder.replace('\'', r"'\''"))
+            );
+            typed(&environment, &spoil).success();
+            let renew = environment.countersign(&["renew", folder]);
+            let next = behind(&renew, "next: ");
+            let is_removed = next.starts_with("rm ");
+            assert_eq!(is_removed, spoil.contains("ln -sf"), "{spoil}: {next}");
+            typed(&environment, &next).success();
+            environment.countersign(&["renew", folder]).success();
+        }
     }
     let nothing = environment.countersign(&["renew", "no such"]).exits(1);
     assert_eq!(behind(&nothing, "next: "), "countersign issue SPIFFE_ID --out 'no such'");

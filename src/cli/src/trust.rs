@@ -37,9 +37,13 @@ impl HeldTrust {
         })?;
         let path = directory.join(TRUST_NOTE);
         let unusable = |why: String| {
-            // What is there may be anything: it is not written over.
-            let repair =
-                format!("rm {}; {}", shell::quoted(&path), fetch_again(directory, pin, url));
+            // A file of that name is replaced; a folder or a link of somebody's is not.
+            let repair = match directory.require_replaceable(TRUST_NOTE) {
+                Ok(()) => fetch_again(directory, pin, url),
+                Err(_) => {
+                    format!("rm {}; {}", shell::quoted(&path), fetch_again(directory, pin, url))
+                }
+            };
             Error::UnusableTrust { path: path.clone(), why, repair }
         };
         if note.is_empty() {
@@ -113,8 +117,8 @@ impl HeldTrust {
     fn unverified(&self, url: &str, error: &Error) -> String {
         let held = self.state().sequence;
         format!(
-            "the newest trust state of {url} does not verify, so number {held} is used on: {error}\n  \
-             next: `countersign trust fetch {url} --pin PIN`, with the pin that the CA's operator names"
+            "the newest trust state of {url} does not verify, so number {held} is used on: {error}; \
+             the CA's operator names its pin\n  next: countersign trust fetch {url} --pin PIN"
         )
     }
 
