@@ -46,7 +46,9 @@ impl Exit {
             | LibraryError::Trust(..)
             | LibraryError::UnexpectedServer { .. } => Self::Unverified,
             LibraryError::Refused { .. } => Self::Refused,
-            LibraryError::Unreachable { .. } => Self::Unreachable,
+            // What stands before the CA says that it cannot reach it, or cannot go on now.
+            LibraryError::UnexpectedAnswer { status: 500.., .. }
+            | LibraryError::Unreachable { .. } => Self::Unreachable,
             _ => Self::Failed,
         }
     }

@@ -109,7 +109,7 @@ pub enum Error {
     #[error(transparent)]
     Trust(#[from] identity::Error),
     /// Something answered, but not as the CA does: perhaps a proxy, or another version.
-    #[error("{url} answered with status {status}, but {fault}; is it really the CA?")]
+    #[error("{url} answered with status {status}, but {fault}{}", doubt(*status))]
     UnexpectedAnswer {
         /// What was asked.
         url: String,
@@ -401,6 +401,17 @@ pub(crate) fn refusal_by_peer(error: &rustls::Error) -> Option<AlertDescription>
             | Alert::UnsupportedCertificate
     );
     is_about_certificates.then_some(alert)
+}
+
+/// A failure of a server is told by a proxy, for one whom it cannot reach; the CA tells its own as
+/// problems.
+fn doubt(status: u16) -> &'static str {
+    match status {
+        500.. => {
+            ": that is no answer of Countersign, but of what stands before it, a proxy perhaps"
+        }
+        _ => "; is it really the CA?",
+    }
 }
 
 /// Who trusts another CA than the peer's has an old trust state, or is deceived.

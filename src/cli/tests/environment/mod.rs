@@ -64,6 +64,12 @@ impl Environment {
         environment
     }
 
+    /// The URL of something with the CA's certificate that answers in its place.
+    #[allow(dead_code, reason = "each test file uses its own part")]
+    pub(crate) async fn behind(&self, router: Router) -> String {
+        start(&self.authority, router).await
+    }
+
     /// A path below the operator's home.
     pub(crate) fn path(&self, below: &str) -> PathBuf {
         self.home.path().join(below)

@@ -166,8 +166,5 @@ impl Holder {
 
 /// Whether nothing was said about the SVID.
 fn is_away(error: &LibraryError) -> bool {
-    match error {
-        LibraryError::UnexpectedAnswer { status, .. } => *status >= 500,
-        error => Exit::of_library(error) == Exit::Unreachable,
-    }
+    Exit::of_library(error) == Exit::Unreachable
 }
