@@ -39,9 +39,8 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
         running.address, running.admin_address
     ));
     if config.listen.port() == 0 {
-        let (name, port) = (&config.names[0], running.address.port());
-        let host = if name.contains(':') { format!("[{name}]") } else { name.clone() };
-        session.output.note(format!("commands find it by: --url https://{host}:{port}"));
+        let url = config.url(running.address.port());
+        session.output.note(format!("commands find it by: --url {url}"));
     }
     tokio::select! {
         signal = stop => {
