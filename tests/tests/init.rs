@@ -14,6 +14,11 @@ fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
     let request = request.stdout.trim().to_owned();
     openssl(&folder, &["req", "-in", &request, "-noout", "-verify"]).success();
     environment.countersign(&["serve", "--config", "ca.toml"]).exits(1).says("countersign init");
+    // Nothing is wrong with the configuration, and that is not all there is to say.
+    let check = ["config", "check", "--config", "ca.toml"];
+    let step = format!("have {request} certified");
+    let checked = environment.countersign(&check).success().says(&step);
+    checked.says("then: countersign init --certificate FILE --config ca.toml");
 
     make_parent(&environment);
     sign(&environment, &request, "basicConstraints=critical,CA:FALSE\n", "leaf.pem");
@@ -24,6 +29,8 @@ fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
     finish("issuer.pem").exits(1).says("it ends before a root: that of");
     finish("parent.pem").exits(1);
     finish("chain-issuer.pem").success().says("trust pin");
+    let checked = environment.countersign(&check).success();
+    assert!(!checked.stderr.contains("--certificate"), "{}", checked.stderr);
 
     environment.serve();
     let svid = environment.issue("/prod/reports", "reports");

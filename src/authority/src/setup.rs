@@ -25,6 +25,7 @@ pub use self::certified_again::{Again, CertifiedAgain, certify_again, to_certify
 pub use self::lost::replace_lost_issuer;
 pub use self::policies::{policies_in_force, replace_policies};
 use self::unfinished::Unfinished;
+pub use self::unfinished::next_by_parent;
 use crate::checkpoint::{Checkpoints, origin, verifier_key};
 use crate::clock::Clock;
 use crate::error::Error;

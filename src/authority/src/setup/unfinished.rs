@@ -129,6 +129,18 @@ pub(super) fn require_vacant(state: &Path) -> Result<(), Error> {
     Err(Error::Folder(why))
 }
 
+/// What comes next for a CA whose issuer its parent has not certified yet; none for every other.
+pub fn next_by_parent(state: &Path) -> Option<String> {
+    let is_waiting = state.join(REQUEST).exists() && !state.join(PIN).exists();
+    is_waiting.then(|| {
+        let shown = state.display();
+        format!(
+            "the issuer of the CA in {shown} is to be certified: have {shown}/{REQUEST} certified, \
+             then: countersign init --certificate FILE"
+        )
+    })
+}
+
 /// Whether something is there; refuses what is no folder.
 fn is_folder(path: &Path) -> Result<bool, Error> {
     match fs::metadata(path) {
