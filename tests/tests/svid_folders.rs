@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 
 use system_tests::{Environment, Outcome, openssl};
 
@@ -174,11 +175,19 @@ fn a_certificate_for_a_request_stands_in_a_folder_without_a_key() {
     // It is looked after as far as it can be without the key, and the rest is said.
     environment.countersign(&["renew", "own"]).success().says("not due");
     environment.countersign(&["renew", "own", "--check"]).exits(1);
-    let told = environment.countersign(&["renew", "own", "--attest", "token", "--token-file", "x"]);
+    write_token(&environment, "/prod/reports", "token");
+    let by_token = ["renew", "own", "--token-file", "token"];
+    let told = environment.countersign(&[&by_token[..], &["--attest", "token"]].concat());
     let told = told.exits(1).says("own has no key");
     assert!(told.stderr.contains("--csr FILE --out own"), "{}", told.stderr);
+    environment.countersign(&by_token).success().says("not due");
     revoke(&environment, "own");
     environment.countersign(&["renew", "own"]).exits(3).says("is revoked since 20");
+    environment.countersign(&by_token).exits(3).says("is revoked since 20");
+    // The token was spent by none of them.
+    let url = environment.url();
+    let issue = ["issue", &id, "--out", "other", "--token-file", "token", "--url", &url];
+    environment.countersign(&issue).success();
 }
 
 #[test]
@@ -258,6 +267,23 @@ fn what_a_request_says_that_no_certificate_has_is_told() {
     request(&environment);
     let issued = environment.countersign(&["issue", &id, "--csr", "own.csr"]).success();
     assert!(!issued.stderr.contains("the request asks"), "{}", issued.stderr);
+}
+
+/// Answered with what was issued before, this clock takes it for one that is to be renewed.
+#[test]
+fn a_clock_that_is_ahead_has_a_request_certified_twice_at_most() {
+    let environment = Environment::start();
+    request(&environment);
+    let id = environment.id("/prod/reports");
+    for ahead in ["+20h", "+21h", "+22h"] {
+        let mut command = Command::new("faketime");
+        command.args(["-f", ahead]).arg(system_tests::binary());
+        command.args(["issue", &id, "--csr", "own.csr"]).current_dir(environment.folder());
+        command.env("HOME", environment.folder());
+        system_tests::program(&mut command).success();
+    }
+    let listed = environment.countersign(&["--json", "list", "--id", &id]).success().stdout;
+    assert_eq!(listed.lines().count(), 2, "{listed}");
 }
 
 #[test]
