@@ -33,6 +33,12 @@ pub(super) fn read(text: &str) -> Result<Config, Vec<Fault>> {
         let left = reading.text();
         match toml::from_str::<Config>(&left) {
             Ok(config) => break Some(config),
+            // Each fault costs another reading of the whole: who has more of them begins with these.
+            Err(_) if reading.faults.len() == MOST_FAULTS => {
+                let what = format!("more than these {MOST_FAULTS}: correct these first");
+                reading.faults.push(Fault { line: None, what });
+                break None;
+            }
             // What was taken away began or ended something that goes on in other lines.
             Err(_) if left.parse::<toml::Table>().is_err() => break None,
             Err(error) if !reading.goes_on_after(&error) => break None,
@@ -224,6 +230,9 @@ fn expected(key: &str) -> Option<&'static str> {
     })
 }
 
+/// As many as somebody reads.
+const MOST_FAULTS: usize = 100;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -315,6 +324,18 @@ mod tests {
         let lines: Vec<&str> = told.lines().map(|line| line.split(':').next().unwrap()).collect();
         assert_eq!(lines, ["line 1", "line 2", "line 3", "line 6", "line 7", "line 11"], "{told}");
         assert!(told.contains("a name has no port"), "{told}");
+    }
+
+    /// A megabyte of what is no configuration is no work of hours.
+    #[test]
+    fn of_very_many_faults_the_first_are_told() {
+        let many: String = (0..5_000).map(|n| format!("x{n} = 1\n")).collect();
+        let faults = read(&format!("{BASE}{many}")).unwrap_err();
+        assert_eq!(faults.len(), MOST_FAULTS + 1);
+        assert_eq!(faults[0].line, Some(3));
+        assert!(faults[MOST_FAULTS].what.starts_with("more than these 100:"), "{faults:?}");
+        let few: String = (0..MOST_FAULTS).map(|n| format!("x{n} = 1\n")).collect();
+        assert_eq!(read(&format!("{BASE}{few}")).unwrap_err().len(), MOST_FAULTS);
     }
 
     #[test]
