@@ -22,7 +22,7 @@ use crate::last_answer::LastAnswer;
 use crate::peer::RemoteAddress;
 use crate::places::Place;
 use crate::stream::{Connection, Phase};
-use crate::unread::{Counted, Unread};
+use crate::unread::{Counted, Turn, Unread};
 
 /// The service as one connection calls it: requests learn whose they are.
 pub(crate) struct Requests<S> {
@@ -154,6 +154,7 @@ impl<B: Body, E: Into<BoxError>> Future for Handling<Response<B>, E> {
                 Poll::Pending
             }
             Self::Begun { answer, unread, last_answer, in_flight } => {
+                let _turn = Turn(Arc::clone(unread));
                 let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
                 drop(in_flight.take());
                 if last_answer.as_ref().is_some_and(LastAnswer::says_close) {

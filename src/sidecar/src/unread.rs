@@ -43,7 +43,8 @@ impl Unread {
         self.bytes.load(Ordering::Acquire) < self.most
     }
 
-    /// Returns when another answer may be made; never, once the connection has ended: answers that
+    /// Returns when another answer may be made, to one after the other in the order in which they
+    /// came (see [`next`](Self::next)); never, once the connection has ended: answers that
     /// are dropped with it make room for nobody.
     pub(crate) async fn room(&self) {
         loop {
@@ -53,6 +54,15 @@ impl Unread {
                 return;
             }
             room.await;
+        }
+    }
+
+    /// Lets the next go on, where one waits and there is room for it still. To be called when one that
+    /// may have waited was polled: what it answered is counted then, and where it answers later, or
+    /// was dropped, it holds nobody up.
+    pub(crate) fn next(&self) {
+        if self.has_room() {
+            self.room.notify_one();
         }
     }
 
@@ -83,7 +93,7 @@ impl Unread {
         self.moved.fetch_add(1, Ordering::Relaxed);
         let before = self.bytes.fetch_sub(bytes, Ordering::AcqRel);
         if before >= self.most && before - bytes < self.most {
-            self.room.notify_waiters();
+            self.room.notify_one();
         }
     }
 }
@@ -94,6 +104,15 @@ pub(crate) struct Ending<'a>(&'a Unread);
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::Release);
+    }
+}
+
+/// Calls [`Unread::next`] when it is dropped, after a panic too.
+pub(crate) struct Turn(pub(crate) Arc<Unread>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.next();
     }
 }
 
@@ -250,6 +269,64 @@ mod tests {
         assert!(!waiting.is_finished());
         drop(body);
         waiting.await.unwrap();
+    }
+
+    /// A request that waits, polled by hand.
+    struct Asked {
+        room: Pin<Box<dyn Future<Output = ()> + Send>>,
+        woken: Arc<Woken>,
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    impl Asked {
+        fn of(unread: &Arc<Unread>) -> Self {
+            let waiting = Arc::clone(unread);
+            let room = Box::pin(async move { waiting.room().await });
+            let mut asked = Self { room, woken: Arc::default() };
+            assert!(asked.poll().is_pending());
+            asked
+        }
+
+        fn poll(&mut self) -> Poll<()> {
+            let waker = Arc::clone(&self.woken).into();
+            self.room.as_mut().poll(&mut Context::from_waker(&waker))
+        }
+    }
+
+    fn woken(asked: &[Asked]) -> Vec<bool> {
+        asked.iter().map(|asked| asked.woken.0.load(Ordering::Relaxed)).collect()
+    }
+
+    #[test]
+    fn requests_that_wait_go_on_one_after_the_other_while_there_is_room() {
+        let unread = Arc::new(Unread::new(MOST));
+        let first = answer(2 * MOST, &unread);
+        let mut asked: Vec<_> = (0..4).map(|_| Asked::of(&unread)).collect();
+        drop(first);
+        assert_eq!(woken(&asked), [true, false, false, false]);
+        assert!(asked[0].poll().is_ready());
+        let small = answer(MOST - 1, &unread);
+        unread.next();
+        assert_eq!(woken(&asked), [true, true, false, false], "it left room");
+        assert!(asked[1].poll().is_ready());
+        let large = answer(MOST, &unread);
+        unread.next();
+        drop(small);
+        assert_eq!(woken(&asked), [true, true, false, false], "it left none");
+        drop(large);
+        assert_eq!(woken(&asked), [true, true, true, false]);
+        // One that its peer has taken back meanwhile keeps nobody from going on.
+        asked.remove(2);
+        assert_eq!(woken(&asked), [true, true, true]);
+        assert!(asked[2].poll().is_ready());
     }
 
     #[tokio::test(start_paused = true)]

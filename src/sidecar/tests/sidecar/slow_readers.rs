@@ -244,6 +244,42 @@ async fn http_2_frames_of_strangers_are_small() {
     }
 }
 
+/// Whoever answers late, or is taken back, keeps nobody from going on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn http_2_requests_that_waited_are_all_begun() {
+    let authority = TestAuthority::new();
+    let answers = Arc::new(AtomicUsize::new(0));
+    let brief = async |path: http::Uri| {
+        if path.path().starts_with("/late") {
+            tokio::task::yield_now().await;
+        }
+        "a word"
+    };
+    let router = generous(&answers).fallback(brief);
+    let limits = Limits { unread: ANSWER / 2, ..Limits::default() };
+    let server = start(&authority, router, limits).await;
+    let (requests, _connection) = http_2_that_grants_nothing(&authority, &server).await;
+    for _ in 0..20 {
+        let unread = soon(ask(&requests, "/").await).await.unwrap().into_body();
+        let mut others = Vec::new();
+        for n in 0..60 {
+            let path = if n % 2 == 0 { format!("/{n}") } else { format!("/late/{n}") };
+            others.push(ask(&requests, &path).await);
+        }
+        others.truncate(50);
+        drop(unread);
+        for other in others {
+            assert_eq!(soon(other).await.unwrap().status(), 200);
+        }
+    }
+}
+
+async fn ask(requests: &SendRequest<Bytes>, path: &str) -> h2::client::ResponseFuture {
+    let mut requests = soon(requests.clone().ready()).await.unwrap();
+    let request = Request::get(format!("https://ca{path}")).body(()).unwrap();
+    requests.send_request(request, true).unwrap().0
+}
+
 #[tokio::test]
 async fn slow_reader_gets_all_of_it() {
     let authority = TestAuthority::new();
