@@ -21,7 +21,7 @@ fn strangers_reach_what_is_public_and_nothing_else() {
             asked += 1;
         }
     }
-    assert_eq!(asked, 30, "the description names every route");
+    assert_eq!(asked, 31, "the description names every route");
 }
 
 /// The status that somebody without a certificate gets; bodies are empty objects.

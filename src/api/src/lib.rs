@@ -4,6 +4,7 @@
 //! Times are RFC 3339 in UTC, serial numbers lower-case hex, certificates PEM. Unknown fields of
 //! requests are refused; unknown fields of responses are for newer clients and ignored.
 
+mod acts;
 mod fleet;
 mod keys;
 mod life;
@@ -16,6 +17,7 @@ mod token;
 mod ttl;
 mod v1;
 
+pub use acts::{ActFilter, ActOnRecord};
 pub use fleet::*;
 pub use keys::*;
 pub use life::{LifeLeft, LifeWarning};

@@ -24,6 +24,8 @@ pub const WORKLOADS: &str = "/v1/workloads";
 pub const DENIALS: &str = "/v1/denials";
 /// Allow again (DELETE), by the denial's id.
 pub const DENIAL: &str = "/v1/denials/{id}";
+/// What somebody did that stays, whoever they are by now.
+pub const ACTS: &str = "/v1/acts";
 /// Bootstrap tokens: list (GET), create (POST).
 pub const TOKENS: &str = "/v1/tokens";
 /// Withdraw one token (DELETE).

@@ -1,11 +1,13 @@
 //! Bodies of version 1.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use identity::{SerialNumber, SpiffeId};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use crate::acts::{ActOnRecord, is_zero};
 use crate::keys::KeyRecord;
 use crate::life::LifeWarning;
 use crate::secret::Secret;
@@ -297,22 +299,16 @@ pub struct Revocation {
     /// What revoked them before, where nothing is left to revoke. Its reason stays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earlier: Option<RevokedBy>,
-    /// What they did that stays, newest first: to be looked at by somebody.
+    /// What they did that stays, to be looked at by somebody: what grants most first, then the newest.
+    /// At most 100, and some of each kind; `review_more` says how many are left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub review: Vec<ActOnRecord>,
-}
-
-/// Something that was done and stays, though who did it is revoked: a policy set put into force, a
-/// step of a rotation, a denial lifted, a certificate for a token.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ActOnRecord {
-    /// Its place in the log; of a token, the place of the certificate that came of it.
-    pub log_index: u64,
-    /// The kind of its event: `policy.change`, `key.activate`, `allow`, `token.create`, …
-    pub kind: String,
-    /// On whom or what.
-    pub subject: String,
+    /// How many such acts there are, by the kind of their event.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub review_counts: BTreeMap<String, u64>,
+    /// How many of them `review` leaves out: `GET /v1/acts?by=SPIFFE_ID` lists all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub review_more: u64,
 }
 
 /// Asks to deny an identity until it is allowed again: `POST /v1/denials`.
@@ -357,10 +353,17 @@ pub struct Denial {
     )]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>, format = DateTime))]
     pub since: Option<OffsetDateTime>,
-    /// What they did that stays, newest first: to be looked at by somebody. Only in the answer to a
-    /// `POST`.
+    /// What they did that stays, to be looked at by somebody: what grants most first, then the newest.
+    /// At most 100, and some of each kind; `review_more` says how many are left out. Only in the
+    /// answer to a `POST`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub review: Vec<ActOnRecord>,
+    /// How many such acts there are, by the kind of their event.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub review_counts: BTreeMap<String, u64>,
+    /// How many of them `review` leaves out: `GET /v1/acts?by=SPIFFE_ID` lists all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub review_more: u64,
 }
 
 /// Asks for a bootstrap token: `POST /v1/tokens`.
@@ -405,6 +408,20 @@ pub struct NewToken {
     /// What would change that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_step: Option<String>,
+}
+
+/// Pages of `GET /v1/tokens`, newest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
+pub struct TokenFilter {
+    /// Items a page at most: 1,000 if left out, which is the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<u32>,
+    /// The `next` of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", param(value_type = Option<crate::schema::LogIndex>))]
+    pub after: Option<String>,
 }
 
 /// A bootstrap token as it is kept.
@@ -528,7 +545,7 @@ impl OperatorState {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PolicyFiles {
     /// Contents by file name: `schema.cedarschema`, `*.cedar`, `workloads.json`, `profiles.json`.
-    pub files: std::collections::BTreeMap<String, String>,
+    pub files: BTreeMap<String, String>,
 }
 
 /// How many bytes a [`PolicyFiles`] may have as JSON, with whatever ships in place of the files that
@@ -543,7 +560,7 @@ pub struct ActivePolicy {
     /// SHA-256 over its files, lower-case hex.
     pub hash: String,
     /// The files.
-    pub files: std::collections::BTreeMap<String, String>,
+    pub files: BTreeMap<String, String>,
 }
 
 /// Asks which policy decides: `POST /v1/policies/explain`.

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use api::ActOnRecord;
 use identity::{SerialNumber, SpiffeId};
 use serde::Deserialize;
 use time::OffsetDateTime;
@@ -52,13 +53,15 @@ struct Read {
     edge: TreeEdge,
     /// By identity, in their order.
     leaves: HashMap<SpiffeId, Vec<Leaf>>,
+    /// Those among them that somebody else had asked for, by who that was.
+    for_others: HashMap<String, Vec<(Leaf, SpiffeId)>>,
     /// How many were left when those of before were forgotten last.
     kept: usize,
     count: usize,
     /// The newest of each issuer, by its id.
     crls: HashMap<String, LoggedCrl>,
     /// What the event before says of the leaf that comes next.
-    announced: Option<(SpiffeId, i64)>,
+    announced: Option<Announced>,
 }
 
 impl Authority {
@@ -90,6 +93,22 @@ impl Authority {
             records.extend(records_at(self.store(), spiffe_id, page).await?);
         }
         Ok(records)
+    }
+
+    /// The certificates of the last days that this identity asked for others, oldest first.
+    pub(crate) async fn issued_for_others(
+        &self,
+        spiffe_id: &SpiffeId,
+    ) -> Result<Vec<ActOnRecord>, Error> {
+        let mut recent = self.recent_log.0.lock().await;
+        let read = self.follow(&mut recent).await?;
+        let issued = read.for_others.get(spiffe_id.as_str()).into_iter().flatten();
+        let act = |(leaf, whose): &(Leaf, SpiffeId)| ActOnRecord {
+            log_index: leaf.index,
+            kind: ISSUE.to_owned(),
+            subject: whose.to_string(),
+        };
+        Ok(issued.map(act).collect())
     }
 
     /// The newest CRL that was logged for an issuer in the last days: longer than one is used.
@@ -143,6 +162,7 @@ impl Read {
         Ok(Self {
             edge: edge_at(store, first).await?,
             leaves: HashMap::new(),
+            for_others: HashMap::new(),
             kept: 0,
             count: 0,
             crls: HashMap::new(),
@@ -175,14 +195,17 @@ impl Read {
         self.edge.push(leaf_hash(entry));
         let announced = self.announced.take();
         if entry.first() != Some(&b'{') {
-            if let Some((spiffe_id, not_after)) = announced {
-                self.leaves.entry(spiffe_id).or_default().push(Leaf { index, not_after });
+            if let Some(Announced { actor, subject, detail: Ends { not_after } }) = announced {
+                let leaf = Leaf { index, not_after };
+                // The CA itself asks for operators at `init`, and is no identity.
+                if actor != subject.as_str() && actor.starts_with("spiffe://") {
+                    self.for_others.entry(actor).or_default().push((leaf, subject.clone()));
+                }
+                self.leaves.entry(subject).or_default().push(leaf);
                 self.count += 1;
             }
         } else if is_of(entry, ISSUE) || is_of(entry, RENEW) {
-            self.announced = serde_json::from_slice(entry)
-                .ok()
-                .map(|Announced { subject, detail: Ends { not_after } }| (subject, not_after));
+            self.announced = serde_json::from_slice(entry).ok();
         } else if is_of(entry, CRL)
             && let Ok(event) = Event::parse(entry)
         {
@@ -205,19 +228,24 @@ impl Read {
             leaves.shrink_to_fit();
             !leaves.is_empty()
         });
+        self.for_others.retain(|_, issued| {
+            issued.retain(|(leaf, _)| leaf.not_after > before);
+            !issued.is_empty()
+        });
         self.count = self.leaves.values().map(Vec::len).sum();
         self.kept = self.count;
     }
 }
 
 /// What an event says of the leaf after it; the rest is passed over.
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Announced {
+    actor: String,
     subject: SpiffeId,
     detail: Ends,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Ends {
     not_after: i64,
 }

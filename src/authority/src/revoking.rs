@@ -3,7 +3,7 @@
 //! Of what is revoked only the places are kept, and the events are read when somebody asks, proved to
 //! stand there: half a million certificates may be revoked. Denials in force are few.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use api::{Denial, RevokedBy};
 use identity::feed::{FeedChange, FeedItem};
@@ -162,6 +162,8 @@ fn shown(spiffe_id: &SpiffeId, Denied { log_index, by, reason, at, since }: &Den
         at: *at,
         since: (since != at).then_some(*since),
         review: Vec::new(),
+        review_counts: BTreeMap::new(),
+        review_more: 0,
     }
 }
 

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use api::{Denial, DenyRequest};
+use api::{Denial, DenyRequest, TokenFilter};
 use authority::sequencer::{ActMember, Conflict, Effect, Found, Head, Member, Outcome, plan};
 use authority::{Act, Authority, Caller, Error, EventDraft};
 use futures_util::future::join_all;
@@ -81,7 +81,8 @@ async fn a_token_that_was_used_is_not_said_to_be_withdrawn() {
     let operator = environment.operator().await;
     let token = environment.token(&operator, "/prod/reports").await;
     let authority = &environment.authority;
-    let made = authority.tokens(&operator).await.unwrap().items[0].id.clone();
+    let made =
+        authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items[0].id.clone();
     environment.issue_with(&token, &csr()).await.unwrap();
     let refused = authority.revoke_token(&operator, &made).await.unwrap_err();
     assert!(matches!(refused, Error::Conflict(Conflict::TokenUsed)), "{refused}");

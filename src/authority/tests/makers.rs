@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{DenyRequest, IssueRequest, RevokeRequest, Secret};
+use api::{DenyRequest, IssueRequest, RevokeRequest, Secret, TokenFilter};
 use authority::sequencer::{ActMember, Effect, Member};
 use authority::store::faulty::FaultyStore;
 use authority::{Act, Caller, Error, EventDraft};
@@ -145,7 +145,7 @@ async fn the_list_of_tokens_says_who_made_each_and_which_are_void() {
     environment.token(&admin, "/prod/reports").await;
     made(&environment).await;
     revoke(&environment, &admin, id(SECOND).as_str()).await;
-    let listed = environment.authority.tokens(&admin).await.unwrap().items;
+    let listed = environment.authority.tokens(&admin, &TokenFilter::default()).await.unwrap().items;
     let told: Vec<_> =
         listed.iter().map(|token| (token.made_by.as_str(), token.state.as_str())).collect();
     let (admin, second) = (id("/countersign/operator/admin"), id(SECOND));

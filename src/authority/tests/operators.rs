@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use api::{
     ActOnRecord, Attestation, DenyRequest, IssueRequest, NewToken, OperatorRecord, OperatorRequest,
-    OperatorState, RevokeRequest, Secret,
+    OperatorState, RevokeRequest, Secret, TokenFilter,
 };
 use authority::sequencer::{Effect, Member};
 use authority::store::faulty::FaultyStore;
@@ -249,7 +249,7 @@ async fn of_two_tokens_for_one_name_the_newer_counts_and_none_once_somebody_has_
     told(join(&environment, &older).await, "a newer one was made");
     let states: Vec<String> = environment
         .authority
-        .tokens(&admin)
+        .tokens(&admin, &TokenFilter::default())
         .await
         .unwrap()
         .items

@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::{Arc, Mutex};
 
-use api::{Attestation, ExplainRequest, IssueRequest, KeyPurpose, RevokeRequest};
+use api::{Attestation, ExplainRequest, IssueRequest, KeyPurpose, RevokeRequest, TokenFilter};
 use authority::signer::spy::SpySigner;
 use authority::store::RecordKey;
 use authority::store::sqlite::SqliteStore;
@@ -215,10 +215,13 @@ async fn each_misuse_of_a_token_is_refused_by_name() {
     let error = environment.issue_with(&token, &csr()).await.unwrap_err();
     assert!(refused(error).contains("used"));
 
-    let page = environment.authority.tokens(&operator).await.unwrap();
+    let page = environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap();
     assert_eq!(page.items[0].state, "used");
     let token = environment.token(&operator, "/prod/reports").await;
-    let open = environment.authority.tokens(&operator).await.unwrap().items[0].id.clone();
+    let open =
+        environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items[0]
+            .id
+            .clone();
     environment.authority.revoke_token(&operator, &open).await.unwrap();
     let error = environment.issue_with(&token, &csr()).await.unwrap_err();
     assert!(refused(error).contains("revoked"));

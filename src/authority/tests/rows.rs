@@ -4,7 +4,7 @@
 
 mod support;
 
-use api::{DenyRequest, RevokeRequest};
+use api::{DenyRequest, RevokeRequest, TokenFilter};
 use authority::store::sqlite::SqliteStore;
 use authority::store::{RecordKey, StoreError};
 use authority::{Caller, Error};
@@ -224,7 +224,7 @@ async fn a_token_is_withdrawn_by_the_log_and_not_by_its_row() {
         let environment = Environment::start().await;
         let operator = environment.operator().await;
         let token = environment.token(&operator, "/prod/quick").await;
-        let made = environment.authority.tokens(&operator).await.unwrap().items;
+        let made = environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
         tamper(&environment, marked);
         let withdrawn = environment.authority.revoke_token(&operator, &made[0].id).await;
         tamper(&environment, unmarked);

@@ -3,6 +3,7 @@
 
 mod support;
 
+use api::TokenFilter;
 use authority::Event;
 use rusqlite::{Connection, params};
 use support::{Environment, csr, id, open, reopen};
@@ -190,7 +191,8 @@ async fn a_running_ca_takes_no_head_and_no_token_that_it_did_not_write() {
     let operator = environment.operator().await;
     let token = environment.token(&operator, "/prod/quick").await;
     let withdrawn = environment.token(&operator, "/prod/quick").await;
-    let made = environment.authority.tokens(&operator).await.unwrap().items;
+    let made =
+        environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
     environment.authority.revoke_token(&operator, &made[0].id).await.unwrap();
     let database = database(&environment);
     database.execute_batch("UPDATE tokens SET revoked_index = NULL").unwrap();

@@ -40,6 +40,7 @@ GET    /v1/denials                   401       403      403   200    200  403   
 POST   /v1/denials                   401       403      403   201    201  403      -       -       -
 POST { /v1/denials                   401       400      400   400    400  400      -       -       -
 DELETE /v1/denials/{id}              401       404      404   404    404  404      -       -       -
+GET    /v1/acts                      401       403      403   200    200  403      -       -       -
 GET    /v1/tokens                    401       403      403   200    200  403      -       -       -
 POST   /v1/tokens                    401       403      403   201    201  403      -       -       -
 POST { /v1/tokens                    401       400      400   400    400  400      -       -       -
@@ -258,6 +259,7 @@ impl Scene {
     async fn ask(&self, line: &Line, caller: &str) -> Answer {
         let path = line
             .path
+            .replace(paths::ACTS, &format!("{}?by={}", paths::ACTS, self.service.id("/prod/batch")))
             .replace("{serial}", &self.serial)
             .replace("{id}", "9999")
             .replace("{log_index}", "9999")

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{
-    ActivePolicy, CertificateFilter, CertificateRecord, Denial, DenyRequest, ExplainRequest,
-    Explanation, IssueRequest, IssuedCertificate, KeyRecord, KeyStep, KeyStepOutcome,
-    KeyStepRequest, NewToken, OperatorRecord, OperatorRequest, Page, PolicyFiles, RenewalWindow,
-    Report, Revocation, RevocationReach, RevokeRequest, Status, TokenRecord, TokenRequest,
-    WorkloadFilter, WorkloadInstance, paths,
+    ActFilter, ActOnRecord, ActivePolicy, CertificateFilter, CertificateRecord, Denial,
+    DenyRequest, ExplainRequest, Explanation, IssueRequest, IssuedCertificate, KeyRecord, KeyStep,
+    KeyStepOutcome, KeyStepRequest, NewToken, OperatorRecord, OperatorRequest, Page, PolicyFiles,
+    RenewalWindow, Report, Revocation, RevocationReach, RevokeRequest, Status, TokenFilter,
+    TokenRecord, TokenRequest, WorkloadFilter, WorkloadInstance, paths,
 };
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -170,9 +170,19 @@ impl AuthorityClient {
         self.act(paths::TOKENS, request).await
     }
 
-    /// The bootstrap tokens, without their secrets.
-    pub async fn tokens(&self) -> Result<Page<TokenRecord>, Error> {
-        self.get(paths::TOKENS).await
+    /// A page of the bootstrap tokens, newest first, without their secrets.
+    pub async fn tokens(&self, filter: &TokenFilter) -> Result<Page<TokenRecord>, Error> {
+        let TokenFilter { limit, after } = filter;
+        let fields = [("limit", limit.map(|limit| limit.to_string())), ("after", after.clone())];
+        self.get(&format!("{}{}", paths::TOKENS, query(fields))).await
+    }
+
+    /// A page of what somebody did that stays, newest first.
+    pub async fn acts(&self, filter: &ActFilter) -> Result<Page<ActOnRecord>, Error> {
+        let ActFilter { by, limit, after } = filter;
+        let limit = limit.map(|limit| limit.to_string());
+        let fields = [("by", Some(by.to_string())), ("limit", limit), ("after", after.clone())];
+        self.get(&format!("{}{}", paths::ACTS, query(fields))).await
     }
 
     /// Withdraws a bootstrap token, by its [`TokenRecord::id`].

@@ -4,7 +4,7 @@ use api::{CertificateFilter, CertificateRecord, Page, RenewalWindow, RevokedBy};
 use identity::{SerialNumber, SpiffeId};
 
 use super::revocations::logged_end;
-use super::{LONGEST_VALIDITY_MILLISECONDS, PAGE};
+use super::{LONGEST_VALIDITY_MILLISECONDS, PAGE, place_after};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
 use crate::event::Event;
@@ -155,14 +155,10 @@ impl Authority {
     fn record_query(&self, filter: &CertificateFilter) -> Result<RecordQuery, Error> {
         let now = self.clock().now();
         let live_only = filter.revoked || filter.expiring.is_some();
-        let before = filter.after.as_ref().map(|after| after.parse()).transpose();
         Ok(RecordQuery {
             // An ID without a wildcard has an index.
             spiffe_id: filter.id.as_deref().and_then(|id| SpiffeId::parse(id).ok()),
-            before: before.map_err(|_| Error::Invalid {
-                why: "`after` is not the `next` of a page".to_owned(),
-                next_step: None,
-            })?,
+            before: place_after(filter.after.as_deref())?,
             ends_after: live_only.then(|| now.unix_timestamp() - 1),
             // Nothing issued longer ago than the longest validity can still be valid.
             issued_since: live_only.then(|| {

@@ -4,11 +4,12 @@ mod inventory;
 mod once;
 mod operators;
 mod policies;
+mod review;
 mod revocations;
 mod tokens;
 mod way_back;
 
-use api::{ActOnRecord, IssuerStatus, Status};
+use api::{IssuerStatus, Status};
 use identity::{SpiffeId, VerifiedSvid};
 use issuance::IssuerCertificate;
 
@@ -176,20 +177,6 @@ impl Authority {
         Ok(entry.and_then(|entry| Event::parse(&entry).ok()))
     }
 
-    /// What somebody did that has taken effect and stays: newest first, for a person to look at once
-    /// they are believed no more.
-    pub(super) async fn acts_of(&self, spiffe_id: &SpiffeId) -> Vec<ActOnRecord> {
-        let by = self.folded().acts_of(spiffe_id.as_str());
-        let by_tokens = self.used_tokens_of(spiffe_id).await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "the tokens that somebody made are not listed for review");
-            Vec::new()
-        });
-        let mut acts: Vec<ActOnRecord> = by.into_iter().chain(by_tokens).collect();
-        acts.sort_by_key(|act| std::cmp::Reverse(act.log_index));
-        acts.truncate(ACTS_SHOWN);
-        acts
-    }
-
     pub(super) fn by<'a>(&self, caller: &'a Caller) -> Act<'a> {
         Act { actor: caller.name(), request_id: &caller.request_id }
     }
@@ -215,6 +202,15 @@ impl Authority {
     }
 }
 
+/// The place of the log after which a page begins: the `next` of the one before.
+fn place_after(after: Option<&str>) -> Result<Option<u64>, Error> {
+    let parsed = after.map(str::parse).transpose();
+    parsed.map_err(|_| Error::Invalid {
+        why: "`after` is not the `next` of a page".to_owned(),
+        next_step: None,
+    })
+}
+
 fn issuer_status(certificate: &IssuerCertificate) -> IssuerStatus {
     IssuerStatus {
         id: issuer_id(certificate.key_hash()),
@@ -223,8 +219,6 @@ fn issuer_status(certificate: &IssuerCertificate) -> IssuerStatus {
     }
 }
 
-/// Acts that an answer lists for review.
-const ACTS_SHOWN: usize = 100;
 /// Records read at a time.
 const PAGE: u32 = 500;
 /// No profile allows more than 7 days.

@@ -19,7 +19,7 @@ use crate::error::{Denied, Error};
 use crate::policy::{Action, ActivePolicy};
 use crate::present;
 use crate::sequencer::{RevocationTarget, TokenRow};
-use crate::store::RecordQuery;
+use crate::store::{RecordQuery, TokenQuery};
 
 impl Authority {
     /// Makes somebody new an operator; returns the token by which they get their first certificate.
@@ -124,10 +124,7 @@ impl Authority {
     pub(super) async fn voided_by(&self, making: Made<'_>) -> Result<Option<String>, Error> {
         let Made::NewOperator { name, .. } = making else { return Ok(None) };
         let since = self.folded().operator_since(name);
-        let now = self.clock().unix_milliseconds();
-        let tokens = self.store().tokens(super::tokens::TOKENS_SHOWN).await?;
-        let voided = tokens.into_iter().find(|(token, _)| is_open(token, since, now));
-        Ok(voided.map(|(TokenRow { id, .. }, _)| {
+        Ok(self.invitation(since).await?.map(|TokenRow { id, .. }| {
             format!("the token {id}, made for this operator before, counts no more")
         }))
     }
@@ -136,19 +133,29 @@ impl Authority {
     pub async fn operators(&self, caller: &Caller) -> Result<Page<OperatorRecord>, Error> {
         self.authorize(caller, Action::ListInventory, None)?;
         let policy = self.policy();
-        let tokens = self.store().tokens(super::tokens::TOKENS_SHOWN).await?;
-        let tokens: Vec<TokenRow> = tokens.into_iter().map(|(token, _)| token).collect();
         let mut items = Vec::new();
         for id in operators(&policy, self.trust_domain()) {
-            items.push(self.operator_record(id, &tokens, &policy).await?);
+            items.push(self.operator_record(id, &policy).await?);
         }
         Ok(Page { items, next: None })
+    }
+
+    /// The token of the addition at this place of the log, while it can be used.
+    async fn invitation(&self, since: Option<u64>) -> Result<Option<TokenRow>, Error> {
+        let Some(since) = since else { return Ok(None) };
+        let query = TokenQuery { before: Some(since + 1), used_of: None, limit: 1 };
+        let newest = self.store().tokens(query).await?.tokens.into_iter().next();
+        let now = self.clock().unix_milliseconds();
+        let is_open = |token: &TokenRow| {
+            let is_there = token.log_index == since && !token.revoked;
+            is_there && token.used.is_none() && token.expires_at > now
+        };
+        Ok(newest.map(|(token, _)| token).filter(is_open))
     }
 
     async fn operator_record(
         &self,
         spiffe_id: SpiffeId,
-        tokens: &[TokenRow],
         policy: &ActivePolicy,
     ) -> Result<OperatorRecord, Error> {
         let name = spiffe_id.operator_name().unwrap_or_default().to_owned();
@@ -158,8 +165,7 @@ impl Authority {
             None => None,
         };
         let certificate = self.longest_certificate(&spiffe_id).await?;
-        let now = self.clock().unix_milliseconds();
-        let invited = tokens.iter().find(|token| is_open(token, since, now));
+        let invited = self.invitation(since).await?;
         let state = if self.folded().revocations.is_denied(&spiffe_id) {
             OperatorState::Denied
         } else if certificate.is_some() && administers(policy, &spiffe_id) {
@@ -182,14 +188,6 @@ impl Authority {
             invited_until: invited.map(|token| from_milliseconds(token.expires_at)),
         })
     }
-}
-
-/// Whether it is the token of this addition, and can be used still.
-fn is_open(token: &TokenRow, since: Option<u64>, now: u64) -> bool {
-    Some(token.log_index) == since
-        && token.used.is_none()
-        && !token.revoked
-        && token.expires_at > now
 }
 
 /// Who made those an operator that the table lists.

@@ -1,5 +1,7 @@
 //! Revoke, deny, allow.
 
+use std::collections::BTreeMap;
+
 use api::{
     Denial, DenyRequest, Override, Page, Revocation, RevocationExtent, RevokeRequest, RevokedBy,
 };
@@ -14,6 +16,7 @@ use tlog::CertificateLeaf;
 use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
 use super::read_answer;
+use super::review::Review;
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
@@ -57,6 +60,8 @@ impl Authority {
                 certificates: 0,
                 earlier: None,
                 review: Vec::new(),
+                review_counts: BTreeMap::new(),
+                review_more: 0,
             };
             let held = self.held(&target, &spiffe_id).await?;
             done.certificates = held.live;
@@ -98,8 +103,7 @@ impl Authority {
             if let Some(log_index) = committed? {
                 metrics::counter!("countersign_revocations_total").increment(1);
                 done.log_index = Some(log_index);
-                done.review = self.acts_of(&spiffe_id).await;
-                return Ok(done);
+                return Ok(reviewed(done, self.review_of(&spiffe_id).await));
             }
         }
         Err(Error::Restless)
@@ -135,11 +139,11 @@ impl Authority {
         kept: &KeptRequest,
         spiffe_id: &SpiffeId,
     ) -> Result<Revocation, Error> {
-        let mut done = Revocation { log_index: kept.place, ..read_answer(kept)? };
-        if done.log_index.is_some() {
-            done.review = self.acts_of(spiffe_id).await;
-        }
-        Ok(done)
+        let done = Revocation { log_index: kept.place, ..read_answer(kept)? };
+        Ok(match done.log_index {
+            Some(_) => reviewed(done, self.review_of(spiffe_id).await),
+            None => done,
+        })
     }
 
     fn may_revoke(
@@ -197,6 +201,7 @@ impl Authority {
     async fn denied_at(&self, log_index: u64, caller: &Caller, request: &DenyRequest) -> Denial {
         let in_force = self.folded().revoking.denial(&request.spiffe_id);
         let this = in_force.filter(|denial| denial.id == log_index.to_string());
+        let Review { acts, counts, more } = self.review_of(&request.spiffe_id).await;
         Denial {
             id: log_index.to_string(),
             spiffe_id: request.spiffe_id.clone(),
@@ -204,7 +209,9 @@ impl Authority {
             by: caller.name().to_owned(),
             at: self.time_of(log_index).await,
             since: this.and_then(|denial| denial.since),
-            review: self.acts_of(&request.spiffe_id).await,
+            review: acts,
+            review_counts: counts,
+            review_more: more,
         }
     }
 
@@ -348,6 +355,11 @@ pub(super) struct Held {
     pub(super) unrevoked: bool,
     /// How many certificates a revocation would newly cover.
     live: u64,
+}
+
+/// The same, with what they did that stays.
+fn reviewed(done: Revocation, Review { acts, counts, more }: Review) -> Revocation {
+    Revocation { review: acts, review_counts: counts, review_more: more, ..done }
 }
 
 /// What is kept of it with the request's name; its place is known there.

@@ -1,7 +1,7 @@
 //! Bootstrap tokens: made, listed, withdrawn.
 
 use api::{
-    ActOnRecord, BootstrapToken, ExplainRequest, NewToken, Page, Secret, TokenRecord, TokenRequest,
+    BootstrapToken, ExplainRequest, NewToken, Page, Secret, TokenFilter, TokenRecord, TokenRequest,
 };
 use aws_lc_rs::rand;
 use data_encoding::HEXLOWER;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tlog::Hash;
 
 use super::policies::explain_query;
-use super::read_answer;
+use super::{place_after, read_answer};
 use crate::attest::{Maker, TokenKind, refused};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
@@ -21,7 +21,7 @@ use crate::loading::made_by;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
 use crate::sequencer::{Effect, IdempotencyKey, TokenDraft, TokenRow};
 use crate::signer::SignerError;
-use crate::store::StoreError;
+use crate::store::{StoreError, TokenQuery};
 
 /// A trust domain's own ID is nobody's: no row can list it.
 fn require_path(spiffe_id: &SpiffeId) -> Result<(), Error> {
@@ -176,13 +176,20 @@ impl Authority {
         Some((why, explained.next_step))
     }
 
-    /// The newest bootstrap tokens.
-    pub async fn tokens(&self, caller: &Caller) -> Result<Page<TokenRecord>, Error> {
+    /// A page of the bootstrap tokens, newest first.
+    pub async fn tokens(
+        &self,
+        caller: &Caller,
+        filter: &TokenFilter,
+    ) -> Result<Page<TokenRecord>, Error> {
         self.authorize(caller, Action::ReadTokens, None)?;
         let now = self.clock().unix_milliseconds();
         let policy = self.policy();
+        let before = place_after(filter.after.as_deref())?;
+        let limit = filter.limit.unwrap_or(TOKENS_SHOWN).clamp(1, TOKENS_SHOWN);
+        let page = self.store().tokens(TokenQuery { before, used_of: None, limit }).await?;
         let mut items = Vec::new();
-        for (row, entry) in self.store().tokens(TOKENS_SHOWN).await? {
+        for (row, entry) in page.tokens {
             let event = entry.and_then(|entry| Event::parse(&entry).ok());
             let maker = event.as_ref().and_then(|event| Maker::read(event, row.log_index));
             let counts = maker
@@ -190,7 +197,7 @@ impl Authority {
             let made_by = event.map(|event| event.actor).unwrap_or_default();
             items.push(token_record(row, made_by, counts, now));
         }
-        Ok(Page { items, next: None })
+        Ok(Page { items, next: page.next.map(|next| next.to_string()) })
     }
 
     /// What somebody made counts until it is used only while they could make it still: neither they
@@ -218,24 +225,6 @@ impl Authority {
         }
         let why = "the token counts no more: whoever made it was revoked since, or may not now";
         Err(refused(why, kind.another()))
-    }
-
-    /// What was issued for tokens that somebody made. Whom they added an operator stands in the fold
-    /// by that already, used or not.
-    pub(super) async fn used_tokens_of(&self, maker: &SpiffeId) -> Result<Vec<ActOnRecord>, Error> {
-        let mut used = Vec::new();
-        for (row, entry) in self.store().tokens(TOKENS_SHOWN).await? {
-            let Some((_, log_index)) = row.used else { continue };
-            let event = entry.and_then(|entry| Event::parse(&entry).ok());
-            let is_theirs = |event: &Event| {
-                event.actor == maker.as_str() && event.kind != event::OPERATOR_CREATE
-            };
-            if let Some(event) = event.filter(is_theirs) {
-                let (kind, subject) = (event.kind, row.spiffe_id.to_string());
-                used.push(ActOnRecord { log_index, kind, subject });
-            }
-        }
-        Ok(used)
     }
 
     /// Whoever hears that a token was used leaves it alone: it was, by the event before the leaf that its
@@ -345,4 +334,5 @@ fn token_record(row: TokenRow, made_by: String, counts: bool, now: u64) -> Token
 
 /// A token's longest and usual life.
 const TOKEN_SECONDS: u64 = 15 * 60;
-pub(super) const TOKENS_SHOWN: u32 = 1000;
+/// On a page.
+const TOKENS_SHOWN: u32 = 1000;

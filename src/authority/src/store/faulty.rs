@@ -7,8 +7,8 @@ use futures_util::FutureExt;
 use tlog::{Hash, Tile};
 
 use super::{
-    Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
-    RevocationRow, Store, StoreError, StoredCheckpoint,
+    Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
+    StoreError, StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -151,8 +151,8 @@ impl Store for FaultyStore {
     ) -> Answer<'_, Option<KeptRequest>> {
         self.inner.kept_request(principal, key, since)
     }
-    fn tokens(&self, limit: u32) -> Answer<'_, Vec<MadeToken>> {
-        self.inner.tokens(limit)
+    fn tokens(&self, query: TokenQuery) -> Answer<'_, TokenPage> {
+        self.inner.tokens(query)
     }
     fn token_by_id(&self, id: String) -> Answer<'_, Option<TokenRow>> {
         self.inner.token_by_id(id)

@@ -76,8 +76,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
         since: u64,
     ) -> Answer<'_, Option<KeptRequest>>;
 
-    /// The newest bootstrap tokens, at most `limit`, each with the entry that its row says made it.
-    fn tokens(&self, limit: u32) -> Answer<'_, Vec<MadeToken>>;
+    /// A page of the bootstrap tokens, newest first.
+    fn tokens(&self, query: TokenQuery) -> Answer<'_, TokenPage>;
 
     /// A bootstrap token by its id.
     fn token_by_id(&self, id: String) -> Answer<'_, Option<TokenRow>>;
@@ -103,6 +103,26 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
 /// A bootstrap token, and the entry that its row says made it.
 pub type MadeToken = (TokenRow, Option<Vec<u8>>);
+
+/// Which bootstrap tokens, newest first.
+#[derive(Debug, Clone, Default)]
+pub struct TokenQuery {
+    /// Only those that were made before this place of the log.
+    pub before: Option<u64>,
+    /// Only those that this identity made, and that somebody used.
+    pub used_of: Option<SpiffeId>,
+    /// Rows read at most.
+    pub limit: u32,
+}
+
+/// A page of bootstrap tokens.
+#[derive(Debug, Clone)]
+pub struct TokenPage {
+    /// Each with the entry that its row says made it. Rows that this CA did not write are left out.
+    pub tokens: Vec<MadeToken>,
+    /// The [`before`](TokenQuery::before) of the next page; none on the last.
+    pub next: Option<u64>,
+}
 
 /// A store's answer, awaited.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;

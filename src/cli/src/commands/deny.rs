@@ -10,7 +10,8 @@ use countersign::{AuthorityClient, Error as LibraryError};
 use identity::SpiffeId;
 use serde::Serialize;
 
-use super::revoke::{count, review, says_yes};
+use super::review::Review;
+use super::revoke::{count, says_yes};
 use super::target::Reason;
 use super::{Session, reach};
 use crate::context;
@@ -77,7 +78,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     let denied = Denied { denial, reach };
     session.output.show(&denied, to_text)?;
     let Denied { denial, reach } = denied;
-    review(&denial.review, session);
+    Review::of_denial(&denial).warn(session);
     session.output.note(format!("to lift it: countersign allow {}", denial.spiffe_id));
     Ok(if arguments.wait.is_some() { reach::exit(reach.as_ref()) } else { Exit::Done })
 }

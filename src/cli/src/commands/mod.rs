@@ -20,6 +20,7 @@ pub(crate) mod policy_check;
 mod policy_losses;
 pub(crate) mod reach;
 pub(crate) mod renew;
+mod review;
 pub(crate) mod revoke;
 pub(crate) mod serve;
 pub(crate) mod show;

@@ -2,11 +2,12 @@
 
 use std::io::{self, BufRead, IsTerminal};
 
-use api::{ActOnRecord, Override, Revocation, RevocationReach, RevokeRequest, RevokedBy, Ttl};
+use api::{Override, Revocation, RevocationReach, RevokeRequest, RevokedBy, Ttl};
 use clap::Args;
 use countersign::AuthorityClient;
 use serde::Serialize;
 
+use super::review::Review;
 use super::target::{Reason, Target};
 use super::{Session, reach};
 use crate::context;
@@ -69,7 +70,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     let revoked = Revoked { revocation, reach };
     session.output.show(&revoked, |revoked| to_text(revoked, arguments.dry_run))?;
     let Revoked { revocation, reach } = revoked;
-    review(&revocation.review, session);
+    Review::of_revocation(&revocation).warn(session);
     if matches!(arguments.target, Target::Identity(_)) && !arguments.dry_run {
         session.output.note(format!(
             "it may get new certificates; to keep it out: countersign deny {} --reason {}",
@@ -78,16 +79,6 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     }
     let waited = arguments.wait.is_some() && revocation.log_index.is_some();
     Ok(if waited { reach::exit(reach.as_ref()) } else { Exit::Done })
-}
-
-/// Names what somebody did that stays: a person has to look at it.
-pub(crate) fn review(acts: &[ActOnRecord], session: &Session) {
-    for act in acts {
-        let ActOnRecord { log_index, kind, subject } = act;
-        session
-            .output
-            .warn(format!("review what they did: {kind} {subject:?}, log index {log_index}"));
-    }
 }
 
 /// Says how many certificates it is about before it asks.

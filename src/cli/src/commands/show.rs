@@ -7,9 +7,9 @@ use identity::SpiffeId;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::Session;
 use super::list::state;
 use super::target::Target;
+use super::{Session, review};
 use crate::clock;
 use crate::context;
 use crate::error::Error;
@@ -21,10 +21,21 @@ pub(crate) struct Arguments {
     /// Which certificate; of a SPIFFE ID, its newest
     #[arg(value_name = "SERIAL|SPIFFE_ID")]
     target: Target,
+    /// List what it did that stays when it is revoked: see `revoke` and `deny`
+    #[arg(long)]
+    acts: bool,
 }
 
 pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let client = context::open(session).await?.client;
+    if arguments.acts {
+        let by = match &arguments.target {
+            Target::Identity(id) => id.clone(),
+            Target::Serial(serial) => client.certificate(serial).await?.spiffe_id,
+        };
+        review::list(by, &client, session).await?;
+        return Ok(Exit::Done);
+    }
     let record = match &arguments.target {
         Target::Identity(id) => match newest(id, &client, session).await? {
             Some(newest) => newest,
@@ -144,6 +155,7 @@ fn denied(denial: &Denial, now: OffsetDateTime) -> Vec<(&'static str, String)> {
 mod tests {
     use super::*;
     use api::CertificateState;
+    use std::collections::BTreeMap;
 
     #[test]
     fn what_the_log_says_of_who_did_it_stays_on_its_line_and_moves_no_cursor() {
@@ -166,6 +178,8 @@ mod tests {
             at,
             since: None,
             review: vec![],
+            review_counts: BTreeMap::new(),
+            review_more: 0,
         };
         let record = CertificateRecord {
             spiffe_id: id,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use api::{NewToken, TokenRecord, TokenRequest, Ttl};
+use api::{NewToken, TokenFilter, TokenRecord, TokenRequest, Ttl};
 use clap::{Args, Subcommand};
 use identity::SpiffeId;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
@@ -117,7 +117,17 @@ fn hint(token: &NewToken, url: &str, out: Option<&Path>) -> String {
 }
 
 async fn list(session: &Session) -> Result<(), Error> {
-    let tokens = context::open(session).await?.client.tokens().await?.items;
+    let client = context::open(session).await?.client;
+    let mut filter = TokenFilter::default();
+    let mut tokens = Vec::new();
+    loop {
+        let page = client.tokens(&filter).await?;
+        tokens.extend(page.items);
+        match page.next {
+            Some(next) => filter.after = Some(next),
+            None => break,
+        }
+    }
     let now = clock::now();
     session.output.list(&tokens, |tokens| to_table(tokens, now))
 }

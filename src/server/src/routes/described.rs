@@ -50,6 +50,7 @@ pub(crate) struct IfNoneMatch {
         operators::denials,
         operators::deny,
         operators::allow,
+        operators::acts,
         operators::tokens,
         operators::create_token,
         operators::revoke_token,

@@ -102,6 +102,7 @@ pub const ROUTES: &[(Method, &str, Access)] = &[
     (Method::GET, paths::DENIALS, Access::Permitted(Action::ListInventory)),
     (Method::POST, paths::DENIALS, Access::Svid),
     (Method::DELETE, paths::DENIAL, Access::Svid),
+    (Method::GET, paths::ACTS, Access::Permitted(Action::ListInventory)),
     (Method::GET, paths::TOKENS, Access::Permitted(Action::ReadTokens)),
     (Method::POST, paths::TOKENS, Access::Svid),
     (Method::DELETE, paths::TOKEN, Access::Permitted(Action::RevokeToken)),
@@ -157,6 +158,7 @@ fn handlers(path: &str) -> MethodRouter<Service> {
         paths::WORKLOADS => get(fleet::workloads),
         paths::DENIALS => get(operators::denials).post(operators::deny),
         paths::DENIAL => delete(operators::allow),
+        paths::ACTS => get(operators::acts),
         paths::TOKENS => get(operators::tokens).post(operators::create_token),
         paths::TOKEN => delete(operators::revoke_token),
         paths::OPERATORS => get(operators::operators).post(operators::add_operator),
@@ -252,7 +254,14 @@ fn may_ask(service: &Service, request: &Request) -> Result<(), Refused> {
 /// Whether a route reads what comes after a `?`, or lets pass what foreign software puts there so that
 /// no cache answers.
 fn takes_questions(method: &Method, path: &str) -> bool {
-    let reads = [paths::TRUST, paths::CERTIFICATES, paths::FEED, paths::WORKLOADS];
+    let reads = [
+        paths::TRUST,
+        paths::CERTIFICATES,
+        paths::FEED,
+        paths::WORKLOADS,
+        paths::ACTS,
+        paths::TOKENS,
+    ];
     let passes = [paths::CRL, paths::CRLS, paths::TILE, paths::CHECKPOINT];
     [Method::GET, Method::HEAD].contains(method)
         && (reads.contains(&path) || passes.contains(&path))

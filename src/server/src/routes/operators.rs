@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use api::{
-    ActivePolicy, Denial, DenyRequest, ExplainRequest, Explanation, NewToken, OperatorRecord,
-    OperatorRequest, Page, PolicyFiles, ProblemType, Revocation, RevokeRequest, Status,
-    TokenRecord, TokenRequest,
+    ActFilter, ActOnRecord, ActivePolicy, Denial, DenyRequest, ExplainRequest, Explanation,
+    NewToken, OperatorRecord, OperatorRequest, Page, PolicyFiles, ProblemType, Revocation,
+    RevokeRequest, Status, TokenFilter, TokenRecord, TokenRequest,
 };
 use authority::policy::Action;
 use axum::body::{Bytes, HttpBody};
@@ -17,7 +17,7 @@ use identity::SerialNumber;
 
 use super::Service;
 use super::described::{IdempotencyKey, IfNoneMatch};
-use crate::caller::{Body, From, Path, caller};
+use crate::caller::{Body, From, Path, Query, caller};
 use crate::diagnostics::Did;
 use crate::negotiation::{NoPrecondition, Precondition, has_already};
 use crate::policy_sets;
@@ -81,14 +81,27 @@ pub(crate) async fn allow(
     Ok((StatusCode::NO_CONTENT, Extension(Did::new("allowed", format_args!("denial {id}")))))
 }
 
-/// Lists the newest bootstrap tokens, without their secrets.
-#[utoipa::path(get, path = api::paths::TOKENS,
+/// Lists what somebody did that stays, newest first, whoever they are by now.
+#[utoipa::path(get, path = api::paths::ACTS, params(ActFilter),
+    responses((status = 200, body = Page<ActOnRecord>)))]
+pub(crate) async fn acts(
+    State(service): State<Service>,
+    From(caller): From,
+    Query(filter): Query<ActFilter>,
+) -> Result<Json<Page<ActOnRecord>>, Refused> {
+    let page = service.authority.acts(&caller, &filter).await;
+    page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
+}
+
+/// Lists the bootstrap tokens, newest first, without their secrets.
+#[utoipa::path(get, path = api::paths::TOKENS, params(TokenFilter),
     responses((status = 200, body = Page<TokenRecord>)))]
 pub(crate) async fn tokens(
     State(service): State<Service>,
     From(caller): From,
+    Query(filter): Query<TokenFilter>,
 ) -> Result<Json<Page<TokenRecord>>, Refused> {
-    let page = service.authority.tokens(&caller).await;
+    let page = service.authority.tokens(&caller, &filter).await;
     page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 

@@ -30,8 +30,8 @@ use self::place::Place;
 use self::schema::Schema;
 use self::tiles::NewestTile;
 use super::{
-    Answer, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery,
-    RevocationRow, Store, StoreError, StoredCheckpoint,
+    Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
+    StoreError, StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::files::open_lock;
 use crate::seal::HeadKey;
@@ -283,9 +283,9 @@ impl Store for SqliteStore {
         })
     }
 
-    fn tokens(&self, limit: u32) -> Answer<'_, Vec<MadeToken>> {
+    fn tokens(&self, query: TokenQuery) -> Answer<'_, TokenPage> {
         let key = self.key.clone();
-        self.read(move |connection| read::tokens(connection, &key, limit))
+        self.read(move |connection| read::tokens(connection, &key, &query))
     }
 
     fn token_by_id(&self, id: String) -> Answer<'_, Option<TokenRow>> {

@@ -7,11 +7,12 @@ use tlog::Hash;
 
 use super::write::{UNSEALED, VERSION};
 use super::{
-    LOG, MadeToken, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow,
-    StoreError, StoredCheckpoint, damaged, unavailable,
+    LOG, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, StoreError,
+    StoredCheckpoint, TokenPage, TokenQuery, damaged, unavailable,
 };
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{CrlRow, TokenDraft, TokenRow};
+use crate::store::MadeToken;
 
 pub(super) fn version(connection: &Connection) -> Result<i64, StoreError> {
     let version = connection.query_row("SELECT version FROM meta", [], |row| row.get(0));
@@ -287,21 +288,32 @@ pub(super) fn token_row(
 pub(super) fn tokens(
     connection: &Connection,
     key: &HeadKey,
-    limit: u32,
-) -> Result<Vec<MadeToken>, StoreError> {
-    let read = || -> rusqlite::Result<Vec<_>> {
+    query: &TokenQuery,
+) -> Result<TokenPage, StoreError> {
+    let before = query.before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
+    // Events begin with their actor.
+    let actor = |id: &SpiffeId| format!(r#"{{"actor":"{id}","#).into_bytes();
+    let actor = query.used_of.as_ref().map(actor);
+    let read = || -> rusqlite::Result<TokenPage> {
         let sql = format!(
-            "SELECT t.*, e.bytes FROM ({TOKEN_COLUMNS} ORDER BY log_index DESC LIMIT ?1) t
-             LEFT JOIN entries e ON e.place = t.log_index + ?2 ORDER BY t.log_index DESC"
+            "SELECT t.*, e.bytes FROM ({TOKEN_COLUMNS} WHERE log_index < ?1
+               AND (?2 IS NULL OR used_by IS NOT NULL AND EXISTS (SELECT 1 FROM entries made
+                 WHERE made.place = log_index + ?4 AND substr(made.bytes, 1, length(?2)) = ?2))
+               ORDER BY log_index DESC LIMIT ?3) t
+             LEFT JOIN entries e ON e.place = t.log_index + ?4 ORDER BY t.log_index DESC"
         );
-        let rows: Vec<_> = connection
+        let rows: Vec<(u64, Option<MadeToken>)> = connection
             .prepare_cached(&sql)?
-            .query_map([i64::from(limit), FIRST_PLACE], |row| {
+            .query_map(params![before, actor, query.limit, FIRST_PLACE], |row| {
                 let entry = row.get(TOKEN_COLUMN_COUNT)?;
-                Ok(token_from_row(row, key)?.map(|token| (token, entry)))
+                let token = token_from_row(row, key)?.map(|token| (token, entry));
+                Ok((number(row, TOKEN_LOG_INDEX)?, token))
             })?
             .collect::<rusqlite::Result<_>>()?;
-        Ok(rows.into_iter().flatten().collect())
+        let is_full = rows.len() >= query.limit as usize;
+        let next = rows.last().filter(|_| is_full).map(|(log_index, _)| *log_index);
+        let tokens = rows.into_iter().filter_map(|(_, token)| token).collect();
+        Ok(TokenPage { tokens, next })
     };
     read().map_err(unavailable)
 }
@@ -513,6 +525,7 @@ pub(super) const RECORD_COLUMNS: &str =
   FROM records r JOIN identities i ON i.id = r.identity
   LEFT JOIN certificates c ON c.leaf_index = r.leaf_index";
 const TOKEN_COLUMN_COUNT: usize = 10;
+const TOKEN_LOG_INDEX: usize = 4;
 pub(super) const TOKEN_COLUMNS: &str =
     "SELECT id, spiffe_id, expires_at, key_hash, log_index, used_by,
   used_leaf, revoked_index IS NOT NULL, hash, seal FROM tokens";

@@ -1,0 +1,219 @@
+//! What somebody did that has taken effect and stays: for a person to look at once they are believed
+//! no more.
+//!
+//! Acts come from the fold and from the newest log, and hide behind nothing; which tokens became
+//! certificates only rows say. An answer names a hundred, so chosen that many of one kind hide none of
+//! another, and says how many there are: the list has them all.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use api::{ActFilter, ActOnRecord, Page};
+use identity::SpiffeId;
+
+use super::{PAGE, place_after};
+use crate::authority::{Authority, Caller};
+use crate::error::Error;
+use crate::event::{
+    ALLOW, Event, ISSUE, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, OPERATOR_CREATE, POLICY_CHANGE,
+    TOKEN_CREATE,
+};
+use crate::policy::Action;
+use crate::store::TokenQuery;
+
+/// As much of it as an answer names.
+#[derive(Debug, Default)]
+pub(super) struct Review {
+    /// By kind, what grants most first; the newest of a kind first.
+    pub(super) acts: Vec<ActOnRecord>,
+    /// How many there are, by kind.
+    pub(super) counts: BTreeMap<String, u64>,
+    /// How many are not named.
+    pub(super) more: u64,
+}
+
+impl Authority {
+    /// A page of what somebody did that stays, newest first; whoever they are by now.
+    pub async fn acts(
+        &self,
+        caller: &Caller,
+        filter: &ActFilter,
+    ) -> Result<Page<ActOnRecord>, Error> {
+        self.authorize(caller, Action::ListInventory, None)?;
+        let before = place_after(filter.after.as_deref())?.unwrap_or(u64::MAX);
+        let limit = filter.limit.unwrap_or(100).clamp(1, 1000) as usize;
+        self.refresh().await?;
+        let mut items = self.acts_of(&filter.by).await?;
+        items.retain(|act| act.log_index < before);
+        let is_last = items.len() <= limit;
+        items.truncate(limit);
+        let next = items.last().filter(|_| !is_last).map(|act| act.log_index.to_string());
+        Ok(Page { items, next })
+    }
+
+    /// What an answer names of it. Whoever was revoked or denied is: where the store does not answer,
+    /// what the fold knows has to do, and the diagnostics say so.
+    pub(super) async fn review_of(&self, spiffe_id: &SpiffeId) -> Review {
+        let acts = self.acts_of(spiffe_id).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the certificates that somebody gave are not listed for review");
+            self.folded().acts_of(spiffe_id.as_str())
+        });
+        let able = self.able_among(&acts).await.unwrap_or_default();
+        chosen(acts, &able)
+    }
+
+    /// All of it, newest first.
+    async fn acts_of(&self, spiffe_id: &SpiffeId) -> Result<Vec<ActOnRecord>, Error> {
+        let mut acts = self.folded().acts_of(spiffe_id.as_str());
+        acts.extend(self.used_tokens_of(spiffe_id).await?);
+        acts.extend(self.issued_for_others(spiffe_id).await?);
+        acts.sort_by_key(|act| Reverse(act.log_index));
+        Ok(acts)
+    }
+
+    /// What was issued for tokens that somebody made. Whom they added an operator stands in the fold
+    /// by that already, used or not.
+    async fn used_tokens_of(&self, maker: &SpiffeId) -> Result<Vec<ActOnRecord>, Error> {
+        let mut query = TokenQuery { before: None, used_of: Some(maker.clone()), limit: PAGE };
+        let mut used = Vec::new();
+        loop {
+            let page = self.store().tokens(query.clone()).await?;
+            for (row, entry) in page.tokens {
+                let event = entry.and_then(|entry| Event::parse(&entry).ok());
+                let event = event.filter(|event| event.kind != OPERATOR_CREATE);
+                if let (Some(event), Some((_, log_index))) = (event, row.used) {
+                    let (kind, subject) = (event.kind, row.spiffe_id.to_string());
+                    used.push(ActOnRecord { log_index, kind, subject });
+                }
+            }
+            if page.next.is_none() {
+                return Ok(used);
+            }
+            query.before = page.next;
+        }
+    }
+
+    /// Which of the operators that were added hold a certificate.
+    async fn able_among(&self, acts: &[ActOnRecord]) -> Result<HashSet<String>, Error> {
+        let added = acts.iter().filter(|act| act.kind == OPERATOR_CREATE);
+        let ids: HashSet<&str> = added.map(|act| act.subject.as_str()).collect();
+        let ids: Vec<SpiffeId> =
+            ids.into_iter().filter_map(|id| SpiffeId::parse(id).ok()).collect();
+        let leaves = self.leaves_of(&ids, self.clock().now().unix_timestamp() - 1).await?;
+        let folded = self.folded();
+        let is_able = |id: &SpiffeId, newest: Option<u64>| {
+            newest.is_some_and(|leaf| folded.revoking.last(id).is_none_or(|place| place < leaf))
+        };
+        let newest = leaves.iter().map(|leaves| leaves.last().map(|leaf| leaf.index));
+        let able = ids.iter().zip(newest).filter(|(id, newest)| is_able(id, *newest));
+        Ok(able.map(|(id, _)| id.to_string()).collect())
+    }
+}
+
+/// Names a hundred of these, newest first: some of each kind, then what grants most. Of a kind what
+/// comes first is said of somebody for the first time, and of operators those who are able to act.
+fn chosen(acts: Vec<ActOnRecord>, able: &HashSet<String>) -> Review {
+    let all = acts.len() as u64;
+    let mut kinds: BTreeMap<usize, Vec<(bool, bool, ActOnRecord)>> = BTreeMap::new();
+    let mut counts = BTreeMap::new();
+    let mut said: HashMap<String, HashSet<String>> = HashMap::new();
+    for act in acts {
+        *counts.entry(act.kind.clone()).or_default() += 1;
+        let is_repeated = !said.entry(act.kind.clone()).or_default().insert(act.subject.clone());
+        let is_idle = act.kind == OPERATOR_CREATE && !able.contains(&act.subject);
+        kinds.entry(rank(&act.kind)).or_default().push((is_repeated, is_idle, act));
+    }
+    let mut ranked = Vec::new();
+    for (rank, mut acts) in kinds {
+        acts.sort_by_key(|(is_repeated, is_idle, _)| (*is_repeated, *is_idle));
+        let acts = acts.into_iter().enumerate();
+        ranked.extend(acts.map(|(position, (.., act))| (position >= OF_EACH_KIND, rank, act)));
+    }
+    ranked.sort_by_key(|(is_beyond, rank, _)| (*is_beyond, *rank));
+    ranked.truncate(ACTS_SHOWN);
+    ranked.sort_by_key(|(_, rank, act)| (*rank, Reverse(act.log_index)));
+    let acts: Vec<ActOnRecord> = ranked.into_iter().map(|(.., act)| act).collect();
+    Review { more: all - acts.len() as u64, acts, counts }
+}
+
+/// What grants most comes first.
+fn rank(kind: &str) -> usize {
+    RANKS.iter().position(|known| *known == kind).unwrap_or(RANKS.len())
+}
+
+const RANKS: &[&str] = &[
+    OPERATOR_CREATE,
+    TOKEN_CREATE,
+    ISSUE,
+    POLICY_CHANGE,
+    KEY_ACTIVATE,
+    KEY_PREPARE,
+    KEY_RETIRE,
+    ALLOW,
+];
+/// Acts that an answer names.
+const ACTS_SHOWN: usize = 100;
+/// Of them, as many of each kind as there are, up to this many.
+const OF_EACH_KIND: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn acts(kind: &str, from: u64, subjects: impl Iterator<Item = u64>) -> Vec<ActOnRecord> {
+        let act = |(place, subject): (usize, u64)| ActOnRecord {
+            log_index: from + place as u64,
+            kind: kind.to_owned(),
+            subject: subject.to_string(),
+        };
+        let mut acts: Vec<_> = subjects.enumerate().map(act).collect();
+        acts.reverse();
+        acts
+    }
+
+    fn named(review: &Review, kind: &str) -> Vec<String> {
+        let of_kind = review.acts.iter().filter(|act| act.kind == kind);
+        of_kind.map(|act| act.subject.clone()).collect()
+    }
+
+    #[test]
+    fn many_of_one_kind_hide_none_of_another_and_all_are_counted() {
+        for (many, few) in
+            [(POLICY_CHANGE, OPERATOR_CREATE), (OPERATOR_CREATE, POLICY_CHANGE), (ALLOW, "other")]
+        {
+            let mut all = acts(many, 100, 0..150);
+            all.extend(acts(few, 0, 7..8));
+            let review = chosen(all, &HashSet::new());
+            assert_eq!(named(&review, few), ["7"], "{few} behind 150 of {many}");
+            assert_eq!((review.acts.len(), review.more), (100, 51));
+            assert_eq!((review.counts[many], review.counts[few]), (150, 1));
+        }
+    }
+
+    #[test]
+    fn who_is_able_to_act_is_named_before_who_never_joined() {
+        let all = acts(OPERATOR_CREATE, 0, 0..150);
+        let able = HashSet::from(["0".to_owned(), "3".to_owned()]);
+        let review = chosen(all, &able);
+        let named = named(&review, OPERATOR_CREATE);
+        assert!(["0", "3", "149"].iter().all(|it| named.contains(&(*it).to_owned())), "{named:?}");
+        assert_eq!(review.more, 50);
+    }
+
+    #[test]
+    fn whom_it_was_done_to_again_and_again_hides_nobody() {
+        let all = acts(TOKEN_CREATE, 0, std::iter::once(7).chain(std::iter::repeat_n(8, 200)));
+        let review = chosen(all, &HashSet::new());
+        assert!(named(&review, TOKEN_CREATE).contains(&"7".to_owned()));
+        assert_eq!((review.counts[TOKEN_CREATE], review.more), (201, 101));
+    }
+
+    #[test]
+    fn what_is_few_is_named_whole_and_what_grants_most_stands_first() {
+        let mut all = acts(ALLOW, 10, 0..2);
+        all.extend(acts(OPERATOR_CREATE, 0, 0..2));
+        let review = chosen(all, &HashSet::new());
+        let places: Vec<u64> = review.acts.iter().map(|act| act.log_index).collect();
+        assert_eq!((places, review.more), (vec![1, 0, 11, 10], 0));
+    }
+}
