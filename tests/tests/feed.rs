@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use system_tests::{Client, Door, Environment, PATIENCE, Process, Target, pause, post};
 use tokio::io::AsyncWriteExt;
@@ -19,13 +19,13 @@ fn report(environment: &Environment, feed_sequence: u64) {
     assert_eq!(answer.stdout, "");
 }
 
-/// Runs this while the operator reports all that there is: more than that nobody is believed.
-fn while_reporting<T>(environment: &Environment, run: impl FnOnce() -> T) -> T {
+/// Runs this while the operator reports to have the feed so far: no further than it goes is believed.
+fn while_reporting<T>(environment: &Environment, feed_sequence: u64, run: impl FnOnce() -> T) -> T {
     let ended = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
             while !ended.load(Ordering::Relaxed) {
-                report(environment, 1_000_000);
+                report(environment, feed_sequence);
             }
         });
         let result = run();
@@ -49,15 +49,34 @@ fn an_operator_waits_until_everybody_has_heard_or_learns_who_has_not() {
         .exits(1)
         .says("0 of 1 workloads")
         .says("no answer from spiffe://pay.example/countersign/operator/admin");
-    let revoked = while_reporting(&environment, || revoke("/prod/batch", "60s"));
+    let revoked = while_reporting(&environment, 1_000_000, || revoke("/prod/batch", "60s"));
     revoked.success().says("1 of 1 workloads have it");
     let again = environment.issue("/prod/reports", "again");
     assert!(again.exists());
     let id = environment.id("/prod/reports");
     let arguments = ["--json", "revoke", &id, "--reason", "superseded", "--yes", "--wait", "60s"];
-    let revoked = while_reporting(&environment, || environment.countersign(&arguments));
+    let revoked = while_reporting(&environment, 1_000_000, || environment.countersign(&arguments));
     let json = revoked.success().json();
     assert_eq!((&json["certificates"], &json["reach"]["reached"]), (&1.into(), &1.into()));
+}
+
+/// One that reports and acknowledges nothing is found out, and holds up no operator any more.
+#[test]
+fn who_is_stuck_is_named_and_nobody_waits_for_it() {
+    let environment = Environment::start();
+    let revoke = |path: &str| {
+        environment.issue(path, path.trim_start_matches("/prod/"));
+        let begun = Instant::now();
+        let id = environment.id(path);
+        let arguments = ["revoke", &id, "--reason", "superseded", "--yes", "--wait", "300s"];
+        (environment.countersign(&arguments), begun.elapsed())
+    };
+    let both = || ["/prod/reports", "/prod/monolith"].map(revoke);
+    let most = [150, 10].map(Duration::from_secs);
+    for ((revoked, took), most) in while_reporting(&environment, 0, both).into_iter().zip(most) {
+        revoked.exits(1).says("0 of 1 workloads").says("stuck").says("countersign revoke ");
+        assert!(took < most, "it waited for {took:?}");
+    }
 }
 
 #[test]

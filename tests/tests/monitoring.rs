@@ -290,6 +290,7 @@ const SILENT: &[(&str, &str)] = &[
     ("countersign_logged_total", "it tells how busy the CA is"),
     ("countersign_open_files_limit", "places have an alert"),
     ("countersign_refusals_untold_total", "refusals have an alert"),
+    ("countersign_reports_doubted_total", "`revoke --wait` names whose they are"),
     ("countersign_reports_refused_total", "they move nothing, and are told in the diagnostics"),
     ("countersign_requests_not_begun_total", "whoever does not read hears of it"),
     ("countersign_requests_repeated_total", "that is what their names are for"),

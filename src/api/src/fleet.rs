@@ -32,7 +32,8 @@ pub struct Report {
     pub peers: Vec<SpiffeId>,
     /// How long it can go on without the CA, in seconds.
     pub seconds_without_authority: u64,
-    /// The certificate that its present one took the place of: that one's report is dropped.
+    /// The certificate that its present one was renewed from: that one's report is dropped. Of another
+    /// line of renewals none is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::schema::SerialNumber>))]
     pub replaces: Option<SerialNumber>,
@@ -120,6 +121,10 @@ pub struct RevocationReach {
     pub live: u64,
     /// How many of them reported that they have applied it.
     pub reached: u64,
+    /// How many of them nobody waits for: ten seconds after something before it was told, they reported
+    /// that they do not have that.
+    #[serde(default)]
+    pub stuck: u64,
     /// Instances with good certificates that have reported within the hour, have not applied it and
     /// have not reported for a minute: they have ended, or are cut off.
     pub silent: u64,
@@ -127,10 +132,53 @@ pub struct RevocationReach {
     /// they only listen, or only read files. What they apply is known to nobody.
     #[serde(default)]
     pub unreporting: u64,
-    /// Connections that workloads reported to have closed for it.
+    /// Connections that workloads reported to have closed for it, as far as that can be true: of each no
+    /// more than it had said to have open before, or 1,024 where that was fewer; and none where nobody
+    /// had a certificate that it revoked. Reports of those who are revoked or denied by now do not count.
     pub connections_closed: u64,
-    /// Those that have not answered; the first 1,000.
+    /// Whose reports those are: the ten who closed most, or claim more than counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed_by: Vec<ClosedBy>,
+    /// Those that have not answered, who can yet first, who never reports last; 1,000 at most.
     pub waiting: Vec<WaitingInstance>,
+    /// How many more there are.
+    #[serde(default)]
+    pub waiting_more: u64,
+}
+
+/// Who reported to have closed connections for a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ClosedBy {
+    /// Who.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
+    pub spiffe_id: SpiffeId,
+    /// Its certificate.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SerialNumber))]
+    pub serial_number: SerialNumber,
+    /// How many count.
+    pub connections: u64,
+    /// How many it claims, where that is more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub claimed: Option<u64>,
+}
+
+/// Why an instance is waited for, or is not: in the order in which they are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[non_exhaustive]
+pub enum WaitingState {
+    /// It reports, and does not have it yet.
+    Late,
+    /// It has it, and holds it back for some of its peers, as its owner chose.
+    HeldBack,
+    /// It reports, and does not have what was told long before either.
+    Stuck,
+    /// It reported within the hour, and not for a minute.
+    Silent,
+    /// It was heard of within the hour, and never reported.
+    Unreporting,
 }
 
 /// A workload's instance that has not answered.
@@ -146,4 +194,13 @@ pub struct WaitingInstance {
     /// Where it has the revocation, and holds it back for some of its peers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_back: Option<HeldBack>,
+    /// Why it has not answered; none where it is a key that waits, or an earlier version of the CA says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<WaitingState>,
+    /// How far it says to have applied the feed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feed_sequence: Option<u64>,
+    /// Seconds since its report; none where it never reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report_seconds_ago: Option<u64>,
 }

@@ -6,14 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use api::{
-    HeldBack, Page, Report, RevocationReach, WaitingInstance, WorkloadFilter, WorkloadInstance,
-};
+use api::{HeldBack, Page, Report, WorkloadFilter, WorkloadInstance};
 use identity::{SerialNumber, SpiffeId, VerifiedSvid};
 
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
-use crate::event::{ALLOW, DENY, REVOKE};
 use crate::policy::Action;
 
 /// The instances that this node has heard of.
@@ -22,14 +19,59 @@ pub(crate) struct Fleet(Mutex<BTreeMap<Key, Instance>>);
 
 type Key = (SpiffeId, SerialNumber);
 
+/// Somebody with a certificate.
 #[derive(Debug)]
-struct Instance {
-    leaf_index: Option<u64>,
-    not_after: i64,
+pub(crate) struct Instance {
+    pub(crate) leaf_index: Option<u64>,
+    pub(crate) not_after: i64,
     /// When it reported or heard the feed, in milliseconds since 1970.
-    seen_at: u64,
+    pub(crate) seen_at: u64,
     /// Its newest report, and when.
-    report: Option<(Report, u64)>,
+    pub(crate) report: Option<(Report, u64)>,
+    told: Told,
+}
+
+/// What an instance said before, by which its later claims are measured.
+#[derive(Debug, Default)]
+struct Told {
+    /// The most connections that it ever said to have open.
+    most_open: u64,
+    /// By the place of a revocation, how many it may have closed for it: from its first word on that.
+    bounds: BTreeMap<u64, u64>,
+}
+
+impl Instance {
+    /// How many connections it claims to have closed for a revocation, and how many of them count.
+    pub(crate) fn closed_for(&self, log_index: u64) -> Option<(u64, u64)> {
+        let (report, _) = self.report.as_ref()?;
+        let claimed = report.closed.iter().find(|closed| closed.log_index == log_index)?;
+        let bound = self.told.bounds.get(&log_index).copied().unwrap_or(UNTOLD);
+        Some((claimed.connections, claimed.connections.min(bound)))
+    }
+}
+
+impl Told {
+    /// Whoever says to have closed more than they ever had open is believed as far as that, and as many
+    /// as may have come since their last report.
+    fn hear(&mut self, report: &Report) {
+        let most = self.most_open.max(UNTOLD);
+        let bounds = report.closed.iter().map(|closed| {
+            let bound = self.bounds.get(&closed.log_index).copied();
+            if bound.is_none() && closed.connections > most {
+                metrics::counter!("countersign_reports_doubted_total").increment(1);
+            }
+            (closed.log_index, bound.unwrap_or(most))
+        });
+        self.bounds = bounds.collect();
+        self.most_open = self.most_open.max(report.open_connections);
+    }
+
+    fn inherit(&mut self, Self { most_open, bounds }: Self) {
+        self.most_open = self.most_open.max(most_open);
+        for (log_index, bound) in bounds {
+            self.bounds.entry(log_index).or_insert(bound);
+        }
+    }
 }
 
 impl Fleet {
@@ -51,12 +93,27 @@ impl Fleet {
         report.is_some_and(|(report, _)| report.trust_sequence >= trust_sequence)
     }
 
-    fn report(&self, svid: &VerifiedSvid, report: Report, now: u64) {
-        if let Some(replaced) = report.replaces.filter(|replaced| replaced != svid.serial_number())
-        {
-            self.instances().remove(&(svid.spiffe_id().clone(), replaced));
-        }
-        self.note(svid, now, |instance| instance.report = Some((report, now)));
+    /// What it said with its certificate of before is its own word still.
+    fn report(
+        &self,
+        svid: &VerifiedSvid,
+        report: Report,
+        replaced: Option<SerialNumber>,
+        now: u64,
+    ) {
+        let key = replaced.map(|replaced| (svid.spiffe_id().clone(), replaced));
+        let replaced = key.and_then(|key| self.instances().remove(&key));
+        self.note(svid, now, |instance| {
+            if let Some(replaced) = replaced {
+                instance.told.inherit(replaced.told);
+            }
+            instance.told.hear(&report);
+            instance.report = Some((report, now));
+        });
+    }
+
+    fn knows(&self, key: &Key) -> bool {
+        self.instances().contains_key(key)
     }
 
     fn note(&self, svid: &VerifiedSvid, now: u64, change: impl FnOnce(&mut Instance)) {
@@ -70,12 +127,13 @@ impl Fleet {
             not_after: svid.not_after(),
             seen_at: now,
             report: None,
+            told: Told::default(),
         });
         instance.seen_at = now;
         change(instance);
     }
 
-    fn instances(&self) -> MutexGuard<'_, BTreeMap<Key, Instance>> {
+    pub(crate) fn instances(&self) -> MutexGuard<'_, BTreeMap<Key, Instance>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -105,8 +163,26 @@ impl Authority {
         let report = self.believe(report, svid).await?;
         // Whoever reports holds it: its predecessor's one silent replacement is over.
         self.see(svid).await?;
-        self.fleet().report(svid, report, self.clock().unix_milliseconds());
+        let replaced = self.replaced_by(svid, &report).await?;
+        self.fleet().report(svid, report, replaced, self.clock().unix_milliseconds());
         Ok(())
+    }
+
+    /// The certificate whose report this one takes the place of: one of its own line of renewals. Nobody
+    /// silences another who has the same identity.
+    async fn replaced_by(
+        &self,
+        svid: &VerifiedSvid,
+        report: &Report,
+    ) -> Result<Option<SerialNumber>, Error> {
+        let Some(replaced) = report.replaces.filter(|it| it != svid.serial_number()) else {
+            return Ok(None);
+        };
+        if !self.fleet().knows(&(svid.spiffe_id().clone(), replaced)) {
+            return Ok(None);
+        }
+        let (line, own) = (self.line_of(&replaced).await?, self.line(svid).await);
+        Ok((line == own).then_some(replaced))
     }
 
     /// What of a report can be true: nobody is further than we are, or lives longer than its
@@ -168,74 +244,6 @@ impl Authority {
         let next = items.last().filter(|_| more);
         let next = next.map(|last| format!("{} {}", last.spiffe_id, last.serial_number));
         Ok(Page { items, next })
-    }
-
-    /// How far a revocation, or a denial or its end, has come.
-    pub async fn revocation_reach(
-        &self,
-        caller: &Caller,
-        log_index: u64,
-    ) -> Result<RevocationReach, Error> {
-        self.authorize(caller, Action::ListInventory, None)?;
-        self.require_revocation(log_index).await?;
-        let now = self.clock().unix_milliseconds();
-        let seconds = self.clock().now().unix_timestamp();
-        let folded = self.folded();
-        let instances = self.fleet().instances();
-        let valid = instances.iter().filter(|((id, serial_number), instance)| {
-            let checked = folded.revocations.check(id, serial_number, instance.leaf_index);
-            let known = now.saturating_sub(instance.seen_at) < FORGOTTEN;
-            known && instance.not_after >= seconds && checked.is_ok()
-        });
-        let mut reach = RevocationReach {
-            log_index,
-            live: 0,
-            reached: 0,
-            silent: 0,
-            unreporting: 0,
-            connections_closed: 0,
-            waiting: vec![],
-        };
-        for ((id, serial_number), instance) in valid {
-            // Whoever only listens is no witness, and nobody waits for it.
-            let reported_at = instance.report.as_ref().map(|(_, at)| *at);
-            let recent = reported_at.is_some_and(|at| now.saturating_sub(at) < LIVE);
-            let kind = match reported_at {
-                Some(_) if recent => &mut reach.live,
-                Some(_) => &mut reach.silent,
-                None => &mut reach.unreporting,
-            };
-            *kind += 1;
-            let report = instance.report.as_ref().map(|(report, _)| report);
-            let held_back = report.and_then(|report| report.held_back);
-            let held_back = held_back.filter(|held| (held.first..=held.last).contains(&log_index));
-            let has_it = report.is_some_and(|report| report.feed_sequence >= log_index);
-            if has_it && held_back.is_none() {
-                reach.reached += u64::from(recent);
-                reach.silent -= u64::from(!recent);
-            } else if reach.waiting.len() < MAX_WAITING {
-                let (spiffe_id, serial_number) = (id.clone(), *serial_number);
-                reach.waiting.push(WaitingInstance { spiffe_id, serial_number, held_back });
-            }
-        }
-        let reports = instances.values().filter_map(|instance| instance.report.as_ref());
-        let closed = reports.flat_map(|(report, _)| &report.closed);
-        reach.connections_closed = closed
-            .filter(|closed| closed.log_index == log_index)
-            .fold(0, |sum, closed| sum.saturating_add(closed.connections));
-        Ok(reach)
-    }
-
-    /// There must be an event at this place that the feed tells of.
-    async fn require_revocation(&self, log_index: u64) -> Result<(), Error> {
-        let none = || Error::NotFound(format!("revocation {log_index}"));
-        if log_index > self.folded().items.newest().sequence {
-            return Err(none());
-        }
-        let is_one = crate::loading::made_by(self.store(), log_index, |event| {
-            [ALLOW, DENY, REVOKE].contains(&event.kind.as_str())
-        });
-        if is_one.await? { Ok(()) } else { Err(none()) }
     }
 }
 
@@ -313,9 +321,8 @@ const MAX_PEERS_BYTES: usize = 16 * 1024;
 const MAX_CONNECTIONS: u64 = 1 << 20;
 /// In seconds: for longer nobody holds back.
 const DAY: u64 = 86_400;
-const MAX_WAITING: usize = 1000;
-/// Whoever has not reported for so long, in milliseconds, is silent: it has ended, is cut off, or
-/// never reports. Workloads of the library report every 20 s.
-const LIVE: u64 = 60_000;
+/// Connections that a process may have closed beyond what it had said to have open: between two reports
+/// some come that none tells of.
+const UNTOLD: u64 = 1024;
 /// Listed, and asked about, for so long, in milliseconds.
-const FORGOTTEN: u64 = 3_600_000;
+pub(crate) const FORGOTTEN: u64 = 3_600_000;

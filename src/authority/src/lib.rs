@@ -65,6 +65,7 @@ mod parent_chain;
 pub mod policy;
 mod present;
 mod queue;
+mod reach;
 mod recent_log;
 mod refusals;
 mod request;

@@ -203,7 +203,7 @@ impl Folded {
                     let item = self.bounded(item, at);
                     self.revoking.note(&item, &event);
                     item.apply(&mut self.revocations);
-                    self.items.push(item.clone());
+                    self.items.push(item.clone(), at);
                     items.push(item);
                 }
                 Change::Token(id) => self.note_withdrawn(id),

@@ -3,9 +3,13 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
 use api::{
-    ClosedConnections, HeldBack, IssuedCertificate, Report, RevocationReach, WorkloadFilter,
+    ClosedConnections, HeldBack, IssuedCertificate, Report, RevocationReach, WaitingState,
+    WorkloadFilter,
 };
+use authority::clock::Clock;
 use authority::{Caller, Error};
 use support::{Environment, id};
 
@@ -100,11 +104,11 @@ async fn whoever_reports_is_waited_for_and_whoever_is_silent_is_named() {
 }
 
 #[tokio::test]
-async fn a_renewed_certificate_takes_the_place_of_the_one_before() {
+async fn a_renewed_certificate_takes_the_place_of_the_one_before_and_of_no_other() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let first = environment.issue(&operator, "/prod/monolith").await;
-    let second = environment.issue(&operator, "/prod/monolith").await;
+    let sibling = environment.issue(&operator, "/prod/monolith").await;
     let other = environment.issue(&operator, "/prod/reports").await;
     report(&environment, &first, 0, 0).await;
     let replaces = |issued: &IssuedCertificate| Report {
@@ -112,12 +116,138 @@ async fn a_renewed_certificate_takes_the_place_of_the_one_before() {
         ..Report::default()
     };
     let authority = &environment.authority;
-    authority.report(&environment.caller(&other), replaces(&first)).await.unwrap();
     let list = || authority.workloads(&operator, &WorkloadFilter::default()).unwrap().items;
-    assert_eq!(list().len(), 2, "nobody takes the place of another identity");
-    authority.report(&environment.caller(&second), replaces(&first)).await.unwrap();
-    let serials: Vec<_> = list().iter().map(|instance| instance.serial_number).collect();
-    assert_eq!(serials, [second.serial_number, other.serial_number]);
+    let serials = || list().iter().map(|it| it.serial_number).collect::<BTreeSet<_>>();
+    authority.report(&environment.caller(&other), replaces(&first)).await.unwrap();
+    authority.report(&environment.caller(&sibling), replaces(&first)).await.unwrap();
+    let (first_number, sibling_number) = (first.serial_number, sibling.serial_number);
+    let expected = BTreeSet::from([first_number, sibling_number, other.serial_number]);
+    assert_eq!(serials(), expected, "nobody silences another, of its identity or not");
+    let renewed = environment.renew(&environment.caller(&first), &support::csr()).await.unwrap();
+    authority.report(&environment.caller(&renewed), replaces(&first)).await.unwrap();
+    let expected = BTreeSet::from([renewed.serial_number, sibling_number, other.serial_number]);
+    assert_eq!(serials(), expected);
+}
+
+/// Reports that so many connections are open, and nothing else.
+async fn has_open(environment: &Environment, issued: &IssuedCertificate, open_connections: u64) {
+    let report = Report { open_connections, ..Report::default() };
+    environment.authority.report(&environment.caller(issued), report).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_said_to_be_closed_counts_as_far_as_it_can_be_true() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    environment.issue(&operator, "/prod/quick").await;
+    let honest = environment.issue(&operator, "/prod/monolith").await;
+    let liar = environment.issue(&operator, "/prod/reports").await;
+    has_open(&environment, &honest, 5000).await;
+    has_open(&environment, &liar, 3).await;
+    let log_index = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
+    report(&environment, &honest, log_index, 4000).await;
+    report(&environment, &liar, log_index, 1 << 20).await;
+    // What it says of itself afterwards makes it no truer.
+    let closed = vec![ClosedConnections { log_index, connections: 1 << 20 }];
+    let open_connections = 1 << 20;
+    let again = Report { feed_sequence: log_index, closed, open_connections, ..Report::default() };
+    environment.authority.report(&environment.caller(&liar), again.clone()).await.unwrap();
+    environment.authority.report(&environment.caller(&liar), again).await.unwrap();
+    let told = reach(&environment, &operator, log_index).await;
+    assert_eq!(told.connections_closed, 4000 + 1024);
+    let by = |by: &api::ClosedBy| (by.serial_number, by.connections, by.claimed);
+    assert_eq!(
+        told.closed_by.iter().map(by).collect::<Vec<_>>(),
+        [(liar.serial_number, 1024, Some(1 << 20)), (honest.serial_number, 4000, None)]
+    );
+    let renewed = environment.renew(&environment.caller(&honest), &support::csr()).await.unwrap();
+    let closed = vec![ClosedConnections { log_index, connections: 4000 }];
+    let replaces = Some(honest.serial_number);
+    let after = Report { feed_sequence: log_index, closed, replaces, ..Report::default() };
+    environment.authority.report(&environment.caller(&renewed), after).await.unwrap();
+    let told = reach(&environment, &operator, log_index).await;
+    assert_eq!(told.connections_closed, 4000 + 1024, "its word goes on with its new certificate");
+    revoke(&environment, &operator, &liar.serial_number.to_string()).await;
+    let told = reach(&environment, &operator, log_index).await;
+    assert_eq!(told.connections_closed, 4000, "who is revoked is believed no more");
+}
+
+#[tokio::test]
+async fn nobody_closed_a_connection_of_somebody_who_had_no_certificate() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    let ended = environment.issue(&operator, "/prod/monolith").await;
+    environment.clock.advance(time::Duration::hours(26));
+    let operator = environment.operator().await;
+    let live = environment.issue(&operator, "/prod/reports").await;
+    assert!(
+        ended.not_after < environment.clock.now() && issued.not_after < environment.clock.now()
+    );
+    let nobody = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
+    let expired = revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
+    for log_index in [nobody, expired] {
+        report(&environment, &live, log_index, 7).await;
+        let told = reach(&environment, &operator, log_index).await;
+        assert_eq!((told.reached, told.connections_closed, told.closed_by.len()), (1, 0, 0));
+    }
+}
+
+#[tokio::test]
+async fn who_reports_and_applies_nothing_is_named_and_not_waited_for() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let stuck = environment.issue(&operator, "/prod/reports").await;
+    let honest = environment.issue(&operator, "/prod/monolith").await;
+    let first = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
+    report(&environment, &stuck, 0, 0).await;
+    let told = reach(&environment, &operator, first).await;
+    assert_eq!((told.live, told.reached, told.stuck), (1, 0, 0), "it may be about to");
+    assert_eq!(told.waiting[0].state, Some(WaitingState::Late));
+    environment.clock.advance(time::Duration::seconds(10));
+    assert_eq!(reach(&environment, &operator, first).await.stuck, 0, "it has said nothing since");
+    report(&environment, &stuck, 0, 0).await;
+    report(&environment, &honest, first, 0).await;
+    let second = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
+    let told = reach(&environment, &operator, second).await;
+    assert_eq!((told.live, told.reached, told.stuck), (2, 0, 1));
+    let states: Vec<_> = told.waiting.iter().map(|it| (it.serial_number, it.state)).collect();
+    let (late, named) = (Some(WaitingState::Late), Some(WaitingState::Stuck));
+    assert_eq!(states, [(honest.serial_number, late), (stuck.serial_number, named)]);
+    assert_eq!(told.waiting[1].feed_sequence, Some(0));
+    report(&environment, &stuck, second, 0).await;
+    report(&environment, &honest, second, 0).await;
+    let told = reach(&environment, &operator, second).await;
+    assert_eq!((told.live, told.reached, told.stuck), (2, 2, 0), "who catches up counts again");
+}
+
+#[tokio::test]
+async fn whose_certificate_is_no_good_any_more_is_not_waited_for() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let denied = environment.issue(&operator, "/prod/reports").await;
+    let revoked = environment.issue(&operator, "/prod/monolith").await;
+    let body = api::IssueRequest { ttl: Some("5m".parse().unwrap()), ..support::request("") };
+    let token = environment.token(&operator, "/prod/quick").await;
+    let attestation = api::Attestation::Token { token };
+    let body = api::IssueRequest { attestation, csr: support::csr(), ..body };
+    let short = environment.authority.issue(&support::anonymous(), &body, None).await.unwrap();
+    environment.clock.advance(time::Duration::seconds(280));
+    for issued in [&denied, &revoked, &short] {
+        report(&environment, issued, 0, 0).await;
+    }
+    let log_index = revoke(&environment, &operator, id("/prod/other").as_str()).await;
+    assert_eq!(reach(&environment, &operator, log_index).await.live, 3);
+    let asked = api::DenyRequest {
+        spiffe_id: denied.spiffe_id.clone(),
+        reason: "unspecified".to_owned(),
+        named_override: None,
+    };
+    environment.authority.deny(&operator, &asked).await.unwrap();
+    revoke(&environment, &operator, &revoked.serial_number.to_string()).await;
+    environment.clock.advance(time::Duration::seconds(30));
+    let told = reach(&environment, &operator, log_index).await;
+    assert_eq!((told.live, told.silent, told.unreporting, told.waiting.len()), (0, 0, 0, 0));
 }
 
 #[tokio::test]
@@ -176,6 +306,8 @@ async fn a_report_of_what_no_process_can_have_had_is_refused_whole() {
     let operator = environment.operator().await;
     let issued = environment.issue(&operator, "/prod/reports").await;
     let caller = environment.caller(&issued);
+    environment.issue(&operator, "/prod/quick").await;
+    has_open(&environment, &issued, 1 << 20).await;
     let log_index = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
     report(&environment, &issued, log_index, 1 << 20).await;
     let closed = |connections| ClosedConnections { log_index, connections };

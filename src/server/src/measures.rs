@@ -161,6 +161,12 @@ const COUNTERS: &[Counter] = &[
         "who",
         &["attested", "stranger"],
     ),
+    (
+        "countersign_reports_doubted_total",
+        "Reports of more closed connections than their sender ever said to have open",
+        "",
+        &[],
+    ),
     ("countersign_reports_refused_total", "Reports that say what cannot be", "", &[]),
     ("countersign_requests_repeated_total", "Requests answered as before, by their name", "", &[]),
     (

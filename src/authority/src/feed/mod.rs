@@ -343,7 +343,7 @@ impl Authority {
         let spiffe_id = identity::SpiffeId::new(self.trust_domain(), "/prod/reports");
         let change = FeedChange::RevokeIdentity(spiffe_id.expect("it is one"));
         for log_index in newest + 1..=newest + count {
-            folded.items.push(identity::feed::FeedItem { log_index, change: change.clone() });
+            folded.items.push(identity::feed::FeedItem { log_index, change: change.clone() }, 0);
         }
     }
 

@@ -8,7 +8,8 @@ use identity::feed::{Delta, FeedItem, Position};
 #[derive(Debug)]
 pub(crate) struct RecentItems {
     before: Position,
-    items: VecDeque<(FeedItem, Position)>,
+    /// Each with when its event was, in milliseconds since 1970.
+    items: VecDeque<(FeedItem, Position, u64)>,
 }
 
 impl RecentItems {
@@ -19,15 +20,15 @@ impl RecentItems {
 
     /// The position after the newest item.
     pub(crate) fn newest(&self) -> Position {
-        self.items.back().map_or(self.before, |(_, position)| *position)
+        self.items.back().map_or(self.before, |(_, position, _)| *position)
     }
 
-    /// Takes one more.
-    pub(crate) fn push(&mut self, item: FeedItem) {
+    /// Takes one more, told at this time in milliseconds since 1970.
+    pub(crate) fn push(&mut self, item: FeedItem, at: u64) {
         let position = self.newest().after(&item);
-        self.items.push_back((item, position));
+        self.items.push_back((item, position, at));
         if self.items.len() > KEPT
-            && let Some((_, oldest)) = self.items.pop_front()
+            && let Some((_, oldest, _)) = self.items.pop_front()
         {
             self.before = oldest;
         }
@@ -38,7 +39,7 @@ impl RecentItems {
     pub(crate) fn since(&self, sequence: u64, most: usize) -> Option<(Delta, Position)> {
         let (previous, count) = self.place_of(sequence)?;
         let (mut items, mut position, mut bytes) = (Vec::new(), previous, 0);
-        for (item, after) in self.items.range(count..) {
+        for (item, after, _) in self.items.range(count..) {
             bytes += item.to_string().len() + WRITTEN;
             if bytes > most && !items.is_empty() {
                 break;
@@ -53,7 +54,17 @@ impl RecentItems {
     /// The items after a sequence; none as for [`since`](Self::since).
     pub(crate) fn after(&self, sequence: u64) -> Option<impl ExactSizeIterator<Item = &FeedItem>> {
         let (_, count) = self.place_of(sequence)?;
-        Some(self.items.range(count..).map(|(item, _)| item))
+        Some(self.items.range(count..).map(|(item, ..)| item))
+    }
+
+    /// When the first item after a sequence was told; 0 where that is too long ago, none where there is
+    /// none.
+    pub(crate) fn told_after(&self, sequence: u64) -> Option<u64> {
+        if sequence < self.before.sequence {
+            return Some(0);
+        }
+        let count = self.items.partition_point(|(item, ..)| item.log_index <= sequence);
+        self.items.get(count).map(|(.., at)| *at)
     }
 
     /// Whether [`since`](Self::since) would tell.
@@ -63,7 +74,7 @@ impl RecentItems {
 
     /// The position at a sequence, and how many of the items lead to it.
     fn place_of(&self, sequence: u64) -> Option<(Position, usize)> {
-        let count = self.items.partition_point(|(item, _)| item.log_index <= sequence);
+        let count = self.items.partition_point(|(item, ..)| item.log_index <= sequence);
         let position = match count.checked_sub(1) {
             Some(last) => self.items[last].1,
             None => self.before,
@@ -102,7 +113,7 @@ mod tests {
         let genesis = Position::genesis(&TrustDomain::parse("pay.example").unwrap());
         let mut recent = RecentItems::beginning(genesis);
         assert_eq!(since(&recent, 0, MOST), Some((vec![], 0)));
-        [3, 5].into_iter().for_each(|index| recent.push(item(index)));
+        [3, 5].into_iter().for_each(|index| recent.push(item(index), 1));
         assert_eq!(since(&recent, 0, MOST), Some((vec![item(3), item(5)], 5)));
         assert_eq!(since(&recent, 3, MOST), Some((vec![item(5)], 5)));
         assert_eq!(since(&recent, 5, MOST), Some((vec![], 5)));
@@ -113,7 +124,7 @@ mod tests {
     fn no_more_items_are_told_at_once_than_fit_a_message() {
         let genesis = Position::genesis(&TrustDomain::parse("pay.example").unwrap());
         let mut recent = RecentItems::beginning(genesis);
-        (1..=100).for_each(|index| recent.push(item(index)));
+        (1..=100).for_each(|index| recent.push(item(index), 1));
         let (mut sequence, mut messages) = (0, 0);
         while sequence < 100 {
             let (items, reached) = since(&recent, sequence, 4000).unwrap();
@@ -128,9 +139,13 @@ mod tests {
     fn what_is_too_long_ago_is_forgotten() {
         let genesis = Position::genesis(&TrustDomain::parse("pay.example").unwrap());
         let mut recent = RecentItems::beginning(genesis);
-        (1..=KEPT as u64 + 2).for_each(|index| recent.push(item(index)));
+        (1..=KEPT as u64 + 2).for_each(|index| recent.push(item(index), 1));
         assert_eq!((since(&recent, 0, usize::MAX), since(&recent, 1, usize::MAX)), (None, None));
         assert_eq!(since(&recent, 2, usize::MAX).map(|(items, _)| items.len()), Some(KEPT));
+        assert_eq!(
+            [1, 2, KEPT as u64 + 2].map(|it| recent.told_after(it)),
+            [Some(0), Some(1), None]
+        );
         assert_eq!(recent.after(2).map(|items| items.len()), Some(KEPT));
     }
 

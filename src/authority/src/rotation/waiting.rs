@@ -66,7 +66,14 @@ impl Authority {
                 if next.certificates.len() < EXAMPLES {
                     let Outstanding { spiffe_id, serial_number, .. } = waiting.clone();
                     let held_back = None;
-                    next.certificates.push(WaitingInstance { spiffe_id, serial_number, held_back });
+                    next.certificates.push(WaitingInstance {
+                        spiffe_id,
+                        serial_number,
+                        held_back,
+                        state: None,
+                        feed_sequence: None,
+                        report_seconds_ago: None,
+                    });
                 }
             }
             match page.last() {
