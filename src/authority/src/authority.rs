@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
 
 use api::{IssueRequest, IssuedCertificate, KeyPurpose, KeyState, TrustQuery};
 use arc_swap::ArcSwap;
@@ -462,10 +463,31 @@ impl Authority {
         Ok(())
     }
 
+    /// Notes, once for each certificate, that its holder exists: whoever has shown it in a handshake.
+    /// Nobody waits for that longer than a second; what the store does not take now, the next request
+    /// tells it again.
+    pub async fn note_shown(self: &Arc<Self>, svid: &VerifiedSvid) {
+        if self.has_seen(svid.serial_number()) || self.require_live(svid).is_err() {
+            return;
+        }
+        let (authority, svid) = (Arc::clone(self), svid.clone());
+        let noting = tokio::spawn(async move {
+            if let Err(error) = authority.see(&svid).await {
+                tracing::debug!(%error, "that a certificate was shown is not noted yet");
+            }
+        });
+        drop(tokio::time::timeout(NOTED_WITHIN, noting).await);
+    }
+
+    /// Whether it is remembered here that the holder of this certificate exists.
+    pub fn has_seen(&self, serial_number: &SerialNumber) -> bool {
+        self.seen().contains(serial_number)
+    }
+
     /// Notes, once for each certificate, that its holder exists.
     pub(crate) async fn see(&self, svid: &VerifiedSvid) -> Result<(), Error> {
         let serial_number = *svid.serial_number();
-        if self.seen().contains(&serial_number) {
+        if self.has_seen(&serial_number) {
             return Ok(());
         }
         self.queue.submit(Member::Seen(serial_number)).await?;
@@ -760,5 +782,7 @@ pub(crate) fn issuer_id(key_hash: &Hash) -> String {
 
 /// How often a request starts again because policy or revocations moved.
 pub(crate) const RESTARTS: usize = 5;
+/// Commits take milliseconds.
+const NOTED_WITHIN: Duration = Duration::from_secs(1);
 /// Serial numbers remembered as seen; the store remembers all.
 const SEEN_LIMIT: usize = 100_000;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use authority::Authority;
 use authority::signer::SignerError;
-use countersign::{Drained, Limits, Places, Standing, Verification};
+use countersign::{Drained, Limits, Peer, Places, Standing, Verification};
 use hyper_util::service::TowerToHyperService;
 use identity::Trust;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -189,11 +189,20 @@ fn places(authority: &Arc<Authority>, limits: Limits) -> Places {
         Box::new(move |peer| {
             let authority = Arc::clone(&authority);
             Box::pin(async move {
+                note_shown(&authority, &peer);
                 let is_reserved = peer.spiffe_id().is_reserved();
                 Standing { line: authority.line(peer.svid()).await, is_reserved }
             })
         }),
     )
+}
+
+/// A handshake is enough: who asks for nothing holds the key, too. No connection waits for it.
+fn note_shown(authority: &Arc<Authority>, peer: &Peer) {
+    if !authority.has_seen(peer.serial_number()) {
+        let (authority, peer) = (Arc::clone(authority), peer.clone());
+        tokio::spawn(async move { authority.note_shown(peer.svid()).await });
+    }
 }
 
 /// The verifier hears of each revocation before the call that made it returns.

@@ -192,7 +192,12 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
             service.authority.witness(&note, shown).await;
         }
         match may_ask(&service, &request) {
-            Ok(()) => next.run(request).await,
+            Ok(()) => {
+                if let Some(peer) = request.extensions().get::<Peer>().cloned() {
+                    service.authority.note_shown(peer.svid()).await;
+                }
+                next.run(request).await
+            }
             Err(refused) => {
                 drop(request);
                 refused.into_response()
