@@ -291,6 +291,8 @@ fn issuance_problem(error: &issuance::Error, request_id: &str) -> Problem {
 
 fn policy_problem(error: &PolicyError, request_id: &str) -> Problem {
     let kind = match error {
+        // Nothing is known of the set.
+        PolicyError::Thread(_) => return not_parsed_now(request_id),
         PolicyError::TooLarge { .. } => ProblemType::TooLarge,
         _ => ProblemType::RequestInvalid,
     };
@@ -306,6 +308,13 @@ fn policy_problem(error: &PolicyError, request_id: &str) -> Problem {
     made
 }
 
+fn not_parsed_now(request_id: &str) -> Problem {
+    let detail = "the CA has no thread to parse policies on now: nothing was changed".to_owned();
+    let mut made = problem(ProblemType::IssuerUnavailable, detail, request_id);
+    made.next_step = Some("send the same request again later".to_owned());
+    made
+}
+
 fn problem(kind: ProblemType, detail: String, request_id: &str) -> Problem {
     Problem {
         problem_type: kind,
@@ -316,5 +325,20 @@ fn problem(kind: ProblemType, detail: String, request_id: &str) -> Problem {
         next_step: None,
         policies: Vec::new(),
         rule: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn that_there_is_no_thread_to_parse_on_is_no_fault_of_the_policy_set() {
+        let error = Error::Policy(PolicyError::Thread("EAGAIN".to_owned()));
+        let answer = Refused::new(error, "0").into_response();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(answer.headers()[header::RETRY_AFTER], "5");
+        let error = Error::Policy(PolicyError::Cedar("it does not parse".to_owned()));
+        assert_eq!(Refused::new(error, "0").into_response().status(), StatusCode::BAD_REQUEST);
     }
 }
