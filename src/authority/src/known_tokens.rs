@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use data_encoding::HEXLOWER;
 use tlog::{Hash, leaf_hash};
 
-use crate::attest::Maker;
+use crate::attest::{Maker, TokenKind};
 use crate::checkpoint::edge_at;
 use crate::error::Error;
 use crate::event::{Event, ISSUE};
@@ -146,13 +146,51 @@ impl Known {
     }
 }
 
-/// The tokens that were used from this place of the log on; refused where the entries are not those
-/// that lead to the head's root.
+/// The tokens that were used from this place of the log on.
 async fn read_uses(store: &dyn Store, from: u64) -> Result<Vec<Hash>, Error> {
+    let mut used = Vec::new();
+    read_events(store, from, |event| used.extend(used_token(&event))).await?;
+    Ok(used)
+}
+
+/// A token as the log alone tells of it.
+#[derive(Debug)]
+pub(crate) struct LoggedToken {
+    pub(crate) hash: Hash,
+    pub(crate) spiffe_id: String,
+    pub(crate) is_used: bool,
+}
+
+/// The token with this id that was made from this place of the log on, whatever became of its row.
+pub(crate) async fn logged_token(
+    store: &dyn Store,
+    id: &str,
+    from: u64,
+) -> Result<Option<LoggedToken>, Error> {
+    let mut found: Option<LoggedToken> = None;
+    read_events(store, from, |event| {
+        if let Some(found) = &mut found {
+            found.is_used |= used_token(&event) == Some(found.hash);
+        } else if TokenKind::made_by(&event.kind).is_some() && event.detail["id"] == id {
+            let hash = token_hash(&event);
+            let spiffe_id = event.subject;
+            found = hash.map(|hash| LoggedToken { hash, spiffe_id, is_used: false });
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Reads the events from this place of the log on; refused where the entries are not those that lead to
+/// the head's root.
+async fn read_events(
+    store: &dyn Store,
+    from: u64,
+    mut read: impl FnMut(Event) + Send,
+) -> Result<(), Error> {
     let head = store.head().await?;
     let size = head.edge.size();
     let mut edge = edge_at(store, from.min(size)).await?;
-    let mut used = Vec::new();
     while edge.size() < size {
         let limit = PAGE.min(size - edge.size());
         let entries = store.entries(edge.size(), limit).await?;
@@ -161,23 +199,30 @@ async fn read_uses(store: &dyn Store, from: u64) -> Result<Vec<Hash>, Error> {
         }
         for entry in entries {
             edge.push(leaf_hash(&entry));
-            used.extend(Event::parse(&entry).ok().and_then(|event| used_token(&event)));
+            if let Ok(event) = Event::parse(&entry) {
+                read(event);
+            }
         }
     }
     if edge.root() == head.edge.root() {
-        return Ok(used);
+        return Ok(());
     }
     let why = format!("the entries from {from} on are not those that were logged");
     Err(StoreError::Inconsistent(why).into())
 }
 
+/// Which token an event says that it used.
 pub(crate) fn used_token(event: &Event) -> Option<Hash> {
-    let hex = event.detail["token_sha256"].as_str().filter(|_| event.kind == ISSUE)?;
+    token_hash(event).filter(|_| event.kind == ISSUE)
+}
+
+fn token_hash(event: &Event) -> Option<Hash> {
+    let hex = event.detail["token_sha256"].as_str()?;
     Hash::try_from(&HEXLOWER.decode(hex.as_bytes()).ok()?[..]).ok()
 }
 
 /// A token's longest life, in milliseconds, and a minute for its own retry.
-const LIFE: u64 = 16 * 60 * 1000;
+pub(crate) const LIFE: u64 = 16 * 60 * 1000;
 /// Fewer are kept a little longer.
 const FORGET_FROM: usize = 10_000;
 /// Entries read at a time.

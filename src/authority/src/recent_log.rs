@@ -127,7 +127,11 @@ impl Authority {
         let now = self.clock().unix_milliseconds();
         let mut read = match recent.take() {
             Some(read) => read,
-            None => Read::from(self.store(), self.first_recent(now).await?).await?,
+            None => {
+                // No certificate from before it lives.
+                let since = now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
+                Read::from(self.store(), self.place_before(since).await?).await?
+            }
         };
         // Where it fails the next one begins anew.
         read.follow(self.store()).await?;
@@ -135,10 +139,9 @@ impl Authority {
         Ok(recent.insert(read))
     }
 
-    /// The place of an entry of so long ago that no certificate from before it lives. The log's times
-    /// grow with its places, but where it was set back.
-    async fn first_recent(&self, now: u64) -> Result<u64, Error> {
-        let since = now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
+    /// A place before all entries since this time, in milliseconds since 1970. The log's times grow with
+    /// its places, but where it was set back.
+    pub(crate) async fn place_before(&self, since: u64) -> Result<u64, Error> {
         if self.folded().reset_from() > since {
             return Ok(0);
         }

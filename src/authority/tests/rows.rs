@@ -5,6 +5,7 @@
 mod support;
 
 use api::{DenyRequest, RevokeRequest, TokenFilter};
+use authority::sequencer::Conflict;
 use authority::store::sqlite::SqliteStore;
 use authority::store::{RecordKey, StoreError};
 use authority::{Caller, Error};
@@ -224,7 +225,8 @@ async fn a_token_is_withdrawn_by_the_log_and_not_by_its_row() {
         let environment = Environment::start().await;
         let operator = environment.operator().await;
         let token = environment.token(&operator, "/prod/quick").await;
-        let made = environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
+        let made =
+            environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
         tamper(&environment, marked);
         let withdrawn = environment.authority.revoke_token(&operator, &made[0].id).await;
         tamper(&environment, unmarked);
@@ -235,6 +237,42 @@ async fn a_token_is_withdrawn_by_the_log_and_not_by_its_row() {
             Err(error) => panic!("{marked}: {error}"),
             Ok(()) => drop(issued.unwrap_err()),
         }
+    }
+}
+
+#[tokio::test]
+async fn a_token_whose_row_is_gone_is_withdrawn_and_stays_so_when_the_row_is_back() {
+    for (hidden, back) in [
+        (
+            "CREATE TEMP TABLE kept AS SELECT * FROM tokens; DELETE FROM tokens",
+            "INSERT INTO tokens SELECT * FROM kept",
+        ),
+        ("UPDATE tokens SET id = id || '0'", "UPDATE tokens SET id = substr(id, 1, 16)"),
+    ] {
+        let mut environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let token = environment.token(&operator, "/prod/quick").await;
+        let used = environment.token(&operator, "/prod/reports").await;
+        environment.issue_with(&used, &csr()).await.unwrap();
+        let listed = environment.authority.tokens(&operator, &TokenFilter::default()).await;
+        let listed = listed.unwrap().items;
+        let id_of = |state: &str| listed.iter().find(|it| it.state == state).unwrap().id.clone();
+        let database = database(&environment);
+        database.execute_batch(hidden).unwrap();
+        let withdraw = async |id: String| environment.authority.revoke_token(&operator, &id).await;
+        let refused = withdraw(id_of("used")).await;
+        assert!(matches!(refused, Err(Error::Conflict(Conflict::TokenUsed))), "{refused:?}");
+        let unknown = withdraw("0123456789abcdef".to_owned()).await;
+        assert!(matches!(unknown, Err(Error::NotFound(_))), "{unknown:?}");
+        let size = environment.store.head().await.unwrap().edge.size();
+        withdraw(id_of("open")).await.unwrap();
+        assert_eq!(environment.store.head().await.unwrap().edge.size(), size + 1, "it is logged");
+        withdraw(id_of("open")).await.unwrap();
+        assert_eq!(environment.store.head().await.unwrap().edge.size(), size + 1, "once");
+        database.execute_batch(back).unwrap();
+        assert!(environment.issue_with(&token, &csr()).await.is_err(), "{hidden}");
+        environment.restart().await;
+        assert!(environment.issue_with(&token, &csr()).await.is_err(), "{hidden}");
     }
 }
 

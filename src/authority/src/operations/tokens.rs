@@ -16,10 +16,10 @@ use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event::{self, Event};
-use crate::known_tokens::used_token;
+use crate::known_tokens::{LIFE, LoggedToken, logged_token, used_token};
 use crate::loading::made_by;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
-use crate::sequencer::{Effect, IdempotencyKey, TokenDraft, TokenRow};
+use crate::sequencer::{Conflict, Effect, IdempotencyKey, TokenDraft, TokenRow};
 use crate::signer::SignerError;
 use crate::store::{StoreError, TokenQuery};
 
@@ -239,6 +239,27 @@ impl Authority {
         Err(StoreError::Inconsistent(why).into())
     }
 
+    /// The hash of a token, and whose it is. One whose row is gone may come back with it, and is withdrawn
+    /// while it could be used: by the log.
+    async fn token_to_withdraw(&self, id: &str) -> Result<(Hash, String), Error> {
+        if let Some(token) = self.store().token_by_id(id.to_owned()).await? {
+            if let Some((_, leaf_index)) = token.used {
+                self.require_use(&token.hash, leaf_index).await?;
+            }
+            return Ok((token.hash, token.spiffe_id.to_string()));
+        }
+        let since = self.clock().unix_milliseconds().saturating_sub(LIFE);
+        let from = self.place_before(since).await?;
+        let logged = logged_token(self.store(), id, from).await?;
+        let LoggedToken { hash, spiffe_id, is_used } =
+            logged.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
+        tracing::error!(id, "the log says that a token was made, and its row is gone");
+        match is_used {
+            true => Err(Error::Conflict(Conflict::TokenUsed)),
+            false => Ok((hash, spiffe_id)),
+        }
+    }
+
     /// Withdraws a bootstrap token. One that was used is not withdrawn by it: that is a conflict.
     pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Error> {
         for _ in 0..RESTARTS {
@@ -247,14 +268,10 @@ impl Authority {
             if self.folded().is_withdrawn(id) {
                 return Ok(());
             }
-            let token = self.store().token_by_id(id.to_owned()).await?;
-            let token = token.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
-            if let Some((_, leaf_index)) = token.used {
-                self.require_use(&token.hash, leaf_index).await?;
-            }
+            let (hash, spiffe_id) = self.token_to_withdraw(id).await?;
             let detail = serde_json::json!({ "id": id });
-            let draft = self.draft(caller, event::TOKEN_REVOKE, token.spiffe_id.as_str(), &detail);
-            let effect = Effect::RevokeToken { hash: token.hash, id: id.to_owned() };
+            let draft = self.draft(caller, event::TOKEN_REVOKE, &spiffe_id, &detail);
+            let effect = Effect::RevokeToken { hash, id: id.to_owned() };
             if self.commit(allowed_under, draft, effect).await?.is_some() {
                 return Ok(());
             }

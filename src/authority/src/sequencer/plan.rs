@@ -319,11 +319,11 @@ impl Planning {
             Effect::Allow { spiffe_id, denied_at } => {
                 (found.denials.get(spiffe_id) != Some(denied_at)).then_some(Conflict::DenialMoved)
             }
-            Effect::RevokeToken { hash, .. } => match found.tokens.get(hash) {
-                None => Some(Conflict::TokenUnknown),
-                Some(token) if token.used.is_some() => Some(Conflict::TokenUsed),
-                Some(_) => None,
-            },
+            // One whose row is gone is withdrawn all the same: it may be put back.
+            Effect::RevokeToken { hash, .. } => {
+                let is_used = found.tokens.get(hash).is_some_and(|token| token.used.is_some());
+                is_used.then_some(Conflict::TokenUsed)
+            }
             Effect::NumberCrl { issuer_key_hash, number } => {
                 let newest = found.crl_numbers.get(issuer_key_hash).copied().unwrap_or_default();
                 (*number <= newest).then_some(Conflict::CrlNumber)
@@ -391,9 +391,8 @@ impl Planning {
                 revocation(event::REVOKE, target, reason)
             }
             Effect::RevokeToken { hash, id } => {
-                if let Some(token) = found.tokens.get_mut(hash) {
-                    token.revoked = true;
-                }
+                let Some(token) = found.tokens.get_mut(hash) else { return };
+                token.revoked = true;
                 Row::TokenRevoked { id: id.clone(), log_index }
             }
         };
