@@ -309,6 +309,10 @@ pub struct Revocation {
     /// How many of them `review` leaves out: `GET /v1/acts?by=SPIFFE_ID` lists all.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub review_more: u64,
+    /// Where certificates by tokens that were made before this place of the log are not among them: there
+    /// are too many tokens to look at all at once, and `GET /v1/acts` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review_tokens_from: Option<u64>,
 }
 
 /// Asks to deny an identity until it is allowed again: `POST /v1/denials`.
@@ -364,6 +368,10 @@ pub struct Denial {
     /// How many of them `review` leaves out: `GET /v1/acts?by=SPIFFE_ID` lists all.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub review_more: u64,
+    /// Where certificates by tokens that were made before this place of the log are not among them: there
+    /// are too many tokens to look at all at once, and `GET /v1/acts` does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review_tokens_from: Option<u64>,
 }
 
 /// Asks for a bootstrap token: `POST /v1/tokens`.

@@ -164,6 +164,7 @@ fn shown(spiffe_id: &SpiffeId, Denied { log_index, by, reason, at, since }: &Den
         review: Vec::new(),
         review_counts: BTreeMap::new(),
         review_more: 0,
+        review_tokens_from: None,
     }
 }
 

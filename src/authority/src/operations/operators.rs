@@ -143,7 +143,7 @@ impl Authority {
     /// The token of the addition at this place of the log, while it can be used.
     async fn invitation(&self, since: Option<u64>) -> Result<Option<TokenRow>, Error> {
         let Some(since) = since else { return Ok(None) };
-        let query = TokenQuery { before: Some(since + 1), used_of: None, limit: 1 };
+        let query = TokenQuery { before: Some(since + 1), limit: 1 };
         let newest = self.store().tokens(query).await?.tokens.into_iter().next();
         let now = self.clock().unix_milliseconds();
         let is_open = |token: &TokenRow| {

@@ -30,6 +30,8 @@ pub(super) struct Review {
     pub(super) counts: BTreeMap<String, u64>,
     /// How many are not named.
     pub(super) more: u64,
+    /// From where on tokens were looked at, where that is not from the beginning.
+    pub(super) tokens_from: Option<u64>,
 }
 
 impl Authority {
@@ -43,7 +45,7 @@ impl Authority {
         let before = place_after(filter.after.as_deref())?.unwrap_or(u64::MAX);
         let limit = filter.limit.unwrap_or(100).clamp(1, 1000) as usize;
         self.refresh().await?;
-        let mut items = self.acts_of(&filter.by).await?;
+        let (mut items, _) = self.acts_of(&filter.by, usize::MAX).await?;
         items.retain(|act| act.log_index < before);
         let is_last = items.len() <= limit;
         items.truncate(limit);
@@ -54,43 +56,57 @@ impl Authority {
     /// What an answer names of it. Whoever was revoked or denied is: where the store does not answer,
     /// what the fold knows has to do, and the diagnostics say so.
     pub(super) async fn review_of(&self, spiffe_id: &SpiffeId) -> Review {
-        let acts = self.acts_of(spiffe_id).await.unwrap_or_else(|error| {
+        let read = self.acts_of(spiffe_id, PAGES_OF_TOKENS).await;
+        let (acts, tokens_from) = read.unwrap_or_else(|error| {
             tracing::warn!(%error, "the certificates that somebody gave are not listed for review");
-            self.folded().acts_of(spiffe_id.as_str())
+            (self.folded().acts_of(spiffe_id.as_str()), Some(u64::MAX))
         });
         let able = self.able_among(&acts).await.unwrap_or_default();
-        chosen(acts, &able)
+        Review { tokens_from, ..chosen(acts, &able) }
     }
 
-    /// All of it, newest first.
-    async fn acts_of(&self, spiffe_id: &SpiffeId) -> Result<Vec<ActOnRecord>, Error> {
+    /// All of it, newest first; of used tokens what the newest so many pages hold, and from where on.
+    async fn acts_of(
+        &self,
+        spiffe_id: &SpiffeId,
+        pages: usize,
+    ) -> Result<(Vec<ActOnRecord>, Option<u64>), Error> {
         let mut acts = self.folded().acts_of(spiffe_id.as_str());
-        acts.extend(self.used_tokens_of(spiffe_id).await?);
+        let (used, tokens_from) = self.used_tokens_of(spiffe_id, pages).await?;
+        acts.extend(used);
         acts.extend(self.issued_for_others(spiffe_id).await?);
         acts.sort_by_key(|act| Reverse(act.log_index));
-        Ok(acts)
+        Ok((acts, tokens_from))
     }
 
     /// What was issued for tokens that somebody made. Whom they added an operator stands in the fold
-    /// by that already, used or not.
-    async fn used_tokens_of(&self, maker: &SpiffeId) -> Result<Vec<ActOnRecord>, Error> {
-        let mut query = TokenQuery { before: None, used_of: Some(maker.clone()), limit: PAGE };
+    /// by that already, used or not. Says also from where on it looked, where that is not the beginning:
+    /// at so many pages of the newest tokens.
+    async fn used_tokens_of(
+        &self,
+        maker: &SpiffeId,
+        pages: usize,
+    ) -> Result<(Vec<ActOnRecord>, Option<u64>), Error> {
+        let mut query = TokenQuery { before: None, limit: PAGE };
         let mut used = Vec::new();
-        loop {
+        for _ in 0..pages {
             let page = self.store().tokens(query.clone()).await?;
             for (row, entry) in page.tokens {
+                let Some((_, log_index)) = row.used else { continue };
                 let event = entry.and_then(|entry| Event::parse(&entry).ok());
-                let event = event.filter(|event| event.kind != OPERATOR_CREATE);
-                if let (Some(event), Some((_, log_index))) = (event, row.used) {
+                let is_theirs =
+                    |event: &Event| event.actor == maker.as_str() && event.kind == TOKEN_CREATE;
+                if let Some(event) = event.filter(is_theirs) {
                     let (kind, subject) = (event.kind, row.spiffe_id.to_string());
                     used.push(ActOnRecord { log_index, kind, subject });
                 }
             }
-            if page.next.is_none() {
-                return Ok(used);
-            }
             query.before = page.next;
+            if page.next.is_none() {
+                break;
+            }
         }
+        Ok((used, query.before))
     }
 
     /// Which of the operators that were added hold a certificate.
@@ -133,7 +149,7 @@ fn chosen(acts: Vec<ActOnRecord>, able: &HashSet<String>) -> Review {
     ranked.truncate(ACTS_SHOWN);
     ranked.sort_by_key(|(_, rank, act)| (*rank, Reverse(act.log_index)));
     let acts: Vec<ActOnRecord> = ranked.into_iter().map(|(.., act)| act).collect();
-    Review { more: all - acts.len() as u64, acts, counts }
+    Review { more: all - acts.len() as u64, acts, counts, tokens_from: None }
 }
 
 /// What grants most comes first.
@@ -153,6 +169,8 @@ const RANKS: &[&str] = &[
 ];
 /// Acts that an answer names.
 const ACTS_SHOWN: usize = 100;
+/// The newest 5,000 tokens are looked at before an answer: it is to come at once, however many there are.
+const PAGES_OF_TOKENS: usize = 10;
 /// Of them, as many of each kind as there are, up to this many.
 const OF_EACH_KIND: usize = 10;
 

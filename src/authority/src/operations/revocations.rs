@@ -62,6 +62,7 @@ impl Authority {
                 review: Vec::new(),
                 review_counts: BTreeMap::new(),
                 review_more: 0,
+                review_tokens_from: None,
             };
             let held = self.held(&target, &spiffe_id).await?;
             done.certificates = held.live;
@@ -201,7 +202,7 @@ impl Authority {
     async fn denied_at(&self, log_index: u64, caller: &Caller, request: &DenyRequest) -> Denial {
         let in_force = self.folded().revoking.denial(&request.spiffe_id);
         let this = in_force.filter(|denial| denial.id == log_index.to_string());
-        let Review { acts, counts, more } = self.review_of(&request.spiffe_id).await;
+        let Review { acts, counts, more, tokens_from } = self.review_of(&request.spiffe_id).await;
         Denial {
             id: log_index.to_string(),
             spiffe_id: request.spiffe_id.clone(),
@@ -212,6 +213,7 @@ impl Authority {
             review: acts,
             review_counts: counts,
             review_more: more,
+            review_tokens_from: tokens_from,
         }
     }
 
@@ -358,8 +360,14 @@ pub(super) struct Held {
 }
 
 /// The same, with what they did that stays.
-fn reviewed(done: Revocation, Review { acts, counts, more }: Review) -> Revocation {
-    Revocation { review: acts, review_counts: counts, review_more: more, ..done }
+fn reviewed(done: Revocation, Review { acts, counts, more, tokens_from }: Review) -> Revocation {
+    Revocation {
+        review: acts,
+        review_counts: counts,
+        review_more: more,
+        review_tokens_from: tokens_from,
+        ..done
+    }
 }
 
 /// What is kept of it with the request's name; its place is known there.

@@ -187,7 +187,7 @@ impl Authority {
         let policy = self.policy();
         let before = place_after(filter.after.as_deref())?;
         let limit = filter.limit.unwrap_or(TOKENS_SHOWN).clamp(1, TOKENS_SHOWN);
-        let page = self.store().tokens(TokenQuery { before, used_of: None, limit }).await?;
+        let page = self.store().tokens(TokenQuery { before, limit }).await?;
         let mut items = Vec::new();
         for (row, entry) in page.tokens {
             let event = entry.and_then(|entry| Event::parse(&entry).ok());

@@ -109,8 +109,6 @@ pub type MadeToken = (TokenRow, Option<Vec<u8>>);
 pub struct TokenQuery {
     /// Only those that were made before this place of the log.
     pub before: Option<u64>,
-    /// Only those that this identity made, and that somebody used.
-    pub used_of: Option<SpiffeId>,
     /// Rows read at most.
     pub limit: u32,
 }

@@ -17,17 +17,30 @@ pub(crate) struct Review<'a> {
     acts: &'a [ActOnRecord],
     counts: &'a BTreeMap<String, u64>,
     more: u64,
+    tokens_from: Option<u64>,
 }
 
 impl<'a> Review<'a> {
     pub(crate) fn of_denial(denial: &'a Denial) -> Self {
-        let Denial { spiffe_id, review, review_counts, review_more, .. } = denial;
-        Self { by: spiffe_id, acts: review, counts: review_counts, more: *review_more }
+        let Denial { review, review_counts, review_more, review_tokens_from, .. } = denial;
+        Self {
+            by: &denial.spiffe_id,
+            acts: review,
+            counts: review_counts,
+            more: *review_more,
+            tokens_from: *review_tokens_from,
+        }
     }
 
     pub(crate) fn of_revocation(revocation: &'a Revocation) -> Self {
-        let Revocation { spiffe_id, review, review_counts, review_more, .. } = revocation;
-        Self { by: spiffe_id, acts: review, counts: review_counts, more: *review_more }
+        let Revocation { review, review_counts, review_more, review_tokens_from, .. } = revocation;
+        Self {
+            by: &revocation.spiffe_id,
+            acts: review,
+            counts: review_counts,
+            more: *review_more,
+            tokens_from: *review_tokens_from,
+        }
     }
 
     /// Says how many acts there are of which kind, names those that the answer names, and how to see the
@@ -49,6 +62,12 @@ impl<'a> Review<'a> {
         if self.more > 0 {
             let Self { by, more, .. } = self;
             lines.push(format!("and {more} more: countersign show {by} --acts"));
+        }
+        if self.tokens_from.is_some() {
+            let by = self.by;
+            lines.push(format!(
+                "certificates by older tokens are not counted here: countersign show {by} --acts"
+            ));
         }
         lines
     }
@@ -101,7 +120,8 @@ mod tests {
         let acts = [act(4, "operator.create"), act(9, "policy.change")];
         let counts = [("operator.create".to_owned(), 1), ("policy.change".to_owned(), 102)];
         let counts = BTreeMap::from(counts);
-        let review = Review { by: &by, acts: &acts, counts: &counts, more: 101 };
+        let review =
+            Review { by: &by, acts: &acts, counts: &counts, more: 101, tokens_from: Some(9) };
         assert_eq!(
             review.lines(),
             [
@@ -110,10 +130,12 @@ mod tests {
                 "review what they did: operator.create \"one\\n two\", log index 4",
                 "review what they did: policy.change \"one\\n two\", log index 9",
                 "and 101 more: countersign show spiffe://pay.example/countersign/operator/bob --acts",
+                "certificates by older tokens are not counted here: countersign show \
+                 spiffe://pay.example/countersign/operator/bob --acts",
             ]
         );
         // A CA of before says no more than the acts.
-        let review = Review { more: 0, counts: &BTreeMap::new(), ..review };
+        let review = Review { more: 0, counts: &BTreeMap::new(), tokens_from: None, ..review };
         assert_eq!(review.lines().len(), 2);
     }
 }

@@ -180,6 +180,7 @@ mod tests {
             review: vec![],
             review_counts: BTreeMap::new(),
             review_more: 0,
+            review_tokens_from: None,
         };
         let record = CertificateRecord {
             spiffe_id: id,

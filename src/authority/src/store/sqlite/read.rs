@@ -291,20 +291,15 @@ pub(super) fn tokens(
     query: &TokenQuery,
 ) -> Result<TokenPage, StoreError> {
     let before = query.before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
-    // Events begin with their actor.
-    let actor = |id: &SpiffeId| format!(r#"{{"actor":"{id}","#).into_bytes();
-    let actor = query.used_of.as_ref().map(actor);
     let read = || -> rusqlite::Result<TokenPage> {
         let sql = format!(
             "SELECT t.*, e.bytes FROM ({TOKEN_COLUMNS} WHERE log_index < ?1
-               AND (?2 IS NULL OR used_by IS NOT NULL AND EXISTS (SELECT 1 FROM entries made
-                 WHERE made.place = log_index + ?4 AND substr(made.bytes, 1, length(?2)) = ?2))
-               ORDER BY log_index DESC LIMIT ?3) t
-             LEFT JOIN entries e ON e.place = t.log_index + ?4 ORDER BY t.log_index DESC"
+               ORDER BY log_index DESC LIMIT ?2) t
+             LEFT JOIN entries e ON e.place = t.log_index + ?3 ORDER BY t.log_index DESC"
         );
         let rows: Vec<(u64, Option<MadeToken>)> = connection
             .prepare_cached(&sql)?
-            .query_map(params![before, actor, query.limit, FIRST_PLACE], |row| {
+            .query_map(params![before, query.limit, FIRST_PLACE], |row| {
                 let entry = row.get(TOKEN_COLUMN_COUNT)?;
                 let token = token_from_row(row, key)?.map(|token| (token, entry));
                 Ok((number(row, TOKEN_LOG_INDEX)?, token))
