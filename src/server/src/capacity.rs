@@ -119,7 +119,7 @@ impl Capacity {
 /// Threads of the runtime for what waits for disks: each has a connection to the store and an arena
 /// of its own, half a megabyte, and more of them read no faster. Work that takes long is done one by
 /// one.
-pub const BLOCKING_THREADS: usize = 16;
+pub const BLOCKING_THREADS: usize = 8;
 /// Probes and a few scrapers.
 const ADMIN: usize = 256;
 /// The largest answer of the API is a page of certificates: whoever has left one unread waits.

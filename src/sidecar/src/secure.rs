@@ -133,7 +133,7 @@ async fn linger(mut stream: Wire) {
 /// §5.1), or less where answers may hold little. Each that nobody reads keeps it for the write timeout.
 const FULL_RECORD: usize = 16 * 1024;
 const SMALL_RECORD: usize = 1024;
-const RECORDS: usize = 16;
+const RECORDS: usize = 32;
 const LINGER: Duration = Duration::from_secs(1);
 /// More than a client sends before it has read an alert.
 const MAX_LINGER: u64 = 256 * 1024;

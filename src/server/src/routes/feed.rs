@@ -100,17 +100,17 @@ fn events(
     stopped: watch::Receiver<bool>,
     kept: Option<Kept>,
 ) -> impl Stream<Item = Bytes> + Send {
-    let messages = stream::unfold(
-        (subscription, stopped, kept),
-        async |(mut subscription, mut stopped, kept)| {
-            let message = tokio::select! {
-                biased;
-                _ = stopped.wait_for(|stopped| *stopped) => None,
-                message = subscription.next() => message,
-            };
-            message.map(|message| (message, (subscription, stopped, kept)))
-        },
-    );
+    // In a box: what goes from one future into the next has room in each of them.
+    let held = Box::new((subscription, stopped, kept));
+    let messages = stream::unfold(held, async |mut held| {
+        let (subscription, stopped, _) = &mut *held;
+        let message = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => None,
+            message = subscription.next() => message,
+        };
+        message.map(|message| (message, held))
+    });
     messages.flat_map(|message| {
         let line = message.line().clone();
         stream::iter([Bytes::from_static(b"data: "), line, Bytes::from_static(b"\n\n")])
