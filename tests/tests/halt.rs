@@ -60,6 +60,37 @@ fn an_operator_lifts_a_halt_by_name_and_not_in_passing() {
     recover(&environment, &["--lift-halt"]).success().says("had not halted");
 }
 
+#[test]
+fn a_checkpoint_that_the_log_did_not_sign_is_named_set_aside_and_hides_no_later_loss() {
+    let mut environment = Environment::start();
+    let (older, _) = older_and_newest(&mut environment);
+    let file = environment.path("state/checkpoint");
+    let kept = fs::read_to_string(&file).unwrap();
+    let mut lines: Vec<&str> = kept.split('\n').collect();
+    lines[1] = "99999999999";
+    for damaged in ["", &kept[..kept.len() / 2], "no checkpoint", &lines.join("\n")] {
+        fs::write(&file, damaged).unwrap();
+        for command in [&["serve", "--config", "ca.toml"][..], &RECOVER] {
+            let said = environment.countersign(command).exits(1);
+            let said = said.says(&file.display().to_string()).says("the newest checkpoint: ");
+            said.says("countersign init --recover --lift-halt");
+        }
+        assert!(!environment.path("state/halted").exists());
+        let said = recover(&environment, &["--lift-halt"]).success();
+        let said = said.says("was signed by no key of this CA's log").says("checkpoint.aside-");
+        assert!(!said.stderr.contains("lifted"), "{said:?}");
+    }
+    environment.serve();
+    environment.stop();
+    put(&environment, &older);
+    // Whoever put the older one there took the file with them; a client has seen more.
+    fs::remove_file(&file).unwrap();
+    environment.serve();
+    assert!(environment.log().contains("the newest checkpoint is gone"), "{}", environment.log());
+    environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
+    assert!(environment.admin("/readyz").contains("an older database was put back"));
+}
+
 /// The database of a while ago, and the one of now; a client has seen a checkpoint of the latter.
 fn older_and_newest(environment: &mut Environment) -> (Database, Database) {
     environment.stop();
@@ -102,6 +133,7 @@ fn put(environment: &Environment, database: &Database) {
 const FILES: [&str; 2] = ["state/countersign.db", "state/countersign.db-wal"];
 
 fn recover(environment: &Environment, options: &[&str]) -> Outcome {
-    let recover = ["init", "--config", "ca.toml", "--recover"];
-    environment.countersign(&[&recover[..], options].concat())
+    environment.countersign(&[&RECOVER[..], options].concat())
 }
+
+const RECOVER: [&str; 4] = ["init", "--config", "ca.toml", "--recover"];

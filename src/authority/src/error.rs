@@ -132,6 +132,16 @@ pub enum Error {
     /// The trust state cannot be used.
     #[error("the trust state cannot be used: {0}")]
     Trust(#[from] identity::Error),
+    /// A file beside the database speaks about the log, and no key of the log has signed it.
+    #[error("{}, {what}: {why}", path.display())]
+    Unproven {
+        /// The file.
+        path: std::path::PathBuf,
+        /// What it should say.
+        what: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A step of a rotation waits.
     #[error("{}", waits(.0))]
     Waits(Box<NextStep>),

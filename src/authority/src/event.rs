@@ -104,6 +104,7 @@ pub(crate) const ALLOW: &str = "allow";
 pub(crate) const CLOCK_RESET: &str = "clock.reset";
 pub(crate) const CRL: &str = "crl";
 pub(crate) const DENY: &str = "deny";
+pub(crate) const EVIDENCE_DISCARD: &str = "evidence.discard";
 pub(crate) const HALT_LIFT: &str = "halt.lift";
 pub(crate) const ISSUE: &str = "issue";
 pub(crate) const ISSUE_ABANDONED: &str = "issue.abandoned";

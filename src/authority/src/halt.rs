@@ -4,16 +4,15 @@
 //! A halt is a file beside the database and not a row in it, which would be gone with the next older
 //! database that is put back. Trust: whoever can remove it can put back databases, too.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use api::KeyPurpose;
-use tlog::{Checkpoint, Hash, SignedNote};
+use tlog::{Checkpoint, Hash};
 
 use crate::error::Error;
 use crate::event::Event;
-use crate::files::{MAX_STATE, read_state, write_private};
+use crate::evidence::{EvidenceFile, LogKeys};
+use crate::files::write_private;
 use crate::rotation::KeyLedger;
 
 /// A reason to issue nothing; in its file, the reason, an empty line, and what was seen.
@@ -22,52 +21,26 @@ pub(crate) struct Halt {
     pub(crate) why: String,
     /// What the log should lead to.
     pub(crate) checkpoint: Checkpoint,
-    /// The evidence: the checkpoint as somebody showed it, signed, or as we remember it, bare. Its
-    /// signature was verified before it was kept.
+    /// The evidence: the checkpoint as a key of the log signed it, which is verified again when it is
+    /// read back.
     pub(crate) seen: Vec<u8>,
 }
 
 impl Halt {
-    pub(crate) fn path(state: &Path) -> PathBuf {
-        state.join("halted")
-    }
-
-    /// The one kept, if any; fails for what is none, so that damage lifts nothing.
-    pub(crate) fn read(state: &Path) -> Result<Option<Self>, Error> {
-        let path = Self::path(state);
-        let contents = match read_state(&path, MAX_STATE) {
-            Ok(contents) => contents,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(&path, &error.to_string())),
-        };
-        let halt = Self::parse(&contents).ok_or_else(|| unreadable(&path, "it is no halt"))?;
-        Ok(Some(halt))
-    }
-
-    fn parse(contents: &[u8]) -> Option<Self> {
-        let (why, seen) = std::str::from_utf8(contents).ok()?.split_once("\n\n")?;
-        let checkpoint = match SignedNote::parse(seen.as_bytes()) {
-            Ok(note) => Checkpoint::parse(note.text()),
-            Err(_) => Checkpoint::parse(seen),
-        };
-        let checkpoint = checkpoint.ok()?;
-        Some(Self { why: why.to_owned(), checkpoint, seen: seen.as_bytes().to_vec() })
+    /// The one kept, if any; fails for what no key of the log has signed, so that damage lifts nothing,
+    /// and nobody else's file halts anything.
+    pub(crate) fn read(state: &Path, keys: &LogKeys) -> Result<Option<Self>, Error> {
+        let file = EvidenceFile::halt(state);
+        let Some(contents) = file.read()? else { return Ok(None) };
+        let parts = std::str::from_utf8(&contents).ok().and_then(|text| text.split_once("\n\n"));
+        let (why, seen) = parts.ok_or_else(|| file.unproven("it is none that the CA wrote"))?;
+        let checkpoint = file.verify(seen.as_bytes(), keys)?;
+        Ok(Some(Self { why: why.to_owned(), checkpoint, seen: seen.as_bytes().to_vec() }))
     }
 
     /// Writes it whole or not at all.
     pub(crate) fn write(&self, path: &Path) -> std::io::Result<()> {
         write_private(path, &[self.why.as_bytes(), b"\n\n", &self.seen].concat())
-    }
-
-    pub(crate) fn remove(state: &Path) -> Result<(), Error> {
-        let path = Self::path(state);
-        match fs::remove_file(&path) {
-            // A halt that the kept checkpoint demands may have no file yet.
-            Err(error) if error.kind() != ErrorKind::NotFound => {
-                Err(unreadable(&path, &error.to_string()))
-            }
-            _ => Ok(()),
-        }
     }
 }
 
@@ -108,12 +81,4 @@ impl Lift {
     pub(crate) fn covers(&self, size: u64, signed_by: &[Hash]) -> bool {
         size <= self.size && signed_by.iter().all(|key| self.log_keys.contains(key))
     }
-}
-
-fn unreadable(path: &Path, why: &str) -> Error {
-    Error::Folder(format!(
-        "{}, which says why the CA has halted: {why}; compare the log with a checkpoint held \
-         elsewhere, then remove the file",
-        path.display()
-    ))
 }

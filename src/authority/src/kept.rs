@@ -2,59 +2,56 @@
 //! checkpoint that stands in it, does not lead to this one.
 //!
 //! Written after the database has it, so that a crash leaves an older one here, which the log leads
-//! to. Trust: whoever can remove the file can put back the whole folder.
+//! to. Trust: a checkpoint counts by the signature of the log's key. Whoever can remove the file can
+//! put back the whole folder.
 
-use std::fs;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
-
-use tlog::{Checkpoint, SignedNote};
+use std::path::Path;
 
 use crate::error::Error;
-use crate::files::{MAX_STATE, read_state, write_private};
+use crate::evidence::{EvidenceFile, LogKeys};
+use crate::files::write_private;
 use crate::halt::Halt;
 use crate::store::Store;
 use crate::witness::disagreement;
 
-/// The halt that the kept checkpoint demands; none where the log leads to it, or none is kept.
-pub(crate) async fn halt(state: &Path, store: &dyn Store) -> Result<Option<Halt>, Error> {
-    let Some(seen) = read(state)? else { return Ok(None) };
-    let note = SignedNote::parse(&seen).and_then(|note| Checkpoint::parse(note.text()));
-    let checkpoint = note.map_err(|error| unreadable(state, &error))?;
+/// What the kept checkpoint says about the log.
+#[derive(Debug)]
+pub(crate) enum Kept {
+    /// The log does not lead to it.
+    Contradicts(Halt),
+    /// The log leads to it.
+    Fits,
+    /// None is kept.
+    Nowhere,
+}
+
+/// Compares the kept checkpoint with the log. Fails where no key of the log has signed it.
+pub(crate) async fn compare(
+    state: &Path,
+    store: &dyn Store,
+    keys: &LogKeys,
+) -> Result<Kept, Error> {
+    let file = EvidenceFile::checkpoint(state);
+    let Some(seen) = file.read()? else { return Ok(Kept::Nowhere) };
+    let checkpoint = file.verify(&seen, keys)?;
     let by = "this CA kept, beside its database,";
     let why = disagreement(store, &checkpoint, by).await?;
-    Ok(why.map(|why| Halt { why, checkpoint, seen }))
+    Ok(why.map_or(Kept::Fits, |why| Kept::Contradicts(Halt { why, checkpoint, seen })))
+}
+
+/// The halt that it demands.
+pub(crate) async fn halt(
+    state: &Path,
+    store: &dyn Store,
+    keys: &LogKeys,
+) -> Result<Option<Halt>, Error> {
+    match compare(state, store, keys).await? {
+        Kept::Contradicts(halt) => Ok(Some(halt)),
+        Kept::Fits | Kept::Nowhere => Ok(None),
+    }
 }
 
 /// Writes it whole or not at all.
 pub(crate) fn write(state: &Path, note: &[u8]) -> std::io::Result<()> {
-    write_private(&path(state), note)
-}
-
-/// Forgets it, once an operator has judged that what it speaks of is lost.
-pub(crate) fn remove(state: &Path) -> Result<(), Error> {
-    match fs::remove_file(path(state)) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(unreadable(state, &error)),
-        _ => Ok(()),
-    }
-}
-
-fn read(state: &Path) -> Result<Option<Vec<u8>>, Error> {
-    match read_state(&path(state), MAX_STATE) {
-        Ok(note) => Ok(Some(note)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(unreadable(state, &error)),
-    }
-}
-
-fn path(state: &Path) -> PathBuf {
-    state.join("checkpoint")
-}
-
-fn unreadable(state: &Path, why: &dyn std::fmt::Display) -> Error {
-    Error::Folder(format!(
-        "{}, the newest checkpoint: {why}; compare the log with a checkpoint held elsewhere, then \
-         remove the file",
-        path(state).display()
-    ))
+    write_private(EvidenceFile::checkpoint(state).path(), note)
 }

@@ -251,6 +251,14 @@ impl Keys {
         open.iter().find(|key| key.is_named(&name)).map(|key| Arc::clone(&key.signer))
     }
 
+    /// The public keys, SubjectPublicKeyInfo, of the open keys that were made for this purpose.
+    pub(crate) fn public_keys(&self, purpose: KeyPurpose) -> Vec<Vec<u8>> {
+        let named = [format!("{purpose}.key"), format!("{purpose}-")];
+        let open = self.open_keys();
+        let made = open.iter().filter(|key| named.iter().any(|name| key.is_named(name)));
+        made.map(|key| key.signer.public_key().to_vec()).collect()
+    }
+
     /// Puts a watch around the key that `init` made for this purpose.
     #[cfg(any(test, feature = "test-seams"))]
     pub fn wrap(

@@ -47,6 +47,7 @@ mod countersigner;
 mod crl;
 mod error;
 mod event;
+mod evidence;
 mod feed;
 pub mod files;
 mod fleet;

@@ -5,6 +5,7 @@
 //! story.
 
 mod certified_again;
+mod halts;
 mod lost;
 mod policies;
 mod unfinished;
@@ -22,6 +23,7 @@ use issuance::IssuerCertificate;
 use tlog::Hash;
 
 pub use self::certified_again::{Again, CertifiedAgain, certify_again, to_certify_again};
+pub use self::halts::{Lifted, lift_halt, require_no_halt};
 pub use self::lost::replace_lost_issuer;
 pub use self::policies::{policies_in_force, replace_policies};
 use self::unfinished::Unfinished;
@@ -31,7 +33,6 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::files::{MAX_STATE, create_private_folder, read_state, write_private};
-use crate::halt::{Halt, Lift};
 use crate::kept;
 use crate::keys::{Keys, offline_folder, online_folder};
 use crate::loading::load_keys;
@@ -45,7 +46,6 @@ use crate::sequencer::{self, ActMember, ChangedKeys, Effect, Member, Outcome};
 use crate::signer::Signer;
 use crate::store::sqlite::{Held, Migrated, SqliteStore};
 use crate::store::{Store, StoreError};
-use crate::witness::contradiction;
 
 /// What a new CA is made from.
 #[derive(Debug)]
@@ -108,7 +108,7 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
     let unfinished = Unfinished::of(new.state);
     if unfinished.settle()? {
         let keys = Keys::open(new.state, new.passphrase)?;
-        let created = placed(new, held, keys)?;
+        let created = placed(new, held, keys).await?;
         let_in(&new.trust_domain, &*created.store, new.operator, clock).await?;
         return Ok(created);
     }
@@ -118,7 +118,7 @@ pub async fn create(new: &NewAuthority<'_>, clock: &dyn Clock) -> Result<Created
     let made = made.and_then(|keys| unfinished.complete().map(|()| keys));
     let keys = made.map_err(|source| unfinished.given_up(source))?;
     unfinished.settle()?;
-    placed(new, held, keys.moved_to(online_folder(new.state)))
+    placed(new, held, keys.moved_to(online_folder(new.state))).await
 }
 
 /// Refuses a folder in which [`create`] makes none, and says what goes on with what is there.
@@ -130,14 +130,22 @@ pub fn require_vacant(state: &Path) -> Result<(), Error> {
 }
 
 /// A new CA, as it stands in its place.
-fn placed(new: &NewAuthority<'_>, held: Held, keys: Keys) -> Result<Created, Error> {
+async fn placed(new: &NewAuthority<'_>, held: Held, keys: Keys) -> Result<Created, Error> {
     let head_key = keys.head_key()?.ok_or_else(|| head_key_gone(new.state))?;
     let store = Arc::new(held.open(&new.trust_domain, &head_key)?);
+    keep_newest(new.state, &*store).await?;
     let outcome = match new.state.join(PIN).exists() {
         true => Outcomes::Ready(read_pin(new.state)?),
         false => Outcomes::AwaitsCertificate(new.state.join(REQUEST)),
     };
     Ok(Created { store, keys, outcome })
+}
+
+/// Keeps the first checkpoint beside the database, in the place of what an earlier CA left there.
+async fn keep_newest(state: &Path, store: &dyn Store) -> Result<(), Error> {
+    let Some(newest) = store.checkpoint().await? else { return Ok(()) };
+    kept::write(state, &newest.note)
+        .map_err(|error| Error::Folder(format!("{}: {error}", state.display())))
 }
 
 /// Makes a CA in a folder that nobody looks into, and closes it again.
@@ -251,40 +259,8 @@ pub async fn finish(
     ceremony.add_issuer(&chain.issuer, "parent elsewhere").await?;
     let pin = ceremony.trust_state(trust_state, &first, state).await?;
     ceremony.sign_head(&first).await?;
+    keep_newest(state, &*store).await?;
     Ok(Created { store, keys, outcome: Outcomes::Ready(pin) })
-}
-
-/// Refuses while a halt is kept, unless the log is again the one that was seen.
-pub async fn require_no_halt(state: &Path, store: &dyn Store) -> Result<(), Error> {
-    if let Some(halt) = kept::halt(state, store).await? {
-        return Err(Error::Halted(halt.why));
-    }
-    let Some(halt) = Halt::read(state)? else { return Ok(()) };
-    let stands = contradiction(store, &halt.checkpoint).await?.is_some();
-    if stands { Err(Error::Halted(halt.why)) } else { Ok(()) }
-}
-
-/// Lets a CA that has halted issue again, on the log as it is; says why it had halted, if it had.
-///
-/// Logged before it is done: a crash in between leaves it halted. What was shown halts it no more,
-/// a larger checkpoint that the log does not lead to does.
-pub async fn lift_halt(
-    trust_domain: &TrustDomain,
-    state: &Path,
-    store: &dyn Store,
-    clock: &dyn Clock,
-) -> Result<Option<String>, Error> {
-    let halt = match Halt::read(state)? {
-        Some(halt) => Some(halt),
-        None => kept::halt(state, store).await?,
-    };
-    let Some(halt) = halt else { return Ok(None) };
-    let ceremony = Ceremony { trust_domain, store, clock };
-    let event = ceremony.draft(event::HALT_LIFT, &halt.checkpoint.origin, &Lift::detail(&halt));
-    ceremony.log(event, Effect::None).await?;
-    kept::remove(state)?;
-    Halt::remove(state)?;
-    Ok(Some(halt.why))
 }
 
 /// What [`let_in`] had to do.
@@ -517,7 +493,7 @@ impl Ceremony<'_> {
         state: &Path,
         keys: &Keys,
     ) -> Result<(), Error> {
-        require_no_halt(state, self.store).await?;
+        require_no_halt(self.trust_domain, state, self.store, keys).await?;
         let ledger = load_keys(self.store, self.trust_domain).await?;
         let pin = read_pin(state)?;
         let in_force = InForce::open(ledger, keys, self.store, self.trust_domain, &pin).await?;

@@ -20,10 +20,11 @@ use identity::SpiffeId;
 use tlog::{Checkpoint, Hash, SignedNote};
 
 use crate::authority::Authority;
-use crate::checkpoint;
+use crate::checkpoint::{self, Newest};
 use crate::error::Error;
+use crate::evidence::{EvidenceFile, LogKeys};
 use crate::halt::{Halt, Lift};
-use crate::kept;
+use crate::kept::{self, Kept};
 use crate::store::{Store, StoreError};
 
 /// What others have seen of the log, and whether it still does what they saw.
@@ -78,19 +79,30 @@ impl Authority {
 
     /// Keeps a halt in the state folder from now on, and halts at once where one was kept there and
     /// the log still does not lead to what was seen. Where it does, the newest database is back.
+    /// Fails where a file says so that no key of the log has signed.
     pub async fn keep_halts(&self, state: &Path) -> Result<(), Error> {
-        if let Some(halt) = Halt::read(state)? {
+        let keys = LogKeys::of(&self.trust_domain, &self.folded().keys, &self.keys)?;
+        // Both are looked at before either is acted on: what is not ours leaves nothing behind.
+        let kept = kept::compare(state, self.store(), &keys).await?;
+        let file = EvidenceFile::halt(state);
+        if let Some(halt) = Halt::read(state, &keys)? {
             if contradiction(self.store(), &halt.checkpoint).await?.is_some() {
                 self.halt(halt);
             } else {
                 tracing::info!(why = halt.why, "the log is again the one that was seen");
-                Halt::remove(state)?;
+                file.remove()?;
             }
         }
         // Once for each process: the folder stays the same.
-        let _ = self.witnesses().kept.set(Halt::path(state));
-        if let Some(halt) = kept::halt(state, self.store()).await? {
-            self.halt(halt);
+        let _ = self.witnesses().kept.set(file.path().to_owned());
+        match kept {
+            Kept::Contradicts(halt) => self.halt(halt),
+            Kept::Fits => {}
+            Kept::Nowhere => tracing::warn!(
+                path = %EvidenceFile::checkpoint(state).path().display(),
+                "the newest checkpoint is gone, and is written anew: nothing here would tell of an older \
+                 database; compare the log with a checkpoint held elsewhere"
+            ),
         }
         Ok(())
     }
@@ -140,9 +152,9 @@ impl Authority {
                 "the log has {size} entries, and {signed} were signed: an older database was put \
                  back"
             );
-            let checkpoint = self.checkpoints().newest(checkpoint::origin(self.trust_domain()));
-            let seen = checkpoint.text().into_bytes();
-            self.halt(Halt { why, checkpoint, seen });
+            if let Some(Newest { checkpoint, note }) = self.checkpoints().newest() {
+                self.halt(Halt { why, checkpoint, seen: note });
+            }
         }
         // It stays so when the log has grown again: that is another past.
         if went_back.load(Ordering::Acquire) { self.require_whole_log() } else { Ok(()) }

@@ -149,16 +149,15 @@ async fn a_thief_of_a_retired_log_key_halts_nobody() {
 async fn no_issuer_is_certified_again_while_the_ca_has_halted() {
     let environment = Environment::start().await;
     let folder = environment.folder.path();
-    let seen = "an older database was put back\n\npay.example/log\n1000000\n\
-                BwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n";
-    std::fs::write(folder.join("halted"), seen).unwrap();
+    let log = environment.keys.first(Log).unwrap();
+    let seen = support::signed_by(&*log, 1_000_000, Hash::new([7; 32])).await;
+    let halted = [&b"an older database was put back\n\n"[..], &seen].concat();
+    std::fs::write(folder.join("halted"), halted).unwrap();
     let size = environment.store.head().await.unwrap().edge.size();
     let refused = certify_again(&environment).await.unwrap_err();
     assert!(matches!(refused, Error::Halted(_)), "{refused}");
     assert_eq!(environment.store.head().await.unwrap().edge.size(), size, "nothing is logged");
-    setup::lift_halt(&support::trust_domain(), folder, &*environment.store, &*environment.clock)
-        .await
-        .unwrap();
+    environment.lift_halt().await.unwrap();
     certify_again(&environment).await.unwrap();
 }
 

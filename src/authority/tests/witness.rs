@@ -9,25 +9,15 @@ use std::os::unix::fs::PermissionsExt;
 use api::KeyPurpose::Log;
 use api::{KeyState, KeyStep};
 use authority::signer::Signer;
-use authority::{Error, Event, Shown, setup};
+use authority::{Error, Event, Shown};
 use identity::SpiffeId;
 use support::rotation::take;
-use support::{Environment, id};
+use support::{Environment, id, signed_by};
 use tlog::{Checkpoint, Hash, SignedNote};
 
 /// A checkpoint of the log's key, whatever it says.
 async fn signed(environment: &Environment, size: u64, root: Hash) -> Vec<u8> {
     signed_by(&*environment.keys.first(Log).unwrap(), size, root).await
-}
-
-async fn signed_by(signer: &dyn Signer, size: u64, root: Hash) -> Vec<u8> {
-    // An Ed25519 SubjectPublicKeyInfo ends with the key itself.
-    let key = signer.public_key().last_chunk().unwrap();
-    let key = tlog::VerifierKey::ed25519("pay.example/log".to_owned(), key).unwrap();
-    let text = Checkpoint { origin: key.name().to_owned(), size, root }.text();
-    let signature = signer.sign(text.as_bytes()).await.unwrap();
-    let note = SignedNote::unsigned(text).unwrap();
-    note.with_signature(key.name(), key.key_id(), &signature).unwrap().encode()
 }
 
 async fn newest(environment: &Environment) -> Vec<u8> {
@@ -241,7 +231,7 @@ async fn a_halt_that_cannot_be_read_lifts_nothing() {
     for damaged in [&b""[..], b"why", b"why\n\n", b"why\n\npay.example/log\nmany\n", b"\xff\n\n"] {
         fs::write(environment.folder.path().join("halted"), damaged).unwrap();
         let kept = environment.authority.keep_halts(environment.folder.path()).await;
-        assert!(matches!(kept, Err(Error::Folder(_))), "{damaged:?}");
+        assert!(matches!(kept, Err(Error::Unproven { .. })), "{damaged:?}");
     }
 }
 
@@ -272,8 +262,7 @@ async fn a_halt_that_is_lifted_is_logged_and_returns_only_with_who_has_seen_more
 }
 
 async fn lift(environment: &Environment) -> Option<String> {
-    let (domain, state) = (support::trust_domain(), environment.folder.path());
-    setup::lift_halt(&domain, state, &*environment.store, &*environment.clock).await.unwrap()
+    environment.lift_halt().await.unwrap().why
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
     let of_the_engine = || match error.downcast_ref::<authority::Error>()? {
         authority::Error::Halted(_) => Some(HALTED.to_owned()),
         authority::Error::Invalid { next_step, .. } => next_step.clone(),
+        authority::Error::Unproven { .. } => Some(UNPROVEN.to_owned()),
         authority::Error::Unmade { .. } => Some(
             "make room there, or name another `state` in the configuration; then the same command \
              again: countersign init"
@@ -114,6 +115,11 @@ fn is_of_clocks(refusal: &Refusal) -> bool {
 pub(crate) const HALTED: &str = "put the newest database back and restart the CA; where that is lost, \
     look first what was revoked and issued in the part that is gone, then stop it: countersign init \
     --recover --lift-halt";
+
+/// What gets a file out of the way that only looks like the CA's.
+pub(crate) const UNPROVEN: &str = "find out who wrote it, and compare the log with a checkpoint held \
+    elsewhere (a workload's, svid.checkpoint); then, with `serve` stopped, countersign init --recover \
+    --lift-halt sets it aside, which is logged";
 
 impl Error {
     /// What to type next.

@@ -81,7 +81,7 @@ pub async fn certify_again(
     offline_passphrase: &Secret,
     clock: &dyn Clock,
 ) -> Result<CertifiedAgain, Error> {
-    require_no_halt(state, store).await?;
+    require_no_halt(trust_domain, state, store, keys).await?;
     let ledger = load_keys(store, trust_domain).await?;
     let pin = read_pin(state)?;
     let in_force = InForce::open(ledger, keys, store, trust_domain, &pin).await?;

@@ -34,7 +34,7 @@ pub async fn replace_lost_issuer(
     offline_passphrase: &Secret,
     clock: &dyn Clock,
 ) -> Result<(), Error> {
-    require_no_halt(state, store).await?;
+    require_no_halt(trust_domain, state, store, keys).await?;
     let ledger = load_keys(store, trust_domain).await?;
     let in_force = InForce::open(ledger, keys, store, trust_domain, &read_pin(state)?).await?;
     let ceremony = Ceremony { trust_domain, store, clock };

@@ -13,6 +13,7 @@ use authority::clock::{Clock, ManualClock};
 use authority::policy::PolicySet;
 use authority::sequencer::{ActMember, Effect, Member, Outcome, RevocationTarget};
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
+use authority::signer::Signer;
 use authority::store::{Store, StoreError};
 use authority::{Act, Authority, Caller, Error, EventDraft, Keys, OwnNames, Parts};
 use identity::{SpiffeId, Trust, TrustDomain, TrustPin, Usage, VerifiedSvid, verify};
@@ -20,6 +21,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
 use time::macros::datetime;
+use tlog::{Checkpoint, Hash, SignedNote};
 
 pub(crate) const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
 
@@ -75,6 +77,12 @@ impl Environment {
 
     pub(crate) fn trust(&self) -> Trust {
         Trust::clone(&self.authority.trust())
+    }
+
+    /// What `init --recover --lift-halt` does, while nobody serves.
+    pub(crate) async fn lift_halt(&self) -> Result<setup::Lifted, Error> {
+        let (domain, state) = (trust_domain(), self.folder.path());
+        setup::lift_halt(&domain, state, &*self.store, &self.keys, &*self.clock).await
     }
 
     /// What the peers' verifier says of a certificate, revocations aside.
@@ -199,6 +207,27 @@ impl Environment {
         self.authority.refresh().await.unwrap();
         log_index
     }
+}
+
+/// A checkpoint of our origin, signed by any key, whatever it says.
+pub(crate) async fn signed_by(signer: &dyn Signer, size: u64, root: Hash) -> Vec<u8> {
+    signed_under("pay.example/log", signer, size, root).await
+}
+
+/// The same, of another origin.
+pub(crate) async fn signed_under(
+    origin: &str,
+    signer: &dyn Signer,
+    size: u64,
+    root: Hash,
+) -> Vec<u8> {
+    // An Ed25519 SubjectPublicKeyInfo ends with the key itself.
+    let key = signer.public_key().last_chunk().unwrap();
+    let key = tlog::VerifierKey::ed25519(origin.to_owned(), key).unwrap();
+    let text = Checkpoint { origin: key.name().to_owned(), size, root }.text();
+    let signature = signer.sign(text.as_bytes()).await.unwrap();
+    let note = SignedNote::unsigned(text).unwrap();
+    note.with_signature(key.name(), key.key_id(), &signature).unwrap().encode()
 }
 
 /// The writing thread lets go of the folder a moment after the last handle is dropped.

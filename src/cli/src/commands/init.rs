@@ -36,7 +36,8 @@ pub(crate) struct Arguments {
     /// Repair what expired: the operator's SVID, the issuer's certificate
     #[arg(long)]
     recover: bool,
-    /// With --recover: let a CA that has halted issue again, on the log as it is
+    /// With --recover: let a CA that has halted issue again, on the log as it is; and set aside
+    /// STATE/checkpoint or STATE/halted where no key of the log has signed it
     #[arg(long, requires = "recover")]
     lift_halt: bool,
     /// With --recover: the clock is right. The log goes on from it, where a clock that was ahead
@@ -189,10 +190,10 @@ async fn recover(
             SteadyClock::watch(&config.state).require_steady()?;
         }
         if arguments.lift_halt {
-            lift_halt(config, &store, session).await?;
+            lift_halt(config, &store, &keys, session).await?;
         }
         // Before anything is certified on a log that is not what it was.
-        setup::require_no_halt(&config.state, &store).await?;
+        setup::require_no_halt(&config.trust_domain, &config.state, &store, &keys).await?;
         if arguments.replace_lost_issuer {
             let offline = arguments.config.offline_passphrase(config)?;
             let (domain, state) = (&config.trust_domain, &config.state);
@@ -347,16 +348,31 @@ async fn accept_clock(
     Ok(())
 }
 
-async fn lift_halt(config: &Config, store: &SqliteStore, session: &Session) -> anyhow::Result<()> {
-    let lifted = setup::lift_halt(&config.trust_domain, &config.state, store, &SystemClock).await?;
-    session.output.note(match lifted {
-        Some(why) => format!(
+async fn lift_halt(
+    config: &Config,
+    store: &SqliteStore,
+    keys: &Keys,
+    session: &Session,
+) -> anyhow::Result<()> {
+    let (domain, state) = (&config.trust_domain, &config.state);
+    let lifted = setup::lift_halt(domain, state, store, keys, &SystemClock).await?;
+    for (path, aside) in &lifted.set_aside {
+        session.output.note(format!(
+            "{} was signed by no key of this CA's log: it is {} now, and counts for nothing. Find out \
+             who wrote it,\nand compare the log with a checkpoint held elsewhere",
+            path.display(),
+            aside.display()
+        ));
+    }
+    match lifted.why {
+        Some(why) => session.output.note(format!(
             "lifted: {why}\nrestart `serve`, and the workloads that have seen more: they take no \
              feed of a shorter\nlog; then replace the log's key: countersign key prepare log; \
              countersign rotate"
-        ),
-        None => "the CA had not halted".to_owned(),
-    });
+        )),
+        None if lifted.set_aside.is_empty() => session.output.note("the CA had not halted"),
+        None => {}
+    }
     Ok(())
 }
 

@@ -1,0 +1,124 @@
+//! What stands in files beside the database and speaks about the log: the newest checkpoint, and why
+//! the CA has halted. Whoever can write in the folder can put anything there, so it counts only where a
+//! key of the log has signed it: what none has signed halts nothing, lifts nothing, and is not passed
+//! over either, or damaging the file would be the way around it. An operator at the host sets it aside.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use api::KeyPurpose;
+use identity::TrustDomain;
+use tlog::{Checkpoint, Hash, VerifierKey};
+
+use crate::checkpoint::{verifier_key, verify};
+use crate::error::Error;
+use crate::files::{MAX_STATE, read_state, sync_folder};
+use crate::keys::Keys;
+use crate::loading::load_keys;
+use crate::rotation::KeyLedger;
+use crate::store::Store;
+
+/// Every key that may have signed a checkpoint of this log.
+///
+/// Those that its events name, retired ones too, and those whose sealed files open with the passphrase
+/// of the others: an older log, put back, names no later one.
+#[derive(Debug)]
+pub(crate) struct LogKeys(Vec<VerifierKey>);
+
+impl LogKeys {
+    pub(crate) fn of(
+        trust_domain: &TrustDomain,
+        ledger: &KeyLedger,
+        keys: &Keys,
+    ) -> Result<Self, Error> {
+        let named = ledger.keys().filter(|key| key.purpose == KeyPurpose::Log);
+        let named = named.map(|key| key.public_key.clone());
+        let all = named.chain(keys.public_keys(KeyPurpose::Log));
+        let all = all.map(|key| verifier_key(trust_domain, &key));
+        Ok(Self(all.collect::<Result<_, _>>()?))
+    }
+
+    /// The same, of a store that nobody has loaded.
+    pub(crate) async fn load(
+        trust_domain: &TrustDomain,
+        store: &dyn Store,
+        keys: &Keys,
+    ) -> Result<Self, Error> {
+        Self::of(trust_domain, &load_keys(store, trust_domain).await?, keys)
+    }
+}
+
+/// One of these files.
+#[derive(Debug, Clone)]
+pub(crate) struct EvidenceFile {
+    path: PathBuf,
+    what: &'static str,
+}
+
+impl EvidenceFile {
+    pub(crate) fn checkpoint(state: &Path) -> Self {
+        Self { path: state.join("checkpoint"), what: "the newest checkpoint" }
+    }
+
+    pub(crate) fn halt(state: &Path) -> Self {
+        Self { path: state.join("halted"), what: "why the CA has halted" }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it holds; none where it is not there. Fails for what the CA did not write, such as a link.
+    pub(crate) fn read(&self) -> Result<Option<Vec<u8>>, Error> {
+        match read_state(&self.path, MAX_STATE) {
+            Ok(contents) if contents.is_empty() => Err(self.unproven("it is empty")),
+            Ok(contents) => Ok(Some(contents)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.unproven(&error.to_string())),
+        }
+    }
+
+    /// The checkpoint that it holds, which one of these keys must have signed.
+    pub(crate) fn verify(&self, note: &[u8], keys: &LogKeys) -> Result<Checkpoint, Error> {
+        verify(note, &keys.0).ok_or_else(|| self.unproven("no key of this CA's log has signed it"))
+    }
+
+    pub(crate) fn unproven(&self, why: &str) -> Error {
+        Error::Unproven { path: self.path.clone(), what: self.what, why: why.to_owned() }
+    }
+
+    /// Removes it. It is no error if it is gone already.
+    pub(crate) fn remove(&self) -> Result<(), Error> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.stays(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What an event says of a file that is to be set aside. Never its contents, which are anybody's.
+    pub(crate) fn detail(&self, why: &str) -> serde_json::Value {
+        let sha256 = read_state(&self.path, MAX_STATE).ok();
+        let sha256 = sha256.map(|contents| format!("{:?}", Hash::of(&contents)));
+        serde_json::json!({ "sha256": sha256, "why": why })
+    }
+
+    /// What an event calls it.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Puts it out of the way, whatever it is, under a name of its own; returns that.
+    pub(crate) fn set_aside(&self, log_index: u64) -> Result<PathBuf, Error> {
+        let aside = self.path.with_extension(format!("aside-{log_index}"));
+        fs::rename(&self.path, &aside)
+            .and_then(|()| self.path.parent().map_or(Ok(()), sync_folder))
+            .map_err(|error| self.stays(&error))?;
+        Ok(aside)
+    }
+
+    fn stays(&self, error: &std::io::Error) -> Error {
+        let path = self.path.display();
+        Error::Folder(format!("{path} cannot be moved away: {error}; do that by hand"))
+    }
+}

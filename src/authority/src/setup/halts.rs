@@ -1,0 +1,110 @@
+//! A halt that an operator at the host lifts, and files about the log that are set aside.
+
+use std::path::{Path, PathBuf};
+
+use identity::TrustDomain;
+
+use super::Ceremony;
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::event;
+use crate::evidence::{EvidenceFile, LogKeys};
+use crate::halt::{Halt, Lift};
+use crate::kept;
+use crate::keys::Keys;
+use crate::sequencer::Effect;
+use crate::store::Store;
+use crate::witness::contradiction;
+
+/// Refuses while a halt is kept, unless the log is again the one that was seen; and where a file says
+/// so that no key of the log has signed.
+pub async fn require_no_halt(
+    trust_domain: &TrustDomain,
+    state: &Path,
+    store: &dyn Store,
+    keys: &Keys,
+) -> Result<(), Error> {
+    let log_keys = LogKeys::load(trust_domain, store, keys).await?;
+    let halt = standing_halt(state, store, &log_keys).await?;
+    halt.map_or(Ok(()), |halt| Err(Error::Halted(halt.why)))
+}
+
+/// What [`lift_halt`] had to do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lifted {
+    /// Files that no key of the log had signed, and what they are called now.
+    pub set_aside: Vec<(PathBuf, PathBuf)>,
+    /// Why the CA had halted, where that was lifted.
+    pub why: Option<String>,
+}
+
+/// Lets a CA that has halted issue again, on the log as it is; says why it had halted, if it had.
+///
+/// Logged before it is done: a crash in between leaves it halted. What was shown halts it no more,
+/// a larger checkpoint that the log does not lead to does.
+///
+/// A file that no key of the log has signed is set aside first, which is logged, and nothing that it
+/// says is judged by that. A halt then stands until this is asked for again: whoever put the file there
+/// may have wanted the halt to be lifted in passing.
+pub async fn lift_halt(
+    trust_domain: &TrustDomain,
+    state: &Path,
+    store: &dyn Store,
+    keys: &Keys,
+    clock: &dyn Clock,
+) -> Result<Lifted, Error> {
+    let log_keys = LogKeys::load(trust_domain, store, keys).await?;
+    let ceremony = Ceremony { trust_domain, store, clock };
+    let set_aside = ceremony.set_aside(state, &log_keys).await?;
+    if !set_aside.is_empty() {
+        return Ok(Lifted { set_aside, why: None });
+    }
+    let Some(halt) = standing_halt(state, store, &log_keys).await? else {
+        return Ok(Lifted::default());
+    };
+    let event = ceremony.draft(event::HALT_LIFT, &halt.checkpoint.origin, &Lift::detail(&halt));
+    ceremony.log(event, Effect::None).await?;
+    EvidenceFile::checkpoint(state).remove()?;
+    EvidenceFile::halt(state).remove()?;
+    Ok(Lifted { set_aside, why: Some(halt.why) })
+}
+
+/// The halt by the largest checkpoint that the log does not lead to.
+async fn standing_halt(
+    state: &Path,
+    store: &dyn Store,
+    log_keys: &LogKeys,
+) -> Result<Option<Halt>, Error> {
+    let (kept, halt) = (kept::halt(state, store, log_keys).await?, Halt::read(state, log_keys)?);
+    let halt = match halt {
+        Some(halt) => contradiction(store, &halt.checkpoint).await?.map(|_| halt),
+        None => None,
+    };
+    Ok(kept.into_iter().chain(halt).max_by_key(|halt| halt.checkpoint.size))
+}
+
+impl Ceremony<'_> {
+    /// Sets aside what speaks about the log and is signed by no key of it. Logged before it is done.
+    async fn set_aside(
+        &self,
+        state: &Path,
+        log_keys: &LogKeys,
+    ) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
+        let checked = [
+            (EvidenceFile::checkpoint(state), kept::halt(state, self.store, log_keys).await),
+            (EvidenceFile::halt(state), Halt::read(state, log_keys)),
+        ];
+        let mut set_aside = Vec::new();
+        for (file, checked) in checked {
+            let why = match checked {
+                Ok(_) => continue,
+                Err(Error::Unproven { why, .. }) => why,
+                Err(error) => return Err(error),
+            };
+            let event = self.draft(event::EVIDENCE_DISCARD, &file.name(), &file.detail(&why));
+            let log_index = self.log(event, Effect::None).await?;
+            set_aside.push((file.path().to_owned(), file.set_aside(log_index)?));
+        }
+        Ok(set_aside)
+    }
+}
