@@ -361,3 +361,58 @@ fn who_is_denied_does_not_attest_again_and_keeps_the_token() {
     environment.countersign(&["allow", &id]).success();
     environment.countersign(&by_token).success().says("attested again");
 }
+
+/// Puts something there that is no file.
+fn obstruct(path: &Path, what: &str) {
+    drop(fs::remove_file(path));
+    match what {
+        "device" => std::os::unix::fs::symlink("/dev/zero", path).unwrap(),
+        "folder" => fs::create_dir(path).unwrap(),
+        "socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
+        _ => {
+            let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+            assert!(made.success());
+        }
+    }
+}
+
+#[test]
+fn what_stands_in_a_files_place_is_named_with_its_step_and_nobody_waits_for_it() {
+    let environment = Environment::start();
+    let batch = environment.issue(BATCH, "batch");
+    let begun = std::time::Instant::now();
+    let files =
+        ["bundle.pem", "trust.note", "svid.json", "svid.pem", "svid.key", "svid.checkpoint"];
+    for what in ["device", "folder", "pipe", "socket"] {
+        for file in files {
+            let (path, aside) = (batch.join(file), batch.join("aside"));
+            fs::rename(&path, &aside).unwrap();
+            obstruct(&path, what);
+            let said = environment.countersign(&["renew", "batch"]);
+            assert_ne!(said.code, 0, "{file}, {what}: {said:?}");
+            let said = said.says(&format!("batch/{file} cannot be replaced: "));
+            said.says(&format!("next: look who put it there, move batch/{file} away"));
+            fs::rename(&path, batch.join("moved")).unwrap();
+            fs::rename(&aside, &path).unwrap();
+            drop(fs::remove_file(batch.join("moved")));
+            drop(fs::remove_dir(batch.join("moved")));
+            environment.countersign(&["renew", "batch"]).success();
+        }
+        let crl = batch.join("crl.pem");
+        obstruct(&crl, what);
+        let said = environment.countersign(&["renew", "batch"]).success();
+        let said = said.says("crl.pem was not refreshed: batch/crl.pem cannot be replaced: ");
+        said.says("next: look who put it there, move batch/crl.pem away");
+        environment.countersign(&["inspect", "batch"]).success().says("batch/crl.pem cannot be");
+        match what {
+            "folder" => fs::remove_dir(&crl).unwrap(),
+            _ => fs::remove_file(&crl).unwrap(),
+        }
+        environment.countersign(&["renew", "batch"]).success();
+        checked(&batch, "svid.pem").success();
+    }
+    assert!(begun.elapsed() < NOBODY_WAITED, "{:?}", begun.elapsed());
+}
+
+/// Less than what is waited for a single writer of a pipe, and that for each.
+const NOBODY_WAITED: std::time::Duration = std::time::Duration::from_secs(60);

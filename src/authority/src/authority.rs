@@ -754,7 +754,8 @@ impl std::fmt::Debug for Authority {
 
 /// What the transaction refused, told as the earlier checks would have told it.
 pub(crate) fn refusal(conflict: Conflict, spiffe_id: &SpiffeId) -> Error {
-    let new_token = TokenKind::needed_by(Some(spiffe_id)).another();
+    let kind = TokenKind::needed_by(Some(spiffe_id));
+    let new_token = kind.another();
     match conflict {
         Conflict::TokenExpired
         | Conflict::TokenKey
@@ -763,9 +764,11 @@ pub(crate) fn refusal(conflict: Conflict, spiffe_id: &SpiffeId) -> Error {
         | Conflict::TokenUsed => refused(conflict.to_string(), new_token),
         Conflict::LineageBroken | Conflict::RenewedTwice => refused(
             conflict.to_string(),
-            "somebody else may hold your key: `countersign revoke SPIFFE_ID --reason key-compromise`, by \
-             an operator; then `countersign token create SPIFFE_ID`, by an operator, and with that \
-             token: countersign issue SPIFFE_ID --out DIR --token-file FILE",
+            format!(
+                "somebody else may hold your key: `countersign revoke {spiffe_id} --reason \
+                 key-compromise`, by {}",
+                kind.begun_again()
+            ),
         ),
         other => Error::Conflict(other),
     }

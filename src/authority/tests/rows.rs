@@ -411,3 +411,34 @@ async fn a_store_whose_records_are_sealed_is_never_taken_for_one_of_before() {
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("somebody else wrote it"), "{refused}");
 }
+
+#[tokio::test]
+async fn a_version_that_is_not_that_of_the_tables_is_told_with_what_repairs_it() {
+    // A store of one version, that says another.
+    for (changes, says) in [("", 4), ("ALTER TABLE idempotency DROP COLUMN answer", 5)] {
+        let environment = Environment::start().await;
+        let Environment { folder, store, keys, authority, .. } = environment;
+        drop((authority, store));
+        of_before(&folder, &keys).await;
+        change(&folder, &format!("{changes}; UPDATE meta SET version = {says}"));
+        let refused = reopen(folder.path(), &keys).await.unwrap_err();
+        let said = refused.to_string();
+        let is_so = matches!(refused, Error::Store(StoreError::Versions { version, .. }) if version == says);
+        assert!(is_so && said.contains("restore a backup"), "{said}");
+        of_version(&folder, says);
+    }
+    let Environment { folder, store, keys, authority, .. } = Environment::start().await;
+    drop((authority, store, keys));
+    // One that was sealed is not sealed anew.
+    std::fs::remove_file(folder.path().join("keys/head.key")).unwrap();
+    change(&folder, "UPDATE meta SET version = 3");
+    let keys = authority::Keys::open(folder.path(), &api::Secret::new("online")).unwrap();
+    let refused = reopen(folder.path(), &keys).await.unwrap_err();
+    let is_so = matches!(refused, Error::Store(StoreError::Versions { version: 3, .. }));
+    assert!(is_so, "{refused}");
+}
+
+fn change(folder: &tempfile::TempDir, changes: &str) {
+    let database = Connection::open(folder.path().join("countersign.db")).unwrap();
+    database.execute_batch(changes).unwrap();
+}

@@ -4,7 +4,7 @@
 mod support;
 
 use api::{DenyRequest, Secret};
-use authority::Caller;
+use authority::{Caller, Error};
 use rusqlite::Connection;
 use support::{Environment, csr, id};
 
@@ -58,6 +58,28 @@ async fn a_broken_line_of_renewals_stays_broken_without_its_row() {
     database(&environment).execute_batch(undo).unwrap();
     let refused = environment.renew(&held, &csr()).await.unwrap_err();
     assert!(refused.to_string().contains("broken by a second renewal"), "{refused}");
+}
+
+#[tokio::test]
+async fn whose_line_is_broken_is_told_what_begins_another() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let workload = environment.caller(&environment.issue(&operator, "/prod/reports").await);
+    for (held, steps) in [
+        (workload, ["revoke spiffe://pay.example/prod/reports", "countersign token create"]),
+        (
+            operator,
+            ["/countersign/operator/admin --reason", "countersign operator add NAME --again"],
+        ),
+    ] {
+        let newest = environment.caller(&environment.renew(&held, &csr()).await.unwrap());
+        environment.renew(&newest, &csr()).await.unwrap();
+        for broken in [&held, &held, &newest] {
+            let refused = environment.renew(broken, &csr()).await.unwrap_err();
+            let Error::Attestation { next_step, why } = refused else { panic!("{refused}") };
+            assert!(steps.iter().all(|step| next_step.contains(step)), "{why}: {next_step}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -36,7 +36,8 @@ pub(crate) struct CrlSummary {
 /// Fetches it for an SVID that is new. What comes in the way is told: the SVID is there.
 pub(crate) async fn begin(directory: &SvidDirectory, client: &AuthorityClient, output: Output) {
     if let Err(error) = refresh(directory, client).await {
-        let next = format!("countersign renew {}", shell::quoted(directory.path()));
+        let renew = || format!("countersign renew {}", shell::quoted(directory.path()));
+        let next = error.next_step().unwrap_or_else(renew);
         output.warn(format!("there is no newest crl.pem: {error}\n  next: {next}"));
     }
 }
@@ -51,12 +52,14 @@ pub(crate) async fn keep(
 ) -> Result<(), Error> {
     let Err(error) = refresh(directory, client).await else { return Ok(()) };
     let path = directory.join(CRL);
-    let held = files::read_if_there(&path).ok().flatten().and_then(|pem| parse(&pem).ok());
+    let held = read_plain(&path).ok().flatten().and_then(|pem| parse(&pem).ok());
     let ends = held.iter().flatten().filter_map(|crl| crl.next_update).min();
     match ends.filter(|end| *end < now) {
         Some(ended) => Err(Error::StaleCrl { path, ended, source: Box::new(error) }),
         None => {
-            output.warn(format!("crl.pem was not refreshed: {error}"));
+            let next = error.next_step().map(|step| format!("\n  next: {step}"));
+            let next = next.unwrap_or_default();
+            output.warn(format!("crl.pem was not refreshed: {error}{next}"));
             Ok(())
         }
     }
@@ -66,7 +69,7 @@ async fn refresh(directory: &SvidDirectory, client: &AuthorityClient) -> Result<
     let pem = client.crls().await?;
     parse(&pem).map_err(|_| Error::Answer("its CRLs cannot be read"))?;
     let path = directory.join(CRL);
-    if files::read_if_there(&path).is_ok_and(|held| held.as_deref() == Some(&*pem)) {
+    if read_plain(&path).is_ok_and(|held| held.as_deref() == Some(&*pem)) {
         return Ok(());
     }
     directory.replace_beside(CRL, BUNDLE, &pem)
@@ -74,9 +77,15 @@ async fn refresh(directory: &SvidDirectory, client: &AuthorityClient) -> Result<
 
 /// What stands beside an SVID; none where there is none.
 pub(crate) fn read(path: &Path) -> Result<Option<Vec<CrlSummary>>, Error> {
-    let Some(pem) = files::read_if_there(path)? else { return Ok(None) };
+    let Some(pem) = read_plain(path)? else { return Ok(None) };
     let malformed = |why| Error::Malformed { path: path.to_owned(), why };
     parse(&pem).map(Some).map_err(malformed)
+}
+
+/// Nobody waits for whoever writes into a pipe that stands there.
+fn read_plain(path: &Path) -> Result<Option<Vec<u8>>, Error> {
+    files::require_plain(path)?;
+    files::read_if_there(path)
 }
 
 /// The CRLs of a PEM text, at least one.

@@ -60,6 +60,20 @@ fn read_some(file: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Refuses what stands in a file's place and is none: a pipe, for whose writer nobody waits, a device, a
+/// folder. What a link leads to counts.
+pub(crate) fn require_plain(path: &Path) -> Result<(), Error> {
+    let Ok(metadata) = path.metadata() else { return Ok(()) };
+    if metadata.is_file() {
+        return Ok(());
+    }
+    let why = match fs::read_link(path) {
+        Ok(to) => format!("it is a link to {}, which is no file", to.display()),
+        Err(_) => "it is neither a file nor a link".to_owned(),
+    };
+    Err(Error::InTheWay { path: path.to_owned(), why })
+}
+
 /// Reads a file whole; `None` if there is none.
 pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     match read(path) {

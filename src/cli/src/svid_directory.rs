@@ -87,7 +87,13 @@ impl SvidDirectory {
 
     /// One of its files; `None` if it is not there.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.read_opened(name).map_err(|source| Error::Read { path: self.join(name), source })
+        self.read_opened(name).map_err(|source| {
+            let path = self.join(name);
+            match files::require_plain(&path) {
+                Err(in_the_way) => in_the_way,
+                Ok(()) => Error::Read { path, source },
+            }
+        })
     }
 
     fn read_opened(&self, name: &str) -> io::Result<Option<Vec<u8>>> {

@@ -176,7 +176,9 @@ fn told(error: &Error) -> Told {
         Error::Waits(waits) => (ProblemType::Conflict, text, Some(what_ends_it(waits))),
         _ => {
             let detail = "the CA cannot do this now".to_owned();
-            (ProblemType::IssuerUnavailable, detail, next("see the CA's diagnostics"))
+            let step = "send the same request again later; the CA's operators find out why in what \
+                        `countersign serve` told, beside this answer's request_id";
+            (ProblemType::IssuerUnavailable, detail, next(step))
         }
     }
 }
@@ -186,6 +188,14 @@ fn told_conflict(conflict: Conflict) -> Told {
         Conflict::IdempotencyMismatch => {
             let step = "repeat the same request, or choose another Idempotency-Key";
             (ProblemType::IdempotencyMismatch, conflict.to_string(), Some(step.to_owned()))
+        }
+        Conflict::DenialMoved => {
+            let step = "countersign denial list shows what stands now";
+            (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))
+        }
+        Conflict::EntryTooLarge => {
+            let step = "ask for less at once: fewer names, or files with shorter ones";
+            (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))
         }
         Conflict::PolicyMoved => {
             let detail =
@@ -210,12 +220,16 @@ fn told_store(error: &StoreError) -> Told {
         StoreError::ClockBehind { .. } => (
             ProblemType::LogUnavailable,
             "the CA's clock is behind its log: nothing is issued until it is set right",
-            "see the CA's diagnostics",
+            "on the CA's host: `date -u`, and set it right; where it is right, the log was ahead: stop \
+             the CA, countersign init --recover --accept-clock; everybody else sends the same request \
+             again later",
         ),
         StoreError::ClockLeapt(_) => (
             ProblemType::LogUnavailable,
             "the CA's clock leapt ahead: nothing is issued until it is set right or has stayed so",
-            "see the CA's diagnostics",
+            "on the CA's host: `date -u`, and set it right; where it is right, wait ten minutes, or stop \
+             the CA, countersign init --recover --accept-clock; everybody else sends the same request \
+             again later",
         ),
         _ => (
             ProblemType::StoreUnavailable,
@@ -330,6 +344,10 @@ fn problem(kind: ProblemType, detail: String, request_id: &str) -> Problem {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
+    use authority::clock::ClockLeapt;
+
     use super::*;
 
     #[test]
@@ -340,5 +358,25 @@ mod tests {
         assert_eq!(answer.headers()[header::RETRY_AFTER], "5");
         let error = Error::Policy(PolicyError::Cedar("it does not parse".to_owned()));
         assert_eq!(Refused::new(error, "0").into_response().status(), StatusCode::BAD_REQUEST);
+    }
+
+    /// Whoever is told reads no diagnostics: they are on the CA's host.
+    #[test]
+    fn a_ca_that_cannot_says_what_its_operators_do_and_what_everybody_else() {
+        let leapt = ClockLeapt { milliseconds: 60_000, settles_in: 600_000 };
+        let unproven =
+            Error::Unproven { path: PathBuf::from("checkpoint"), what: "", why: String::new() };
+        for (error, step) in [
+            (StoreError::ClockBehind { milliseconds: 60_000 }.into(), "--accept-clock"),
+            (StoreError::ClockLeapt(leapt).into(), "wait ten minutes"),
+            (StoreError::Unavailable(String::new()).into(), "later"),
+            (Error::Folder(String::new()), "request_id"),
+            (unproven, "request_id"),
+        ] {
+            let told = Refused::new(error, "1").problem;
+            let next = told.next_step.unwrap();
+            assert!(next.contains(step) && next.contains("later"), "{}: {next}", told.detail);
+            assert!(!next.contains("diagnostics"), "{next}");
+        }
     }
 }

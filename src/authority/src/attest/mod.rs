@@ -74,6 +74,21 @@ impl TokenKind {
         }
     }
 
+    /// Who revokes what is in the wrong hands, and what begins a new line then.
+    pub(crate) fn begun_again(self) -> &'static str {
+        match self {
+            Self::Bootstrap => {
+                "an operator; then `countersign token create SPIFFE_ID`, and with that token: countersign \
+                 issue SPIFFE_ID --out DIR --token-file FILE"
+            }
+            Self::NewOperator => {
+                "another operator; then `countersign operator add NAME --again`, and with its token: \
+                 `countersign operator join NAME --url URL`. Without another, on the CA's host: \
+                 countersign init --recover"
+            }
+        }
+    }
+
     /// The kind that an event of this kind makes, if any.
     pub(crate) fn made_by(event: &str) -> Option<Self> {
         [Self::Bootstrap, Self::NewOperator].into_iter().find(|kind| kind.event() == event)

@@ -167,6 +167,17 @@ pub enum StoreError {
     /// The tables contradict each other, or the log.
     #[error("the store contradicts itself: {0}; restore a backup, nothing is issued from it")]
     Inconsistent(String),
+    /// Its version and its tables are of two times.
+    #[error(
+        "its version is {version}, and its tables are those of another ({what}): somebody has changed \
+         one of the two; restore a backup of the whole state folder"
+    )]
+    Versions {
+        /// What `meta` says.
+        version: i64,
+        /// How that shows.
+        what: String,
+    },
     /// Another process holds the store.
     #[error("another process serves from {0}; stop it first")]
     InUse(String),

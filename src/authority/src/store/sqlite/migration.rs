@@ -9,7 +9,7 @@ use tlog::{EntryKind, Hash, TreeEdge, entry_kind, leaf_hash};
 
 use super::read::{self, FIRST_PLACE, LAST_PLACE};
 use super::write::UNSEALED;
-use super::{LOG, StoreError, head, tiles, unavailable};
+use super::{LOG, StoreError, head, schema, tiles, unavailable};
 use super::{records, requests};
 use crate::attest::token::is_made_by;
 use crate::event::{Event, FOLDING, OPERATOR_CREATE, TOKEN_REVOKE};
@@ -53,7 +53,7 @@ pub(super) fn migrate(
     if read::version(&transaction)? != UNSEALED {
         return Err(StoreError::Inconsistent("it is sealed already".to_owned()));
     }
-    transaction.execute_batch(STEP).map_err(unavailable)?;
+    transaction.execute_batch(STEP).map_err(schema::not_of_version(UNSEALED))?;
     requests::seal_in(&transaction)?;
     records::add_seal(&transaction)?;
     read::require_trust_domain(&transaction, trust_domain)?;
@@ -70,6 +70,7 @@ pub(super) fn migrate(
     records::seal_in(&transaction, key, &kept)?;
     let sealed = Head { revocation_epoch: looked.folding, chain: looked.chain, ..kept };
     head::write(&transaction, key, &sealed)?;
+    schema::require_brought_up(&transaction, UNSEALED)?;
     transaction.commit().map_err(unavailable)?;
     Ok(Migrated { entries: looked.edge.size(), folding: looked.folding, tokens })
 }

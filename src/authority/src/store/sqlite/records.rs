@@ -11,7 +11,7 @@ use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
 use super::read::{self, FIRST_PLACE, LAST_PLACE, RECORD_COLUMNS};
 use super::write::{UNSEALED_RECORDS, UNSEALED_REQUESTS, VERSION};
-use super::{Record, StoreError, head, requests, unavailable};
+use super::{Record, StoreError, head, requests, schema, unavailable};
 use crate::attest::Facts;
 use crate::event::{Event, ISSUE};
 use crate::seal::{HeadKey, SealedRecord};
@@ -22,19 +22,21 @@ pub(super) fn seal_from_now_on(
     connection: &mut Connection,
     key: &HeadKey,
 ) -> Result<(), StoreError> {
-    if ![UNSEALED_REQUESTS, UNSEALED_RECORDS].contains(&read::version(connection)?) {
+    let version = read::version(connection)?;
+    if ![UNSEALED_REQUESTS, UNSEALED_RECORDS].contains(&version) {
         return Ok(());
     }
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)?;
     let head = head::read_of_before(&transaction, key)?;
-    if read::version(&transaction)? == UNSEALED_REQUESTS {
+    if version == UNSEALED_REQUESTS {
         requests::seal_in(&transaction)?;
     }
     add_seal(&transaction)?;
     let sealed = seal_in(&transaction, key, &head)?;
     head::write(&transaction, key, &head)?;
+    schema::require_brought_up(&transaction, version)?;
     transaction.commit().map_err(unavailable)?;
     tracing::info!(
         sealed,
@@ -50,7 +52,7 @@ pub(super) fn add_seal(transaction: &Transaction<'_>) -> Result<(), StoreError> 
         .execute_batch("ALTER TABLE records ADD COLUMN seal BLOB NOT NULL DEFAULT x''")
         .and_then(|()| transaction.execute("UPDATE meta SET version = ?1", [VERSION]))
         .map(drop)
-        .map_err(unavailable)
+        .map_err(schema::not_of_version(UNSEALED_RECORDS))
 }
 
 /// Seals each leaf's record, if it says what event and leaf say; returns how many there are. The

@@ -7,7 +7,9 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{StoreError, read, unavailable};
+use super::schema::not_of_version;
+use super::write::UNSEALED_REQUESTS;
+use super::{StoreError, read};
 use crate::seal::HeadKey;
 use crate::sequencer::{Found, IdempotencyKey, KEPT_MILLISECONDS, KeptRequest};
 
@@ -101,7 +103,7 @@ pub(super) fn forget(transaction: &Transaction<'_>, now: u64) -> rusqlite::Resul
 /// Rows of before had no seal. They count no more: a renewal or a token's certificate is found
 /// without them, and what an operator asks for anew is made anew.
 pub(super) fn seal_in(transaction: &Transaction<'_>) -> Result<(), StoreError> {
-    transaction.execute_batch(STEP).map_err(unavailable)
+    transaction.execute_batch(STEP).map_err(not_of_version(UNSEALED_REQUESTS))
 }
 
 const STEP: &str = "

@@ -53,6 +53,33 @@ pub(super) fn require_inert(connection: &Connection) -> Result<(), StoreError> {
     }
 }
 
+/// The same, of what a file of before was brought up to, before that is kept: its version and its
+/// tables may have been of two times.
+pub(super) fn require_brought_up(connection: &Connection, version: i64) -> Result<(), StoreError> {
+    connection.execute_batch(DENIALS).map_err(unavailable)?;
+    require_ours(connection).map_err(|error| match error {
+        StoreError::Inconsistent(what) => StoreError::Versions { version, what },
+        error => error,
+    })
+}
+
+/// Why a step from one version to the next cannot be taken.
+pub(super) fn not_of_version(version: i64) -> impl Fn(rusqlite::Error) -> StoreError {
+    move |error| match unavailable(error) {
+        StoreError::Unavailable(what) | StoreError::Damaged { what, .. }
+            if SAYS_SO.iter().any(|is| what.contains(is)) =>
+        {
+            StoreError::Versions { version, what }
+        }
+        error => error,
+    }
+}
+
+/// What SQLite says of a column or an index that a step makes and that is there, or of what it changes
+/// and is not.
+const SAYS_SO: [&str; 4] =
+    ["duplicate column name", "already exists", "no such table", "no such column"];
+
 fn require_ours(connection: &Connection) -> Result<(), StoreError> {
     let ours = Connection::open_in_memory()
         .and_then(|empty| empty.execute_batch(&format!("{TABLES}{DENIALS};")).map(|()| empty))
