@@ -353,7 +353,10 @@ fn each_mistake_of_configuration_is_told_before_anything_starts() {
         .countersign(&["config", "check", "--config", "ca.toml"])
         .success()
         .says("listen")
-        .says("limits.strangers");
+        .says("limits.strangers")
+        .says("limits.policy_depth")
+        .says("limits.waiting_for_the_log")
+        .says("limits.frames_a_second");
 }
 
 #[test]

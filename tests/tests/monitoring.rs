@@ -286,6 +286,7 @@ const SILENT: &[(&str, &str)] = &[
     ("countersign_feed_snapshot_bytes", "its chunks have an alert"),
     ("countersign_feed_subscribers", "services tell themselves when they hear nothing"),
     ("countersign_issued_total", "it tells how busy the CA is"),
+    ("countersign_limits_reached_total", "whoever meets one is told it, and what to do"),
     ("countersign_log_entries", "the checkpoint's age has an alert"),
     ("countersign_logged_total", "it tells how busy the CA is"),
     ("countersign_open_files_limit", "places have an alert"),

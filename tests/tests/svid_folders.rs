@@ -370,7 +370,7 @@ fn obstruct(path: &Path, what: &str) {
         "folder" => fs::create_dir(path).unwrap(),
         "socket" => drop(std::os::unix::net::UnixListener::bind(path).unwrap()),
         _ => {
-            let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+            let made = Command::new("mkfifo").arg(path).status().unwrap();
             assert!(made.success());
         }
     }

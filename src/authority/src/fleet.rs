@@ -11,6 +11,7 @@ use identity::{SerialNumber, SpiffeId, VerifiedSvid};
 
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
+use crate::limits;
 use crate::policy::Action;
 
 /// The instances that this node has heard of.
@@ -143,8 +144,10 @@ fn make_room(instances: &mut BTreeMap<Key, Instance>, id: &SpiffeId) {
     let own = |(key, _): &(&Key, &Instance)| key.0 == *id;
     let own_count = instances.iter().filter(own).count();
     let oldest = if own_count >= MAX_PER_IDENTITY {
+        limits::REPORTS_PER_IDENTITY.reached();
         instances.iter().filter(own).min_by_key(|(_, instance)| instance.seen_at)
     } else if instances.len() >= MAX_INSTANCES {
+        limits::REPORTS.reached();
         instances.iter().min_by_key(|(_, instance)| instance.seen_at)
     } else {
         return;
@@ -254,6 +257,10 @@ fn require_possible(report: &Report) -> Result<(), Error> {
         Err(Error::Invalid { why, next_step: Some(next_step.to_owned()) })
     };
     if report.closed.len() > MAX_CLOSED || report.peers.len() > MAX_PEERS {
+        match report.closed.len() > MAX_CLOSED {
+            true => limits::REPORT_REVOCATIONS.reached(),
+            false => limits::REPORT_PEERS.reached(),
+        }
         let why = format!("a report names at most {MAX_CLOSED} revocations, {MAX_PEERS} peers");
         return invalid(why, "send the newest");
     }
@@ -265,6 +272,7 @@ fn require_possible(report: &Report) -> Result<(), Error> {
     let counts = report.closed.iter().map(|closed| closed.connections);
     let spared = report.held_back.map_or(0, |held| held.peers);
     if counts.chain([report.open_connections, spared]).any(|count| count > MAX_CONNECTIONS) {
+        limits::REPORT_CONNECTIONS.reached();
         let why = format!("no process has more than {MAX_CONNECTIONS} connections");
         return invalid(why, "count connections that are open, or that one revocation closed");
     }
@@ -285,7 +293,11 @@ fn of_bounded_length(mut peers: Vec<SpiffeId>) -> Vec<SpiffeId> {
         }
         None => false,
     };
+    let named = peers.len();
     peers.retain(fits);
+    if peers.len() < named {
+        limits::REPORT_IDENTITIES.reached();
+    }
     peers
 }
 
@@ -310,15 +322,15 @@ fn parse_cursor(text: &str) -> Result<Key, Error> {
     })
 }
 
-const MAX_INSTANCES: usize = 10_000;
-const MAX_PER_IDENTITY: usize = 200;
-const MAX_CLOSED: usize = 100;
-const MAX_PEERS: usize = 200;
+pub(crate) const MAX_INSTANCES: usize = 10_000;
+pub(crate) const MAX_PER_IDENTITY: usize = 200;
+pub(crate) const MAX_CLOSED: usize = 100;
+pub(crate) const MAX_PEERS: usize = 200;
 /// What the peers of one report may take, in bytes of identities: ten thousand reports are kept.
-const MAX_PEERS_BYTES: usize = 16 * 1024;
+pub(crate) const MAX_PEERS_BYTES: usize = 16 * 1024;
 /// A connection is a file descriptor, and this is how many Linux lets one process have
 /// (`fs.nr_open`, 2^20 unless somebody raised it).
-const MAX_CONNECTIONS: u64 = 1 << 20;
+pub(crate) const MAX_CONNECTIONS: u64 = 1 << 20;
 /// In seconds: for longer nobody holds back.
 const DAY: u64 = 86_400;
 /// Connections that a process may have closed beyond what it had said to have open: between two reports

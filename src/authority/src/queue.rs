@@ -16,7 +16,8 @@ use tokio::sync::oneshot;
 
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::sequencer::{Member, Outcome};
+use crate::limits;
+use crate::sequencer::{Conflict, Member, Outcome};
 use crate::store::{Store, StoreError};
 
 /// A handle on the queue; its thread ends with the last of them.
@@ -84,7 +85,10 @@ impl Queue {
     /// Takes part in the next commit, and returns what became of it.
     pub(crate) async fn submit(&self, member: Member) -> Result<Outcome, Error> {
         let (answer, outcome) = oneshot::channel();
-        self.sender.try_send(Waiting { member, answer }).map_err(|_| Error::Overloaded)?;
+        self.sender.try_send(Waiting { member, answer }).map_err(|_| {
+            limits::WAITING_FOR_THE_LOG.reached();
+            Error::Overloaded
+        })?;
         let lost = || StoreError::Unavailable("the queue before it has ended".to_owned());
         Ok(outcome.await.map_err(|_| lost())??)
     }
@@ -116,6 +120,9 @@ fn run(
         match committed {
             Ok(outcomes) => {
                 for (answer, outcome) in answers.into_iter().zip(outcomes) {
+                    if matches!(outcome, Outcome::Refused(Conflict::EntryTooLarge)) {
+                        limits::LOG_ENTRY.reached();
+                    }
                     // A caller that went away will ask again, and find what was written.
                     drop(answer.send(Ok(outcome)));
                 }
@@ -149,4 +156,4 @@ const GIVES_WAY: usize = 8;
 /// Requests of one transaction at most.
 const MAX_GROUP: usize = 256;
 /// Requests that may wait; beyond it callers are told to come again.
-const MAX_WAITING: usize = 4096;
+pub(crate) const MAX_WAITING: usize = 4096;

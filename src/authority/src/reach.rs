@@ -16,6 +16,7 @@ use crate::authority::{Authority, Caller};
 use crate::error::Error;
 use crate::event::{ALLOW, DENY, Event, REVOKE};
 use crate::fleet::{FORGOTTEN, Instance};
+use crate::limits;
 use crate::loading::proven_entry;
 use crate::policy::Action;
 use crate::revocation::Folded;
@@ -176,6 +177,9 @@ impl Reach {
         // Who could answer yet comes first.
         self.waiting.sort_by_key(|waiting| waiting.state);
         let more = self.waiting.len().saturating_sub(MAX_WAITING);
+        if more > 0 {
+            limits::REACH_NAMED.reached();
+        }
         self.waiting.truncate(MAX_WAITING);
         RevocationReach {
             closed_by: self.closed_by,
@@ -192,7 +196,7 @@ fn is_stuck(report: &Report, reported_at: u64, folded: &Folded) -> bool {
     told.is_some_and(|told| reported_at.saturating_sub(told) >= STUCK_AFTER)
 }
 
-const MAX_WAITING: usize = 1000;
+pub(crate) const MAX_WAITING: usize = 1000;
 /// Who closed most.
 const MAX_CLOSED_BY: usize = 10;
 /// Whoever has not reported for so long, in milliseconds, is silent: it has ended, is cut off, or

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use api::{IssueRequest, RevocationExtent};
 use identity::{SerialNumber, SpiffeId, TrustDomain};
-use issuance::{CertificateRequest, DnsName, EndEntity, IssuerCertificate, LintedTbs, Profile};
+use issuance::{
+    CertificateRequest, DnsName, EndEntity, IssuerCertificate, LintedTbs, Profile, RequestRule,
+};
 use serde::Serialize;
 use time::OffsetDateTime;
 use tlog::{CertificateLeaf, Hash};
@@ -16,6 +18,7 @@ use tlog::{CertificateLeaf, Hash};
 use crate::attest::{Attested, Facts, Names, NamesFrom, Purpose};
 use crate::error::{Denied, Error};
 use crate::event::{Act, Event, EventDraft, ISSUE, RENEW};
+use crate::limits;
 use crate::own_names::{Claim, OwnNames};
 use crate::policy::{
     Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, Principal, Query,
@@ -40,11 +43,11 @@ impl Asked {
     /// Parses CSR and names. Every name from request and CSR is collected here, once, in one
     /// order; policy sees them all.
     pub(crate) fn parse(body: &IssueRequest, trust_domain: &TrustDomain) -> Result<Self, Error> {
-        let request = CertificateRequest::parse_pem(&body.csr)?;
+        let request = CertificateRequest::parse_pem(&body.csr).inspect_err(count_limits)?;
         let names = request.names();
         let spiffe_id = match (&body.spiffe_id, &names.spiffe_id) {
             (Some(asked), Some(in_csr)) if asked != in_csr => {
-                return Err(issuance::Error::Request(issuance::RequestRule::Names(format!(
+                return Err(issuance::Error::Request(RequestRule::Names(format!(
                     "it names {in_csr}, but {asked} is asked for"
                 )))
                 .into());
@@ -61,6 +64,10 @@ impl Asked {
         let count = asked_dns.clone().count() + asked_ip.clone().count();
         let count = count + names.dns.len() + names.ip.len();
         if count > MAX_NAMES || body.profile.as_ref().is_some_and(|name| name.len() > MAX_PROFILE) {
+            match count > MAX_NAMES {
+                true => limits::CERTIFICATE_NAMES.reached(),
+                false => limits::PROFILE_NAME.reached(),
+            }
             return Err(Error::Invalid {
                 why: format!(
                     "a certificate has at most {MAX_NAMES} names, a profile's name {MAX_PROFILE} bytes"
@@ -558,9 +565,17 @@ fn find_profile<'a>(
     })
 }
 
+fn count_limits(error: &issuance::Error) {
+    match error {
+        issuance::Error::Request(RequestRule::TooLarge) => limits::CERTIFICATE_REQUEST.reached(),
+        issuance::Error::Request(RequestRule::TooManyNames) => limits::CERTIFICATE_NAMES.reached(),
+        _ => {}
+    }
+}
+
 /// DNS and IP names from request and CSR together.
-const MAX_NAMES: usize = 100;
-const MAX_PROFILE: usize = 64;
+pub(crate) const MAX_NAMES: usize = 100;
+pub(crate) const MAX_PROFILE: usize = 64;
 
 fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
     let mut kept: Vec<T> = Vec::with_capacity(values.len());

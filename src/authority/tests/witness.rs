@@ -8,7 +8,6 @@ use std::os::unix::fs::PermissionsExt;
 
 use api::KeyPurpose::Log;
 use api::{KeyState, KeyStep};
-use authority::signer::Signer;
 use authority::{Error, Event, Shown};
 use identity::SpiffeId;
 use support::rotation::take;

@@ -4,6 +4,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::lint::Finding;
+use crate::request::MAX_NAMES;
 
 /// Why nothing can be prepared for signing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +91,8 @@ pub enum RequestRule {
     SignatureAlgorithm(String),
     /// It is larger than 16 KiB.
     TooLarge,
+    /// It asks for more names than a certificate has.
+    TooManyNames,
     /// Bytes follow the request.
     TrailingBytes,
 }
@@ -103,7 +106,7 @@ impl RequestRule {
             Self::Empty => "empty",
             Self::Extension(_) => "extension",
             Self::Key(_) => "key",
-            Self::Names(_) => "names",
+            Self::Names(_) | Self::TooManyNames => "names",
             Self::Pem(_) => "pem",
             Self::Signature => "signature",
             Self::SignatureAlgorithm(_) => "signature-algorithm",
@@ -138,6 +141,7 @@ impl fmt::Display for RequestRule {
                 "it is signed with {found}; use SHA-256 or SHA-384 (`openssl req -new -sha256`)"
             ),
             Self::TooLarge => f.write_str("it is larger than 16 KiB"),
+            Self::TooManyNames => write!(f, "it asks for more than {MAX_NAMES} names"),
             Self::TrailingBytes => f.write_str("bytes follow the request"),
         }
     }

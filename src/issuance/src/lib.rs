@@ -36,6 +36,6 @@ pub use issuer::{
     prepare_root,
 };
 pub use profile::{CommonName, EndEntity, Profile, ProfileConfig, RevocationInformation};
-pub use request::{CertificateRequest, KeyType, RequestedNames};
+pub use request::{CertificateRequest, KeyType, MAX_REQUEST, RequestedNames};
 pub use serial::serial_number;
 pub use tbs::{LintedTbs, assemble, equals_prepared, same_request};

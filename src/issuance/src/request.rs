@@ -365,7 +365,7 @@ impl RequestedNames {
 
     fn require_few(&self) -> Result<(), RequestRule> {
         if self.dns.len() + self.ip.len() > MAX_NAMES {
-            return Err(RequestRule::Names(format!("it asks for more than {MAX_NAMES} names")));
+            return Err(RequestRule::TooManyNames);
         }
         Ok(())
     }
@@ -382,6 +382,6 @@ pub(crate) fn ip_address(octets: &[u8]) -> Option<IpAddr> {
 /// RFC 7468 §7.
 const LABELS: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
 /// A request with a 4096-bit RSA key and a hundred names fits well.
-const MAX_REQUEST: usize = 16 * 1024;
+pub const MAX_REQUEST: usize = 16 * 1024;
 /// More DNS and IP names than this is no workload.
 pub(crate) const MAX_NAMES: usize = 100;

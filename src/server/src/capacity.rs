@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use authority::{CRL_LIMIT, SUBSCRIPTIONS};
+use authority::{CRL_LIMIT, FEED_BACKLOG, LIMITS};
 use countersign::Limits;
 use identity::feed::{MAX_CHUNK, MAX_CHUNKS};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -53,7 +53,13 @@ impl Capacity {
     }
 
     /// Every limit that is not configured, by its name: what `config check` shows.
-    pub fn limits(&self) -> Vec<(&'static str, String)> {
+    pub fn limits(&self) -> Vec<(String, String)> {
+        let server = self.of_server().into_iter().map(|(name, value)| (name.to_owned(), value));
+        let engine = LIMITS.iter().map(|it| (format!("limits.{}", it.name()), it.shown()));
+        server.chain(engine).collect()
+    }
+
+    fn of_server(&self) -> Vec<(&'static str, String)> {
         let Limits {
             connections,
             handshakes,
@@ -76,7 +82,6 @@ impl Capacity {
             ("limits.strangers", handshakes.to_string()),
             ("limits.strangers_per_address", handshakes_per_source.to_string()),
             ("limits.admin_connections", self.admin.handshakes.to_string()),
-            ("limits.feed_subscriptions_per_certificate", SUBSCRIPTIONS.to_string()),
             ("limits.feed_snapshot", mebibytes(MAX_CHUNKS * MAX_CHUNK)),
             ("limits.crl_certificates", CRL_LIMIT.to_string()),
             ("limits.threads_for_disks", BLOCKING_THREADS.to_string()),
@@ -86,8 +91,13 @@ impl Capacity {
             ("limits.bodies_of_strangers", mebibytes(OF_STRANGERS)),
             ("limits.bodies_of_certificates", mebibytes(OF_PEERS)),
             ("limits.bodies_of_one_caller", mebibytes(OF_ONE_CALLER)),
-            ("limits.policy_set", format!("{} KiB", api::MAX_POLICY_BYTES / 1024)),
+            ("limits.policy_sets_at_once", crate::policy_sets::AT_ONCE.to_string()),
             ("limits.refusals_told_a_second", crate::diagnostics::REFUSALS_A_SECOND.to_string()),
+            ("limits.handshakes_told_a_second", Limits::TOLD_A_SECOND.to_string()),
+            ("limits.frames_a_second", Limits::FRAMES_A_SECOND.to_string()),
+            ("limits.request_header", format!("{} KiB", Limits::HEADER / 1024)),
+            ("limits.feed_messages_unread", FEED_BACKLOG.to_string()),
+            ("limits.feed_poll", seconds(&crate::routes::LONGEST_POLL)),
             ("limits.unread_answers", format!("{} KiB", unread / 1024)),
             ("limits.headers_in_flight", format!("{} KiB", headers / 1024)),
             ("limits.headers_of_strangers", format!("{} KiB", Limits::STRANGERS_HEADERS / 1024)),

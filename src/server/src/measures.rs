@@ -130,7 +130,7 @@ const COUNTERS: &[Counter] = &[
         "countersign_connections_cut_total",
         "Connections cut for what their peer did, or (share) for another peer",
         "reason",
-        &["frames", "share", "unread"],
+        &["frames", "header", "share", "unread"],
     ),
     ("countersign_feed_dropped_total", "Subscribers that read too slowly", "", &[]),
     (
@@ -140,6 +140,12 @@ const COUNTERS: &[Counter] = &[
         &["denied", "expired", "places", "revoked", "share", "slow", "source", "timeout", "tls"],
     ),
     ("countersign_issued_total", "Certificates signed and stored", "", &[]),
+    (
+        "countersign_limits_reached_total",
+        "What a limit has refused or cut, by the limit that `countersign config check` shows",
+        "limit",
+        authority::LIMIT_NAMES,
+    ),
     ("countersign_logged_total", "Certificates logged", "", &[]),
     (
         "countersign_own_certificate_refused_total",

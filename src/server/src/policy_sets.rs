@@ -70,5 +70,5 @@ pub(crate) const LIMIT: BodyLimit = BodyLimit {
         (error.to_string(), error.next_step().unwrap_or_default())
     },
 };
-const AT_ONCE: usize = 2;
+pub(crate) const AT_ONCE: usize = 2;
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::limits::Limits;
+
 /// What one peer sends, frame by frame, beside what it may send.
 ///
 /// Requests are free here, since they are counted elsewhere, and so is the data of their bodies;
@@ -96,7 +98,7 @@ const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 /// A frame costs some microseconds, its TLS record and its answer included: this many a second are
 /// below one per cent of a core.
-const A_SECOND: u64 = 1000;
+const A_SECOND: u64 = Limits::FRAMES_A_SECOND;
 const BURST: u64 = 4000;
 const SECOND: Duration = Duration::from_secs(1);
 /// HTTP/2's own flow control acknowledges twice, for stream and connection, and rarely below this.

@@ -54,7 +54,7 @@
 //! | `countersign_renewals_total{result}` | renewals `done` and `failed` |
 //! | `countersign_peer_connections_open`, `countersign_connections_open` | connections with verified peers; those that serve HTTP |
 //! | `countersign_connections_closed_total{reason}` | closed by us, by the rule that the peer breaks |
-//! | `countersign_connections_cut_total{reason}` | connections of HTTP ended for what their peer did: `unread`, `frames`; for another peer, `share` |
+//! | `countersign_connections_cut_total{reason}` | connections of HTTP ended for what their peer did: `unread`, `frames`, `header` (of HTTP/1, too large); for another peer, `share` |
 //! | `countersign_requests_not_begun_total` | requests of HTTP/2 refused: their peer left too much unread, or their headers hold too much |
 //! | `countersign_handshakes_refused_total{reason}` | clients that a listener refused: a rule, or `tls`, `timeout`, `slow`, `source`; where places are scarce, `share`, `places` |
 //! | `countersign_servers_refused_total{reason}` | servers that a client refused |

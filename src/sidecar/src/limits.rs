@@ -59,6 +59,14 @@ impl Limits {
     /// asks: several times a hello, or a chain.
     pub const HANDSHAKE: usize = 8 * 1024;
 
+    /// HTTP/2: control frames that a peer may send in a second, over some seconds; then its connection
+    /// ends.
+    pub const FRAMES_A_SECOND: u64 = 1000;
+    /// Bytes of a request's header. More is answered with 431.
+    pub const HEADER: usize = 16 * 1024;
+    /// Refused handshakes that are told in a second; of more only how many there were.
+    pub const TOLD_A_SECOND: u32 = 100;
+
     /// These limits, no larger than they can be in a process that may open so many files: a quarter
     /// of those is left to everything else, and a quarter of the rest is for handshakes.
     ///

@@ -134,7 +134,7 @@ impl<IO> Paced<IO> {
     }
 }
 
-const CUT: &str = "countersign_connections_cut_total";
+pub(crate) const CUT: &str = "countersign_connections_cut_total";
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use metrics::gauge;
+use metrics::{counter, gauge};
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -22,7 +22,7 @@ use crate::accept::{Accepted, Drained, Ended, accept_loop};
 use crate::error::BoxError;
 use crate::handshake::HTTP_2;
 use crate::limits::Limits;
-use crate::paced::{Paced, bound_kernel, cut};
+use crate::paced::{CUT, Paced, bound_kernel, cut};
 use crate::places::Places;
 use crate::requests::{Requests, StreamTasks};
 use crate::resumption::Tls;
@@ -247,7 +247,13 @@ async fn serve_requests<IO, S, B>(
         }
     };
     let result = tokio::select! {
-        result = serving => result.map_err(BoxError::from),
+        result = serving => {
+            if result.as_ref().is_err_and(hyper::Error::is_parse_too_large) {
+                // hyper has answered 431 by itself.
+                counter!(CUT, "reason" => "header").increment(1);
+            }
+            result.map_err(BoxError::from)
+        }
         () = unread.stuck(limits.write_timeout) => {
             Err(cut("unread", io::ErrorKind::TimedOut, "the peer does not take its answers").into())
         }
@@ -338,4 +344,4 @@ impl Drop for OpenConnection {
 const OPEN: &str = "countersign_connections_open";
 /// What HTTP keeps of one direction at most: a request's header, or what is to be written. Node's
 /// limit of a header, and one record of TLS.
-const BUFFER: usize = 16 * 1024;
+const BUFFER: usize = Limits::HEADER;

@@ -4,6 +4,8 @@
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
+use crate::limits::Limits;
+
 /// Tells of a refusal, unless a hundred were told in this second; then only how many more there were.
 pub(crate) fn tell(line: impl FnOnce()) {
     let second = BEGUN.elapsed().as_secs();
@@ -44,7 +46,7 @@ impl Told {
 static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static TOLD: Mutex<Told> = Mutex::new(Told { second: 0, lines: 0, untold: 0 });
 /// More than anybody reads.
-const LINES_A_SECOND: u32 = 100;
+const LINES_A_SECOND: u32 = Limits::TOLD_A_SECOND;
 
 #[cfg(test)]
 mod tests {

@@ -130,7 +130,7 @@ impl FeedMessage {
 impl Feed {
     /// Nobody listens yet, and what is folded needs not be told.
     pub(crate) fn new(folded: Position) -> Self {
-        let (listeners, _) = broadcast::channel(BACKLOG);
+        let (listeners, _) = broadcast::channel(FEED_BACKLOG);
         let turn = Mutex::new(Turn { at: 0, published: folded });
         let published = AtomicU64::new(folded.sequence);
         let (first, places) = (Mutex::default(), Places::default());
@@ -383,7 +383,7 @@ fn absent_is_known(error: Error) -> Result<(), Error> {
 /// Subscribers refuse what is a minute ahead of their clock.
 const CLOCK_STEP: u64 = 60_000;
 /// Messages that a subscriber may be behind: a minute of heartbeats and as many revocations more.
-const BACKLOG: usize = 256;
+pub const FEED_BACKLOG: usize = 256;
 /// Subscribers take a message that is 10 s older than one that they have seen.
 const FIRST_LIFE: u64 = 5_000;
 /// Subscribers that come back at once stand at few places.

@@ -8,9 +8,10 @@ use identity::{SerialNumber, VerifiedSvid};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::chunks::{Next, Reading};
-use super::{BACKLOG, FeedMessage, FirstMessage, Kind, Start};
+use super::{FEED_BACKLOG, FeedMessage, FirstMessage, Kind, Start};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
+use crate::limits;
 
 /// The messages that one subscriber hears, in order.
 #[derive(Debug)]
@@ -90,7 +91,10 @@ impl Authority {
         let svid = self.authenticated(caller)?;
         self.require_live(svid)?;
         let place = self.feed().places.take(*svid.serial_number());
-        let place = place.ok_or(Error::Subscriptions(SUBSCRIPTIONS))?;
+        let place = place.ok_or_else(|| {
+            limits::FEED_SUBSCRIPTIONS.reached();
+            Error::Subscriptions(SUBSCRIPTIONS)
+        })?;
         let (Start::After(has) | Start::Snapshot { at_least: has }) = start;
         if has > self.folded().items.newest().sequence {
             // Another node may have told of what this one has not read yet.
@@ -136,7 +140,7 @@ impl Subscription {
         let first = self.authority.first_message(start).await?;
         self.rest = None;
         // Where nothing came since, what it has not heard yet are heartbeats.
-        if first.is_some() || self.messages.len() > BACKLOG {
+        if first.is_some() || self.messages.len() > FEED_BACKLOG {
             self.messages = messages;
         }
         self.from = first.as_ref().map_or(self.from, |first| first.message.at);
@@ -235,7 +239,7 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         let behind = self.messages.len();
         // A snapshot that is still read has its own end: see `next_chunk`.
-        if behind > BACKLOG && self.rest.is_none() && !self.is_slow {
+        if behind > FEED_BACKLOG && self.rest.is_none() && !self.is_slow {
             self.note_slow(&format!("{behind} messages, and took none"));
         }
     }

@@ -8,6 +8,7 @@ use super::{LONGEST_VALIDITY_MILLISECONDS, PAGE, place_after};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
 use crate::event::Event;
+use crate::limits;
 use crate::loading::proven_entry;
 use crate::policy::Action;
 use crate::present;
@@ -85,7 +86,7 @@ impl Authority {
         filter: &CertificateFilter,
     ) -> Result<Page<CertificateRecord>, Error> {
         self.authorize(caller, Action::ListInventory, None)?;
-        let limit = filter.limit.unwrap_or(100).clamp(1, 1000);
+        let limit = page_of(filter.limit.unwrap_or(100));
         let mut query = self.record_query(filter)?;
         let horizon = filter.expiring.map(|within| {
             self.clock().now().unix_timestamp().saturating_add_unsigned(within.0.as_secs())
@@ -195,6 +196,17 @@ fn matches_glob(glob: &[u8], text: &[u8]) -> bool {
     }
     glob[g..].iter().all(|byte| *byte == b'*')
 }
+
+/// How much one page has where so much is asked.
+pub(super) fn page_of(asked: u32) -> u32 {
+    if asked as usize > MAX_PAGE {
+        limits::PAGE.reached();
+    }
+    asked.clamp(1, MAX_PAGE as u32)
+}
+
+/// Records of one page.
+pub(crate) const MAX_PAGE: usize = 1000;
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@ use tlog::Hash;
 
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
+use crate::limits;
 use crate::sequencer::{
     Conflict, IdempotencyKey, KEPT_MILLISECONDS, KeptRequest, Member, OnceMember,
 };
@@ -79,6 +80,9 @@ pub(crate) fn require_name(key: &str) -> Result<(), Error> {
     if is_good {
         return Ok(());
     }
+    if key.len() > MAX_NAME {
+        limits::IDEMPOTENCY_KEY.reached();
+    }
     Err(Error::Invalid {
         why: format!("Idempotency-Key is not one of 1 to {MAX_NAME} visible ASCII characters"),
         next_step: Some("take a random one for each request, such as a UUID".to_owned()),
@@ -86,4 +90,4 @@ pub(crate) fn require_name(key: &str) -> Result<(), Error> {
 }
 
 /// In bytes; a UUID has 36.
-const MAX_NAME: usize = 255;
+pub(crate) const MAX_NAME: usize = 255;

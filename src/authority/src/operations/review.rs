@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use api::{ActFilter, ActOnRecord, Page};
 use identity::SpiffeId;
 
+use super::inventory::page_of;
 use super::{PAGE, place_after};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
@@ -18,6 +19,7 @@ use crate::event::{
     ALLOW, Event, ISSUE, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, OPERATOR_CREATE, POLICY_CHANGE,
     TOKEN_CREATE,
 };
+use crate::limits;
 use crate::policy::Action;
 use crate::store::TokenQuery;
 
@@ -43,7 +45,7 @@ impl Authority {
     ) -> Result<Page<ActOnRecord>, Error> {
         self.authorize(caller, Action::ListInventory, None)?;
         let before = place_after(filter.after.as_deref())?.unwrap_or(u64::MAX);
-        let limit = filter.limit.unwrap_or(100).clamp(1, 1000) as usize;
+        let limit = page_of(filter.limit.unwrap_or(100)) as usize;
         self.refresh().await?;
         let (mut items, _) = self.acts_of(&filter.by, usize::MAX).await?;
         items.retain(|act| act.log_index < before);
@@ -146,6 +148,9 @@ fn chosen(acts: Vec<ActOnRecord>, able: &HashSet<String>) -> Review {
         ranked.extend(acts.map(|(position, (.., act))| (position >= OF_EACH_KIND, rank, act)));
     }
     ranked.sort_by_key(|(is_beyond, rank, _)| (*is_beyond, *rank));
+    if ranked.len() > ACTS_SHOWN {
+        limits::ACTS_FOR_REVIEW.reached();
+    }
     ranked.truncate(ACTS_SHOWN);
     ranked.sort_by_key(|(_, rank, act)| (*rank, Reverse(act.log_index)));
     let acts: Vec<ActOnRecord> = ranked.into_iter().map(|(.., act)| act).collect();
@@ -168,7 +173,7 @@ const RANKS: &[&str] = &[
     ALLOW,
 ];
 /// Acts that an answer names.
-const ACTS_SHOWN: usize = 100;
+pub(crate) const ACTS_SHOWN: usize = 100;
 /// The newest 5,000 tokens are looked at before an answer: it is to come at once, however many there are.
 const PAGES_OF_TOKENS: usize = 10;
 /// Of them, as many of each kind as there are, up to this many.

@@ -9,6 +9,7 @@ use identity::SpiffeId;
 use serde::{Deserialize, Serialize};
 use tlog::Hash;
 
+use super::inventory::{MAX_PAGE, page_of};
 use super::policies::explain_query;
 use super::{place_after, read_answer};
 use crate::attest::{Maker, TokenKind, refused};
@@ -186,7 +187,7 @@ impl Authority {
         let now = self.clock().unix_milliseconds();
         let policy = self.policy();
         let before = place_after(filter.after.as_deref())?;
-        let limit = filter.limit.unwrap_or(TOKENS_SHOWN).clamp(1, TOKENS_SHOWN);
+        let limit = page_of(filter.limit.unwrap_or(MAX_PAGE as u32));
         let page = self.store().tokens(TokenQuery { before, limit }).await?;
         let mut items = Vec::new();
         for (row, entry) in page.tokens {
@@ -351,5 +352,3 @@ fn token_record(row: TokenRow, made_by: String, counts: bool, now: u64) -> Token
 
 /// A token's longest and usual life.
 const TOKEN_SECONDS: u64 = 15 * 60;
-/// On a page.
-const TOKENS_SHOWN: u32 = 1000;

@@ -19,6 +19,7 @@ use identity::{SpiffeId, TrustDomain};
 use issuance::{DnsName, KeyType, Profile};
 use tlog::Hash;
 
+use crate::limits;
 use crate::own_names::Claim;
 use crate::workloads::Workloads;
 use evaluation::{Ground, evaluate};
@@ -28,6 +29,7 @@ use parsing::{
 };
 use way_on::own;
 
+pub(crate) use parsing::{MAX_DEPTH, MAX_NAMES_BYTES, MAX_SCHEMA_DEPTH, MAX_TYPES};
 pub use way_on::OPERATOR_LIFE;
 pub(crate) use way_on::require_operator;
 
@@ -109,12 +111,33 @@ pub enum PolicyError {
     /// There is no thread to parse it on.
     #[error("policies are not parsed: {0}")]
     Thread(String),
+    /// It declares more types than nest in each other within Cedar's stack.
+    #[error(
+        "schema.cedarschema: it declares {types} types, and {} at most are taken",
+        parsing::MAX_TYPES
+    )]
+    Types {
+        /// How many it declares.
+        types: usize,
+    },
     /// The workload table cannot be used.
     #[error("{0}")]
     Workloads(String),
 }
 
 impl PolicyError {
+    /// Counts the limit that it met, if it is one.
+    fn count(&self) {
+        match self {
+            Self::Depth { file, .. } if file == SCHEMA => limits::SCHEMA_DEPTH.reached(),
+            Self::Depth { .. } => limits::POLICY_DEPTH.reached(),
+            Self::FileNames { .. } => limits::POLICY_FILE_NAMES.reached(),
+            Self::TooLarge { .. } => limits::POLICY_SET.reached(),
+            Self::Types { .. } => limits::SCHEMA_TYPES.reached(),
+            _ => {}
+        }
+    }
+
     /// What to do, where the error itself does not say it.
     pub fn next_step(&self) -> Option<&'static str> {
         match self {
@@ -122,6 +145,7 @@ impl PolicyError {
                 "write several policies for one with many alternatives, or a set: `resource in \
                  [Path::\"/a\", Path::\"/b\"]`",
             ),
+            Self::Types { .. } => Some("say what a type is where it is used, and give it no name"),
             Self::FileNames { .. } => Some("put several policies into one *.cedar file"),
             Self::TooLarge { .. } => Some(
                 "remove rows that no workload uses, and spaces: jq -c . workloads.json; \
@@ -415,7 +439,7 @@ impl ActivePolicy {
     ) -> Result<Self, PolicyError> {
         let parsing = move || Self::new(parse()?, trust_domain, operators);
         match tokio::task::spawn_blocking(parsing).await {
-            Ok(parsed) => parsed,
+            Ok(parsed) => parsed.inspect_err(PolicyError::count),
             Err(ended) if ended.is_panic() => std::panic::resume_unwind(ended.into_panic()),
             Err(_) => Err(PolicyError::Thread("the CA is stopping".to_owned())),
         }

@@ -132,8 +132,7 @@ pub(super) fn require_depth(files: &BTreeMap<String, String>) -> Result<(), Poli
     }
     let types = files.get(SCHEMA).map_or(0, |schema| count_word(schema, b"type"));
     if types > MAX_TYPES {
-        let why = format!("it declares {types} types, and {MAX_TYPES} at most are taken");
-        return Err(PolicyError::Schema(why));
+        return Err(PolicyError::Types { types });
     }
     Ok(())
 }
@@ -190,13 +189,13 @@ pub(super) fn readable(error: &dyn std::error::Error) -> String {
 }
 
 /// An entry of the log has 65,535 bytes, and `policy.change` names each file.
-pub(super) const MAX_NAMES_BYTES: usize = 32 * 1024;
+pub(crate) const MAX_NAMES_BYTES: usize = 32 * 1024;
 /// Brackets and operators in each other: a hundred alternatives, and half of what the stack of a
 /// runtime's thread takes where nothing is optimised.
-const MAX_DEPTH: usize = 200;
+pub(crate) const MAX_DEPTH: usize = 200;
 /// A type may nest in the one declared after it, so that depth and number multiply: some 3,000 levels,
 /// which a runtime's thread can drop.
-const MAX_SCHEMA_DEPTH: usize = 30;
-const MAX_TYPES: usize = 100;
+pub(crate) const MAX_SCHEMA_DEPTH: usize = 30;
+pub(crate) const MAX_TYPES: usize = 100;
 /// Context attributes whose values are words of ours, so that `like` cannot cross a path.
 const LIKE_ALLOWED: &[&str] = &["attestor", "key_type", "profile"];

@@ -55,11 +55,7 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
         .collect();
     // Of this shell; `serve` tells its own when it starts, by metrics, and in `status`.
     let derived = Capacity::raise().limits().into_iter();
-    values.extend(derived.map(|(key, value)| Value {
-        key: key.to_owned(),
-        value,
-        origin: "derived",
-    }));
+    values.extend(derived.map(|(key, value)| Value { key, value, origin: "derived" }));
     session.output.list(&values, |values| {
         let rows: Vec<_> = values
             .iter()

@@ -142,4 +142,4 @@ fn not_stored(kind: &str) -> [(header::HeaderName, HeaderValue); 3] {
 const LINE: &str = "text/plain";
 const EVENTS: &str = "text/event-stream";
 /// Below the 30 s that clients and load balancers wait for an answer.
-const LONGEST_POLL: Duration = Duration::from_secs(25);
+pub(crate) const LONGEST_POLL: Duration = Duration::from_secs(25);

@@ -26,6 +26,7 @@ use http::{HeaderValue, Method, StatusCode, Version, header};
 use tokio::sync::watch;
 
 pub(crate) use evidence::CrlText;
+pub(crate) use feed::LONGEST_POLL;
 
 use crate::bodies::Bodies;
 use crate::caller::{RequestId, caller};

@@ -1,0 +1,152 @@
+//! Limits on what callers ask of the engine, by name: `config check` shows each with its value, and
+//! what it refuses or cuts is counted under the same name. Limits of connections and bodies are the
+//! server's; budgets are configured, and have counters of their own.
+
+use crate::{fleet, operations, policy, queue, reach, request};
+
+/// One of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Limit {
+    name: &'static str,
+    most: usize,
+    unit: Unit,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Unit {
+    Bytes,
+    Count,
+}
+
+impl Limit {
+    const fn bytes(name: &'static str, most: usize) -> Self {
+        Self { name, most, unit: Unit::Bytes }
+    }
+
+    const fn count(name: &'static str, most: usize) -> Self {
+        Self { name, most, unit: Unit::Count }
+    }
+
+    /// Its name, as the counter and `config check` have it.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its value with its unit.
+    pub fn shown(&self) -> String {
+        match self.unit {
+            Unit::Bytes if self.most.is_multiple_of(1024) => format!("{} KiB", self.most / 1024),
+            Unit::Bytes => format!("{} bytes", self.most),
+            Unit::Count => self.most.to_string(),
+        }
+    }
+
+    /// Counts what it has refused or cut.
+    pub(crate) fn reached(&self) {
+        metrics::counter!("countersign_limits_reached_total", "limit" => self.name).increment(1);
+    }
+}
+
+pub(crate) const ACTS_FOR_REVIEW: Limit = Limit::count("acts_for_review", operations::ACTS_SHOWN);
+pub(crate) const CERTIFICATE_NAMES: Limit = Limit::count("certificate_names", request::MAX_NAMES);
+pub(crate) const CERTIFICATE_REQUEST: Limit =
+    Limit::bytes("certificate_request", issuance::MAX_REQUEST);
+pub(crate) const FEED_SUBSCRIPTIONS: Limit =
+    Limit::count("feed_subscriptions_per_certificate", crate::feed::SUBSCRIPTIONS);
+pub(crate) const IDEMPOTENCY_KEY: Limit =
+    Limit::bytes("idempotency_key", operations::MAX_REQUEST_NAME);
+pub(crate) const LOG_ENTRY: Limit = Limit::bytes("log_entry", tlog::MAX_ENTRY);
+pub(crate) const PAGE: Limit = Limit::count("page", operations::MAX_PAGE);
+pub(crate) const POLICY_DEPTH: Limit = Limit::count("policy_depth", policy::MAX_DEPTH);
+pub(crate) const POLICY_FILE_NAMES: Limit =
+    Limit::bytes("policy_file_names", policy::MAX_NAMES_BYTES);
+pub(crate) const POLICY_SET: Limit = Limit::bytes("policy_set", api::MAX_POLICY_BYTES);
+pub(crate) const PROFILE_NAME: Limit = Limit::bytes("profile_name", request::MAX_PROFILE);
+pub(crate) const REACH_NAMED: Limit = Limit::count("reach_named", reach::MAX_WAITING);
+pub(crate) const REPORT_CONNECTIONS: Limit =
+    Limit::count("report_connections", fleet::MAX_CONNECTIONS as usize);
+pub(crate) const REPORT_IDENTITIES: Limit =
+    Limit::bytes("report_identities", fleet::MAX_PEERS_BYTES);
+pub(crate) const REPORT_PEERS: Limit = Limit::count("report_peers", fleet::MAX_PEERS);
+pub(crate) const REPORT_REVOCATIONS: Limit = Limit::count("report_revocations", fleet::MAX_CLOSED);
+pub(crate) const REPORTS: Limit = Limit::count("reports", fleet::MAX_INSTANCES);
+pub(crate) const REPORTS_PER_IDENTITY: Limit =
+    Limit::count("reports_per_identity", fleet::MAX_PER_IDENTITY);
+pub(crate) const SCHEMA_DEPTH: Limit = Limit::count("schema_depth", policy::MAX_SCHEMA_DEPTH);
+pub(crate) const SCHEMA_TYPES: Limit = Limit::count("schema_types", policy::MAX_TYPES);
+pub(crate) const WAITING_FOR_THE_LOG: Limit =
+    Limit::count("waiting_for_the_log", queue::MAX_WAITING);
+
+/// All of them.
+pub const LIMITS: &[Limit] = &[
+    ACTS_FOR_REVIEW,
+    CERTIFICATE_NAMES,
+    CERTIFICATE_REQUEST,
+    FEED_SUBSCRIPTIONS,
+    IDEMPOTENCY_KEY,
+    LOG_ENTRY,
+    PAGE,
+    POLICY_DEPTH,
+    POLICY_FILE_NAMES,
+    POLICY_SET,
+    PROFILE_NAME,
+    REACH_NAMED,
+    REPORT_CONNECTIONS,
+    REPORT_IDENTITIES,
+    REPORT_PEERS,
+    REPORT_REVOCATIONS,
+    REPORTS,
+    REPORTS_PER_IDENTITY,
+    SCHEMA_DEPTH,
+    SCHEMA_TYPES,
+    WAITING_FOR_THE_LOG,
+];
+
+/// Their names.
+pub const LIMIT_NAMES: &[&str] = &NAMES;
+const NAMES: [&str; LIMITS.len()] = {
+    let mut names = [""; LIMITS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = LIMITS[at].name;
+        at += 1;
+    }
+    names
+};
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// A limit that nothing counts would be reached in silence.
+    #[test]
+    fn each_is_listed_once_and_counted_somewhere() {
+        let own = include_str!("limits.rs").split("#[cfg(test)]").next().unwrap();
+        let constants =
+            own.split("pub(crate) const ").skip(1).filter_map(|it| it.split(':').next());
+        let constants: BTreeSet<&str> = constants.filter(|it| *it != "NAMES").collect();
+        let names: BTreeSet<&str> = LIMIT_NAMES.iter().copied().collect();
+        assert_eq!((names.len(), LIMITS.len()), (constants.len(), constants.len()));
+        let mut product = String::new();
+        read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut product);
+        for constant in constants {
+            let is_counted = |line: &&str| line.contains(constant) && line.contains("limits::");
+            assert!(product.lines().any(|line| is_counted(&line)), "{constant}");
+        }
+    }
+
+    fn read(folder: &Path, product: &mut String) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                read(&path, product);
+            } else if !path.ends_with("limits.rs") {
+                product.push_str(&fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+}
