@@ -30,6 +30,7 @@ fn main() {
     notes(&root);
     texts();
     bodies();
+    policies();
     feed();
 }
 
@@ -146,6 +147,47 @@ fn texts() {
         seed("text_forms", name, text);
     }
 }
+
+/// The files that ship, and texts that take a rule of theirs to its edge.
+fn policies() {
+    let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../policies"));
+    let shipped = |name| fs::read_to_string(root.join(name)).unwrap();
+    let files = |cedar: &str, workloads: &str, profiles: &str, schema: &str| {
+        [cedar, workloads, profiles, schema].join(POLICY_FILES)
+    };
+    let rows = shipped("workloads.json");
+    let condition = |when: &str| format!("permit(principal, action, resource) when {{ {when} }};");
+    let all = "permit(principal, action, resource);";
+    seed("policies", "shipped", files(&shipped("countersign.cedar"), &rows, "", ""));
+    seed("policies", "schema", files(all, &rows, "", &shipped("schema.cedarschema")));
+    seed("policies", "profiles", files(all, &rows, &shipped("profiles.json"), ""));
+    let brackets = |depth| format!("{}true{}", "(".repeat(depth), ")".repeat(depth));
+    for (name, when) in [
+        ("brackets", brackets(198)),
+        ("more-brackets", brackets(1000)),
+        ("operators", format!("{}true", "true && ".repeat(190))),
+        ("more-operators", format!("{}true", "true || ".repeat(400))),
+        ("signs", format!("{}true", "!".repeat(1000))),
+        ("minuses", format!("{}1 == 1", "-".repeat(1000))),
+        ("attributes", format!("context{}", ".dns".repeat(900))),
+        ("calls", format!("context.dns{}", ".contains(context.dns)".repeat(150))),
+        ("ifs", format!("{}true", "if true then true else ".repeat(150))),
+        ("like", "context.profile like \"a*\" && context has dns".to_owned()),
+        ("hidden", "\"((((\" == \"\\\"((((\" // ((((\n".to_owned()),
+        ("validity", "context has validity_seconds && context.validity_seconds < 3600".to_owned()),
+    ] {
+        seed("policies", name, files(&condition(&when), &rows, "", ""));
+    }
+    let types: String = (0..90).map(|at| format!("type T{at} = {{\"a\": T{}}};", at + 1)).collect();
+    seed("policies", "types", files(all, &rows, "", &format!("{types}type T90 = Long;")));
+    let deep = format!("{}Long{}", "Set<".repeat(40), ">".repeat(40));
+    seed("policies", "sets", files(all, &rows, "", &format!("type T = {deep};")));
+    let row = |id: &str| format!(r#"{{"workloads": [{{"id": "{id}", "dns": ["a.b"]}}]}}"#);
+    seed("policies", "path", files(all, &row(&"/a".repeat(1000)), "", ""));
+    seed("policies", "json", files(all, &"[".repeat(200), "", ""));
+}
+
+const POLICY_FILES: &str = "\n---\n";
 
 fn bodies() {
     for (name, json) in BODIES {
