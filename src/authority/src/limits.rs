@@ -60,6 +60,8 @@ pub(crate) const PAGE: Limit = Limit::count("page", operations::MAX_PAGE);
 pub(crate) const POLICY_DEPTH: Limit = Limit::count("policy_depth", policy::MAX_DEPTH);
 pub(crate) const POLICY_FILE_NAMES: Limit =
     Limit::bytes("policy_file_names", policy::MAX_NAMES_BYTES);
+pub(crate) const POLICY_NESTED_PATHS: Limit =
+    Limit::count("policy_nested_paths", policy::MAX_NESTED_PATHS);
 pub(crate) const POLICY_SET: Limit = Limit::bytes("policy_set", api::MAX_POLICY_BYTES);
 pub(crate) const PROFILE_NAME: Limit = Limit::bytes("profile_name", request::MAX_PROFILE);
 pub(crate) const REACH_NAMED: Limit = Limit::count("reach_named", reach::MAX_WAITING);
@@ -74,6 +76,7 @@ pub(crate) const REPORTS_PER_IDENTITY: Limit =
     Limit::count("reports_per_identity", fleet::MAX_PER_IDENTITY);
 pub(crate) const SCHEMA_DEPTH: Limit = Limit::count("schema_depth", policy::MAX_SCHEMA_DEPTH);
 pub(crate) const SCHEMA_TYPES: Limit = Limit::count("schema_types", policy::MAX_TYPES);
+pub(crate) const SCHEMA_WORDS: Limit = Limit::count("schema_words", policy::MAX_EXPANDED);
 pub(crate) const WAITING_FOR_THE_LOG: Limit =
     Limit::count("waiting_for_the_log", queue::MAX_WAITING);
 
@@ -88,6 +91,7 @@ pub const LIMITS: &[Limit] = &[
     PAGE,
     POLICY_DEPTH,
     POLICY_FILE_NAMES,
+    POLICY_NESTED_PATHS,
     POLICY_SET,
     PROFILE_NAME,
     REACH_NAMED,
@@ -99,6 +103,7 @@ pub const LIMITS: &[Limit] = &[
     REPORTS_PER_IDENTITY,
     SCHEMA_DEPTH,
     SCHEMA_TYPES,
+    SCHEMA_WORDS,
     WAITING_FOR_THE_LOG,
 ];
 

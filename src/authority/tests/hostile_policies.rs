@@ -86,7 +86,7 @@ fn no_chain_of_types_ends_the_process() {
     parse("schema.cedarschema", &chained(100)).unwrap();
     for count in [101, 10_000] {
         let refused = parse("schema.cedarschema", &chained(count)).unwrap_err();
-        assert!(matches!(refused, PolicyError::Schema(_)), "{count}: {refused}");
+        assert!(matches!(refused, PolicyError::Types { .. }), "{count}: {refused}");
     }
 }
 

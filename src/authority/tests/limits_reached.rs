@@ -64,12 +64,20 @@ async fn each_limit_of_a_policy_set_is_counted() {
     let condition = format!("permit(principal, action, resource) when {{ {brackets} }};");
     let sets = format!("type T = {}Long{};", "Set<".repeat(31), ">".repeat(31));
     let types = (0..101).map(|at| format!("type T{at} = Long;")).collect();
+    let doubled = (1..30).map(|at| format!("type L{at} = {{a: L{of}, b: L{of}}};", of = at - 1));
+    let doubled = format!("type L0 = Long;{}", doubled.collect::<String>());
+    let nested = (1..=33).map(|depth| {
+        format!(r#"forbid (principal, action, resource in Path::"{}");"#, "/a".repeat(depth))
+    });
+    let nested = nested.enumerate().map(|(at, text)| format!(r#"@id("n{at}") {text}"#)).collect();
     let mut named = policy_files();
     named.insert(format!("{}.cedar", "a".repeat(33 * 1024)), String::new());
     for (limit, files) in [
         ("policy_depth", with("a.cedar", condition)),
         ("schema_depth", with("schema.cedarschema", sets)),
         ("schema_types", with("schema.cedarschema", types)),
+        ("schema_words", with("schema.cedarschema", doubled)),
+        ("policy_nested_paths", with("a.cedar", nested)),
         ("policy_set", with("a.cedar", "/".repeat(api::MAX_POLICY_BYTES))),
         ("policy_file_names", named),
     ] {

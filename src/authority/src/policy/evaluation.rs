@@ -26,8 +26,7 @@ pub(super) struct Ground {
 impl Ground {
     pub(super) fn of(set: &PolicySet, trust_domain: &TrustDomain) -> Result<Self, PolicyError> {
         let refuse = |error| PolicyError::Cedar(readable(&error));
-        let literals: HashSet<EntityUid> =
-            set.policies.policies().flat_map(cedar_policy::Policy::entity_literals).collect();
+        let literals = literals(set);
         let paths = NamedPaths::of(&literals);
         let mut made = Made::over(&paths);
         for row in set.workloads.rows() {
@@ -41,6 +40,20 @@ impl Ground {
         let entities = Entities::from_entities(named, Some(&set.schema)).map_err(refuse)?;
         Ok(Self { entities, paths })
     }
+}
+
+fn literals(set: &PolicySet) -> HashSet<EntityUid> {
+    set.policies.policies().flat_map(cedar_policy::Policy::entity_literals).collect()
+}
+
+/// How many paths that policies name lie in each other at most.
+pub(super) fn nested_paths(set: &PolicySet) -> usize {
+    let named = NamedPaths::of(&literals(set));
+    let within = |path: &String| {
+        let ends = path.match_indices('/').map(|(at, _)| at);
+        1 + ends.filter(|end| named.paths.contains(&path[..*end])).count()
+    };
+    named.paths.iter().map(within).max().unwrap_or_default()
 }
 
 /// The paths that policies name. No other is made an entity: whoever asks chooses how many segments

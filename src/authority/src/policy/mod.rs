@@ -29,7 +29,7 @@ use parsing::{
 };
 use way_on::own;
 
-pub(crate) use parsing::{MAX_DEPTH, MAX_NAMES_BYTES, MAX_SCHEMA_DEPTH, MAX_TYPES};
+pub(crate) use parsing::{MAX_DEPTH, MAX_EXPANDED, MAX_NAMES_BYTES, MAX_SCHEMA_DEPTH, MAX_TYPES};
 pub use way_on::OPERATOR_LIFE;
 pub(crate) use way_on::require_operator;
 
@@ -120,6 +120,22 @@ pub enum PolicyError {
         /// How many it declares.
         types: usize,
     },
+    /// Paths that policies name lie in each other.
+    #[error(
+        "policies name {paths} paths that lie in each other, and {MAX_NESTED_PATHS} are allowed: each \
+         decision looks at all of them"
+    )]
+    NestedPaths {
+        /// How many.
+        paths: usize,
+    },
+    /// Types that name types so often that nobody could read the whole.
+    #[error(
+        "schema.cedarschema names its types in each other so often that it has more than {} words when \
+         each name is replaced by what it stands for",
+        parsing::MAX_EXPANDED
+    )]
+    Expanded,
     /// The workload table cannot be used.
     #[error("{0}")]
     Workloads(String),
@@ -134,6 +150,8 @@ impl PolicyError {
             Self::FileNames { .. } => limits::POLICY_FILE_NAMES.reached(),
             Self::TooLarge { .. } => limits::POLICY_SET.reached(),
             Self::Types { .. } => limits::SCHEMA_TYPES.reached(),
+            Self::Expanded => limits::SCHEMA_WORDS.reached(),
+            Self::NestedPaths { .. } => limits::POLICY_NESTED_PATHS.reached(),
             _ => {}
         }
     }
@@ -145,7 +163,12 @@ impl PolicyError {
                 "write several policies for one with many alternatives, or a set: `resource in \
                  [Path::\"/a\", Path::\"/b\"]`",
             ),
-            Self::Types { .. } => Some("say what a type is where it is used, and give it no name"),
+            Self::NestedPaths { .. } => {
+                Some("name the outermost of them, or where there are many beside each other, those")
+            }
+            Self::Expanded | Self::Types { .. } => {
+                Some("say what a type is where it is used, and give it no name")
+            }
             Self::FileNames { .. } => Some("put several policies into one *.cedar file"),
             Self::TooLarge { .. } => Some(
                 "remove rows that no workload uses, and spaces: jq -c . workloads.json; \
@@ -167,7 +190,12 @@ impl PolicySet {
         let files = completed(files)?;
         require_size(&files)?;
         require_depth(&files)?;
-        Self::of(files)
+        let set = Self::of(files)?;
+        let paths = evaluation::nested_paths(&set);
+        if paths > MAX_NESTED_PATHS {
+            return Err(PolicyError::NestedPaths { paths });
+        }
+        Ok(set)
     }
 
     /// Parses what was in force before, whatever its size and depth: it was parsed once.
@@ -493,6 +521,8 @@ impl ActivePolicy {
 
 /// The profile of a request that names none.
 pub const DEFAULT_PROFILE: &str = "default";
+/// Cedar closes a chain of paths in the cube of its length.
+pub(crate) const MAX_NESTED_PATHS: usize = 32;
 /// Decisions kept of one policy set; beyond it the cache starts again.
 const CACHE_LIMIT: usize = 10_000;
 /// A bracket takes Cedar's parser some 14 KiB of it, and several times that where nothing is

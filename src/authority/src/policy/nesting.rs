@@ -4,6 +4,8 @@
 //! operator, and a stack that is used up ends the process. So the text is measured first, by a look
 //! at each byte. What is found is never less than the depth of the tree that Cedar builds.
 
+use std::collections::HashMap;
+
 /// The line at which a text, of policies or of a schema, nests deeper than this.
 pub(super) fn too_deep(text: &str, limit: usize) -> Option<usize> {
     let bytes = text.as_bytes();
@@ -34,6 +36,61 @@ pub(super) fn count_word(text: &str, word: &[u8]) -> usize {
         at += length;
     }
     count
+}
+
+/// How many words a schema has once each name of a type is replaced by what it stands for, as Cedar's
+/// validator does it: a type that names another twice doubles it. Names are told apart by their last
+/// part alone, and one that stands for itself has no end: never less than Cedar makes of it.
+pub(super) fn expanded(schema: &str) -> usize {
+    let mut types: HashMap<&str, Vec<&str>> = HashMap::new();
+    let (mut outside, mut words) = (Vec::new(), words(schema));
+    while let Some(word) = words.next() {
+        match (word, words.clone().next()) {
+            ("type", Some(name)) if is_of_word(name.as_bytes()[0]) => {
+                let body = words.by_ref().skip(1).take_while(|word| *word != ";");
+                types.entry(name).or_default().extend(body);
+            }
+            _ => outside.push(word),
+        }
+    }
+    let mut sizes = HashMap::new();
+    let names: Vec<&str> = types.keys().copied().collect();
+    let inside = names.into_iter().map(|name| size_of(name, &types, &mut sizes));
+    let inside = inside.fold(0, usize::saturating_add);
+    outside.into_iter().fold(inside, |sum, word| {
+        sum.saturating_add(sizes.get(word).copied().flatten().unwrap_or(1))
+    })
+}
+
+/// What a name stands for; none while that is being counted.
+fn size_of<'a>(
+    name: &'a str,
+    types: &HashMap<&'a str, Vec<&'a str>>,
+    sizes: &mut HashMap<&'a str, Option<usize>>,
+) -> usize {
+    let Some(body) = types.get(name) else { return 1 };
+    if let Some(known) = sizes.get(name) {
+        return known.unwrap_or(usize::MAX);
+    }
+    sizes.insert(name, None);
+    let parts = body.iter().map(|word| size_of(word, types, sizes));
+    let size = parts.fold(1, usize::saturating_add);
+    sizes.insert(name, Some(size));
+    size
+}
+
+/// The tokens of a text, without comments.
+fn words(text: &str) -> impl Iterator<Item = &str> + Clone {
+    let mut at = 0;
+    let tokens = std::iter::from_fn(move || {
+        let rest = text.get(at..).filter(|rest| !rest.is_empty())?;
+        let (_, length) = token(rest.as_bytes());
+        // A letter that has several bytes is part of no word of Cedar's.
+        let length = (length..=rest.len()).find(|end| rest.is_char_boundary(*end))?;
+        at += length;
+        Some(&rest[..length])
+    });
+    tokens.filter(|token| !token.trim().is_empty() && !token.starts_with("//"))
 }
 
 /// What stands between two brackets.
@@ -178,6 +235,21 @@ mod tests {
         ] {
             assert_eq!(depth(text), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_schema_is_measured_with_each_type_in_place_of_its_name() {
+        let doubled = |types: usize| {
+            let each =
+                (1..types).map(|n| format!("type L{n} = {{a: L{m}, b: N::L{m}}};", m = n - 1));
+            format!("type L0 = String;\n{}\nentity E = {{x: L1}};", each.collect::<String>())
+        };
+        assert_eq!(expanded("entity Path, Identity in [Path];"), 9);
+        assert!(expanded(&doubled(8)) < 8_000, "{}", expanded(&doubled(8)));
+        assert!(expanded(&doubled(16)) > 65_000);
+        assert_eq!(expanded(&doubled(200)), usize::MAX);
+        assert_eq!(expanded("type A = {b: B}; type B = Set<A>;"), usize::MAX);
+        assert!(expanded("// type A = A;\nentity E = {\"type\": \u{1F512}Long};") < 20);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use cedar_policy::{PolicyId, Schema, ValidationMode, Validator};
 use issuance::{Profile, ProfileConfig};
 use tlog::Hash;
 
-use super::nesting::{count_word, too_deep};
+use super::nesting::{count_word, expanded, too_deep};
 use super::{DEFAULT_PROFILE, PROFILES, PolicyError, SCHEMA, WORKLOADS};
 use crate::workloads::Workloads;
 
@@ -134,6 +134,9 @@ pub(super) fn require_depth(files: &BTreeMap<String, String>) -> Result<(), Poli
     if types > MAX_TYPES {
         return Err(PolicyError::Types { types });
     }
+    if files.get(SCHEMA).is_some_and(|schema| expanded(schema) > MAX_EXPANDED) {
+        return Err(PolicyError::Expanded);
+    }
     Ok(())
 }
 
@@ -197,5 +200,8 @@ pub(crate) const MAX_DEPTH: usize = 200;
 /// which a runtime's thread can drop.
 pub(crate) const MAX_SCHEMA_DEPTH: usize = 30;
 pub(crate) const MAX_TYPES: usize = 100;
+/// Words of a schema with each type in place of its name: a hundred times the shipped one, which
+/// Cedar's validator walks in a few milliseconds.
+pub(crate) const MAX_EXPANDED: usize = 50_000;
 /// Context attributes whose values are words of ours, so that `like` cannot cross a path.
 const LIKE_ALLOWED: &[&str] = &["attestor", "key_type", "profile"];
