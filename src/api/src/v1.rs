@@ -139,6 +139,10 @@ pub struct CertificateRecord {
     /// The certificate, then its issuer's, PEM; none where signing was never completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<String>,
+    /// Whether the CA's database has lost what it kept of it, or a part: the rest stands in the log. It
+    /// is as good as before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub row_lost: bool,
     /// What revoked it first. Only in the answer for one certificate, until a day after it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked: Option<RevokedBy>,
@@ -652,6 +656,9 @@ pub struct Status {
     /// Why this node is not ready, as its `/readyz` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,
+    /// Certificates whose rows the database has lost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_rows: Option<LostRows>,
     /// This node's connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<ConnectionsStatus>,
@@ -663,6 +670,30 @@ pub struct Status {
     /// Keys whose rotation has begun, and what the next step of each waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rotating: Vec<KeyRecord>,
+}
+
+/// Certificates that the log holds, that may still be used, and whose rows the database has lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LostRows {
+    /// How many.
+    pub certificates: u64,
+    /// The newest of them, at most 20.
+    pub newest: Vec<LostRow>,
+    /// What to do.
+    pub next_step: String,
+}
+
+/// A certificate whose row the database has lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LostRow {
+    /// Its serial number.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SerialNumber))]
+    pub serial_number: SerialNumber,
+    /// Who it names.
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
+    pub spiffe_id: SpiffeId,
 }
 
 /// The connections of a node, and how many it takes.

@@ -25,6 +25,7 @@ use crate::keys::Keys;
 use crate::known_tokens::{KnownTokens, Reserved};
 use crate::lines::Lines;
 use crate::loading::Opening;
+use crate::lost_rows::LostRows;
 use crate::operations::require_name;
 use crate::own_names::OwnNames;
 use crate::policy::{ActivePolicy, Principal};
@@ -40,7 +41,7 @@ use crate::sequencer::{
     RecordDraft,
 };
 use crate::setup;
-use crate::store::{Record, RecordKey, Store, StoreError};
+use crate::store::{Record, Store, StoreError};
 use crate::turns::Turns;
 use crate::witness::Witnesses;
 
@@ -70,6 +71,7 @@ pub struct Authority {
     pub(crate) own_names: ArcSwap<OwnNames>,
     pub(crate) known_tokens: KnownTokens,
     pub(crate) recent_log: RecentLog,
+    pub(crate) lost_rows: LostRows,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crls: Crls,
@@ -264,7 +266,7 @@ impl Authority {
                     return self.complete(logged).await;
                 }
                 Outcome::Replay { leaf_index } => {
-                    let record = self.record_at(leaf_index).await?;
+                    let record = self.known_at(leaf_index).await?.recorded()?;
                     self.require_good(&record)?;
                     if let Some(certificate) = &record.certificate {
                         let issuer = &record.issuer_key_hash;
@@ -393,12 +395,6 @@ impl Authority {
             return Err(StoreError::Inconsistent(format!("entry {leaf_index} is gone")).into());
         };
         self.complete(Logged::read_back(event, leaf, record, prepared)?).await
-    }
-
-    async fn record_at(&self, leaf_index: u64) -> Result<Record, Error> {
-        let record = self.store.record(RecordKey::LeafIndex(leaf_index)).await?;
-        let gone = || StoreError::Inconsistent(format!("record {leaf_index} is gone"));
-        Ok(record.ok_or_else(gone)?)
     }
 
     pub(crate) fn present(

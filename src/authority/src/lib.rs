@@ -26,7 +26,7 @@
 //! |---|---|
 //! | the issuer's key alone | nothing that a verifier of ours takes: it lacks the countersignature |
 //! | code execution in the CA's process | mints unseen: both keys are in it (a separate countersigner is not built yet) |
-//! | write access to the database, no key | puts back an older state that the CA itself had written, which checkpoints held elsewhere convict; of single rows, that a certificate was renewed or seen (`renewals`, `seen`): whoever has kept the key of a certificate that was renewed renews it once more, unnoticed, while it lives; hides rows from lists (of certificates, tokens, and what a deposed operator did), from what a rotation waits for and from the names that operators and the CA itself had before; replaces a stored certificate, which then fits no countersignature; and puts checkpoints off until a restart. What a renewal is judged by is sealed in its record; whose certificates live, and which CRL is the newest, is read from the log (`recent_log`); the schema is compared with ours, so that nothing in the database undoes what is written. That a token was used is known from the log (`known_tokens`), that a line of renewals broke from its fold. No certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. No event that grants or revokes is added, changed or hidden: the head's seal covers a chain over all of them, a token's row has its own, so has a certificate's record, and so has a request's that its caller named: nobody is told that something was done |
+//! | write access to the database, no key | puts back an older state that the CA itself had written, which checkpoints held elsewhere convict; of single rows, that a certificate was renewed or seen (`renewals`, `seen`): whoever has kept the key of a certificate that was renewed renews it once more, unnoticed, while it lives; takes the rows of certificates away, which are then not renewed, and that is noticed (`lost_rows`: the log says the rest of them); hides rows from lists (of tokens, and what a deposed operator did) and from the names that operators and the CA itself had before; replaces a stored certificate, which then fits no countersignature; and puts checkpoints off until a restart. What a renewal is judged by is sealed in its record; whose certificates live, and which CRL is the newest, is read from the log (`recent_log`); the schema is compared with ours, so that nothing in the database undoes what is written. That a token was used is known from the log (`known_tokens`), that a line of renewals broke from its fold. No certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. No event that grants or revokes is added, changed or hidden: the head's seal covers a chain over all of them, a token's row has its own, so has a certificate's record, and so has a request's that its caller named: nobody is told that something was done |
 //! | the feed's key | revokes and denies without right, and lifts denials, for whoever it reaches over TLS as the CA; makes no revoked certificate good again |
 //! | an operator's certificate, no offline key | takes the steps of a rotation that are due, and begins others; trusts nothing new, and certifies no issuer |
 //! | log keys and database | cannot mint; rewrites history, and checkpoints held elsewhere convict |
@@ -56,10 +56,12 @@ mod hastened;
 mod issuer;
 mod kept;
 mod keys;
+mod known;
 mod known_tokens;
 mod limits;
 mod lines;
 mod loading;
+mod lost_rows;
 mod operations;
 mod own_certificate;
 mod own_names;

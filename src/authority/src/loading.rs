@@ -19,6 +19,7 @@ use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::known_tokens::KnownTokens;
 use crate::lines::Lines;
+use crate::lost_rows::LostRows;
 use crate::own_names::OwnNames;
 use crate::policy::{Action, ActivePolicy, PolicySet, Principal, Query};
 use crate::queue::Queue;
@@ -87,6 +88,7 @@ impl Authority {
             own_names: ArcSwap::from_pointee(own_names),
             known_tokens: KnownTokens::default(),
             recent_log: RecentLog::default(),
+            lost_rows: LostRows::default(),
             hastened: std::sync::Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
             crls: Crls::default(),

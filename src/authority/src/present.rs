@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use crate::attest::Facts;
 use crate::clock::from_milliseconds;
-use crate::error::Error;
+use crate::event::Event;
 use crate::request::Named;
 use crate::store::{Record, StoreError};
 
@@ -31,22 +31,45 @@ pub(crate) fn issued(
     }
 }
 
-/// A record as operators and owners see it.
+/// How a certificate came to be.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    profile: String,
+    attestor: String,
+    principal: String,
+    policies: Vec<String>,
+}
+
+impl Origin {
+    /// As its record tells.
+    pub(crate) fn of_record(record: &Record) -> Result<Self, StoreError> {
+        let Facts { attestor, principal, policies, .. } = serde_json::from_str(&record.facts)
+            .map_err(|error| StoreError::Inconsistent(error.to_string()))?;
+        Ok(Self { profile: record.profile.clone(), attestor, principal, policies })
+    }
+
+    /// As the event before its leaf tells.
+    pub(crate) fn of_event(event: Event) -> Self {
+        let text = |name: &str| event.detail[name].as_str().unwrap_or_default().to_owned();
+        let policies = event.detail["policies"].as_array().into_iter().flatten();
+        Self {
+            profile: text("profile"),
+            attestor: text("attestor"),
+            policies: policies.filter_map(|id| id.as_str().map(str::to_owned)).collect(),
+            principal: event.actor,
+        }
+    }
+}
+
+/// A certificate as operators and owners see it.
 pub(crate) fn record(
     record: Record,
-    revoked: bool,
-    now: i64,
+    origin: Origin,
+    state: CertificateState,
     issuer_pem: &str,
-) -> Result<CertificateRecord, Error> {
-    let facts: Facts = serde_json::from_str(&record.facts)
-        .map_err(|error| StoreError::Inconsistent(error.to_string()))?;
-    let state = match (&record.certificate, revoked) {
-        (None, _) => CertificateState::NeverIssued,
-        (_, true) => CertificateState::Revoked,
-        _ if record.not_after < now => CertificateState::Expired,
-        _ => CertificateState::Valid,
-    };
-    Ok(CertificateRecord {
+) -> CertificateRecord {
+    let Origin { profile, attestor, principal, policies } = origin;
+    CertificateRecord {
         spiffe_id: record.spiffe_id,
         serial_number: record.serial_number,
         state,
@@ -54,14 +77,15 @@ pub(crate) fn record(
         not_after: seconds(record.not_after),
         issued_at: from_milliseconds(record.issued_at),
         log_index: record.leaf_index,
-        profile: record.profile,
-        attestor: facts.attestor,
-        principal: facts.principal,
-        policies: facts.policies,
+        profile,
+        attestor,
+        principal,
+        policies,
         chain: record.certificate.map(|certificate| chain(&certificate, issuer_pem)),
+        row_lost: false,
         revoked: None,
         denial: None,
-    })
+    }
 }
 
 /// The middle of a certificate's life, a tenth of it wide: half the life is left for retries.

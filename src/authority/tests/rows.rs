@@ -75,7 +75,7 @@ async fn no_renewal_goes_by_facts_that_somebody_else_wrote() {
         let caller = environment.caller(&issued);
         tamper(&environment, forgery);
         let refused = environment.renew(&caller, &csr()).await;
-        let Err(Error::Store(StoreError::Inconsistent(why))) = refused else {
+        let Err(Error::Attestation { why, .. }) = refused else {
             panic!("{forgery}: {refused:?}");
         };
         assert!(why.contains("not as this CA wrote it"), "{forgery}: {why}");

@@ -226,6 +226,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
     ),
     ("countersign_keys_absent", Unit::Count, "Active keys that could not be opened"),
     ("countersign_log_entries", Unit::Count, "Entries of the log"),
+    (
+        "countersign_lost_rows",
+        Unit::Count,
+        "Certificates that the log holds and that may still be used, whose rows the database has lost",
+    ),
     ("countersign_open_files_limit", Unit::Count, "Files that the process may open (ulimit -n)"),
     (
         "countersign_operators_able",

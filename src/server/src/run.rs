@@ -136,6 +136,7 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
         tokio::spawn(account(Arc::clone(&authority))),
         tokio::spawn(watch_head(Arc::clone(&authority), held)),
         tokio::spawn(watch_keys(Arc::clone(&authority))),
+        tokio::spawn(look_for_lost_rows(Arc::clone(&authority))),
         tokio::spawn(forget_expired(Arc::clone(&authority), forgetting)),
         tokio::spawn(beat(Arc::clone(&authority))),
         tokio::spawn(tidy(rate, metrics)),
@@ -281,6 +282,21 @@ async fn watch_keys(authority: Arc<Authority>) {
     }
 }
 
+/// Each certificate's rows are looked for at the start, then some at a time.
+async fn look_for_lost_rows(authority: Arc<Authority>) {
+    let mut is_first_round = true;
+    loop {
+        let more = authority.look_for_lost_rows().await;
+        if let Err(error) = &more {
+            complain(error, "cannot look for the rows of certificates");
+        }
+        is_first_round &= !matches!(more, Ok(false));
+        if !is_first_round || more.is_err() {
+            tokio::time::sleep(LOOK_FOR_ROWS_EVERY).await;
+        }
+    }
+}
+
 /// What ended a day ago needs no revocation: not in the engine, nor in the verifier of clients.
 async fn forget_expired(authority: Arc<Authority>, verification: Arc<Verification>) {
     loop {
@@ -359,6 +375,8 @@ async fn tidy(rate: Arc<RateLimit>, metrics: Option<PrometheusHandle>) {
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 const BEAT_EVERY: Duration = Duration::from_secs(2);
 const WATCH_EVERY: Duration = Duration::from_millis(100);
+/// A thousand certificates a time.
+const LOOK_FOR_ROWS_EVERY: Duration = Duration::from_secs(5);
 const ACCOUNT_EVERY: Duration = Duration::from_secs(5);
 const SUMMARISE_EVERY: Duration = Duration::from_secs(60);
 const TIDY_EVERY: Duration = Duration::from_secs(5);

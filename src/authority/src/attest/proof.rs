@@ -67,7 +67,7 @@ impl Authority {
             }
             Proof::Svid(svid) => {
                 self.see(svid).await?;
-                let attested = svid::attest(self.store(), svid, spiffe_id, now).await?;
+                let attested = svid::attest(self, svid, spiffe_id, now).await?;
                 match &attested.consumes {
                     Consumes::Renewal { lineage, .. } if self.folded().is_broken(lineage) => {
                         Err(refusal(Conflict::LineageBroken, svid.spiffe_id()))

@@ -3,21 +3,21 @@
 use identity::{SpiffeId, VerifiedSvid};
 
 use super::{Attested, Earlier, Facts, Purpose, SVID, again_by_token, known_attestor, refused};
+use crate::authority::Authority;
 use crate::error::Error;
 use crate::policy::Principal;
 use crate::sequencer::Consumes;
-use crate::store::{RecordKey, Store};
 
 /// Takes a certificate that was verified in this connection's handshake.
 pub(crate) async fn attest(
-    store: &dyn Store,
+    authority: &Authority,
     svid: &VerifiedSvid,
     asked: Option<&SpiffeId>,
     now: u64,
 ) -> Result<Attested, Error> {
     match asked {
         Some(asked) if asked != svid.spiffe_id() => Ok(for_another(svid, asked, now)),
-        _ => renewal(store, svid).await,
+        _ => renewal(authority, svid).await,
     }
 }
 
@@ -36,18 +36,17 @@ fn for_another(svid: &VerifiedSvid, asked: &SpiffeId, now: u64) -> Attested {
 }
 
 /// The facts are those of the last attestation: a renewal proves nothing new.
-async fn renewal(store: &dyn Store, svid: &VerifiedSvid) -> Result<Attested, Error> {
+async fn renewal(authority: &Authority, svid: &VerifiedSvid) -> Result<Attested, Error> {
     let serial_number = *svid.serial_number();
-    let record = store
-        .record(RecordKey::SerialNumber(serial_number))
-        .await?
-        .filter(|record| record.spiffe_id == *svid.spiffe_id())
-        .ok_or_else(|| {
-            refused(
-                format!("this CA has no record of certificate {serial_number}"),
-                again_by_token(svid.spiffe_id()),
-            )
-        })?;
+    let known = authority.known(&serial_number).await?;
+    let known = known.filter(|known| known.record().spiffe_id == *svid.spiffe_id());
+    let record = known.ok_or_else(|| {
+        refused(
+            format!("this CA has no record of certificate {serial_number}"),
+            again_by_token(svid.spiffe_id()),
+        )
+    })?;
+    let record = record.recorded()?;
     let facts: Facts = serde_json::from_str(&record.facts).map_err(|error| {
         let why = format!("the record of {serial_number} cannot be read: {error}");
         refused(why, again_by_token(svid.spiffe_id()))

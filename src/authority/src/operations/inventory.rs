@@ -1,6 +1,6 @@
 //! Certificates as they are kept: one, a page, and when each is to be renewed.
 
-use api::{CertificateFilter, CertificateRecord, Page, RenewalWindow, RevokedBy};
+use api::{CertificateFilter, CertificateRecord, CertificateState, Page, RenewalWindow, RevokedBy};
 use identity::{SerialNumber, SpiffeId};
 
 use super::revocations::logged_end;
@@ -8,12 +8,14 @@ use super::{LONGEST_VALIDITY_MILLISECONDS, PAGE, place_after};
 use crate::authority::{Authority, Caller};
 use crate::error::Error;
 use crate::event::Event;
+use crate::known::Known;
 use crate::limits;
 use crate::loading::proven_entry;
 use crate::policy::Action;
-use crate::present;
+use crate::present::{self, Origin};
+use crate::recent_log::Fate;
 use crate::revoking::revoked_by;
-use crate::store::{Record, RecordKey, RecordQuery, StoreError};
+use crate::store::{Record, RecordQuery, StoreError};
 
 impl Authority {
     /// One certificate's record, with who revoked it or denies its identity; for others than its
@@ -23,10 +25,9 @@ impl Authority {
         caller: &Caller,
         serial_number: &SerialNumber,
     ) -> Result<CertificateRecord, Error> {
-        let record = self.readable(caller, serial_number).await?;
-        let revoked = self.revocation_of(&record).await?;
-        let not_after = logged_end(self.store(), &record).await?;
-        let shown = self.show(Record { not_after, ..record })?;
+        let known = self.readable(caller, serial_number).await?;
+        let revoked = self.revocation_of(known.record()).await?;
+        let shown = self.show(known).await?;
         let denial = self.folded().revoking.denial(&shown.spiffe_id);
         Ok(CertificateRecord { revoked, denial, ..shown })
     }
@@ -52,13 +53,13 @@ impl Authority {
         })
     }
 
-    /// When a certificate is to be renewed.
+    /// When a certificate is to be renewed; fails where its record is lost, because it cannot be.
     pub async fn renewal(
         &self,
         caller: &Caller,
         serial_number: &SerialNumber,
     ) -> Result<RenewalWindow, Error> {
-        let record = self.readable(caller, serial_number).await?;
+        let record = self.readable(caller, serial_number).await?.recorded()?;
         if let Some(window) = self.hastened().window(&record.spiffe_id, record.leaf_index) {
             return Ok(window);
         }
@@ -93,9 +94,9 @@ impl Authority {
         });
         let mut items = Vec::new();
         loop {
-            let page = self.store().records(query.clone()).await?;
-            let last_page = page.len() < query.limit as usize;
-            for record in page {
+            let (page, last_page) = self.page(&query).await?;
+            for known in page {
+                let record = known.record();
                 query.before = Some(record.leaf_index);
                 let matches = filter.id.as_ref().is_none_or(|glob| {
                     matches_glob(glob.as_bytes(), record.spiffe_id.as_str().as_bytes())
@@ -103,8 +104,8 @@ impl Authority {
                 if !matches || horizon.is_some_and(|horizon| record.not_after > horizon) {
                     continue;
                 }
-                let shown = self.show(record)?;
-                let revoked = shown.state == api::CertificateState::Revoked;
+                let shown = self.show(known).await?;
+                let revoked = shown.state == CertificateState::Revoked;
                 if filter.revoked && !revoked || filter.expiring.is_some() && revoked {
                     continue;
                 }
@@ -120,37 +121,80 @@ impl Authority {
         }
     }
 
+    /// A page of certificates, newest first, and whether it is the last: those of the records, and
+    /// those that the log alone knows, once that was noticed.
+    async fn page(&self, query: &RecordQuery) -> Result<(Vec<Known>, bool), Error> {
+        let records = self.store().records(query.clone()).await?;
+        let is_last = records.len() < query.limit as usize;
+        let first = records.last().filter(|_| !is_last).map_or(0, |record| record.leaf_index);
+        let mut page: Vec<Known> = records.into_iter().map(Known::Recorded).collect();
+        for place in self.lost_rows.between(first, query.before.unwrap_or(u64::MAX)) {
+            let known = self.known_at(place).await?;
+            if let Known::Logged(record) = &known
+                && query.takes(record)
+            {
+                page.push(known);
+            }
+        }
+        page.sort_by_key(|known| std::cmp::Reverse(known.record().leaf_index));
+        Ok((page, is_last))
+    }
+
     async fn readable(
         &self,
         caller: &Caller,
         serial_number: &SerialNumber,
-    ) -> Result<Record, Error> {
+    ) -> Result<Known, Error> {
         self.authenticated(caller)?;
         let none = || Error::NotFound(format!("certificate {serial_number}"));
-        let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;
-        let record = record.ok_or_else(none)?;
-        match self.authorize(caller, Action::ReadInventory, Some(&record.spiffe_id)) {
+        let known = self.known(serial_number).await?.ok_or_else(none)?;
+        match self.authorize(caller, Action::ReadInventory, Some(&known.record().spiffe_id)) {
             Err(Error::Denied(_)) => Err(none()),
-            other => other.map(|_| record),
+            other => other.map(|_| known),
         }
     }
 
-    fn show(&self, record: Record) -> Result<CertificateRecord, Error> {
-        let Record { spiffe_id, serial_number, leaf_index, not_after, .. } = &record;
-        let revoked = {
-            let folded = self.folded();
-            // What has ended is revoked by what came before that alone.
-            let first = || {
-                let ended = present::seconds(*not_after);
-                folded.revoking.first(spiffe_id, serial_number, *leaf_index, ended)
-            };
-            folded.revocations.check(spiffe_id, serial_number, Some(*leaf_index)).is_err()
-                && (*not_after >= self.clock().now().unix_timestamp() || first().is_some())
+    async fn show(&self, known: Known) -> Result<CertificateRecord, Error> {
+        let leaf_index = known.record().leaf_index;
+        let is_kept = known.record().certificate.is_some();
+        let fate = if is_kept { Fate::Issued } else { self.fate_of(leaf_index).await? };
+        let (record, origin, is_issued) = match known {
+            Known::Recorded(record) => {
+                let origin = Origin::of_record(&record)?;
+                (record, origin, fate == Fate::Issued)
+            }
+            // Whether it was signed the log may not say any more.
+            Known::Logged(record) => {
+                let origin = Origin::of_event(self.issue_event(leaf_index).await?);
+                (record, origin, fate != Fate::Abandoned)
+            }
         };
-        let now = self.clock().now().unix_timestamp();
+        let state = match is_issued {
+            true => self.state_of(&record),
+            false => CertificateState::NeverIssued,
+        };
         let in_force = self.in_force();
         let issuer_pem = in_force.issuer_pem(&record.issuer_key_hash);
-        present::record(record, revoked, now, issuer_pem)
+        let row_lost = is_issued && record.certificate.is_none();
+        Ok(CertificateRecord { row_lost, ..present::record(record, origin, state, issuer_pem) })
+    }
+
+    /// What can be done with a certificate that was issued.
+    fn state_of(&self, record: &Record) -> CertificateState {
+        let Record { spiffe_id, serial_number, leaf_index, not_after, .. } = record;
+        let has_ended = *not_after < self.clock().now().unix_timestamp();
+        let folded = self.folded();
+        // What has ended is revoked by what came before that alone.
+        let first = || {
+            let ended = present::seconds(*not_after);
+            folded.revoking.first(spiffe_id, serial_number, *leaf_index, ended)
+        };
+        let checked = folded.revocations.check(spiffe_id, serial_number, Some(*leaf_index));
+        match checked.is_err() && (!has_ended || first().is_some()) {
+            true => CertificateState::Revoked,
+            false if has_ended => CertificateState::Expired,
+            false => CertificateState::Valid,
+        }
     }
 
     fn record_query(&self, filter: &CertificateFilter) -> Result<RecordQuery, Error> {

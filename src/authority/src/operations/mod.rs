@@ -39,6 +39,7 @@ impl Authority {
         let trust = in_force.trust.state();
         let policy = self.policy();
         let keys = self.key_records().await?;
+        let lost_rows = self.lost_rows().await?;
         Ok(Status {
             trust_domain: self.trust_domain().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -52,6 +53,7 @@ impl Authority {
             halted: self.halted(),
             // The service knows: its own certificate is part of it, and who is connected.
             not_ready: None,
+            lost_rows,
             connections: None,
             issuers: in_force.issuers().map(issuer_status).collect(),
             warnings: self.life_warnings(),

@@ -21,12 +21,14 @@ use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
+use crate::known::Known;
 use crate::loading::proven_entry;
 use crate::policy::Action;
+use crate::recent_log::Fate;
 use crate::sequencer::{
     AllowedUnder, COMPLETION_MILLISECONDS, Conflict, Effect, KeptRequest, RevocationTarget,
 };
-use crate::store::{Record, RecordKey, Store, StoreError};
+use crate::store::{Record, Store, StoreError};
 
 impl Authority {
     /// Revokes one certificate, or all of an identity issued so far. Doing it twice changes
@@ -127,9 +129,8 @@ impl Authority {
                 Ok(Some(self.revoked_at(place).await?))
             }
             RevocationTarget::Serial(serial_number) => {
-                let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;
-                let Some(record) = record else { return Ok(None) };
-                self.revocation_of(&record).await
+                let Some(known) = self.known(serial_number).await? else { return Ok(None) };
+                self.revocation_of(known.record()).await
             }
         }
     }
@@ -267,13 +268,13 @@ impl Authority {
                 why: error.to_string(),
                 next_step: Some("give a serial number in hex, or a SPIFFE ID".to_owned()),
             })?;
-        let record = self.store().record(RecordKey::SerialNumber(serial_number)).await?;
-        let record =
-            record.ok_or_else(|| Error::NotFound(format!("certificate {serial_number}")))?;
+        let known = self.known(&serial_number).await?;
+        let known = known.ok_or_else(|| Error::NotFound(format!("certificate {serial_number}")))?;
         // Of the logged certificate, whatever the row says: who puts an earlier end there would have
         // the revocation forgotten while the certificate lives.
-        let not_after = logged_end(self.store(), &record).await?;
-        Ok((RevocationTarget::Serial(serial_number), record.spiffe_id, Some(not_after)))
+        let not_after = logged_end(self.store(), known.record()).await?;
+        let spiffe_id = known.record().spiffe_id.clone();
+        Ok((RevocationTarget::Serial(serial_number), spiffe_id, Some(not_after)))
     }
 
     /// How much of an identity it is, seen from the caller: what replaced their certificate, or
@@ -304,18 +305,23 @@ impl Authority {
         let now = self.clock().now().unix_timestamp();
         let mut held = Held::default();
         if let RevocationTarget::Serial(serial_number) = target {
-            let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;
-            let unexpired = record.filter(|record| record.not_after >= now);
-            unexpired.iter().for_each(|record| self.count(record, &mut held));
+            let known = self.known(serial_number).await?;
+            if let Some(record) = known.as_ref().map(Known::record)
+                && record.not_after >= now
+            {
+                self.count(record, self.fate_of(record.leaf_index).await?, &mut held);
+            }
             return Ok(held);
         }
         for record in self.live_records(spiffe_id, now - 1).await? {
-            self.count(&record, &mut held);
+            let is_kept = record.certificate.is_some();
+            let fate = if is_kept { Fate::Issued } else { self.fate_of(record.leaf_index).await? };
+            self.count(&record, fate, &mut held);
         }
         Ok(held)
     }
 
-    fn count(&self, record: &Record, held: &mut Held) {
+    fn count(&self, record: &Record, fate: Fate, held: &mut Held) {
         let checked = self.folded().revocations.check(
             &record.spiffe_id,
             &record.serial_number,
@@ -323,7 +329,8 @@ impl Authority {
         );
         // What is logged may still be signed for a minute: it counts.
         let age = self.clock().unix_milliseconds().saturating_sub(record.issued_at);
-        let issued = record.certificate.is_some() || age <= COMPLETION_MILLISECONDS;
+        let issued =
+            record.certificate.is_some() || fate == Fate::Issued || age <= COMPLETION_MILLISECONDS;
         held.any = true;
         held.unrevoked |= checked.is_ok();
         held.live += u64::from(issued && checked.is_ok());

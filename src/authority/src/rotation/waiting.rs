@@ -6,10 +6,12 @@ use identity::SpiffeId;
 use super::{LedgerKey, Wait, wait};
 use crate::authority::Authority;
 use crate::error::Error;
+use crate::known::Known;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::present::seconds;
+use crate::recent_log::Fate;
 use crate::sequencer::COMPLETION_MILLISECONDS;
-use crate::store::{Outstanding, OutstandingQuery, RecordQuery};
+use crate::store::{Outstanding, OutstandingQuery, Record, RecordQuery};
 
 impl Authority {
     /// The next step of a key, and what it waits for; none where there is none.
@@ -52,28 +54,18 @@ impl Authority {
             limit: PAGE,
         };
         let in_use = self.own_certificate().await?;
+        for waiting in self.lost_outstanding(&query).await? {
+            if !self.is_done(&waiting, acknowledging, in_use) {
+                note(&waiting, next);
+            }
+        }
         loop {
             let page = self.store().outstanding(query.clone()).await?;
             for waiting in &page {
-                // What is not signed a minute after it was logged never will be.
-                let is_abandoned = !waiting.is_issued
-                    && now.saturating_sub(waiting.issued_at) > COMPLETION_MILLISECONDS;
-                if is_abandoned || self.is_done(waiting, acknowledging, in_use) {
-                    continue;
-                }
-                next.waiting += 1;
-                next.until = next.until.max(Some(seconds(waiting.not_after)));
-                if next.certificates.len() < EXAMPLES {
-                    let Outstanding { spiffe_id, serial_number, .. } = waiting.clone();
-                    let held_back = None;
-                    next.certificates.push(WaitingInstance {
-                        spiffe_id,
-                        serial_number,
-                        held_back,
-                        state: None,
-                        feed_sequence: None,
-                        report_seconds_ago: None,
-                    });
+                if !self.is_done(waiting, acknowledging, in_use)
+                    && !self.is_abandoned(waiting, now).await?
+                {
+                    note(waiting, next);
                 }
             }
             match page.last() {
@@ -81,6 +73,36 @@ impl Authority {
                 _ => return Ok(()),
             }
         }
+    }
+
+    /// What is not signed a minute after it was logged never will be; of one whose row is gone the log
+    /// says that it was.
+    async fn is_abandoned(&self, waiting: &Outstanding, now: u64) -> Result<bool, Error> {
+        let is_late = now.saturating_sub(waiting.issued_at) > COMPLETION_MILLISECONDS;
+        let is_unsigned = !waiting.is_issued && is_late;
+        Ok(is_unsigned && self.fate_of(waiting.leaf_index).await? != Fate::Issued)
+    }
+
+    /// Those that the log alone knows, the oldest first: their holders are there still, and whether they
+    /// have renewed is not known.
+    async fn lost_outstanding(&self, query: &OutstandingQuery) -> Result<Vec<Outstanding>, Error> {
+        let mut outstanding = Vec::new();
+        for place in self.lost_rows.between(0, query.before).into_iter().take(PAGE as usize) {
+            let Known::Logged(record) = self.known_at(place).await? else { continue };
+            let is_issued = self.fate_of(place).await? != Fate::Abandoned;
+            let Record { leaf_index, issued_at, serial_number, spiffe_id, not_after, .. } = record;
+            if is_issued && not_after > query.ends_after {
+                outstanding.push(Outstanding {
+                    leaf_index,
+                    issued_at,
+                    serial_number,
+                    spiffe_id,
+                    not_after,
+                    is_issued,
+                });
+            }
+        }
+        Ok(outstanding)
     }
 
     /// Whether the holder of a certificate no longer needs what was before.
@@ -126,6 +148,22 @@ impl Authority {
                 next_step: "countersign key list",
             }),
         }
+    }
+}
+
+fn note(waiting: &Outstanding, next: &mut NextStep) {
+    next.waiting += 1;
+    next.until = next.until.max(Some(seconds(waiting.not_after)));
+    if next.certificates.len() < EXAMPLES {
+        let Outstanding { spiffe_id, serial_number, .. } = waiting.clone();
+        next.certificates.push(WaitingInstance {
+            spiffe_id,
+            serial_number,
+            held_back: None,
+            state: None,
+            feed_sequence: None,
+            report_seconds_ago: None,
+        });
     }
 }
 

@@ -244,6 +244,15 @@ pub struct RecordQuery {
     pub limit: u32,
 }
 
+impl RecordQuery {
+    /// Whether a record belongs to what is asked for, whatever its page.
+    pub(crate) fn takes(&self, record: &Record) -> bool {
+        self.spiffe_id.as_ref().is_none_or(|id| *id == record.spiffe_id)
+            && self.ends_after.is_none_or(|after| record.not_after > after)
+            && self.issued_since.is_none_or(|since| record.issued_at >= since)
+    }
+}
+
 /// Which certificates a page shows that somebody may still use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutstandingQuery {

@@ -30,10 +30,11 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let Arguments { id, expiring, revoked } = arguments;
     let asked = id.clone();
     let mut filter = CertificateFilter { id, expiring, revoked, limit: Some(1_000), after: None };
-    let (mut records, mut count) = (Vec::new(), 0);
+    let (mut records, mut count, mut lost) = (Vec::new(), 0, 0);
     loop {
         let page = client.certificates(&filter).await?;
         count += page.items.len();
+        lost += page.items.iter().filter(|record| record.row_lost).count();
         records.extend(page.items);
         // Lines can be shown at once; a table needs the widths of all.
         if session.output.format == Format::Json {
@@ -47,6 +48,10 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     }
     if let Some(asked) = asked.filter(|_| count == 0) {
         session.output.note(no_match(&asked));
+    }
+    if lost > 0 {
+        let what = "have lost their rows in the CA's database; next: countersign status";
+        session.output.warn(format!("{lost} of them {what}"));
     }
     if session.output.format == Format::Human {
         let now = clock::now();

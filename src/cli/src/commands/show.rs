@@ -44,6 +44,9 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         Target::Serial(serial) => client.certificate(serial).await?,
     };
     session.output.show(&record, |record| to_text(record, clock::now()))?;
+    if record.row_lost {
+        session.output.warn(ROW_LOST);
+    }
     if record.denial.is_some() {
         to_lift(&record.spiffe_id, session);
     }
@@ -151,6 +154,9 @@ fn denied(denial: &Denial, now: OffsetDateTime) -> Vec<(&'static str, String)> {
     fields
 }
 
+const ROW_LOST: &str = "the CA's database has lost what it kept of this certificate, or a part; this \
+    is what the log says; next: countersign status";
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -195,6 +201,7 @@ mod tests {
             principal: hostile.clone(),
             policies: vec![hostile],
             chain: None,
+            row_lost: false,
             revoked: Some(revoked),
             denial: Some(denial),
         };

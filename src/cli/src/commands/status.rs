@@ -1,6 +1,6 @@
 //! `status`: how the CA is doing.
 
-use api::{ConnectionsStatus, Status};
+use api::{ConnectionsStatus, LostRow, LostRows, Status};
 use time::OffsetDateTime;
 
 use super::{Session, keys};
@@ -35,6 +35,7 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
     if let Some(why) = &status.not_ready {
         fields.push(("NOT READY", why.clone()));
     }
+    fields.extend(status.lost_rows.iter().flat_map(lost));
     if let Some(connections) = &status.connections {
         let ConnectionsStatus { open, limit, strangers, strangers_limit, open_files_limit } =
             connections;
@@ -59,4 +60,18 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
         fields.extend([("WARNING", ends), ("", format!("next: {next}"))]);
     }
     table::fields(&fields)
+}
+
+/// Certificates that lists and renewals miss.
+fn lost(lost: &LostRows) -> Vec<(&'static str, String)> {
+    let LostRows { certificates, newest, next_step } = lost;
+    let what = format!("certificates that the log holds and the database has lost: {certificates}");
+    let mut fields = vec![("ROWS LOST", what)];
+    let one = |row: &LostRow| ("", format!("{} of {}", row.serial_number, row.spiffe_id));
+    fields.extend(newest.iter().map(one));
+    if *certificates > newest.len() as u64 {
+        fields.push(("", "and older ones".to_owned()));
+    }
+    fields.push(("", format!("next: {next_step}")));
+    fields
 }

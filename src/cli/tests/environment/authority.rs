@@ -397,6 +397,7 @@ async fn list(State(ca): Shared, uri: Uri) -> Json<Page<CertificateRecord>> {
         principal: "token:1".into(),
         policies: vec![],
         chain: None,
+        row_lost: false,
         revoked: None,
         denial: None,
     };
