@@ -8,6 +8,7 @@ mod certified_again;
 mod halts;
 mod lost;
 mod policies;
+mod root_again;
 mod unfinished;
 
 use std::collections::BTreeMap;
@@ -486,6 +487,13 @@ impl Ceremony<'_> {
         self.log(event, effect).await.map(drop)
     }
 
+    /// What is in force in a folder whose CA is stopped, and has not halted.
+    async fn in_force(&self, state: &Path, keys: &Keys) -> Result<InForce, Error> {
+        require_no_halt(self.trust_domain, state, self.store, keys).await?;
+        let ledger = load_keys(self.store, self.trust_domain).await?;
+        InForce::open(ledger, keys, self.store, self.trust_domain, &read_pin(state)?).await
+    }
+
     /// A CA elsewhere has certified the active issuer's key once more.
     async fn certified_again(
         &self,
@@ -493,10 +501,7 @@ impl Ceremony<'_> {
         state: &Path,
         keys: &Keys,
     ) -> Result<(), Error> {
-        require_no_halt(self.trust_domain, state, self.store, keys).await?;
-        let ledger = load_keys(self.store, self.trust_domain).await?;
-        let pin = read_pin(state)?;
-        let in_force = InForce::open(ledger, keys, self.store, self.trust_domain, &pin).await?;
+        let in_force = self.in_force(state, keys).await?;
         let chain = ParentChain::parse(certificates, in_force.issuer.signer())?;
         let trust_state = in_force.trust.state();
         chain.verify(trust_state, self.clock)?;

@@ -81,6 +81,27 @@ fn a_ca_made_while_the_clock_was_ahead_is_repaired_by_what_serve_says() {
     }
 }
 
+/// Ten years after `init`, and on a disk that has lost the issuer's key.
+#[test]
+fn a_root_that_has_ended_and_an_issuer_that_is_lost_are_repaired_by_one_command() {
+    let mut environment = prepared();
+    let init = "faketime -f -3700d countersign init --config ca.toml\n\
+                rm state/clock state/keys/issuer.key";
+    types(&environment, init).success();
+    let said = types(&environment, "timeout 20 countersign serve --config ca.toml").exits(1);
+    said.says("--replace-lost-issuer");
+    let repair = "countersign init --config ca.toml --recover --replace-lost-issuer";
+    let without = format!("mv state/offline kept; {repair} || code=$?; mv kept state/offline");
+    types(&environment, &format!("{without}; exit $code")).exits(1).says("put that folder back");
+    let repaired = types(&environment, repair).success();
+    repaired.says("another issuer took the place").says("its root has a new certificate");
+    environment.serve();
+    let proof = "countersign status; issue reports after; countersign verify after/svid.pem\n\
+                 cd after; openssl verify -CAfile bundle.pem -untrusted svid.pem svid.pem";
+    types(&environment, proof).success();
+    assert_eq!(environment.stop(), 0);
+}
+
 #[test]
 fn whose_clock_is_wrong_is_told_to_compare_the_clocks_and_nothing_else() {
     let mut environment = prepared();

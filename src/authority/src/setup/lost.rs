@@ -3,7 +3,7 @@
 //!
 //! Crash story: the new key is on the disk before it is certified, the intent in the log before the
 //! root signs, the certificate beside `key.prepare`. Killed in between, the same command goes on with
-//! what there is. The lost key retires as any other: what it certified stays good.
+//! what there is. A root that is not valid now is made again first (`root_again`). The lost key retires as any other: what it certified stays good.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use identity::{Der, TrustDomain};
 use issuance::IssuerCertificate;
 use tlog::Hash;
 
-use super::{Ceremony, read_pin, require_no_halt};
+use super::root_again::ValidRoot;
+use super::{Ceremony, CertifiedAgain};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event;
@@ -24,7 +25,8 @@ use crate::sequencer::{ChangedKeys, Effect};
 use crate::signer::{Signer, SignerError};
 use crate::store::Store;
 
-/// Makes a new issuer, certified by the active root, and lets it sign. Refuses while the active
+/// Makes a new issuer, certified by the active root, which is made again where it is not valid now, and
+/// lets it sign. Refuses while the active
 /// issuer's key is there, or its file is and does not open.
 pub async fn replace_lost_issuer(
     trust_domain: &TrustDomain,
@@ -33,22 +35,43 @@ pub async fn replace_lost_issuer(
     keys: &Keys,
     offline_passphrase: &Secret,
     clock: &dyn Clock,
-) -> Result<(), Error> {
-    require_no_halt(trust_domain, state, store, keys).await?;
-    let ledger = load_keys(store, trust_domain).await?;
-    let in_force = InForce::open(ledger, keys, store, trust_domain, &read_pin(state)?).await?;
+) -> Result<CertifiedAgain, Error> {
     let ceremony = Ceremony { trust_domain, store, clock };
+    let in_force = ceremony.in_force(state, keys).await?;
     require_lost(&in_force, keys)?;
+    let mut done = CertifiedAgain::Issuer;
     let prepared = in_force.ledger.find(KeyPurpose::Issuer, KeyState::Prepared);
     let next = match prepared {
         Some(prepared) => keys.signer(KeyPurpose::Issuer, &prepared.id)?,
         None => {
+            let root = in_force.ledger.find(KeyPurpose::Root, KeyState::Active);
+            let root = root.ok_or_else(parent_is_elsewhere)?;
             let offline = Keys::open_offline(state, offline_passphrase)?;
-            ceremony.prepare_issuer(&in_force, keys, &offline).await?
+            let root = ceremony.valid_root(&in_force, root, &offline).await?;
+            if root.was_made_again {
+                done = CertifiedAgain::RootAndIssuer;
+            }
+            ceremony.prepare_issuer(&in_force, &root, keys).await?
         }
     };
-    let activate = ceremony.issuer_event(event::KEY_ACTIVATE, &in_force, &*next);
-    ceremony.log(activate, Effect::ChangeKeys(ChangedKeys::default())).await.map(drop)
+    let trust_sequence = load_keys(store, trust_domain).await?.trust_sequence();
+    let activate = ceremony.issuer_event(event::KEY_ACTIVATE, trust_sequence, &*next);
+    ceremony.log(activate, Effect::ChangeKeys(ChangedKeys::default())).await?;
+    Ok(done)
+}
+
+/// What it has certified is the key that is lost, and what it would certify has to be in the trust
+/// state: that is no repair, and may as well be a new CA.
+fn parent_is_elsewhere() -> Error {
+    Error::Invalid {
+        why: "the parent is elsewhere, and certifies the key that is lost".to_owned(),
+        next_step: Some(
+            "put keys/issuer.key back from a backup; without one, services go on until their \
+             certificates end: make a new CA by then (countersign init --context NAME, with a `state` \
+             of its own), and move them to it"
+                .to_owned(),
+        ),
+    }
 }
 
 fn require_lost(in_force: &InForce, keys: &Keys) -> Result<(), Error> {
@@ -81,35 +104,20 @@ impl Ceremony<'_> {
     async fn prepare_issuer(
         &self,
         in_force: &InForce,
+        root: &ValidRoot,
         keys: &Keys,
-        offline: &Keys,
     ) -> Result<Arc<dyn Signer>, Error> {
-        let root = in_force.ledger.find(KeyPurpose::Root, KeyState::Active);
-        let root = root.ok_or_else(|| {
-            Error::Folder(
-                "the parent is elsewhere, and certifies the key that is lost: put issuer.key back \
-                 from a backup"
-                    .to_owned(),
-            )
-        })?;
-        let anchors = in_force.trust.state().anchors.iter();
-        let mut anchors =
-            anchors.filter_map(|it| IssuerCertificate::from_der(it.certificate.as_bytes()).ok());
-        let certificate =
-            anchors.find(|anchor| *anchor.key_hash() == root.id).ok_or_else(|| {
-                Error::Folder("the trust state has no anchor for the active root".to_owned())
-            })?;
-        let root = offline.signer(KeyPurpose::Root, &root.id)?;
         let known: Vec<String> =
             in_force.ledger.keys().map(|key| format!("{:?}", key.id)).collect();
         let next = keys.unused_or_new(KeyPurpose::Issuer, &known)?;
         let public_key = next.public_key();
-        let tbs = ceremony::issuer_tbs(self.trust_domain, public_key, &certificate, self.clock)?;
+        let above = &root.certificate;
+        let tbs = ceremony::issuer_tbs(self.trust_domain, public_key, above, self.clock)?;
         self.log_tbs(event::KEY_ISSUER, "issuer", &tbs).await?;
-        let der = issuance::assemble(&tbs, &root.sign(&tbs).await?);
+        let der = issuance::assemble(&tbs, &root.signer.sign(&tbs).await?);
         let issuer =
             Some((IssuerCertificate::from_der(&der)?.der().to_vec(), Hash::of(public_key)));
-        let prepare = self.issuer_event(event::KEY_PREPARE, in_force, &*next);
+        let prepare = self.issuer_event(event::KEY_PREPARE, root.trust_sequence, &*next);
         self.log(prepare, Effect::ChangeKeys(ChangedKeys { issuer, trust_state: None })).await?;
         Ok(next)
     }
@@ -118,12 +126,12 @@ impl Ceremony<'_> {
     fn issuer_event(
         &self,
         kind: &'static str,
-        in_force: &InForce,
+        trust_sequence: u64,
         key: &dyn Signer,
     ) -> event::EventDraft {
         let mut detail = serde_json::json!({
             "key_sha256": format!("{:?}", Hash::of(key.public_key())),
-            "trust_sequence": in_force.ledger.trust_sequence(),
+            "trust_sequence": trust_sequence,
         });
         if kind == event::KEY_PREPARE {
             detail["public_key"] = String::from(Der::new(key.public_key())).into();

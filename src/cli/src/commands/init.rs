@@ -195,11 +195,17 @@ async fn recover(
         // Before anything is certified on a log that is not what it was.
         setup::require_no_halt(&config.trust_domain, &config.state, &store, &keys).await?;
         if arguments.replace_lost_issuer {
-            let offline = arguments.config.offline_passphrase(config)?;
+            let offline = arguments.config.offline_passphrase_at_hand(config)?;
             let (domain, state) = (&config.trust_domain, &config.state);
-            setup::replace_lost_issuer(domain, state, &store, &keys, &offline, &SystemClock)
-                .await?;
+            let clock = &SystemClock;
+            let done =
+                setup::replace_lost_issuer(domain, state, &store, &keys, &offline, clock).await?;
             session.output.note("another issuer took the place of the one whose key is lost");
+            if done == CertifiedAgain::RootAndIssuer {
+                session
+                    .output
+                    .note(format!("its root has a new certificate for the same key, {NEW_BUNDLE}"));
+            }
         }
         certify_again(arguments, config, &store, &keys, session).await?;
         if arguments.replace_policies {
@@ -241,11 +247,9 @@ async fn certify_again(
         Ok(CertifiedAgain::Issuer) => {
             session.output.note("the issuer has a new certificate for the same key");
         }
-        Ok(CertifiedAgain::RootAndIssuer) => session.output.note(
-            "root and issuer have new certificates for the same keys, valid from now on; the trust pin \
-             stays.\nWhat verifies by bundle.pem needs the new one: `renew` installs it, or countersign \
-             bundle show",
-        ),
+        Ok(CertifiedAgain::RootAndIssuer) => session
+            .output
+            .note(format!("root and issuer have new certificates for the same keys, {NEW_BUNDLE}")),
         Err(error) if why == Again::EndsSoon => {
             session.output.warn(format!("the issuer ends soon: {error}"));
         }
@@ -426,4 +430,6 @@ fn url(config: &Config, session: &Session) -> String {
     named.cloned().unwrap_or_else(|| config.url(port))
 }
 
+const NEW_BUNDLE: &str = "valid from now on; the trust pin stays.\nWhat verifies by bundle.pem needs the \
+    new one: `renew` installs it, or countersign bundle show";
 const WORKLOADS: &str = "workloads.json";
