@@ -95,15 +95,29 @@ fn the_crl_is_refreshed_for_an_svid_that_is_refused() {
 }
 
 #[test]
-fn what_an_owner_added_to_the_bundle_stays_until_the_next_svid() {
+fn a_bundle_with_an_anchor_of_somebody_elses_is_not_believed_and_written_anew() {
     let environment = Environment::start();
     let batch = environment.issue(BATCH, "batch");
     let bundle = read(&environment, "batch/bundle.pem");
     let issuer = read(&environment, "batch/svid.pem");
-    let more = format!("# ours, too\n{issuer}{bundle}");
-    fs::write(batch.join("bundle.pem"), &more).unwrap();
+    let root = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
+    let root = [&root[..], &["-subj", "/CN=foreign", "-keyout", "/dev/null", "-out", "foreign"]];
+    openssl(environment.folder(), &root.concat()).success();
+    let foreign = read(&environment, "foreign");
+    for more in [format!("{bundle}{foreign}"), format!("# ours, too\n{issuer}{bundle}")] {
+        fs::write(batch.join("bundle.pem"), &more).unwrap();
+        let verified = environment.countersign(&["verify", "batch"]).exits(5);
+        verified.says("holds an anchor that is none of the CA's").says("countersign renew");
+        environment.countersign(&["renew", "batch"]).success().says("written anew");
+        assert_eq!(read(&environment, "batch/bundle.pem"), bundle);
+        environment.countersign(&["verify", "batch"]).success();
+    }
+    // A comment adds nobody.
+    let commented = format!("# of pay.example\n{bundle}{bundle}");
+    fs::write(batch.join("bundle.pem"), &commented).unwrap();
+    environment.countersign(&["verify", "batch"]).success();
     environment.countersign(&["renew", "batch"]).success();
-    assert_eq!(read(&environment, "batch/bundle.pem"), more);
+    assert_eq!(read(&environment, "batch/bundle.pem"), commented);
     fs::write(batch.join("bundle.pem"), &issuer).unwrap();
     environment.countersign(&["verify", "batch"]).exits(5).says("lacks an anchor of the CA's");
     environment.countersign(&["renew", "batch"]).success().says("written anew");

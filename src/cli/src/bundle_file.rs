@@ -1,5 +1,7 @@
 //! `bundle.pem` beside an SVID: the anchors of its trust state, for software that reads no trust state.
 
+use std::collections::HashSet;
+
 use identity::TrustState;
 use zeroize::Zeroizing;
 
@@ -9,8 +11,9 @@ use crate::files::Lock;
 use crate::output::Output;
 use crate::svid_directory::{BUNDLE, Contents, SvidDirectory};
 
-/// Why software that reads it refuses peers of the CA; none where it is as good as the trust state.
-/// What somebody added to it stays: anchors of their own.
+/// Why software that reads it refuses peers of the CA, or takes others for them; none where it has the
+/// anchors of the trust state, and no more. Whoever trusts others, too, says so in a file of their own:
+/// here nobody could tell theirs from an intruder's.
 pub(crate) fn fault(directory: &SvidDirectory, state: &TrustState) -> Option<String> {
     let pem = match directory.read(BUNDLE) {
         Ok(None) => return Some("is not there".to_owned()),
@@ -22,9 +25,15 @@ pub(crate) fn fault(directory: &SvidDirectory, state: &TrustState) -> Option<Str
         Ok(held) => held,
         Err(why) => return Some(format!("cannot be read: {why}")),
     };
-    let is_held = |anchor: &[u8]| held.iter().any(|der| der.as_ref() == anchor);
-    let lacks = state.anchors.iter().any(|anchor| !is_held(anchor.certificate.as_bytes()));
-    lacks.then(|| "lacks an anchor of the CA's".to_owned())
+    let anchors: HashSet<&[u8]> =
+        state.anchors.iter().map(|anchor| anchor.certificate.as_bytes()).collect();
+    let held: HashSet<&[u8]> = held.iter().map(AsRef::as_ref).collect();
+    let fault = match () {
+        () if !held.is_superset(&anchors) => "lacks an anchor of the CA's",
+        () if !held.is_subset(&anchors) => "holds an anchor that is none of the CA's",
+        () => return None,
+    };
+    Some(fault.to_owned())
 }
 
 /// Writes it anew where it is lost or broken, and says so.
