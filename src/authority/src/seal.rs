@@ -14,7 +14,7 @@ use aws_lc_rs::hmac;
 use identity::SerialNumber;
 use tlog::{Hash, leaf_hash};
 
-use crate::sequencer::{Head, IdempotencyKey, KeptRequest, TokenDraft};
+use crate::sequencer::{CertificateMember, Head, IdempotencyKey, KeptRequest, TokenDraft};
 use crate::signer::file::FileSigner;
 use crate::store::Record;
 
@@ -134,6 +134,27 @@ impl<'a> SealedRecord<'a> {
             not_after: record.not_after,
             request_hash: &record.request_hash,
             facts: &record.facts,
+        }
+    }
+
+    /// Of what is about to be written at this place, and when it was logged.
+    pub(crate) fn of_member(
+        member: &'a CertificateMember,
+        leaf_index: u64,
+        issued_at: u64,
+    ) -> Self {
+        let draft = &member.record;
+        Self {
+            leaf_index,
+            issued_at,
+            issuer_key_hash: &member.issuer_key_hash,
+            serial_number: &draft.serial_number,
+            spiffe_id: draft.spiffe_id.as_str(),
+            profile: &draft.profile,
+            not_before: draft.not_before,
+            not_after: draft.not_after,
+            request_hash: &draft.request_hash,
+            facts: &draft.facts,
         }
     }
 

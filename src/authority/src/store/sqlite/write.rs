@@ -406,37 +406,26 @@ fn write_record(
     row: &Row,
 ) -> rusqlite::Result<usize> {
     let Row::Record { leaf_index, issued_at, member } = row else { return Ok(0) };
-    let record = &member.record;
-    let identity = identity(transaction, record.spiffe_id.as_str())?;
+    // What is written is what is sealed.
+    let record = SealedRecord::of_member(member, *leaf_index, *issued_at);
+    let identity = identity(transaction, record.spiffe_id)?;
     let mut insert: CachedStatement<'_> = transaction.prepare_cached(
         "INSERT INTO records (leaf_index, serial_number, identity, issued_at, issuer_key_hash,
          profile, not_before, not_after, request_hash, facts, seal)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
     )?;
-    let seal = key.seal_record(&SealedRecord {
-        leaf_index: *leaf_index,
-        issued_at: *issued_at,
-        issuer_key_hash: &member.issuer_key_hash,
-        serial_number: &record.serial_number,
-        spiffe_id: record.spiffe_id.as_str(),
-        profile: &record.profile,
-        not_before: record.not_before,
-        not_after: record.not_after,
-        request_hash: &record.request_hash,
-        facts: &record.facts,
-    });
     insert.execute(params![
-        *leaf_index as i64,
+        record.leaf_index as i64,
         record.serial_number.as_octets(),
         identity,
-        *issued_at as i64,
-        member.issuer_key_hash.as_bytes(),
+        record.issued_at as i64,
+        record.issuer_key_hash.as_bytes(),
         record.profile,
         record.not_before,
         record.not_after,
         record.request_hash.as_bytes(),
         record.facts,
-        seal.as_bytes()
+        key.seal_record(&record).as_bytes()
     ])
 }
 
