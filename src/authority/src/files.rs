@@ -200,7 +200,7 @@ pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
 
 /// Makes a rename in a folder survive a crash, where the file system can say so: SMB and some of FUSE
 /// cannot (SQLite goes on there, too).
-pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     let synced = File::open(folder)?.sync_all();
     let errno = synced.as_ref().err().and_then(Errno::from_io_error);
     match errno {

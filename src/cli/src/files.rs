@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use authority::files::Input;
+use authority::files::{Input, sync_folder};
 use issuance::CertificateRequest;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -194,15 +194,6 @@ pub(crate) fn read_opened(file: File) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes a rename in the directory survive a crash, where the file system can say so: SMB and some of
-/// FUSE cannot, and SQLite, git and others go on there, too.
-pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
-    match File::open(path)?.sync_all() {
-        Err(error) if is_not_supported(&error) => Ok(()),
-        synced => synced,
-    }
-}
-
 fn is_not_supported(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     errno.is_some_and(|it| [Errno::INVAL, Errno::OPNOTSUPP, Errno::NOSYS].contains(&it))
@@ -261,7 +252,7 @@ impl Replacement {
         self.file.write_all(bytes)?;
         self.file.as_file().sync_all()?;
         self.file.persist(&self.path)?;
-        sync_directory(&self.directory)
+        sync_folder(&self.directory)
     }
 }
 

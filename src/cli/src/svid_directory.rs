@@ -38,6 +38,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use authority::files::sync_folder;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::geteuid;
@@ -197,7 +198,7 @@ impl SvidDirectory {
             access.give(file.as_file())?;
             file.as_file().sync_all()?;
             file.persist(self.join(name))?;
-            files::sync_directory(&self.path)
+            sync_folder(&self.path)
         };
         write().map_err(|source| self.obstacle(source, Change::Write))
     }

@@ -1,4 +1,7 @@
 //! Files that somebody named: of a size that makes sense, and waited for by nobody without end.
+//!
+//! The CA has a reader of its own, which blocks its thread: the library links nothing of it, and what
+//! both link does no I/O.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};

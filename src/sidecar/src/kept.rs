@@ -380,7 +380,8 @@ fn with_end(line: &[u8]) -> Vec<u8> {
     [line, b"\n"].concat()
 }
 
-/// Makes a rename survive a crash, where the file system can say so: SMB and some of FUSE cannot.
+/// Makes a rename survive a crash, where the file system can say so: SMB and some of FUSE cannot. The
+/// CA has its own: the library links nothing of it, and what both link does no I/O.
 fn sync_folder(folder: &Path) -> io::Result<()> {
     let synced = File::open(folder)?.sync_all();
     match synced.as_ref().err().and_then(Errno::from_io_error) {

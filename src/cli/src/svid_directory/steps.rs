@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
+use authority::files::sync_folder;
 use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-use crate::files;
 
 /// Owner, group and mode. What is left out stays as the system makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,7 +94,7 @@ impl Step {
                 }
                 Ok(())
             }
-            Self::Sync(path) => files::sync_directory(path),
+            Self::Sync(path) => sync_folder(path),
             Self::WriteFile(path, bytes, access) => {
                 let mut file = create_in_place(path)?;
                 file.write_all(bytes)?;
@@ -146,7 +146,7 @@ pub(super) fn replace_link(at: &Path, to: &Path) -> io::Result<()> {
         _ => symlink(to, &temporary)?,
     }
     fs::rename(&temporary, at)?;
-    files::sync_directory(directory)
+    sync_folder(directory)
 }
 
 const NEW_LINK: &str = ".link.new";
