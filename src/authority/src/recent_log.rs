@@ -293,6 +293,11 @@ impl Read {
             issued.retain(|(leaf, _)| leaf.not_after > before);
             !issued.is_empty()
         });
+        self.serials.retain(|_, leaf| leaf.not_after > before);
+        self.serials.shrink_to_fit();
+        let firsts = self.leaves.values().filter_map(|leaves| leaves.first());
+        self.first = firsts.map(|leaf| leaf.index).min().unwrap_or_else(|| self.edge.size());
+        self.abandoned.retain(|index| *index >= self.first);
         self.count = self.leaves.values().map(Vec::len).sum();
         self.kept = self.count;
     }

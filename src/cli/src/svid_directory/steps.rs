@@ -10,7 +10,6 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
-
 /// Owner, group and mode. What is left out stays as the system makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Access {
