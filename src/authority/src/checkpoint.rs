@@ -19,25 +19,14 @@ pub(crate) type LogSigner = (VerifierKey, Arc<dyn Signer>);
 /// The newest checkpoint: whatever is signed next extends it.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
-    last: Mutex<Option<Newest>>,
-}
-
-/// A checkpoint, and the note by which it was signed.
-#[derive(Debug, Clone)]
-pub(crate) struct Newest {
-    pub(crate) checkpoint: Checkpoint,
-    pub(crate) note: Vec<u8>,
+    /// Size and root signed last.
+    last: Mutex<Option<(u64, Hash)>>,
 }
 
 impl Checkpoints {
     /// The size of the newest checkpoint that this node signed, or found at its start.
     pub(crate) fn newest_size(&self) -> u64 {
-        self.last().as_ref().map_or(0, |newest| newest.checkpoint.size)
-    }
-
-    /// The same checkpoint; none before the first.
-    pub(crate) fn newest(&self) -> Option<Newest> {
-        self.last().clone()
+        self.last().map_or(0, |(size, _)| size)
     }
 
     /// Signs the head if it has grown since the newest checkpoint, or that one lacks a signature;
@@ -60,16 +49,9 @@ impl Checkpoints {
         }
         self.require_extension(store, size, head.edge.root()).await?;
         let checkpoint = Checkpoint { origin, size, root: head.edge.root() };
-        let text = checkpoint.text();
-        let refused = |error: tlog::Error| SignerError::Refused(error.to_string());
-        let mut note = SignedNote::unsigned(text.clone()).map_err(refused)?;
-        for (key, signer) in signers {
-            let signature = signer.sign(text.as_bytes()).await?;
-            note = note.with_signature(key.name(), key.key_id(), &signature).map_err(refused)?;
-        }
-        let note = note.encode();
-        store.put_checkpoint(StoredCheckpoint { size, note: note.clone() }).await?;
-        *self.last() = Some(Newest { checkpoint, note });
+        let note = sign(&checkpoint, signers).await?;
+        store.put_checkpoint(StoredCheckpoint { size, note }).await?;
+        *self.last() = Some((size, head.edge.root()));
         Ok(size)
     }
 
@@ -81,7 +63,7 @@ impl Checkpoints {
         size: u64,
         root: Hash,
     ) -> Result<(), Error> {
-        let last = self.last().as_ref().map(|last| (last.checkpoint.size, last.checkpoint.root));
+        let last = *self.last();
         for (size, root) in last.into_iter().chain([(size, root)]) {
             if root_at(store, size).await? != root {
                 let why = format!("the log's first {size} entries are not those that it had");
@@ -91,7 +73,7 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<Newest>> {
+    fn last(&self) -> MutexGuard<'_, Option<(u64, Hash)>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -121,9 +103,24 @@ impl Checkpoints {
         if root_at(store, checkpoint.size).await? != checkpoint.root {
             return Err(inconsistent("the log's first entries have another root".into()).into());
         }
-        *self.last() = Some(Newest { checkpoint, note: stored.note });
+        *self.last() = Some((checkpoint.size, checkpoint.root));
         Ok(())
     }
+}
+
+/// The note by which these sign a checkpoint.
+pub(crate) async fn sign(
+    checkpoint: &Checkpoint,
+    signers: &[LogSigner],
+) -> Result<Vec<u8>, SignerError> {
+    let text = checkpoint.text();
+    let refused = |error: tlog::Error| SignerError::Refused(error.to_string());
+    let mut note = SignedNote::unsigned(text.clone()).map_err(refused)?;
+    for (key, signer) in signers {
+        let signature = signer.sign(text.as_bytes()).await?;
+        note = note.with_signature(key.name(), key.key_id(), &signature).map_err(refused)?;
+    }
+    Ok(note.encode())
 }
 
 /// The checkpoint that one of these keys signed, of whatever size; none for any other note.

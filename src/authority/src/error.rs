@@ -125,7 +125,7 @@ pub enum Error {
     },
     /// The store does not answer.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(StoreError),
     /// One certificate listens to the feed too often.
     #[error("this certificate listens to the feed {0} times already")]
     Subscriptions(usize),
@@ -145,6 +145,15 @@ pub enum Error {
     /// A step of a rotation waits.
     #[error("{}", waits(.0))]
     Waits(Box<NextStep>),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::WentBack(lost) => Self::Halted(lost.why.clone()),
+            error => Self::Store(error),
+        }
+    }
 }
 
 fn nothing_of(target: &str) -> String {

@@ -61,6 +61,10 @@ impl EvidenceFile {
         Self { path: state.join("checkpoint"), what: "the newest checkpoint" }
     }
 
+    pub(crate) fn head(state: &Path) -> Self {
+        Self { path: state.join("head"), what: "the newest head of the log" }
+    }
+
     pub(crate) fn halt(state: &Path) -> Self {
         Self { path: state.join("halted"), what: "why the CA has halted" }
     }

@@ -34,7 +34,7 @@ pub(crate) async fn compare(
     let file = EvidenceFile::checkpoint(state);
     let Some(seen) = file.read()? else { return Ok(Kept::Nowhere) };
     let checkpoint = file.verify(&seen, keys)?;
-    let by = "this CA kept, beside its database,";
+    let by = "this CA kept, beside its database, a signed checkpoint";
     let why = disagreement(store, &checkpoint, by).await?;
     Ok(why.map_or(Kept::Fits, |why| Kept::Contradicts(Halt { why, checkpoint, seen })))
 }

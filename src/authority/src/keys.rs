@@ -132,6 +132,12 @@ impl Keys {
         self.sealing(HEAD)
     }
 
+    /// The same, where heads are sealed.
+    pub(crate) fn require_head_key(&self) -> Result<HeadKey, SignerError> {
+        let gone = || SignerError::Refused("the key of the head's seal is gone".to_owned());
+        self.head_key()?.ok_or_else(gone)
+    }
+
     /// The key that an earlier migration left unfinished, if any.
     pub(crate) fn next_head_key(&self) -> Result<Option<HeadKey>, SignerError> {
         self.sealing(NEXT_HEAD)

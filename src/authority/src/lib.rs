@@ -55,6 +55,7 @@ mod halt;
 mod hastened;
 mod issuer;
 mod kept;
+mod kept_head;
 mod keys;
 mod known;
 mod known_tokens;

@@ -112,9 +112,7 @@ impl Authority {
 
     /// The same; returns how many entries the log has.
     pub(crate) async fn follow_log(&self) -> Result<u64, Error> {
-        let signed = self.checkpoints.newest_size();
-        let head = self.store.head().await?;
-        self.require_growth(signed, head.edge.size())?;
+        let head = self.whole_head().await?;
         if !self.folded().has_reached(&head) {
             let from = self.folded().next_index();
             let entries = self.store.folding_entries(from).await?;

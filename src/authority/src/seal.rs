@@ -43,6 +43,20 @@ impl HeadKey {
         hmac::verify(&self.0, &head_fields(HEAD_LABEL_OF_BEFORE, log, head), seal).is_ok()
     }
 
+    /// Of what is kept beside the database, by its text.
+    pub(crate) fn seal_kept_head(&self, text: &[u8]) -> Hash {
+        self.seal(&[&KEPT_HEAD_LABEL[..], text].concat())
+    }
+
+    pub(crate) fn sealed_kept_head(&self, text: &[u8], seal: &[u8]) -> bool {
+        hmac::verify(&self.0, &[&KEPT_HEAD_LABEL[..], text].concat(), seal).is_ok()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_secret(secret: u8) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, &[secret; 32]))
+    }
+
     #[cfg(any(test, feature = "test-seams"))]
     pub(crate) fn seal_head_as_before(&self, log: i64, head: &Head) -> Hash {
         self.seal(&head_fields(HEAD_LABEL_OF_BEFORE, log, head))
@@ -253,6 +267,7 @@ const DERIVATION: &[u8] = b"countersign/head-key/v1";
 /// to have its records sealed anew.
 const HEAD_LABEL: &[u8; 20] = b"countersign/head/v2\n";
 const HEAD_LABEL_OF_BEFORE: &[u8; 20] = b"countersign/head/v1\n";
+const KEPT_HEAD_LABEL: &[u8; 25] = b"countersign/kept-head/v1\n";
 const RECORD_LABEL: &[u8; 22] = b"countersign/record/v1\n";
 const TOKEN_LABEL: &[u8; 21] = b"countersign/token/v1\n";
 const REQUEST_LABEL: &[u8; 23] = b"countersign/request/v1\n";
@@ -262,15 +277,11 @@ const SECRET_LABEL: &[u8; 28] = b"countersign/token-secret/v1\n";
 mod tests {
     use super::*;
 
-    fn key(secret: u8) -> HeadKey {
-        HeadKey(hmac::Key::new(hmac::HMAC_SHA256, &[secret; 32]))
-    }
-
     #[test]
     fn a_seal_is_broken_by_any_field_another_log_and_another_key() {
         let head = Head::empty();
-        let seal = key(1).seal_head(1, &head);
-        assert!(key(1).sealed_head(1, &head, seal.as_bytes()));
+        let seal = HeadKey::of_secret(1).seal_head(1, &head);
+        assert!(HeadKey::of_secret(1).sealed_head(1, &head, seal.as_bytes()));
         let mut longer = head.edge.clone();
         longer.push(Hash::new([7; 32]));
         for other in [
@@ -281,10 +292,10 @@ mod tests {
             Head { swept: 1, ..head.clone() },
             Head { chain: Hash::new([1; 32]), ..head.clone() },
         ] {
-            assert!(!key(1).sealed_head(1, &other, seal.as_bytes()), "{other:?}");
+            assert!(!HeadKey::of_secret(1).sealed_head(1, &other, seal.as_bytes()), "{other:?}");
         }
-        assert!(!key(1).sealed_head(2, &head, seal.as_bytes()));
-        assert!(!key(2).sealed_head(1, &head, seal.as_bytes()));
-        assert!(!key(1).sealed_head(1, &head, b""));
+        assert!(!HeadKey::of_secret(1).sealed_head(2, &head, seal.as_bytes()));
+        assert!(!HeadKey::of_secret(2).sealed_head(1, &head, seal.as_bytes()));
+        assert!(!HeadKey::of_secret(1).sealed_head(1, &head, b""));
     }
 }

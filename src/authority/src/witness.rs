@@ -13,18 +13,19 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use identity::SpiffeId;
 use tlog::{Checkpoint, Hash, SignedNote};
 
 use crate::authority::Authority;
-use crate::checkpoint::{self, Newest};
+use crate::checkpoint;
 use crate::error::Error;
 use crate::evidence::{EvidenceFile, LogKeys};
 use crate::halt::{Halt, Lift};
 use crate::kept::{self, Kept};
+use crate::kept_head;
+use crate::sequencer::Head;
 use crate::store::{Store, StoreError};
 
 /// What others have seen of the log, and whether it still does what they saw.
@@ -38,8 +39,6 @@ pub(crate) struct Witnesses {
     kept: OnceLock<PathBuf>,
     /// The checkpoint that stands in the state folder, once one was written.
     kept_checkpoint: Mutex<Option<Vec<u8>>>,
-    /// The log went back while this process was running: what it folded stands nowhere any more.
-    went_back: AtomicBool,
 }
 
 /// Who shows a checkpoint.
@@ -73,6 +72,13 @@ impl Authority {
             Ok(Some(why)) => {
                 self.halt(Halt { why, checkpoint: claimed, seen: note.to_vec() });
             }
+            // Larger than what was lost below this process, as far as that knows.
+            Err(Error::Halted(why)) => {
+                drop(self.whole_head().await);
+                let size = claimed.size;
+                let why = format!("a client showed a signed checkpoint of {size} entries; {why}");
+                self.halt(Halt { why, checkpoint: claimed, seen: note.to_vec() });
+            }
             Err(error) => tracing::warn!(%error, "cannot compare a checkpoint with the log"),
         }
     }
@@ -84,6 +90,9 @@ impl Authority {
         let keys = LogKeys::of(&self.trust_domain, &self.folded().keys, &self.keys)?;
         // Both are looked at before either is acted on: what is not ours leaves nothing behind.
         let kept = kept::compare(state, self.store(), &keys).await?;
+        let seal = self.keys.require_head_key()?;
+        let origin = checkpoint::origin(self.trust_domain());
+        let kept_head = kept_head::compare(state, self.store(), &seal, origin).await?;
         let file = EvidenceFile::halt(state);
         if let Some(halt) = Halt::read(state, &keys)? {
             if contradiction(self.store(), &halt.checkpoint).await?.is_some() {
@@ -95,16 +104,20 @@ impl Authority {
         }
         // Once for each process: the folder stays the same.
         let _ = self.witnesses().kept.set(file.path().to_owned());
-        match kept {
-            Kept::Contradicts(halt) => self.halt(halt),
-            Kept::Fits => {}
-            Kept::Nowhere => tracing::warn!(
-                path = %EvidenceFile::checkpoint(state).path().display(),
-                "the newest checkpoint is gone, and is written anew: nothing here would tell of an older \
-                 database; compare the log with a checkpoint held elsewhere"
-            ),
+        // While the log does not lead to it, it stays as it is: it is the evidence.
+        let begins = !matches!(kept_head, Kept::Contradicts(_));
+        match (kept, kept_head) {
+            (Kept::Contradicts(halt), Kept::Contradicts(by_head)) => {
+                self.halt(halt);
+                self.halt_by_head(by_head).await;
+            }
+            (Kept::Contradicts(halt), _) => self.halt(halt),
+            (_, Kept::Contradicts(halt)) => self.halt_by_head(halt).await,
+            (Kept::Nowhere, _) => told_gone(&EvidenceFile::checkpoint(state)),
+            (_, Kept::Nowhere) => told_gone(&EvidenceFile::head(state)),
+            (Kept::Fits, Kept::Fits) => {}
         }
-        Ok(())
+        Ok(self.store().keep_heads(begins.then(|| state.to_owned())).await?)
     }
 
     /// Keeps the newest checkpoint in the state folder, too. Where that fails the log goes on: an
@@ -143,21 +156,34 @@ impl Authority {
         if is_own { Ok(()) } else { self.require_whole_log() }
     }
 
-    /// Refuses to go on once the log has fewer entries than were signed.
-    pub(crate) fn require_growth(&self, signed: u64, size: u64) -> Result<(), Error> {
-        let went_back = &self.witnesses().went_back;
-        if size < signed {
-            went_back.store(true, Ordering::Release);
-            let why = format!(
-                "the log has {size} entries, and {signed} were signed: an older database was put \
-                 back"
-            );
-            if let Some(Newest { checkpoint, note }) = self.checkpoints().newest() {
-                self.halt(Halt { why, checkpoint, seen: note });
+    /// The head, from which everything follows; halts where the log went back below this process.
+    pub(crate) async fn whole_head(&self) -> Result<Head, Error> {
+        let lost = match self.store().head().await {
+            Err(StoreError::WentBack(lost)) => lost,
+            head => return Ok(head?),
+        };
+        let (size, root, why) = (lost.size, lost.root, lost.why.clone());
+        let origin = checkpoint::origin(self.trust_domain());
+        let checkpoint = Checkpoint { origin, size, root };
+        let seen = checkpoint.text().into_bytes();
+        self.halt_by_head(Halt { why: why.clone(), checkpoint, seen }).await;
+        Err(Error::Halted(why))
+    }
+
+    /// Halts for a head that this CA has known, of which nobody else has seen a checkpoint: the log's
+    /// key signs one as evidence, of what it had. Where it does not sign, the head that is kept beside
+    /// the database speaks for itself at the next start.
+    async fn halt_by_head(&self, halt: Halt) {
+        if says_as_much(&self.witnesses().halted(), &halt.checkpoint) {
+            return;
+        }
+        match checkpoint::sign(&halt.checkpoint, &self.in_force().log).await {
+            Ok(seen) => self.halt(Halt { seen, ..halt }),
+            Err(error) => {
+                tracing::error!(%error, "a halt has no evidence that others would believe");
+                self.stop(halt);
             }
         }
-        // It stays so when the log has grown again: that is another past.
-        if went_back.load(Ordering::Acquire) { self.require_whole_log() } else { Ok(()) }
     }
 
     /// Issues nothing from now on. The largest checkpoint is kept: a database that leads to a smaller
@@ -167,14 +193,17 @@ impl Authority {
         if says_as_much(&halted, &halt.checkpoint) {
             return;
         }
-        tracing::error!(why = halt.why, "nothing is issued any more");
-        metrics::gauge!("countersign_halted").set(1.0);
         if let Some(path) = self.witnesses().kept.get()
             && let Err(error) = halt.write(path)
         {
             tracing::error!(%error, path = %path.display(), "a restart will forget this halt");
         }
-        *halted = Some(halt);
+        stopped(&mut halted, halt);
+    }
+
+    /// The same, in this process alone.
+    fn stop(&self, halt: Halt) {
+        stopped(&mut self.witnesses().halted(), halt);
     }
 }
 
@@ -204,6 +233,20 @@ impl Witnesses {
     }
 }
 
+fn stopped(halted: &mut Option<Halt>, halt: Halt) {
+    tracing::error!(why = halt.why, "nothing is issued any more");
+    metrics::gauge!("countersign_halted").set(1.0);
+    *halted = Some(halt);
+}
+
+fn told_gone(file: &EvidenceFile) {
+    tracing::warn!(
+        path = %file.path().display(),
+        "what is kept of the log beside its database is gone, and is written anew: nothing here would \
+         tell of an older database; compare the log with a checkpoint held elsewhere"
+    );
+}
+
 /// Whether a halt is on as large a checkpoint.
 fn says_as_much(halted: &Option<Halt>, checkpoint: &Checkpoint) -> bool {
     halted.as_ref().is_some_and(|halt| halt.checkpoint.size >= checkpoint.size)
@@ -214,7 +257,7 @@ pub(crate) async fn contradiction(
     store: &dyn Store,
     shown: &Checkpoint,
 ) -> Result<Option<String>, Error> {
-    disagreement(store, shown, "a client showed").await
+    disagreement(store, shown, "a client showed a signed checkpoint").await
 }
 
 /// The same, for a checkpoint that somebody has, in these words.
@@ -226,16 +269,15 @@ pub(crate) async fn disagreement(
     let size = store.head().await?.edge.size();
     if shown.size > size {
         return Ok(Some(format!(
-            "{who} a signed checkpoint of {} entries, and the log has {size}: an \
-             older database was put back",
+            "{who} of {} entries, and the log has {size}: an older database was put back",
             shown.size
         )));
     }
     match checkpoint::root_at(store, shown.size).await {
         Ok(root) if root == shown.root => Ok(None),
         Ok(_) | Err(Error::Store(StoreError::Inconsistent(_))) => Ok(Some(format!(
-            "{who} a signed checkpoint of {} entries, and the log's are others: an \
-             older database was put back and has grown since",
+            "{who} of {} entries, and the log's are others: an older database was put back and has \
+             grown since",
             shown.size
         ))),
         Err(error) => Err(error),

@@ -128,8 +128,7 @@ impl Authority {
     /// tell from such, and what the same request finds again.
     fn token_secret(&self, named: Option<&IdempotencyKey>, id: &str) -> Result<[u8; 32], Error> {
         if let Some(named) = named {
-            let none = || SignerError::Refused("the key of the head's seal is gone".to_owned());
-            let key = self.key_files().head_key()?.ok_or_else(none)?;
+            let key = self.key_files().require_head_key()?;
             return Ok(key.token_secret(named, id));
         }
         let mut secret = [0; 32];

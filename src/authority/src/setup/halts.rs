@@ -5,12 +5,14 @@ use std::path::{Path, PathBuf};
 use identity::TrustDomain;
 
 use super::Ceremony;
+use crate::checkpoint;
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event;
 use crate::evidence::{EvidenceFile, LogKeys};
 use crate::halt::{Halt, Lift};
-use crate::kept;
+use crate::kept::{self, Kept};
+use crate::kept_head;
 use crate::keys::Keys;
 use crate::sequencer::Effect;
 use crate::store::Store;
@@ -25,8 +27,10 @@ pub async fn require_no_halt(
     keys: &Keys,
 ) -> Result<(), Error> {
     let log_keys = LogKeys::load(trust_domain, store, keys).await?;
-    let halt = standing_halt(state, store, &log_keys).await?;
-    halt.map_or(Ok(()), |halt| Err(Error::Halted(halt.why)))
+    let halt = standing_halt(trust_domain, state, store, keys, &log_keys).await?;
+    halt.map_or(Ok(()), |halt| Err(Error::Halted(halt.why)))?;
+    // What is done on the CA's host is kept, too.
+    Ok(store.keep_heads(Some(state.to_owned())).await?)
 }
 
 /// What [`lift_halt`] had to do.
@@ -55,15 +59,17 @@ pub async fn lift_halt(
 ) -> Result<Lifted, Error> {
     let log_keys = LogKeys::load(trust_domain, store, keys).await?;
     let ceremony = Ceremony { trust_domain, store, clock };
-    let set_aside = ceremony.set_aside(state, &log_keys).await?;
+    let set_aside = ceremony.set_aside(state, keys, &log_keys).await?;
     if !set_aside.is_empty() {
         return Ok(Lifted { set_aside, why: None });
     }
-    let Some(halt) = standing_halt(state, store, &log_keys).await? else {
+    let halt = standing_halt(trust_domain, state, store, keys, &log_keys).await?;
+    let Some(halt) = halt else {
         return Ok(Lifted::default());
     };
     let event = ceremony.draft(event::HALT_LIFT, &halt.checkpoint.origin, &Lift::detail(&halt));
     ceremony.log(event, Effect::None).await?;
+    store.keep_heads(Some(state.to_owned())).await?;
     EvidenceFile::checkpoint(state).remove()?;
     EvidenceFile::halt(state).remove()?;
     Ok(Lifted { set_aside, why: Some(halt.why) })
@@ -71,16 +77,35 @@ pub async fn lift_halt(
 
 /// The halt by the largest checkpoint that the log does not lead to.
 async fn standing_halt(
+    trust_domain: &TrustDomain,
     state: &Path,
     store: &dyn Store,
+    keys: &Keys,
     log_keys: &LogKeys,
 ) -> Result<Option<Halt>, Error> {
+    let by_head = compare_head(trust_domain, state, store, keys).await?;
     let (kept, halt) = (kept::halt(state, store, log_keys).await?, Halt::read(state, log_keys)?);
     let halt = match halt {
         Some(halt) => contradiction(store, &halt.checkpoint).await?.map(|_| halt),
         None => None,
     };
-    Ok(kept.into_iter().chain(halt).max_by_key(|halt| halt.checkpoint.size))
+    let by_head = match by_head {
+        Kept::Contradicts(halt) => Some(halt),
+        Kept::Fits | Kept::Nowhere => None,
+    };
+    // Of the same size, one that the log's key has signed.
+    let halts = by_head.into_iter().chain(halt).chain(kept);
+    Ok(halts.max_by_key(|halt| halt.checkpoint.size))
+}
+
+async fn compare_head(
+    trust_domain: &TrustDomain,
+    state: &Path,
+    store: &dyn Store,
+    keys: &Keys,
+) -> Result<Kept, Error> {
+    let origin = checkpoint::origin(trust_domain);
+    kept_head::compare(state, store, &keys.require_head_key()?, origin).await
 }
 
 impl Ceremony<'_> {
@@ -88,11 +113,17 @@ impl Ceremony<'_> {
     async fn set_aside(
         &self,
         state: &Path,
+        keys: &Keys,
         log_keys: &LogKeys,
     ) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
+        let head = compare_head(self.trust_domain, state, self.store, keys).await;
         let checked = [
-            (EvidenceFile::checkpoint(state), kept::halt(state, self.store, log_keys).await),
-            (EvidenceFile::halt(state), Halt::read(state, log_keys)),
+            (
+                EvidenceFile::checkpoint(state),
+                kept::halt(state, self.store, log_keys).await.map(drop),
+            ),
+            (EvidenceFile::halt(state), Halt::read(state, log_keys).map(drop)),
+            (EvidenceFile::head(state), head.map(drop)),
         ];
         let mut set_aside = Vec::new();
         for (file, checked) in checked {

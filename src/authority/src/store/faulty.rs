@@ -1,5 +1,6 @@
 //! A store that fails on purpose: before it persists, or after.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -109,6 +110,9 @@ impl Store for FaultyStore {
     }
     fn head(&self) -> Answer<'_, Head> {
         self.inner.head()
+    }
+    fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()> {
+        self.inner.keep_heads(state)
     }
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
         self.inner.entries(from, limit)

@@ -6,6 +6,8 @@
 //! rules of the plan make that safe.
 
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use identity::{SerialNumber, SpiffeId};
@@ -16,7 +18,10 @@ use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 #[cfg(any(test, feature = "test-seams"))]
 pub mod faulty;
+mod heads;
 pub mod sqlite;
+
+pub use self::heads::WentBack;
 
 /// Where the engine keeps things. One implementation a database, and one that fails on purpose.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
@@ -24,8 +29,13 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// May hold up the thread that calls it: that is a thread for nothing else.
     fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>>;
 
-    /// The head of the log.
+    /// The head of the log. Fails for good once it is older or another than this process has known,
+    /// and so does every commit.
     fn head(&self) -> Answer<'_, Head>;
+
+    /// Begins anew to know the log, with what it is now. In a state folder the newest head is kept
+    /// from now on, too: before anybody hears of a commit, which fails where that cannot be written.
+    fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()>;
 
     /// Entries from an index on, at most `limit`.
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>>;
@@ -184,6 +194,9 @@ pub enum StoreError {
     /// The disk is full, read-only, or the database is locked or gone.
     #[error("the store cannot be used: {0}")]
     Unavailable(String),
+    /// An older database was put back below this process.
+    #[error(transparent)]
+    WentBack(Arc<WentBack>),
 }
 
 impl StoreError {

@@ -8,6 +8,7 @@ use super::write::one;
 use super::{LOG, StoreError, tiles, unavailable};
 use crate::seal::HeadKey;
 use crate::sequencer::Head;
+use crate::store::heads::{Heads, Judged};
 
 /// Reads the head, and refuses one that this CA did not write.
 pub(super) fn read(connection: &Connection, key: &HeadKey) -> Result<Head, StoreError> {
@@ -24,6 +25,38 @@ pub(super) fn read(connection: &Connection, key: &HeadKey) -> Result<Head, Store
     }
     Ok(head)
 }
+
+/// The same, and refuses one that is older or another than what was known before.
+///
+/// That the log leads to a larger one which this process has not committed is shown by its tiles.
+pub(super) fn read_known(
+    connection: &Connection,
+    key: &HeadKey,
+    heads: &Heads,
+) -> Result<Head, StoreError> {
+    for _ in 0..LOOKS {
+        let before = heads.newest()?;
+        let head = read(connection, key)?;
+        match heads.judge(before.as_deref(), &head)? {
+            Judged::Known => return Ok(head),
+            Judged::Passed => {}
+            Judged::Unknown(newest) => match tiles::verify_edge(connection, &newest) {
+                Ok(()) => {
+                    heads.accept(&head);
+                    return Ok(head);
+                }
+                Err(StoreError::Inconsistent(_)) => {
+                    return Err(heads.lose(&newest, head.edge.size()));
+                }
+                Err(error) => return Err(error),
+            },
+        }
+    }
+    Err(StoreError::Unavailable("the log grows faster than its head is read".to_owned()))
+}
+
+/// How often a head is read that others have passed meanwhile.
+const LOOKS: usize = 5;
 
 /// Compares the log with its head: its right edge, and that nothing stands behind it.
 pub(super) fn verify_log(connection: &Connection, key: &HeadKey) -> Result<(), StoreError> {

@@ -29,11 +29,13 @@ pub use self::migration::Migrated;
 use self::place::Place;
 use self::schema::Schema;
 use self::tiles::NewestTile;
+use super::heads::Heads;
 use super::{
     Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
     StoreError, StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::files::open_lock;
+use crate::kept_head::KeptHead;
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -43,6 +45,7 @@ pub struct SqliteStore {
     writer: Arc<Mutex<Writer>>,
     readers: Arc<Readers>,
     key: HeadKey,
+    heads: Arc<Heads>,
     _lock: Arc<File>,
 }
 
@@ -165,9 +168,12 @@ impl SqliteStore {
         let readers = Readers { path: path.clone(), schema: of_readers, idle: Mutex::default() };
         let key_of_readers = key.clone();
         let newest_tile = NewestTile::default();
-        let writer = Writer { connection, newest_tile, key, schema, place };
+        let heads = Arc::<Heads>::default();
+        let of_writer = Arc::clone(&heads);
+        let kept = KeptHead::default();
+        let writer = Writer { connection, newest_tile, key, schema, place, heads: of_writer, kept };
         let (writer, readers) = (Arc::new(Mutex::new(writer)), Arc::new(readers));
-        Ok(Self { path, writer, readers, key: key_of_readers, _lock: lock })
+        Ok(Self { path, writer, readers, key: key_of_readers, heads, _lock: lock })
     }
 
     fn read<T: Send + 'static>(
@@ -198,8 +204,22 @@ impl Store for SqliteStore {
     }
 
     fn head(&self) -> Answer<'_, Head> {
-        let key = self.key.clone();
-        self.read(move |connection| head::read(connection, &key))
+        let (key, heads) = (self.key.clone(), Arc::clone(&self.heads));
+        self.read(move |connection| head::read_known(connection, &key, &heads))
+    }
+
+    fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()> {
+        let writer = Arc::clone(&self.writer);
+        blocking(move || {
+            let Writer { connection, key, heads, kept, .. } = &mut *lock_writer(&writer);
+            heads.forget();
+            let head = head::read_known(connection, key, heads)?;
+            *kept = KeptHead::default();
+            if let Some(state) = state {
+                *kept = KeptHead::begin(&state, key, &head)?;
+            }
+            Ok(())
+        })
     }
 
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
@@ -215,8 +235,8 @@ impl Store for SqliteStore {
     }
 
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
-        let key = self.key.clone();
-        self.read(move |connection| tiles::tile(connection, &key, tile))
+        let (key, heads) = (self.key.clone(), Arc::clone(&self.heads));
+        self.read(move |connection| tiles::tile(connection, &key, &heads, tile))
     }
 
     fn checkpoint(&self) -> Answer<'_, Option<StoredCheckpoint>> {
@@ -325,6 +345,8 @@ struct Writer {
     key: HeadKey,
     schema: Arc<Schema>,
     place: Place,
+    heads: Arc<Heads>,
+    kept: KeptHead,
 }
 
 /// A panic inside a transaction rolls it back: the connection is good for the next.

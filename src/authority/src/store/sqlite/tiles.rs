@@ -9,6 +9,7 @@ use super::write::one;
 use super::{LOG, StoreError, head, read, unavailable};
 use crate::seal::HeadKey;
 use crate::sequencer::{Entry, Head};
+use crate::store::heads::Heads;
 
 /// The hashes of the newest tile of level 0 while it fills, so that a full one is not read back.
 ///
@@ -75,9 +76,10 @@ fn store(
 pub(super) fn tile(
     connection: &Connection,
     key: &HeadKey,
+    heads: &Heads,
     tile: Tile,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let size = head::read(connection, key)?.edge.size();
+    let size = head::read_known(connection, key, heads)?.edge.size();
     let reach = Tile::in_tree(tile.kind(), tile.index(), size);
     if reach.is_err() || reach.is_ok_and(|reach| reach.width() < tile.width()) {
         return Ok(None);

@@ -10,6 +10,7 @@ use super::requests;
 use super::schema::Schema;
 use super::tiles::NewestTile;
 use super::{LOG, StoreError, StoredCheckpoint, Writer, head, read, unavailable};
+use crate::kept_head::Durable;
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{
     Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, RenewalRow, Row, plan,
@@ -53,9 +54,10 @@ pub(super) fn initialise(
 /// Before that an entry is put at the log's next place and taken away again: what stands in the way
 /// of a commit, or undoes one, is found out before somebody needs it.
 pub(super) fn probe(writer: &mut Writer) -> Result<(), StoreError> {
-    let Writer { connection, key, schema, place, .. } = writer;
+    let Writer { connection, key, schema, place, heads, kept, .. } = writer;
     let transaction = begin(connection, schema)?;
-    let next = read::place(head::read(&transaction, key)?.edge.size());
+    let head = head::read_known(&transaction, key, heads)?;
+    let next = read::place(head.edge.size());
     for (sql, entry) in [(APPEND, params![next, false, b""]), (TAKE_AWAY, params![next])] {
         one(transaction.execute(sql, entry), "entries")?;
     }
@@ -63,7 +65,9 @@ pub(super) fn probe(writer: &mut Writer) -> Result<(), StoreError> {
         one(transaction.execute(sql, []), "meta")?;
     }
     place.require()?;
-    transaction.commit().map_err(unavailable)
+    transaction.commit().map_err(unavailable)?;
+    // It may be missing since the last commit.
+    kept.write(key, &head, Durable::Yes)
 }
 
 fn begin<'a>(
@@ -88,21 +92,27 @@ pub(super) fn one(changed: rusqlite::Result<usize>, table: &str) -> Result<(), S
     }
 }
 
-/// One transaction: select what the group may contradict, plan, write, commit.
+/// One transaction: select what the group may contradict, plan, write, commit; then keep its head
+/// beside the database, before anybody hears of it. Where that fails, whoever repeats the request finds
+/// what was done once it is kept.
 pub(super) fn commit(
-    Writer { connection, newest_tile, key, schema, place }: &mut Writer,
+    Writer { connection, newest_tile, key, schema, place, heads, kept }: &mut Writer,
     group: Vec<Member>,
     now: u64,
 ) -> Result<Vec<Outcome>, StoreError> {
     let transaction = begin(connection, schema)?;
-    let head = head::read(&transaction, key)?;
+    let head = head::read_known(&transaction, key, heads)?;
     let found = find(&transaction, key, &group, now).map_err(unavailable)?;
     let plan = plan(&head, found, group, now)
         .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
     write(&transaction, newest_tile, key, &head, &plan)?;
     // Nobody hears of what was written into a file that stands nowhere any more.
     place.require()?;
+    heads.announce(&plan.head);
     transaction.commit().map_err(unavailable)?;
+    heads.settle();
+    let folds = plan.entries.iter().any(|entry| entry.folds);
+    kept.write(key, &plan.head, if folds { Durable::Yes } else { Durable::No })?;
     Ok(plan.outcomes)
 }
 

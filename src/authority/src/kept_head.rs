@@ -1,0 +1,267 @@
+//! The newest head of the log, kept beside the database and sealed as the head in it is: an older
+//! database that is put back within the second before the next checkpoint does not lead to this one.
+//!
+//! Crash story, beside the write order: (1) the database has the commit, synced; (2) the head is written
+//! here, and synced where the commit revokes, allows or grants; (3) the commit is answered, so that
+//! nothing of it was acknowledged, countersigned or told before. Killed between 1 and 2, or where 2
+//! fails, an older head stands here, which the log leads to. The file has two places of 512 bytes that
+//! are written in turn: a write that a crash tears leaves the other one.
+//!
+//! A machine that stops between 2 and the next sync may lose certificates' heads of this file (some
+//! seconds of them), never the database's commits: then an older head stands here, too.
+//!
+//! Trust: a head counts by the seal of `keys/head.key`. Whoever can remove the file, or put an older
+//! one there, can put back the whole folder.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use data_encoding::HEXLOWER;
+use rustix::fs::OFlags;
+use tlog::{Checkpoint, Hash};
+
+use crate::error::Error;
+use crate::evidence::EvidenceFile;
+use crate::files::write_private;
+use crate::halt::Halt;
+use crate::kept::Kept;
+use crate::seal::HeadKey;
+use crate::sequencer::Head;
+use crate::store::{Store, StoreError};
+use crate::witness::disagreement;
+
+/// Whether what is written must outlive the machine, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// A revocation that was acknowledged is on the disk.
+    Yes,
+    /// It outlives the process.
+    No,
+}
+
+/// The file, for whoever commits; nothing is kept before it is [begun](Self::begin).
+#[derive(Debug, Default)]
+pub(crate) struct KeptHead(Option<Open>);
+
+#[derive(Debug)]
+struct Open {
+    path: PathBuf,
+    file: File,
+    /// What it says.
+    said: (u64, Hash),
+    /// Whether that is on the disk.
+    is_durable: bool,
+    next_place: u64,
+}
+
+impl KeptHead {
+    /// Keeps heads in this folder, beginning with this one, whatever was kept there.
+    pub(crate) fn begin(state: &Path, key: &HeadKey, head: &Head) -> Result<Self, StoreError> {
+        let path = EvidenceFile::head(state).path().to_owned();
+        let open = Open::create(&path, key, head).map_err(|error| unkept(&path, &error))?;
+        Ok(Self(Some(open)))
+    }
+
+    /// Keeps this head, unless it is kept already.
+    pub(crate) fn write(
+        &mut self,
+        key: &HeadKey,
+        head: &Head,
+        durable: Durable,
+    ) -> Result<(), StoreError> {
+        let Some(open) = &mut self.0 else { return Ok(()) };
+        open.write(key, head, durable).map_err(|error| unkept(&open.path, &error))
+    }
+}
+
+impl Open {
+    fn create(path: &Path, key: &HeadKey, head: &Head) -> io::Result<Self> {
+        write_private(path, &sealed(key, head).repeat(2))?;
+        let flags = OFlags::NOFOLLOW.bits().cast_signed();
+        let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+        // Commands on the CA's host may be root's, and `serve` must read it.
+        if let Some(folder) = path.parent() {
+            let (folder, kept) = (folder.metadata()?, file.metadata()?);
+            let is_others = (folder.uid(), folder.gid()) != (kept.uid(), kept.gid());
+            // Whoever may write in the folder may have put another name of some file there.
+            if is_others && kept.nlink() == 1 {
+                std::os::unix::fs::fchown(&file, Some(folder.uid()), Some(folder.gid()))?;
+            }
+        }
+        let said = (head.edge.size(), head.edge.root());
+        Ok(Self { path: path.to_owned(), file, said, is_durable: true, next_place: 0 })
+    }
+
+    fn write(&mut self, key: &HeadKey, head: &Head, durable: Durable) -> io::Result<()> {
+        let says = (head.edge.size(), head.edge.root());
+        if self.said != says {
+            self.is_durable = false;
+            let contents = sealed(key, head);
+            self.file.write_all_at(&contents, self.next_place * PLACE as u64)?;
+            self.next_place = 1 - self.next_place;
+            self.said = says;
+        }
+        if durable == Durable::Yes && !self.is_durable {
+            if let Err(error) = self.file.sync_data() {
+                // The system may take for written what it failed to write.
+                self.said.0 = u64::MAX;
+                return Err(error);
+            }
+            self.is_durable = true;
+        }
+        Ok(())
+    }
+}
+
+/// What the kept head says about the log; the halt's evidence is what stands there. Fails where this CA
+/// has sealed none of it.
+pub(crate) async fn compare(
+    state: &Path,
+    store: &dyn Store,
+    key: &HeadKey,
+    origin: String,
+) -> Result<Kept, Error> {
+    let file = EvidenceFile::head(state);
+    let Some(contents) = file.read()? else { return Ok(Kept::Nowhere) };
+    let newest = contents.chunks(PLACE).filter_map(|place| Some((read(key, place)?, place)));
+    let newest = newest.max_by_key(|(head, _)| head.size);
+    let (kept, seen) =
+        newest.ok_or_else(|| file.unproven("this CA has sealed none of what it says"))?;
+    let checkpoint = Checkpoint { origin, size: kept.size, root: kept.root };
+    let by = "this CA kept, beside its database, a sealed head";
+    let why = match disagreement(store, &checkpoint, by).await? {
+        Some(why) => Some(why),
+        None => kept.forked(&store.head().await?, by),
+    };
+    let seen = seen.to_vec();
+    Ok(why.map_or(Kept::Fits, |why| Kept::Contradicts(Halt { why, checkpoint, seen })))
+}
+
+/// A head as the file has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct SealedHead {
+    size: u64,
+    root: Hash,
+    epoch: u64,
+    chain: Hash,
+}
+
+impl SealedHead {
+    /// Entries decide which of them fold; where these are the same, so is what was folded.
+    fn forked(&self, head: &Head, who: &str) -> Option<String> {
+        let is_same = (self.epoch, self.chain) == (head.revocation_epoch, head.chain);
+        let is_lower = head.revocation_epoch < self.epoch;
+        (is_lower || head.edge.size() == self.size && !is_same).then(|| {
+            format!(
+                "{who} of {} events that revoke, allow or grant, and the log has {}, or others",
+                self.epoch, head.revocation_epoch
+            )
+        })
+    }
+}
+
+/// One place: a text that a person can read, its seal, and spaces.
+fn sealed(key: &HeadKey, head: &Head) -> Vec<u8> {
+    let mut text = format!(
+        "{TITLE}\nsize {}\nroot {:?}\nepoch {}\nchain {:?}\n",
+        head.edge.size(),
+        head.edge.root(),
+        head.revocation_epoch,
+        head.chain
+    );
+    let seal = key.seal_kept_head(text.as_bytes());
+    text.push_str(&format!("{SEAL}{seal:?}\n"));
+    let mut place = text.into_bytes();
+    place.resize(PLACE - 1, b' ');
+    place.push(b'\n');
+    place
+}
+
+/// What a place says, if this CA wrote it.
+fn read(key: &HeadKey, place: &[u8]) -> Option<SealedHead> {
+    let text = std::str::from_utf8(place).ok()?;
+    let (before, seal) = text.split_at(text.find(SEAL)?);
+    let seal = seal.strip_prefix(SEAL)?.lines().next()?;
+    let seal = HEXLOWER.decode(seal.as_bytes()).ok()?;
+    if !key.sealed_kept_head(before.as_bytes(), &seal) {
+        return None;
+    }
+    let field = |name: &str| before.lines().find_map(|line| line.strip_prefix(name));
+    let hash = |name| Hash::try_from(&HEXLOWER.decode(field(name)?.as_bytes()).ok()?[..]).ok();
+    Some(SealedHead {
+        size: field("size ")?.parse().ok()?,
+        root: hash("root ")?,
+        epoch: field("epoch ")?.parse().ok()?,
+        chain: hash("chain ")?,
+    })
+}
+
+fn unkept(path: &Path, error: &io::Error) -> StoreError {
+    StoreError::Unavailable(format!(
+        "{}, which has to say what was committed before anybody is told: {error}",
+        path.display()
+    ))
+}
+
+const TITLE: &str = "the newest head of this CA's log, as it was sealed";
+const SEAL: &str = "seal ";
+/// In bytes: three hashes and two numbers as text, in one sector of a disk.
+const PLACE: usize = 512;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_change_of_a_place_breaks_its_seal() {
+        let key = HeadKey::of_secret(1);
+        let mut head = Head::empty();
+        head.edge.push(Hash::new([7; 32]));
+        let place = sealed(&key, &head);
+        assert_eq!(place.len(), PLACE);
+        let read_back = read(&key, &place).unwrap();
+        assert_eq!((read_back.size, read_back.root), (1, head.edge.root()));
+        assert_eq!(read(&HeadKey::of_secret(2), &place), None);
+        let sealed_length = String::from_utf8(place.clone()).unwrap().trim_end().len();
+        for at in 0..sealed_length {
+            let mut other = place.clone();
+            other[at] ^= 1;
+            assert_eq!(read(&key, &other), None, "byte {at}");
+        }
+        assert_eq!(read(&key, &place[..200]), None);
+        assert_eq!(read(&key, b""), None);
+    }
+
+    #[test]
+    fn what_a_full_disk_does_not_take_is_an_error_until_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = HeadKey::of_secret(1);
+        let mut kept = KeptHead::begin(folder.path(), &key, &Head::empty()).unwrap();
+        let mut head = Head::empty();
+        head.edge.push(Hash::new([7; 32]));
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let file = std::mem::replace(&mut kept.0.as_mut().unwrap().file, full);
+        for durable in [Durable::No, Durable::Yes] {
+            let refused = kept.write(&key, &head, durable).unwrap_err().to_string();
+            assert!(refused.contains("No space left"), "{refused}");
+        }
+        kept.0.as_mut().unwrap().file = file;
+        // Nothing was appended since, and it is written nevertheless.
+        kept.write(&key, &head, Durable::No).unwrap();
+        let says = std::fs::read(folder.path().join("head")).unwrap();
+        assert_eq!(
+            says.chunks(PLACE).filter_map(|place| read(&key, place)).map(|it| it.size).max(),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn the_largest_head_fits_its_place() {
+        let key = HeadKey::of_secret(1);
+        let head = Head { revocation_epoch: u64::MAX, ..Head::empty() };
+        let text = String::from_utf8(sealed(&key, &head)).unwrap();
+        assert!(text.trim_end().len() + 20 < PLACE, "{text}");
+    }
+}

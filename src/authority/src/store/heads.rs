@@ -1,0 +1,264 @@
+//! The newest heads that this process has committed or read: a database that leads to an older one,
+//! or to another, was put back.
+//!
+//! A snapshot is older than the newest head where a commit ended while it was read; it is never older
+//! than what was known before it was read. So whoever reads a head takes [`Heads::newest`] first and
+//! has what was read judged after. A commit's head is announced before the commit, because others may
+//! read it before the thread that committed it has its turn again; where the commit failed it may have
+//! been persisted nevertheless, and counts once it was read.
+//!
+//! What was found to have gone back stays so: what the database is made to say afterwards may have
+//! another past.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tlog::Hash;
+
+use super::StoreError;
+use crate::sequencer::Head;
+
+/// The log lost what this process knows that it had.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct WentBack {
+    /// How.
+    pub why: String,
+    /// How many entries it had.
+    pub size: u64,
+    /// Their root.
+    pub root: Hash,
+}
+
+/// Those of one store.
+#[derive(Debug, Default)]
+pub(crate) struct Heads(Mutex<Known>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Newest last; by their sizes, which grow.
+    recent: VecDeque<Arc<Head>>,
+    /// What may be committed by now.
+    announced: Option<Arc<Head>>,
+    went_back: Option<Arc<WentBack>>,
+}
+
+/// What a head is that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Judged {
+    /// It is known.
+    Known,
+    /// It was known too long ago to say: it is to be read again.
+    Passed,
+    /// It is larger than this, the newest that is known, to which its log must lead.
+    Unknown(Arc<Head>),
+}
+
+impl Heads {
+    /// The newest that is known, to be taken before one is read; none before the first. Fails once
+    /// the log went back.
+    pub(crate) fn newest(&self) -> Result<Option<Arc<Head>>, StoreError> {
+        let known = self.known();
+        known.require_whole()?;
+        Ok(known.recent.back().cloned())
+    }
+
+    /// Judges what was read after `before` was the newest.
+    pub(crate) fn judge(&self, before: Option<&Head>, read: &Head) -> Result<Judged, StoreError> {
+        let mut known = self.known();
+        known.require_whole()?;
+        let size = read.edge.size();
+        if let Some(before) = before.filter(|before| size < before.edge.size()) {
+            return Err(known.lose(before, size));
+        }
+        if let Some(same) = known.recent.iter().rev().find(|head| head.edge.size() == size) {
+            let same = Arc::clone(same);
+            return if is_same(&same, read) {
+                Ok(Judged::Known)
+            } else {
+                Err(known.lose(&same, size))
+            };
+        }
+        if known.announced.as_ref().is_some_and(|announced| is_same(announced, read)) {
+            known.settle();
+            return Ok(Judged::Known);
+        }
+        match known.recent.back() {
+            Some(newest) if newest.edge.size() < size => Ok(Judged::Unknown(Arc::clone(newest))),
+            Some(_) => Ok(Judged::Passed),
+            None => {
+                known.push(Arc::new(read.clone()));
+                Ok(Judged::Known)
+            }
+        }
+    }
+
+    /// The log leads from the newest that was known to this one.
+    pub(crate) fn accept(&self, head: &Head) {
+        self.known().push(Arc::new(head.clone()));
+    }
+
+    /// The log does not lead from `before` to what was read, of this size.
+    pub(crate) fn lose(&self, before: &Head, size: u64) -> StoreError {
+        self.known().lose(before, size)
+    }
+
+    /// What is about to be committed.
+    pub(crate) fn announce(&self, head: &Head) {
+        self.known().announced = Some(Arc::new(head.clone()));
+    }
+
+    /// What was announced was committed.
+    pub(crate) fn settle(&self) {
+        self.known().settle();
+    }
+
+    /// Begins anew with what is read next.
+    pub(crate) fn forget(&self) {
+        *self.known() = Known::default();
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn require_whole(&self) -> Result<(), StoreError> {
+        let went_back = self.went_back.as_ref().map(Arc::clone);
+        went_back.map_or(Ok(()), |went_back| Err(StoreError::WentBack(went_back)))
+    }
+
+    fn settle(&mut self) {
+        if let Some(head) = self.announced.take() {
+            self.push(head);
+        }
+    }
+
+    /// A group that appends nothing may move the log's time: the newest of a size counts. Several that
+    /// read an unknown one may have it accepted.
+    fn push(&mut self, head: Arc<Head>) {
+        let size = head.edge.size();
+        match self.recent.back().map(|newest| newest.edge.size()) {
+            Some(newest) if newest > size => return,
+            Some(newest) if newest == size => drop(self.recent.pop_back()),
+            _ if self.recent.len() >= KEPT => drop(self.recent.pop_front()),
+            _ => {}
+        }
+        self.recent.push_back(head);
+    }
+
+    fn lose(&mut self, before: &Head, size: u64) -> StoreError {
+        let had = before.edge.size();
+        let why = if size < had {
+            format!("the log has {size} entries, and had {had}: an older database was put back")
+        } else {
+            format!(
+                "the log has {size} entries, and its first {had} are not those that it had: an older \
+                 database was put back and has grown since"
+            )
+        };
+        let lost = WentBack { why, size: had, root: before.edge.root() };
+        let went_back = Arc::clone(self.went_back.get_or_insert_with(|| Arc::new(lost)));
+        StoreError::WentBack(went_back)
+    }
+}
+
+/// Whether two are one state of the log; its time may have gone on.
+fn is_same(one: &Head, other: &Head) -> bool {
+    let Head { edge, at: _, revocation_epoch, policy_hash, swept, chain } = one;
+    *edge == other.edge
+        && *revocation_epoch == other.revocation_epoch
+        && *policy_hash == other.policy_hash
+        && *swept == other.swept
+        && *chain == other.chain
+}
+
+/// More than are committed while one is read, even on a busy machine.
+const KEPT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grown(head: &Head, entry: u8) -> Head {
+        let mut next = head.clone();
+        next.edge.push(Hash::new([entry; 32]));
+        next
+    }
+
+    /// Three heads, of which the second is the newest known.
+    fn known() -> (Heads, [Head; 3]) {
+        let first = grown(&Head::empty(), 1);
+        let second = grown(&first, 2);
+        let third = grown(&second, 3);
+        let heads = Heads::default();
+        assert_eq!(heads.judge(None, &first).unwrap(), Judged::Known);
+        heads.announce(&second);
+        heads.settle();
+        (heads, [first, second, third])
+    }
+
+    fn went_back(judged: Result<Judged, StoreError>) -> String {
+        match judged {
+            Err(StoreError::WentBack(went_back)) => went_back.to_string(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_smaller_head_than_was_known_before_it_was_read_went_back_for_good() {
+        let (heads, [first, second, _]) = known();
+        let before = heads.newest().unwrap();
+        let why = went_back(heads.judge(before.as_deref(), &first));
+        assert!(why.contains("has 1 entries, and had 2: an older database"), "{why}");
+        went_back(heads.judge(before.as_deref(), &second));
+        heads.newest().unwrap_err();
+    }
+
+    #[test]
+    fn an_older_snapshot_is_no_smaller_database() {
+        let (heads, [first, second, _]) = known();
+        assert_eq!(heads.judge(Some(&first), &first).unwrap(), Judged::Known);
+        assert_eq!(heads.judge(Some(&first), &second).unwrap(), Judged::Known);
+    }
+
+    #[test]
+    fn another_state_of_the_same_size_went_back() {
+        let (_, [first, second, _]) = known();
+        for other in [
+            grown(&first, 9),
+            Head { revocation_epoch: 1, ..second.clone() },
+            Head { policy_hash: Hash::new([1; 32]), ..second.clone() },
+            Head { swept: 1, ..second.clone() },
+            Head { chain: Hash::new([1; 32]), ..second.clone() },
+        ] {
+            let (heads, _) = known();
+            let before = heads.newest().unwrap();
+            let why = went_back(heads.judge(before.as_deref(), &other));
+            assert!(why.contains("are not those that it had"), "{why}");
+        }
+        let (heads, _) = known();
+        let later = Head { at: 7, ..second.clone() };
+        assert_eq!(heads.judge(Some(&second), &later).unwrap(), Judged::Known, "time goes on");
+    }
+
+    #[test]
+    fn what_was_announced_counts_once_it_was_read_and_not_before() {
+        let (heads, [_, second, third]) = known();
+        heads.announce(&third);
+        assert_eq!(heads.judge(Some(&second), &second).unwrap(), Judged::Known, "it failed, maybe");
+        assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Known, "it did not");
+        went_back(heads.judge(heads.newest().unwrap().as_deref(), &second));
+    }
+
+    #[test]
+    fn a_larger_head_that_nobody_announced_must_be_led_to() {
+        let (heads, [_, second, third]) = known();
+        let unknown = heads.judge(Some(&second), &third).unwrap();
+        assert_eq!(unknown, Judged::Unknown(Arc::new(second.clone())));
+        heads.accept(&third);
+        heads.accept(&second);
+        assert_eq!(heads.newest().unwrap().as_deref(), Some(&third));
+    }
+}
