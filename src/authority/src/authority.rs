@@ -24,7 +24,7 @@ use crate::issuer::Issued;
 use crate::keys::Keys;
 use crate::known_tokens::{KnownTokens, Reserved};
 use crate::lines::Lines;
-use crate::loading::Opening;
+use crate::loading::{Opening, proven_entry};
 use crate::lost_rows::LostRows;
 use crate::operations::require_name;
 use crate::own_names::OwnNames;
@@ -284,7 +284,7 @@ impl Authority {
                     let prepared =
                         authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
                     let member = prepared.into_member(&caller.request_id, idempotency);
-                    return self.replay(&record, &member).await;
+                    return self.complete(self.replay(&record, &member).await?).await;
                 }
                 Outcome::Moved => self.refresh().await?,
                 Outcome::Refused(Conflict::SerialNumber) => {}
@@ -380,21 +380,17 @@ impl Authority {
         ))
     }
 
-    /// The same request again: what is logged and waits to be signed.
+    /// The same request again: what is logged and waits to be signed, proved to stand in the log.
     ///
     /// `prepared` is what policy and linter have just allowed for this very request. What is read
     /// back is signed only if it says the same: the database alone makes nothing that is signed.
-    async fn replay(
-        &self,
-        record: &Record,
-        prepared: &CertificateMember,
-    ) -> Result<IssuedCertificate, Error> {
+    async fn replay(&self, record: &Record, prepared: &CertificateMember) -> Result<Logged, Error> {
         let leaf_index = record.leaf_index;
-        let entries = self.store.entries(leaf_index.saturating_sub(1), 2).await?;
-        let [event, leaf] = &entries[..] else {
-            return Err(StoreError::Inconsistent(format!("entry {leaf_index} is gone")).into());
-        };
-        self.complete(Logged::read_back(event, leaf, record, prepared)?).await
+        let gone = || StoreError::Inconsistent(format!("entry {leaf_index} is gone"));
+        let before = leaf_index.checked_sub(1).ok_or_else(gone)?;
+        let event = proven_entry(&*self.store, before).await?.ok_or_else(gone)?;
+        let leaf = proven_entry(&*self.store, leaf_index).await?.ok_or_else(gone)?;
+        Logged::read_back(&event, &leaf, record, prepared)
     }
 
     pub(crate) fn present(

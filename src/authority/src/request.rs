@@ -14,6 +14,7 @@ use issuance::{
 use serde::Serialize;
 use time::OffsetDateTime;
 use tlog::{CertificateLeaf, Hash};
+use x509_parser::prelude::{FromDer, TbsCertificate};
 
 use crate::attest::{Attested, Facts, Names, NamesFrom, Purpose};
 use crate::error::{Denied, Error};
@@ -394,8 +395,9 @@ impl Logged {
         }
     }
 
-    /// What stands in the log at this place, read back: the event, and the leaf after it. It must
-    /// say what was prepared for the same request now, but for serial number and validity.
+    /// What stands in the log at this place, read back and proved: the event, and the leaf after it.
+    /// It must say what was prepared for the same request now, but for serial number and validity:
+    /// those, and the time, are what the sealed record says.
     pub(crate) fn read_back(
         event: &[u8],
         leaf: &[u8],
@@ -408,7 +410,10 @@ impl Logged {
         let logged = format!("{:?}", Hash::of(&leaf.tbs_certificate));
         let fits = leaf.leaf_index == record.leaf_index
             && leaf.issuer_key_hash == prepared.issuer_key_hash
-            && event.detail["tbs_sha256"] == logged;
+            && leaf.issuer_key_hash == record.issuer_key_hash
+            && leaf.timestamp == record.issued_at
+            && event.detail["tbs_sha256"] == logged
+            && says_as_much(&leaf.tbs_certificate, record);
         if !fits {
             return Err(inconsistent(format!("entry {} is another's leaf", record.leaf_index)));
         }
@@ -425,6 +430,15 @@ impl Logged {
     pub(crate) fn named(&self) -> &Named {
         &self.named
     }
+}
+
+/// Whether serial number and validity are those of the record.
+fn says_as_much(tbs: &[u8], record: &Record) -> bool {
+    let Ok(([], tbs)) = TbsCertificate::from_der(tbs) else { return false };
+    let serial_number = SerialNumber::from_octets(tbs.raw_serial());
+    serial_number.is_ok_and(|serial_number| serial_number == record.serial_number)
+        && tbs.validity().not_before.timestamp() == record.not_before
+        && tbs.validity().not_after.timestamp() == record.not_after
 }
 
 /// Says that a name is the CA's, and whose row lists it.

@@ -80,3 +80,79 @@ async fn what_has_expired_is_not_given_again() {
     let refused = environment.issue_with(&token, &csr).await.unwrap_err();
     assert!(refused.to_string().contains("has expired since"), "{refused}");
 }
+
+/// The entries of a leaf and of the event before it, in their places of the database.
+fn entries(database: &rusqlite::Connection, leaf: u64) -> [(i64, Vec<u8>); 2] {
+    [leaf - 1, leaf].map(|index| {
+        let place = (1_i64 << 40) + index as i64;
+        let sql = "SELECT bytes FROM entries WHERE place = ?1";
+        (place, database.query_row(sql, [place], |row| row.get(0)).unwrap())
+    })
+}
+
+fn put(database: &rusqlite::Connection, entries: &[(i64, Vec<u8>)]) {
+    for (place, bytes) in entries {
+        let sql = "UPDATE entries SET bytes = ?2 WHERE place = ?1";
+        assert_eq!(database.execute(sql, rusqlite::params![place, bytes]).unwrap(), 1);
+    }
+}
+
+fn replaced(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+    [&bytes[..at], to, &bytes[at + from.len()..]].concat()
+}
+
+/// The certificate's row is gone, and the log's rows are changed to fit one another while the same
+/// request is made again: another serial number, another end, or both.
+#[tokio::test]
+async fn what_the_log_does_not_hold_is_not_signed_when_the_same_request_is_made_again() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let path = environment.folder.path().join("countersign.db");
+    let database = rusqlite::Connection::open(path).unwrap();
+    for (other_serial, other_end) in [(true, false), (false, true), (true, true)] {
+        let token = environment.token(&operator, "/prod/reports").await;
+        let csr = csr();
+        let issued = environment.issue_with(&token, &csr).await.unwrap();
+        let ours = entries(&database, issued.log_index);
+        let [(event_place, event), (leaf_place, leaf)] = ours.clone();
+        let tbs = tlog::CertificateLeaf::parse(&leaf).unwrap().tbs_certificate;
+        let (mut other, mut other_event) = (tbs.clone(), String::from_utf8(event).unwrap());
+        if other_serial {
+            let octets = issued.serial_number.as_octets();
+            let mut changed = octets.to_vec();
+            *changed.last_mut().unwrap() ^= 1;
+            other = replaced(&other, octets, &changed);
+            let (ours, theirs) =
+                (issued.serial_number.to_string(), data_encoding::HEXLOWER.encode(&changed));
+            other_event = other_event.replace(&ours, &theirs);
+        }
+        if other_end {
+            // 2026 becomes 2027: RFC 5280 has two digits of it until 2049.
+            let end = issued.not_after.unix_timestamp();
+            let ends =
+                format!("26{:02}{:02}", issued.not_after.month() as u8, issued.not_after.day());
+            let last = other.windows(6).rposition(|window| window == ends.as_bytes()).unwrap();
+            other[last + 1] = b'7';
+            let later = end + 365 * 24 * 3600;
+            other_event = other_event.replace(&end.to_string(), &later.to_string());
+        }
+        let hash = |tbs: &[u8]| format!("{:?}", tlog::Hash::of(tbs));
+        let other_event = other_event.replace(&hash(&tbs), &hash(&other));
+        let other_leaf = replaced(&leaf, &tbs, &other);
+        put(&database, &[(event_place, other_event.into_bytes()), (leaf_place, other_leaf)]);
+        let gone = "DELETE FROM certificates WHERE leaf_index = ?1";
+        assert_eq!(database.execute(gone, [issued.log_index as i64]).unwrap(), 1);
+        let refused = environment.issue_with(&token, &csr).await.unwrap_err();
+        let is_told =
+            matches!(&refused, Error::Store(authority::store::StoreError::Inconsistent(_)));
+        assert!(is_told, "{refused}");
+        put(&database, &ours);
+        let again = environment.issue_with(&token, &csr).await.unwrap();
+        environment.verified(&again);
+        assert_eq!(
+            (again.serial_number, again.not_after),
+            (issued.serial_number, issued.not_after)
+        );
+    }
+}
