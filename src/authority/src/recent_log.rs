@@ -173,18 +173,22 @@ impl Authority {
 
     async fn follow<'a>(&self, recent: &'a mut Option<Read>) -> Result<&'a Read, Error> {
         let now = self.clock().unix_milliseconds();
-        let mut read = match recent.take() {
-            Some(read) => read,
-            None => {
-                // No certificate from before it lives.
-                let since = now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
-                Read::from(self.store(), self.place_before(since).await?).await?
-            }
-        };
-        // Where it fails the next one begins anew.
-        read.follow(self.store()).await?;
+        // It stays in its place: whoever goes away meanwhile leaves what was read until then.
+        if recent.is_none() {
+            // No certificate from before it lives.
+            let since = now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
+            *recent = Some(Read::from(self.store(), self.place_before(since).await?).await?);
+        }
+        if let Some(read) = recent.as_mut()
+            && let Err(error) = read.follow(self.store()).await
+        {
+            // The next one begins anew.
+            *recent = None;
+            return Err(error);
+        }
+        let read = recent.as_mut().expect("it was put there, and stays where it was followed");
         read.forget((now.saturating_sub(KEPT) / 1000) as i64);
-        Ok(recent.insert(read))
+        Ok(read)
     }
 
     /// A place before all entries since this time, in milliseconds since 1970. The log's times grow with
