@@ -15,6 +15,7 @@ use crate::attest::{Attested, INTERNAL, Purpose, TokenKind, again_by_token, refu
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
 use crate::clock::{Clock, fresh_serial_number};
+use crate::completions::{Admission, Admitted, Completions};
 use crate::crl::Crls;
 use crate::error::Error;
 use crate::feed::Feed;
@@ -37,8 +38,8 @@ use crate::request::{Asked, Logged, Named};
 use crate::revocation::Folded;
 use crate::rotation::InForce;
 use crate::sequencer::{
-    CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member, Outcome,
-    RecordDraft,
+    AllowedUnder, CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member,
+    Outcome, RecordDraft,
 };
 use crate::setup;
 use crate::store::{Record, Store, StoreError};
@@ -76,6 +77,7 @@ pub struct Authority {
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crls: Crls,
     pub(crate) turns: Turns,
+    pub(crate) completions: Completions,
 }
 
 /// Hears of each change of the revocation state before the call that made it returns.
@@ -132,7 +134,7 @@ impl Authority {
     /// Issues or renews: attests, asks policy, prepares, logs, signs, stores, and only then
     /// answers. The same request again returns the same certificate.
     pub async fn issue(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         body: &IssueRequest,
         idempotency_key: Option<&str>,
@@ -167,7 +169,7 @@ impl Authority {
     /// Issues one of the CA's own certificates (its own, an operator's at `init`), by the same
     /// pipeline and policy.
     pub async fn issue_internal(
-        &self,
+        self: &Arc<Self>,
         body: &IssueRequest,
         request_id: &str,
     ) -> Result<IssuedCertificate, Error> {
@@ -194,7 +196,7 @@ impl Authority {
     }
 
     async fn issue_attested(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         asked: Asked,
         attested: Attested,
@@ -232,6 +234,7 @@ impl Authority {
             let crl_url = self.crl_url_of(issuer);
             let prepared = authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
             let member = Arc::new(prepared.into_member(&caller.request_id, idempotency.clone()));
+            let place = self.completions.place()?;
             let (taken, spent) = match self.take_for_issue(caller, &attested, by_token).await {
                 Ok(taken) => (taken, None),
                 // What was asked for before is given again whatever is left.
@@ -243,28 +246,16 @@ impl Authority {
                 Some(_) => Member::Precedent(Arc::clone(&member)),
             };
             let reserved = self.reserve(&attested, &member.record.request_hash)?;
-            let outcome = self.queue.submit(asks).await;
-            self.settle(reserved.as_ref(), &outcome);
-            if !matches!(outcome, Ok(Outcome::Logged { .. })) {
-                self.budgets.give_back(taken);
-            }
-            let outcome = outcome?;
-            if let (Outcome::Stored, Some(spent)) = (&outcome, spent) {
-                return Err(spent);
-            }
+            let purpose = attested.purpose.clone();
+            let admission = Admission { member, asks, purpose, taken, reserved };
+            let engine = Arc::clone(self);
+            let admitted = place.finish(async move { engine.admit(admission).await }).await?;
+            let outcome = match (admitted?, spent) {
+                (Admitted::Issued(issued), _) => return Ok(*issued),
+                (Admitted::Not(Outcome::Stored), Some(spent)) => return Err(spent),
+                (Admitted::Not(outcome), _) => outcome,
+            };
             match outcome {
-                Outcome::Logged { leaf_index, timestamp } => {
-                    metrics::counter!("countersign_logged_total").increment(1);
-                    self.note_own_names(&member.record);
-                    let serial_number = member.record.serial_number;
-                    let line = match attested.purpose {
-                        Purpose::Renew { lineage } => lineage,
-                        Purpose::Issue => serial_number,
-                    };
-                    self.lines.learn(serial_number, line);
-                    let logged = Logged::committed(&member, leaf_index, timestamp);
-                    return self.complete(logged).await;
-                }
                 Outcome::Replay { leaf_index } => {
                     let record = self.known_at(leaf_index).await?.recorded()?;
                     self.require_good(&record)?;
@@ -284,7 +275,10 @@ impl Authority {
                     let prepared =
                         authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
                     let member = prepared.into_member(&caller.request_id, idempotency);
-                    return self.complete(self.replay(&record, &member).await?).await;
+                    let logged = self.replay(&record, &member).await?;
+                    let place = self.completions.place()?;
+                    let engine = Arc::clone(self);
+                    return place.finish(async move { engine.complete(logged).await }).await?;
                 }
                 Outcome::Moved => self.refresh().await?,
                 Outcome::Refused(Conflict::SerialNumber) => {}
@@ -295,7 +289,13 @@ impl Authority {
                 other => return Err(unexpected(&other)),
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
+    }
+
+    /// Somebody has tried as often as is of use: it is looked at whether anything can be committed.
+    pub(crate) fn restless(&self) -> Error {
+        self.queue.failure().note_restless();
+        Error::Restless
     }
 
     /// Takes the token that a request uses, so that no other request has it at once.
@@ -306,18 +306,9 @@ impl Authority {
         reserved.map(Some).ok_or_else(|| refusal(Conflict::TokenUsed, &attested.spiffe_id))
     }
 
-    fn settle(&self, reserved: Option<&Reserved>, outcome: &Result<Outcome, Error>) {
-        let Some(reserved) = reserved else { return };
-        match outcome {
-            Ok(Outcome::Logged { .. } | Outcome::Replay { .. }) => {}
-            Ok(_) => self.known_tokens.give_back(reserved),
-            Err(_) => self.known_tokens.lose(reserved),
-        }
-    }
-
     /// Countersigns, signs and stores what is logged. Whoever stores first wins; the others return
     /// the winner's bytes.
-    async fn complete(&self, logged: Logged) -> Result<IssuedCertificate, Error> {
+    pub(crate) async fn complete(&self, logged: Logged) -> Result<IssuedCertificate, Error> {
         let leaf_index = logged.leaf().leaf_index;
         let (issued, mut epoch) = self.sign(logged).await?;
         for _ in 0..RESTARTS {
@@ -348,7 +339,7 @@ impl Authority {
                 other => return Err(unexpected(&other)),
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
     }
 
     /// Two signatures over logged bytes, unless they were revoked meanwhile.
@@ -417,7 +408,7 @@ impl Authority {
     }
 
     /// What a certificate of the CA's own bears is nobody else's from then on.
-    fn note_own_names(&self, draft: &RecordDraft) {
+    pub(crate) fn note_own_names(&self, draft: &RecordDraft) {
         if draft.spiffe_id == SpiffeId::authority(&self.trust_domain) {
             self.own_names.rcu(|own_names| own_names.with(&draft.facts, draft.not_after));
         }
@@ -611,9 +602,14 @@ impl Authority {
         Ok(self.in_force().issuer.certificate().require_begun(self.clock.now())?)
     }
 
-    /// Whether the store took what was written last.
+    /// Whether the store took what was written last, and what is allowed can be committed.
     pub fn require_commits(&self) -> Result<(), Error> {
-        self.queue.failure().now().map_or(Ok(()), |error| Err(error.into()))
+        self.queue.failure().now().map_or(Ok(()), Err)
+    }
+
+    /// How many certificates and revocations are on their way into the log and out of it.
+    pub fn completing(&self) -> usize {
+        self.completions.open()
     }
 
     /// Writes to the store what changes nothing, and remembers what came of it: that there is no room
@@ -621,7 +617,17 @@ impl Authority {
     pub async fn probe_store(&self) -> Result<(), Error> {
         let written = self.store.probe().await;
         self.queue.failure().note(&written);
-        Ok(written?)
+        written?;
+        if self.queue.failure().is_restless() {
+            self.refresh().await?;
+            // What was folded and the log's head are one state: what is allowed can be committed.
+            let revocation_epoch = self.folded().epoch;
+            let policy_hash = *self.policy().set().hash();
+            if self.holds(AllowedUnder { policy_hash, revocation_epoch }).await? {
+                self.queue.failure().note_rest();
+            }
+        }
+        Ok(())
     }
 
     /// Whether a certificate of the CA's own still counts for those who verify it.

@@ -1,9 +1,10 @@
 //! CRLs: logged, then signed, then stored, then served. One is made when it is asked for and the
-//! newest is older than the revocation state, or past half of its life. Beyond half a million entries none
+//! newest is older than the revocation state, or past half of its life: by a task of the engine, to its
+//! end, so that whoever goes away meanwhile has logged one that is stored. Beyond half a million entries none
 //! is made: our own verifiers go by the feed, and whoever reads CRLs is told that there is none.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::KeyPurpose;
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use time::Duration;
 use tlog::Hash;
 
 use crate::authority::{Authority, issuer_id, unexpected};
+use crate::completions::finish;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::issuer::Issuer;
@@ -21,13 +23,16 @@ use crate::recent_log::hex;
 use crate::revoking::Place;
 use crate::rotation::InForce;
 use crate::sequencer::{ActMember, CrlRow, Effect, Member, Outcome};
-use crate::store::RecordKey;
+use crate::store::{RecordKey, StoreError};
 
 /// The newest CRL of each issuer that was asked for. Anybody may ask, and one may have megabytes: each is
 /// read or made by one, and shared by all who ask.
 #[derive(Debug, Default)]
 pub(crate) struct Crls {
-    turn: tokio::sync::Mutex<()>,
+    /// Whoever has it reads or makes one; it goes with the task that does.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Those that were logged, and are not stored: at which epoch, and when, in milliseconds since 1970.
+    logged: Mutex<HashMap<Hash, (u64, u64)>>,
     newest: Mutex<HashMap<Hash, Held>>,
 }
 
@@ -43,6 +48,24 @@ struct Held {
 impl Crls {
     fn newest(&self) -> MutexGuard<'_, HashMap<Hash, Held>> {
         self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn logged(&self) -> MutexGuard<'_, HashMap<Hash, (u64, u64)>> {
+        self.logged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Anybody may ask, and each that is made writes to the log: one that was logged and could not be
+    /// signed or stored is not logged again at once.
+    fn require_pause(&self, issuer: &Hash, revocation_epoch: u64, now: u64) -> Result<(), Error> {
+        let is_recent = |(epoch, at): &(u64, u64)| {
+            *epoch == revocation_epoch && now.abs_diff(*at) < PAUSE_MILLISECONDS
+        };
+        if !self.logged().get(issuer).is_some_and(is_recent) {
+            return Ok(());
+        }
+        let why = "a CRL was logged a moment ago, and could not be signed or stored: another is \
+                   tried within seconds";
+        Err(StoreError::Unavailable(why.to_owned()).into())
     }
 
     fn hold(&self, crl: CrlRow, is_last: bool) -> Bytes {
@@ -65,7 +88,7 @@ impl Authority {
 
     /// The CRL of an issuer, by the hex SHA-256 of its public key: never older than the last
     /// revocation. A retired issuer's is the last that it signed.
-    pub async fn crl(&self, issuer: &str) -> Result<Bytes, Error> {
+    pub async fn crl(self: &Arc<Self>, issuer: &str) -> Result<Bytes, Error> {
         let none = || Error::NotFound(format!("issuer {issuer}"));
         let in_force = self.in_force();
         let key = in_force.ledger.by_id(issuer).filter(|key| key.purpose == KeyPurpose::Issuer);
@@ -74,11 +97,21 @@ impl Authority {
             return Ok(held);
         }
         // One reads or makes it; whoever waits then finds it in memory.
-        let _turn = self.crls.turn.lock().await;
+        let turn = Arc::clone(&self.crls.turn).lock_owned().await;
         if let Some(held) = self.held_crl(&key_hash) {
             return Ok(held);
         }
-        let stored = self.stored_crl(&in_force, key_hash).await?;
+        let engine = Arc::clone(self);
+        finish(async move {
+            let _turn = turn;
+            engine.newest_crl(&in_force, key_hash).await
+        })
+        .await?
+    }
+
+    async fn newest_crl(&self, in_force: &InForce, key_hash: Hash) -> Result<Bytes, Error> {
+        let none = || Error::NotFound(format!("issuer {}", issuer_id(&key_hash)));
+        let stored = self.stored_crl(in_force, key_hash).await?;
         if in_force.issuer_of(&key_hash).is_none() {
             return Ok(self.crls.hold(stored.ok_or_else(none)?, true));
         }
@@ -99,7 +132,7 @@ impl Authority {
 
     /// The CRL of each issuer whose certificates a peer may show, the active one's first: of those that
     /// take over next, too, so that nobody meets a certificate before its issuer's list.
-    pub async fn crls(&self) -> Result<Vec<Bytes>, Error> {
+    pub async fn crls(self: &Arc<Self>) -> Result<Vec<Bytes>, Error> {
         let mut ids: Vec<String> = {
             let in_force = self.in_force();
             in_force.issuers().map(|issuer| issuer_id(issuer.key_hash())).collect()
@@ -189,6 +222,9 @@ impl Authority {
         };
         let prepared = tokio::task::spawn_blocking(prepare).await;
         let tbs = prepared.expect("to write a CRL does not panic")?;
+        let now = self.clock().unix_milliseconds();
+        self.crls.require_pause(&issuer_key_hash, revocation_epoch, now)?;
+        self.crls.logged().insert(issuer_key_hash, (revocation_epoch, now));
         self.log_crl(issuer_key_hash, number, revocation_epoch, entries, &tbs).await?;
         let der = issuer.sign_crl(&tbs).await?;
         let crl = CrlRow {
@@ -199,7 +235,10 @@ impl Authority {
             next_update: (this_update + LIFE).unix_timestamp(),
         };
         match self.submit(Member::Crl(crl.clone())).await? {
-            Outcome::Stored => Ok(self.crls.hold(crl, false)),
+            Outcome::Stored => {
+                self.crls.logged().remove(&issuer_key_hash);
+                Ok(self.crls.hold(crl, false))
+            }
             other => Err(unexpected(&other)),
         }
     }
@@ -344,6 +383,8 @@ pub const CRL_LIMIT: u32 = 500_000;
 /// How long an expired certificate stays on it: as in the feed.
 const KEPT: Duration = Duration::days(1);
 const ENTRIES: &str = "countersign_crl_entries";
+/// Between two that are logged at one epoch.
+const PAUSE_MILLISECONDS: u64 = 5_000;
 /// Records read at a time.
 const PAGE: usize = 1_000;
 

@@ -43,6 +43,7 @@ mod authority;
 mod budgets;
 mod checkpoint;
 pub mod clock;
+mod completions;
 mod countersigner;
 mod crl;
 mod error;

@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use crate::authority::{Authority, Parts};
 use crate::budgets::Budgets;
 use crate::checkpoint::Checkpoints;
+use crate::completions::Completions;
 use crate::crl::Crls;
 use crate::error::Error;
 use crate::event::{Event, FOLDING, POLICY_CHANGE};
@@ -93,6 +94,7 @@ impl Authority {
             checkpoint_turn: tokio::sync::Mutex::default(),
             crls: Crls::default(),
             turns: Turns::default(),
+            completions: Completions::default(),
             trust_domain,
             crl_url,
             clock,

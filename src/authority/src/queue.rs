@@ -7,6 +7,7 @@
 //! the disk has answered.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -29,18 +30,35 @@ pub(crate) struct Queue {
 
 /// Why the store did not take what was written last; none where it did.
 #[derive(Debug, Default)]
-pub(crate) struct Failure(Mutex<Option<StoreError>>);
+pub(crate) struct Failure {
+    written: Mutex<Option<StoreError>>,
+    /// Somebody was told again and again that the state had moved, and it is not known to rest.
+    restless: AtomicBool,
+}
 
 impl Failure {
     /// The same, as long as it lasts.
-    pub(crate) fn now(&self) -> Option<StoreError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub(crate) fn now(&self) -> Option<Error> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        written.map(Error::from).or_else(|| self.is_restless().then_some(Error::Restless))
+    }
+
+    pub(crate) fn note_restless(&self) {
+        self.restless.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn note_rest(&self) {
+        self.restless.store(false, Ordering::Release);
+    }
+
+    pub(crate) fn is_restless(&self) -> bool {
+        self.restless.load(Ordering::Acquire)
     }
 
     /// Remembers what came of a write, and tells the first failure, and its end. A clock that is wrong
     /// is no failure of the store's.
     pub(crate) fn note<T>(&self, written: &Result<T, StoreError>) {
-        let mut failure = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         match written {
             Err(StoreError::ClockBehind { .. } | StoreError::ClockLeapt(_)) => {}
             Err(error) => {

@@ -263,7 +263,7 @@ pub(crate) async fn engine_by(
 
 /// Issues an operator's SVID through the engine's own pipeline and installs it in a directory.
 pub(crate) async fn install_operator(
-    authority: &Authority,
+    authority: &Arc<Authority>,
     name: &str,
     url: &str,
     pin: TrustPin,

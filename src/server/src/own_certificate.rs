@@ -172,7 +172,7 @@ type Certified = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>, Times);
 
 /// A new key each time; policy allows the CA its own paths.
 async fn certify(
-    authority: &Authority,
+    authority: &Arc<Authority>,
     dns: &[String],
     ip: &[std::net::IpAddr],
 ) -> Result<Certified, ServerError> {

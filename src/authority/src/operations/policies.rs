@@ -72,7 +72,7 @@ impl Authority {
                 return Ok(shown_policy(next.set()));
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
     }
 
     /// Whoever replaces the policy set must be able to replace it again, and to renew until then.

@@ -1,6 +1,7 @@
 //! Revoke, deny, allow.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{
     Denial, DenyRequest, Override, Page, Revocation, RevocationExtent, RevokeRequest, RevokedBy,
@@ -36,7 +37,7 @@ impl Authority {
     /// whoever means to keep somebody out would take the entry for it, and has mistyped or means to
     /// deny.
     pub async fn revoke(
-        &self,
+        self: &Arc<Self>,
         caller: &Caller,
         request: &RevokeRequest,
     ) -> Result<Revocation, Error> {
@@ -93,23 +94,30 @@ impl Authority {
                 }
                 continue;
             }
+            let place = self.completions.place()?;
             let taken = self.take_for_revocation(caller, &target).await?;
             let mut detail = revocation_detail(&target, &reason, not_after);
             name_override(&mut detail, request.named_override);
             let effect = Effect::Revoke { target: target.clone(), reason: reason.clone() };
             let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
             let answer = kept_answer(&done);
-            let committed = self.commit_once(allowed_under, draft, effect, named, answer).await;
-            if !matches!(committed, Ok(Some(_))) {
-                self.budgets.give_back(taken);
-            }
-            if let Some(log_index) = committed? {
+            let (engine, named) = (Arc::clone(self), named.cloned());
+            let commit = async move {
+                let named = named.as_ref();
+                let committed =
+                    engine.commit_once(allowed_under, draft, effect, named, answer).await;
+                if !matches!(committed, Ok(Some(_))) {
+                    engine.budgets.give_back(taken);
+                }
+                committed
+            };
+            if let Some(log_index) = place.finish(commit).await?? {
                 metrics::counter!("countersign_revocations_total").increment(1);
                 done.log_index = Some(log_index);
                 return Ok(reviewed(done, self.review_of(&spiffe_id).await));
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
     }
 
     /// What revoked it before, for whoever may read that.
@@ -197,7 +205,7 @@ impl Authority {
                 return Ok(self.denied_at(log_index, caller, request).await);
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
     }
 
     async fn denied_at(&self, log_index: u64, caller: &Caller, request: &DenyRequest) -> Denial {
@@ -243,7 +251,7 @@ impl Authority {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
     }
 
     /// Denied identities, with who denied each, when and why, as the log says.

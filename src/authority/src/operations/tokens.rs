@@ -121,7 +121,7 @@ impl Authority {
                 return Ok(made);
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
     }
 
     /// Random bits; where the request was named, what nobody without the key of the head's seal can
@@ -276,7 +276,7 @@ impl Authority {
                 return Ok(());
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
     }
 }
 

@@ -58,7 +58,7 @@ impl Authority {
                 return Ok(done);
             }
         }
-        Err(Error::Restless)
+        Err(self.restless())
     }
 
     /// Whether the step may be taken at all.

@@ -1,6 +1,7 @@
 //! `init`: makes a CA, or repairs what expired.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::TrustQuery;
 use authority::clock::{Clock, SteadyClock, SystemClock};
@@ -212,7 +213,7 @@ async fn recover(
             replace_policies(arguments, config, &store, session).await?;
         }
         let is_new = let_in(arguments, config, &store, session).await?;
-        let authority = ca_host::engine(config, std::sync::Arc::new(store), keys, pin).await?;
+        let authority = ca_host::engine(config, Arc::new(store), keys, pin).await?;
         tell_standing(&authority, &arguments.operator, is_new, session)?;
         // The trust keys may have been replaced since `init`.
         let pin = authority.trust().state().pin();
@@ -384,7 +385,7 @@ async fn lift_halt(
 async fn ready(
     arguments: &Arguments,
     config: &Config,
-    authority: &Authority,
+    authority: &Arc<Authority>,
     pin: TrustPin,
     session: &Session,
 ) -> anyhow::Result<Exit> {

@@ -1,0 +1,122 @@
+//! What was begun is completed by the engine, whatever becomes of the connection on which it was asked
+//! for: from the commit on, a certificate is signed and stored, and tokens and budgets are settled, by
+//! a task of its own. A request only waits for it.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use api::IssuedCertificate;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::attest::Purpose;
+use crate::authority::Authority;
+use crate::budgets::Taken;
+use crate::error::Error;
+use crate::known_tokens::Reserved;
+use crate::request::Logged;
+use crate::sequencer::{CertificateMember, Member, Outcome};
+use crate::store::StoreError;
+
+/// So many at once; those beyond are told to come again, as by the queue before the log.
+#[derive(Debug)]
+pub(crate) struct Completions(Arc<Semaphore>);
+
+impl Default for Completions {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_COMPLETIONS)))
+    }
+}
+
+/// Room for one, to be had before anything is taken for it.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Completions {
+    pub(crate) fn open(&self) -> usize {
+        MAX_COMPLETIONS - self.0.available_permits()
+    }
+
+    pub(crate) fn place(&self) -> Result<Place, Error> {
+        let place = Arc::clone(&self.0).try_acquire_owned();
+        place.map(|_permit| Place { _permit }).map_err(|_| Error::Overloaded)
+    }
+}
+
+impl Place {
+    /// Does it to its end, and returns what came of it. Fails where the process ends first.
+    pub(crate) async fn finish<T: Send + 'static>(
+        self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        finish(async move {
+            let done = work.await;
+            drop(self);
+            done
+        })
+        .await
+    }
+}
+
+/// The same, for what is done one at a time.
+pub(crate) async fn finish<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Error> {
+    let ended = |_| StoreError::Unavailable("the task that was to do it has ended".to_owned());
+    Ok(tokio::spawn(work).await.map_err(ended)?)
+}
+
+/// A request for a certificate on its way into the log, with what was taken for it.
+pub(crate) struct Admission {
+    pub(crate) member: Arc<CertificateMember>,
+    pub(crate) asks: Member,
+    pub(crate) purpose: Purpose,
+    pub(crate) taken: Option<Taken>,
+    pub(crate) reserved: Option<Reserved>,
+}
+
+/// What came of it.
+pub(crate) enum Admitted {
+    Issued(Box<IssuedCertificate>),
+    Not(Outcome),
+}
+
+impl Authority {
+    /// Commits, and completes what was logged: to its end, whatever becomes of who asked. What was
+    /// taken for it is settled by what came of the commit.
+    pub(crate) async fn admit(&self, admission: Admission) -> Result<Admitted, Error> {
+        let Admission { member, asks, purpose, taken, reserved } = admission;
+        let outcome = self.queue.submit(asks).await;
+        self.settle(reserved.as_ref(), &outcome);
+        if !matches!(outcome, Ok(Outcome::Logged { .. })) {
+            self.budgets.give_back(taken);
+        }
+        let (leaf_index, timestamp) = match outcome? {
+            Outcome::Logged { leaf_index, timestamp } => (leaf_index, timestamp),
+            outcome => return Ok(Admitted::Not(outcome)),
+        };
+        metrics::counter!("countersign_logged_total").increment(1);
+        self.note_own_names(&member.record);
+        let serial_number = member.record.serial_number;
+        let line = match purpose {
+            Purpose::Renew { lineage } => lineage,
+            Purpose::Issue => serial_number,
+        };
+        self.lines.learn(serial_number, line);
+        let logged = Logged::committed(&member, leaf_index, timestamp);
+        Ok(Admitted::Issued(Box::new(self.complete(logged).await?)))
+    }
+
+    fn settle(&self, reserved: Option<&Reserved>, outcome: &Result<Outcome, Error>) {
+        let Some(reserved) = reserved else { return };
+        match outcome {
+            Ok(Outcome::Logged { .. } | Outcome::Replay { .. }) => {}
+            Ok(_) => self.known_tokens.give_back(reserved),
+            Err(_) => self.known_tokens.lose(reserved),
+        }
+    }
+}
+
+/// As many as may wait for the log.
+const MAX_COMPLETIONS: usize = crate::queue::MAX_WAITING;
