@@ -280,6 +280,7 @@ const SILENT: &[(&str, &str)] = &[
     ("countersign_build_info", "it is what it is"),
     ("countersign_checkpoint_size", "its age has an alert"),
     ("countersign_commit_members", "it tells how busy the CA is"),
+    ("countersign_completions_open", "who finds no room is told, and refusals have an alert"),
     ("countersign_connections_closed_total", "that is what a revocation is for"),
     ("countersign_connections_cut_total", "places and refusals have alerts"),
     ("countersign_connections_open", "those with a certificate and strangers have alerts"),

@@ -58,6 +58,7 @@ pub(crate) async fn look(authority: Arc<Authority>, readiness: Readiness) {
             look_for_operators(&authority).await;
         }
         gauge!("countersign_halted").set(f64::from(u8::from(authority.halted().is_some())));
+        gauge!("countersign_completions_open").set(authority.completing() as f64);
         gauge!("countersign_strangers_open").set(readiness.places.handshaking() as f64);
         if let Ok(size) = authority.log_size().await {
             gauge!("countersign_log_entries").set(size as f64);
@@ -204,6 +205,11 @@ const GAUGES: &[(&str, Unit, &str)] = &[
         "When a signed checkpoint last covered the whole log, since 1970",
     ),
     ("countersign_clock_steady", Unit::Count, "1 while the clock runs as the machine does"),
+    (
+        "countersign_completions_open",
+        Unit::Count,
+        "Certificates and revocations on their way into the log and out of it; 4,096 at most",
+    ),
     ("countersign_connections_limit", Unit::Count, "Connections taken at most, by port and kind"),
     ("countersign_connections_open", Unit::Count, "Connections that serve HTTP"),
     ("countersign_crl_entries", Unit::Count, "Certificates that the newest CRL lists"),
