@@ -7,6 +7,9 @@
 //! in the log, sign, compare with what was logged, store, answer with stored bytes. Each step
 //! returns a type that only that step can make (`request`, `issuer`).
 //!
+//! From the first commit on a task of the engine goes on, whatever becomes of the connection
+//! (`completions`).
+//!
 //! Crash before the first commit: nothing happened. After it: a leaf whose certificate nobody
 //! holds; the same request within a minute completes it, then it is `issue.abandoned`. After the
 //! second commit, before the answer: the same request again returns the stored bytes.
@@ -15,7 +18,7 @@
 //!
 //! | store | here | what keeps it |
 //! |---|---|---|
-//! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the head's seal (`seal`) at every read and commit, the newest checkpoint in a file beside it (`kept`), the fold of the log against chain and tables at every start |
+//! | records, log | SQLite (WAL, `synchronous=FULL`), one process | mode 0600, a lock, the head's seal (`seal`) at every read and commit, the newest heads in memory (`store::heads`), the newest head and checkpoint in files beside it (`kept_head`, `kept`), the fold of the log against chain and tables at every start |
 //! | issuer, countersignature, log, feed keys; the key of the head's seal | `keys/`, sealed PKCS#8 | passphrase of `serve` |
 //! | key of the CA's own certificate, so that a restart without the issuer's key can be reached | `keys/own-certificate.sealed`, sealed PKCS#8 | passphrase of `serve` |
 //! | root, trust keys | `offline/`, sealed PKCS#8 | a passphrase of its own; `init` and `rotate` open it, `serve` never |
@@ -26,7 +29,7 @@
 //! |---|---|
 //! | the issuer's key alone | nothing that a verifier of ours takes: it lacks the countersignature |
 //! | code execution in the CA's process | mints unseen: both keys are in it (a separate countersigner is not built yet) |
-//! | write access to the database, no key | puts back an older state that the CA itself had written, which checkpoints held elsewhere convict; of single rows, that a certificate was renewed or seen (`renewals`, `seen`): whoever has kept the key of a certificate that was renewed renews it once more, unnoticed, while it lives; takes the rows of certificates away, which are then not renewed, and that is noticed (`lost_rows`: the log says the rest of them); hides rows from lists (of tokens, and what a deposed operator did) and from the names that operators and the CA itself had before; replaces a stored certificate, which then fits no countersignature; and puts checkpoints off until a restart. What a renewal is judged by is sealed in its record; whose certificates live, and which CRL is the newest, is read from the log (`recent_log`); the schema is compared with ours, so that nothing in the database undoes what is written. That a token was used is known from the log (`known_tokens`), that a line of renewals broke from its fold. No certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. No event that grants or revokes is added, changed or hidden: the head's seal covers a chain over all of them, a token's row has its own, so has a certificate's record, and so has a request's that its caller named: nobody is told that something was done |
+//! | write access to the database, no key | puts back an older state that the CA itself had written, which halts a running CA at its next look, and another at its start; of single rows, that a certificate was renewed or seen (`renewals`, `seen`): whoever has kept the key of a certificate that was renewed renews it once more, unnoticed, while it lives; takes the rows of certificates away, which are then not renewed, and that is noticed (`lost_rows`: the log says the rest of them); hides rows from lists (of tokens, and what a deposed operator did) and from the names that operators and the CA itself had before; replaces a stored certificate, which then fits no countersignature; and puts checkpoints off until a restart. What a renewal is judged by is sealed in its record; whose certificates live, and which CRL is the newest, is read from the log (`recent_log`); the schema is compared with ours, so that nothing in the database undoes what is written. That a token was used is known from the log (`known_tokens`), that a line of renewals broke from its fold. No certificate of its own making: what is read back is signed only if policy and linter have just prepared the same. No event that grants or revokes is added, changed or hidden: the head's seal covers a chain over all of them, a token's row has its own, so has a certificate's record, and so has a request's that its caller named: nobody is told that something was done |
 //! | the feed's key | revokes and denies without right, and lifts denials, for whoever it reaches over TLS as the CA; makes no revoked certificate good again |
 //! | an operator's certificate, no offline key | takes the steps of a rotation that are due, and begins others; trusts nothing new, and certifies no issuer |
 //! | log keys and database | cannot mint; rewrites history, and checkpoints held elsewhere convict |

@@ -113,9 +113,14 @@ impl Authority {
             }
             (Kept::Contradicts(halt), _) => self.halt(halt),
             (_, Kept::Contradicts(halt)) => self.halt_by_head(halt).await,
-            (Kept::Nowhere, _) => told_gone(&EvidenceFile::checkpoint(state)),
-            (_, Kept::Nowhere) => told_gone(&EvidenceFile::head(state)),
-            (Kept::Fits, Kept::Fits) => {}
+            (by_checkpoint, by_head) => {
+                if let Kept::Nowhere = by_checkpoint {
+                    told_gone(&EvidenceFile::checkpoint(state));
+                }
+                if let Kept::Nowhere = by_head {
+                    told_gone(&EvidenceFile::head(state));
+                }
+            }
         }
         Ok(self.store().keep_heads(begins.then(|| state.to_owned())).await?)
     }
