@@ -2,7 +2,7 @@
 //! been able to read; and what somebody named, whatever it is.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::time::Duration;
@@ -12,6 +12,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
+
+use crate::folder::{Access, Folder};
 
 /// Who may read a secret's file beside its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,26 +184,25 @@ pub(crate) const MAX_STATE: usize = 64 * 1024;
 /// Writes a file with mode 0600: under another name first, synced, then renamed. A crash leaves
 /// the old file or the new one.
 pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut temporary = name.to_owned();
-    temporary.push(format!(".{}.new", std::process::id()));
-    let temporary = folder.join(temporary);
-    // A crash may have left one of ours; whatever else stands there is not followed.
-    drop(fs::remove_file(&temporary));
-    let written = write_new(&temporary, contents).and_then(|()| fs::rename(&temporary, path));
-    if written.is_err() {
-        // What could not be written whole is not left behind; the first error is the one to tell.
-        drop(fs::remove_file(&temporary));
-    }
-    written?;
-    sync_folder(folder)
+    let (folder, name) = Folder::of(path)?;
+    folder.write(name, contents, Access::default())
+}
+
+/// The same; the file is its folder's owner's before it has its name.
+pub(crate) fn write_for_owner(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let (folder, name) = Folder::of(path)?;
+    folder.write(name, contents, folder.access_of_owner())
 }
 
 /// Makes a rename in a folder survive a crash, where the file system can say so: SMB and some of FUSE
 /// cannot (SQLite goes on there, too).
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
-    let synced = File::open(folder)?.sync_all();
+    sync_opened(&File::open(folder)?)
+}
+
+/// The same, of an open folder.
+pub fn sync_opened(folder: &File) -> io::Result<()> {
+    let synced = folder.sync_all();
     let errno = synced.as_ref().err().and_then(Errno::from_io_error);
     match errno {
         Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
@@ -214,12 +215,6 @@ pub fn create_private_folder(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
-fn write_new(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(contents)?;
-    file.sync_all()
-}
-
 const MAX_SECRET: usize = 64 * 1024;
 /// Longer than what a secret store's own command takes to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -227,6 +222,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
 
     #[test]
     fn a_secret_that_others_may_read_or_write_is_refused() {

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, lchown};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use api::{KeyPurpose, Secret};
 use tlog::Hash;
 use zeroize::Zeroizing;
 
-use crate::files::{Readers, SecretError, read_secret, sync_folder, write_private};
+use crate::files::{Readers, SecretError, read_secret, sync_folder, write_for_owner};
 use crate::seal::HeadKey;
 use crate::signer::file::{self, FileSigner, KeyKind};
 use crate::signer::{Signer, SignerError, sealed};
@@ -147,7 +147,6 @@ impl Keys {
     pub(crate) fn make_next_head_key(&self) -> Result<HeadKey, SignerError> {
         let path = self.folder.join(NEXT_HEAD);
         let signer = FileSigner::generate(KeyKind::Ed25519, &path, &self.passphrase)?;
-        give_to_owner_of(&self.folder, &path).map_err(|error| file_error(&path, &error))?;
         let key = OpenKey::new(path, signer);
         self.open_keys().push(key.clone());
         key.head.ok_or_else(|| file_error(&key.path, &"it seals no head"))
@@ -170,9 +169,7 @@ impl Keys {
         let path = self.folder.join(OWN);
         let sealed = sealed::seal(key, &self.passphrase);
         let sealed = sealed.map_err(|error| file_error(&path, &error))?;
-        write_private(&path, sealed.as_bytes())
-            .and_then(|()| give_to_owner_of(&self.folder, &path))
-            .map_err(|error| file_error(&path, &error))
+        write_for_owner(&path, sealed.as_bytes()).map_err(|error| file_error(&path, &error))
     }
 
     /// The key that was kept last; none where none was.
@@ -220,7 +217,6 @@ impl Keys {
         }
         let named = |id: &Hash| self.folder.join(format!("{prefix}{:.16}.key", format!("{id:?}")));
         let (signer, path) = FileSigner::generate_at(kind(purpose), named, &self.passphrase)?;
-        give_to_owner_of(&self.folder, &path).map_err(|error| file_error(&path, &error))?;
         let key = OpenKey::new(path, signer);
         self.open_keys().push(key.clone());
         Ok(key.signer)
@@ -382,16 +378,6 @@ fn side_by_side<T: Sync, R: Send>(
 
 fn is_named(path: &Path, prefix: &str) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(prefix))
-}
-
-/// A folder's keys are its owner's, whoever makes one: `serve` has to read them. A link that the owner
-/// puts in the file's place leads root to nothing else.
-fn give_to_owner_of(folder: &Path, path: &Path) -> std::io::Result<()> {
-    let (folder, file) = (fs::metadata(folder)?, fs::symlink_metadata(path)?);
-    if (folder.uid(), folder.gid()) == (file.uid(), file.gid()) {
-        return Ok(());
-    }
-    lchown(path, Some(folder.uid()), Some(folder.gid()))
 }
 
 /// The folder of the keys that `serve` opens.

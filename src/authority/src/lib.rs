@@ -55,6 +55,7 @@ mod evidence;
 mod feed;
 pub mod files;
 mod fleet;
+pub mod folder;
 mod halt;
 mod hastened;
 mod issuer;

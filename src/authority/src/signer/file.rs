@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::sealed::{self, Unopened};
 use super::{Signer, SignerError};
-use crate::files::{Readers, SecretError, read_secret, write_private};
+use crate::files::{Readers, SecretError, read_secret, write_for_owner};
 
 /// A key that was read from a sealed file, or has just been made.
 pub struct FileSigner {
@@ -37,7 +37,8 @@ enum Key {
 }
 
 impl FileSigner {
-    /// Makes a key and writes it, sealed, with mode 0600. Costs 600,000 rounds of PBKDF2.
+    /// Makes a key and writes it, sealed, with mode 0600, for its folder's owner, whoever makes it:
+    /// `serve` has to read it. Costs 600,000 rounds of PBKDF2.
     pub fn generate(kind: KeyKind, path: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
         Self::generate_at(kind, |_| path.to_owned(), passphrase).map(|(signer, _)| signer)
     }
@@ -53,7 +54,7 @@ impl FileSigner {
         let signer = Self::from_pkcs8(&pkcs8).ok_or_else(no_key)?;
         let path = path(&Hash::of(&signer.public_key));
         let pem = sealed::seal(&pkcs8, passphrase).map_err(|error| file_error(&path, &error))?;
-        write_private(&path, pem.as_bytes()).map_err(|error| file_error(&path, &error))?;
+        write_for_owner(&path, pem.as_bytes()).map_err(|error| file_error(&path, &error))?;
         Ok((signer, path))
     }
 
@@ -148,7 +149,7 @@ fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
     use std::process::Command;
 
     fn passphrase() -> Secret {
@@ -191,5 +192,34 @@ mod tests {
             FileSigner::open(&path, &passphrase()),
             Err(SignerError::Mode { mode: 0o640, .. })
         ));
+    }
+
+    #[test]
+    fn a_key_that_root_makes_is_its_folders_owners_and_nothing_else_is() {
+        const HIM: u32 = 4711;
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root makes keys in folders of others");
+            return;
+        }
+        let parent = tempfile::tempdir().unwrap();
+        let (keys, roots) = (parent.path().join("keys"), parent.path().join("root's"));
+        fs::create_dir(&keys).unwrap();
+        chown(&keys, Some(HIM), Some(HIM)).unwrap();
+        fs::write(&roots, "of root").unwrap();
+        let path = keys.join("issuer.key");
+        // He makes a second name of root's file, where the system lets him, or a link.
+        let makes: [fn(&Path, &Path) -> std::io::Result<()>; 2] =
+            [|of, at| fs::hard_link(of, at), |of, at| symlink(of, at)];
+        for make in makes {
+            drop(fs::remove_file(&path));
+            make(&roots, &path).unwrap();
+            FileSigner::generate(KeyKind::EcdsaP256, &path, &passphrase()).unwrap();
+            let (key, others) =
+                (fs::symlink_metadata(&path).unwrap(), fs::metadata(&roots).unwrap());
+            assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (HIM, HIM, 0o600));
+            assert!(key.is_file());
+            assert_eq!((others.uid(), others.len()), (0, 7));
+        }
+        assert_eq!(fs::read_dir(&keys).unwrap().count(), 1);
     }
 }
