@@ -48,6 +48,14 @@ impl Credentials {
         Self::new(chain, key)
     }
 
+    /// The same of what somebody read himself; the folder is named in errors.
+    pub fn parse(dir: &Path, chain: &[u8], key: &[u8]) -> Result<Arc<Self>, Error> {
+        Self::new(
+            parsed(&dir.join(CHAIN), chain, certificates)?,
+            parsed(&dir.join(KEY), key, private_key)?,
+        )
+    }
+
     /// Shows these from the next handshake on. Fails, and keeps the old ones, unless they belong
     /// together.
     pub fn replace(
@@ -121,22 +129,36 @@ impl fmt::Debug for Credentials {
 pub(crate) fn read(
     dir: &Path,
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
-    let chain = read_file(&dir.join("svid.pem"), |bytes| {
-        let blocks = pem_blocks(bytes).map_err(|error| error.to_string())?;
-        let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
-        let chain: Vec<_> = certificates.map(|block| block.contents.into()).collect();
-        if chain.is_empty() { Err("it has no CERTIFICATE".to_owned()) } else { Ok(chain) }
-    })?;
-    // By the TLS library's reader: it leaves no copy of a key behind.
-    let key = read_file(&dir.join("svid.key"), |bytes| {
-        let text = unmarked(bytes).map_err(|fault| fault.to_string())?;
-        PrivateKeyDer::from_pem_slice(text).map_err(|error| error.to_string())
-    })?;
-    Ok((chain, key))
+    let chain = read_file(&dir.join(CHAIN), certificates)?;
+    Ok((chain, read_file(&dir.join(KEY), private_key)?))
+}
+
+fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+    let blocks = pem_blocks(bytes).map_err(|error| error.to_string())?;
+    let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
+    let chain: Vec<_> = certificates.map(|block| block.contents.into()).collect();
+    if chain.is_empty() { Err("it has no CERTIFICATE".to_owned()) } else { Ok(chain) }
+}
+
+/// By the TLS library's reader: it leaves no copy of a key behind.
+fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
+    let text = unmarked(bytes).map_err(|fault| fault.to_string())?;
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| error.to_string())
 }
 
 fn read_file<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Error> {
     let bytes = input::read(path).map_err(|source| Error::Io { path: path.to_owned(), source })?;
-    parse(&bytes)
+    parsed(path, &bytes, parse)
+}
+
+fn parsed<T>(
+    path: &Path,
+    bytes: &[u8],
+    parse: impl FnOnce(&[u8]) -> Result<T, String>,
+) -> Result<T, Error> {
+    parse(bytes)
         .map_err(|why| Error::Configuration(ConfigurationFault::Pem { path: path.to_owned(), why }))
 }
+
+const CHAIN: &str = "svid.pem";
+const KEY: &str = "svid.key";
