@@ -84,8 +84,8 @@ impl Ca<'_> {
     /// CA says which ones follow those of its pin, and is believed by their signatures.
     async fn is_asked_by(&self, context: &Context, session: &Session) -> bool {
         let is_same = |pin: &TrustPin| pin.of_any_sequence() == self.pin;
-        let directory = SvidDirectory::at(&context.directory);
-        let Ok(held) = held_trust(context, &directory) else { return is_same(&context.trust_pin) };
+        let held = SvidDirectory::at(&context.directory).and_then(|it| held_trust(context, &it));
+        let Ok(held) = held else { return is_same(&context.trust_pin) };
         if held.state().trust_domain != *self.trust_domain {
             return false;
         }
@@ -99,7 +99,8 @@ impl Ca<'_> {
     }
 
     fn other(&self, name: &str, context: &Context, fitting: Option<&str>) -> Error {
-        let held = held_trust(context, &SvidDirectory::at(&context.directory)).ok();
+        let held = SvidDirectory::at(&context.directory).and_then(|it| held_trust(context, &it));
+        let held = held.ok();
         let domain = held.map(|held| held.state().trust_domain.to_string());
         Error::OtherCa {
             config: self.file.to_owned(),

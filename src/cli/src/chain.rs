@@ -47,18 +47,20 @@ impl Subject {
         match self {
             Self::Address(host, _) if host.contains('%') => Err(Error::ZoneId(self.to_string())),
             Self::Address(host, port) => presented::read(host, *port).await,
-            Self::Directory(path) => {
-                let pem = SvidDirectory::at(path).read(CHAIN)?;
-                let pem = pem.ok_or_else(|| Error::NoSvid {
-                    directory: path.clone(),
-                    missing: CHAIN,
-                    repair: format!("countersign inspect {}", shell::quoted(path)),
-                })?;
-                self.parsed(&pem)
-            }
+            Self::Directory(path) => self.chain_in(&SvidDirectory::at(path)?),
             Self::File(path) => self.parsed(&files::read(path)?),
             Self::Stdin => self.parsed(&Zeroizing::new(files::read_or_stdin(Path::new("-"))?)),
         }
+    }
+
+    /// Reads that of a directory which is open.
+    pub(crate) fn chain_in(&self, directory: &SvidDirectory) -> Result<Chain, Error> {
+        let pem = directory.read(CHAIN)?.ok_or_else(|| Error::NoSvid {
+            directory: directory.path().to_owned(),
+            missing: CHAIN,
+            repair: format!("countersign inspect {}", shell::quoted(directory.path())),
+        })?;
+        self.parsed(&pem)
     }
 
     fn parsed(&self, bytes: &[u8]) -> Result<Chain, Error> {

@@ -47,7 +47,7 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     if url.ends_with(":0") {
         return Err(Error::NoPort(url.to_owned()));
     }
-    let operator = Operator { directory: SvidDirectory::at(&context.directory), context, url };
+    let operator = Operator { directory: SvidDirectory::at(&context.directory)?, context, url };
     // Before it asks for a newer trust state: without these, that leads nowhere.
     pair(&operator.directory, RECOVER)?;
     operator.follow_trust(session).await?;
@@ -69,7 +69,7 @@ pub(crate) fn directory(session: &Session) -> Result<PathBuf, Error> {
 pub(crate) fn trust(session: &Session) -> Result<HeldTrust, Error> {
     let contexts = Contexts::load(&session.options)?;
     let (_, context) = contexts.select(session.options.context.as_deref())?;
-    held_trust(context, &SvidDirectory::at(&context.directory))
+    held_trust(context, &SvidDirectory::at(&context.directory)?)
 }
 
 /// The context's pin is the one that everything started from; `svid.json` has that of the newest
@@ -99,16 +99,18 @@ fn record(directory: &SvidDirectory) -> Result<Option<SvidRecord>, Error> {
 /// The certificate and the key in a directory; where one is missing, or they do not belong together,
 /// the error says what makes new ones.
 pub(crate) fn pair(directory: &SvidDirectory, repair: &str) -> Result<Arc<Credentials>, Error> {
-    let (folder, repair) = (directory.path(), repair.to_owned());
-    for missing in [CHAIN, KEY] {
-        if directory.read(missing)?.is_none() {
-            return Err(Error::NoSvid { directory: folder.to_owned(), missing, repair });
+    let folder = directory.path();
+    let read = |missing| match directory.read(missing)? {
+        Some(bytes) => Ok(Zeroizing::new(bytes)),
+        None => {
+            Err(Error::NoSvid { directory: folder.to_owned(), missing, repair: repair.to_owned() })
         }
-    }
-    Credentials::load(folder).map_err(|source| Error::BrokenPair {
+    };
+    let (chain, key) = (read(CHAIN)?, read(KEY)?);
+    Credentials::parse(folder, &chain, &key).map_err(|source| Error::BrokenPair {
         directory: folder.to_owned(),
         source: Box::new(source),
-        repair,
+        repair: repair.to_owned(),
     })
 }
 
@@ -236,7 +238,7 @@ impl Operator<'_> {
 
 /// Whom the SVID in a context's folder names, and until when.
 pub(crate) fn own_svid(directory: &Path) -> Result<(SpiffeId, OffsetDateTime), Error> {
-    let svid = OwnSvid::read(&SvidDirectory::at(directory))?;
+    let svid = OwnSvid::read(&SvidDirectory::at(directory)?)?;
     Ok((svid.spiffe_id, svid.not_after))
 }
 

@@ -4,8 +4,6 @@
 //! It lives by the hour, and the SVID by the day: it is no part of the set that is replaced as one, and
 //! what keeps it from being refreshed never costs an SVID.
 
-use std::path::Path;
-
 use countersign::AuthorityClient;
 use identity::pem_blocks;
 use serde::Serialize;
@@ -13,7 +11,6 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::error::Error;
-use crate::files;
 use crate::output::Output;
 use crate::shell;
 use crate::svid_directory::{BUNDLE, SvidDirectory};
@@ -51,11 +48,12 @@ pub(crate) async fn keep(
     now: OffsetDateTime,
 ) -> Result<(), Error> {
     let Err(error) = refresh(directory, client).await else { return Ok(()) };
-    let path = directory.join(CRL);
-    let held = read_plain(&path).ok().flatten().and_then(|pem| parse(&pem).ok());
+    let held = read(directory).ok().flatten();
     let ends = held.iter().flatten().filter_map(|crl| crl.next_update).min();
     match ends.filter(|end| *end < now) {
-        Some(ended) => Err(Error::StaleCrl { path, ended, source: Box::new(error) }),
+        Some(ended) => {
+            Err(Error::StaleCrl { path: directory.join(CRL), ended, source: Box::new(error) })
+        }
         None => {
             let next = error.next_step().map(|step| format!("\n  next: {step}"));
             let next = next.unwrap_or_default();
@@ -68,24 +66,17 @@ pub(crate) async fn keep(
 async fn refresh(directory: &SvidDirectory, client: &AuthorityClient) -> Result<(), Error> {
     let pem = client.crls().await?;
     parse(&pem).map_err(|_| Error::Answer("its CRLs cannot be read"))?;
-    let path = directory.join(CRL);
-    if read_plain(&path).is_ok_and(|held| held.as_deref() == Some(&*pem)) {
+    if directory.read(CRL).is_ok_and(|held| held.as_deref() == Some(&*pem)) {
         return Ok(());
     }
     directory.replace_beside(CRL, BUNDLE, &pem)
 }
 
 /// What stands beside an SVID; none where there is none.
-pub(crate) fn read(path: &Path) -> Result<Option<Vec<CrlSummary>>, Error> {
-    let Some(pem) = read_plain(path)? else { return Ok(None) };
-    let malformed = |why| Error::Malformed { path: path.to_owned(), why };
+pub(crate) fn read(directory: &SvidDirectory) -> Result<Option<Vec<CrlSummary>>, Error> {
+    let Some(pem) = directory.read(CRL)? else { return Ok(None) };
+    let malformed = |why| Error::Malformed { path: directory.join(CRL), why };
     parse(&pem).map(Some).map_err(malformed)
-}
-
-/// Nobody waits for whoever writes into a pipe that stands there.
-fn read_plain(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    files::require_plain(path)?;
-    files::read_if_there(path)
 }
 
 /// The CRLs of a PEM text, at least one.

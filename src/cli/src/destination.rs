@@ -1,11 +1,13 @@
 //! `--out FILE`: where one result goes. A file that is there is replaced where it is of the same kind
 //! or empty; a device, a pipe or a stream of this process is written into; and no link is followed.
 
+use std::ffi::OsStr;
 use std::fs::{File, Metadata};
-use std::io::{self, Write};
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use authority::folder::{Entry, Folder};
 use rustix::fs::OFlags;
 
 use crate::error::Error;
@@ -37,24 +39,24 @@ enum Place {
 impl<'a> Destination<'a> {
     /// Looks at what is there, and refuses what must not be replaced. Waits for the reader of a pipe.
     pub(crate) fn prepare(path: &'a Path, replaced: Replaced) -> Result<Self, Error> {
-        let file = || Replacement::prepare(path).map(Place::File);
-        let place = match path.symlink_metadata() {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => file()?,
-            Err(source) => return Err(Error::Write { path: path.to_owned(), source }),
-            Ok(_) if is_own_stream(path) => open(path, OFlags::empty())?,
-            Ok(metadata) if metadata.is_symlink() => {
-                let to = std::fs::read_link(path).unwrap_or_default();
+        let at = |source| Error::Write { path: path.to_owned(), source };
+        if is_own_stream(path) {
+            let opened = File::options().append(true).custom_flags(NO_TERMINAL).open(path);
+            return Ok(Self { path, place: opened.map(Place::Stream).map_err(at)? });
+        }
+        let (folder, name) = Folder::of(path).map_err(at)?;
+        let file = || Replacement::within(&folder, name, path).map(Place::File);
+        let place = match folder.look(name).map_err(at)? {
+            None | Some(Entry::Folder) => file()?,
+            Some(Entry::Link(to)) => {
                 return Err(in_the_way(path, format!("it is a link to {}", to.display())));
             }
-            Ok(metadata) if metadata.is_file() => {
-                require_replaceable(path, replaced)?;
+            Some(Entry::File) => {
+                let bytes = folder.open_plain(name).and_then(read_opened);
+                require_replaceable(path, bytes.ok().as_deref(), replaced)?;
                 file()?
             }
-            Ok(metadata) if metadata.is_dir() => file()?,
-            Ok(metadata) => {
-                require_stream(path, &metadata)?;
-                open(path, OFlags::NOFOLLOW)?
-            }
+            Some(Entry::Other) => Place::Stream(open_stream(&folder, name, path)?),
         };
         Ok(Self { path, place })
     }
@@ -80,20 +82,25 @@ fn is_own_stream(path: &Path) -> bool {
         || path.starts_with("/proc/self/fd")
 }
 
-/// What is written by `>>` is not written over.
-fn open(path: &Path, flags: OFlags) -> Result<Place, Error> {
-    let flags = (flags | OFlags::NOCTTY).bits().cast_signed();
-    let opened = File::options().append(true).custom_flags(flags).open(path);
-    opened.map(Place::Stream).map_err(|source| Error::Write { path: path.to_owned(), source })
+/// What is written by `>>` is not written over. Nobody waits for a stranger's pipe, and what somebody
+/// puts in its place meanwhile is looked at again.
+fn open_stream(folder: &Folder, name: &OsStr, path: &Path) -> Result<File, Error> {
+    let open = |flags| {
+        let file = folder.open_file(name, flags)?;
+        file.metadata().map(|metadata| (file, metadata))
+    };
+    let at = |source| Error::Write { path: path.to_owned(), source };
+    let (_, metadata) = open(OFlags::PATH).map_err(at)?;
+    require_stream(path, &metadata)?;
+    let (file, metadata) = open(OFlags::WRONLY | OFlags::APPEND | OFlags::NOCTTY).map_err(at)?;
+    require_stream(path, &metadata)?;
+    Ok(file)
 }
 
-fn require_replaceable(path: &Path, replaced: Replaced) -> Result<(), Error> {
+/// What is too large to be looked at is none of ours.
+fn require_replaceable(path: &Path, bytes: Option<&[u8]>, replaced: Replaced) -> Result<(), Error> {
     let Replaced::Only(kind) = replaced else { return Ok(()) };
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
-    let opened = File::options().read(true).custom_flags(flags).open(path);
-    // What is too large to be looked at is none of ours.
-    let bytes = opened.and_then(read_opened);
-    match bytes.ok().and_then(|bytes| OtherFile::of(&bytes)) {
+    match bytes.and_then(OtherFile::of) {
         Some(found) if found == kind || found == OtherFile::Empty => Ok(()),
         _ => Err(Error::NotOurs { path: path.to_owned(), wanted: kind }),
     }
@@ -115,6 +122,9 @@ fn require_stream(path: &Path, metadata: &Metadata) -> Result<(), Error> {
 fn in_the_way(path: &Path, why: String) -> Error {
     Error::InTheWay { path: path.to_owned(), why }
 }
+
+/// A terminal that is written to does not become this process's own.
+const NO_TERMINAL: i32 = OFlags::NOCTTY.bits().cast_signed();
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,14 @@
 //! Files that only their owner may read, replaced in one step.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use authority::files::{Input, sync_folder};
+use authority::files::Input;
+use authority::folder::{Entry, Folder, NewFile};
 use issuance::CertificateRequest;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -85,8 +87,7 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 
 /// Writes a file (0600) in one step: readers see the old bytes or the new ones, after a crash too.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    let put = Replacement::beside(path).and_then(|file| file.put(bytes));
-    put.map_err(|source| Error::Write { path: path.to_owned(), source })
+    Replacement::prepare(path)?.fill(bytes)
 }
 
 /// Makes a directory (0700) and those above it; one that is there already keeps its mode.
@@ -121,13 +122,18 @@ impl Lock {
     /// Waits for the lock of a directory that exists, [`PATIENCE`] at most: a stranger who has it
     /// open may hold it for ever.
     pub(crate) fn of(directory: &Path) -> Result<Self, Error> {
-        Self::within(directory, PATIENCE)
+        Self::within(&opened(directory)?, directory)
     }
 
-    fn within(directory: &Path, patience: Duration) -> Result<Self, Error> {
+    /// The same, of one that is open.
+    pub(crate) fn within(folder: &Folder, directory: &Path) -> Result<Self, Error> {
+        Self::waited_for(folder, directory, PATIENCE)
+    }
+
+    fn waited_for(folder: &Folder, directory: &Path, patience: Duration) -> Result<Self, Error> {
         let path = directory.join(LOCK);
         let failed = |source| Error::Write { path: path.clone(), source };
-        let file = open_lock(&path)?;
+        let file = open_lock(folder, &path)?;
         let begun = Instant::now();
         loop {
             match file.try_lock() {
@@ -146,20 +152,17 @@ impl Lock {
     }
 }
 
+fn opened(directory: &Path) -> Result<Folder, Error> {
+    Folder::open(directory).map_err(|source| Error::Write { path: directory.to_owned(), source })
+}
+
 /// The directory may be somebody else's, and we root: no link is followed, no pipe waited for, and
 /// nothing but a plain file of one name is touched. Others cannot open it, and so not hold it.
-fn open_lock(path: &Path) -> Result<File, Error> {
+fn open_lock(folder: &Folder, path: &Path) -> Result<File, Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let opened = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(PRIVATE)
-        .custom_flags(flags.bits().cast_signed())
-        .open(path);
-    let file = match opened {
-        Err(_) if path.symlink_metadata().is_ok_and(|it| !it.is_file()) => {
+    let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NONBLOCK;
+    let file = match folder.open_file(LOCK, flags) {
+        Err(_) if folder.look(LOCK).is_ok_and(|it| it.is_some_and(|it| it != Entry::File)) => {
             return Err(Error::NoLock(path.to_owned()));
         }
         opened => opened.map_err(failed)?,
@@ -168,10 +171,9 @@ fn open_lock(path: &Path) -> Result<File, Error> {
     if !metadata.is_file() || metadata.nlink() != 1 {
         return Err(Error::NoLock(path.to_owned()));
     }
-    if metadata.nlink() == 1 && metadata.len() == 0 {
+    if metadata.len() == 0 {
         // Whose folder it is, his next run takes the same lock.
-        let directory = path.parent().expect("a lock stands in a directory");
-        give_to_owner_of(directory, &file).map_err(failed)?;
+        folder.access_of_new().give(&file).map_err(failed)?;
     }
     let is_ours = metadata.uid() == rustix::process::geteuid().as_raw();
     if is_ours && metadata.mode() & 0o777 != PRIVATE {
@@ -203,21 +205,12 @@ fn has_no_locks(error: &io::Error) -> bool {
     is_not_supported(error) || Errno::from_io_error(error) == Some(Errno::NOLCK)
 }
 
-/// What root makes in somebody else's folder is his: he could not go on with it otherwise.
-fn give_to_owner_of(directory: &Path, file: &File) -> io::Result<()> {
-    let (directory, made) = (directory.metadata()?, file.metadata()?);
-    if !rustix::process::geteuid().is_root() || directory.uid() == made.uid() {
-        return Ok(());
-    }
-    fchown(file, Some(directory.uid()), Some(directory.gid()))
-}
-
 /// A file beside the one that it is to replace. Until then that one stays as it is, and this one is
-/// gone if nothing comes of it.
+/// gone if nothing comes of it. What root makes in somebody else's folder is his.
 #[derive(Debug)]
 pub(crate) struct Replacement {
-    file: tempfile::NamedTempFile,
-    directory: PathBuf,
+    file: NewFile,
+    name: OsString,
     path: PathBuf,
 }
 
@@ -225,35 +218,32 @@ impl Replacement {
     /// Finds out whether a file can be written there, before there is anything to lose.
     pub(crate) fn prepare(path: &Path) -> Result<Self, Error> {
         let at = |source| Error::Write { path: path.to_owned(), source };
-        if path.is_dir() {
+        let (folder, name) = Folder::of(path).map_err(at)?;
+        Self::within(&folder, name, path)
+    }
+
+    /// The same, in a folder that is open; the path is named in errors.
+    pub(crate) fn within(folder: &Folder, name: &OsStr, path: &Path) -> Result<Self, Error> {
+        let at = |source| Error::Write { path: path.to_owned(), source };
+        if folder.look(name).map_err(at)? == Some(Entry::Folder) {
             return Err(at(io::ErrorKind::IsADirectory.into()));
         }
-        Self::beside(path).map_err(at)
+        let file = begin(folder).map_err(at)?;
+        Ok(Self { file, name: name.to_owned(), path: path.to_owned() })
     }
 
     /// Replaces the file (0600) in one step.
     pub(crate) fn fill(self, bytes: &[u8]) -> Result<(), Error> {
-        let path = self.path.clone();
-        self.put(bytes).map_err(|source| Error::Write { path, source })
+        let Self { mut file, name, path } = self;
+        let written = file.file().write_all(bytes).and_then(|()| file.put(name));
+        written.map_err(|source| Error::Write { path, source })
     }
+}
 
-    fn beside(path: &Path) -> io::Result<Self> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        // tempfile creates with 0600.
-        let file = tempfile::NamedTempFile::new_in(&directory)?;
-        give_to_owner_of(&directory, file.as_file())?;
-        Ok(Self { file, directory, path: path.to_owned() })
-    }
-
-    fn put(mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
-        self.file.as_file().sync_all()?;
-        self.file.persist(&self.path)?;
-        sync_folder(&self.directory)
-    }
+fn begin(folder: &Folder) -> io::Result<NewFile> {
+    let mut new = folder.begin()?;
+    folder.access_of_new().give(new.file())?;
+    Ok(new)
 }
 
 const LOCK: &str = ".countersign.lock";
@@ -269,7 +259,10 @@ const MAX_INPUT: u64 = 16 << 20;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt;
+
+    fn within(directory: &Path, patience: Duration) -> Result<Lock, Error> {
+        Lock::waited_for(&opened(directory)?, directory, patience)
+    }
 
     #[test]
     fn replaced_file_is_private_and_leaves_nothing_beside_it() {
@@ -307,7 +300,7 @@ mod tests {
         let none = Duration::ZERO;
         fs::write(&lock, "").unwrap();
         fs::set_permissions(&lock, fs::Permissions::from_mode(0o644)).unwrap();
-        drop(Lock::within(directory.path(), none).unwrap());
+        drop(within(directory.path(), none).unwrap());
         assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o777, 0o600);
         let attacks: [&dyn Fn() -> io::Result<()>; 3] = [
             &|| std::os::unix::fs::symlink(&victim, &lock),
@@ -317,7 +310,7 @@ mod tests {
         for attack in attacks {
             fs::remove_file(&lock).unwrap();
             attack().unwrap();
-            let refused = Lock::within(directory.path(), none);
+            let refused = within(directory.path(), none);
             assert!(matches!(refused, Err(Error::NoLock(_))), "{refused:?}");
             drop(fs::remove_dir(&lock));
             fs::write(&lock, "").unwrap();
@@ -325,7 +318,7 @@ mod tests {
         fs::remove_file(&victim).unwrap();
         fs::remove_file(&lock).unwrap();
         std::os::unix::fs::symlink(&victim, &lock).unwrap();
-        Lock::within(directory.path(), none).unwrap_err();
+        within(directory.path(), none).unwrap_err();
         assert!(!victim.exists(), "nothing was made where the link led");
     }
 
@@ -333,7 +326,7 @@ mod tests {
     fn nobody_is_waited_for_without_end() {
         let directory = tempfile::tempdir().unwrap();
         let _held = Lock::of(directory.path()).unwrap();
-        let refused = Lock::within(directory.path(), Duration::from_millis(1));
+        let refused = within(directory.path(), Duration::from_millis(1));
         assert!(matches!(refused, Err(Error::Taken(_))), "{refused:?}");
     }
 

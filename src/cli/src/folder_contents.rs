@@ -9,7 +9,7 @@ use tlog::{Checkpoint, SignedNote};
 use zeroize::Zeroizing;
 
 use crate::chain;
-use crate::crl_file::{self, CRL, CrlSummary};
+use crate::crl_file::{self, CrlSummary};
 use crate::description::Description;
 use crate::error::Error;
 use crate::private_key;
@@ -60,10 +60,10 @@ struct Seen {
 impl FolderContents {
     /// Reads what there is; an error only where nothing of an SVID is.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        let directory = SvidDirectory::at(path);
+        let directory = SvidDirectory::at(path)?;
         let mut is_there = false;
         for name in [CHAIN, KEY, RECORD] {
-            is_there |= is_at(&path.join(name))?;
+            is_there |= directory.has(name)?;
         }
         if !is_there {
             return Err(Error::NoSvid {
@@ -72,7 +72,7 @@ impl FolderContents {
                 repair: format!("countersign issue SPIFFE_ID --out {}", crate::shell::quoted(path)),
             });
         }
-        let crls = match crl_file::read(&directory.join(CRL)) {
+        let crls = match crl_file::read(&directory) {
             Ok(crls) => crls.ok_or_else(|| ABSENT.to_owned()),
             Err(error) => Err(error.to_string()),
         };
@@ -165,15 +165,6 @@ impl CrlSummary {
         });
         let made = table::distance(self.this_update, now);
         format!("{} revoked; made {made}{}", self.entries, ends.unwrap_or_default())
-    }
-}
-
-/// What cannot be looked at may be there all the same.
-fn is_at(path: &Path) -> Result<bool, Error> {
-    match path.symlink_metadata() {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
-        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
     }
 }
 

@@ -337,6 +337,11 @@ fn unread(path: &Path, source: &std::io::Error) -> String {
     match source.kind() {
         IsADirectory => format!("name a file: ls -l {path}"),
         NotFound => "name a file that is there; then the same command again".to_owned(),
+        // Not the system's word but ours: see `authority::folder`.
+        PermissionDenied if source.get_ref().is_some() => format!(
+            "look who put it there: ls -ld {path}; root reads what the folder's owner owns, and no links \
+             of his: remove it, or chown it, and run the same command again"
+        ),
         PermissionDenied => format!("run it as a user who may read it: ls -l {path}"),
         TimedOut => {
             "start what writes into it, or name a file; then the same command again".to_owned()

@@ -144,7 +144,7 @@ fn require_name(name: &str) -> Result<(), Error> {
 }
 
 fn recorded_pin(directory: &Path) -> Option<TrustPin> {
-    let record = SvidDirectory::at(directory).record();
+    let record = SvidDirectory::at(directory).and_then(|directory| directory.record());
     record.ok().flatten().map(|record| record.trust_pin)
 }
 

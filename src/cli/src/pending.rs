@@ -12,7 +12,6 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData, SanTyp
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
-use crate::files;
 use crate::svid_directory::{KEY, SvidDirectory};
 use crate::svid_record::Wish;
 
@@ -48,17 +47,17 @@ impl PendingRequest {
         }
         let pending = Self::generate(wish)?;
         // The request is the last to appear and the first to go: where it is, its key is too.
-        files::remove_if_there(&directory.join(NEXT_CSR))?;
-        files::replace(&directory.join(NEXT_KEY), pending.key.as_bytes())?;
+        directory.remove(NEXT_CSR)?;
+        directory.write(NEXT_KEY, pending.key.as_bytes())?;
         let csr = [&heading(wish, line), &*pending.csr].concat();
-        files::replace(&directory.join(NEXT_CSR), csr.as_bytes())?;
+        directory.write(NEXT_CSR, csr.as_bytes())?;
         Ok(pending)
     }
 
     /// Forgets what was pending: it was answered, or never will be.
     pub(crate) fn forget(directory: &SvidDirectory) -> Result<(), Error> {
-        files::remove_if_there(&directory.join(NEXT_CSR))?;
-        files::remove_if_there(&directory.join(NEXT_KEY))
+        directory.remove(NEXT_CSR)?;
+        directory.remove(NEXT_KEY)
     }
 
     /// A new P-256 key and a request for the wish, in memory only.
@@ -147,7 +146,7 @@ mod tests {
 
     fn environment() -> Environment {
         let folder = tempfile::tempdir().unwrap();
-        Environment { directory: SvidDirectory::at(folder.path()), _folder: folder }
+        Environment { directory: SvidDirectory::at(folder.path()).unwrap(), _folder: folder }
     }
 
     impl Environment {
@@ -194,7 +193,7 @@ mod tests {
 
         // Without a heading, as an earlier version wrote it.
         let pending = environment.ask_for(&silent, Line::Next);
-        files::replace(&environment.directory.join(NEXT_CSR), pending.csr.as_bytes()).unwrap();
+        environment.directory.write(NEXT_CSR, pending.csr.as_bytes()).unwrap();
         assert_eq!(environment.ask_for(&silent, Line::First).key, keys[2]);
         assert_ne!(environment.ask_for(&none, Line::First).key, keys[2]);
     }
@@ -204,9 +203,9 @@ mod tests {
         let environment = environment();
         let first = environment.ask("/reports");
         let other = PendingRequest::generate(&wish("/reports")).unwrap();
-        files::replace(&environment.directory.join(NEXT_KEY), other.key.as_bytes()).unwrap();
+        environment.directory.write(NEXT_KEY, other.key.as_bytes()).unwrap();
         assert_ne!(first.csr, environment.ask("/reports").csr);
-        files::remove_if_there(&environment.directory.join(NEXT_KEY)).unwrap();
+        environment.directory.remove(NEXT_KEY).unwrap();
         assert_ne!(other.key, environment.ask("/reports").key);
     }
 
@@ -214,7 +213,7 @@ mod tests {
     fn a_request_whose_key_is_in_use_was_answered() {
         let environment = environment();
         let first = environment.ask("/reports");
-        files::replace(&environment.directory.join(KEY), first.key.as_bytes()).unwrap();
+        environment.directory.write(KEY, first.key.as_bytes()).unwrap();
         assert_ne!(first.key, environment.ask("/reports").key);
         PendingRequest::forget(&environment.directory).unwrap();
         assert!(environment.directory.read(NEXT_CSR).unwrap().is_none());

@@ -13,7 +13,6 @@ use tlog::{Checkpoint, SignedNote, VerifierKey};
 
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files;
 use crate::next_step::HALTED;
 use crate::output::Output;
 use crate::shell;
@@ -21,7 +20,7 @@ use crate::svid_directory::SvidDirectory;
 
 /// What was seen of a log, and where it is kept.
 pub(crate) struct SeenLog {
-    path: PathBuf,
+    directory: SvidDirectory,
     kept: Option<Seen>,
 }
 
@@ -47,17 +46,17 @@ impl SeenLog {
         trust: &TrustState,
         output: Output,
     ) -> Result<Self, Error> {
-        let path = directory.join(CHECKPOINT);
-        let Some(bytes) = directory.read(CHECKPOINT)? else { return Ok(Self { path, kept: None }) };
-        let kept = Seen::kept(bytes, trust);
-        if kept.is_none() {
+        let bytes = directory.read(CHECKPOINT)?;
+        let is_there = bytes.is_some();
+        let kept = bytes.and_then(|bytes| Seen::kept(bytes, trust));
+        if is_there && kept.is_none() {
             output.warn(format!(
                 "{} is no checkpoint of {}: whether the log has gone back is not known",
-                path.display(),
+                directory.join(CHECKPOINT).display(),
                 trust.log.origin
             ));
         }
-        Ok(Self { path, kept })
+        Ok(Self { directory: directory.clone(), kept })
     }
 
     /// Shows the CA from now on what was seen.
@@ -102,10 +101,10 @@ impl SeenLog {
     pub(crate) fn keep(&self, output: Output) {
         let Some(kept) = &self.kept else { return };
         let bytes = kept.note.as_bytes();
-        if files::read_if_there(&self.path).is_ok_and(|there| there.as_deref() == Some(bytes)) {
+        if self.directory.read(CHECKPOINT).is_ok_and(|there| there.as_deref() == Some(bytes)) {
             return;
         }
-        if let Err(error) = files::replace(&self.path, bytes) {
+        if let Err(error) = self.directory.write(CHECKPOINT, bytes) {
             output.warn(format!("the CA's newest checkpoint is not kept: {error}"));
         }
     }
@@ -116,7 +115,7 @@ impl SeenLog {
         (kept.size > shown.size || is_other).then(|| WentBack {
             seen: kept.size,
             shown: shown.size,
-            path: self.path.clone(),
+            path: self.directory.join(CHECKPOINT),
         })
     }
 }

@@ -19,8 +19,11 @@
 //! 4. Older `.svid-*`, and what a crash left of them, are removed.
 //!
 //! Each file keeps owner, group and mode of the one that it replaces, and the folder of the set those
-//! of the folder before; what is new belongs to whom the directory belongs to (see `steps`). Whatever
-//! stands in the way of all this is found out before anything is asked for: see `obstacles`.
+//! of the folder before; what is new belongs to whom the directory belongs to. Whatever stands in the
+//! way of all this is found out before anything is asked for: see `obstacles`.
+//!
+//! The directory may be another user's, and we root: see [`Folder`]. Then no link is followed but our
+//! own two, and a file is read only if it is its owner's or root's.
 //!
 //! `crl.pem` stands beside them, a file of its own: see `crl_file`.
 //!
@@ -31,20 +34,18 @@
 mod obstacles;
 mod remains;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, Metadata};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use authority::files::sync_folder;
-use rustix::fs::{Mode, OFlags};
-use rustix::io::Errno;
-use rustix::process::geteuid;
+use authority::folder::{Access, Entry, Folder, foreign};
 use zeroize::Zeroizing;
 
-use self::steps::{Access, Change, Step};
+use self::steps::{Change, Step};
 use crate::error::Error;
 use crate::files::{self, Lock};
 use crate::svid_record::SvidRecord;
@@ -52,23 +53,32 @@ use crate::svid_record::SvidRecord;
 /// Contents by file name.
 pub(crate) type Contents = BTreeMap<&'static str, Zeroizing<Vec<u8>>>;
 
-/// A directory that holds an SVID, or will.
+/// A directory that holds an SVID, or will. It is opened once: whatever its path leads to later, this
+/// one is read and written.
 #[derive(Debug, Clone)]
 pub(crate) struct SvidDirectory {
     path: PathBuf,
+    folder: Option<Folder>,
 }
 
 impl SvidDirectory {
-    /// The directory at a path, which need not exist.
-    pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+    /// The directory at a path, which need not exist: then it holds nothing.
+    pub(crate) fn at(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        match Folder::open(&path) {
+            Ok(folder) => Ok(Self { path, folder: Some(folder) }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                Ok(Self { path, folder: None })
+            }
+            Err(source) => Err(Error::Read { path, source }),
+        }
     }
 
     /// The same, made (0700) if it does not exist.
     pub(crate) fn create(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        let directory = Self::at(path);
-        files::create_private_directory(&directory.path)?;
-        Ok(directory)
+        let path = path.into();
+        files::create_private_directory(&path)?;
+        Self::at(path)
     }
 
     /// Where it is.
@@ -76,75 +86,70 @@ impl SvidDirectory {
         &self.path
     }
 
-    /// The path of one of its files.
+    /// Whether it is there.
+    pub(crate) fn exists(&self) -> bool {
+        self.folder.is_some()
+    }
+
+    /// The path of one of its files, to name it: what is done with a file is done by its name.
     pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
     /// Holds it against other processes; whoever reads in order to replace needs this.
     pub(crate) fn lock(&self) -> Result<Lock, Error> {
-        Lock::of(&self.path)
+        Lock::within(self.folder()?, &self.path)
+    }
+
+    fn folder(&self) -> Result<&Folder, Error> {
+        let missing =
+            || Error::Write { path: self.path.clone(), source: io::ErrorKind::NotFound.into() };
+        self.folder.as_ref().ok_or_else(missing)
+    }
+
+    /// Whether something stands under a name, be it nothing that can be read.
+    pub(crate) fn has(&self, name: &str) -> Result<bool, Error> {
+        Ok(self.look(name)?.is_some())
+    }
+
+    fn look(&self, name: &str) -> Result<Option<Entry>, Error> {
+        let looked = self.folder.as_ref().map_or(Ok(None), |folder| folder.look(name));
+        looked.map_err(|source| Error::Read { path: self.join(name), source })
     }
 
     /// One of its files; `None` if it is not there.
     pub(crate) fn read(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
-        self.read_opened(name).map_err(|source| {
-            let path = self.join(name);
-            match files::require_plain(&path) {
-                Err(in_the_way) => in_the_way,
-                Ok(()) => Error::Read { path, source },
-            }
-        })
+        // Nobody waits for whoever writes into a pipe that stands there.
+        files::require_plain(&self.join(name))?;
+        let read = self.open(name).and_then(|file| file.map(files::read_opened).transpose());
+        read.map_err(|source| Error::Read { path: self.join(name), source })
     }
 
-    fn read_opened(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
-        self.open(name)?.map(files::read_opened).transpose()
+    /// Writes a file that belongs to no set (0600), in one step.
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        let folder = self.folder()?;
+        folder
+            .write(name, bytes, folder.access_of_new())
+            .map_err(|source| Error::Write { path: self.join(name), source })
     }
 
-    /// In a folder of somebody else's, no link leads to what he may not read himself, but for our own
-    /// two: they are walked here, by what is open. In our own folder links are ours to make.
+    /// Removes a file that belongs to no set, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), Error> {
+        let removed = self.folder.as_ref().map_or(Ok(()), |folder| folder.remove(name));
+        removed.map_err(|source| Error::Write { path: self.join(name), source })
+    }
+
     fn open(&self, name: &str) -> io::Result<Option<File>> {
-        let opened = match fs::metadata(&self.path) {
-            Ok(metadata) if metadata.uid() != geteuid().as_raw() => self.open_in_place(name),
-            _ => File::options()
-                .read(true)
-                .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-                .open(self.join(name)),
+        let Some(folder) = &self.folder else { return Ok(None) };
+        let opened = match folder.is_own() {
+            true => folder.open_followed(name),
+            false => open_in_place(folder, name),
         };
         match opened {
             Ok(file) => Ok(Some(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            // `.current` is no folder any more: as good as lost.
-            Err(error) if error.kind() == io::ErrorKind::NotADirectory && self.path.is_dir() => {
-                Ok(None)
-            }
+            Err(error) if LOST.contains(&error.kind()) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    fn open_in_place(&self, name: &str) -> io::Result<File> {
-        let folder = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let here =
-            rustix::fs::open(&self.path, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-        let link = |name| rustix::fs::readlinkat(&here, name, Vec::new());
-        let set = match link(name) {
-            Err(Errno::INVAL) => {
-                return Ok(rustix::fs::openat(&here, name, plain, Mode::empty())?.into());
-            }
-            to => set_of(to?.to_bytes(), name).ok_or_else(steps::foreign_link)?,
-        };
-        let set = match link(&set) {
-            // One of a copy, whose links were followed.
-            Err(Errno::INVAL) => set,
-            to => String::from_utf8_lossy(to?.to_bytes()).into_owned(),
-        };
-        // A name with a slash would be opened without following its last part only: these have none.
-        if set != CURRENT && !is_generation(&set) {
-            return Err(steps::foreign_link());
-        }
-        let generation = rustix::fs::openat(&here, &set, folder, Mode::empty())?;
-        Ok(rustix::fs::openat(&generation, name, plain, Mode::empty())?.into())
     }
 
     /// What `svid.json` says; `None` if it is not there.
@@ -166,11 +171,10 @@ impl SvidDirectory {
     /// What the names then show is looked at again: whatever somebody did to the directory
     /// meanwhile, nobody is told that a set is in place which is not.
     pub(crate) fn replace(&self, changes: Contents, _held: &Lock) -> Result<(), Error> {
-        let expected = changes.clone();
+        NAMES.iter().try_for_each(|name| self.require_replaceable(name))?;
+        let (folder, expected) = (self.folder()?, changes.clone());
         let steps = self.plan(changes)?;
-        steps.iter().try_for_each(|step| {
-            step.take().map_err(|source| self.obstacle(source, step.what()))
-        })?;
+        steps.iter().try_for_each(|step| self.take(step, folder))?;
         for (name, bytes) in expected {
             let shown = self.read(name)?.map(Zeroizing::new);
             if shown.as_ref() != Some(&bytes) {
@@ -178,6 +182,10 @@ impl SvidDirectory {
             }
         }
         Ok(())
+    }
+
+    fn take(&self, step: &Step, folder: &Folder) -> Result<(), Error> {
+        step.take(folder).map_err(|(change, source)| self.obstacle(source, change))
     }
 
     /// Replaces a file that belongs to no set, in one step. Owner, group and mode are those of the one
@@ -189,18 +197,9 @@ impl SvidDirectory {
         bytes: &[u8],
     ) -> Result<(), Error> {
         self.require_replaceable(name)?;
-        let is_there = self.join(name).symlink_metadata().is_ok();
-        let access = self.access(if is_there { name } else { like })?;
-        let write = || {
-            // 0600 until it is complete.
-            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            file.write_all(bytes)?;
-            access.give(file.as_file())?;
-            file.as_file().sync_all()?;
-            file.persist(self.join(name))?;
-            sync_folder(&self.path)
-        };
-        write().map_err(|source| self.obstacle(source, Change::Write))
+        let folder = self.folder()?;
+        let access = self.access(if self.has(name)? { name } else { like })?;
+        folder.write(name, bytes, access).map_err(|source| self.obstacle(source, Change::Write))
     }
 
     fn plan(&self, changes: Contents) -> Result<Vec<Step>, Error> {
@@ -209,118 +208,138 @@ impl SvidDirectory {
         let mut steps = Vec::new();
         let mut next = newest + 1;
         let mut outdated = old;
-        if !self.is_in_order() {
+        if !self.is_in_order()? {
             let adopted = generation_name(next);
-            steps.extend(self.write_generation(next, &held)?);
+            steps.push(self.write_generation(next, held.clone())?);
             // Past `.current`, which may be what is out of order.
-            steps.extend(held.keys().map(|name| self.link_to(name, Path::new(&adopted))));
-            if self.join(CURRENT).symlink_metadata().is_ok_and(|it| it.is_dir()) {
-                let aside = self.generation_path(next + 1);
-                steps.push(Step::MoveAside { from: self.join(CURRENT), to: aside.clone() });
+            steps.extend(held.keys().map(|name| link_to(name, &adopted)));
+            if self.look(CURRENT)? == Some(Entry::Folder) {
+                let aside = generation_name(next + 1);
+                steps.push(Step::MoveAside { from: CURRENT, to: aside.clone() });
                 outdated.push(aside);
             }
-            steps.push(self.current(next));
-            steps.extend(held.keys().map(|name| self.link(name)));
-            outdated.push(self.generation_path(next));
+            steps.push(current(next));
+            steps.extend(held.keys().map(|name| link_to(name, CURRENT)));
+            outdated.push(adopted);
             next += 2;
         }
         let added = changes.keys().filter(|name| !held.contains_key(*name));
-        steps.extend(added.map(|name| self.link(name)));
+        steps.extend(added.map(|name| link_to(name, CURRENT)));
         let mut all = held;
-        all.extend(changes);
-        steps.extend(self.write_generation(next, &all)?);
-        steps.push(self.current(next));
-        steps.extend(outdated.into_iter().map(Step::RemoveDirectory));
+        for (name, bytes) in changes {
+            let access = all.get(name).map(|(_, access)| *access);
+            all.insert(name, (bytes, access.unwrap_or(self.folder()?.access_of_new())));
+        }
+        steps.push(self.write_generation(next, all)?);
+        steps.push(current(next));
+        steps.extend(outdated.into_iter().map(Step::Remove));
         Ok(steps)
     }
 
     /// Writes a complete set, as accessible as the one before.
-    fn write_generation(&self, number: u64, contents: &Contents) -> Result<Vec<Step>, Error> {
-        let directory = self.generation_path(number);
-        let mut steps = vec![Step::CreateDirectory(directory.clone())];
-        for (name, bytes) in contents {
-            let access = self.access(name)?;
-            steps.push(Step::WriteFile(directory.join(name), bytes.clone(), access));
-        }
-        steps.push(Step::Sync(directory.clone()));
-        steps.push(Step::Give(directory, self.access(CURRENT)?));
-        Ok(steps)
+    fn write_generation(&self, number: u64, files: Files) -> Result<Step, Error> {
+        Ok(Step::WriteSet { name: generation_name(number), files, access: self.access_of_set()? })
     }
 
-    /// Points `.current` at a set.
-    fn current(&self, number: u64) -> Step {
-        Step::Link { at: self.join(CURRENT), to: generation_name(number).into() }
-    }
-
-    fn link(&self, name: &str) -> Step {
-        self.link_to(name, Path::new(CURRENT))
-    }
-
-    fn link_to(&self, name: &str, set: &Path) -> Step {
-        Step::Link { at: self.join(name), to: set.join(name) }
-    }
-
-    /// Whose something is, and who may use it: as what stands in its place, or else as the directory.
+    /// Whose something is, and who may use it: as the file has it that stands in its place, or else as
+    /// what is new.
     fn access(&self, name: &str) -> Result<Access, Error> {
-        let failed = |source| Error::Read { path: self.path.clone(), source };
-        let directory = fs::metadata(&self.path).map_err(failed)?;
-        let open = |name| self.open(name).and_then(|file| file.map(|it| it.metadata()).transpose());
-        let before: Option<Metadata> = match name {
-            // Beside any of its files: it may not be read itself in somebody else's folder.
-            CURRENT => self.current_metadata(),
-            _ => open(name).map_err(failed)?,
-        };
-        Ok(Access::like(before.as_ref(), &directory))
+        let failed = |source| Error::Read { path: self.join(name), source };
+        let file = self.open(name).map_err(failed)?;
+        match file {
+            Some(file) => file.metadata().map(|is| Access::of(&is)).map_err(failed),
+            None => Ok(self.folder()?.access_of_new()),
+        }
     }
 
-    fn current_metadata(&self) -> Option<Metadata> {
-        let set = fs::read_link(self.join(CURRENT)).ok()?;
-        let is_ours = set.to_str().is_some_and(is_generation);
-        is_ours.then(|| self.join(CURRENT).metadata().ok()).flatten()
-    }
-
-    fn held(&self) -> Result<Contents, Error> {
-        let mut held = Contents::new();
-        for name in NAMES {
-            if let Some(bytes) = self.read(name)? {
-                held.insert(name, Zeroizing::new(bytes));
+    /// The same of the folder of a set: it may be open to others than the directory itself.
+    fn access_of_set(&self) -> Result<Access, Error> {
+        let folder = self.folder()?;
+        let before = match self.look(CURRENT)? {
+            Some(Entry::Link(set)) if set.to_str().is_some_and(is_generation) => {
+                folder.within(set).and_then(|set| set.access()).ok()
             }
+            _ => None,
+        };
+        Ok(before.unwrap_or_else(|| folder.access_of_new()))
+    }
+
+    /// All that there is; whose each file is, is that of the very file that was read.
+    fn held(&self) -> Result<Files, Error> {
+        let mut held = Files::new();
+        for name in NAMES {
+            let failed = |source| Error::Read { path: self.join(name), source };
+            let Some(file) = self.open(name).map_err(failed)? else { continue };
+            let access = Access::of(&file.metadata().map_err(failed)?);
+            let bytes = files::read_opened(file).map_err(failed)?;
+            held.insert(name, (Zeroizing::new(bytes), access));
         }
         Ok(held)
     }
 
     /// The highest number of a `.svid-N`, and all of them.
-    fn generations(&self) -> Result<(u64, Vec<PathBuf>), Error> {
-        let failed = |source| Error::Read { path: self.path.clone(), source };
-        let mut newest = 0;
-        let mut all = Vec::new();
-        for entry in fs::read_dir(&self.path).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|name| name.strip_prefix(GENERATION)?.parse().ok());
-            if let Some(number) = number {
-                newest = newest.max(number);
-                all.push(entry.path());
-            }
-        }
-        Ok((newest, all))
+    fn generations(&self) -> Result<(u64, Vec<String>), Error> {
+        let names = self.folder.as_ref().map_or(Ok(Vec::new()), Folder::names);
+        let names = names.map_err(|source| Error::Read { path: self.path.clone(), source })?;
+        let names = names.into_iter().filter_map(|name| name.into_string().ok());
+        let all: Vec<String> = names.filter(|name| is_generation(name)).collect();
+        let newest = all.iter().filter_map(|name| number_of(name)).max();
+        Ok((newest.unwrap_or(0), all))
     }
+}
 
-    fn generation_path(&self, number: u64) -> PathBuf {
-        self.path.join(generation_name(number))
-    }
+/// Files of a set, and whose each of them is.
+type Files = BTreeMap<&'static str, (Zeroizing<Vec<u8>>, Access)>;
+
+/// In a folder of somebody else's, no link leads to what he may not read himself, but for our own two:
+/// they are walked here, by what is open.
+fn open_in_place(folder: &Folder, name: &str) -> io::Result<File> {
+    let leads_out =
+        || foreign("the folder is somebody else's, and what stands here leads out of it");
+    let file = match folder.look(name)? {
+        None => return Err(io::ErrorKind::NotFound.into()),
+        Some(Entry::Link(to)) => {
+            let set = set_of(&to, name).ok_or_else(leads_out)?;
+            let set = match folder.look(&set)? {
+                Some(Entry::Link(to)) => to.to_str().unwrap_or_default().to_owned(),
+                // One of a copy, whose links were followed.
+                _ => set,
+            };
+            // A name with a slash would be opened without following its last part only: these have none.
+            if set != CURRENT && !is_generation(&set) {
+                return Err(leads_out());
+            }
+            folder.within(set)?.open_plain(name)?
+        }
+        Some(_) => folder.open_plain(name)?,
+    };
+    folder.require_of_owner(&file)?;
+    Ok(file)
+}
+
+/// Points `.current` at a set.
+fn current(number: u64) -> Step {
+    Step::Link { at: CURRENT, to: generation_name(number) }
+}
+
+fn link_to(name: &'static str, set: &str) -> Step {
+    Step::Link { at: name, to: format!("{set}/{name}") }
 }
 
 /// Through which set a link of ours leads: `.current`, or `.svid-N` itself while what was out of
 /// order is put right.
-fn set_of(link: &[u8], name: &str) -> Option<String> {
-    let set = str::from_utf8(link).ok()?.strip_suffix(name)?.strip_suffix('/')?;
+fn set_of(link: &Path, name: &str) -> Option<String> {
+    let set = link.to_str()?.strip_suffix(name)?.strip_suffix('/')?;
     (set == CURRENT || is_generation(set)).then(|| set.to_owned())
 }
 
 /// `.svid-N`, and no path that leads elsewhere.
 fn is_generation(name: &str) -> bool {
-    name.strip_prefix(GENERATION).is_some_and(|number| number.parse::<u64>().is_ok())
+    number_of(name).is_some()
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    name.strip_prefix(GENERATION)?.parse().ok()
 }
 
 fn generation_name(number: u64) -> String {
@@ -341,127 +360,5 @@ pub(crate) const RECORD: &str = "svid.json";
 const NAMES: [&str; 5] = [BUNDLE, RECORD, KEY, CHAIN, TRUST_NOTE];
 const CURRENT: &str = ".current";
 const GENERATION: &str = ".svid-";
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    /// A pair that matches says the same in both files.
-    fn set(text: &str) -> Contents {
-        [KEY, CHAIN, BUNDLE].map(|name| (name, Zeroizing::new(text.into()))).into()
-    }
-
-    fn pair(directory: &SvidDirectory) -> Option<String> {
-        let key = directory.read(KEY).unwrap();
-        assert_eq!(key, directory.read(CHAIN).unwrap(), "key and certificate do not match");
-        key.map(|key| String::from_utf8(key).unwrap())
-    }
-
-    fn replace(directory: &SvidDirectory, contents: Contents) {
-        directory.replace(contents, &directory.lock().unwrap()).unwrap();
-    }
-
-    /// Crashes after each step of a replacement in a directory that `prepare` filled.
-    fn crash_everywhere(prepare: impl Fn(&SvidDirectory), before: Option<&str>) {
-        for crash_after in 0.. {
-            let folder = tempfile::tempdir().unwrap();
-            let directory = SvidDirectory::at(folder.path());
-            prepare(&directory);
-            let plan = directory.plan(set("new")).unwrap();
-            let mut seen = vec![pair(&directory)];
-            for step in plan.iter().take(crash_after) {
-                step.take().unwrap();
-                seen.push(pair(&directory));
-            }
-            seen.dedup();
-            let both = [before.map(str::to_owned), Some("new".to_owned())];
-            assert!(both.starts_with(&seen), "after {crash_after} steps: {seen:?}");
-            replace(&directory, set("repaired"));
-            assert_eq!(pair(&directory).as_deref(), Some("repaired"));
-            assert_eq!(directory.generations().unwrap().1.len(), 1);
-            if crash_after > plan.len() {
-                assert_eq!(seen, both);
-                return;
-            }
-        }
-    }
-
-    #[test]
-    fn a_crash_during_the_first_issue_leaves_nothing_or_a_pair() {
-        crash_everywhere(|_| (), None);
-    }
-
-    #[test]
-    fn a_crash_during_a_renewal_leaves_the_old_pair_or_the_new_one() {
-        crash_everywhere(|directory| replace(directory, set("old")), Some("old"));
-    }
-
-    #[test]
-    fn a_crash_while_plain_files_are_adopted_leaves_a_pair() {
-        let plain = |directory: &SvidDirectory| {
-            for (name, bytes) in set("old") {
-                fs::write(directory.join(name), &bytes).unwrap();
-            }
-        };
-        crash_everywhere(plain, Some("old"));
-    }
-
-    #[test]
-    fn in_a_folder_of_somebody_elses_no_link_of_his_is_followed() {
-        if !geteuid().is_root() {
-            return;
-        }
-        let folder = tempfile::tempdir().unwrap();
-        let directory = SvidDirectory::at(folder.path().join("his"));
-        fs::create_dir(directory.path()).unwrap();
-        std::os::unix::fs::chown(directory.path(), Some(4711), None).unwrap();
-        replace(&directory, set("first"));
-        assert_eq!(pair(&directory).as_deref(), Some("first"), "our own links are");
-        let secret = folder.path().join("secret");
-        fs::write(&secret, "of root").unwrap();
-        for name in [KEY, TRUST_NOTE] {
-            drop(fs::remove_file(directory.join(name)));
-            symlink(&secret, directory.join(name)).unwrap();
-            assert!(matches!(directory.read(name), Err(Error::Read { .. })));
-        }
-        let plan = directory.plan(set("second"));
-        assert!(plan.is_err(), "nothing of it is carried into the next set");
-        fs::remove_file(directory.join(TRUST_NOTE)).unwrap();
-        fs::remove_file(directory.join(KEY)).unwrap();
-        fs::remove_file(directory.join(CURRENT)).unwrap();
-        symlink(folder.path(), directory.join(CURRENT)).unwrap();
-        assert!(directory.read(CHAIN).is_err());
-    }
-
-    #[test]
-    fn nothing_is_written_where_a_link_in_the_sets_place_leads() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = SvidDirectory::create(folder.path().join("svid")).unwrap();
-        let elsewhere = folder.path().join("elsewhere");
-        fs::create_dir(&elsewhere).unwrap();
-        let plan = directory.plan(set("new")).unwrap();
-        for step in &plan {
-            let made = step.take();
-            if let Step::CreateDirectory(path) = step {
-                fs::remove_dir(path).unwrap();
-                symlink(&elsewhere, path).unwrap();
-            } else if let Step::WriteFile(..) = step {
-                assert!(made.is_err());
-            }
-        }
-        assert_eq!(fs::read_dir(&elsewhere).unwrap().count(), 0);
-    }
-
-    #[test]
-    fn what_is_not_replaced_stays_and_everything_is_private() {
-        let folder = tempfile::tempdir().unwrap();
-        let directory = SvidDirectory::create(folder.path().join("svid")).unwrap();
-        replace(&directory, set("first"));
-        replace(&directory, [(TRUST_NOTE, Zeroizing::new(b"note".to_vec()))].into());
-        assert_eq!(pair(&directory).as_deref(), Some("first"));
-        assert_eq!(directory.read(TRUST_NOTE).unwrap().unwrap(), b"note");
-        let mode = |name| fs::metadata(directory.join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(KEY), mode(CHAIN), mode("")), (0o600, 0o600, 0o700));
-    }
-}
+/// Where `.current` is no folder any more, its files are as good as lost.
+const LOST: [io::ErrorKind; 2] = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];

@@ -20,7 +20,7 @@ use crate::context;
 use crate::crl_file;
 use crate::error::{Error, Refused};
 use crate::exit::Exit;
-use crate::files::{self, Lock};
+use crate::files::Lock;
 use crate::installation::Installation;
 use crate::pending::Line;
 use crate::renewal::Due;
@@ -90,7 +90,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
 
 async fn check(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let now = clock::now();
-    let holder = Holder::open(SvidDirectory::at(&arguments.directory), session)?;
+    let holder = Holder::open(SvidDirectory::at(&arguments.directory)?, session)?;
     if holder.record.not_after < now {
         session.output.note(format!("it expired at {}", table::time(holder.record.not_after)));
         session.output.show(&Outcome::Due { due: true }, |_| "due".to_owned())?;
@@ -117,10 +117,10 @@ async fn check(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit>
 }
 
 async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
-    let directory = SvidDirectory::at(&arguments.directory);
+    let directory = SvidDirectory::at(&arguments.directory)?;
     let renewal = Renewal { arguments, session, now: clock::now() };
     if let Err(cause) = Holder::open(directory.clone(), session)
-        && (!directory.path().is_dir() || renewal.may_attest_again(&cause).is_none())
+        && (!directory.exists() || renewal.may_attest_again(&cause).is_none())
     {
         return Err(cause);
     }
@@ -295,7 +295,7 @@ impl Renewal<'_> {
         // Persisted before the files are replaced: a crash, or a command that fails, is made good by
         // the next run, else software would serve the old certificate until it expires.
         if self.arguments.exec.is_some() {
-            files::replace(&directory.join(UNFINISHED), b"")?;
+            directory.write(UNFINISHED, b"")?;
         }
         let installation = Installation { directory, lock, url, client, line };
         let held = place.held.clone().expect("a client was made by it");
@@ -373,7 +373,7 @@ async fn execute(arguments: &Arguments, directory: &SvidDirectory) -> Result<(),
     if !status.success() {
         return Err(Error::Exec { command: command.clone(), status });
     }
-    files::remove_if_there(&directory.join(UNFINISHED))
+    directory.remove(UNFINISHED)
 }
 
 fn not_due(due_at: OffsetDateTime) -> String {

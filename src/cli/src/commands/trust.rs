@@ -16,7 +16,6 @@ use crate::context;
 use crate::destination::{Destination, Replaced};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files;
 use crate::other_file::OtherFile;
 use crate::svid_directory::{RECORD, SvidDirectory, TRUST_NOTE};
 use crate::svid_record::SvidRecord;
@@ -89,15 +88,16 @@ async fn fetch(arguments: &Fetch, session: &Session) -> Result<(), Error> {
 /// Where a signed note goes.
 enum Place<'a> {
     /// A file of that name is ours, whatever is in it: this is how a broken one is repaired.
-    Note(&'a Path),
+    Note(SvidDirectory),
     Other(Destination<'a>),
 }
 
 impl<'a> Place<'a> {
     fn prepare(out: &'a Path, session: &Session) -> Result<Self, Error> {
         if out.file_name() == Some(TRUST_NOTE.as_ref()) {
-            beside(out).require_replaceable(TRUST_NOTE)?;
-            return Ok(Self::Note(out));
+            let directory = beside(out)?;
+            directory.require_replaceable(TRUST_NOTE)?;
+            return Ok(Self::Note(directory));
         }
         let replaced = match session.options.yes {
             true => Replaced::Anything,
@@ -108,14 +108,14 @@ impl<'a> Place<'a> {
 
     fn fill(self, held: &HeldTrust) -> Result<(), Error> {
         match self {
-            Self::Note(path) if install(path, held)? => Ok(()),
-            Self::Note(path) => files::replace(path, &held.note),
+            Self::Note(directory) if install(&directory, held)? => Ok(()),
+            Self::Note(directory) => directory.write(TRUST_NOTE, &held.note),
             Self::Other(destination) => destination.fill(&held.note),
         }
     }
 }
 
-fn beside(note: &Path) -> SvidDirectory {
+fn beside(note: &Path) -> Result<SvidDirectory, Error> {
     match note.parent() {
         Some(parent) if parent != Path::new("") => SvidDirectory::at(parent),
         _ => SvidDirectory::at("."),
@@ -124,8 +124,7 @@ fn beside(note: &Path) -> SvidDirectory {
 
 /// Beside an SVID the note goes with the pin that is recorded there: since that was written, the keys
 /// may be others. False where no SVID is.
-fn install(note: &Path, held: &HeldTrust) -> Result<bool, Error> {
-    let directory = beside(note);
+fn install(directory: &SvidDirectory, held: &HeldTrust) -> Result<bool, Error> {
     if directory.record()?.is_none() {
         return Ok(false);
     }

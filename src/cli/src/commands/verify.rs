@@ -53,13 +53,19 @@ struct Report {
 }
 
 pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
-    let shown = arguments.subject.chain().await?;
-    let held = held_trust(arguments, session)?;
+    let directory = match &arguments.subject {
+        Subject::Directory(path) => Some(SvidDirectory::at(path)?),
+        _ => None,
+    };
+    let shown = match &directory {
+        Some(directory) => arguments.subject.chain_in(directory)?,
+        None => arguments.subject.chain().await?,
+    };
+    let held = held_trust(arguments, directory.as_ref(), session)?;
     let mut verdict = Verdict::of(&shown, &held.trust, clock::now());
-    if let Subject::Directory(path) = &arguments.subject {
-        let directory = SvidDirectory::at(path);
-        verdict.findings.push(own_key(&directory));
-        verdict.findings.extend(own_bundle(&directory, &held));
+    if let Some(directory) = &directory {
+        verdict.findings.push(own_key(directory));
+        verdict.findings.extend(own_bundle(directory, &held));
     }
     verdict.findings.push(revocation(arguments, &shown, session).await?);
     let report = Report {
@@ -71,12 +77,16 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     Ok(if report.accepted { Exit::Done } else { Exit::Unverified })
 }
 
-fn held_trust(arguments: &Arguments, session: &Session) -> Result<HeldTrust, Error> {
+fn held_trust(
+    arguments: &Arguments,
+    directory: Option<&SvidDirectory>,
+    session: &Session,
+) -> Result<HeldTrust, Error> {
     match (&arguments.trust_note, &arguments.trust_pin) {
         (Some(note), Some(pin)) => HeldTrust::from_file(&files::read(note)?, note, pin),
-        _ => match &arguments.subject {
-            Subject::Directory(path) => trust_beside(&SvidDirectory::at(path), session),
-            _ => context::trust(session),
+        _ => match directory {
+            Some(directory) => trust_beside(directory, session),
+            None => context::trust(session),
         },
     }
 }

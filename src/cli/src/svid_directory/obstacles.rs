@@ -4,15 +4,15 @@
 //! with bytes that say nothing, and taken back. What could still fail afterwards (a disk that fills in
 //! the meantime) leaves the pending request, and the same command goes on with it.
 
-use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use authority::folder::{Entry, Folder};
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use super::steps::{Change, Step, replace_link};
-use super::{CURRENT, NAMES, SvidDirectory, is_generation};
+use super::steps::{Change, Step};
+use super::{CURRENT, Files, NAMES, SvidDirectory, is_generation, set_of};
 use crate::error::Error;
 use crate::files::Lock;
 
@@ -20,81 +20,69 @@ impl SvidDirectory {
     /// Refuses unless a set can be installed here. The caller holds the lock.
     pub(crate) fn require_room(&self, _held: &Lock) -> Result<(), Error> {
         NAMES.iter().try_for_each(|name| self.require_replaceable(name))?;
-        let (folder, link) = (self.join(TRY), self.join(TRY_LINK));
-        self.remove_try()?;
-        let mut steps = vec![Step::CreateDirectory(folder.clone())];
+        let mut files = Files::new();
         for name in NAMES {
-            let (path, bytes) = (folder.join(name), Zeroizing::new(vec![0; ABOUT]));
-            steps.push(Step::WriteFile(path, bytes, self.access(name)?));
+            files.insert(name, (Zeroizing::new(vec![0; ABOUT]), self.access(name)?));
         }
-        steps.push(Step::Sync(folder.clone()));
-        steps.push(Step::Give(folder, self.access(CURRENT)?));
-        let tried = steps
-            .iter()
-            .try_for_each(|step| step.take().map_err(|error| self.obstacle(error, step.what())))
-            .and_then(|()| {
-                replace_link(&link, Path::new(TRY))
-                    .map_err(|error| self.obstacle(error, Change::Link))
-            });
-        let removed = self.remove_try();
+        let folder = self.folder()?;
+        self.remove_try(folder)?;
+        let steps = [
+            Step::WriteSet { name: TRY.to_owned(), files, access: self.access_of_set()? },
+            Step::Link { at: TRY_LINK, to: TRY.to_owned() },
+        ];
+        let tried = steps.iter().try_for_each(|step| self.take(step, folder));
+        let removed = self.remove_try(folder);
         tried.and(removed)
     }
 
-    fn remove_try(&self) -> Result<(), Error> {
-        let absent = |result: io::Result<()>| match result {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        };
-        absent(fs::remove_file(self.join(TRY_LINK)))
-            .and_then(|()| absent(fs::remove_dir_all(self.join(TRY))))
+    fn remove_try(&self, folder: &Folder) -> Result<(), Error> {
+        folder
+            .remove(TRY_LINK)
+            .and_then(|()| folder.remove_folder(TRY))
             .map_err(|error| self.obstacle(error, Change::Write))
     }
 
     /// A name that somebody made lead out of the directory stays his: what stands there would not be
     /// the pair of what stands here. A folder in a file's place cannot be replaced.
     pub(crate) fn require_replaceable(&self, name: &'static str) -> Result<(), Error> {
-        let path = self.join(name);
-        let Ok(metadata) = path.symlink_metadata() else { return Ok(()) };
-        if metadata.is_symlink() && !self.leads_inside(&path) {
-            let to = fs::read_link(&path).unwrap_or_default();
-            let why = format!("it is a link to {}", to.display());
-            return Err(Error::InTheWay { path, why });
-        }
-        if !metadata.is_symlink() && !metadata.is_file() {
-            let why = "it is neither a file nor a link".to_owned();
-            return Err(Error::InTheWay { path, why });
-        }
-        Ok(())
+        let why = match self.look(name)? {
+            None | Some(Entry::File) => return Ok(()),
+            Some(Entry::Link(to)) if self.leads_inside(name, &to) => return Ok(()),
+            Some(Entry::Link(to)) => format!("it is a link to {}", to.display()),
+            Some(Entry::Folder | Entry::Other) => "it is neither a file nor a link".to_owned(),
+        };
+        Err(Error::InTheWay { path: self.join(name), why })
     }
 
-    fn leads_inside(&self, link: &Path) -> bool {
-        let Ok(to) = fs::read_link(link) else { return false };
-        let inside = |to: PathBuf| {
-            let own = self.path().canonicalize();
-            own.is_ok_and(|own| to.starts_with(own))
+    /// One of ours may lead nowhere yet, or where it led before the folder was emptied. In a folder of
+    /// our own, others may lead to its files, too.
+    fn leads_inside(&self, name: &str, to: &Path) -> bool {
+        let inside = || {
+            let (own, to) = (self.path().canonicalize(), self.join(name).canonicalize());
+            own.and_then(|own| Ok(to?.starts_with(own))).unwrap_or(false)
         };
-        // One of ours that leads nowhere yet, or where it led before the folder was emptied.
-        let is_ours = to
-            .parent()
-            .and_then(Path::to_str)
-            .is_some_and(|set| set == CURRENT || is_generation(set));
-        is_ours || link.canonicalize().is_ok_and(inside)
+        let is_own = self.folder.as_ref().is_some_and(Folder::is_own);
+        set_of(to, name).is_some() || is_own && inside()
     }
 
     /// Whether all that there is has the form that [`replace`](Self::replace) gives it.
-    pub(super) fn is_in_order(&self) -> bool {
-        let leads_to =
-            |name: &str, to: &Path| fs::read_link(self.join(name)).is_ok_and(|link| link == to);
-        let absent = |name: &str| self.join(name).symlink_metadata().is_err();
-        let current = fs::read_link(self.join(CURRENT));
-        let is_set = match current {
-            Ok(set) => set.to_str().is_some_and(is_generation),
-            Err(_) => absent(CURRENT),
+    pub(super) fn is_in_order(&self) -> Result<bool, Error> {
+        let is_set = match self.look(CURRENT)? {
+            None => true,
+            Some(Entry::Link(set)) => set.to_str().is_some_and(is_generation),
+            Some(_) => false,
         };
-        is_set
-            && NAMES
-                .iter()
-                .all(|name| absent(name) || leads_to(name, &Path::new(CURRENT).join(name)))
+        for name in NAMES {
+            let is_ours = match self.look(name)? {
+                None => true,
+                Some(Entry::Link(to)) => to == Path::new(CURRENT).join(name),
+                Some(_) => false,
+            };
+            if !is_ours {
+                return Ok(false);
+            }
+        }
+        Ok(is_set)
     }
 
     /// What the system's word means here, and what to do about it.

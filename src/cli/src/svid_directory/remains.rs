@@ -2,9 +2,8 @@
 //! to say what makes another SVID, and with a token to do it.
 
 use identity::SpiffeId;
-use rustix::fs::{Mode, OFlags};
 
-use super::{CHAIN, RECORD, SvidDirectory};
+use super::{CHAIN, RECORD, SvidDirectory, generation_name};
 use crate::chain;
 use crate::files;
 use crate::refused_svid::again_by_token;
@@ -46,14 +45,13 @@ impl SvidDirectory {
         again_by_token(&spiffe_id, self, url)
     }
 
-    /// A file of the newest set, followed by no link: this may be a directory of somebody else's.
+    /// A file of the newest set, whose folder is no link.
     fn read_newest_set(&self, name: &str) -> Option<Vec<u8>> {
         let (newest, _) = self.generations().ok()?;
-        let folder = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let plain = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let set = rustix::fs::open(self.generation_path(newest), folder, Mode::empty()).ok()?;
-        let file = rustix::fs::openat(&set, name, plain, Mode::empty()).ok()?;
-        files::read_opened(file.into()).ok()
+        let folder = self.folder.as_ref()?;
+        let file = folder.within(generation_name(newest)).ok()?.open_plain(name).ok()?;
+        folder.require_of_owner(&file).ok()?;
+        files::read_opened(file).ok()
     }
 }
 
