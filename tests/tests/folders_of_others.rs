@@ -165,3 +165,20 @@ fn what_root_puts_into_a_services_folder_is_the_services_and_goes_through_no_lin
         assert_eq!(fs::metadata(new.join(name)).unwrap().uid(), SERVICE, "{name}");
     }
 }
+
+#[test]
+fn a_ca_in_a_folder_of_somebody_elses_is_warned_of() {
+    let Some(service) = service() else { return };
+    let state = service.environment.path("state");
+    let config = fs::read_to_string(service.environment.path("ca.toml")).unwrap();
+    let inside =
+        config.replace(&*state.to_string_lossy(), &service.home.join("state").to_string_lossy());
+    assert_ne!(inside, config);
+    service.environment.write("inside.toml", &inside);
+    let warned = service.run(&["config", "check", "--config", "inside.toml"]);
+    for said in ["is user 65534's", "chown root"] {
+        assert!(warned.stderr.contains(said), "{said}: {}", warned.stderr);
+    }
+    let told = service.run(&["config", "check", "--config", "ca.toml"]).success();
+    assert!(!told.stderr.contains("is user"), "{}", told.stderr);
+}

@@ -2,7 +2,7 @@
 //! state folder.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -170,8 +170,10 @@ fn offline_source(config: &Config) -> Source {
     Source { file, setting: OFFLINE_PASSPHRASE_FILE, what }
 }
 
-/// Warns of folders of the CA in which others than their owner may put a file in another's place.
+/// Warns of folders of the CA in which others than their owner may put a file in another's place, and
+/// of one above it that is somebody else's, who may put another folder in the CA's.
 pub(crate) fn warn_of_writers(config: &Config, output: Output) {
+    warn_of_landlord(config, output);
     let folders = [config.state.clone(), config.state.join("keys"), config.state.join(OFFLINE)];
     for folder in folders {
         let Ok(metadata) = folder.metadata() else { continue };
@@ -184,6 +186,21 @@ pub(crate) fn warn_of_writers(config: &Config, output: Output) {
             ));
         }
     }
+}
+
+fn warn_of_landlord(config: &Config, output: Output) {
+    let above = config.state.parent().filter(|above| !above.as_os_str().is_empty());
+    let above = above.unwrap_or_else(|| Path::new("."));
+    let Ok(landlord) = above.metadata().map(|it| it.uid()) else { return };
+    let own = config.state.metadata().map(|it| it.uid()).ok();
+    if [Some(0), Some(rustix::process::geteuid().as_raw()), own].contains(&Some(landlord)) {
+        return;
+    }
+    let path = crate::shell::quoted(above);
+    output.warn(format!(
+        "{path} is user {landlord}'s, who may put another folder in the place of the CA's\nnext: \
+         chown root {path}, or name another `state` in the configuration"
+    ));
 }
 
 /// The policy set of the policies folder, or the one that ships.

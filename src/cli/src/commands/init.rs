@@ -85,6 +85,7 @@ async fn create(arguments: &Arguments, config: &Config, session: &Session) -> an
     }
     let (passphrase, offline_passphrase) = arguments.config.new_passphrases(config)?;
     arguments.config.warn_of_one_passphrase(config, &session.output);
+    ca_host::warn_of_writers(config, session.output);
     // Last, since it leaves a folder.
     place.require_room(&session.options)?;
     let created = setup::create(
