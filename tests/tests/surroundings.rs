@@ -241,6 +241,68 @@ fn what_a_parent_certified_is_verified_as_peers_would_before_anything_is_written
     openssl(&svid, &verify).success();
 }
 
+#[test]
+fn names_that_a_parent_does_not_permit_are_found_out_before_anything_is_written() {
+    let mut environment = Environment::prepare(&Settings::default());
+    let init = ["init", "--config", "ca.toml"];
+    let request = environment.countersign(&[&init[..], &["--parent", "csr"]].concat()).success();
+    let request = request.stdout.trim().to_owned();
+    let ca = |name: &str, parent: &str, more: &str| {
+        let usual = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\n\
+                     subjectKeyIdentifier=hash\n";
+        certify(&environment, name, None, parent, &format!("{usual}{more}"), "365");
+    };
+    let constrained = |names: &str| format!("nameConstraints=critical,{names}\n");
+    ca("root", "root", "");
+    ca("foo-root", "foo-root", &constrained("permitted;DNS:foo.example"));
+    ca("with-path", "root", "subjectAltName=URI:spiffe://corp.example/ca\n");
+    ca(
+        "corporate",
+        "root",
+        "subjectAltName=URI:spiffe://corp.example,URI:https://corp.example/ca\n",
+    );
+    let finish = |environment: &Environment, parents: &[&str], more: &str| {
+        let usual = "basicConstraints=critical,CA:TRUE,pathlen:0\nsubjectKeyIdentifier=hash\n\
+                     keyUsage=critical,keyCertSign,cRLSign\nauthorityKeyIdentifier=keyid\n";
+        let extensions = format!("{usual}{more}");
+        certify(environment, "issuer", Some(&request), parents[0], &extensions, "365");
+        let read = |name: &&str| fs::read_to_string(environment.path(&format!("{name}.pem")));
+        let chain = [&["issuer"], parents].concat();
+        let chain: String = chain.iter().map(|name| read(name).unwrap()).collect();
+        environment.write("chain.pem", &chain);
+        environment.countersign(&[&init[..], &["--certificate", "chain.pem"]].concat())
+    };
+    let san = |uris: &str| format!("subjectAltName={uris}\n");
+    let ours = san("URI:spiffe://pay.example");
+    let refused: [(&[&str], String, &str); 11] = [
+        (&["root"], constrained("permitted;DNS:foo.example"), "with the name localhost"),
+        (&["root"], constrained("permitted;DNS:pay.internal"), "with the name localhost"),
+        (&["root"], constrained("excluded;DNS:localhost"), "with the name localhost"),
+        (&["root"], constrained("permitted;IP:10.0.0.0/255.0.0.0"), "with the name 127.0.0.1"),
+        (&["foo-root"], ours.clone(), "with the name localhost"),
+        (&["root"], san("URI:spiffe://pay.example/ca"), "URI name spiffe://pay.example/ca"),
+        (&["root"], san("URI:spiffe://other"), "URI name spiffe://other"),
+        (&["root"], san("URI:https://pay.example"), "URI name https://pay.example"),
+        (&["root"], san("URI:spiffe://PAY.example"), "URI name spiffe://PAY.example"),
+        (&["root"], san("URI:spiffe://pay.example,URI:spiffe://other"), "URI name spiffe://other"),
+        (&["with-path", "root"], ours.clone(), "URI name spiffe://corp.example/ca"),
+    ];
+    for (parents, more, found) in &refused {
+        finish(&environment, parents, more).exits(1).says(found).says("next:");
+        environment.countersign(&["serve", "--config", "ca.toml"]).exits(1);
+    }
+    let permits = "permitted;DNS:localhost,permitted;IP:127.0.0.0/255.0.0.0";
+    finish(&environment, &["corporate", "root"], &constrained(permits)).success();
+    environment.serve();
+    environment.countersign(&["status"]).success();
+    environment.stop();
+    // The same rules, where it is certified again.
+    let (parents, more) = (["corporate", "root"], constrained("permitted;DNS:foo.example"));
+    finish(&environment, &parents, &more).exits(1).says("with the name localhost");
+    environment.serve();
+    environment.countersign(&["status"]).success();
+}
+
 /// A certificate by a parent (itself, where the names are one), over a request or a new key.
 fn certify(
     environment: &Environment,

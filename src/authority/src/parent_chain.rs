@@ -4,14 +4,22 @@
 //! [`identity::verify_issuer`], with a certificate that is made for it, signed by nobody, and dropped.
 //! All CAs above the issuer become anchors. The nearest is the one that our verifiers end at; the
 //! others are for software that wants a chain to end in a root.
+//!
+//! A name constraint says something of names alone, so that the certificate bears those of this CA:
+//! who cannot believe the CA's own certificate gets no other from it.
 
-use identity::{Anchor, Countersignature, Der, SpiffeId, Trust, TrustState, Usage, pem_blocks};
+use std::net::IpAddr;
+
+use identity::{
+    Anchor, Countersignature, Der, Refusal, SpiffeId, Trust, TrustDomain, TrustState, Usage,
+    pem_blocks,
+};
 use issuance::{
-    CommonName, EndEntity, IssuerCertificate, KeyType, Profile, ProfileConfig,
+    CommonName, DnsName, EndEntity, IssuerCertificate, KeyType, Profile, ProfileConfig,
     RevocationInformation,
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::clock::{Clock, fresh_serial_number};
 use crate::error::Error;
@@ -80,26 +88,65 @@ impl ParentChain {
         self.above.iter().map(|der| anchor(der)).collect()
     }
 
-    /// Refuses what peers would refuse: every rule of theirs from a certificate of this CA up to the
-    /// root, of which a trust state with the anchors of this chain would make them believe.
-    pub(crate) fn verify(&self, state: &TrustState, clock: &dyn Clock) -> Result<(), Error> {
+    /// Refuses what peers would refuse: every rule of theirs from a certificate of this CA, with the
+    /// CA's own names, up to the root, of which a trust state with the anchors of this chain would
+    /// make them believe.
+    pub(crate) fn verify(
+        &self,
+        state: &TrustState,
+        names: &[String],
+        clock: &dyn Clock,
+    ) -> Result<(), Error> {
         let [middle @ .., root] = &self.above[..] else {
             return Err(invalid("it ends before a root".to_owned()));
         };
         self.require_valid_root(root, clock)?;
         self.require_path_lengths()?;
+        self.require_signers_ids(&state.trust_domain)?;
         // From the root alone: each certificate below it is looked at.
         let trust = Trust::new(TrustState { anchors: vec![anchor(root)], ..state.clone() })?;
-        let leaf = CertificateDer::from(self.unsigned(state, clock)?);
         let middle = middle.iter().map(|der| CertificateDer::from(&der[..]));
         let issuers: Vec<_> =
             [CertificateDer::from(self.issuer.der())].into_iter().chain(middle).collect();
         let now = u64::try_from(clock.now().unix_timestamp()).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
-        for usage in [Usage::Client, Usage::Server] {
-            identity::verify_issuer(&leaf, &issuers, usage, now, &trust).map_err(|refusal| {
-                invalid(format!("peers would refuse what is issued below it: {refusal}"))
-            })?;
+        let believed = |names: &[String]| -> Result<Result<(), Refusal>, Error> {
+            let leaf = CertificateDer::from(self.unsigned(state, names, clock)?);
+            let mut usages = [Usage::Client, Usage::Server].into_iter();
+            Ok(usages
+                .try_for_each(|usage| identity::verify_issuer(&leaf, &issuers, usage, now, &trust)))
+        };
+        believed(&[])?.map_err(|refusal| {
+            invalid(format!("peers would refuse what is issued below it: {refusal}"))
+        })?;
+        for name in names {
+            believed(std::slice::from_ref(name))?
+                .map_err(|refusal| refused_name(name, &refusal))?;
+        }
+        Ok(())
+    }
+
+    /// X.509-SVID §2: the SPIFFE ID of a signing certificate has no path, and that of our issuer is
+    /// the trust domain's. Our verifiers look at no SPIFFE ID but the end entity's; others may.
+    fn require_signers_ids(&self, trust_domain: &TrustDomain) -> Result<(), Error> {
+        let signers = [self.issuer.der()].into_iter().chain(self.above.iter().map(|der| &der[..]));
+        for (number, der) in (1..).zip(signers) {
+            let ids = uris(der).map_err(|why| invalid(format!("certificate {number}: {why}")))?;
+            let is_ours = number == 1;
+            let allowed = |uri: &String| match SpiffeId::parse(uri) {
+                Ok(id) => id.path().is_empty() && (!is_ours || id.is_member_of(trust_domain)),
+                Err(_) => !is_ours && !uri.to_ascii_lowercase().starts_with("spiffe:"),
+            };
+            if let Some(uri) = ids.iter().find(|uri| !allowed(uri)) {
+                let wanted = match is_ours {
+                    true => format!("{}, or none", trust_domain.id()),
+                    false => "a SPIFFE ID without a path, or none".to_owned(),
+                };
+                return Err(invalid(format!(
+                    "certificate {number} has the URI name {uri}, and a signing certificate has \
+                     {wanted} (X.509-SVID §2)"
+                )));
+            }
         }
         Ok(())
     }
@@ -136,8 +183,18 @@ impl ParentChain {
         Ok(())
     }
 
-    /// A certificate as this CA would issue it, with no signature of its key.
-    fn unsigned(&self, state: &TrustState, clock: &dyn Clock) -> Result<Vec<u8>, Error> {
+    /// A certificate as this CA would issue it with these names, with no signature of its key.
+    fn unsigned(
+        &self,
+        state: &TrustState,
+        names: &[String],
+        clock: &dyn Clock,
+    ) -> Result<Vec<u8>, Error> {
+        let (ip, dns): (Vec<_>, Vec<_>) =
+            names.iter().partition(|name| name.parse::<IpAddr>().is_ok());
+        let ip: Vec<IpAddr> = ip.into_iter().filter_map(|address| address.parse().ok()).collect();
+        let dns: Vec<DnsName> =
+            dns.into_iter().map(|name| DnsName::parse(name)).collect::<Result<_, _>>()?;
         let profile = Profile::new(ProfileConfig {
             name: "of a parent's chain".to_owned(),
             validity: "5m".to_owned(),
@@ -151,8 +208,8 @@ impl ParentChain {
         let prepared = profile.prepare(
             &EndEntity {
                 spiffe_id: &spiffe_id,
-                dns: &[],
-                ip: &[],
+                dns: &dns,
+                ip: &ip,
                 public_key: self.issuer.public_key(),
                 key_type: KeyType::EcdsaP256,
                 serial_number: fresh_serial_number(clock)?,
@@ -168,6 +225,34 @@ impl ParentChain {
 
 fn anchor(der: &[u8]) -> Anchor {
     Anchor { certificate: Der::new(der), countersignature: Countersignature::Required }
+}
+
+/// The URI names of a certificate; why not, where they cannot be read.
+fn uris(der: &[u8]) -> Result<Vec<String>, &'static str> {
+    let (_, parsed) = X509Certificate::from_der(der).map_err(|_| "it cannot be parsed")?;
+    let unread = "its subjectAltName cannot be read";
+    let names = parsed.subject_alternative_name().map_err(|_| unread)?;
+    let names = names.iter().flat_map(|extension| &extension.value.general_names);
+    let mut uris = vec![];
+    for name in names {
+        match name {
+            GeneralName::Invalid(..) => return Err(unread),
+            GeneralName::URI(uri) => uris.push((*uri).to_owned()),
+            _ => {}
+        }
+    }
+    Ok(uris)
+}
+
+fn refused_name(name: &str, refusal: &Refusal) -> Error {
+    Error::Invalid {
+        why: format!("peers would refuse the CA's own certificate, with the name {name}: {refusal}"),
+        next_step: Some(
+            "have state/issuer.csr certified with name constraints that permit each of `names` of the \
+             configuration, or with none; or change `names`"
+                .to_owned(),
+        ),
+    }
 }
 
 fn invalid(why: String) -> Error {

@@ -226,8 +226,17 @@ fn head_key_gone(state: &Path) -> Error {
     ))
 }
 
-/// Takes the certificates by which a CA elsewhere certified the issuer: the issuer's, then that
-/// CA's own, and so on to a root, PEM. Those above the issuer become trust anchors.
+/// What a CA elsewhere answered to the issuer's request.
+#[derive(Debug, Clone, Copy)]
+pub struct ParentAnswer<'a> {
+    /// The issuer's certificate, then that CA's own, and so on to a root, PEM.
+    pub certificates: &'a [u8],
+    /// DNS names and IP addresses of the CA's own certificate, which has to be believed below them.
+    pub names: &'a [String],
+}
+
+/// Takes the certificates by which a CA elsewhere certified the issuer. Those above the issuer
+/// become trust anchors.
 ///
 /// They are verified by the rules that peers use before anything is written.
 pub async fn finish(
@@ -235,7 +244,7 @@ pub async fn finish(
     state: &Path,
     passphrase: &Secret,
     offline_passphrase: &Secret,
-    certificates: &[u8],
+    answer: ParentAnswer<'_>,
     clock: &dyn Clock,
 ) -> Result<Created, Error> {
     let keys = Keys::open(state, passphrase)?;
@@ -243,7 +252,7 @@ pub async fn finish(
     let ceremony = Ceremony { trust_domain, store: &*store, clock };
     let is_finished = !store.trust_states().await?.is_empty();
     if is_finished && state.join(PIN).exists() {
-        ceremony.certified_again(certificates, state, &keys).await?;
+        ceremony.certified_again(answer, state, &keys).await?;
         let pin = read_pin(state)?;
         return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
     }
@@ -254,9 +263,9 @@ pub async fn finish(
         let pin = write_pin(&ceremony.first_trust_state(vec![], &first)?, state)?;
         return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
     }
-    let chain = ParentChain::parse(certificates, &*first.issuer)?;
+    let chain = ParentChain::parse(answer.certificates, &*first.issuer)?;
     let trust_state = ceremony.first_trust_state(chain.anchors(), &first)?;
-    chain.verify(&trust_state, clock)?;
+    chain.verify(&trust_state, answer.names, clock)?;
     ceremony.add_issuer(&chain.issuer, "parent elsewhere").await?;
     let pin = ceremony.trust_state(trust_state, &first, state).await?;
     ceremony.sign_head(&first).await?;
@@ -497,14 +506,14 @@ impl Ceremony<'_> {
     /// A CA elsewhere has certified the active issuer's key once more.
     async fn certified_again(
         &self,
-        certificates: &[u8],
+        answer: ParentAnswer<'_>,
         state: &Path,
         keys: &Keys,
     ) -> Result<(), Error> {
         let in_force = self.in_force(state, keys).await?;
-        let chain = ParentChain::parse(certificates, in_force.issuer.signer())?;
+        let chain = ParentChain::parse(answer.certificates, in_force.issuer.signer())?;
         let trust_state = in_force.trust.state();
-        chain.verify(trust_state, self.clock)?;
+        chain.verify(trust_state, answer.names, self.clock)?;
         if chain.anchors().first().is_none_or(|parent| !trust_state.anchors.contains(parent)) {
             return Err(Error::Invalid {
                 why: "the second certificate is no anchor of this CA's trust state".to_owned(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use api::TrustQuery;
 use authority::clock::{Clock, SteadyClock, SystemClock};
 use authority::policy::{Action, PolicySet, Principal, Query};
-use authority::setup::{self, Again, CertifiedAgain, NewAuthority, Outcomes, Parent};
+use authority::setup::{self, Again, CertifiedAgain, NewAuthority, Outcomes, Parent, ParentAnswer};
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
 use clap::{Args, ValueEnum};
@@ -136,7 +136,7 @@ async fn finish(
         &config.state,
         &passphrase,
         &offline_passphrase,
-        &certificates,
+        ParentAnswer { certificates: &certificates, names: &config.names },
         &SystemClock,
     )
     .await
