@@ -123,6 +123,9 @@ impl Secure {
 /// overtakes the alert; so read on for a moment.
 async fn linger(mut stream: Wire) {
     stream.open();
+    if stream.is_plain() && stream.write_all(SPEAKS_TLS).await.is_err() {
+        return;
+    }
     if stream.shutdown().await.is_ok() {
         let mut rest = stream.take(MAX_LINGER);
         let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
@@ -134,6 +137,9 @@ async fn linger(mut stream: Wire) {
 const FULL_RECORD: usize = 16 * 1024;
 const SMALL_RECORD: usize = 1024;
 const RECORDS: usize = 32;
+/// For who forgot the `s` of `https://`.
+const SPEAKS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
+    content-length: 31\r\nconnection: close\r\n\r\nthis port speaks TLS: https://\n";
 const LINGER: Duration = Duration::from_secs(1);
 /// More than a client sends before it has read an alert.
 const MAX_LINGER: u64 = 256 * 1024;

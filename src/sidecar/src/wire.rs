@@ -19,17 +19,25 @@ pub(crate) struct Wire {
     socket: TcpStream,
     /// Bytes that the other end may send before we say something; none once the handshake has ended.
     left: Option<usize>,
+    /// Whether the first byte that came was a capital letter: a request of HTTP, and no record of TLS.
+    /// None before it came.
+    is_plain: Option<bool>,
 }
 
 impl Wire {
     /// Before its handshake.
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Self { socket, left: Some(ROOM) }
+        Self { socket, left: Some(ROOM), is_plain: None }
     }
 
     /// The handshake has ended.
     pub(crate) fn open(&mut self) {
         self.left = None;
+    }
+
+    /// Whether somebody speaks HTTP without TLS.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain == Some(true)
     }
 
     pub(crate) fn socket(&self) -> &TcpStream {
@@ -60,6 +68,15 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
         let came = buffer.filled().len() - before;
+        let first = buffer.filled().get(before);
+        if self.is_plain.is_none() && first.is_some() {
+            self.is_plain = first.map(u8::is_ascii_uppercase);
+            if self.is_plain() {
+                // Before TLS sees it, and answers what nobody can read.
+                let why = "the peer speaks HTTP, without TLS";
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, why)));
+            }
+        }
         // What ends a handshake may have a request behind it.
         self.left = self.left.map(|left| left.saturating_sub(came));
         read
