@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use identity::feed::FeedItem;
 use identity::{SerialNumber, SpiffeId, Trust, TrustDomain, TrustPin, TrustState, VerifiedSvid};
 use issuance::IssuerCertificate;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use tlog::Hash;
 
 use crate::attest::{Attested, INTERNAL, Purpose, TokenKind, again_by_token, refused};
@@ -42,7 +43,7 @@ use crate::sequencer::{
     Outcome, RecordDraft,
 };
 use crate::setup;
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Probe, Record, Store, StoreError};
 use crate::turns::Turns;
 use crate::witness::Witnesses;
 
@@ -615,7 +616,7 @@ impl Authority {
     /// Writes to the store what changes nothing, and remembers what came of it: that there is no room
     /// is found out before somebody needs it, and that there is some again before somebody asks.
     pub async fn probe_store(&self) -> Result<(), Error> {
-        let written = self.store.probe().await;
+        let written = self.store.probe(Probe::Write).await;
         self.queue.failure().note(&written);
         written?;
         if self.queue.failure().is_restless() {
@@ -628,6 +629,26 @@ impl Authority {
             }
         }
         Ok(())
+    }
+
+    /// Finds out whether another process has the store locked, and remembers it.
+    pub async fn probe_lock(&self) -> Result<(), Error> {
+        let taken = self.store.probe(Probe::Lock).await;
+        self.queue.failure().note_lock(&taken);
+        Ok(taken?)
+    }
+
+    /// Whether whoever verifies as our library does believes a chain of this CA's, as the client or
+    /// the server that it is.
+    pub fn verify_as_peer(
+        &self,
+        chain: &[CertificateDer<'_>],
+        usage: identity::Usage,
+    ) -> Result<(), identity::Refusal> {
+        let now = u64::try_from(self.clock.now().unix_timestamp()).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(now));
+        let (trust, folded) = (self.trust(), self.folded());
+        identity::verify(chain, usage, now, &trust, &folded.revocations).map(drop)
     }
 
     /// Whether a certificate of the CA's own still counts for those who verify it.
@@ -725,7 +746,8 @@ impl Authority {
         self.refresh().await?;
         let in_force = self.in_force();
         let origin = origin(&self.trust_domain);
-        let size = self.checkpoints.sign_head(&*self.store, origin, &in_force.log).await?;
+        let failure = self.queue.failure();
+        let size = self.checkpoints.sign_head(&*self.store, origin, &in_force.log, failure).await?;
         self.keep_checkpoint().await?;
         Ok(size)
     }

@@ -8,6 +8,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::error::Error;
+use crate::queue::Failure;
 use crate::signer::{Signer, SignerError};
 use crate::store::{Store, StoreError, StoredCheckpoint};
 use crate::subtrees::Subtrees;
@@ -30,12 +31,13 @@ impl Checkpoints {
     }
 
     /// Signs the head if it has grown since the newest checkpoint, or that one lacks a signature;
-    /// returns the size covered.
+    /// returns the size covered. What came of its write is remembered with that of the others.
     pub(crate) async fn sign_head(
         &self,
         store: &dyn Store,
         origin: String,
         signers: &[LogSigner],
+        failure: &Failure,
     ) -> Result<u64, Error> {
         let head = store.head().await?;
         let newest = store.checkpoint().await?;
@@ -50,7 +52,9 @@ impl Checkpoints {
         self.require_extension(store, size, head.edge.root()).await?;
         let checkpoint = Checkpoint { origin, size, root: head.edge.root() };
         let note = sign(&checkpoint, signers).await?;
-        store.put_checkpoint(StoredCheckpoint { size, note }).await?;
+        let written = store.put_checkpoint(StoredCheckpoint { size, note }).await;
+        failure.note(&written);
+        written?;
         *self.last() = Some((size, head.edge.root()));
         Ok(size)
     }

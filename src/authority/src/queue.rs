@@ -19,7 +19,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::limits;
 use crate::sequencer::{Conflict, Member, Outcome};
-use crate::store::{Store, StoreError};
+use crate::store::{Hindrance, Store, StoreError};
 
 /// A handle on the queue; its thread ends with the last of them.
 #[derive(Debug, Clone)]
@@ -72,6 +72,16 @@ impl Failure {
                     tracing::info!("the store takes what is written again");
                 }
             }
+        }
+    }
+
+    /// Remembers whether another process has the store locked: that it has not says nothing of what
+    /// else may be the matter.
+    pub(crate) fn note_lock(&self, taken: &Result<(), StoreError>) {
+        let before = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let was_locked = matches!(before, Some(StoreError::Hindered { by: Hindrance::Locked, .. }));
+        if taken.is_err() || was_locked {
+            self.note(taken);
         }
     }
 }

@@ -40,6 +40,7 @@ use crate::loading::load_keys;
 use crate::operations::policy_change;
 use crate::parent_chain::ParentChain;
 use crate::policy::PolicySet;
+use crate::queue::Failure;
 use crate::revocation::Folded;
 use crate::rotation::InForce;
 use crate::rotation::ceremony;
@@ -451,7 +452,9 @@ impl Ceremony<'_> {
         let key = verifier_key(self.trust_domain, first.log.public_key())?;
         let signers = [(key, Arc::clone(&first.log))];
         let origin = origin(self.trust_domain);
-        Checkpoints::default().sign_head(self.store, origin, &signers).await.map(drop)
+        let failure = Failure::default();
+        let signed = Checkpoints::default().sign_head(self.store, origin, &signers, &failure).await;
+        signed.map(drop)
     }
 
     async fn operator(&self, name: &str) -> Result<(), Error> {

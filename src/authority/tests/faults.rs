@@ -6,7 +6,7 @@ mod support;
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use authority::Error;
 use authority::sequencer::Member;
@@ -125,6 +125,37 @@ async fn a_request_left_half_done_is_abandoned_after_a_minute() {
     let page = environment.authority.certificates(&operator, &all).await.unwrap();
     let newest = &page.items[0];
     assert_eq!(newest.state, api::CertificateState::NeverIssued);
+}
+
+/// Whatever is written, and whoever wrote it: the CA does its work no more, until it does.
+#[tokio::test]
+async fn a_checkpoint_that_cannot_be_written_counts_as_any_commit() {
+    for fault in [Fault::NotPersisted, Fault::Persisted] {
+        let fails = Arc::new(AtomicBool::new(false));
+        let is_failing = Arc::clone(&fails);
+        let environment = Environment::start_with(
+            |keys, _| keys,
+            |store| {
+                Arc::new(FaultyStore::new(store, move |group| {
+                    let is_checkpoint = group.is_empty();
+                    (is_checkpoint && is_failing.load(Ordering::SeqCst)).then_some(fault)
+                }))
+            },
+        )
+        .await;
+        let (authority, operator) = (&environment.authority, environment.operator().await);
+        environment.issue(&operator, "/prod/reports").await;
+        authority.require_commits().unwrap();
+        fails.store(true, Ordering::SeqCst);
+        authority.sign_checkpoint().await.unwrap_err();
+        authority.require_commits().unwrap_err();
+        // That nobody has it locked says nothing of what else is the matter.
+        authority.probe_lock().await.unwrap();
+        authority.require_commits().unwrap_err();
+        fails.store(false, Ordering::SeqCst);
+        environment.issue(&operator, "/prod/reports").await;
+        authority.require_commits().unwrap();
+    }
 }
 
 /// No serial number stands twice, and every certificate is its leaf's.

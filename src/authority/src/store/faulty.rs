@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use tlog::{Hash, Tile};
 
 use super::{
-    Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
-    StoreError, StoredCheckpoint, TokenPage, TokenQuery,
+    Answer, Outstanding, OutstandingQuery, Probe, Record, RecordKey, RecordQuery, RevocationRow,
+    Store, StoreError, StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -101,12 +101,15 @@ impl Store for FaultyStore {
         }
         self.failing(fault, self.inner.put_checkpoint(checkpoint))
     }
-    fn probe(&self) -> Answer<'_, ()> {
+    fn probe(&self, depth: Probe) -> Answer<'_, ()> {
+        if depth == Probe::Lock {
+            return self.inner.probe(depth);
+        }
         let fault = self.next(&[]);
         if fault == Some(Fault::NotPersisted) {
             return self.failing(fault, std::future::pending().boxed());
         }
-        self.failing(fault, self.inner.probe())
+        self.failing(fault, self.inner.probe(depth))
     }
     fn head(&self) -> Answer<'_, Head> {
         self.inner.head()

@@ -55,8 +55,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Keeps a newer signed checkpoint.
     fn put_checkpoint(&self, checkpoint: StoredCheckpoint) -> Answer<'_, ()>;
 
-    /// Writes what is there already, as a commit would, and syncs it: whether there is room.
-    fn probe(&self) -> Answer<'_, ()>;
+    /// Finds out whether a commit would be taken.
+    fn probe(&self, depth: Probe) -> Answer<'_, ()>;
 
     /// The record of a certificate; fails where it is not as this CA wrote it, as whatever returns
     /// records does.
@@ -146,6 +146,45 @@ fn span(milliseconds: u64) -> String {
     }
 }
 
+/// How thoroughly a store is tried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// Whether anybody else has locked it: costs no write.
+    Lock,
+    /// Writes what is there already, as a commit would, and syncs it: whether there is room, too.
+    Write,
+}
+
+/// What keeps a database from taking what is written, and passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Hindrance {
+    /// The disk, or a limit of this process, refuses.
+    DiskFailed,
+    /// There is no room.
+    DiskFull,
+    /// Another process has locked it.
+    Locked,
+    /// It may only be read.
+    ReadOnly,
+}
+
+impl Hindrance {
+    /// What ends it; then the CA goes on by itself.
+    pub fn next_step(self) -> &'static str {
+        match self {
+            Self::DiskFailed => {
+                "look at the file system of the CA's `state`: kernel messages, quota, ulimit -f"
+            }
+            Self::DiskFull => "free space on the file system of the CA's `state`: df shows it",
+            Self::Locked => {
+                "end the other process that has locked it: fuser countersign.db names it"
+            }
+            Self::ReadOnly => "make the CA's `state` writable again: mount, and the files' owner",
+        }
+    }
+}
+
 /// Why the store does not answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -174,6 +213,14 @@ pub enum StoreError {
         /// What is wrong with it.
         what: String,
     },
+    /// The disk is full or fails, the database is read-only or locked.
+    #[error("the store cannot be used: {why}; {}", .by.next_step())]
+    Hindered {
+        /// What it is.
+        by: Hindrance,
+        /// What the database says.
+        why: String,
+    },
     /// The tables contradict each other, or the log.
     #[error("the store contradicts itself: {0}; restore a backup, nothing is issued from it")]
     Inconsistent(String),
@@ -191,7 +238,7 @@ pub enum StoreError {
     /// Another process holds the store.
     #[error("another process serves from {0}; stop it first")]
     InUse(String),
-    /// The disk is full, read-only, or the database is locked or gone.
+    /// The database is gone, or cannot be opened.
     #[error("the store cannot be used: {0}")]
     Unavailable(String),
     /// An older database was put back below this process.

@@ -31,8 +31,8 @@ use self::schema::Schema;
 use self::tiles::NewestTile;
 use super::heads::Heads;
 use super::{
-    Answer, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, Store,
-    StoreError, StoredCheckpoint, TokenPage, TokenQuery,
+    Answer, Hindrance, Outstanding, OutstandingQuery, Probe, Record, RecordKey, RecordQuery,
+    RevocationRow, Store, StoreError, StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::files::open_lock;
 use crate::kept_head::KeptHead;
@@ -162,6 +162,7 @@ impl SqliteStore {
         lock: Arc<File>,
         key: HeadKey,
     ) -> Result<Self, StoreError> {
+        connection.busy_timeout(WRITER_WAITS).map_err(unavailable)?;
         let schema = Arc::new(Schema::of(&connection)?);
         let place = Place::of(&path)?;
         let of_readers = Arc::clone(&schema);
@@ -248,9 +249,13 @@ impl Store for SqliteStore {
         blocking(move || write::put_checkpoint(&lock_writer(&writer).connection, &checkpoint))
     }
 
-    fn probe(&self) -> Answer<'_, ()> {
+    fn probe(&self, depth: Probe) -> Answer<'_, ()> {
         let writer = Arc::clone(&self.writer);
-        blocking(move || write::probe(&mut lock_writer(&writer)))
+        let probe = match depth {
+            Probe::Lock => write::probe_lock,
+            Probe::Write => write::probe,
+        };
+        blocking(move || probe(&mut lock_writer(&writer)))
     }
 
     fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
@@ -509,7 +514,24 @@ fn unavailable(error: rusqlite::Error) -> StoreError {
         (false, Some(ConstraintViolation)) => StoreError::Inconsistent(format!(
             "{error}: a row stands there that this CA did not write"
         )),
-        _ => StoreError::Unavailable(error.to_string()),
+        (false, code) => {
+            let why = error.to_string();
+            match code.and_then(hindrance) {
+                Some(by) => StoreError::Hindered { by, why },
+                None => StoreError::Unavailable(why),
+            }
+        }
+    }
+}
+
+fn hindrance(code: rusqlite::ErrorCode) -> Option<Hindrance> {
+    use rusqlite::ErrorCode as Code;
+    match code {
+        Code::DatabaseBusy | Code::DatabaseLocked => Some(Hindrance::Locked),
+        Code::DiskFull => Some(Hindrance::DiskFull),
+        Code::ReadOnly => Some(Hindrance::ReadOnly),
+        Code::SystemIoFailure => Some(Hindrance::DiskFailed),
+        _ => None,
     }
 }
 
@@ -529,7 +551,13 @@ const LOCK: &str = "lock";
 /// Who waits for a thread.
 const WAITING: &str = "countersign_store_waiting";
 const MAX_IDLE_READERS: usize = 4;
+/// While a file is opened, and for readers.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a write waits for another process, which has no business there: no longer than it takes to
+/// tell that the CA is not ready.
+const WRITER_WAITS: Duration = Duration::from_secs(1);
+/// The same where nobody waits for the write.
+const PROBE_WAITS: Duration = Duration::from_millis(250);
 /// FULL: WAL is synced at every commit. Checkpoints of the WAL are rare (64 MiB) because commits wait
 /// for each; caches are small because memory is promised.
 const PRAGMAS: &str = "

@@ -9,7 +9,9 @@ use tlog::Hash;
 use super::requests;
 use super::schema::Schema;
 use super::tiles::NewestTile;
-use super::{LOG, StoreError, StoredCheckpoint, Writer, head, read, unavailable};
+use super::{
+    LOG, PROBE_WAITS, StoreError, StoredCheckpoint, WRITER_WAITS, Writer, head, read, unavailable,
+};
 use crate::kept_head::Durable;
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{
@@ -68,6 +70,15 @@ pub(super) fn probe(writer: &mut Writer) -> Result<(), StoreError> {
     transaction.commit().map_err(unavailable)?;
     // It may be missing since the last commit.
     kept.write(key, &head, Durable::Yes)
+}
+
+/// Takes the lock for writing, and lets it go.
+pub(super) fn probe_lock(writer: &mut Writer) -> Result<(), StoreError> {
+    let Writer { connection, schema, .. } = writer;
+    connection.busy_timeout(PROBE_WAITS).map_err(unavailable)?;
+    let begun = begin(connection, schema).map(drop);
+    connection.busy_timeout(WRITER_WAITS).map_err(unavailable)?;
+    begun
 }
 
 fn begin<'a>(
