@@ -5,7 +5,7 @@ use axum::Router;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use http::StatusCode;
+use http::{StatusCode, header};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::readiness::Readiness;
@@ -44,6 +44,12 @@ async fn elsewhere(State(Admin { api, .. }): State<Admin>) -> impl IntoResponse 
     (StatusCode::NOT_FOUND, [(paths::API_HEADER, api)], told)
 }
 
-async fn metrics(State(admin): State<Admin>) -> String {
-    admin.metrics.map(|handle| handle.render()).unwrap_or_default()
+/// Whether the node is ready is found out for each scrape: the two answers are of one state.
+async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    drop(admin.readiness.require().await);
+    let told = admin.metrics.map(|handle| handle.render()).unwrap_or_default();
+    ([(header::CONTENT_TYPE, EXPOSITION)], told)
 }
+
+/// <https://prometheus.io/docs/instrumenting/exposition_formats/>: scrapers choose their parser by it.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";

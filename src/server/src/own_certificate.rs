@@ -7,7 +7,7 @@ use api::{Attestation, IssueRequest, IssuedCertificate, RenewalWindow};
 use authority::Authority;
 use authority::signer::SignerError;
 use countersign::Credentials;
-use identity::{SerialNumber, SpiffeId};
+use identity::{SerialNumber, SpiffeId, Usage};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
@@ -26,8 +26,10 @@ pub(crate) struct OwnCertificate {
     times: Mutex<Times>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Times {
+    /// What peers are shown.
+    chain: Arc<[CertificateDer<'static>]>,
     renewal: RenewalWindow,
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
@@ -118,6 +120,17 @@ impl OwnCertificate {
         refused.map(|refusal| format!("the CA's own certificate is refused: {refusal}"))
     }
 
+    /// Why clients refuse what is above it, by their own rules: another one would fare no better.
+    fn disbelieved(&self) -> Option<String> {
+        let refused = self.authority.verify_as_peer(&self.times().chain, Usage::Server).err();
+        refused.map(|refusal| {
+            format!(
+                "every client refuses the CA's own certificate: {refusal}; look at `names` in the \
+                 configuration, and at the constraints of what certifies the issuer"
+            )
+        })
+    }
+
     async fn renew(&self) -> Result<(), ServerError> {
         let (chain, key, times) = certify(&self.authority, &self.dns, &self.ip).await?;
         self.credentials.replace(chain, key)?;
@@ -131,7 +144,7 @@ impl OwnCertificate {
         self.authority.require_commits().map_err(|error| format!("{error}; nothing is issued"))?;
         self.authority.require_begun_issuer().map_err(|error| error.to_string())?;
         let keys = self.authority.follow_keys().await.map_err(|error| error.to_string());
-        if let Some(why) = self.unusable() {
+        if let Some(why) = self.unusable().or_else(|| self.disbelieved()) {
             // It may be why.
             return Err(match keys {
                 Err(error) => format!("{why}; {error}"),
@@ -144,7 +157,7 @@ impl OwnCertificate {
     }
 
     fn times(&self) -> Times {
-        *self.times.lock().unwrap_or_else(PoisonError::into_inner)
+        self.times.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -208,6 +221,7 @@ fn certified(
     let chain = chain.map_err(|error| ServerError::OwnKey(error.to_string()))?;
     let key = PrivatePkcs8KeyDer::from(key.to_vec()).into();
     let times = Times {
+        chain: chain.clone().into(),
         renewal: issued.renewal,
         not_before: issued.not_before,
         not_after: issued.not_after,

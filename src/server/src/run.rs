@@ -94,7 +94,8 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     capacity.measure();
     let places = places(&authority, capacity.api.clone());
     let (open_files, connections) = (capacity.open_files, capacity.api.connections);
-    let readiness = Readiness { own: Arc::clone(&own), places: places.clone(), open_files };
+    let (own_too, told) = (Arc::clone(&own), Arc::default());
+    let readiness = Readiness { own: own_too, places: places.clone(), open_files, told };
     let watched = readiness.clone().watch(Arc::clone(&authority));
     let service = Service::of(Shared {
         authority: Arc::clone(&authority),
