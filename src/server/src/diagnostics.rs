@@ -70,6 +70,11 @@ impl Asked {
         }
     }
 
+    /// Whether an operator asks: of this CA, or the handshake would have failed.
+    pub(crate) fn is_by_operator(&self) -> bool {
+        self.caller.as_ref().is_some_and(|peer| peer.spiffe_id().operator_name().is_some())
+    }
+
     /// Tells what came of it, and measures it.
     pub(crate) fn answered(self, response: &Response) {
         let Self { method, route, remote, caller, request_id, begun } = self;

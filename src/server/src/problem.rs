@@ -1,5 +1,6 @@
 //! Errors become problems here, and nowhere else. Internal text stays inside.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Problem, ProblemType, Ttl};
@@ -22,6 +23,8 @@ pub(crate) struct Refused {
     why: String,
     /// When to try again, in seconds, where it is known.
     retry_after: Option<u64>,
+    /// What an operator is told in its place: what is wrong inside.
+    inside: Option<Box<Problem>>,
     /// Whether it is told that bodies are taken as they are (RFC 9110 §12.5.3).
     takes_no_coding: bool,
 }
@@ -30,14 +33,17 @@ impl Refused {
     /// The engine's error, as callers see it.
     pub(crate) fn new(error: Error, request_id: &str) -> Self {
         let mut problem = describe(&error, request_id);
-        let why = error.to_string();
+        let (why, inside) = (error.to_string(), inside(&error));
         let mut retry_after = None;
         match error {
             Error::Budget { seconds, .. } => retry_after = Some(seconds),
             Error::Denied(denied) => problem.policies = denied.policies,
             _ => {}
         }
-        Self { problem: Box::new(problem), why, retry_after, takes_no_coding: false }
+        let inside = inside.map(|(detail, next_step)| {
+            Box::new(Problem { detail, next_step: Some(next_step), ..problem.clone() })
+        });
+        Self { problem: Box::new(problem), why, retry_after, inside, takes_no_coding: false }
     }
 
     /// A request that HTTP or JSON already refuses.
@@ -50,7 +56,8 @@ impl Refused {
         let mut refused = problem(kind, detail.into(), request_id);
         refused.next_step = next_step.map(ToOwned::to_owned);
         let why = refused.detail.clone();
-        Self { problem: Box::new(refused), why, retry_after: None, takes_no_coding: false }
+        let (problem, retry_after, inside) = (Box::new(refused), None, None);
+        Self { problem, why, retry_after, inside, takes_no_coding: false }
     }
 
     /// The same, to be tried again after so many seconds.
@@ -73,6 +80,9 @@ impl IntoResponse for Refused {
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, body).into_response();
         response.extensions_mut().insert(Why(self.why));
+        if let Some(inside) = self.inside {
+            response.extensions_mut().insert(Inside(inside.into()));
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         let usual = match self.problem.problem_type {
@@ -87,6 +97,35 @@ impl IntoResponse for Refused {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
         response
+    }
+}
+
+/// What only an operator is told of a refusal.
+#[derive(Debug, Clone)]
+struct Inside(Arc<Problem>);
+
+/// An answer as an operator hears it: who runs the CA learns why it does not do its work.
+pub(crate) fn as_operators_hear(mut response: Response) -> Response {
+    if let Some(Inside(problem)) = response.extensions_mut().remove() {
+        let body = serde_json::to_vec(&*problem).expect("a problem is plain data");
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = body.into();
+    }
+    response
+}
+
+/// What is wrong inside, and what to do, where others hear only that something is.
+fn inside(error: &Error) -> Option<(String, String)> {
+    let lasts = "send the same request again; countersign status says whether it lasts";
+    match error {
+        Error::Store(StoreError::Hindered { by, why }) => {
+            let detail = format!("the CA's store cannot be used: {why}");
+            Some((detail, format!("{}; then send the same request again", by.next_step())))
+        }
+        Error::Store(_) | Error::Signer(_) | Error::Folder(_) | Error::Trust(_) => {
+            Some((error.to_string(), lasts.to_owned()))
+        }
+        _ => None,
     }
 }
 

@@ -34,7 +34,7 @@ use crate::diagnostics::Asked;
 use crate::leftover::Leftover;
 use crate::openapi;
 use crate::policy_sets::PolicySets;
-use crate::problem::Refused;
+use crate::problem::{Refused, as_operators_hear};
 use crate::rate::RateLimit;
 use crate::readiness::Readiness;
 use api::{ProblemType, paths};
@@ -212,6 +212,9 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
         Refused::request(ProblemType::RateLimited, detail, Some("wait a second"), &id.0)
             .into_response()
     };
+    if asked.is_by_operator() {
+        response = as_operators_hear(response);
+    }
     if let Some(named) = named {
         response.headers_mut().insert("x-request-id", named);
     }
