@@ -34,6 +34,31 @@ fn an_operator_without_a_place_is_told_the_right_one() {
     environment.countersign(&explain).exits(3).says("choose another path");
 }
 
+/// As README says that it may have, and then as the step says.
+#[test]
+fn a_folder_with_one_policy_of_its_own_is_told_how_the_shipped_ones_go_beside_it() {
+    let environment = Environment::start();
+    let policy = "@id(\"no-batch\")\nforbid (principal, action == Action::\"Issue\", resource)\n\
+                  when { resource == Identity::\"spiffe://pay.example/prod/batch\" };\n";
+    environment.write("policies/own.cedar", policy);
+    let check = ["policy", "check", "policies"];
+    let refused = environment.countersign(&check).exits(2);
+    let step = "countersign policy shipped > policies/countersign.cedar";
+    assert!(refused.stdout.contains(step), "{}", refused.stdout);
+    assert!(!refused.stdout.contains("example.org"), "{}", refused.stdout);
+    let refused = environment.countersign(&["policy", "apply", "policies", "--yes"]);
+    assert_ne!(refused.code, 0);
+    refused.says("countersign policy shipped");
+    let shipped = environment.countersign(&["policy", "shipped"]).success().stdout;
+    environment.write("policies/countersign.cedar", &shipped);
+    environment.countersign(&check).success();
+    environment.countersign(&["policy", "apply", "policies", "--yes"]).success();
+    environment.issue("/prod/reports", "reports");
+    let explain = ["policy", "explain", "--as"];
+    let batch = environment.id("/prod/batch");
+    environment.countersign(&[&explain[..], &[&batch, "issue", &batch]].concat()).exits(3);
+}
+
 #[test]
 fn a_wrong_passphrase_blames_the_setting_that_it_comes_from() {
     let environment = Environment::start();

@@ -137,7 +137,7 @@ const NAME: &str = "countersign ";
 /// Behind a command that somebody else types, where his own context is.
 const THEIRS: [&str; 2] = ["by another operator", "by an operator"];
 /// They ask no CA of a context.
-const WITHOUT_CONTEXT: [&str; 15] = [
+const WITHOUT_CONTEXT: [&str; 16] = [
     "completions",
     "config check",
     "context list",
@@ -149,6 +149,7 @@ const WITHOUT_CONTEXT: [&str; 15] = [
     "lint",
     "operator join",
     "policy check",
+    "policy shipped",
     "renew",
     "serve",
     "trust fetch",

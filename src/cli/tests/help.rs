@@ -51,6 +51,7 @@ fn help_is_as_reviewed() {
         "policy apply",
         "policy check",
         "policy explain",
+        "policy shipped",
         "renew",
         "revoke",
         "rotate",

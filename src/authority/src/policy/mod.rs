@@ -169,6 +169,10 @@ impl PolicyError {
             Self::Expanded | Self::Types { .. } => {
                 Some("say what a type is where it is used, and give it no name")
             }
+            Self::Governance(_) => Some(
+                "a set with a *.cedar has no policy but its own: `countersign policy shipped > \
+                 DIR/countersign.cedar` puts those that ship beside them",
+            ),
             Self::FileNames { .. } => Some("put several policies into one *.cedar file"),
             Self::TooLarge { .. } => Some(
                 "remove rows that no workload uses, and spaces: jq -c . workloads.json; \
@@ -532,7 +536,8 @@ const SCHEMA: &str = "schema.cedarschema";
 const WORKLOADS: &str = "workloads.json";
 const PROFILES: &str = "profiles.json";
 const SHIPPED_SCHEMA: &str = include_str!("../../../../policies/schema.cedarschema");
-const SHIPPED_POLICIES: &str = include_str!("../../../../policies/countersign.cedar");
+/// The policies that ship: those of a set that has none of its own.
+pub const SHIPPED_POLICIES: &str = include_str!("../../../../policies/countersign.cedar");
 const SHIPPED_PROFILES: &str = include_str!("../../../../policies/profiles.json");
 /// The example table that `dev`, and `init` without a policies folder, start from.
 pub const SHIPPED_WORKLOADS: &str = include_str!("../../../../policies/workloads.json");

@@ -61,6 +61,7 @@ impl PolicySet {
         let any = TrustDomain::parse("example.org").expect("a constant trust domain is valid");
         let domain = trust_domain.cloned();
         let domain = domain.or_else(|| named.first().map(SpiffeId::trust_domain));
+        let is_known = domain.is_some();
         let domain = &domain.unwrap_or(any);
         let paths = self.workloads.operators().filter_map(|path| SpiffeId::new(domain, path).ok());
         let candidates: BTreeSet<SpiffeId> = match operator {
@@ -84,7 +85,14 @@ impl PolicySet {
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        refused.map_or(Ok(()), Err)
+        Err(match refused {
+            None => return Ok(()),
+            // A domain of nobody's is not to be told as if it were the CA's.
+            Some(PolicyError::Governance(why)) if !is_known => {
+                PolicyError::Governance(why.replace(domain.id().as_str(), "spiffe://…"))
+            }
+            Some(error) => error,
+        })
     }
 
     fn named_operators(&self) -> BTreeSet<SpiffeId> {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use api::{ExplainRequest, Explanation, PolicyFiles, RevocationExtent};
+use authority::policy::SHIPPED_POLICIES;
 use clap::{Args, Subcommand};
 use identity::SpiffeId;
 use issuance::DnsName;
@@ -26,6 +27,11 @@ pub(crate) enum Command {
     Apply(Apply),
     /// Say which policy decides, and why: exits 0 if allowed, 3 if denied
     Explain(Explain),
+    /// Print the policies that ship, those of a folder that has no *.cedar; asks nobody
+    #[command(after_help = "\
+A folder with a *.cedar of its own has no others. To narrow or add to those that
+ship, put them beside it: countersign policy shipped > DIR/countersign.cedar")]
+    Shipped,
 }
 
 #[derive(Debug, Args)]
@@ -73,6 +79,10 @@ pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<E
         Command::Check(arguments) => policy_check::run(&arguments, session)?,
         Command::Apply(arguments) => apply(&arguments.folder, session).await?,
         Command::Explain(arguments) => explain(arguments, session).await?,
+        Command::Shipped => {
+            session.output.bytes(SHIPPED_POLICIES.as_bytes())?;
+            Exit::Done
+        }
     })
 }
 

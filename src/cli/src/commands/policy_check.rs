@@ -13,6 +13,7 @@ use super::Session;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::policy_folder;
+use crate::shell;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -34,7 +35,9 @@ pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Ex
     policy_folder::warn_of_others(&arguments.folder, session.output)?;
     let config = arguments.config.as_deref().map(load).transpose()?;
     if let Err(error) = check(&files, config.as_ref()) {
-        let (why, next) = (error.to_string(), error.next_step());
+        let folder = shell::quoted(&arguments.folder);
+        let next = error.next_step().map(|next| next.replace("DIR", folder.trim_end_matches('/')));
+        let why = error.to_string();
         let found = json!({ "accepted": false, "why": why, "next_step": next });
         let next = next.map(|next| format!("\n{next}")).unwrap_or_default();
         session.output.show(&found, |_| format!("{why}{next}"))?;
