@@ -118,7 +118,10 @@ impl ShownSvid<'_> {
                  `countersign allow {spiffe_id}`; then: {again}",
                 spiffe_id.trust_domain()
             ),
-            Rule::Expired => format!("set the clock right; if it is: {again}"),
+            Rule::Expired => format!(
+                "compare the clocks (`date -u` here, and where the CA runs) and set the wrong one \
+                 right; if both are right: {again}"
+            ),
             Rule::Revoked | Rule::Unknown => format!(
                 "ask an operator of {}, who sees `countersign show {serial_number}`; for another: \
                  {again}",
@@ -200,7 +203,11 @@ impl Rule {
                 format!("{spiffe_id} is denied; certificate {serial_number} is revoked{since}")
             }
             Self::Denied => format!("{spiffe_id} is denied"),
-            Self::Expired => "by its clock it has expired, and by this one it has not".to_owned(),
+            Self::Expired => {
+                "by its clock it has expired or begins only later, and by this one it is \
+                              valid now"
+                    .to_owned()
+            }
             Self::Revoked => format!("certificate {serial_number} is revoked{since}"),
             Self::Unknown => format!(
                 "it has no record of certificate {serial_number}; an older database was put back, \

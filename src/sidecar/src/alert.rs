@@ -43,7 +43,9 @@ fn error_of(refusal: &Refusal) -> Option<CertificateError> {
         Refusal::Denied | Refusal::NotAmongPeers { .. } => {
             Some(CertificateError::ApplicationVerificationFailure)
         }
+        // RFC 8446 §6.2: `certificate_expired` is of one that is not valid *now*.
         Refusal::Expired { .. } => Some(CertificateError::Expired),
+        Refusal::NotYetValid { .. } => Some(CertificateError::NotValidYet),
         Refusal::Revoked { .. } => Some(CertificateError::Revoked),
         Refusal::UnknownAuthority(_) | Refusal::UnknownTrustDomain(_) => {
             Some(CertificateError::UnknownIssuer)

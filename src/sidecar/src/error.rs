@@ -433,7 +433,9 @@ fn advice(refusal: &Refusal, peer: &str) -> String {
 fn refused_by(alert: &AlertDescription) -> String {
     let rule = match alert {
         AlertDescription::AccessDenied => "its identity is denied, or not among the peers there",
-        AlertDescription::CertificateExpired => "it has expired, by the clock there",
+        AlertDescription::CertificateExpired => {
+            "it has expired, or begins only later, by the clock there"
+        }
         AlertDescription::CertificateRevoked => "it is revoked",
         AlertDescription::UnknownCA => "it is of a CA that is not trusted there",
         _ => {

@@ -121,7 +121,7 @@ async fn assert_refused_as_client(
 fn alert(rule: &str) -> &'static str {
     match rule {
         "denied" | "not-among-peers" => "AccessDenied",
-        "expired" => "CertificateExpired",
+        "expired" | "not-yet-valid" => "CertificateExpired",
         "revoked" => "CertificateRevoked",
         "unknown-authority" | "unknown-trust-domain" => "UnknownCA",
         _ => "CertificateUnknown",
@@ -334,11 +334,17 @@ async fn whoever_speaks_no_tls_is_closed() {
     let listener = authority.listener(&authority.endpoint(LEDGER)).await;
     let address = listener.local_address();
     echo(listener);
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    tokio::io::AsyncWriteExt::write_all(&mut stream, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
-    let mut answer = Vec::new();
-    let _ = soon(stream.read_to_end(&mut answer)).await;
-    assert!(answer.len() < 16, "an alert at most: {answer:?}");
+    for said in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"get /", &[0; 64], &[0x16; 64]] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stream, said).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = soon(stream.read_to_end(&mut answer)).await;
+        let is_told = answer.starts_with(b"HTTP/1.1 400 ") && answer.ends_with(b"https://\n");
+        match said {
+            [b'G', ..] => assert!(is_told, "{answer:?}"),
+            _ => assert!(answer.len() < 16, "an alert at most: {answer:?}"),
+        }
+    }
     let mut good = authority.connect(&authority.endpoint(WITNESS), address).await;
     assert_echoes(&mut good).await;
 }
