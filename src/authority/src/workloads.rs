@@ -5,7 +5,8 @@ use std::net::IpAddr;
 
 use identity::{SpiffeId, TrustDomain};
 use issuance::DnsName;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::policy::PolicyError;
 
@@ -29,7 +30,7 @@ pub struct Row {
     #[serde(default)]
     pub dns: Vec<DnsName>,
     /// IP addresses that it may have.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "addresses")]
     pub ip: Vec<IpAddr>,
     /// Profiles that it may ask for.
     #[serde(default = "default_profiles")]
@@ -42,6 +43,11 @@ pub struct Row {
 impl Workloads {
     /// Parses `workloads.json`: paths valid, unique and not ours; calls only to other rows.
     pub fn parse(json: &str) -> Result<Self, PolicyError> {
+        // serde would take a list of the fields in their order, too.
+        if !json.trim_start().starts_with('{') {
+            let why = "workloads.json: it is to be an object: {\"workloads\": [{\"id\": \"/…\"}]}";
+            return Err(PolicyError::Workloads(why.to_owned()));
+        }
         let file: File = serde_json::from_str(json)
             .map_err(|error| identity::without_values(&error.to_string()))
             .map_err(|why| PolicyError::Workloads(format!("workloads.json: {why}")))?;
@@ -121,6 +127,15 @@ struct File {
     workloads: Vec<Row>,
 }
 
+fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let parsed = texts.iter().map(|text| match text.contains('%') {
+        true => Err("zone ids (%eth0) are not supported: no certificate has one".to_owned()),
+        false => text.parse().map_err(|error: std::net::AddrParseError| error.to_string()),
+    });
+    parsed.collect::<Result<_, _>>().map_err(D::Error::custom)
+}
+
 /// Paths are checked as parts of an ID; which trust domain does not matter.
 fn example_id(path: &str) -> Result<SpiffeId, identity::Error> {
     let any = TrustDomain::parse("example.org").expect("a constant trust domain is valid");
@@ -158,6 +173,11 @@ mod tests {
             (r#"{"workloads":[{"id":"/a"},{"id":"/a"}]}"#, "twice"),
             (r#"{"workloads":[{"id":"/a","calls":["/b"]}]}"#, "no row"),
             (r#"{"workloads":[{"id":"/a","dns":["*.x"]}]}"#, "wildcard"),
+            (r#"{"workloads":[{"id":"/a","ip":["fe80::1%eth0"]}]}"#, "zone ids"),
+            (r#"{"workloads":[{"id":"/a","ip":["10.0.0"]}]}"#, "invalid IP address"),
+            (r#"[]"#, "it is to be an object"),
+            (r#"[null, [], []]"#, "it is to be an object"),
+            (r#"{"workloads":[7]}"#, "expected an object"),
             (r#"{"workloads":[],"operators":["/prod/a"]}"#, "operator"),
         ] {
             assert!(refusal(json).contains(expected), "{json}: {}", refusal(json));

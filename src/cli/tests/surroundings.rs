@@ -201,6 +201,7 @@ async fn an_address_with_a_zone_id_is_said_not_to_work() {
     for line in [
         "--url https://[fe80::1%25lo]:8443 status",
         "--url https://[fe80::1%lo]:8443 status",
+        "issue spiffe://pay.example/a --out x --ip fe80::1%eth0",
         "inspect [fe80::1%lo]:8443",
         "verify [fe80::1%25lo]:8443",
         "trust fetch https://[fe80::1%25lo]:8443 --pin AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA",

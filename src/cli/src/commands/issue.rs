@@ -63,7 +63,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "NAME", value_parser = DnsName::parse)]
     dns: Vec<DnsName>,
     /// An IP address beside the SPIFFE ID; may be repeated
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
     ip: Vec<IpAddr>,
     /// No DNS name and no IP address, whatever the identity's row lists
     #[arg(long, conflicts_with_all = ["dns", "ip"])]
@@ -81,6 +81,14 @@ pub(crate) struct Arguments {
 pub(crate) enum Attest {
     Auto,
     Token,
+}
+
+/// An address as it may stand in a certificate: what one host calls its network means nothing there.
+fn address(text: &str) -> Result<IpAddr, String> {
+    match text.contains('%') {
+        true => Err("zone ids (%eth0) are not supported: no certificate has one".to_owned()),
+        false => text.parse().map_err(|error: std::net::AddrParseError| error.to_string()),
+    }
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {

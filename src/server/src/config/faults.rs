@@ -137,7 +137,15 @@ impl Reading {
                 }
             }
             None => {
-                let right = expected(&key).map(|right| format!("; {right}")).unwrap_or_default();
+                let is_address = ["admin_listen", "listen"].contains(&&*key);
+                let right = match expected(&key) {
+                    Some(_) if is_address && self.lines[at].contains('%') => {
+                        "; zone ids (%eth0) are not supported: name the interface's number, or another \
+                         address"
+                            .to_owned()
+                    }
+                    right => right.map(|right| format!("; {right}")).unwrap_or_default(),
+                };
                 let of = if table.is_empty() { String::new() } else { format!("[{table}] ") };
                 format!("{of}{key}: {}{right}", without_values(message))
             }
@@ -252,6 +260,10 @@ mod tests {
             (
                 "listen = 8443",
                 "line 3: listen: invalid type: integer `…`, expected socket address; an address and a port",
+            ),
+            (
+                "listen = \"[fe80::1%lo]:8443\"",
+                "line 3: listen: invalid socket address syntax; zone ids (%eth0) are not supported",
             ),
             (
                 "listen = \"localhost:1\"",
