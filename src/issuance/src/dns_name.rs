@@ -21,6 +21,9 @@ impl DnsName {
         if input.is_empty() || input.len() > 253 {
             return Err(refuse("it has 1 to 253 bytes"));
         }
+        if !input.is_ascii() {
+            return Err(refuse(NOT_ASCII));
+        }
         if input.bytes().any(|byte| byte.is_ascii_uppercase()) {
             return Err(refuse("write it in lower case"));
         }
@@ -41,6 +44,9 @@ impl DnsName {
         &self.0
     }
 }
+
+/// RFC 5891: how a name of other letters is written.
+pub(crate) const NOT_ASCII: &str = "write it in ASCII: xn--…, as `idn` prints it";
 
 impl TryFrom<String> for DnsName {
     type Error = Error;

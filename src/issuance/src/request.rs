@@ -339,6 +339,15 @@ impl RequestedNames {
                 Some(address) => self.ip.push(address),
                 None => return refuse("an IP name has neither 4 nor 16 octets".to_owned()),
             },
+            // x509-parser's word for a name that is no text.
+            GeneralName::Invalid(tag, octets) if [DNS, URI].contains(&tag.0) => {
+                let kind = if tag.0 == DNS { "DNS" } else { "URI" };
+                let name = String::from_utf8_lossy(octets);
+                return refuse(format!(
+                    "the {kind} name {name:?} is not ASCII (RFC 5280 §4.2.1.6): {}",
+                    crate::dns_name::NOT_ASCII
+                ));
+            }
             _ => {
                 return refuse(
                     "it asks for a name that is neither URI, DNS nor IP: remove it".to_owned(),
@@ -379,6 +388,9 @@ pub(crate) fn ip_address(octets: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
+/// RFC 5280 §4.2.1.6: the tags of GeneralName.
+const DNS: u32 = 2;
+const URI: u32 = 6;
 /// RFC 7468 §7.
 const LABELS: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
 /// A request with a 4096-bit RSA key and a hundred names fits well.

@@ -97,6 +97,23 @@ fn attributes_may_be_missing_or_empty_where_nobody_reads_them() {
     assert!(CertificateRequest::parse_der(&none).is_ok());
 }
 
+/// A tool that took what was typed by the byte.
+#[test]
+fn a_name_that_is_no_ascii_is_told_by_its_kind() {
+    for (tag, name, kind) in
+        [(0x82, &b"b\xfccher.internal"[..], "DNS name"), (0x86, b"spiffe://pay\xfc/a", "URI name")]
+    {
+        let names = element(0x30, &[&element(tag, &[name])]);
+        let extension =
+            element(0x30, &[&element(0x06, &[&[0x55, 0x1d, 0x11]]), &element(0x04, &[&names])]);
+        let values = element(0x31, &[&element(0x30, &[&extension])]);
+        let attribute = element(0x30, &[&element(0x06, &[EXTENSION_REQUEST]), &values]);
+        let refused = CertificateRequest::parse_der(&with_attributes(&[attribute])).unwrap_err();
+        let refused = refused.to_string();
+        assert!(refused.contains(kind) && refused.contains("is not ASCII"), "{refused}");
+    }
+}
+
 #[test]
 fn names_count_in_whichever_attribute_and_value_they_stand() {
     let san = |name: &[u8]| {

@@ -189,6 +189,7 @@ fn names_that_no_policy_could_allow_are_refused() {
         ("DNS:Reports.pay.internal", "lower case"),
         ("DNS:10.0.0.1", "looks like an IP address"),
         ("DNS:reports.pay.internal.", "labels"),
+        ("DNS:b\u{fc}cher.pay.internal", "in ASCII"),
         ("email:reports@pay.example", "neither URI, DNS nor IP"),
         ("otherName:1.2.3.4;UTF8:reports", "neither URI, DNS nor IP"),
         ("RID:1.2.3.4", "neither URI, DNS nor IP"),
