@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use identity::{SerialNumber, SpiffeId};
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
 use crate::acts::{ActOnRecord, is_zero};
@@ -212,13 +213,26 @@ pub struct CertificateFilter {
     /// Only revoked ones that have not expired.
     #[serde(default)]
     pub revoked: bool,
-    /// Items a page, 100 if left out, at most 1,000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Items a page, 1 to 1,000; 100 if left out.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "items_of_a_page"
+    )]
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", param(value_type = Option<crate::schema::LogIndex>))]
     pub after: Option<String>,
+}
+
+/// As it stands in a query.
+fn items_of_a_page<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    match String::deserialize(deserializer)?.parse() {
+        Ok(items @ 1..=1000) => Ok(Some(items)),
+        _ => Err(D::Error::custom("a page has 1 to 1,000 items")),
+    }
 }
 
 /// Asks to revoke certificates issued so far: `POST /v1/revocations`.

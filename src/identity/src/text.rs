@@ -88,7 +88,20 @@ pub fn without_values(said: &str) -> String {
             None => "",
         };
     }
-    shown + rest
+    without_types(&(shown + rest))
+}
+
+/// serde's word for what is written in braces is the name of our type.
+fn without_types(said: &str) -> String {
+    let Some((before, behind)) = said.split_once(STRUCT) else { return said.to_owned() };
+    let name = |c: char| c.is_ascii_alphanumeric();
+    let behind = behind.trim_start_matches(name);
+    let counted = behind.strip_prefix(" with ").map(|count| {
+        let count = count.trim_start_matches(|c: char| c.is_ascii_digit());
+        let count = count.strip_prefix(" element").unwrap_or(count);
+        count.strip_prefix('s').unwrap_or(count)
+    });
+    format!("{before}an object{}", counted.unwrap_or(behind))
 }
 
 /// Where a quoted text ends; escaped quotes are a part of it.
@@ -131,6 +144,7 @@ pub(crate) fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         .flatten()
 }
 
+const STRUCT: &str = "struct ";
 /// The longest of ours is `offline_passphrase_file`.
 const LONGEST_KEY: usize = 32;
 /// U+FEFF in UTF-8.
@@ -168,6 +182,24 @@ mod tests {
     fn the_line_that_is_no_utf_8_is_named() {
         assert_eq!(utf8_text(b"\xfc"), Err(TextFault::NotUtf8 { line: 1 }));
         assert_eq!(utf8_text(b"a\r\nb\rc\nM\xfcller"), Err(TextFault::NotUtf8 { line: 4 }));
+    }
+
+    #[test]
+    fn no_type_of_ours_is_named() {
+        for (said, shown) in [
+            (
+                "invalid length 2, expected struct File with 3 elements at line 1 column 2",
+                "invalid length 2, expected an object at line 1 column 2",
+            ),
+            (
+                "invalid length 0, expected struct A with 1 element",
+                "invalid length 0, expected an object",
+            ),
+            ("invalid type: map, expected struct Row", "invalid type: map, expected an object"),
+            ("expected value at line 1", "expected value at line 1"),
+        ] {
+            assert_eq!(without_values(said), shown);
+        }
     }
 
     #[test]

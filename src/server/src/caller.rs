@@ -12,6 +12,7 @@ use data_encoding::HEXLOWER;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, header};
 use http_body_util::BodyExt;
+use identity::utf8_text;
 use serde::de::DeserializeOwned;
 
 use crate::bodies::{self, Bodies, Share};
@@ -43,7 +44,15 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let read = extract::Query::from_request_parts(parts, state).await;
         read.map(|extract::Query(value)| Self(value))
-            .map_err(|error| unreadable(error.body_text(), &parts.extensions))
+            .map_err(|error| unreadable(in_words(&error.body_text()), &parts.extensions))
+    }
+}
+
+/// What axum says of what comes after a `?`, without its own words for it.
+fn in_words(said: &str) -> String {
+    match said.strip_prefix("Failed to deserialize query string: ") {
+        Some(why) => format!("what comes after the ? cannot be read: {why}"),
+        None => said.to_owned(),
     }
 }
 
@@ -126,7 +135,20 @@ impl<T: DeserializeOwned> Body<T> {
         // A header is not held for as long as its body may take.
         drop(parts);
         let bytes = read_whole(body, limit, share.as_mut(), id).await?;
-        let value = serde_json::from_slice(&bytes).map_err(|error| {
+        let text = utf8_text(&bytes)
+            .map_err(|fault| invalid(format!("the body cannot be read: {fault}"), DESCRIBED))?;
+        if text.trim().is_empty() {
+            return Err(invalid(
+                "the body is empty, and JSON is expected here".to_owned(),
+                DESCRIBED,
+            ));
+        }
+        // serde would take a list of the fields in their order, too.
+        if !text.trim_start().starts_with('{') {
+            let why = "the body is not the JSON expected here: it is no object";
+            return Err(invalid(why.to_owned(), DESCRIBED));
+        }
+        let value = serde_json::from_str(text).map_err(|error| {
             invalid(
                 format!("the body is not the JSON expected here: {}", explain(&error)),
                 DESCRIBED,
@@ -243,6 +265,9 @@ async fn read(
 
 /// What is wrong, without the values: they may be secrets.
 fn explain(error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        return format!("it ends early, at line {} column {}", error.line(), error.column());
+    }
     let text = error.to_string();
     // Those that repeat a value whatever it is; our own parsers say what they would say anywhere.
     let repeats = ["invalid ", "unknown variant", "data did not match"];

@@ -175,6 +175,9 @@ async fn parameters_that_nobody_reads_are_refused_and_nothing_is_done() {
         "/v1/trust?after=1&after=2",
         "/v1/trust?after=-1",
         "/v1/trust?after=",
+        "/v1/certificates?limit=0",
+        "/v1/certificates?limit=1001",
+        "/v1/certificates?limit=x",
         "/v1/certificates?limit=1&limit=2",
         "/v1/certificates?Limit=1",
         "/v1/certificates?revoked=yes",
@@ -204,6 +207,39 @@ async fn parameters_that_nobody_reads_are_refused_and_nothing_is_done() {
     for path in [&*crl, "GET /log/checkpoint?1", "GET /v1/keys?", "GET /v1/certificates?"] {
         assert_eq!(wire.ask(path).await.status, 200, "{path}");
     }
+    service.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_as_editors_leave_it_is_read_or_told_what_it_is() {
+    let service = service().await;
+    let operator = operator(&service).await;
+    let mut wire = Wire::open(&service, Some(&operator)).await;
+    let id = service.id("/prod/reports");
+    let body = format!(r#"{{"as":"{id}","action":"issue","resource":"{id}"}}"#);
+    let explain = "POST /v1/policies/explain";
+    for marked in [format!("\u{feff}{body}"), format!(" \r\n{body}\n")] {
+        assert_eq!(wire.exchange(explain, "", &marked).await.status, 200);
+    }
+    let utf16: String = body.chars().flat_map(|c| [c, '\0']).collect();
+    let list = format!(r#"["{id}", "issue", "{id}"]"#);
+    for (body, told) in [
+        (&*utf16, "this is UTF-16"),
+        ("", "the body is empty"),
+        (" \r\n", "the body is empty"),
+        ("\u{feff}", "the body is empty"),
+        ("{", "it ends early, at line 1"),
+        (&body[..body.len() - 1], "it ends early, at line 1"),
+        (&list, "it is no object"),
+        ("[]", "it is no object"),
+    ] {
+        let answer = wire.exchange(explain, "", body).await;
+        assert_eq!((answer.status, &*answer.problem()), (400, "request-invalid"), "{body}");
+        assert!(answer.body.contains(told), "{told}: {}", answer.body);
+    }
+    let answer = wire.ask("GET /v1/certificates?limit=0").await;
+    assert!(answer.body.contains("limit: a page has 1 to 1,000 items"), "{}", answer.body);
+    assert!(!answer.body.contains("deserialize"), "{}", answer.body);
     service.running.stop().await;
 }
 
