@@ -155,3 +155,19 @@ fn where_there_are_no_locks_the_token_is_kept_and_the_reason_told() {
     }
     still_good(&environment, "elsewhere");
 }
+
+#[test]
+fn a_key_that_finds_no_room_says_what_to_do() {
+    let environment = Environment::start();
+    let keys = || fs::read_dir(environment.path("state/keys")).unwrap().count();
+    let before = keys();
+    let prepare = ["key", "prepare", "feed", "--config", "ca.toml"];
+    let renames = "rename,renameat,renameat2";
+    for (errno, step) in [("ENOSPC", "free space there"), ("EDQUOT", "free space there")] {
+        let failed = where_fails(renames, errno, &[], &environment, &prepare);
+        assert_ne!(failed.code, 0, "{failed:?}");
+        assert!(failed.stderr.contains(step), "{}", failed.stderr);
+        assert_eq!(keys(), before, "nothing is left of it");
+    }
+    environment.countersign(&prepare).success();
+}

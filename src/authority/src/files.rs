@@ -162,6 +162,20 @@ pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// What ends it, where the system names only what it is.
+fn with_step(error: io::Error) -> io::Error {
+    let step = match error.kind() {
+        io::ErrorKind::QuotaExceeded | io::ErrorKind::StorageFull => {
+            "nothing was written: free space there (df), then run the same command again"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "nothing was written: mount it for writing, then run the same command again"
+        }
+        _ => return error,
+    };
+    io::Error::new(error.kind(), format!("{error}; {step}"))
+}
+
 fn told(path: &Path, error: io::Error) -> io::Error {
     if fs::symlink_metadata(path).is_ok_and(|it| it.file_type().is_symlink()) {
         return io::Error::new(io::ErrorKind::InvalidInput, NO_FILE);
@@ -185,13 +199,13 @@ pub(crate) const MAX_STATE: usize = 64 * 1024;
 /// the old file or the new one.
 pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
-    folder.write(name, contents, Access::default())
+    folder.write(name, contents, Access::default()).map_err(with_step)
 }
 
 /// The same; the file is its folder's owner's before it has its name.
 pub(crate) fn write_for_owner(path: &Path, contents: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
-    folder.write(name, contents, folder.access_of_owner())
+    folder.write(name, contents, folder.access_of_owner()).map_err(with_step)
 }
 
 /// Makes a rename in a folder survive a crash, where the file system can say so: SMB and some of FUSE
