@@ -126,8 +126,8 @@ pub enum Error {
     /// The store does not answer.
     #[error(transparent)]
     Store(StoreError),
-    /// One certificate listens to the feed too often.
-    #[error("this certificate listens to the feed {0} times already")]
+    /// One line of renewals listens to the feed too often.
+    #[error("certificates of this one's line of renewals listen to the feed {0} times already")]
     Subscriptions(usize),
     /// The trust state cannot be used.
     #[error("the trust state cannot be used: {0}")]

@@ -97,7 +97,9 @@ pub use budgets::BudgetLimits;
 pub use crl::CRL_LIMIT;
 pub use error::{Denied, Error};
 pub use event::{Act, Event, EventDraft};
-pub use feed::{FEED_BACKLOG, FeedMessage, SUBSCRIPTIONS, Start, Subscription, TooSlow};
+pub use feed::{
+    FEED_BACKLOG, FeedMessage, SUBSCRIBED_CERTIFICATES, SUBSCRIPTIONS, Start, Subscription, TooSlow,
+};
 pub use keys::Keys;
 pub use limits::{LIMIT_NAMES, LIMITS, Limit};
 pub use operations::explain_query;

@@ -52,7 +52,9 @@ pub(crate) const CERTIFICATE_NAMES: Limit = Limit::count("certificate_names", re
 pub(crate) const CERTIFICATE_REQUEST: Limit =
     Limit::bytes("certificate_request", issuance::MAX_REQUEST);
 pub(crate) const FEED_SUBSCRIPTIONS: Limit =
-    Limit::count("feed_subscriptions_per_certificate", crate::feed::SUBSCRIPTIONS);
+    Limit::count("feed_subscriptions_per_line", crate::feed::SUBSCRIPTIONS);
+pub(crate) const FEED_CERTIFICATES: Limit =
+    Limit::count("feed_certificates_per_line", crate::feed::SUBSCRIBED_CERTIFICATES);
 pub(crate) const IDEMPOTENCY_KEY: Limit =
     Limit::bytes("idempotency_key", operations::MAX_REQUEST_NAME);
 pub(crate) const LOG_ENTRY: Limit = Limit::bytes("log_entry", tlog::MAX_ENTRY);
@@ -85,6 +87,7 @@ pub const LIMITS: &[Limit] = &[
     ACTS_FOR_REVIEW,
     CERTIFICATE_NAMES,
     CERTIFICATE_REQUEST,
+    FEED_CERTIFICATES,
     FEED_SUBSCRIPTIONS,
     IDEMPOTENCY_KEY,
     LOG_ENTRY,

@@ -400,6 +400,40 @@ async fn one_certificate_has_its_share_of_subscriptions_and_gets_it_back() {
 }
 
 #[tokio::test]
+async fn certificates_of_one_line_share_subscriptions_and_each_has_its_first() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let mut held = environment.issue(&operator, "/prod/reports").await;
+    let mut subscriptions = Vec::new();
+    let mut firsts = 0;
+    for _ in 0..16 {
+        let caller = environment.caller(&held);
+        subscriptions.push(environment.authority.subscribe(&caller, Some(0)).await.unwrap());
+    }
+    for _ in 0..40 {
+        held = environment.renew(&environment.caller(&held), &support::csr()).await.unwrap();
+        let caller = environment.caller(&held);
+        let subscribe = || environment.authority.subscribe(&caller, Some(0));
+        match subscribe().await {
+            Ok(subscription) => {
+                subscriptions.push(subscription);
+                firsts += 1;
+                let second = subscribe().await;
+                assert!(matches!(second, Err(Error::Subscriptions(_))), "{firsts}");
+            }
+            Err(error) => assert!(matches!(error, Error::Subscriptions(47)), "{error}"),
+        }
+    }
+    assert_eq!(firsts, 31);
+    // What ended makes room, and another line has its own.
+    subscriptions.clear();
+    let caller = environment.caller(&held);
+    environment.authority.subscribe(&caller, Some(0)).await.unwrap();
+    let other = environment.issue(&operator, "/prod/reports").await;
+    environment.authority.subscribe(&environment.caller(&other), Some(0)).await.unwrap();
+}
+
+#[tokio::test]
 async fn strangers_do_not_listen() {
     let environment = Environment::start().await;
     let refused = environment.authority.subscribe(&support::anonymous(), None).await;

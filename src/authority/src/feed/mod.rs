@@ -24,7 +24,7 @@ use tokio::sync::{Mutex, broadcast};
 use chunks::{Chunks, KeptChunks};
 pub(crate) use recent::RecentItems;
 use subscription::Places;
-pub use subscription::{SUBSCRIPTIONS, Subscription, TooSlow};
+pub use subscription::{SUBSCRIBED_CERTIFICATES, SUBSCRIPTIONS, Subscription, TooSlow};
 
 use crate::authority::Authority;
 use crate::error::Error;
@@ -39,7 +39,7 @@ pub(crate) struct Feed {
     turn: Mutex<Turn>,
     /// What newcomers are told first. Locked before the turn.
     first: Mutex<First>,
-    /// Subscriptions by certificate.
+    /// Subscriptions by line of renewals.
     places: Places,
 }
 

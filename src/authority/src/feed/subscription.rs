@@ -40,28 +40,37 @@ struct Rest {
     sequence: u64,
 }
 
-/// How many subscriptions each certificate has.
+/// Which subscriptions each line of renewals has: how many by each certificate.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Places(Arc<Mutex<HashMap<SerialNumber, usize>>>);
+pub(super) struct Places(Arc<Mutex<HashMap<SerialNumber, HashMap<SerialNumber, usize>>>>);
 
 /// One of them, given back when dropped.
 #[derive(Debug)]
 struct Place {
     places: Places,
+    line: SerialNumber,
     serial_number: SerialNumber,
 }
 
 impl Places {
-    /// Takes a place; none where the certificate has its share.
-    fn take(&self, serial_number: SerialNumber) -> Option<Place> {
+    /// Takes a place; where the line has its share, fails with how many that is. The first of a
+    /// certificate is beside that: whatever others of its line do, it hears of revocations.
+    fn take(&self, line: SerialNumber, serial_number: SerialNumber) -> Result<Place, usize> {
         let mut taken = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(serial_number).or_default();
-        if *count >= SUBSCRIPTIONS {
-            return None;
+        let of_line = taken.entry(line).or_default();
+        let has: usize = of_line.values().sum();
+        let is_another = of_line.contains_key(&serial_number);
+        if is_another && has >= SUBSCRIPTIONS {
+            limits::FEED_SUBSCRIPTIONS.reached();
+            return Err(has);
         }
-        *count += 1;
+        if !is_another && of_line.len() >= SUBSCRIBED_CERTIFICATES {
+            limits::FEED_CERTIFICATES.reached();
+            return Err(has);
+        }
+        *of_line.entry(serial_number).or_default() += 1;
         metrics::gauge!(SUBSCRIBERS).increment(1.0);
-        Some(Place { places: self.clone(), serial_number })
+        Ok(Place { places: self.clone(), line, serial_number })
     }
 }
 
@@ -69,11 +78,15 @@ impl Drop for Place {
     fn drop(&mut self) {
         metrics::gauge!(SUBSCRIBERS).decrement(1.0);
         let mut taken = self.places.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.serial_number) {
+        let Some(of_line) = taken.get_mut(&self.line) else { return };
+        if let Some(count) = of_line.get_mut(&self.serial_number) {
             *count -= 1;
             if *count == 0 {
-                taken.remove(&self.serial_number);
+                of_line.remove(&self.serial_number);
             }
+        }
+        if of_line.is_empty() {
+            taken.remove(&self.line);
         }
     }
 }
@@ -90,11 +103,9 @@ impl Authority {
         let start = start.into();
         let svid = self.authenticated(caller)?;
         self.require_live(svid)?;
-        let place = self.feed().places.take(*svid.serial_number());
-        let place = place.ok_or_else(|| {
-            limits::FEED_SUBSCRIPTIONS.reached();
-            Error::Subscriptions(SUBSCRIPTIONS)
-        })?;
+        let line = self.line(svid).await;
+        let place = self.feed().places.take(line, *svid.serial_number());
+        let place = place.map_err(Error::Subscriptions)?;
         let (Start::After(has) | Start::Snapshot { at_least: has }) = start;
         if has > self.folded().items.newest().sequence {
             // Another node may have told of what this one has not read yet.
@@ -250,7 +261,9 @@ impl Drop for Subscription {
 #[error("the snapshot was read too slowly, and is gone: ask again")]
 pub struct TooSlow;
 
-/// The subscriptions to the feed that one certificate may have. One is enough; those that were cut
-/// off take a moment to be noticed.
+/// The subscriptions to the feed that one line of renewals may have, beside the first of each of its
+/// certificates. One is enough; those that were cut off take a moment to be noticed.
 pub const SUBSCRIPTIONS: usize = 16;
+/// The certificates of one line that may listen: more than an honest one ever has in use at once.
+pub const SUBSCRIBED_CERTIFICATES: usize = 32;
 const SUBSCRIBERS: &str = "countersign_feed_subscribers";
