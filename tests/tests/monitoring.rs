@@ -276,6 +276,7 @@ const LOOKED_AT: &[&str] = &[
 const OPEN: &[&str] = &["route", "version", "le", "outcome", "status"];
 /// What nobody is woken by, and why.
 const SILENT: &[(&str, &str)] = &[
+    ("countersign_bodies_bytes", "it has limits, and whoever is refused hears of it"),
     ("countersign_bodies_refused_total", "whoever sends them hears of it; floods show elsewhere"),
     ("countersign_build_info", "it is what it is"),
     ("countersign_checkpoint_size", "its age has an alert"),

@@ -128,7 +128,7 @@ async fn each_limit_of_a_request_is_counted() {
         "idempotency_key",
         "page",
         "report_revocations",
-        "feed_subscriptions_per_certificate",
+        "feed_subscriptions_per_line",
     ] {
         assert_eq!(reached.of(limit), 1, "{limit}");
     }

@@ -1,57 +1,106 @@
-//! What bodies may hold in memory before they are whole: so much for all strangers, so much for all
-//! who show a certificate, and so much for each caller.
+//! What bodies may hold in memory before they are whole: so much for operators, so much for strangers
+//! and so much for workloads.
 //!
-//! A body that is slow is paid for as long as it lasts. One that finds no room is refused, not kept
-//! waiting: what waits is held in the buffers of its connection instead.
+//! Where one of these is short, it is not who comes that is refused: of the caller that holds most,
+//! the largest body gives way, and of small ones the oldest. Callers are lines of renewals and
+//! networks ([`Source`]): whatever certificates and addresses somebody has, everybody else is left as
+//! much as they hold each. A body is paid for as long as it lasts; one that comes whole in one piece
+//! lasts no time, and needs no room.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::Extensions;
+use tokio::sync::oneshot;
 
 use crate::rate::Source;
 
 /// What all bodies hold now.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Bodies(Arc<Mutex<Held>>);
+#[derive(Debug, Clone)]
+pub(crate) struct Bodies(Arc<Mutex<Pools>>);
 
-#[derive(Debug, Default)]
-struct Held {
-    by_strangers: usize,
-    by_peers: usize,
-    /// None holds nothing.
-    by_source: HashMap<Source, usize>,
+#[derive(Debug)]
+struct Pools {
+    operators: Pool,
+    strangers: Pool,
+    workloads: Pool,
 }
 
-/// What one body holds; given back when dropped.
+/// What callers of one kind share.
+#[derive(Debug)]
+struct Pool {
+    kind: &'static str,
+    most: usize,
+    held: usize,
+    sources: HashMap<Source, Own>,
+    next: u64,
+}
+
+/// What one caller holds; at least one body.
+#[derive(Debug, Default)]
+struct Own {
+    bytes: usize,
+    /// Oldest first.
+    bodies: Vec<Held>,
+}
+
+/// What one body holds.
+#[derive(Debug)]
+struct Held {
+    id: u64,
+    bytes: usize,
+    /// When it is dropped, its reader hears that it gave way.
+    _stays: oneshot::Sender<Infallible>,
+}
+
+/// One body's room; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Share {
     bodies: Bodies,
     source: Source,
-    bytes: usize,
+    id: u64,
+    stays: oneshot::Receiver<Infallible>,
 }
 
-/// There is no room for more.
+/// There is no room for it: it was the largest of the caller that holds most.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Full;
 
+impl Default for Bodies {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new(Pools {
+            operators: Pool::new("operators", OF_OPERATORS),
+            strangers: Pool::new("strangers", OF_STRANGERS),
+            workloads: Pool::new("workloads", OF_WORKLOADS),
+        })))
+    }
+}
+
 impl Bodies {
-    /// The share of a request's caller; none where nobody knows who it is.
+    /// Nothing yet, for a body of a request's caller; none where nobody knows who it is.
     pub(crate) fn share(&self, extensions: &Extensions) -> Option<Share> {
-        let source = Source::of(extensions)?;
-        Some(Share { bodies: self.clone(), source, bytes: 0 })
+        Source::of(extensions).map(|source| self.share_of(source))
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
+    fn share_of(&self, source: Source) -> Share {
+        let (sender, stays) = oneshot::channel();
+        let id = self.pools().of(source).begin(source, sender);
+        Share { bodies: self.clone(), source, id, stays }
+    }
+
+    fn pools(&self) -> MutexGuard<'_, Pools> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Held {
-    fn of_kind(&mut self, source: Source) -> (&mut usize, usize) {
+impl Pools {
+    fn of(&mut self, source: Source) -> &mut Pool {
         match source {
-            Source::Certificate(_) => (&mut self.by_peers, OF_PEERS),
-            Source::Address(_) => (&mut self.by_strangers, OF_STRANGERS),
+            Source::Address(_) => &mut self.strangers,
+            Source::Line(_) => &mut self.workloads,
+            Source::Operator(_) => &mut self.operators,
         }
     }
 }
@@ -59,77 +108,201 @@ impl Held {
 impl Share {
     /// Makes room for so many bytes more.
     pub(crate) fn grow(&mut self, bytes: usize) -> Result<(), Full> {
-        let mut held = self.bodies.held();
-        let (all, most) = held.of_kind(self.source);
-        if *all + bytes > most {
-            return Err(Full);
-        }
-        let own = held.by_source.get(&self.source).copied().unwrap_or_default();
-        if own + bytes > OF_ONE_CALLER {
-            return Err(Full);
-        }
-        *held.of_kind(self.source).0 += bytes;
-        held.by_source.insert(self.source, own + bytes);
-        self.bytes += bytes;
-        Ok(())
+        self.bodies.pools().of(self.source).grow(self.source, self.id, bytes)
+    }
+
+    /// Returns once this body has given way. May be dropped at any await.
+    pub(crate) async fn gives_way(&mut self) {
+        // Nobody sends anything: its end is what is waited for.
+        drop((&mut self.stays).await);
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        if self.bytes == 0 {
-            return;
-        }
-        let mut held = self.bodies.held();
-        *held.of_kind(self.source).0 -= self.bytes;
-        let own = held.by_source.get(&self.source).copied().unwrap_or_default();
-        if own <= self.bytes {
-            held.by_source.remove(&self.source);
-        } else {
-            held.by_source.insert(self.source, own - self.bytes);
-        }
+        self.bodies.pools().of(self.source).leave(self.source, self.id);
     }
 }
 
-/// A hundred whole ones, or some thousands of requests for a certificate.
+impl Pool {
+    fn new(kind: &'static str, most: usize) -> Self {
+        Self { kind, most, held: 0, sources: HashMap::new(), next: 0 }
+    }
+
+    fn begin(&mut self, source: Source, stays: oneshot::Sender<Infallible>) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        let held = Held { id, bytes: 0, _stays: stays };
+        self.sources.entry(source).or_default().bodies.push(held);
+        id
+    }
+
+    /// Counts it first, then lets give way who holds most with that: it may be this one itself.
+    fn grow(&mut self, source: Source, id: u64, bytes: usize) -> Result<(), Full> {
+        let own = self.sources.get_mut(&source).ok_or(Full)?;
+        let place = own.bodies.binary_search_by_key(&id, |held| held.id).map_err(|_| Full)?;
+        own.bodies[place].bytes += bytes;
+        own.bytes += bytes;
+        self.held += bytes;
+        metrics::gauge!(HELD, "kind" => self.kind).increment(bytes as f64);
+        while self.held > self.most {
+            let Some((busiest, largest)) = self.gives_way(source) else { break };
+            self.leave(busiest, largest);
+            if (busiest, largest) == (source, id) {
+                return Err(Full);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whose body gives way for one of this source: that of another where both hold the same. There
+    /// are no more to look through than connections, and it is rare that anybody must.
+    fn gives_way(&self, newcomer: Source) -> Option<(Source, u64)> {
+        let sources = self.sources.iter();
+        let (source, own) =
+            sources.max_by_key(|(source, own)| (own.bytes, **source != newcomer))?;
+        let bodies = own.bodies.iter().filter(|held| held.bytes > 0);
+        let largest = bodies.max_by_key(|held| (held.bytes.max(SMALL), Reverse(held.id)))?;
+        Some((*source, largest.id))
+    }
+
+    /// Nothing, if it has given way before.
+    fn leave(&mut self, source: Source, id: u64) {
+        let Some(own) = self.sources.get_mut(&source) else { return };
+        let Ok(place) = own.bodies.binary_search_by_key(&id, |held| held.id) else { return };
+        let Held { bytes, .. } = own.bodies.remove(place);
+        own.bytes -= bytes;
+        if own.bodies.is_empty() {
+            self.sources.remove(&source);
+        }
+        self.held -= bytes;
+        metrics::gauge!(HELD, "kind" => self.kind).decrement(bytes as f64);
+    }
+}
+
+/// Sixty-four whole ones at once, of people and of their commands.
+pub(crate) const OF_OPERATORS: usize = 4 * 1024 * 1024;
+/// A hundred whole ones; at the most places that strangers have, 4 KiB for each of them.
 pub(crate) const OF_STRANGERS: usize = 8 * 1024 * 1024;
-pub(crate) const OF_PEERS: usize = 16 * 1024 * 1024;
-/// Sixteen whole ones; hundreds of the usual size that come from one address at once.
-pub(crate) const OF_ONE_CALLER: usize = 1024 * 1024;
+/// Two hundred whole ones, or a report of each of three thousand lines.
+pub(crate) const OF_WORKLOADS: usize = 12 * 1024 * 1024;
+/// A request for a certificate, or for anything else that one does by hand. Among those no larger it
+/// is the oldest that gives way: whoever sends them comes to an end soon.
+const SMALL: usize = 4 * 1024;
+const HELD: &str = "countersign_bodies_bytes";
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
 
+    use identity::SerialNumber;
+
     use super::*;
 
-    fn share(bodies: &Bodies, address: u32) -> Share {
-        let source = Source::Address(IpAddr::from(address.to_be_bytes()));
-        Share { bodies: bodies.clone(), source, bytes: 0 }
+    const WHOLE: usize = 64 * 1024;
+
+    fn address(number: u32) -> Source {
+        Source::Address(IpAddr::from(number.to_be_bytes()))
+    }
+
+    fn line(number: u32) -> Source {
+        Source::Line(serial(number))
+    }
+
+    fn serial(number: u32) -> SerialNumber {
+        SerialNumber::from_octets(&[&[1; 12][..], &number.to_be_bytes()].concat()).unwrap()
+    }
+
+    fn body(bodies: &Bodies, source: Source, bytes: usize) -> Share {
+        let mut share = bodies.share_of(source);
+        share.grow(bytes).unwrap();
+        share
+    }
+
+    /// Whole bodies of each source, in turn, until so many bytes are held.
+    fn fill(
+        bodies: &Bodies,
+        bytes: usize,
+        sources: impl Iterator<Item = Source> + Clone,
+    ) -> Vec<Share> {
+        sources.cycle().take(bytes / WHOLE).map(|source| body(bodies, source, WHOLE)).collect()
+    }
+
+    fn has_given_way(share: &mut Share) -> bool {
+        share.stays.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
 
     #[test]
-    fn one_caller_leaves_room_for_others_and_gets_its_own_back() {
+    fn whoever_holds_most_gives_way_and_not_who_comes() {
         let bodies = Bodies::default();
-        let mut first = share(&bodies, 1);
-        first.grow(OF_ONE_CALLER).unwrap();
-        assert_eq!(share(&bodies, 1).grow(1), Err(Full));
-        share(&bodies, 2).grow(OF_ONE_CALLER).unwrap();
-        drop(first);
-        share(&bodies, 1).grow(OF_ONE_CALLER).unwrap();
-        assert!(bodies.held().by_source.is_empty() && bodies.held().by_strangers == 0);
+        let mut held = fill(&bodies, OF_STRANGERS, (0..10).map(address));
+        let mut newcomer = body(&bodies, address(99), 2000);
+        let gone: Vec<_> =
+            held.iter_mut().filter_map(|it| has_given_way(it).then_some(it.source)).collect();
+        assert_eq!(gone.len(), 1);
+        assert!(!has_given_way(&mut newcomer));
+        assert!(bodies.pools().strangers.held <= OF_STRANGERS);
     }
 
     #[test]
-    fn all_strangers_together_have_no_more_than_theirs() {
+    fn who_holds_most_is_refused_once_its_next_would_be_the_largest() {
         let bodies = Bodies::default();
-        let callers = (OF_STRANGERS / OF_ONE_CALLER) as u32;
-        let mut shares: Vec<Share> = (0..callers).map(|caller| share(&bodies, caller)).collect();
-        shares.iter_mut().for_each(|share| share.grow(OF_ONE_CALLER).unwrap());
-        assert_eq!(share(&bodies, callers).grow(1), Err(Full));
-        let known = identity::SerialNumber::from_octets(&[1; 16]).unwrap();
-        let source = Source::Certificate(known);
-        let mut known = Share { bodies, source, bytes: 0 };
-        known.grow(OF_ONE_CALLER).unwrap();
+        let _others = fill(&bodies, OF_STRANGERS - WHOLE, (0..10).map(address));
+        let mut only = bodies.share_of(address(99));
+        only.grow(WHOLE).unwrap();
+        let mut busiest = bodies.share_of(address(1));
+        assert_eq!(busiest.grow(WHOLE + 1), Err(Full));
+        assert_eq!(busiest.grow(1), Err(Full), "it has given way");
+        assert!(has_given_way(&mut busiest) && !has_given_way(&mut only));
+    }
+
+    #[test]
+    fn small_body_finds_room_beside_large_ones_from_the_same_address() {
+        let bodies = Bodies::default();
+        let mut held = fill(&bodies, OF_STRANGERS, std::iter::once(address(1)));
+        let mut newcomer = body(&bodies, address(1), 2000);
+        assert!(!has_given_way(&mut newcomer) && has_given_way(&mut held[0]));
+    }
+
+    #[test]
+    fn of_small_bodies_the_oldest_gives_way() {
+        let bodies = Bodies::default();
+        let count = OF_STRANGERS / 1024;
+        let mut held: Vec<_> = (0..count).map(|_| body(&bodies, address(1), 1024)).collect();
+        let mut newcomer = body(&bodies, address(1), SMALL);
+        assert!(!has_given_way(&mut newcomer), "although it is larger");
+        assert!(held[..4].iter_mut().all(has_given_way) && !has_given_way(&mut held[4]));
+    }
+
+    #[test]
+    fn every_stranger_that_has_a_place_has_room_for_a_small_body() {
+        let bodies = Bodies::default();
+        let most = countersign::Limits::default().handshakes as u32;
+        let mut held: Vec<_> = (0..most).map(|it| body(&bodies, address(it), SMALL)).collect();
+        assert!(!held.iter_mut().any(has_given_way));
+        drop(held.pop());
+        body(&bodies, address(most), SMALL);
+    }
+
+    #[test]
+    fn workloads_and_strangers_leave_operators_theirs() {
+        let bodies = Bodies::default();
+        let _workloads = fill(&bodies, 2 * OF_WORKLOADS, (0..17).map(line));
+        let _strangers = fill(&bodies, OF_STRANGERS, (0..100).map(address));
+        let operator = Source::Operator(serial(99));
+        let mut held = fill(&bodies, OF_OPERATORS, std::iter::once(operator));
+        assert!(!held.iter_mut().any(has_given_way));
+    }
+
+    #[test]
+    fn what_is_held_is_given_back_once_however_it_ends() {
+        let bodies = Bodies::default();
+        let mut held = fill(&bodies, OF_WORKLOADS, (0..3).map(line));
+        held.extend(fill(&bodies, OF_WORKLOADS, (3..300).map(line)));
+        assert!(bodies.pools().workloads.held <= OF_WORKLOADS);
+        drop(bodies.share_of(line(1)));
+        drop(held);
+        let pools = bodies.pools();
+        assert!(pools.workloads.sources.is_empty() && pools.workloads.held == 0);
     }
 }

@@ -14,8 +14,9 @@ use http::{Extensions, HeaderMap, header};
 use http_body_util::BodyExt;
 use identity::utf8_text;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 
-use crate::bodies::{self, Bodies, Share};
+use crate::bodies::{Bodies, Full, Share};
 use crate::problem::Refused;
 
 /// The caller of a request, from the connection's handshake.
@@ -129,12 +130,11 @@ impl<T: DeserializeOwned> Body<T> {
             let kind = ProblemType::MediaTypeUnsupported;
             return Err(Refused::request(kind, what, Some(next), id));
         }
-        let mut share =
-            parts.extensions.get::<Bodies>().and_then(|all| all.share(&parts.extensions));
+        let share = parts.extensions.get::<Bodies>().and_then(|all| all.share(&parts.extensions));
         let last_answer = parts.extensions.get::<LastAnswer>().cloned();
         // A header is not held for as long as its body may take.
         drop(parts);
-        let bytes = read_whole(body, limit, share.as_mut(), id).await?;
+        let bytes = read_whole(body, limit, share, id).await?;
         let text = utf8_text(&bytes)
             .map_err(|fault| invalid(format!("the body cannot be read: {fault}"), DESCRIBED))?;
         if text.trim().is_empty() {
@@ -200,7 +200,7 @@ fn idempotency_key(headers: &HeaderMap) -> Option<String> {
 async fn read_whole(
     mut body: HttpBody,
     limit: &BodyLimit,
-    share: Option<&mut Share>,
+    share: Option<Share>,
     id: &str,
 ) -> Result<Vec<u8>, Refused> {
     let announced = body.size_hint().lower();
@@ -218,12 +218,18 @@ async fn read_whole(
             ("too-large", Refused::request(ProblemType::TooLarge, why, Some(next), id))
         }
         Ok(Err(NotRead::NoRoom)) => {
-            let why = "too many bodies are under way at once";
+            let why =
+                "too many bodies are under way at once, and of its sender's this was the largest";
             let refused =
                 Refused::request(ProblemType::RateLimited, why, Some("wait a second"), id);
             ("no-room", refused.retry_after(1))
         }
         Ok(Err(NotRead::Ended)) => ("ended", invalid("the body ended early".to_owned())),
+        Ok(Err(NotRead::Slow)) => {
+            let (rate, seconds) = (LEAST_RATE / 1024, LOOKED_AT_EVERY.as_secs());
+            let why = format!("the body came at less than {rate} KiB a second for {seconds} s");
+            ("slow", invalid(why))
+        }
         Err(_) => {
             let seconds = limit.time.as_secs();
             ("slow", invalid(format!("the body took longer than {seconds} s")))
@@ -238,6 +244,7 @@ enum NotRead {
     Ended,
     /// Those of others, or of the same caller, hold what there is.
     NoRoom,
+    Slow,
     /// So many bytes were announced, or have come.
     TooLarge(u64),
 }
@@ -245,22 +252,50 @@ enum NotRead {
 async fn read(
     body: &mut HttpBody,
     limit: &BodyLimit,
-    mut share: Option<&mut Share>,
+    share: Option<Share>,
 ) -> Result<Vec<u8>, NotRead> {
+    // Larger ones have places of their own.
+    let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= MAX_BODY as u64);
+    let mut share = share.filter(|_| is_small || limit.bytes <= MAX_BODY);
     let mut kept = Vec::new();
-    while let Some(frame) = body.frame().await {
+    let mut looks = tokio::time::interval_at(Instant::now() + LOOKED_AT_EVERY, LOOKED_AT_EVERY);
+    let mut looked_at = 0;
+    loop {
+        let frame = tokio::select! {
+            biased;
+            () = gives_way(&mut share) => return Err(NotRead::NoRoom),
+            frame = body.frame() => frame,
+            _ = looks.tick() => {
+                if kept.len() - looked_at < LEAST_RATE * LOOKED_AT_EVERY.as_secs() as usize {
+                    return Err(NotRead::Slow);
+                }
+                looked_at = kept.len();
+                continue;
+            }
+        };
+        let Some(frame) = frame else { return Ok(kept) };
         let Ok(data) = frame.map_err(|_| NotRead::Ended)?.into_data() else { continue };
         let seen = kept.len() + data.len();
         if seen > limit.bytes {
             return Err(NotRead::TooLarge(seen as u64));
         }
-        // Larger ones have places of their own.
-        if let Some(share) = share.as_mut().filter(|_| limit.bytes <= MAX_BODY) {
-            share.grow(data.len()).map_err(|bodies::Full| NotRead::NoRoom)?;
+        // As a vector grows, but counted. What is whole waits for nothing, and is held by nobody.
+        if seen > kept.capacity() && !body.is_end_stream() {
+            let room = seen.max(2 * kept.capacity()).max(LEAST_ROOM).min(limit.bytes);
+            if let Some(share) = &mut share {
+                share.grow(room - kept.capacity()).map_err(|Full| NotRead::NoRoom)?;
+            }
+            kept.reserve_exact(room - kept.len());
         }
         kept.extend_from_slice(&data);
     }
-    Ok(kept)
+}
+
+async fn gives_way(share: &mut Option<Share>) {
+    match share {
+        Some(share) => share.gives_way().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What is wrong, without the values: they may be secrets.
@@ -311,6 +346,12 @@ pub(crate) const SMALL: BodyLimit = BodyLimit {
 };
 pub(crate) const MAX_BODY: usize = 64 * 1024;
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(10);
+/// Bytes a second, as long as a body is not whole: what a modem does.
+pub(crate) const LEAST_RATE: usize = 1024;
+/// Longer than it takes to send again what was lost on the way, and once more.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(3);
+/// What the smallest body costs beside its bytes.
+const LEAST_ROOM: usize = 1024;
 /// RFC 9110 §16.6.1 registers none longer than 20.
 const MAX_CODING: usize = 32;
 const DESCRIBED: &str = "GET /v1/openapi.json describes it";

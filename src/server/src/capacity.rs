@@ -7,8 +7,8 @@ use countersign::Limits;
 use identity::feed::{MAX_CHUNK, MAX_CHUNKS};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::bodies::{OF_ONE_CALLER, OF_PEERS, OF_STRANGERS};
-use crate::caller::{BODY_TIME, MAX_BODY};
+use crate::bodies::{OF_OPERATORS, OF_STRANGERS, OF_WORKLOADS};
+use crate::caller::{BODY_TIME, LEAST_RATE, MAX_BODY};
 use crate::readiness::PROBE_EVERY;
 
 /// The files that this process may open, and what is made of them.
@@ -89,8 +89,8 @@ impl Capacity {
             ("limits.requests_per_connection", streams.to_string()),
             ("limits.request_body", format!("{} KiB", MAX_BODY / 1024)),
             ("limits.bodies_of_strangers", mebibytes(OF_STRANGERS)),
-            ("limits.bodies_of_certificates", mebibytes(OF_PEERS)),
-            ("limits.bodies_of_one_caller", mebibytes(OF_ONE_CALLER)),
+            ("limits.bodies_of_workloads", mebibytes(OF_WORKLOADS)),
+            ("limits.bodies_of_operators", mebibytes(OF_OPERATORS)),
             ("limits.policy_sets_at_once", crate::policy_sets::AT_ONCE.to_string()),
             ("limits.refusals_told_a_second", crate::diagnostics::REFUSALS_A_SECOND.to_string()),
             ("limits.handshakes_told_a_second", Limits::TOLD_A_SECOND.to_string()),
@@ -106,6 +106,7 @@ impl Capacity {
             ("limits.handshake_timeout", seconds(handshake_timeout)),
             ("limits.header_timeout", seconds(header_timeout)),
             ("limits.body_timeout", seconds(&BODY_TIME)),
+            ("limits.body_least_rate", format!("{} KiB/s", LEAST_RATE / 1024)),
             ("limits.write_timeout", seconds(write_timeout)),
             ("limits.idle_timeout", seconds(idle_timeout)),
             ("limits.drain", seconds(drain)),

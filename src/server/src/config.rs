@@ -73,8 +73,8 @@ pub struct Config {
     /// What one line of renewals may make the log carry.
     #[serde(default)]
     pub budgets: BudgetsConfig,
-    /// Requests a second that one certificate may make, or one address without certificates, in
-    /// bursts of twice as many; 0 lifts it.
+    /// Requests a second that one line of renewals may make, or one address without certificates,
+    /// in bursts of twice as many; 0 lifts it.
     #[serde(default = "default_rate")]
     pub requests_per_second: u32,
 }

@@ -186,6 +186,11 @@ const COUNTERS: &[Counter] = &[
 ];
 
 const GAUGES: &[(&str, Unit, &str)] = &[
+    (
+        "countersign_bodies_bytes",
+        Unit::Bytes,
+        "Memory of requests' bodies that are not whole yet, by who sends them",
+    ),
     ("countersign_build_info", Unit::Count, "1, with the version as label"),
     (
         EXPIRY,

@@ -1,11 +1,13 @@
-//! Each caller has a share of requests: a certificate its own, and strangers that of their address.
+//! Each caller has a share of requests: a line of renewals its own, and strangers that of their
+//! address.
 //!
-//! So a flood from an operator's address (NAT, a load balancer) does not refuse the operator.
+//! So a flood from an operator's address (NAT, a load balancer) does not refuse the operator, and who
+//! renews its certificate again and again has no more than before.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use countersign::{Peer, RemoteAddress};
+use countersign::{Peer, Place, RemoteAddress, Standing};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::Extensions;
 use identity::SerialNumber;
@@ -17,9 +19,12 @@ pub(crate) struct RateLimit(Option<DefaultKeyedRateLimiter<Source>>);
 /// Who sends requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Source {
-    Certificate(SerialNumber),
     /// IPv6: a /64.
     Address(IpAddr),
+    /// By the first certificate of its line.
+    Line(SerialNumber),
+    /// The same of an operator, who ends what others do.
+    Operator(SerialNumber),
 }
 
 impl RateLimit {
@@ -49,8 +54,13 @@ impl RateLimit {
 
 impl Source {
     pub(crate) fn of(extensions: &Extensions) -> Option<Self> {
+        match extensions.get::<Place>().map(Place::standing) {
+            Some(Standing { line, is_reserved: true }) => return Some(Self::Operator(line)),
+            Some(Standing { line, is_reserved: false }) => return Some(Self::Line(line)),
+            None => {}
+        }
         if let Some(peer) = extensions.get::<Peer>() {
-            return Some(Self::Certificate(*peer.serial_number()));
+            return Some(Self::Line(*peer.serial_number()));
         }
         extensions.get::<RemoteAddress>().map(|remote| Self::Address(network(remote.0.ip())))
     }

@@ -192,8 +192,10 @@ fn places(authority: &Arc<Authority>, limits: Limits) -> Places {
             let authority = Arc::clone(&authority);
             Box::pin(async move {
                 note_shown(&authority, &peer);
-                let is_reserved = peer.spiffe_id().is_reserved();
-                Standing { line: authority.line(peer.svid()).await, is_reserved }
+                let asked = tokio::time::timeout(PATIENCE, authority.line(peer.svid())).await;
+                let line = asked.unwrap_or(*peer.serial_number());
+                // Whatever the store does: an operator is one.
+                Standing { line, is_reserved: peer.spiffe_id().is_reserved() }
             })
         }),
     )
@@ -372,6 +374,8 @@ async fn tidy(rate: Arc<RateLimit>, metrics: Option<PrometheusHandle>) {
     }
 }
 
+/// Less than a newcomer's standing is waited for.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// A checkpoint is at most this much behind the log.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
 const BEAT_EVERY: Duration = Duration::from_secs(2);

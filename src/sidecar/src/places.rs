@@ -153,7 +153,7 @@ impl Places {
             let (remote, spiffe_id) = (connection.remote(), peer.spiffe_id());
             tracing::debug!(%remote, %spiffe_id, %crowded, "connection refused");
         })?;
-        let place = Place { taken: Arc::clone(&self.0.taken), line: standing.line, id };
+        let place = Place { taken: Arc::clone(&self.0.taken), standing, id };
         connection.keep_place(Seat(place));
         if let Some(connection) = gives_way.and_then(|gives_way| gives_way.upgrade()) {
             metrics::counter!("countersign_connections_cut_total", "reason" => "share")
@@ -184,21 +184,26 @@ impl fmt::Debug for Places {
 #[derive(Clone)]
 pub struct Place {
     taken: Arc<Mutex<Taken>>,
-    line: SerialNumber,
+    standing: Standing,
     id: u64,
 }
 
 impl Place {
+    /// What its peer counts as, wherever something is scarce.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
     /// Keeps the connection from giving way for as long as the answer lives. None if its certificate
     /// keeps another already, or its line eight.
     pub fn keep(&self) -> Option<Kept> {
-        open(&self.taken).keep(&self.line, self.id).then(|| Kept(self.clone()))
+        open(&self.taken).keep(&self.standing.line, self.id).then(|| Kept(self.clone()))
     }
 }
 
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Place").field("line", &self.line).finish_non_exhaustive()
+        f.debug_struct("Place").field("standing", &self.standing).finish_non_exhaustive()
     }
 }
 
@@ -208,7 +213,7 @@ pub struct Kept(Place);
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        if let Some(held) = open(&self.0.taken).held(&self.0.line, self.0.id) {
+        if let Some(held) = open(&self.0.taken).held(&self.0.standing.line, self.0.id) {
             held.is_kept = false;
         }
     }
@@ -226,7 +231,7 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        open(&self.0.taken).leave(&self.0.line, self.0.id);
+        open(&self.0.taken).leave(&self.0.standing.line, self.0.id);
     }
 }
 

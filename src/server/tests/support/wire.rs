@@ -1,12 +1,13 @@
 //! One connection by HTTP/1.1, byte by byte.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::{Credentials, ExpectedServer, Verification, client_config};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -31,13 +32,25 @@ pub(crate) async fn connect(
     credentials: Option<&Arc<Credentials>>,
     protocol: &[u8],
 ) -> TlsStream<TcpStream> {
+    connect_from(Ipv4Addr::LOCALHOST, service, credentials, protocol).await
+}
+
+/// The same from another address of loopback.
+async fn connect_from(
+    source: Ipv4Addr,
+    service: &Service,
+    credentials: Option<&Arc<Credentials>>,
+    protocol: &[u8],
+) -> TlsStream<TcpStream> {
     let verification = Verification::new(identity::Trust::clone(&service.authority.trust()));
     let expected = ExpectedServer::authority(service.authority.trust_domain());
     let config = client_config(verification, expected, credentials.cloned()).unwrap();
     let mut config = rustls::ClientConfig::clone(&config);
     config.alpn_protocols = vec![protocol.to_vec()];
     let address = service.running.address;
-    let stream = TcpStream::connect(address).await.unwrap();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((source, 0).into()).unwrap();
+    let stream = socket.connect(address).await.unwrap();
     let name = ServerName::from(address.ip());
     TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
 }
@@ -45,6 +58,15 @@ pub(crate) async fn connect(
 impl Wire {
     pub(crate) async fn open(service: &Service, credentials: Option<&Arc<Credentials>>) -> Self {
         Self { stream: connect(service, credentials, b"http/1.1").await, held: Vec::new() }
+    }
+
+    pub(crate) async fn open_from(
+        source: Ipv4Addr,
+        service: &Service,
+        credentials: Option<&Arc<Credentials>>,
+    ) -> Self {
+        let stream = connect_from(source, service, credentials, b"http/1.1").await;
+        Self { stream, held: Vec::new() }
     }
 
     /// Sends as much as is taken: whoever has answered may take no more.
@@ -88,6 +110,12 @@ impl Wire {
         }
     }
 
+    /// The status of an answer that is here, or comes in a moment; none where none does.
+    pub(crate) async fn answered(&mut self) -> Option<u16> {
+        let answer = tokio::time::timeout(MOMENT, self.read(false)).await;
+        answer.ok().map(|answer| answer.status)
+    }
+
     /// Whether the service ends it without another byte.
     pub(crate) async fn ends(mut self) -> bool {
         let end = tokio::time::timeout(PATIENCE, self.stream.read_buf(&mut self.held)).await;
@@ -125,5 +153,6 @@ fn parse(held: &[u8], is_head: bool) -> Option<(Answer, usize)> {
     Some((Answer { status, head, body }, whole))
 }
 
+const MOMENT: Duration = Duration::from_millis(20);
 /// For what a busy machine takes long for; an idle connection stays for minutes.
 const PATIENCE: Duration = Duration::from_secs(30);
