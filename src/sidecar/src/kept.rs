@@ -5,7 +5,8 @@
 //! a snapshot (its head and chunks), deltas, and at its end the newest heartbeat, which says of when
 //! all that is. Nothing in them is believed that is not verified again, as if it came over the
 //! network: whoever can write there can take the files away or put older ones back, whose age is
-//! seen, and nothing else.
+//! seen, and nothing else. What is older than any certificate's life and a day says nothing of one
+//! that is in force: it counts as nothing at all.
 //!
 //! # Crash story
 //!
@@ -141,6 +142,11 @@ fn read_feed(
     }
     if journal.end == 0 {
         return Err("it has no snapshot".to_owned());
+    }
+    let age = Duration::from_millis(now.saturating_sub(feed.newest_at().unwrap_or_default()));
+    if age > OLDEST {
+        let (days, most) = (age.as_secs() / DAY, OLDEST.as_secs() / DAY);
+        return Err(format!("they are of {days} days ago, and after {most} they say nothing"));
     }
     Ok(Loaded { notes, trust, feed, revocations, journal, keys })
 }
@@ -400,6 +406,10 @@ fn lock(file: &File) -> io::Result<()> {
     })
 }
 
+/// A certificate lives for 7 days at most, and what revokes it leaves the feed a day after its end:
+/// all that the kept could say of certificates has ended.
+const OLDEST: Duration = Duration::from_secs(8 * DAY);
+const DAY: u64 = 24 * 3600;
 const TRUST: &str = "revocations.trust";
 const FEED: &str = "revocations.feed";
 /// A trust state has some kilobytes; a thousand rotations are none.

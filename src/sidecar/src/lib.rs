@@ -38,7 +38,11 @@
 //! While the CA is away all goes on, until the certificate's end. Nothing is heard of revocations
 //! meanwhile, and [`Staleness`] says what follows. A workload that has never heard of any refuses
 //! everybody; one whose SVID comes from files ([`FileSource`]) keeps beside them what it has heard, and
-//! starts from that, whose age counts.
+//! starts from that. Its age counts as if it had been heard by this process: [`Staleness`] says how old
+//! it may be for whoever refuses then. For whoever goes on, it counts for eight days: a certificate
+//! lives for seven at most, and is forgotten a day later. What is older is as if nothing was kept, so
+//! that nobody gets by with an old file what
+//! [`start_without_revocations`](Builder::start_without_revocations) was not given for.
 //!
 //! # Metrics
 //!

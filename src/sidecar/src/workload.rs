@@ -297,7 +297,8 @@ impl Builder {
     /// this waits and says why; what it refuses fails at once. A feed that is not heard is waited for
     /// a moment: the workload is not ready then, and refuses everybody, until it is.
     ///
-    /// Where the SVID comes from files, what was kept beside them does in place of a CA that is away.
+    /// Where the SVID comes from files, what was kept beside them does in place of a CA that is away,
+    /// unless that is of more than eight days ago.
     pub async fn start(self) -> Result<Workload, Error> {
         let url = self.url.ok_or_else(|| missing(URL))?;
         let pin: TrustPin = self.trust_pin.ok_or_else(|| missing(TRUST_PIN))?.parse()?;

@@ -206,6 +206,29 @@ async fn who_knows_nothing_of_revocations_is_not_ready_and_refuses_until_it_does
 }
 
 #[tokio::test]
+async fn what_is_older_than_any_certificate_is_as_if_nothing_was_kept() {
+    let limit = 8 * 24 * 3600;
+    for (age, is_known) in [(limit - 60, true), (limit + 60, false)] {
+        let beside = Beside::start().await;
+        beside.say(move |ca, at| {
+            let then = UnixTime::since_unix_epoch(Duration::from_secs(at.as_secs() - age));
+            snapshot(ca, then, 3)
+        });
+        let workload = soon(beside.builder().start()).await.unwrap();
+        until(|| workload.status().feed_sequence == 3).await;
+        workload.stop().await;
+        beside.fall_silent();
+        let workload = soon(beside.builder().start()).await.unwrap();
+        let status = workload.status();
+        let knows = status.feed_age.is_some();
+        assert_eq!((status.ready, knows), (is_known, is_known), "{age}: {status:?}");
+        assert_eq!(beside.is_let_in(&workload).await, is_known, "{age}");
+        let said = status.keeping_error.unwrap_or_default();
+        assert_eq!(said.contains("of 8 days ago"), !is_known, "{age}: {said}");
+    }
+}
+
+#[tokio::test]
 async fn who_may_start_without_revocations_does_until_then_and_says_so() {
     let beside = Beside::start().await;
     beside.fall_silent();
