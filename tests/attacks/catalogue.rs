@@ -79,6 +79,12 @@ pub(crate) const ATTACKS: &[Attack] = &[
     of("bodies-h2", "the same over HTTP/2, 100 streams each", |a| {
         Box::pin(slow::nearly_whole_bodies_by_streams(a))
     }),
+    of("bodies-of-strangers", "the same by a hundred addresses, as slow as may be", |a| {
+        Box::pin(slow::bodies_of_strangers(a))
+    }),
+    of("bodies-of-a-line", "the same by certificates renewed from one another", |a| {
+        Box::pin(slow::bodies_of_a_line(a))
+    }),
     of("waiting", "headers of 15 KiB wait behind an answer without room", |a| {
         Box::pin(waiting::by_a_certificate(a))
     }),

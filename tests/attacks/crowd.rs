@@ -17,13 +17,19 @@ pub(crate) async fn one_certificate(attacker: Attacker) -> anyhow::Result<()> {
 
 /// By certificates that were renewed from one another: as many as its budget allows.
 pub(crate) async fn one_line(attacker: Attacker) -> anyhow::Result<()> {
+    let doors = line(&attacker, RENEWALS).await?;
+    connect(attacker, doors).await
+}
+
+/// The attacker's certificate and so many renewed from one another, unless its budget ends before.
+pub(crate) async fn line(attacker: &Attacker, renewals: usize) -> anyhow::Result<Vec<Door>> {
     let mut doors = vec![attacker.known()?];
-    for _ in 0..RENEWALS {
+    for _ in 0..renewals {
         let mut client = Client::connect(&doors[doors.len() - 1]).await?;
         let Ok((_, door)) = attacker.certified(&mut client).await else { break };
         doors.push(door);
     }
-    connect(attacker, doors).await
+    Ok(doors)
 }
 
 async fn connect(attacker: Attacker, doors: Vec<Door>) -> anyhow::Result<()> {

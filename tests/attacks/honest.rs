@@ -1,5 +1,5 @@
 //! Whoever is there for what the CA is for: operators that issue, strangers that ask for the trust
-//! state, at a fixed pace.
+//! state and for their first certificate, at a fixed pace.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use api::Secret;
 use countersign::Workload;
-use system_tests::{Client, Door, Environment, Requests, Target, post};
+use rcgen::KeyPair;
+use system_tests::{Client, Door, Environment, Requests, Target, post, token_request};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
@@ -17,6 +18,8 @@ pub(crate) struct Honest {
     operator: Door,
     stranger: Door,
     requests: Requests,
+    /// Whom first certificates name.
+    identity: String,
     /// The serial number of the newest certificate: it can be revoked.
     newest: Mutex<String>,
     /// A verifier that follows the feed and reports, so that `revoke --wait` has somebody to wait
@@ -38,6 +41,8 @@ pub(crate) struct Answers {
     pub(crate) kept: Latencies,
     /// Certificates by a connection each.
     pub(crate) fresh: Latencies,
+    /// First certificates, by a stranger's connection each with an operator's token.
+    pub(crate) first: Latencies,
     /// The trust state by a stranger's connection each.
     pub(crate) trust: Latencies,
 }
@@ -74,8 +79,8 @@ impl Honest {
         let requests = Requests::make(REQUESTS, environment)?;
         let verifier = verifier(environment)
             .inspect_err(|error| eprintln!("no verifier of this library's: {error:#}"));
-        let newest = Mutex::default();
-        Ok(Self { operator, stranger, requests, newest, _verifier: verifier.ok() })
+        let (identity, newest) = (environment.id(FIRST), Mutex::default());
+        Ok(Self { operator, stranger, requests, identity, newest, _verifier: verifier.ok() })
     }
 
     /// The serial number of the newest certificate.
@@ -122,8 +127,9 @@ impl Honest {
     /// Asks until it is over; what is not answered then has a second left.
     pub(crate) fn ask(&self, over: &AtomicBool) -> anyhow::Result<Answers> {
         runtime()?.block_on(async {
-            let (kept, fresh, trust) = tokio::join!(
+            let (kept, first, fresh, trust) = tokio::join!(
                 self.by_one_connection(over),
+                self.first_certificates(over),
                 by_new_connections(FRESH_EVERY, over, || {
                     (self.operator.clone(), self.requests.next().to_vec())
                 }),
@@ -131,7 +137,7 @@ impl Honest {
                     (self.stranger.clone(), TRUST.to_vec())
                 }),
             );
-            Ok(Answers { kept, fresh, trust })
+            Ok(Answers { kept, fresh, first, trust })
         })
     }
 
@@ -160,6 +166,32 @@ impl Honest {
             }
         }
         latencies
+    }
+}
+
+impl Honest {
+    /// One at a time: an operator makes a token, and a stranger comes with it.
+    async fn first_certificates(&self, over: &AtomicBool) -> Latencies {
+        let mut latencies = Latencies::default();
+        let mut due = interval(FIRST_EVERY);
+        while !over.load(Ordering::Relaxed) {
+            let due = due.tick().await;
+            let issued = timeout(PATIENCE, self.first_certificate()).await;
+            latencies.add(matches!(issued, Ok(Ok(201))), due.elapsed());
+        }
+        latencies
+    }
+
+    async fn first_certificate(&self) -> anyhow::Result<u16> {
+        let host = self.operator.host();
+        let asked = serde_json::json!({ "spiffe_id": self.identity }).to_string();
+        let mut operator = Client::connect(&self.operator).await?;
+        let status = operator.exchange(&post("/v1/tokens", &asked, &host)).await?;
+        anyhow::ensure!(status == 201, "{status}: {}", operator.body());
+        let made: serde_json::Value = serde_json::from_str(&operator.body())?;
+        let token = made["token"].as_str().unwrap_or_default();
+        let request = token_request(token, &self.identity, &KeyPair::generate()?, &host)?;
+        Ok(Client::connect(&self.stranger).await?.exchange(&request).await?)
     }
 }
 
@@ -214,6 +246,8 @@ fn runtime() -> std::io::Result<Runtime> {
 const TRUST: &[u8] = b"GET /v1/trust HTTP/1.1\r\nhost: ca\r\n\r\n";
 const REQUESTS: usize = 500;
 const FILLERS: usize = 16;
+const FIRST: &str = "/prod/reports";
+const FIRST_EVERY: Duration = Duration::from_millis(250);
 const KEPT_EVERY: Duration = Duration::from_millis(20);
 const FRESH_EVERY: Duration = Duration::from_millis(50);
 const TRUST_EVERY: Duration = Duration::from_millis(250);

@@ -7,9 +7,11 @@ use std::time::Duration;
 use system_tests::Door;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::client::TlsStream;
 
 use crate::attacker::{Attacker, Tally, source};
+use crate::crowd;
 use crate::http2::{self, DATA, FIRST_WINDOW};
 
 /// TCP, and not a byte of TLS.
@@ -40,7 +42,7 @@ pub(crate) async fn headers(attacker: Attacker) -> anyhow::Result<()> {
 /// A byte of a body now and then.
 pub(crate) async fn bodies(attacker: Attacker) -> anyhow::Result<()> {
     let count = attacker.count(500, 2_000);
-    with_strangers(attacker, count, |tally, stream| crumbs(begin_post(), tally, stream)).await
+    with_strangers(attacker, count, |tally, stream| crumbs(begin_post(ISSUE), tally, stream)).await
 }
 
 /// All of a body but its last byte.
@@ -50,10 +52,56 @@ pub(crate) async fn nearly_whole_bodies(attacker: Attacker) -> anyhow::Result<()
 }
 
 async fn send_nearly_whole(tally: Arc<Tally>, mut stream: TlsStream<TcpStream>) -> io::Result<()> {
-    stream.write_all(begin_post().as_bytes()).await?;
+    stream.write_all(begin_post(ISSUE).as_bytes()).await?;
     stream.write_all(&vec![b' '; BODY - 1]).await?;
     stream.flush().await?;
     tally.sent(1);
+    stay(tally, stream).await
+}
+
+/// The same by many addresses that have a few connections each, and never slower than is suffered.
+pub(crate) async fn bodies_of_strangers(attacker: Attacker) -> anyhow::Result<()> {
+    let (door, count) = (attacker.stranger()?, attacker.count(400, 2_000));
+    let open = move |number| {
+        let door = door.clone().from(source(number, ADDRESSES));
+        async move { door.open().await }
+    };
+    attacker.with_many(count, AGAIN, open, |tally, it| hold_a_body(ISSUE, tally, it)).await
+}
+
+/// The same by certificates that were renewed from one another, where only those may ask at all.
+pub(crate) async fn bodies_of_a_line(attacker: Attacker) -> anyhow::Result<()> {
+    let doors: Arc<[Door]> = crowd::line(&attacker, RENEWALS).await?.into();
+    let count = doors.len() * attacker.count(16, 64);
+    let open = move |number: usize| {
+        let door = doors[number % doors.len()].clone();
+        async move { door.from(source(number, SOURCES)).open().await }
+    };
+    attacker.with_many(count, AGAIN, open, |tally, it| hold_a_body(REVOKE, tally, it)).await
+}
+
+/// As large as it may be, and as slow: most of it at once, and then what the least rate asks for.
+async fn hold_a_body(
+    path: &str,
+    tally: Arc<Tally>,
+    mut stream: TlsStream<TcpStream>,
+) -> io::Result<()> {
+    stream.write_all(begin_post(path).as_bytes()).await?;
+    stream.write_all(&vec![b' '; BODY - 16 * CRUMB]).await?;
+    stream.flush().await?;
+    tally.sent(1);
+    let mut answer = [0; 4096];
+    for _ in 0..15 {
+        match timeout(CRUMB_EVERY, stream.read(&mut answer)).await {
+            Err(_) => stream.write_all(&[b' '; CRUMB]).await?,
+            Ok(Ok(read)) if read > 0 => {
+                let status = answer.get(9..12).and_then(|status| str::from_utf8(status).ok());
+                tally.answered(status.and_then(|status| status.parse().ok()).unwrap_or_default());
+                return Ok(());
+            }
+            Ok(ended) => return ended.map(drop),
+        }
+    }
     stay(tally, stream).await
 }
 
@@ -125,15 +173,20 @@ async fn crumbs(
     }
 }
 
-fn begin_post() -> String {
-    format!("POST {ISSUE} HTTP/1.1\r\nhost: ca\r\ncontent-length: {BODY}\r\n\r\n")
+fn begin_post(path: &str) -> String {
+    format!("POST {path} HTTP/1.1\r\nhost: ca\r\ncontent-length: {BODY}\r\n\r\n")
 }
 
 const ISSUE: &str = "/v1/certificates";
+const REVOKE: &str = "/v1/revocations";
 /// As much as the API takes.
 const BODY: usize = 64 * 1024;
 const PIECE: usize = 8 * 1024;
 const STREAMS: usize = 100;
 const SOURCES: usize = 32;
+const ADDRESSES: usize = 100;
+const RENEWALS: usize = 16;
+/// A little more than a KiB.
+const CRUMB: usize = 1100;
 const AGAIN: Duration = Duration::from_secs(1);
 const CRUMB_EVERY: Duration = Duration::from_secs(1);

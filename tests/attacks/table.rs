@@ -13,16 +13,17 @@ pub(crate) fn header() {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     println!("{processors} processors, load average before: {}", load.join(" "));
     println!(
-        "issue: by one connection, then by a new one each; p99 in ms, quiet > attacked. RSS: MiB, of 60 + 25 KiB a connection.\n"
+        "issue: by one connection, by a new one each, and by a stranger with a token; p99 in ms, quiet > attacked. RSS: MiB, of 60 + 25 KiB a connection.\n"
     );
     println!(
-        "{:<20} {:>5} {:>6} {:>13} {:>15} {:>15} {:>12} {:>9} {:>14} {:>9} {:>5}  achieved",
+        "{:<20} {:>5} {:>6} {:>13} {:>15} {:>15} {:>15} {:>12} {:>9} {:>14} {:>9} {:>5}  achieved",
         "attack",
         "s",
         "conn",
         "RSS / bound",
         "issue kept",
         "issue new",
+        "issue first",
         "trust p99",
         "revoke s",
         "readyz ok/all",
@@ -38,13 +39,14 @@ pub(crate) fn row(row: &Row<'_>) -> bool {
     let ready = &attacked.ready;
     let missed = missed(row);
     println!(
-        "{:<20} {:>5.0} {:>6} {:>13} {:>15} {:>15} {:>12} {:>9} {:>14} {:>9} {:>5.0}  {}",
+        "{:<20} {:>5.0} {:>6} {:>13} {:>15} {:>15} {:>15} {:>12} {:>9} {:>14} {:>9} {:>5.0}  {}",
         attack.name,
         row.took.as_secs_f64(),
         row.connections,
         format!("{:.0} / {:.0}", attacked.resident, most_resident(row)),
         format!("{} > {}", p99(&before.kept), p99(&now.kept)),
         format!("{} > {}", p99(&before.fresh), p99(&now.fresh)),
+        format!("{} > {}", p99(&before.first), p99(&now.first)),
         format!("{} > {}", p99(&before.trust), p99(&now.trust)),
         longest(row).map_or_else(
             || "none".to_owned(),
@@ -78,9 +80,11 @@ fn missed(row: &Row<'_>) -> Vec<String> {
     };
     let (most, resident) = (most_resident(row), attacked.resident);
     require(resident <= most, format!("RSS {resident:.0} MiB, at most {most:.0}"));
-    for (what, before, now) in
-        [("one connection", &before.kept, &now.kept), ("new ones", &before.fresh, &now.fresh)]
-    {
+    for (what, before, now) in [
+        ("one connection", &before.kept, &now.kept),
+        ("new ones", &before.fresh, &now.fresh),
+        ("strangers with a token", &before.first, &now.first),
+    ] {
         let is_met = match (before.quantile(0.99), now.quantile(0.99)) {
             (Some(before), Some(now)) => now <= before * TIMES_QUIET,
             _ => false,

@@ -24,7 +24,7 @@ pub use command::{Outcome, binary, example, openssl, program};
 pub use environment::{Environment, Settings, TRUST_DOMAIN};
 pub use ports::Port;
 pub use process::{Memory, Process};
-pub use requests::{Requests, certificate_request, post};
+pub use requests::{Requests, certificate_request, post, token_request};
 
 /// How long a test waits for what is done at once elsewhere: on a busy machine nothing is.
 pub const PATIENCE: Duration = Duration::from_secs(120);

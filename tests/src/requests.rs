@@ -32,12 +32,24 @@ impl Requests {
 
 /// A request for a certificate of an identity, by the caller's own certificate.
 pub fn certificate_request(id: &str, key: &KeyPair, host: &str) -> anyhow::Result<Vec<u8>> {
+    request_with(serde_json::json!({"type": "svid"}), id, key, host)
+}
+
+/// A request for the first certificate of an identity, by a bootstrap token.
+pub fn token_request(token: &str, id: &str, key: &KeyPair, host: &str) -> anyhow::Result<Vec<u8>> {
+    request_with(serde_json::json!({"type": "token", "token": token}), id, key, host)
+}
+
+fn request_with(
+    attestation: serde_json::Value,
+    id: &str,
+    key: &KeyPair,
+    host: &str,
+) -> anyhow::Result<Vec<u8>> {
     let mut parameters = CertificateParams::default();
     parameters.distinguished_name = DistinguishedName::new();
     let csr = parameters.serialize_request(key)?.pem()?;
-    let body = serde_json::json!({
-        "csr": csr, "spiffe_id": id, "attestation": {"type": "svid"}
-    });
+    let body = serde_json::json!({"csr": csr, "spiffe_id": id, "attestation": attestation});
     Ok(post("/v1/certificates", &body.to_string(), host))
 }
 
