@@ -254,9 +254,10 @@ async fn read(
     limit: &BodyLimit,
     share: Option<Share>,
 ) -> Result<Vec<u8>, NotRead> {
-    // Larger ones have places of their own.
+    // Larger ones have places of their own, of a few callers.
     let is_small = body.size_hint().upper().is_some_and(|bytes| bytes <= MAX_BODY as u64);
-    let mut share = share.filter(|_| is_small || limit.bytes <= MAX_BODY);
+    let is_usual = is_small || limit.bytes <= MAX_BODY;
+    let mut share = share.filter(|_| is_usual);
     let mut kept = Vec::new();
     let mut looks = tokio::time::interval_at(Instant::now() + LOOKED_AT_EVERY, LOOKED_AT_EVERY);
     let mut looked_at = 0;
@@ -265,7 +266,7 @@ async fn read(
             biased;
             () = gives_way(&mut share) => return Err(NotRead::NoRoom),
             frame = body.frame() => frame,
-            _ = looks.tick() => {
+            _ = looks.tick(), if is_usual => {
                 if kept.len() - looked_at < LEAST_RATE * LOOKED_AT_EVERY.as_secs() as usize {
                     return Err(NotRead::Slow);
                 }

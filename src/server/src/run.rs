@@ -193,7 +193,7 @@ fn places(authority: &Arc<Authority>, limits: Limits) -> Places {
             Box::pin(async move {
                 note_shown(&authority, &peer);
                 let asked = tokio::time::timeout(PATIENCE, authority.line(peer.svid())).await;
-                let line = asked.unwrap_or(*peer.serial_number());
+                let line = asked.unwrap_or_else(|_| *peer.serial_number());
                 // Whatever the store does: an operator is one.
                 Standing { line, is_reserved: peer.spiffe_id().is_reserved() }
             })
