@@ -295,7 +295,7 @@ impl Authority {
 
     /// Somebody has tried as often as is of use: it is looked at whether anything can be committed.
     pub(crate) fn restless(&self) -> Error {
-        self.queue.failure().note_restless();
+        self.queue.failure().note_restless(self.folded().epoch);
         Error::Restless
     }
 

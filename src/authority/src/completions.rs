@@ -13,6 +13,7 @@ use crate::authority::Authority;
 use crate::budgets::Taken;
 use crate::error::Error;
 use crate::known_tokens::Reserved;
+use crate::limits;
 use crate::request::Logged;
 use crate::sequencer::{CertificateMember, Member, Outcome};
 use crate::store::StoreError;
@@ -40,7 +41,10 @@ impl Completions {
 
     pub(crate) fn place(&self) -> Result<Place, Error> {
         let place = Arc::clone(&self.0).try_acquire_owned();
-        place.map(|_permit| Place { _permit }).map_err(|_| Error::Overloaded)
+        place.map(|_permit| Place { _permit }).map_err(|_| {
+            limits::COMPLETIONS.reached();
+            Error::Overloaded
+        })
     }
 }
 
@@ -119,4 +123,4 @@ impl Authority {
 }
 
 /// As many as may wait for the log.
-const MAX_COMPLETIONS: usize = crate::queue::MAX_WAITING;
+pub(crate) const MAX_COMPLETIONS: usize = crate::queue::MAX_WAITING;

@@ -203,6 +203,8 @@ impl Authority {
         let issuer_key_hash = *issuer.certificate().key_hash();
         // The epoch is read first: what is revoked later makes this list old, not wrong.
         let revocation_epoch = self.folded().epoch;
+        let asked_at = self.clock().unix_milliseconds();
+        self.crls.require_pause(&issuer_key_hash, revocation_epoch, asked_at)?;
         let revoked = self.revoked_certificates(issuer_key_hash).await?;
         let logged = self.logged_crl(&issuer_id(&issuer_key_hash)).await?;
         let taken = self.store().crl_number(issuer_key_hash).await?;
@@ -223,7 +225,6 @@ impl Authority {
         let prepared = tokio::task::spawn_blocking(prepare).await;
         let tbs = prepared.expect("to write a CRL does not panic")?;
         let now = self.clock().unix_milliseconds();
-        self.crls.require_pause(&issuer_key_hash, revocation_epoch, now)?;
         self.crls.logged().insert(issuer_key_hash, (revocation_epoch, now));
         self.log_crl(issuer_key_hash, number, revocation_epoch, entries, &tbs).await?;
         let der = issuer.sign_crl(&tbs).await?;

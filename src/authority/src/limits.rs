@@ -51,6 +51,8 @@ pub(crate) const ACTS_FOR_REVIEW: Limit = Limit::count("acts_for_review", operat
 pub(crate) const CERTIFICATE_NAMES: Limit = Limit::count("certificate_names", request::MAX_NAMES);
 pub(crate) const CERTIFICATE_REQUEST: Limit =
     Limit::bytes("certificate_request", issuance::MAX_REQUEST);
+pub(crate) const COMPLETIONS: Limit =
+    Limit::count("completions", crate::completions::MAX_COMPLETIONS);
 pub(crate) const FEED_SUBSCRIPTIONS: Limit =
     Limit::count("feed_subscriptions_per_line", crate::feed::SUBSCRIPTIONS);
 pub(crate) const FEED_CERTIFICATES: Limit =
@@ -87,6 +89,7 @@ pub const LIMITS: &[Limit] = &[
     ACTS_FOR_REVIEW,
     CERTIFICATE_NAMES,
     CERTIFICATE_REQUEST,
+    COMPLETIONS,
     FEED_CERTIFICATES,
     FEED_SUBSCRIPTIONS,
     IDEMPOTENCY_KEY,

@@ -34,6 +34,8 @@ pub(crate) struct Failure {
     written: Mutex<Option<StoreError>>,
     /// Somebody was told again and again that the state had moved, and it is not known to rest.
     restless: AtomicBool,
+    /// The state that the one before was told at: where it moves, others commit.
+    restless_at: Mutex<Option<u64>>,
 }
 
 impl Failure {
@@ -43,11 +45,16 @@ impl Failure {
         written.map(Error::from).or_else(|| self.is_restless().then_some(Error::Restless))
     }
 
-    pub(crate) fn note_restless(&self) {
-        self.restless.store(true, Ordering::Release);
+    /// Somebody was told so at this revocation epoch.
+    pub(crate) fn note_restless(&self, epoch: u64) {
+        let mut before = self.restless_at.lock().unwrap_or_else(PoisonError::into_inner);
+        if before.replace(epoch) == Some(epoch) {
+            self.restless.store(true, Ordering::Release);
+        }
     }
 
     pub(crate) fn note_rest(&self) {
+        *self.restless_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.restless.store(false, Ordering::Release);
     }
 
@@ -185,3 +192,22 @@ const GIVES_WAY: usize = 8;
 const MAX_GROUP: usize = 256;
 /// Requests that may wait; beyond it callers are told to come again.
 pub(crate) const MAX_WAITING: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_refused_again_and_again_while_nothing_moves_is_a_failure() {
+        let failure = Failure::default();
+        failure.note_restless(7);
+        failure.note_restless(8);
+        assert!(failure.now().is_none(), "others commit");
+        failure.note_restless(8);
+        assert!(matches!(failure.now(), Some(Error::Restless)));
+        failure.note_rest();
+        assert!(failure.now().is_none());
+        failure.note_restless(8);
+        assert!(failure.now().is_none(), "once is a race");
+    }
+}

@@ -198,9 +198,9 @@ async fn a_crl_that_cannot_be_stored_is_not_logged_again_at_once() {
     assert_eq!(logged_crls(&environment).await, 2);
 }
 
-/// Denies somebody directly before each commit of a denial: the state always moves.
+/// Denies somebody directly before each commit of a denial: the state always moves, since others commit.
 #[tokio::test]
-async fn a_ca_that_commits_nothing_that_is_allowed_is_not_ready() {
+async fn a_ca_is_ready_while_others_commit_though_one_is_too_slow() {
     let moves = Arc::new(AtomicU64::new(0));
     let (moving, inner) = (Arc::clone(&moves), Arc::new(Mutex::new(None::<Arc<dyn Store>>)));
     let inner_of_plan = Arc::clone(&inner);
@@ -228,11 +228,8 @@ async fn a_ca_that_commits_nothing_that_is_allowed_is_not_ready() {
     moves.store(now, Ordering::SeqCst);
     let refused = environment.authority.deny(&operator, &request).await.unwrap_err();
     assert!(matches!(refused, Error::Restless), "{refused}");
-    let why = environment.authority.require_commits().unwrap_err().to_string();
-    assert!(why.contains("again and again"), "{why}");
-    moves.store(0, Ordering::SeqCst);
-    environment.authority.probe_store().await.unwrap();
     environment.authority.require_commits().unwrap();
+    moves.store(0, Ordering::SeqCst);
     environment.authority.deny(&operator, &request).await.unwrap();
 }
 

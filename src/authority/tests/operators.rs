@@ -411,7 +411,10 @@ async fn who_asks_to_be_an_operator_is_told_the_operators_way_to_another_token()
             }
         };
         let step = ask(BOB).await;
-        assert!(step.contains("countersign operator add NAME, --again"), "{what}: {step}");
+        assert!(
+            step.contains("`countersign operator add NAME`, by an operator, with --again"),
+            "{what}: {step}"
+        );
         assert!(!step.contains("token create"), "{what}: {step}");
         if ["unknown", "broken"].contains(&&what[..]) {
             let step = ask("/prod/reports").await;

@@ -118,8 +118,8 @@ pub(crate) const HALTED: &str = "put the newest database back and restart the CA
 
 /// What gets a file out of the way that only looks like the CA's.
 pub(crate) const UNPROVEN: &str = "find out who wrote it, and compare the log with a checkpoint held \
-    elsewhere (a workload's, svid.checkpoint); then, with `serve` stopped, countersign init --recover \
-    --lift-halt sets it aside, which is logged";
+    elsewhere (a workload's, svid.checkpoint); then, with `serve` stopped, `countersign init --recover \
+    --lift-halt` sets it aside, which is logged";
 
 impl Error {
     /// What to type next.

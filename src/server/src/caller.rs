@@ -14,7 +14,7 @@ use http::{Extensions, HeaderMap, header};
 use http_body_util::BodyExt;
 use identity::utf8_text;
 use serde::de::DeserializeOwned;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::bodies::{Bodies, Full, Share};
 use crate::problem::Refused;
@@ -260,6 +260,8 @@ async fn read(
     let mut share = share.filter(|_| is_usual);
     let mut kept = Vec::new();
     let mut looks = tokio::time::interval_at(Instant::now() + LOOKED_AT_EVERY, LOOKED_AT_EVERY);
+    // After a pause of ours each sender has its time again.
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut looked_at = 0;
     loop {
         let frame = tokio::select! {

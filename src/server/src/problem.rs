@@ -116,7 +116,7 @@ pub(crate) fn as_operators_hear(mut response: Response) -> Response {
 
 /// What is wrong inside, and what to do, where others hear only that something is.
 fn inside(error: &Error) -> Option<(String, String)> {
-    let lasts = "send the same request again; countersign status says whether it lasts";
+    let lasts = "send the same request again; `countersign status` says whether it lasts";
     match error {
         Error::Store(StoreError::Hindered { by, why }) => {
             let detail = format!("the CA's store cannot be used: {why}");
@@ -229,7 +229,7 @@ fn told_conflict(conflict: Conflict) -> Told {
             (ProblemType::IdempotencyMismatch, conflict.to_string(), Some(step.to_owned()))
         }
         Conflict::DenialMoved => {
-            let step = "countersign denial list shows what stands now";
+            let step = "`countersign denial list` shows what stands now";
             (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))
         }
         Conflict::EntryTooLarge => {

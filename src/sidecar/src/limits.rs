@@ -53,7 +53,7 @@ impl Limits {
     /// (`REFUSED_STREAM`), nor is what has a body.
     pub const WAITING: usize = 16 * 1024;
     /// HTTP/2: bytes of the headers in flight of a client without a certificate, and of each of its
-    /// frames: 8 KiB, which is what many servers take of a header.
+    /// frames but a body's: 8 KiB, which is what many servers take of a header.
     pub const STRANGERS_HEADERS: usize = 8 * 1024;
     /// Bytes that a peer may send in a handshake before we answer, beside the first record of what it
     /// asks: several times a hello, or a chain.

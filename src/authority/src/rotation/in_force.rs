@@ -56,7 +56,7 @@ impl InForce {
     ) -> Result<Self, Error> {
         let history = follow_trust(store, pin, ledger.trust_sequence()).await?;
         let (state, trust_note) = history.last().cloned().expect("it begins with the pin's");
-        let certificates = certificates(store, &history).await?;
+        let certificates = certificates(store, &ledger, &history).await?;
         let mut absent = Vec::new();
         let mut issuers = HashMap::new();
         for key in ledger.in_use(KeyPurpose::Issuer) {
@@ -306,6 +306,7 @@ async fn follow_trust(
 /// name or end for the same key, and whoever verifies would refuse what is issued below that.
 async fn certificates(
     store: &dyn Store,
+    ledger: &KeyLedger,
     history: &[(TrustState, Arc<[u8]>)],
 ) -> Result<HashMap<Hash, (Arc<IssuerCertificate>, String)>, Error> {
     let anchors = history.iter().flat_map(|(state, _)| &state.anchors);
@@ -319,7 +320,9 @@ async fn certificates(
     let mut certificates = HashMap::new();
     for der in store.issuers().await? {
         let certificate = IssuerCertificate::from_der(&der)?;
-        if !is_signed(&der) {
+        // The anchor of one that is retired may be from before the pin.
+        let mut in_use = ledger.in_use(KeyPurpose::Issuer);
+        if in_use.any(|key| key.id == *certificate.key_hash()) && !is_signed(&der) {
             return Err(StoreError::Inconsistent(format!(
                 "the certificate of issuer {:?} is signed by no root of this CA: somebody changed it",
                 certificate.key_hash()

@@ -67,8 +67,8 @@ fn parent_is_elsewhere() -> Error {
         why: "the parent is elsewhere, and certifies the key that is lost".to_owned(),
         next_step: Some(
             "put keys/issuer.key back from a backup; without one, services go on until their \
-             certificates end: make a new CA by then (countersign init --context NAME, with a `state` \
-             of its own), and move them to it"
+             certificates end: make a new CA by then (`countersign init --context NAME`, with a \
+             `state` of its own), and move them to it"
                 .to_owned(),
         ),
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::routing::get;
+use axum::routing::{get, post};
 use countersign::{Limits, serve_plaintext};
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
@@ -242,6 +242,24 @@ async fn http_2_frames_of_strangers_are_small() {
             Err(_) => assert!(soon(connection).await.unwrap().is_err() && !is_taken, "{bytes}"),
         }
     }
+}
+
+/// Whoever has not seen our settings yet sends a body in frames as large as any.
+#[tokio::test]
+async fn http_2_bodies_of_strangers_may_come_before_our_settings() {
+    let authority = TestAuthority::new();
+    let router = Router::new().route("/", post(async |body: Bytes| body.len().to_string()));
+    let server = start(&authority, router, Limits::default()).await;
+    let mut config = (*http1_config(&authority, None)).clone();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let stream = connect(server.address, Arc::new(config)).await.unwrap();
+    let (mut requests, connection) = h2::client::handshake(stream).await.unwrap();
+    let request = Request::post("https://ca/").body(()).unwrap();
+    let (answer, mut body) = requests.send_request(request, false).unwrap();
+    body.send_data(Bytes::from(vec![b'.'; 60_000]), true).unwrap();
+    let _connection = tokio::spawn(connection);
+    let mut answer = soon(answer).await.unwrap().into_body();
+    assert_eq!(soon(answer.data()).await.unwrap().unwrap(), "60000");
 }
 
 /// Whoever answers late, or is taken back, keeps nobody from going on.
