@@ -290,7 +290,7 @@ fn a_full_disk_issues_nothing_and_loses_nothing() {
     assert!(limited.success());
     let folder = tempfile::tempdir().unwrap();
     let answer = ask(&environment, &request(&p256(folder.path())));
-    answer.is(503, "store-unavailable", "store does not answer");
+    answer.is(503, "store-unavailable", "the CA's store cannot be used");
     let lifted =
         Command::new("prlimit").args(["--pid", &pid, "--fsize=unlimited:unlimited"]).status();
     assert!(lifted.unwrap().success());
@@ -308,7 +308,7 @@ fn a_locked_store_is_told_and_recovers() {
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let answer = ask(&environment, &request(&p256(folder.path())));
-    answer.is(503, "store-unavailable", "store does not answer");
+    answer.is(503, "store-unavailable", "database is locked");
     other.execute_batch("ROLLBACK").unwrap();
     assert_eq!(ask(&environment, &request(&p256(folder.path()))).status, 201);
 }
