@@ -26,8 +26,13 @@ pub struct ActFilter {
     /// Who did it.
     #[cfg_attr(feature = "openapi", param(value_type = crate::schema::SpiffeId))]
     pub by: SpiffeId,
-    /// Items a page, 100 if left out, at most 1,000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Items a page, 1 to 1,000; 100 if left out.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::v1::items_of_a_page"
+    )]
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -228,7 +228,9 @@ pub struct CertificateFilter {
 }
 
 /// As it stands in a query.
-fn items_of_a_page<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+pub(crate) fn items_of_a_page<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u32>, D::Error> {
     match String::deserialize(deserializer)?.parse() {
         Ok(items @ 1..=1000) => Ok(Some(items)),
         _ => Err(D::Error::custom("a page has 1 to 1,000 items")),
@@ -441,8 +443,13 @@ pub struct NewToken {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::IntoParams), into_params(parameter_in = Query))]
 pub struct TokenFilter {
-    /// Items a page at most: 1,000 if left out, which is the most.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Items a page, 1 to 1,000; 1,000 if left out.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "items_of_a_page"
+    )]
+    #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,
     /// The `next` of the page before.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -44,6 +44,9 @@ pub(crate) fn document(trust_domain: &TrustDomain) -> Value {
     for status in FAILURES {
         document["components"]["responses"][status.to_string()] = failure(*status);
     }
+    // HTTP's own, before the API sees the request: it has no body.
+    let too_large = json!({ "description": in_words("431") });
+    document["components"]["responses"]["431"] = too_large;
     for (method, path, access) in ROUTES {
         let method_name = method.as_str().to_lowercase();
         let operation = &mut document["paths"][path.replace("{*", "{")][method_name];
@@ -58,6 +61,7 @@ pub(crate) fn document(trust_domain: &TrustDomain) -> Value {
             let status = status.to_string();
             operation["responses"][&status] = reference("responses", &status);
         }
+        operation["responses"]["431"] = reference("responses", "431");
         describe_headers(path, &mut operation["responses"]);
     }
     document
