@@ -57,7 +57,7 @@ impl Secure {
         // Answers are written whole: waiting for more of them only delays.
         let _ = stream.set_nodelay(true);
         let handshake =
-            TlsAcceptor::from(self.tls.of_now()).accept(Wire::new(stream)).into_fallible();
+            TlsAcceptor::from(self.tls.of_now()).accept(Wire::accepted(stream)).into_fallible();
         let handshake = tokio::time::timeout(self.places.limits().handshake_timeout, handshake);
         let (shaken, verdict) = tokio::select! {
             shaken = with_alerts(handshake) => shaken,

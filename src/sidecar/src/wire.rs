@@ -19,15 +19,30 @@ pub(crate) struct Wire {
     socket: TcpStream,
     /// Bytes that the other end may send before we say something; none once the handshake has ended.
     left: Option<usize>,
-    /// Whether the first byte that came was a capital letter: a request of HTTP, and no record of TLS.
-    /// None before it came.
-    is_plain: Option<bool>,
+    /// What a client began with, where it is one.
+    first: First,
+}
+
+/// The first byte that came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// A capital letter: a request of HTTP, and no record of TLS.
+    Letter,
+    /// It has not come yet.
+    ToCome,
+    /// Whatever it is, TLS says what it thinks of it.
+    Told,
 }
 
 impl Wire {
-    /// Before its handshake.
+    /// To a server, before its handshake.
     pub(crate) fn new(socket: TcpStream) -> Self {
-        Self { socket, left: Some(ROOM), is_plain: None }
+        Self { socket, left: Some(ROOM), first: First::Told }
+    }
+
+    /// From a client, before its handshake.
+    pub(crate) fn accepted(socket: TcpStream) -> Self {
+        Self { first: First::ToCome, ..Self::new(socket) }
     }
 
     /// The handshake has ended.
@@ -37,7 +52,7 @@ impl Wire {
 
     /// Whether somebody speaks HTTP without TLS.
     pub(crate) fn is_plain(&self) -> bool {
-        self.is_plain == Some(true)
+        self.first == First::Letter
     }
 
     pub(crate) fn socket(&self) -> &TcpStream {
@@ -68,9 +83,9 @@ impl AsyncRead for Wire {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.socket).poll_read(cx, buffer);
         let came = buffer.filled().len() - before;
-        let first = buffer.filled().get(before);
-        if self.is_plain.is_none() && first.is_some() {
-            self.is_plain = first.map(u8::is_ascii_uppercase);
+        let first = buffer.filled().get(before).filter(|_| self.first == First::ToCome);
+        if let Some(first) = first {
+            self.first = if first.is_ascii_uppercase() { First::Letter } else { First::Told };
             if self.is_plain() {
                 // Before TLS sees it, and answers what nobody can read.
                 let why = "the peer speaks HTTP, without TLS";
