@@ -78,7 +78,7 @@ fn rows(environment: &Environment) -> Vec<Row> {
         row("a portal", served(portal), [5, 1])
             .say([not_ours, "status 302, but sends us elsewhere"])
             .steps([OTHER_SERVER, RIGHT_URL]),
-        row("a gateway before it", served(gateway), [5, 1])
+        row("a gateway before it", served(gateway), [5, 4])
             .say([not_ours, "status 502, but with a web page"])
             .steps([OTHER_SERVER, "next: the same command again once the CA runs: something before it"]),
         row("another protocol", spoken(|stream| {
