@@ -180,12 +180,13 @@ impl Pool {
     }
 }
 
-/// Sixty-four whole ones at once, of people and of their commands.
-pub(crate) const OF_OPERATORS: usize = 4 * 1024 * 1024;
-/// A hundred whole ones; at the most places that strangers have, 4 KiB for each of them.
-pub(crate) const OF_STRANGERS: usize = 8 * 1024 * 1024;
-/// Two hundred whole ones, or a report of each of three thousand lines.
-pub(crate) const OF_WORKLOADS: usize = 12 * 1024 * 1024;
+/// Thirty-two whole ones at once, of people and of their commands.
+pub(crate) const OF_OPERATORS: usize = 2 * 1024 * 1024;
+/// Sixty-four whole ones; at the most places that strangers have, 2 KiB for each of them: a token and
+/// a request for a certificate of any key but RSA's.
+pub(crate) const OF_STRANGERS: usize = 4 * 1024 * 1024;
+/// Sixty-four whole ones, or a report of each of a thousand lines, in the moment before it is whole.
+pub(crate) const OF_WORKLOADS: usize = 4 * 1024 * 1024;
 /// A request for a certificate, or for anything else that one does by hand. Among those no larger it
 /// is the oldest that gives way: whoever sends them comes to an end soon.
 const SMALL: usize = 4 * 1024;
@@ -278,10 +279,10 @@ mod tests {
     fn every_stranger_that_has_a_place_has_room_for_a_small_body() {
         let bodies = Bodies::default();
         let most = countersign::Limits::default().handshakes as u32;
-        let mut held: Vec<_> = (0..most).map(|it| body(&bodies, address(it), SMALL)).collect();
+        let mut held: Vec<_> = (0..most).map(|it| body(&bodies, address(it), SMALL / 2)).collect();
         assert!(!held.iter_mut().any(has_given_way));
         drop(held.pop());
-        body(&bodies, address(most), SMALL);
+        body(&bodies, address(most), SMALL / 2);
     }
 
     #[test]
