@@ -4,14 +4,14 @@
 //! strictly against its schema before it can become active; decisions are cached within one set.
 //! What the CA needs to go on depends on no set (`way_on`), and no text uses up a stack (`nesting`).
 
+mod decisions;
 mod evaluation;
 mod nesting;
 mod parsing;
 mod way_on;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Mutex;
 
 use api::{KeyPurpose, KeyStep, RevocationExtent};
 use cedar_policy::Schema;
@@ -22,6 +22,7 @@ use tlog::Hash;
 use crate::limits;
 use crate::own_names::Claim;
 use crate::workloads::Workloads;
+use decisions::{Decisions, ordered};
 use evaluation::{Ground, evaluate};
 use parsing::{
     hash, is_policy_file, parse_policies, parse_profiles, readable, require_depth,
@@ -297,7 +298,7 @@ pub struct ActivePolicy {
     trust_domain: TrustDomain,
     operators: HashSet<String>,
     ground: Ground,
-    decisions: Mutex<HashMap<Query, Decision>>,
+    decisions: Decisions,
 }
 
 /// Who asks.
@@ -460,7 +461,7 @@ impl ActivePolicy {
         operators: HashSet<String>,
     ) -> Result<Self, PolicyError> {
         let ground = Ground::of(&set, &trust_domain)?;
-        Ok(Self { set, trust_domain, operators, ground, decisions: Mutex::default() })
+        Ok(Self { set, trust_domain, operators, ground, decisions: Decisions::default() })
     }
 
     /// The same on a thread for nothing else: thousands of rows take a while to parse.
@@ -499,27 +500,17 @@ impl ActivePolicy {
         if let Some(own) = own(query) {
             return own;
         }
-        if let Some(known) = self.cache().get(query) {
-            return known.clone();
+        let query = &*ordered(query);
+        if let Some(known) = self.decisions.find(query) {
+            return known;
         }
         let (set, domain) = (&self.set, &self.trust_domain);
         let decision =
             evaluate(set, domain, &self.operators, &self.ground, query).unwrap_or_else(|error| {
                 Decision { allowed: false, policies: Vec::new(), errors: vec![error] }
             });
-        // What is refused has endless forms; what policy allows has few.
-        if decision.allowed {
-            let mut cache = self.cache();
-            if cache.len() >= CACHE_LIMIT {
-                cache.clear();
-            }
-            cache.insert(query.clone(), decision.clone());
-        }
+        self.decisions.keep(query, &decision);
         decision
-    }
-
-    fn cache(&self) -> std::sync::MutexGuard<'_, HashMap<Query, Decision>> {
-        self.decisions.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
@@ -527,8 +518,6 @@ impl ActivePolicy {
 pub const DEFAULT_PROFILE: &str = "default";
 /// Cedar closes a chain of paths in the cube of its length.
 pub(crate) const MAX_NESTED_PATHS: usize = 32;
-/// Decisions kept of one policy set; beyond it the cache starts again.
-const CACHE_LIMIT: usize = 10_000;
 /// A bracket takes Cedar's parser some 14 KiB of it, and several times that where nothing is
 /// optimised; the system gives only what is used.
 const STACK: usize = 64 * 1024 * 1024;
