@@ -31,6 +31,7 @@ use crate::lost_rows::LostRows;
 use crate::operations::require_name;
 use crate::own_names::OwnNames;
 use crate::policy::{ActivePolicy, Principal};
+use crate::policy_in_force::PolicyInForce;
 use crate::present;
 use crate::queue::Queue;
 use crate::recent_log::RecentLog;
@@ -57,7 +58,7 @@ pub struct Authority {
     pub(crate) keys: Keys,
     pub(crate) trust_pin: TrustPin,
     pub(crate) checkpoints: Checkpoints,
-    pub(crate) policy: ArcSwap<ActivePolicy>,
+    pub(crate) policy: Arc<PolicyInForce>,
     /// Follows from the events of `folded`, a little later: whoever issues waits for it (`state`).
     pub(crate) in_force: ArcSwap<InForce>,
     pub(crate) opening: Opening,
@@ -214,7 +215,7 @@ impl Authority {
             request_hash: asked.hash(),
         });
         for _ in 0..RESTARTS {
-            let policy = self.policy.load_full();
+            let policy = self.policy();
             let (epoch, in_force) = self.state_to_issue().await?;
             // After the epoch is read, on every turn: a caller revoked meanwhile goes no further.
             let by_token = matches!(attested.consumes, Consumes::Token { .. });
@@ -668,7 +669,7 @@ impl Authority {
 
     /// The policy set in force.
     pub fn policy(&self) -> Arc<ActivePolicy> {
-        self.policy.load_full()
+        self.policy.now()
     }
 
     /// The active issuer's id: its CRL is `/crl/{id}`.

@@ -73,6 +73,7 @@ mod own_certificate;
 mod own_names;
 mod parent_chain;
 pub mod policy;
+mod policy_in_force;
 mod present;
 mod queue;
 mod reach;

@@ -15,14 +15,15 @@ use crate::checkpoint::Checkpoints;
 use crate::completions::Completions;
 use crate::crl::Crls;
 use crate::error::Error;
-use crate::event::{Event, FOLDING, POLICY_CHANGE};
+use crate::event::{Event, FOLDING};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::known_tokens::KnownTokens;
 use crate::lines::Lines;
 use crate::lost_rows::LostRows;
 use crate::own_names::OwnNames;
-use crate::policy::{Action, ActivePolicy, PolicySet, Principal, Query};
+use crate::policy::{Action, ActivePolicy, Principal, Query};
+use crate::policy_in_force::{self, PolicyInForce};
 use crate::queue::Queue;
 use crate::recent_log::RecentLog;
 use crate::refusals::Refusals;
@@ -55,7 +56,8 @@ impl Authority {
     pub async fn open(parts: Parts) -> Result<Self, Error> {
         let Parts { trust_domain, crl_url, own_names, clock, store, keys, trust_pin } = parts;
         let folded = Folded::load(&*store, &trust_domain).await?;
-        folded.require_head(&store.head().await?)?;
+        let head = store.head().await?;
+        folded.require_head(&head)?;
         let ledger = folded.keys.clone();
         let in_force = InForce::open(ledger, &keys, &*store, &trust_domain, &trust_pin).await?;
         for key in &in_force.absent {
@@ -64,7 +66,9 @@ impl Authority {
         let checkpoints = Checkpoints::default();
         checkpoints.verify_newest(&*store, &in_force.log_keys).await?;
         require_operators(&*store, &folded.operators()).await?;
-        let policy = load_policy(&*store, &trust_domain, folded.operators()).await?;
+        let operators = folded.operators();
+        let policy =
+            policy_in_force::load(&*store, &trust_domain, head.policy_hash, operators).await?;
         warn_of_extent(&policy);
         let now = clock.now().unix_timestamp();
         let own_names = with_certified_names(own_names, &*store, &trust_domain, now).await?;
@@ -74,7 +78,7 @@ impl Authority {
         }
         Ok(Self {
             queue: Queue::start(Arc::clone(&store), Arc::clone(&clock))?,
-            policy: ArcSwap::from_pointee(policy),
+            policy: Arc::new(PolicyInForce::new(policy)),
             feed: Feed::new(folded.items.newest()),
             in_force: ArcSwap::from_pointee(in_force),
             opening: Opening::default(),
@@ -126,12 +130,7 @@ impl Authority {
             }
         }
         self.publish().await;
-        let operators = self.folded().operators();
-        let policy = self.policy.load();
-        if head.policy_hash != *policy.set().hash() || operators != *policy.operators() {
-            let policy = load_policy(&*self.store, &self.trust_domain, operators).await?;
-            self.policy.store(Arc::new(policy));
-        }
+        self.follow_policy(&head).await?;
         Ok(head.edge.size())
     }
 
@@ -281,32 +280,6 @@ pub(crate) async fn load_keys(
     trust_domain: &TrustDomain,
 ) -> Result<KeyLedger, Error> {
     Ok(Folded::load(store, trust_domain).await?.keys)
-}
-
-/// Loads the policy set that the head names, for the operators whose events were folded.
-pub(crate) async fn load_policy(
-    store: &dyn Store,
-    trust_domain: &TrustDomain,
-    operators: HashSet<String>,
-) -> Result<ActivePolicy, Error> {
-    let hash = store.head().await?.policy_hash;
-    let gone = || StoreError::Inconsistent(format!("policy set {hash:?} is gone"));
-    let (files, log_index) = store.policy(hash).await?.ok_or_else(gone)?;
-    let made = made_by(store, log_index, |event| {
-        event.kind == POLICY_CHANGE && event.detail["hash"] == format!("{hash:?}")
-    });
-    if !made.await? {
-        let why = format!("policy set {hash:?} was not put into force by entry {log_index}");
-        return Err(StoreError::Inconsistent(why).into());
-    }
-    let files = serde_json::from_str(&files)
-        .map_err(|error| StoreError::Inconsistent(format!("policy set {hash:?}: {error}")))?;
-    let parse = move || PolicySet::read_back(files);
-    let policy = ActivePolicy::parse_apart(parse, trust_domain.clone(), operators).await?;
-    if *policy.set().hash() != hash {
-        return Err(gone().into());
-    }
-    Ok(policy)
 }
 
 /// The table of operators must name those whose events were folded, and nobody else.

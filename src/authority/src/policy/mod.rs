@@ -12,6 +12,7 @@ mod way_on;
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::{KeyPurpose, KeyStep, RevocationExtent};
 use cedar_policy::Schema;
@@ -294,10 +295,10 @@ fn completed(mut files: BTreeMap<String, String>) -> Result<BTreeMap<String, Str
 /// A policy set in force in one trust domain, with the operators that the log made.
 #[derive(Debug)]
 pub struct ActivePolicy {
-    set: PolicySet,
+    set: Arc<PolicySet>,
     trust_domain: TrustDomain,
     operators: HashSet<String>,
-    ground: Ground,
+    ground: Arc<Ground>,
     decisions: Decisions,
 }
 
@@ -460,8 +461,16 @@ impl ActivePolicy {
         trust_domain: TrustDomain,
         operators: HashSet<String>,
     ) -> Result<Self, PolicyError> {
-        let ground = Ground::of(&set, &trust_domain)?;
+        let ground = Arc::new(Ground::of(&set, &trust_domain)?);
+        let set = Arc::new(set);
         Ok(Self { set, trust_domain, operators, ground, decisions: Decisions::default() })
+    }
+
+    /// The same set with other operators.
+    pub(crate) fn with_operators(&self, operators: HashSet<String>) -> Self {
+        let (set, ground) = (Arc::clone(&self.set), Arc::clone(&self.ground));
+        let trust_domain = self.trust_domain.clone();
+        Self { set, trust_domain, operators, ground, decisions: Decisions::default() }
     }
 
     /// The same on a thread for nothing else: thousands of rows take a while to parse.

@@ -27,11 +27,27 @@ pub enum Fault {
 /// Decides for each write, given its group (none for a checkpoint), whether it fails.
 pub type Plan = dyn FnMut(&[Member]) -> Option<Fault> + Send;
 
-/// Wraps a store and fails writes as told.
+/// A read that a test may count, hold up or fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadOf {
+    /// The number of a CRL: the last read before one is made.
+    CrlNumber,
+    /// Entries from this index on.
+    Entries(u64),
+    /// The files of a policy set.
+    Policy,
+    /// Records by their keys.
+    Records,
+}
+
+/// Hears of each read as soon as it has begun, and makes it fail where it says so.
+pub type Reads = dyn Fn(ReadOf) -> Option<StoreError> + Send + Sync;
+
+/// Wraps a store and fails writes, and some reads, as told.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Mutex<Box<Plan>>,
-    behind_crl_number: Box<dyn Fn() + Send + Sync>,
+    reads: Box<Reads>,
 }
 
 impl FaultyStore {
@@ -40,13 +56,23 @@ impl FaultyStore {
         inner: Arc<dyn Store>,
         plan: impl FnMut(&[Member]) -> Option<Fault> + Send + 'static,
     ) -> Self {
-        Self { inner, plan: Mutex::new(Box::new(plan)), behind_crl_number: Box::new(|| ()) }
+        Self { inner, plan: Mutex::new(Box::new(plan)), reads: Box::new(|_| None) }
     }
 
-    /// Calls this as soon as the number of a CRL is being read, the last read before one is made.
+    /// The same, and tells of reads.
     #[must_use]
-    pub fn behind_crl_number(self, then: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { behind_crl_number: Box::new(then), ..self }
+    pub fn on_read(
+        self,
+        reads: impl Fn(ReadOf) -> Option<StoreError> + Send + Sync + 'static,
+    ) -> Self {
+        Self { reads: Box::new(reads), ..self }
+    }
+
+    fn begun<'a, T: Send + 'a>(&self, what: ReadOf, read: Answer<'a, T>) -> Answer<'a, T> {
+        match (self.reads)(what) {
+            Some(error) => std::future::ready(Err(error)).boxed(),
+            None => read,
+        }
     }
 
     fn next(&self, group: &[Member]) -> Option<Fault> {
@@ -118,7 +144,7 @@ impl Store for FaultyStore {
         self.inner.keep_heads(state)
     }
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
-        self.inner.entries(from, limit)
+        self.begun(ReadOf::Entries(from), self.inner.entries(from, limit))
     }
     fn folding_entries(&self, from: u64) -> Answer<'_, Vec<(u64, Vec<u8>)>> {
         self.inner.folding_entries(from)
@@ -136,7 +162,7 @@ impl Store for FaultyStore {
         self.inner.record(key)
     }
     fn records_of(&self, keys: Vec<RecordKey>) -> Answer<'_, Vec<Option<Record>>> {
-        self.inner.records_of(keys)
+        self.begun(ReadOf::Records, self.inner.records_of(keys))
     }
     fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>> {
         self.inner.records(query)
@@ -165,7 +191,7 @@ impl Store for FaultyStore {
         self.inner.token_by_id(id)
     }
     fn policy(&self, hash: Hash) -> Answer<'_, Option<(String, u64)>> {
-        self.inner.policy(hash)
+        self.begun(ReadOf::Policy, self.inner.policy(hash))
     }
     fn operators(&self) -> Answer<'_, Vec<(String, u64)>> {
         self.inner.operators()
@@ -180,8 +206,6 @@ impl Store for FaultyStore {
         self.inner.crl(issuer_key_hash)
     }
     fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64> {
-        let number = self.inner.crl_number(issuer_key_hash);
-        (self.behind_crl_number)();
-        number
+        self.begun(ReadOf::CrlNumber, self.inner.crl_number(issuer_key_hash))
     }
 }
