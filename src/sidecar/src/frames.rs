@@ -1,5 +1,7 @@
 //! Counts the frames of HTTP/2 that ask for nothing (RFC 9113 §10.5: "a denial of service").
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -8,9 +10,10 @@ use crate::limits::Limits;
 
 /// What one peer sends, frame by frame, beside what it may send.
 ///
-/// Requests are free here, since they are counted elsewhere, and so is the data of their bodies;
-/// everything else is paid for: from a credit that grows with time, with requests begun and with
-/// what the peer is sent, so that whoever downloads or calls much may acknowledge much.
+/// Requests that are answered are free here, since they are counted elsewhere, and so is the data of
+/// their bodies; everything else is paid for: from a credit that grows with time, with requests answered
+/// and with what the peer is sent, so that whoever downloads or calls much may acknowledge much. So a
+/// request that is taken back, too large or one too many costs what any other chatter does.
 pub(crate) struct Frames {
     /// Of the preface, then of a frame: bytes still to come before the next header.
     skip: usize,
@@ -22,13 +25,16 @@ pub(crate) struct Frames {
     written: usize,
     /// Bytes of the largest frame: HTTP has a buffer for it, and keeps that.
     largest: u32,
+    /// Requests answered that have made no credit yet.
+    answered: Arc<AtomicU64>,
 }
 
 impl Frames {
     /// At the start of a connection, where the client's preface comes first.
-    pub(crate) fn new(largest: u32) -> Self {
+    pub(crate) fn new(largest: u32, answered: Arc<AtomicU64>) -> Self {
         let (header, credited) = ([0; HEADER], Instant::now());
-        Self { skip: PREFACE, header, has: 0, credit: BURST, credited, written: 0, largest }
+        let (skip, credit) = (PREFACE, BURST);
+        Self { skip, header, has: 0, credit, credited, written: 0, largest, answered }
     }
 
     /// Looks at what came in; false when it is too much.
@@ -66,10 +72,6 @@ impl Frames {
         match kind {
             // Of a body, its window decides, which a peer does not know before it has our settings.
             _ if length > self.largest && kind != DATA => false,
-            HEADERS => {
-                self.credit = BURST.min(self.credit + FRAMES_A_REQUEST);
-                true
-            }
             // A body in crumbs costs as much as any other chatter.
             DATA if length >= CRUMB || flags & END_STREAM != 0 => true,
             _ => self.pay(),
@@ -77,6 +79,9 @@ impl Frames {
     }
 
     fn pay(&mut self) -> bool {
+        let answered = self.answered.swap(0, Ordering::Relaxed);
+        let earned = answered.saturating_mul(FRAMES_A_REQUEST);
+        self.credit = BURST.min(self.credit.saturating_add(earned));
         if self.credit == 0 {
             let elapsed = self.credited.elapsed();
             let earned = elapsed.as_millis() * u128::from(A_SECOND) / SECOND.as_millis();
@@ -95,7 +100,6 @@ const PREFACE: usize = 24;
 const HEADER: usize = 9;
 /// RFC 9113 §6.
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
 const END_STREAM: u8 = 1;
 /// A frame costs some microseconds, its TLS record and its answer included: this many a second are
 /// below one per cent of a core.
@@ -104,8 +108,8 @@ const BURST: u64 = 4000;
 const SECOND: Duration = Duration::from_secs(1);
 /// HTTP/2's own flow control acknowledges twice, for stream and connection, and rarely below this.
 const BYTES_A_FRAME: usize = 1024;
-/// PRIORITY, RST_STREAM and WINDOW_UPDATE that may come with a request.
-const FRAMES_A_REQUEST: u64 = 4;
+/// HEADERS, and PRIORITY, CONTINUATION, RST_STREAM and WINDOW_UPDATE that may come with a request.
+const FRAMES_A_REQUEST: u64 = 5;
 /// As much as the frame's own header and the record around it.
 const CRUMB: u32 = 32;
 
@@ -114,6 +118,7 @@ mod tests {
     use super::*;
 
     const LARGEST: u32 = 200;
+    const HEADERS: u8 = 1;
 
     fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
@@ -122,7 +127,7 @@ mod tests {
     }
 
     fn begun() -> Frames {
-        let mut frames = Frames::new(LARGEST);
+        let mut frames = Frames::new(LARGEST, Arc::default());
         assert!(frames.may_send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         frames
     }
@@ -134,7 +139,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn each_kind_of_chatter_ends_and_comes_back_with_time() {
         for (kind, length) in
-            [(2, 5), (3, 4), (4, 0), (6, 8), (7, 8), (8, 4), (9, 1), (0, 0), (99, 7)]
+            [(1, 30), (2, 5), (3, 4), (4, 0), (6, 8), (7, 8), (8, 4), (9, 1), (0, 0), (99, 7)]
         {
             let mut frames = begun();
             assert_eq!(sent(&mut frames, &frame(kind, 0, length), 2 * BURST), BURST, "{kind}");
@@ -152,14 +157,29 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_and_their_bodies_are_free() {
+    async fn requests_that_are_answered_and_their_bodies_are_free() {
         let mut frames = begun();
         for _ in 0..10 * BURST {
             assert!(frames.may_send(&frame(HEADERS, 4, 30)));
             assert!(frames.may_send(&frame(DATA, 0, 100)));
             assert!(frames.may_send(&frame(DATA, END_STREAM, 0)));
             assert!(frames.may_send(&frame(6, 0, 8)), "a ping with each");
+            frames.answered.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_are_taken_back_at_once_are_chatter() {
+        let mut frames = begun();
+        let both = [frame(HEADERS, 5, 30), frame(3, 0, 4)].concat();
+        assert_eq!(sent(&mut frames, &both, BURST), BURST / 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_answers_make_no_more_credit_than_a_burst() {
+        let mut frames = begun();
+        frames.answered.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(sent(&mut frames, &frame(6, 0, 8), 2 * BURST), BURST);
     }
 
     #[tokio::test(start_paused = true)]
@@ -167,7 +187,7 @@ mod tests {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         (0..BURST).for_each(|_| bytes.extend(frame(6, 0, 8)));
         for size in [1, 2, 7, 9, 10, 4096] {
-            let mut frames = Frames::new(LARGEST);
+            let mut frames = Frames::new(LARGEST, Arc::default());
             assert!(bytes.chunks(size).all(|chunk| frames.may_send(chunk)), "{size}");
             assert!(!frames.may_send(&frame(6, 0, 8)), "{size}");
         }

@@ -2,11 +2,14 @@
 //!
 //! Two things a peer does without asking anything, and at our cost: it does not read, so what we
 //! wrote waits in our memory and its connection keeps a place; or it sends frames of HTTP/2 that
-//! are no requests (SETTINGS, PING, PRIORITY, …), each of which we read, decrypt and often answer.
+//! are no requests (SETTINGS, PING, PRIORITY, …) or none that comes to an answer, each of which we
+//! read, decrypt and often answer.
 //! Either ends its connection.
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,9 +37,10 @@ impl<IO> Paced<IO> {
         Self { transport, patience, stuck: None, frames: None }
     }
 
-    /// For HTTP/2: looks at the frames that come in, too, each of so many bytes at most.
-    pub(crate) fn with_frames(self, most: u32) -> Self {
-        Self { frames: Some(Frames::new(most)), ..self }
+    /// For HTTP/2: looks at the frames that come in, too, each of so many bytes at most; requests that
+    /// were answered are counted there.
+    pub(crate) fn with_frames(self, most: u32, answered: Arc<AtomicU64>) -> Self {
+        Self { frames: Some(Frames::new(most, answered)), ..self }
     }
 
     fn paced<T>(
@@ -82,7 +86,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Paced<IO> {
         if let (Poll::Ready(Ok(())), Some(frames)) = (&read, &mut this.frames)
             && !frames.may_send(&buffer.filled()[before..])
         {
-            let why = "the peer sends too many frames that are no requests, or too large a one";
+            let why = "the peer sends too many frames that ask for nothing, or too large a one";
             return Poll::Ready(Err(cut("frames", io::ErrorKind::ConnectionAborted, why)));
         }
         read
@@ -170,7 +174,7 @@ mod tests {
     async fn settings_without_end_are_cut_and_those_of_a_download_are_not() {
         const WINDOW_UPDATE: [u8; 13] = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 16, 0];
         let (ours, mut theirs) = duplex(1 << 20);
-        let mut paced = Paced::new(ours, PATIENCE).with_frames(1 << 14);
+        let mut paced = Paced::new(ours, PATIENCE).with_frames(1 << 14, Arc::default());
         let mut room = vec![0; 1 << 16];
         theirs.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         paced.read_exact(&mut room[..24]).await.unwrap();

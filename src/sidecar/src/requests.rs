@@ -31,6 +31,7 @@ pub(crate) struct Requests<S> {
     place: Option<Place>,
     remote: RemoteAddress,
     begun: Arc<AtomicU64>,
+    answered: Arc<AtomicU64>,
     unread: Arc<Unread>,
     /// Over HTTP/1 none waits beside another.
     headers: Option<Headers>,
@@ -46,7 +47,8 @@ impl<S> Requests<S> {
         let (remote, unread) = (RemoteAddress(remote), Arc::new(Unread::new(most_unread)));
         let place = connection.and_then(|connection| connection.place());
         let connection = connection.cloned();
-        Self { service, connection, place, remote, begun: Arc::default(), unread, headers: None }
+        let (begun, answered) = Default::default();
+        Self { service, connection, place, remote, begun, answered, unread, headers: None }
     }
 
     /// For HTTP/2: headers of requests in flight hold so many bytes at most.
@@ -73,6 +75,11 @@ impl<S> Requests<S> {
     /// The answers that wait for their reader.
     pub(crate) fn unread(&self) -> &Arc<Unread> {
         &self.unread
+    }
+
+    /// How many requests were answered since whoever asks has looked.
+    pub(crate) fn answered(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.answered)
     }
 
     /// How many requests have begun so far.
@@ -117,9 +124,10 @@ where
             return Handling::Refused;
         };
         self.begun.fetch_add(1, Ordering::Relaxed);
+        let answered = Arc::clone(&self.answered);
         if !waits {
             let answer = Box::pin(self.service.call(request));
-            return Handling::Begun { answer, unread, last_answer, in_flight };
+            return Handling::Begun { answer, unread, last_answer, in_flight, answered };
         }
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
         let answer = Box::pin(async move {
@@ -127,7 +135,7 @@ where
             drop(waiting);
             service.call(request).await
         });
-        Handling::Begun { answer, unread, last_answer, in_flight }
+        Handling::Begun { answer, unread, last_answer, in_flight, answered }
     }
 }
 
@@ -138,6 +146,7 @@ pub(crate) enum Handling<R, E> {
         unread: Arc<Unread>,
         last_answer: Option<LastAnswer>,
         in_flight: Option<Held>,
+        answered: Arc<AtomicU64>,
     },
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
@@ -153,10 +162,11 @@ impl<B: Body, E: Into<BoxError>> Future for Handling<Response<B>, E> {
             Self::Begun { last_answer: Some(last_answer), .. } if last_answer.has_ended() => {
                 Poll::Pending
             }
-            Self::Begun { answer, unread, last_answer, in_flight } => {
+            Self::Begun { answer, unread, last_answer, in_flight, answered } => {
                 let _turn = Turn(Arc::clone(unread));
                 let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
                 drop(in_flight.take());
+                answered.fetch_add(1, Ordering::Relaxed);
                 if last_answer.as_ref().is_some_and(LastAnswer::says_close) {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);
