@@ -182,8 +182,11 @@ impl Authority {
         if let Some(read) = recent.as_mut()
             && let Err(error) = read.follow(self.store()).await
         {
-            // The next one begins anew.
-            *recent = None;
+            // What does not lead to the head is read anew. Where the store does not answer, what was
+            // read counts once all that follows does: eight days are not read again for each such time.
+            if matches!(error, Error::Store(StoreError::Inconsistent(_))) {
+                *recent = None;
+            }
             return Err(error);
         }
         let read = recent.as_mut().expect("it was put there, and stays where it was followed");

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use authority::Error;
 use authority::sequencer::Member;
-use authority::store::faulty::{Fault, FaultyStore};
-use authority::store::{RecordQuery, StoreError};
+use authority::store::faulty::{Fault, FaultyStore, ReadOf};
+use authority::store::{RecordQuery, Store, StoreError};
 use support::{Environment, csr};
 
 /// Which write to fail, counted from when the fault is armed; 0 fails none.
@@ -172,4 +172,29 @@ async fn assert_consistent(environment: &Environment) {
         let (leaf, _) = tlog::CertificateLeaf::from_certificate(&certificate, issuer).unwrap();
         assert_eq!(leaf.encode().unwrap(), entry);
     }
+}
+
+#[tokio::test]
+async fn a_store_that_does_not_answer_for_a_moment_has_nothing_read_again() {
+    let (fails, from_the_start) = (Arc::new(AtomicBool::new(false)), Arc::<AtomicUsize>::default());
+    let (is_failing, count) = (Arc::clone(&fails), Arc::clone(&from_the_start));
+    let wrap = |store| -> Arc<dyn Store> {
+        Arc::new(FaultyStore::new(store, |_| None).on_read(move |read| {
+            let ReadOf::Entries(from) = read else { return None };
+            count.fetch_add(usize::from(from == 0), Ordering::SeqCst);
+            let failed = || StoreError::Unavailable("made to fail".to_owned());
+            is_failing.load(Ordering::SeqCst).then(failed)
+        }))
+    };
+    let environment = Environment::start_with(|keys, _| keys, wrap).await;
+    let operator = environment.operator().await;
+    environment.issue(&operator, "/prod/reports").await;
+    environment.authority.account().await.unwrap();
+    assert!(from_the_start.swap(0, Ordering::SeqCst) > 0, "it is read once");
+    environment.issue(&operator, "/prod/reports").await;
+    fails.store(true, Ordering::SeqCst);
+    environment.authority.account().await.unwrap_err();
+    fails.store(false, Ordering::SeqCst);
+    environment.authority.account().await.unwrap();
+    assert_eq!(from_the_start.load(Ordering::SeqCst), 0);
 }
