@@ -1,9 +1,11 @@
 //! CRLs: logged, then signed, then stored, then served. One is made when it is asked for and the
 //! newest is older than the revocation state, or past half of its life: by a task of the engine, to its
 //! end, so that whoever goes away meanwhile has logged one that is stored. Beyond half a million entries none
-//! is made: our own verifiers go by the feed, and whoever reads CRLs is told that there is none.
+//! is made: our own verifiers go by the feed, and whoever reads CRLs is told that there is none, from
+//! memory.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::KeyPurpose;
@@ -27,12 +29,15 @@ use crate::store::{RecordKey, StoreError};
 
 /// The newest CRL of each issuer that was asked for. Anybody may ask, and one may have megabytes: each is
 /// read or made by one, and shared by all who ask.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Crls {
+    most: AtomicU32,
     /// Whoever has it reads or makes one; it goes with the task that does.
     turn: Arc<tokio::sync::Mutex<()>>,
     /// Those that were logged, and are not stored: at which epoch, and when, in milliseconds since 1970.
     logged: Mutex<HashMap<Hash, (u64, u64)>>,
+    /// Those that would be too long: at which epoch, and when that was found, in the same way.
+    too_long: Mutex<HashMap<Hash, (u64, u64)>>,
     newest: Mutex<HashMap<Hash, Held>>,
 }
 
@@ -43,6 +48,13 @@ struct Held {
     next_update: i64,
     /// Its issuer signs no other.
     is_last: bool,
+}
+
+impl Default for Crls {
+    fn default() -> Self {
+        let (logged, too_long, newest) = Default::default();
+        Self { most: AtomicU32::new(CRL_LIMIT), turn: Arc::default(), logged, too_long, newest }
+    }
 }
 
 impl Crls {
@@ -68,6 +80,27 @@ impl Crls {
         Err(StoreError::Unavailable(why.to_owned()).into())
     }
 
+    fn require_listable(&self, count: usize) -> Result<(), Error> {
+        let most = self.most.load(Ordering::Relaxed);
+        require_listable(count, most)
+    }
+
+    /// Anybody may ask, and to find out that a list is too long takes seconds: it is found again where
+    /// more is revoked, or some may have expired.
+    fn require_not_too_long(&self, issuer: &Hash, epoch: u64, now: u64) -> Result<(), Error> {
+        let is_so = |(found_at, at): &(u64, u64)| {
+            *found_at == epoch && now.abs_diff(*at) < TOO_LONG_MILLISECONDS
+        };
+        match self.too_long().get(issuer).is_some_and(is_so) {
+            true => Err(Error::CrlTooLong { most: self.most.load(Ordering::Relaxed) }),
+            false => Ok(()),
+        }
+    }
+
+    fn too_long(&self) -> MutexGuard<'_, HashMap<Hash, (u64, u64)>> {
+        self.too_long.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn hold(&self, crl: CrlRow, is_last: bool) -> Bytes {
         let CrlRow { issuer_key_hash, der, revocation_epoch, next_update, .. } = crl;
         let der = Bytes::from(der);
@@ -78,6 +111,12 @@ impl Crls {
 }
 
 impl Authority {
+    /// Makes no CRL with more entries than this.
+    #[cfg(any(test, feature = "test-seams"))]
+    pub fn limit_crls(&self, most: u32) {
+        self.crls.most.store(most, Ordering::Relaxed);
+    }
+
     /// The issuer whose id this is, or as much of one as lists show.
     pub fn issuer_named(&self, beginning: &str) -> Result<String, Error> {
         let in_force = self.in_force();
@@ -93,12 +132,12 @@ impl Authority {
         let in_force = self.in_force();
         let key = in_force.ledger.by_id(issuer).filter(|key| key.purpose == KeyPurpose::Issuer);
         let key_hash = key.ok_or_else(none)?.id;
-        if let Some(held) = self.held_crl(&key_hash) {
+        if let Some(held) = self.held_crl(&key_hash)? {
             return Ok(held);
         }
         // One reads or makes it; whoever waits then finds it in memory.
         let turn = Arc::clone(&self.crls.turn).lock_owned().await;
-        if let Some(held) = self.held_crl(&key_hash) {
+        if let Some(held) = self.held_crl(&key_hash)? {
             return Ok(held);
         }
         let engine = Arc::clone(self);
@@ -187,11 +226,15 @@ impl Authority {
         }))
     }
 
-    fn held_crl(&self, key_hash: &Hash) -> Option<Bytes> {
-        let newest = self.crls.newest();
-        let held = newest.get(key_hash)?;
-        (held.is_last || self.is_fresh(held.revocation_epoch, held.next_update))
-            .then(|| held.der.clone())
+    /// What memory says: a list, that there is none, or nothing.
+    fn held_crl(&self, key_hash: &Hash) -> Result<Option<Bytes>, Error> {
+        let is_good =
+            |held: &&Held| held.is_last || self.is_fresh(held.revocation_epoch, held.next_update);
+        if let Some(held) = self.crls.newest().get(key_hash).filter(is_good) {
+            return Ok(Some(held.der.clone()));
+        }
+        let (epoch, now) = (self.folded().epoch, self.clock().unix_milliseconds());
+        self.crls.require_not_too_long(key_hash, epoch, now).map(|()| None)
     }
 
     fn is_fresh(&self, revocation_epoch: u64, next_update: i64) -> bool {
@@ -205,7 +248,11 @@ impl Authority {
         let revocation_epoch = self.folded().epoch;
         let asked_at = self.clock().unix_milliseconds();
         self.crls.require_pause(&issuer_key_hash, revocation_epoch, asked_at)?;
-        let revoked = self.revoked_certificates(issuer_key_hash).await?;
+        let revoked = self.revoked_certificates(issuer_key_hash).await;
+        if matches!(revoked, Err(Error::CrlTooLong { .. })) {
+            self.crls.too_long().insert(issuer_key_hash, (revocation_epoch, asked_at));
+        }
+        let revoked = revoked?;
         let logged = self.logged_crl(&issuer_id(&issuer_key_hash)).await?;
         let taken = self.store().crl_number(issuer_key_hash).await?;
         // Its row may have been set back.
@@ -284,13 +331,10 @@ impl Authority {
         self.revoked_by_identity(issuer, ends_after, &mut revoked).await?;
         let count = revoked.len();
         metrics::gauge!(ENTRIES).set(count as f64);
-        require_listable(count)?;
-        if count > CRL_LIMIT as usize / 4 {
-            tracing::error!(
-                count,
-                most = CRL_LIMIT,
-                "the CRL is long: none is made beyond its limit"
-            );
+        self.crls.require_listable(count)?;
+        let most = self.crls.most.load(Ordering::Relaxed);
+        if count > most as usize / 4 {
+            tracing::error!(count, most, "the CRL is long: none is made beyond its limit");
         }
         let entry = |(serial_number, place): (SerialNumber, Place)| RevokedCertificate {
             serial_number,
@@ -322,7 +366,7 @@ impl Authority {
                     note(revoked, *serial_number, *place);
                 }
             }
-            require_listable(revoked.len())?;
+            self.crls.require_listable(revoked.len())?;
         }
         Ok(())
     }
@@ -351,7 +395,7 @@ impl Authority {
                         note(revoked, record.serial_number, *place);
                     }
                 }
-                require_listable(revoked.len())?;
+                self.crls.require_listable(revoked.len())?;
             }
         }
         Ok(())
@@ -369,11 +413,11 @@ fn note(revoked: &mut Revoked, serial_number: SerialNumber, place: Place) {
     }
 }
 
-fn require_listable(count: usize) -> Result<(), Error> {
-    if count > CRL_LIMIT as usize {
-        return Err(Error::CrlTooLong { most: CRL_LIMIT });
+fn require_listable(count: usize, most: u32) -> Result<(), Error> {
+    match count > most as usize {
+        true => Err(Error::CrlTooLong { most }),
+        false => Ok(()),
     }
-    Ok(())
 }
 
 /// How long a CRL may be used.
@@ -386,6 +430,8 @@ const KEPT: Duration = Duration::days(1);
 const ENTRIES: &str = "countersign_crl_entries";
 /// Between two that are logged at one epoch.
 const PAUSE_MILLISECONDS: u64 = 5_000;
+/// For so long a list is taken for too long still: what has expired meanwhile may have made it shorter.
+const TOO_LONG_MILLISECONDS: u64 = 5 * 60_000;
 /// Records read at a time.
 const PAGE: usize = 1_000;
 
@@ -395,8 +441,8 @@ mod tests {
 
     #[test]
     fn a_crl_beyond_its_limit_is_not_made_and_that_is_said() {
-        require_listable(500_000).unwrap();
-        let refused = require_listable(500_001).unwrap_err().to_string();
+        require_listable(500_000, CRL_LIMIT).unwrap();
+        let refused = require_listable(500_001, CRL_LIMIT).unwrap_err().to_string();
         assert!(refused.contains("500000") && refused.contains("follow the feed"), "{refused}");
     }
 }

@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
 use api::{CertificateState, DenyRequest, RevokeRequest};
@@ -219,6 +219,38 @@ fn others_are_served_while_a_crl_is_made() {
         assert_eq!(crl.iter_revoked_certificates().count(), 2_001);
         assert!(!gate.was_passed.load(Ordering::SeqCst), "it was made on the thread of the others");
     });
+}
+
+#[tokio::test]
+async fn that_a_crl_is_too_long_is_found_once_until_more_is_revoked_or_some_may_have_expired() {
+    let gathered = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&gathered);
+    let wrap = |store| -> Arc<dyn Store> {
+        Arc::new(FaultyStore::new(store, |_| None).on_read(move |read| {
+            count.fetch_add(usize::from(read == ReadOf::Records), Ordering::SeqCst);
+            None
+        }))
+    };
+    let environment = Environment::start_with(|keys, _| keys, wrap).await;
+    let authority = &environment.authority;
+    authority.limit_crls(2);
+    revoke_numbers(&environment, 3).await;
+    let refused = async |asked: usize| {
+        gathered.store(0, Ordering::SeqCst);
+        for _ in 0..asked {
+            let refused = authority.crl(&authority.issuer_id()).await.unwrap_err();
+            assert!(matches!(refused, Error::CrlTooLong { most: 2 }), "{refused}");
+        }
+        gathered.load(Ordering::SeqCst)
+    };
+    assert_eq!(refused(5).await, 1);
+    revoke_numbers(&environment, 1).await;
+    assert_eq!(refused(5).await, 1, "more is revoked");
+    environment.clock.advance(time::Duration::minutes(6));
+    assert_eq!(refused(5).await, 1, "some may have expired");
+    environment.clock.advance(time::Duration::minutes(6));
+    authority.limit_crls(4);
+    authority.crl(&authority.issuer_id()).await.unwrap();
 }
 
 /// What the making of a CRL waits for.
