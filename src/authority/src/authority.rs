@@ -1,6 +1,5 @@
 //! The engine: one certificate from request to stored bytes, readable from top to bottom.
 
-use std::collections::HashSet;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -39,6 +38,7 @@ use crate::refusals::Refusals;
 use crate::request::{Asked, Logged, Named};
 use crate::revocation::Folded;
 use crate::rotation::InForce;
+use crate::seen::Seen;
 use crate::sequencer::{
     AllowedUnder, CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member,
     Outcome, RecordDraft,
@@ -67,7 +67,7 @@ pub struct Authority {
     pub(crate) feed: Feed,
     pub(crate) fleet: Fleet,
     pub(crate) witnesses: Witnesses,
-    pub(crate) seen: std::sync::Mutex<HashSet<SerialNumber>>,
+    pub(crate) seen: Seen,
     pub(crate) refusals: Refusals,
     pub(crate) budgets: Budgets,
     pub(crate) lines: Lines,
@@ -448,46 +448,6 @@ impl Authority {
         Ok(())
     }
 
-    /// Notes, once for each certificate, that its holder exists: whoever has shown it in a handshake.
-    /// Nobody waits for that longer than a second; what the store does not take now, the next request
-    /// tells it again.
-    pub async fn note_shown(self: &Arc<Self>, svid: &VerifiedSvid) {
-        if self.has_seen(svid.serial_number()) || self.require_live(svid).is_err() {
-            return;
-        }
-        let (authority, svid) = (Arc::clone(self), svid.clone());
-        let noting = tokio::spawn(async move {
-            if let Err(error) = authority.see(&svid).await {
-                tracing::debug!(%error, "that a certificate was shown is not noted yet");
-            }
-        });
-        drop(tokio::time::timeout(NOTED_WITHIN, noting).await);
-    }
-
-    /// Whether it is remembered here that the holder of this certificate exists.
-    pub fn has_seen(&self, serial_number: &SerialNumber) -> bool {
-        self.seen().contains(serial_number)
-    }
-
-    /// Notes, once for each certificate, that its holder exists.
-    pub(crate) async fn see(&self, svid: &VerifiedSvid) -> Result<(), Error> {
-        let serial_number = *svid.serial_number();
-        if self.has_seen(&serial_number) {
-            return Ok(());
-        }
-        self.queue.submit(Member::Seen(serial_number)).await?;
-        let mut seen = self.seen();
-        if seen.len() >= SEEN_LIMIT {
-            seen.clear();
-        }
-        seen.insert(serial_number);
-        Ok(())
-    }
-
-    fn seen(&self) -> std::sync::MutexGuard<'_, HashSet<SerialNumber>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     pub(crate) fn hastened(&self) -> std::sync::MutexGuard<'_, Hastened> {
         self.hastened.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -806,7 +766,3 @@ pub(crate) fn issuer_id(key_hash: &Hash) -> String {
 
 /// How often a request starts again because policy or revocations moved.
 pub(crate) const RESTARTS: usize = 5;
-/// Commits take milliseconds.
-const NOTED_WITHIN: Duration = Duration::from_secs(1);
-/// Serial numbers remembered as seen; the store remembers all.
-const SEEN_LIMIT: usize = 100_000;

@@ -29,6 +29,7 @@ use crate::recent_log::RecentLog;
 use crate::refusals::Refusals;
 use crate::revocation::Folded;
 use crate::rotation::{InForce, KeyLedger};
+use crate::seen::Seen;
 use crate::sequencer::Outcome;
 use crate::signer::SignerError;
 use crate::signer::absent::AbsentKey;
@@ -86,7 +87,7 @@ impl Authority {
             listener: OnceLock::new(),
             fleet: Fleet::default(),
             witnesses: Witnesses::default(),
-            seen: std::sync::Mutex::default(),
+            seen: Seen::default(),
             refusals: Refusals::default(),
             budgets: Budgets::default(),
             lines: Lines::default(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use authority::Authority;
 use authority::signer::SignerError;
-use countersign::{Drained, Limits, Peer, Places, Standing, Verification};
+use countersign::{Drained, Limits, Places, Standing, Verification};
 use hyper_util::service::TowerToHyperService;
 use identity::Trust;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -166,6 +166,13 @@ impl Running {
         for task in self.background {
             drop(task.await);
         }
+        let left = self.authority.finish_completions(COMPLETED_WITHIN).await;
+        if left > 0 {
+            tracing::warn!(
+                left,
+                "certificates were logged, and are not signed: they are abandoned"
+            );
+        }
         if let Err(error) = self.authority.sign_checkpoint().await {
             tracing::warn!(%error, "no last checkpoint");
         }
@@ -191,7 +198,8 @@ fn places(authority: &Arc<Authority>, limits: Limits) -> Places {
         Box::new(move |peer| {
             let authority = Arc::clone(&authority);
             Box::pin(async move {
-                note_shown(&authority, &peer);
+                // Who asks for nothing holds the key, too; no connection waits for it.
+                drop(authority.note_shown(peer.svid()));
                 let asked = tokio::time::timeout(PATIENCE, authority.line(peer.svid())).await;
                 let line = asked.unwrap_or_else(|_| *peer.serial_number());
                 // Whatever the store does: an operator is one.
@@ -199,14 +207,6 @@ fn places(authority: &Arc<Authority>, limits: Limits) -> Places {
             })
         }),
     )
-}
-
-/// A handshake is enough: who asks for nothing holds the key, too. No connection waits for it.
-fn note_shown(authority: &Arc<Authority>, peer: &Peer) {
-    if !authority.has_seen(peer.serial_number()) {
-        let (authority, peer) = (Arc::clone(authority), peer.clone());
-        tokio::spawn(async move { authority.note_shown(peer.svid()).await });
-    }
 }
 
 /// The verifier hears of each revocation before the call that made it returns.

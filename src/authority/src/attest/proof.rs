@@ -66,7 +66,7 @@ impl Authority {
                 held.attest(store, known, &asked.request, spiffe_id, now).await
             }
             Proof::Svid(svid) => {
-                self.see(svid).await?;
+                self.see(*svid.serial_number()).await?;
                 let attested = svid::attest(self, svid, spiffe_id, now).await?;
                 match &attested.consumes {
                     Consumes::Renewal { lineage, .. } if self.folded().is_broken(lineage) => {

@@ -111,10 +111,6 @@ impl Authority {
             // Another node may have told of what this one has not read yet.
             self.refresh().await?;
         }
-        // What is known of revocations is told, whatever the store takes.
-        if let Err(error) = self.see(svid).await {
-            tracing::debug!(%error, "a subscriber is not noted as there");
-        }
         let mut subscription = Subscription {
             authority: Arc::clone(self),
             svid: svid.clone(),
