@@ -4,6 +4,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::IssuedCertificate;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -37,6 +38,12 @@ pub(crate) struct Place {
 impl Completions {
     pub(crate) fn open(&self) -> usize {
         MAX_COMPLETIONS - self.0.available_permits()
+    }
+
+    /// Waits until none is open, for so long at most.
+    async fn ended(&self, within: Duration) {
+        let all = self.0.acquire_many(MAX_COMPLETIONS as u32);
+        drop(tokio::time::timeout(within, all).await);
     }
 
     pub(crate) fn place(&self) -> Result<Place, Error> {
@@ -110,6 +117,13 @@ impl Authority {
         self.lines.learn(serial_number, line);
         let logged = Logged::committed(&member, leaf_index, timestamp);
         Ok(Admitted::Issued(Box::new(self.complete(logged).await?)))
+    }
+
+    /// Lets what was begun come to its end, for so long at most; says how much has not. To be called once
+    /// nobody can ask any more: what was logged and is not signed then never will be.
+    pub async fn finish_completions(&self, within: Duration) -> usize {
+        self.completions.ended(within).await;
+        self.completing()
     }
 
     fn settle(&self, reserved: Option<&Reserved>, outcome: &Result<Outcome, Error>) {

@@ -151,7 +151,8 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
 }
 
 impl Running {
-    /// Takes no new requests, finishes those in flight, and signs a last checkpoint.
+    /// Takes no new requests, finishes those in flight and what was begun for others that are gone, and
+    /// signs a last checkpoint.
     pub async fn stop(self) -> Drained {
         self.stop.send_replace(true);
         let drained = match self.api.await {
@@ -374,6 +375,8 @@ async fn tidy(rate: Arc<RateLimit>, metrics: Option<PrometheusHandle>) {
     }
 }
 
+/// Together with the drain less than ECS and Kubernetes give.
+const COMPLETED_WITHIN: Duration = Duration::from_secs(5);
 /// Less than a newcomer's standing is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A checkpoint is at most this much behind the log.

@@ -41,6 +41,15 @@ impl Service {
 
     /// The same with a limit of requests.
     pub(crate) async fn start_with(behind: time::Duration, requests_per_second: u32) -> Self {
+        Self::start_wrapped(behind, requests_per_second, |keys| keys).await
+    }
+
+    /// The same with keys that are watched.
+    pub(crate) async fn start_wrapped(
+        behind: time::Duration,
+        requests_per_second: u32,
+        wrap_keys: impl FnOnce(Keys) -> Keys,
+    ) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut config = Config::parse(&format!(
             "trust_domain = \"pay.example\"\nlisten = \"127.0.0.1:0\"\n\
@@ -64,7 +73,7 @@ impl Service {
         .await
         .unwrap();
         let Outcomes::Ready(trust_pin) = created.outcome else { panic!("a local parent is ready") };
-        let keys = created.keys.clone();
+        let keys = wrap_keys(created.keys);
         let store = Arc::clone(&created.store) as Arc<dyn Store>;
         let parts = Parts {
             trust_domain: config.trust_domain.clone(),
@@ -72,7 +81,7 @@ impl Service {
             own_names: OwnNames::configured(&config.names),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             store: created.store,
-            keys: created.keys,
+            keys: keys.clone(),
             trust_pin,
         };
         let authority = Arc::new(Authority::open(parts).await.unwrap());
