@@ -226,7 +226,7 @@ async fn read_whole(
         }
         Ok(Err(NotRead::Ended)) => ("ended", invalid("the body ended early".to_owned())),
         Ok(Err(NotRead::Slow)) => {
-            let (rate, seconds) = (LEAST_RATE / 1024, LOOKED_AT_EVERY.as_secs());
+            let (rate, seconds) = (LEAST_RATE / 1024, (LOOKED_AT_EVERY * LOOKS).as_secs());
             let why = format!("the body came at less than {rate} KiB a second for {seconds} s");
             ("slow", invalid(why))
         }
@@ -262,14 +262,17 @@ async fn read(
     let mut looks = tokio::time::interval_at(Instant::now() + LOOKED_AT_EVERY, LOOKED_AT_EVERY);
     // After a pause of ours each sender has its time again.
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looked_at = 0;
+    let (mut looked_at, mut slow_looks) = (0, 0);
     loop {
         let frame = tokio::select! {
             biased;
             () = gives_way(&mut share) => return Err(NotRead::NoRoom),
             frame = body.frame() => frame,
             _ = looks.tick(), if is_usual => {
-                if kept.len() - looked_at < LEAST_RATE * LOOKED_AT_EVERY.as_secs() as usize {
+                let is_slow =
+                    kept.len() - looked_at < LEAST_RATE * LOOKED_AT_EVERY.as_secs() as usize;
+                slow_looks = if is_slow { slow_looks + 1 } else { 0 };
+                if slow_looks == LOOKS {
                     return Err(NotRead::Slow);
                 }
                 looked_at = kept.len();
@@ -351,8 +354,11 @@ pub(crate) const MAX_BODY: usize = 64 * 1024;
 pub(crate) const BODY_TIME: Duration = Duration::from_secs(10);
 /// Bytes a second, as long as a body is not whole: what a modem does.
 pub(crate) const LEAST_RATE: usize = 1024;
-/// Longer than it takes to send again what was lost on the way, and once more.
+/// As long as it takes to send again what was lost twice (RFC 6298 §5: after one second, and two more).
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(3);
+/// Given up at the second look in a row that finds too little: the first may come just before what was
+/// sent again.
+const LOOKS: u32 = 2;
 /// What the smallest body costs beside its bytes.
 const LEAST_ROOM: usize = 1024;
 /// RFC 9110 §16.6.1 registers none longer than 20.

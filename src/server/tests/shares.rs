@@ -122,6 +122,19 @@ async fn body_that_hardly_comes_is_given_up_before_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn body_that_was_held_up_once_is_read() {
+    let service = Service::start(time::Duration::ZERO).await;
+    let mut wire = Wire::open(&service, None).await;
+    wire.send(b"POST /v1/certificates HTTP/1.1\r\nhost: ca\r\ncontent-length: 4000\r\n\r\n{").await;
+    let held_up = tokio::time::timeout(Duration::from_millis(4500), wire.answer_to("POST")).await;
+    assert!(held_up.is_err(), "{held_up:?}");
+    wire.send(&[b' '; 3999]).await;
+    let answer = wire.answer_to("POST").await;
+    assert!(answer.body.contains("it ends early"), "{}", answer.body);
+    service.running.stop().await;
+}
+
+#[tokio::test]
 async fn certificates_of_one_line_share_one_rate_of_requests() {
     let service = Service::start_with(time::Duration::ZERO, 5).await;
     let line = line_of(&service, "/prod/monolith", 8).await;
