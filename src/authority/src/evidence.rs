@@ -57,12 +57,15 @@ pub(crate) struct EvidenceFile {
 }
 
 impl EvidenceFile {
+    /// The kept head's name in the state folder.
+    pub(crate) const HEAD: &str = "head";
+
     pub(crate) fn checkpoint(state: &Path) -> Self {
         Self { path: state.join("checkpoint"), what: "the newest checkpoint" }
     }
 
     pub(crate) fn head(state: &Path) -> Self {
-        Self { path: state.join("head"), what: "the newest head of the log" }
+        Self { path: state.join(Self::HEAD), what: "the newest head of the log" }
     }
 
     pub(crate) fn halt(state: &Path) -> Self {

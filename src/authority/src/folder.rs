@@ -144,6 +144,17 @@ impl Folder {
         }))
     }
 
+    /// Whether it is this open file that stands under a name.
+    pub fn has(&self, name: impl AsRef<Path>, file: &File) -> io::Result<bool> {
+        let stat = match rustix::fs::statat(&*self.opened, name.as_ref(), AtFlags::SYMLINK_NOFOLLOW)
+        {
+            Err(Errno::NOENT) => return Ok(false),
+            stat => stat?,
+        };
+        let is = file.metadata()?;
+        Ok((stat.st_dev, stat.st_ino) == (is.dev(), is.ino()))
+    }
+
     /// Opens what stands under a name, and makes a file (0600) where the flags say so; no link is
     /// followed.
     pub fn open_file(&self, name: impl AsRef<Path>, flags: OFlags) -> io::Result<File> {

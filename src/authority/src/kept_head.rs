@@ -2,10 +2,15 @@
 //! database that is put back within the second before the next checkpoint does not lead to this one.
 //!
 //! Crash story, beside the write order: (1) the database has the commit, synced; (2) the head is written
-//! here, and synced where the commit revokes, allows or grants; (3) the commit is answered, so that
-//! nothing of it was acknowledged, countersigned or told before. Killed between 1 and 2, or where 2
-//! fails, an older head stands here, which the log leads to. The file has two places of 512 bytes that
-//! are written in turn: a write that a crash tears leaves the other one.
+//! here, and synced where the commit revokes, allows or grants; (3) the commit is answered, and whoever
+//! reads the head of the database is given it, so that nothing of it was acknowledged, countersigned or
+//! told before. Whoever reads it between 1 and 2 does 2 first ([`Heads`](crate::store::heads)). Killed
+//! between 1 and 2, or where 2 fails, an older head stands here, which the log leads to. The file has two
+//! places of 512 bytes that are written in turn: a write that a crash tears leaves the other one.
+//!
+//! A file that was removed or replaced under this process is written anew at the next commit, or within
+//! the seconds until the store is tried: that is told and counted, because who did it may be about to
+//! put back an older database. In a folder that was moved the database refuses first (`Place`).
 //!
 //! A machine that stops between 2 and the next sync may lose certificates' heads of this file (some
 //! seconds of them), never the database's commits: then an older head stands here, too.
@@ -13,18 +18,17 @@
 //! Trust: a head counts by the seal of `keys/head.key`. Whoever can remove the file, or put an older
 //! one there, can put back the whole folder.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use data_encoding::HEXLOWER;
-use rustix::fs::OFlags;
 use tlog::{Checkpoint, Hash};
 
 use crate::error::Error;
 use crate::evidence::EvidenceFile;
-use crate::files::write_private;
+use crate::folder::Folder;
 use crate::halt::Halt;
 use crate::kept::Kept;
 use crate::seal::HeadKey;
@@ -48,11 +52,12 @@ pub(crate) struct KeptHead(Option<Open>);
 #[derive(Debug)]
 struct Open {
     path: PathBuf,
+    folder: Folder,
     file: File,
     /// What it says.
     said: (u64, Hash),
-    /// Whether that is on the disk.
-    is_durable: bool,
+    /// How far that is written; none where it may not be.
+    written: Option<Durable>,
     next_place: u64,
 }
 
@@ -60,11 +65,12 @@ impl KeptHead {
     /// Keeps heads in this folder, beginning with this one, whatever was kept there.
     pub(crate) fn begin(state: &Path, key: &HeadKey, head: &Head) -> Result<Self, StoreError> {
         let path = EvidenceFile::head(state).path().to_owned();
-        let open = Open::create(&path, key, head).map_err(|error| unkept(&path, &error))?;
+        let open = Folder::open(state).and_then(|folder| Open::create(path, folder, key, head));
+        let open = open.map_err(|error| unkept(EvidenceFile::head(state).path(), &error))?;
         Ok(Self(Some(open)))
     }
 
-    /// Keeps this head, unless it is kept already.
+    /// Keeps this head, unless it is kept already, or a later one is.
     pub(crate) fn write(
         &mut self,
         key: &HeadKey,
@@ -77,40 +83,46 @@ impl KeptHead {
 }
 
 impl Open {
-    fn create(path: &Path, key: &HeadKey, head: &Head) -> io::Result<Self> {
-        write_private(path, &sealed(key, head).repeat(2))?;
-        let flags = OFlags::NOFOLLOW.bits().cast_signed();
-        let file = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+    fn create(path: PathBuf, folder: Folder, key: &HeadKey, head: &Head) -> io::Result<Self> {
+        let mut new = folder.begin()?;
+        new.file().write_all(&sealed(key, head).repeat(2))?;
         // Commands on the CA's host may be root's, and `serve` must read it.
-        if let Some(folder) = path.parent() {
-            let (folder, kept) = (folder.metadata()?, file.metadata()?);
-            let is_others = (folder.uid(), folder.gid()) != (kept.uid(), kept.gid());
-            // Whoever may write in the folder may have put another name of some file there.
-            if is_others && kept.nlink() == 1 {
-                std::os::unix::fs::fchown(&file, Some(folder.uid()), Some(folder.gid()))?;
-            }
-        }
+        folder.access_of_new().give(new.file())?;
+        let file = new.file().try_clone()?;
+        new.put(EvidenceFile::HEAD)?;
         let said = (head.edge.size(), head.edge.root());
-        Ok(Self { path: path.to_owned(), file, said, is_durable: true, next_place: 0 })
+        Ok(Self { path, folder, file, said, written: Some(Durable::Yes), next_place: 0 })
     }
 
     fn write(&mut self, key: &HeadKey, head: &Head, durable: Durable) -> io::Result<()> {
+        if head.edge.size() < self.said.0 {
+            return Ok(());
+        }
+        if !self.folder.has(EvidenceFile::HEAD, &self.file)? {
+            told_replaced(&self.path);
+            *self = Self::create(self.path.clone(), self.folder.clone(), key, head)?;
+            return Ok(());
+        }
+        self.write_place(key, head)?;
+        if durable == Durable::Yes && self.written != Some(Durable::Yes) {
+            // What the system failed to write it may take for written: it is written once more.
+            self.written = None;
+            self.file.sync_data()?;
+            self.written = Some(Durable::Yes);
+        }
+        Ok(())
+    }
+
+    fn write_place(&mut self, key: &HeadKey, head: &Head) -> io::Result<()> {
         let says = (head.edge.size(), head.edge.root());
-        if self.said != says {
-            self.is_durable = false;
-            let contents = sealed(key, head);
-            self.file.write_all_at(&contents, self.next_place * PLACE as u64)?;
-            self.next_place = 1 - self.next_place;
-            self.said = says;
+        if self.said == says && self.written.is_some() {
+            return Ok(());
         }
-        if durable == Durable::Yes && !self.is_durable {
-            if let Err(error) = self.file.sync_data() {
-                // The system may take for written what it failed to write.
-                self.said.0 = u64::MAX;
-                return Err(error);
-            }
-            self.is_durable = true;
-        }
+        self.written = None;
+        self.said = says;
+        self.file.write_all_at(&sealed(key, head), self.next_place * PLACE as u64)?;
+        self.next_place = 1 - self.next_place;
+        self.written = Some(Durable::No);
         Ok(())
     }
 }
@@ -205,6 +217,17 @@ fn unkept(path: &Path, error: &io::Error) -> StoreError {
     ))
 }
 
+fn told_replaced(path: &Path) {
+    metrics::counter!(REWRITTEN).increment(1);
+    tracing::error!(
+        path = %path.display(),
+        "the head that is kept beside the database was removed or replaced while this process had it \
+         open, and is written anew: find out who did it, and compare the log with a checkpoint held \
+         elsewhere before the CA is started again"
+    );
+}
+
+const REWRITTEN: &str = "countersign_kept_head_rewritten_total";
 const TITLE: &str = "the newest head of this CA's log, as it was sealed";
 const SEAL: &str = "seal ";
 /// In bytes: three hashes and two numbers as text, in one sector of a disk.
@@ -235,26 +258,97 @@ mod tests {
     }
 
     #[test]
-    fn what_a_full_disk_does_not_take_is_an_error_until_it_is_written() {
+    fn what_is_not_taken_is_an_error_until_it_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let key = HeadKey::of_secret(1);
         let mut kept = KeptHead::begin(folder.path(), &key, &Head::empty()).unwrap();
         let mut head = Head::empty();
         head.edge.push(Hash::new([7; 32]));
-        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let file = std::mem::replace(&mut kept.0.as_mut().unwrap().file, full);
+        let path = folder.path().join("head");
+        let file = File::open(&path).unwrap();
+        let file = std::mem::replace(&mut kept.0.as_mut().unwrap().file, file);
         for durable in [Durable::No, Durable::Yes] {
             let refused = kept.write(&key, &head, durable).unwrap_err().to_string();
-            assert!(refused.contains("No space left"), "{refused}");
+            assert!(refused.contains("before anybody is told"), "{refused}");
         }
         kept.0.as_mut().unwrap().file = file;
         // Nothing was appended since, and it is written nevertheless.
         kept.write(&key, &head, Durable::No).unwrap();
-        let says = std::fs::read(folder.path().join("head")).unwrap();
+        assert_eq!(newest(&path, &key), Some(1));
+    }
+
+    #[test]
+    fn an_older_head_never_takes_the_place_of_a_later_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = HeadKey::of_secret(1);
+        let mut head = Head::empty();
+        let before = head.clone();
+        head.edge.push(Hash::new([7; 32]));
+        let mut kept = KeptHead::begin(folder.path(), &key, &head).unwrap();
+        for _ in 0..2 {
+            kept.write(&key, &before, Durable::Yes).unwrap();
+        }
         assert_eq!(
-            says.chunks(PLACE).filter_map(|place| read(&key, place)).map(|it| it.size).max(),
-            Some(1)
+            std::fs::read(folder.path().join("head")).unwrap(),
+            sealed(&key, &head).repeat(2)
         );
+    }
+
+    #[test]
+    fn a_file_that_was_removed_or_replaced_is_written_anew() {
+        let key = HeadKey::of_secret(1);
+        let replaced: [fn(&Path); 4] = [
+            |path| std::fs::remove_file(path).unwrap(),
+            |path| {
+                std::fs::copy(path, path.with_extension("other")).unwrap();
+                std::fs::rename(path.with_extension("other"), path).unwrap();
+            },
+            |path| {
+                std::fs::rename(path, path.with_extension("moved")).unwrap();
+                std::os::unix::fs::symlink(path.with_extension("moved"), path).unwrap();
+            },
+            |path| {
+                std::fs::remove_file(path).unwrap();
+                std::fs::write(path, "another's").unwrap();
+            },
+        ];
+        for replace in replaced {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("head");
+            let mut kept = KeptHead::begin(folder.path(), &key, &Head::empty()).unwrap();
+            replace(&path);
+            // Nothing was committed since.
+            kept.write(&key, &Head::empty(), Durable::No).unwrap();
+            assert_eq!(newest(&path, &key), Some(0));
+            let mut head = Head::empty();
+            head.edge.push(Hash::new([7; 32]));
+            kept.write(&key, &head, Durable::Yes).unwrap();
+            assert_eq!(newest(&path, &key), Some(1));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_written_anew_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let key = HeadKey::of_secret(1);
+        let path = folder.path().join("head");
+        let mut kept = KeptHead::begin(folder.path(), &key, &Head::empty()).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        for _ in 0..2 {
+            kept.write(&key, &Head::empty(), Durable::No).unwrap_err();
+        }
+        std::fs::remove_dir(&path).unwrap();
+        kept.write(&key, &Head::empty(), Durable::No).unwrap();
+        assert_eq!(newest(&path, &key), Some(0));
+        let names = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(names, 1, "nothing else is left there");
+    }
+
+    /// The size of the newest head that a file has.
+    fn newest(path: &Path, key: &HeadKey) -> Option<u64> {
+        let says = std::fs::read(path).unwrap();
+        says.chunks(PLACE).filter_map(|place| read(key, place)).map(|it| it.size).max()
     }
 
     #[test]
