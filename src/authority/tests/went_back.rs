@@ -303,3 +303,84 @@ async fn nobody_takes_an_older_snapshot_for_a_smaller_database() {
     }
     assert_eq!(environment.authority.halted(), None);
 }
+
+/// What stands in the head's place cannot be written to, nor removed.
+fn block(state: &Path) {
+    fs::remove_file(state.join("head")).unwrap();
+    fs::create_dir(state.join("head")).unwrap();
+}
+
+#[tokio::test]
+async fn nobody_hears_of_a_commit_whose_head_is_not_kept() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);
+    let serial = held.svid.as_ref().unwrap().serial_number().to_string();
+    let named = Caller { idempotency_key: Some("once".to_owned()), ..operator.clone() };
+    let revoke = || api::RevokeRequest {
+        target: serial.clone(),
+        reason: "key-compromise".to_owned(),
+        dry_run: false,
+        named_override: None,
+    };
+    let state = environment.folder.path().to_owned();
+    let (size, kept) = (size(&environment).await, fs::read(state.join("head")).unwrap());
+    block(&state);
+    let authority = &environment.authority;
+    for caller in [&named, &named, &operator] {
+        // Committed at the first try, found as done at the second, folded at the third.
+        let refused = authority.revoke(caller, &revoke()).await.unwrap_err();
+        assert!(refused.to_string().contains("before anybody is told"), "{refused}");
+    }
+    let stored: u64 = database(&state)
+        .query_row("SELECT size FROM head", [], |row| row.get::<_, i64>(0))
+        .unwrap() as u64;
+    assert_eq!(stored, size + 1, "the first is in the database, and nothing after it");
+    for unheard in [
+        authority.refresh().await.unwrap_err(),
+        authority.sign_checkpoint().await.unwrap_err(),
+        authority.heartbeat().await.unwrap_err(),
+        authority.log_size().await.unwrap_err(),
+    ] {
+        assert!(unheard.to_string().contains("before anybody is told"), "{unheard}");
+    }
+    let named_by = operator.svid.as_ref().unwrap().spiffe_id().to_string();
+    let found = environment.store.kept_request(named_by, "once".to_owned(), 0).await;
+    assert!(found.unwrap_err().to_string().contains("before anybody is told"));
+    assert!(authority.require_commits().is_err() && authority.probe_store().await.is_err());
+
+    // A crash now leaves an older head, which the log leads to; here it can be written again.
+    fs::remove_dir(state.join("head")).unwrap();
+    let done = authority.revoke(&named, &revoke()).await.unwrap();
+    assert_eq!(done.log_index, Some(size), "what was done is found");
+    assert_ne!(fs::read(state.join("head")).unwrap(), kept);
+    authority.probe_store().await.unwrap();
+    authority.require_commits().unwrap();
+    environment.restart().await;
+    assert_eq!(environment.authority.halted(), None);
+    environment.renew(&held, &support::csr()).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_kept_head_that_is_removed_or_replaced_under_a_running_ca_is_written_anew() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let state = environment.folder.path().to_owned();
+    let older = copy(&state);
+    let file = state.join("head");
+    let stale = fs::read(&file).unwrap();
+    deny(&environment, &operator).await.unwrap();
+    for replace in [None, Some(&stale)] {
+        fs::remove_file(&file).unwrap();
+        if let Some(stale) = replace {
+            fs::write(&file, stale).unwrap();
+        }
+        // Nothing is committed: it is tried whether the store takes what is written.
+        environment.authority.probe_store().await.unwrap();
+        assert_ne!(fs::read(&file).unwrap(), stale);
+    }
+    put_back(&state, &older);
+    environment.restart().await;
+    let why = environment.authority.halted().unwrap();
+    assert!(why.contains("a sealed head"), "{why}");
+}

@@ -7,15 +7,22 @@
 //! read it before the thread that committed it has its turn again; where the commit failed it may have
 //! been persisted nevertheless, and counts once it was read.
 //!
+//! A head is given to nobody before it is kept beside the database, too ([`KeptHead`]): whoever reads one
+//! that is not keeps it first, and fails where that does. So nothing follows from a commit, by whatever
+//! way it is heard of, that an older database, put back, would take away in silence.
+//!
 //! What was found to have gone back stays so: what the database is made to say afterwards may have
 //! another past.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tlog::Hash;
 
 use super::StoreError;
+use crate::kept_head::{Durable, KeptHead};
+use crate::seal::HeadKey;
 use crate::sequencer::Head;
 
 /// The log lost what this process knows that it had.
@@ -32,7 +39,11 @@ pub struct WentBack {
 
 /// Those of one store.
 #[derive(Debug, Default)]
-pub(crate) struct Heads(Mutex<Known>);
+pub(crate) struct Heads {
+    known: Mutex<Known>,
+    /// Never taken while the other is held: writing may take its time.
+    kept: Mutex<KeptHead>,
+}
 
 #[derive(Debug, Default)]
 struct Known {
@@ -46,6 +57,8 @@ struct Known {
 /// What a head is that was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Judged {
+    /// It was about to be committed, and was: it is known once it is [accepted](Heads::accept).
+    Announced,
     /// It is known.
     Known,
     /// It was known too long ago to say: it is to be read again.
@@ -80,8 +93,7 @@ impl Heads {
             };
         }
         if known.announced.as_ref().is_some_and(|announced| is_same(announced, read)) {
-            known.settle();
-            return Ok(Judged::Known);
+            return Ok(Judged::Announced);
         }
         match known.recent.back() {
             Some(newest) if newest.edge.size() < size => Ok(Judged::Unknown(Arc::clone(newest))),
@@ -93,9 +105,26 @@ impl Heads {
         }
     }
 
-    /// The log leads from the newest that was known to this one.
-    pub(crate) fn accept(&self, head: &Head) {
+    /// Another head is the log's newest, to which it leads: it is kept, and then known.
+    pub(crate) fn accept(
+        &self,
+        key: &HeadKey,
+        head: &Head,
+        durable: Durable,
+    ) -> Result<(), StoreError> {
+        self.keep(key, head, durable)?;
         self.known().push(Arc::new(head.clone()));
+        Ok(())
+    }
+
+    /// Keeps a head that is known, where that was lost or is not on the disk.
+    pub(crate) fn keep(
+        &self,
+        key: &HeadKey,
+        head: &Head,
+        durable: Durable,
+    ) -> Result<(), StoreError> {
+        self.kept().write(key, head, durable)
     }
 
     /// The log does not lead from `before` to what was read, of this size.
@@ -108,18 +137,24 @@ impl Heads {
         self.known().announced = Some(Arc::new(head.clone()));
     }
 
-    /// What was announced was committed.
-    pub(crate) fn settle(&self) {
-        self.known().settle();
-    }
-
-    /// Begins anew with what is read next.
+    /// Begins anew with what is read next, and keeps nothing until [`begin`](Self::begin).
     pub(crate) fn forget(&self) {
         *self.known() = Known::default();
+        *self.kept() = KeptHead::default();
+    }
+
+    /// Keeps heads in this folder from now on, beginning with this one, whatever was kept there.
+    pub(crate) fn begin(&self, state: &Path, key: &HeadKey, head: &Head) -> Result<(), StoreError> {
+        *self.kept() = KeptHead::begin(state, key, head)?;
+        Ok(())
+    }
+
+    fn kept(&self) -> MutexGuard<'_, KeptHead> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -127,12 +162,6 @@ impl Known {
     fn require_whole(&self) -> Result<(), StoreError> {
         let went_back = self.went_back.as_ref().map(Arc::clone);
         went_back.map_or(Ok(()), |went_back| Err(StoreError::WentBack(went_back)))
-    }
-
-    fn settle(&mut self) {
-        if let Some(head) = self.announced.take() {
-            self.push(head);
-        }
     }
 
     /// A group that appends nothing may move the log's time: the newest of a size counts. Several that
@@ -195,8 +224,12 @@ mod tests {
         let heads = Heads::default();
         assert_eq!(heads.judge(None, &first).unwrap(), Judged::Known);
         heads.announce(&second);
-        heads.settle();
+        accept(&heads, &second);
         (heads, [first, second, third])
+    }
+
+    fn accept(heads: &Heads, head: &Head) {
+        heads.accept(&HeadKey::of_secret(1), head, Durable::No).unwrap();
     }
 
     fn went_back(judged: Result<Judged, StoreError>) -> String {
@@ -248,7 +281,9 @@ mod tests {
         let (heads, [_, second, third]) = known();
         heads.announce(&third);
         assert_eq!(heads.judge(Some(&second), &second).unwrap(), Judged::Known, "it failed, maybe");
-        assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Known, "it did not");
+        assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Announced, "it did not");
+        accept(&heads, &third);
+        assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Known);
         went_back(heads.judge(heads.newest().unwrap().as_deref(), &second));
     }
 
@@ -257,8 +292,8 @@ mod tests {
         let (heads, [_, second, third]) = known();
         let unknown = heads.judge(Some(&second), &third).unwrap();
         assert_eq!(unknown, Judged::Unknown(Arc::new(second.clone())));
-        heads.accept(&third);
-        heads.accept(&second);
+        accept(&heads, &third);
+        accept(&heads, &second);
         assert_eq!(heads.newest().unwrap().as_deref(), Some(&third));
     }
 }

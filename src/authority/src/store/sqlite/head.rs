@@ -6,6 +6,7 @@ use tlog::{Hash, TreeEdge};
 use super::read::{FIRST_PLACE, LAST_PLACE, hash, number, place, without_row};
 use super::write::one;
 use super::{LOG, StoreError, tiles, unavailable};
+use crate::kept_head::Durable;
 use crate::seal::HeadKey;
 use crate::sequencer::Head;
 use crate::store::heads::{Heads, Judged};
@@ -26,7 +27,8 @@ pub(super) fn read(connection: &Connection, key: &HeadKey) -> Result<Head, Store
     Ok(head)
 }
 
-/// The same, and refuses one that is older or another than what was known before.
+/// The same, and refuses one that is older or another than what was known before, or that is not kept
+/// beside the database and cannot be.
 ///
 /// That the log leads to a larger one which this process has not committed is shown by its tiles.
 pub(super) fn read_known(
@@ -40,9 +42,13 @@ pub(super) fn read_known(
         match heads.judge(before.as_deref(), &head)? {
             Judged::Known => return Ok(head),
             Judged::Passed => {}
+            Judged::Announced => {
+                heads.accept(key, &head, Durable::Yes)?;
+                return Ok(head);
+            }
             Judged::Unknown(newest) => match tiles::verify_edge(connection, &newest) {
                 Ok(()) => {
-                    heads.accept(&head);
+                    heads.accept(key, &head, Durable::Yes)?;
                     return Ok(head);
                 }
                 Err(StoreError::Inconsistent(_)) => {

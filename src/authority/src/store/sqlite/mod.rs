@@ -35,7 +35,6 @@ use super::{
     RevocationRow, Store, StoreError, StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::files::open_lock;
-use crate::kept_head::KeptHead;
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -171,8 +170,7 @@ impl SqliteStore {
         let newest_tile = NewestTile::default();
         let heads = Arc::<Heads>::default();
         let of_writer = Arc::clone(&heads);
-        let kept = KeptHead::default();
-        let writer = Writer { connection, newest_tile, key, schema, place, heads: of_writer, kept };
+        let writer = Writer { connection, newest_tile, key, schema, place, heads: of_writer };
         let (writer, readers) = (Arc::new(Mutex::new(writer)), Arc::new(readers));
         Ok(Self { path, writer, readers, key: key_of_readers, heads, _lock: lock })
     }
@@ -212,14 +210,10 @@ impl Store for SqliteStore {
     fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()> {
         let writer = Arc::clone(&self.writer);
         blocking(move || {
-            let Writer { connection, key, heads, kept, .. } = &mut *lock_writer(&writer);
+            let Writer { connection, key, heads, .. } = &*lock_writer(&writer);
             heads.forget();
             let head = head::read_known(connection, key, heads)?;
-            *kept = KeptHead::default();
-            if let Some(state) = state {
-                *kept = KeptHead::begin(&state, key, &head)?;
-            }
-            Ok(())
+            state.map_or(Ok(()), |state| heads.begin(&state, key, &head))
         })
     }
 
@@ -302,9 +296,15 @@ impl Store for SqliteStore {
         key: String,
         since: u64,
     ) -> Answer<'_, Option<KeptRequest>> {
-        let seal = self.key.clone();
+        let (seal, heads) = (self.key.clone(), Arc::clone(&self.heads));
         self.read(move |connection| {
-            requests::find(connection, &seal, &principal, &key, since).map_err(unavailable)
+            let kept = requests::find(connection, &seal, &principal, &key, since);
+            let kept = kept.map_err(unavailable)?;
+            // Whoever is answered by it hears of the commit that it was written in.
+            if kept.is_some() {
+                head::read_known(connection, &seal, &heads)?;
+            }
+            Ok(kept)
         })
     }
 
@@ -351,7 +351,6 @@ struct Writer {
     schema: Arc<Schema>,
     place: Place,
     heads: Arc<Heads>,
-    kept: KeptHead,
 }
 
 /// A panic inside a transaction rolls it back: the connection is good for the next.

@@ -56,7 +56,7 @@ pub(super) fn initialise(
 /// Before that an entry is put at the log's next place and taken away again: what stands in the way
 /// of a commit, or undoes one, is found out before somebody needs it.
 pub(super) fn probe(writer: &mut Writer) -> Result<(), StoreError> {
-    let Writer { connection, key, schema, place, heads, kept, .. } = writer;
+    let Writer { connection, key, schema, place, heads, .. } = writer;
     let transaction = begin(connection, schema)?;
     let head = head::read_known(&transaction, key, heads)?;
     let next = read::place(head.edge.size());
@@ -69,7 +69,7 @@ pub(super) fn probe(writer: &mut Writer) -> Result<(), StoreError> {
     place.require()?;
     transaction.commit().map_err(unavailable)?;
     // It may be missing since the last commit.
-    kept.write(key, &head, Durable::Yes)
+    heads.keep(key, &head, Durable::Yes)
 }
 
 /// Takes the lock for writing, and lets it go.
@@ -104,10 +104,10 @@ pub(super) fn one(changed: rusqlite::Result<usize>, table: &str) -> Result<(), S
 }
 
 /// One transaction: select what the group may contradict, plan, write, commit; then keep its head
-/// beside the database, before anybody hears of it. Where that fails, whoever repeats the request finds
-/// what was done once it is kept.
+/// beside the database, before anybody hears of it. Where that fails, nothing more is committed until it
+/// is kept, and whoever repeats the request then finds what was done.
 pub(super) fn commit(
-    Writer { connection, newest_tile, key, schema, place, heads, kept }: &mut Writer,
+    Writer { connection, newest_tile, key, schema, place, heads }: &mut Writer,
     group: Vec<Member>,
     now: u64,
 ) -> Result<Vec<Outcome>, StoreError> {
@@ -121,9 +121,8 @@ pub(super) fn commit(
     place.require()?;
     heads.announce(&plan.head);
     transaction.commit().map_err(unavailable)?;
-    heads.settle();
     let folds = plan.entries.iter().any(|entry| entry.folds);
-    kept.write(key, &plan.head, if folds { Durable::Yes } else { Durable::No })?;
+    heads.accept(key, &plan.head, if folds { Durable::Yes } else { Durable::No })?;
     Ok(plan.outcomes)
 }
 
