@@ -205,23 +205,24 @@ impl SvidDirectory {
     fn plan(&self, changes: Contents) -> Result<Vec<Step>, Error> {
         let held = self.held()?;
         let (newest, old) = self.generations()?;
+        let mut free = free_numbers(newest, &old);
+        let mut next = || free.next().expect("a directory has no 2^63 folders");
         let mut steps = Vec::new();
-        let mut next = newest + 1;
-        let mut outdated = old;
+        let mut outdated = old.clone();
         if !self.is_in_order()? {
-            let adopted = generation_name(next);
-            steps.push(self.write_generation(next, held.clone())?);
+            let number = next();
+            let adopted = generation_name(number);
+            steps.push(self.write_generation(number, held.clone())?);
             // Past `.current`, which may be what is out of order.
             steps.extend(held.keys().map(|name| link_to(name, &adopted)));
             if self.look(CURRENT)? == Some(Entry::Folder) {
-                let aside = generation_name(next + 1);
+                let aside = generation_name(next());
                 steps.push(Step::MoveAside { from: CURRENT, to: aside.clone() });
                 outdated.push(aside);
             }
-            steps.push(current(next));
+            steps.push(current(number));
             steps.extend(held.keys().map(|name| link_to(name, CURRENT)));
             outdated.push(adopted);
-            next += 2;
         }
         let added = changes.keys().filter(|name| !held.contains_key(*name));
         steps.extend(added.map(|name| link_to(name, CURRENT)));
@@ -230,8 +231,9 @@ impl SvidDirectory {
             let access = all.get(name).map(|(_, access)| *access);
             all.insert(name, (bytes, access.unwrap_or(self.folder()?.access_of_new())));
         }
-        steps.push(self.write_generation(next, all)?);
-        steps.push(current(next));
+        let number = next();
+        steps.push(self.write_generation(number, all)?);
+        steps.push(current(number));
         steps.extend(outdated.into_iter().map(Step::Remove));
         Ok(steps)
     }
@@ -342,6 +344,13 @@ fn number_of(name: &str) -> Option<u64> {
     name.strip_prefix(GENERATION)?.parse().ok()
 }
 
+/// Numbers that no set has: after the newest, or from the first on where that has a number that no
+/// counting leads to.
+fn free_numbers(newest: u64, taken: &[String]) -> impl Iterator<Item = u64> {
+    let first = if newest < COUNTED { newest + 1 } else { 1 };
+    (first..).filter(|number| !taken.contains(&generation_name(*number)))
+}
+
 fn generation_name(number: u64) -> String {
     format!("{GENERATION}{number}")
 }
@@ -360,5 +369,7 @@ pub(crate) const RECORD: &str = "svid.json";
 const NAMES: [&str; 5] = [BUNDLE, RECORD, KEY, CHAIN, TRUST_NOTE];
 const CURRENT: &str = ".current";
 const GENERATION: &str = ".svid-";
+/// More sets than are ever made.
+const COUNTED: u64 = u64::MAX / 2;
 /// Where `.current` is no folder any more, its files are as good as lost.
 const LOST: [io::ErrorKind; 2] = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];

@@ -74,6 +74,32 @@ fn a_set_that_a_crash_left_half_written_is_removed() {
     assert_eq!(directory.generations().unwrap(), (8, vec![".svid-8".to_owned()]));
 }
 
+#[test]
+fn a_set_of_the_largest_number_is_replaced_and_overwrites_nothing() {
+    for number in [u64::MAX, u64::MAX - 1, u64::MAX - 2] {
+        let folder = tempfile::tempdir().unwrap();
+        let directory = SvidDirectory::at(folder.path()).unwrap();
+        replace(&directory, set("old"));
+        let set_of = |number| directory.join(&generation_name(number));
+        fs::rename(set_of(1), set_of(number)).unwrap();
+        // `.current` leads nowhere, as where somebody renamed it; then to the renamed one.
+        for current in [None, Some(generation_name(number))] {
+            if let Some(current) = current {
+                fs::create_dir(set_of(number)).unwrap();
+                fs::write(set_of(number).join(KEY), "kept").unwrap();
+                fs::write(set_of(number).join(CHAIN), "kept").unwrap();
+                fs::remove_file(directory.join(CURRENT)).unwrap();
+                symlink(current, directory.join(CURRENT)).unwrap();
+                assert_eq!(pair(&directory).as_deref(), Some("kept"));
+            }
+            replace(&directory, set("new"));
+            assert_eq!(pair(&directory).as_deref(), Some("new"));
+            let (newest, all) = directory.generations().unwrap();
+            assert!(newest < 9 && all.len() == 1, "{all:?}");
+        }
+    }
+}
+
 /// A service's directory that root opened and has installed a set in; a file that root alone reads.
 struct His {
     parent: tempfile::TempDir,
