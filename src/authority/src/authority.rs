@@ -709,7 +709,7 @@ impl Authority {
         let origin = origin(&self.trust_domain);
         let failure = self.queue.failure();
         let size = self.checkpoints.sign_head(&*self.store, origin, &in_force.log, failure).await?;
-        self.keep_checkpoint().await?;
+        self.keep_checkpoint().await;
         Ok(size)
     }
 

@@ -17,17 +17,30 @@ use crate::subtrees::Subtrees;
 /// other's place.
 pub(crate) type LogSigner = (VerifierKey, Arc<dyn Signer>);
 
-/// The newest checkpoint: whatever is signed next extends it.
+/// The newest checkpoint: whatever is signed next extends it. What is told, and kept beside the
+/// database, is this one: what the database says meanwhile has been verified by nobody.
 #[derive(Debug, Default)]
 pub(crate) struct Checkpoints {
-    /// Size and root signed last.
-    last: Mutex<Option<(u64, Hash)>>,
+    newest: Mutex<Option<Newest>>,
+}
+
+/// A checkpoint that this node signed, or found at its start and verified.
+#[derive(Debug, Clone)]
+struct Newest {
+    size: u64,
+    root: Hash,
+    note: Arc<[u8]>,
 }
 
 impl Checkpoints {
     /// The size of the newest checkpoint that this node signed, or found at its start.
     pub(crate) fn newest_size(&self) -> u64 {
-        self.last().map_or(0, |(size, _)| size)
+        self.newest().as_ref().map_or(0, |newest| newest.size)
+    }
+
+    /// The same, as a signed note; none before the first.
+    pub(crate) fn newest_note(&self) -> Option<Arc<[u8]>> {
+        self.newest().as_ref().map(|newest| Arc::clone(&newest.note))
     }
 
     /// Signs the head if it has grown since the newest checkpoint, or that one lacks a signature;
@@ -41,24 +54,25 @@ impl Checkpoints {
     ) -> Result<u64, Error> {
         let head = store.head().await?;
         let newest = store.checkpoint().await?;
-        let size = head.edge.size();
+        let (size, root) = (head.edge.size(), head.edge.root());
+        let checkpoint = Checkpoint { origin, size, root };
+        let signed_by = |note: &[u8], key| verify(note, [key]).is_some_and(|it| it == checkpoint);
         let is_signed = |stored: &StoredCheckpoint| {
-            stored.size == size
-                && signers.iter().all(|(key, _)| verify(&stored.note, [key]).is_some())
+            stored.size == size && signers.iter().all(|(key, _)| signed_by(&stored.note, key))
         };
-        if newest.as_ref().is_some_and(is_signed) {
+        if let Some(stored) = newest.filter(is_signed) {
+            self.remember(size, root, &stored.note);
             return Ok(size);
         }
-        self.require_extension(store, size, head.edge.root()).await?;
-        let checkpoint = Checkpoint { origin, size, root: head.edge.root() };
+        self.require_extension(store, size, root).await?;
         let note = sign(&checkpoint, signers).await?;
-        let written = store.put_checkpoint(StoredCheckpoint { size, note }).await;
+        let written = store.put_checkpoint(StoredCheckpoint { size, note: note.clone() }).await;
         // Where it is taken, that says nothing of what commits need beside the database.
         if written.is_err() {
             failure.note(&written);
         }
         written?;
-        *self.last() = Some((size, head.edge.root()));
+        self.remember(size, root, &note);
         Ok(size)
     }
 
@@ -70,7 +84,7 @@ impl Checkpoints {
         size: u64,
         root: Hash,
     ) -> Result<(), Error> {
-        let last = *self.last();
+        let last = self.newest().as_ref().map(|newest| (newest.size, newest.root));
         for (size, root) in last.into_iter().chain([(size, root)]) {
             if root_at(store, size).await? != root {
                 let why = format!("the log's first {size} entries are not those that it had");
@@ -80,8 +94,12 @@ impl Checkpoints {
         Ok(())
     }
 
-    fn last(&self) -> MutexGuard<'_, Option<(u64, Hash)>> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    fn remember(&self, size: u64, root: Hash, note: &[u8]) {
+        *self.newest() = Some(Newest { size, root, note: note.into() });
+    }
+
+    fn newest(&self) -> MutexGuard<'_, Option<Newest>> {
+        self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Verifies that the newest checkpoint is ours and that the log still extends it.
@@ -110,7 +128,7 @@ impl Checkpoints {
         if root_at(store, checkpoint.size).await? != checkpoint.root {
             return Err(inconsistent("the log's first entries have another root".into()).into());
         }
-        *self.last() = Some((checkpoint.size, checkpoint.root));
+        self.remember(checkpoint.size, checkpoint.root, &stored.note);
         Ok(())
     }
 }

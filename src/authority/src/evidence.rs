@@ -39,6 +39,15 @@ impl LogKeys {
         Ok(Self(all.collect::<Result<_, _>>()?))
     }
 
+    /// Whether they sign the log of this origin.
+    pub(crate) fn are_of(&self, origin: &str) -> bool {
+        self.0.iter().any(|key| key.name() == origin)
+    }
+
+    pub(crate) fn all(&self) -> &[VerifierKey] {
+        &self.0
+    }
+
     /// The same, of a store that nobody has loaded.
     pub(crate) async fn load(
         trust_domain: &TrustDomain,
@@ -88,7 +97,8 @@ impl EvidenceFile {
 
     /// The checkpoint that it holds, which one of these keys must have signed.
     pub(crate) fn verify(&self, note: &[u8], keys: &LogKeys) -> Result<Checkpoint, Error> {
-        verify(note, &keys.0).ok_or_else(|| self.unproven("no key of this CA's log has signed it"))
+        verify(note, keys.all())
+            .ok_or_else(|| self.unproven("no key of this CA's log has signed it"))
     }
 
     pub(crate) fn unproven(&self, why: &str) -> Error {
@@ -101,6 +111,19 @@ impl EvidenceFile {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.stays(&error)),
             _ => Ok(()),
         }
+    }
+
+    /// Tells that it was removed or replaced under this process, which writes it anew: whoever did it
+    /// may be about to put back an older database.
+    pub(crate) fn tell_rewritten(&self) {
+        let file = self.name();
+        tracing::error!(
+            path = %self.path.display(),
+            "what is kept of the log beside its database was removed or replaced while this process \
+             ran, and is written anew: find out who did it, and compare the log with a checkpoint held \
+             elsewhere before the CA is started again"
+        );
+        metrics::counter!(REWRITTEN, "file" => file).increment(1);
     }
 
     /// What an event says of a file that is to be set aside. Never its contents, which are anybody's.
@@ -129,3 +152,5 @@ impl EvidenceFile {
         Error::Folder(format!("{path} cannot be moved away: {error}; do that by hand"))
     }
 }
+
+const REWRITTEN: &str = "countersign_kept_files_rewritten_total";

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use crate::folder::{Access, Folder};
+use crate::folder::Folder;
 
 /// Who may read a secret's file beside its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,10 +196,10 @@ const NO_FILE: &str = "it is a link, a pipe or something else that is no plain f
 pub(crate) const MAX_STATE: usize = 64 * 1024;
 
 /// Writes a file with mode 0600: under another name first, synced, then renamed. A crash leaves
-/// the old file or the new one.
+/// the old file or the new one. Where root writes it, it is its folder's owner's, as `serve` is.
 pub fn write_private(path: &Path, contents: &[u8]) -> io::Result<()> {
     let (folder, name) = Folder::of(path)?;
-    folder.write(name, contents, Access::default()).map_err(with_step)
+    folder.write(name, contents, folder.access_of_new()).map_err(with_step)
 }
 
 /// The same; the file is its folder's owner's before it has its name.

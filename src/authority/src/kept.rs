@@ -2,7 +2,7 @@
 //! checkpoint that stands in it, does not lead to this one.
 //!
 //! Written after the database has it, so that a crash leaves an older one here, which the log leads
-//! to. Trust: a checkpoint counts by the signature of the log's key. Whoever can remove the file can
+//! to, and once more within a second where somebody removes or replaces it under the CA. Trust: a checkpoint counts by the signature of the log's key. Whoever can remove the file can
 //! put back the whole folder.
 
 use std::path::Path;
@@ -51,7 +51,17 @@ pub(crate) async fn halt(
     }
 }
 
-/// Writes it whole or not at all.
-pub(crate) fn write(state: &Path, note: &[u8]) -> std::io::Result<()> {
-    write_private(EvidenceFile::checkpoint(state).path(), note)
+/// Has it stand there, whole or not at all. `before` is what this process has written there: where that
+/// is gone, somebody took it away, which is told.
+pub(crate) fn keep(state: &Path, note: &[u8], before: Option<&[u8]>) -> std::io::Result<()> {
+    let file = EvidenceFile::checkpoint(state);
+    let stands = file.read().ok().flatten();
+    if stands.as_deref() == Some(note) {
+        return Ok(());
+    }
+    write_private(file.path(), note)?;
+    if before.is_some() && stands.as_deref() != before {
+        file.tell_rewritten();
+    }
+    Ok(())
 }

@@ -21,7 +21,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use data_encoding::HEXLOWER;
 use tlog::{Checkpoint, Hash};
@@ -51,7 +51,7 @@ pub(crate) struct KeptHead(Option<Open>);
 
 #[derive(Debug)]
 struct Open {
-    path: PathBuf,
+    is: EvidenceFile,
     folder: Folder,
     file: File,
     /// What it says.
@@ -64,10 +64,9 @@ struct Open {
 impl KeptHead {
     /// Keeps heads in this folder, beginning with this one, whatever was kept there.
     pub(crate) fn begin(state: &Path, key: &HeadKey, head: &Head) -> Result<Self, StoreError> {
-        let path = EvidenceFile::head(state).path().to_owned();
-        let open = Folder::open(state).and_then(|folder| Open::create(path, folder, key, head));
-        let open = open.map_err(|error| unkept(EvidenceFile::head(state).path(), &error))?;
-        Ok(Self(Some(open)))
+        let is = EvidenceFile::head(state);
+        let open = Folder::open(state).and_then(|folder| Open::create(&is, folder, key, head));
+        Ok(Self(Some(open.map_err(|error| unkept(is.path(), &error))?)))
     }
 
     /// Keeps this head, unless it is kept already, or a later one is.
@@ -78,12 +77,12 @@ impl KeptHead {
         durable: Durable,
     ) -> Result<(), StoreError> {
         let Some(open) = &mut self.0 else { return Ok(()) };
-        open.write(key, head, durable).map_err(|error| unkept(&open.path, &error))
+        open.write(key, head, durable).map_err(|error| unkept(open.is.path(), &error))
     }
 }
 
 impl Open {
-    fn create(path: PathBuf, folder: Folder, key: &HeadKey, head: &Head) -> io::Result<Self> {
+    fn create(is: &EvidenceFile, folder: Folder, key: &HeadKey, head: &Head) -> io::Result<Self> {
         let mut new = folder.begin()?;
         new.file().write_all(&sealed(key, head).repeat(2))?;
         // Commands on the CA's host may be root's, and `serve` must read it.
@@ -91,7 +90,7 @@ impl Open {
         let file = new.file().try_clone()?;
         new.put(EvidenceFile::HEAD)?;
         let said = (head.edge.size(), head.edge.root());
-        Ok(Self { path, folder, file, said, written: Some(Durable::Yes), next_place: 0 })
+        Ok(Self { is: is.clone(), folder, file, said, written: Some(Durable::Yes), next_place: 0 })
     }
 
     fn write(&mut self, key: &HeadKey, head: &Head, durable: Durable) -> io::Result<()> {
@@ -99,8 +98,8 @@ impl Open {
             return Ok(());
         }
         if !self.folder.has(EvidenceFile::HEAD, &self.file)? {
-            told_replaced(&self.path);
-            *self = Self::create(self.path.clone(), self.folder.clone(), key, head)?;
+            self.is.tell_rewritten();
+            *self = Self::create(&self.is, self.folder.clone(), key, head)?;
             return Ok(());
         }
         self.write_place(key, head)?;
@@ -217,17 +216,6 @@ fn unkept(path: &Path, error: &io::Error) -> StoreError {
     ))
 }
 
-fn told_replaced(path: &Path) {
-    metrics::counter!(REWRITTEN).increment(1);
-    tracing::error!(
-        path = %path.display(),
-        "the head that is kept beside the database was removed or replaced while this process had it \
-         open, and is written anew: find out who did it, and compare the log with a checkpoint held \
-         elsewhere before the CA is started again"
-    );
-}
-
-const REWRITTEN: &str = "countersign_kept_head_rewritten_total";
 const TITLE: &str = "the newest head of this CA's log, as it was sealed";
 const SEAL: &str = "seal ";
 /// In bytes: three hashes and two numbers as text, in one sector of a disk.

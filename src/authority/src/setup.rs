@@ -33,6 +33,7 @@ use crate::checkpoint::{Checkpoints, origin, verifier_key};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
+use crate::evidence::LogKeys;
 use crate::files::{MAX_STATE, create_private_folder, read_state, write_private};
 use crate::kept;
 use crate::keys::{Keys, offline_folder, online_folder};
@@ -135,7 +136,7 @@ pub fn require_vacant(state: &Path) -> Result<(), Error> {
 async fn placed(new: &NewAuthority<'_>, held: Held, keys: Keys) -> Result<Created, Error> {
     let head_key = keys.head_key()?.ok_or_else(|| head_key_gone(new.state))?;
     let store = Arc::new(held.open(&new.trust_domain, &head_key)?);
-    keep_newest(new.state, &*store).await?;
+    keep_newest(&new.trust_domain, new.state, &*store, &keys).await?;
     let outcome = match new.state.join(PIN).exists() {
         true => Outcomes::Ready(read_pin(new.state)?),
         false => Outcomes::AwaitsCertificate(new.state.join(REQUEST)),
@@ -143,11 +144,21 @@ async fn placed(new: &NewAuthority<'_>, held: Held, keys: Keys) -> Result<Create
     Ok(Created { store, keys, outcome })
 }
 
-/// Keeps the first checkpoint beside the database, in the place of what an earlier CA left there.
-async fn keep_newest(state: &Path, store: &dyn Store) -> Result<(), Error> {
-    let Some(newest) = store.checkpoint().await? else { return Ok(()) };
-    kept::write(state, &newest.note)
-        .map_err(|error| Error::Folder(format!("{}: {error}", state.display())))
+/// Keeps beside the database what it says of the log: its newest checkpoint and its head.
+async fn keep_newest(
+    trust_domain: &TrustDomain,
+    state: &Path,
+    store: &dyn Store,
+    keys: &Keys,
+) -> Result<(), Error> {
+    let checkpoints = Checkpoints::default();
+    let log_keys = LogKeys::load(trust_domain, store, keys).await?;
+    checkpoints.verify_newest(store, log_keys.all()).await?;
+    if let Some(note) = checkpoints.newest_note() {
+        kept::keep(state, &note, None)
+            .map_err(|error| Error::Folder(format!("{}: {error}", state.display())))?;
+    }
+    Ok(store.keep_heads(Some(state.to_owned())).await?)
 }
 
 /// Makes a CA in a folder that nobody looks into, and closes it again.
@@ -270,7 +281,7 @@ pub async fn finish(
     ceremony.add_issuer(&chain.issuer, "parent elsewhere").await?;
     let pin = ceremony.trust_state(trust_state, &first, state).await?;
     ceremony.sign_head(&first).await?;
-    keep_newest(state, &*store).await?;
+    keep_newest(trust_domain, state, &*store, &keys).await?;
     Ok(Created { store, keys, outcome: Outcomes::Ready(pin) })
 }
 

@@ -13,7 +13,7 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use identity::SpiffeId;
 use tlog::{Checkpoint, Hash, SignedNote};
@@ -37,8 +37,15 @@ pub(crate) struct Witnesses {
     halted: Mutex<Option<Halt>>,
     /// Where a halt is kept.
     kept: OnceLock<PathBuf>,
-    /// The checkpoint that stands in the state folder, once one was written.
-    kept_checkpoint: Mutex<Option<Vec<u8>>>,
+    /// What this process has written of checkpoints into the state folder.
+    kept_checkpoint: Mutex<KeptNote>,
+}
+
+#[derive(Debug, Default)]
+struct KeptNote {
+    note: Option<Arc<[u8]>>,
+    /// Whether the last attempt did, which is told once.
+    has_failed: bool,
 }
 
 /// Who shows a checkpoint.
@@ -125,23 +132,27 @@ impl Authority {
         Ok(self.store().keep_heads(begins.then(|| state.to_owned())).await?)
     }
 
-    /// Keeps the newest checkpoint in the state folder, too. Where that fails the log goes on: an
-    /// older one is kept, and says less.
-    pub(crate) async fn keep_checkpoint(&self) -> Result<(), Error> {
+    /// Keeps the newest checkpoint in the state folder, too, and once more where it is gone from there.
+    /// Where that fails the log goes on: an older one is kept, and says less.
+    pub(crate) async fn keep_checkpoint(&self) {
         let Some(state) = self.witnesses().kept.get().and_then(|path| path.parent()) else {
-            return Ok(());
+            return;
         };
-        let Some(newest) = self.store().checkpoint().await? else { return Ok(()) };
-        if self.witnesses().kept_checkpoint().as_ref() == Some(&newest.note) {
-            return Ok(());
+        let Some(newest) = self.checkpoints().newest_note() else { return };
+        let (state, note) = (state.to_owned(), Arc::clone(&newest));
+        let before = self.witnesses().kept_checkpoint().note.clone();
+        let kept = move || kept::keep(&state, &note, before.as_deref());
+        let kept = tokio::task::spawn_blocking(kept);
+        let kept = kept.await.unwrap_or_else(|died| Err(std::io::Error::other(died)));
+        let mut kept_checkpoint = self.witnesses().kept_checkpoint();
+        match kept {
+            Ok(()) => *kept_checkpoint = KeptNote { note: Some(newest), has_failed: false },
+            Err(error) => {
+                if !std::mem::replace(&mut kept_checkpoint.has_failed, true) {
+                    tracing::error!(%error, "the newest checkpoint stands in no file");
+                }
+            }
         }
-        let (state, note) = (state.to_owned(), newest.note.clone());
-        let written = tokio::task::spawn_blocking(move || kept::write(&state, &note)).await;
-        match written.unwrap_or_else(|died| Err(std::io::Error::other(died))) {
-            Ok(()) => *self.witnesses().kept_checkpoint() = Some(newest.note),
-            Err(error) => tracing::error!(%error, "the newest checkpoint stands in no file"),
-        }
-        Ok(())
     }
 
     /// Why nothing is issued any more.
@@ -217,7 +228,7 @@ impl Witnesses {
         self.halted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn kept_checkpoint(&self) -> MutexGuard<'_, Option<Vec<u8>>> {
+    fn kept_checkpoint(&self) -> MutexGuard<'_, KeptNote> {
         self.kept_checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

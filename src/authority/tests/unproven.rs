@@ -217,7 +217,7 @@ async fn a_checkpoint_of_a_key_that_the_older_log_does_not_name_counts() {
 }
 
 #[tokio::test]
-async fn a_new_ca_keeps_its_first_checkpoint_whatever_another_left_there() {
+async fn a_new_ca_keeps_its_first_checkpoint() {
     let environment = Environment::start().await;
     let newest = environment.store.checkpoint().await.unwrap().unwrap();
     let kept = fs::read(environment.folder.path().join("checkpoint")).unwrap();

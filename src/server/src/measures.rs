@@ -142,6 +142,13 @@ const COUNTERS: &[Counter] = &[
     ),
     ("countersign_issued_total", "Certificates signed and stored", "", &[]),
     (
+        "countersign_kept_files_rewritten_total",
+        "Files beside the database that say what the log is, written anew since somebody removed or \
+         replaced them while the CA ran",
+        "file",
+        &["checkpoint", "head"],
+    ),
+    (
         "countersign_limits_reached_total",
         "What a limit has refused or cut, by the limit that `countersign config check` shows",
         "limit",

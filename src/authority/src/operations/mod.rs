@@ -34,7 +34,6 @@ impl Authority {
     pub async fn status(&self, caller: &Caller) -> Result<Status, Error> {
         self.authorize(caller, Action::ReadStatus, None)?;
         let head = self.store().head().await?;
-        let checkpoint = self.store().checkpoint().await?;
         let in_force = self.in_force();
         let trust = in_force.trust.state();
         let policy = self.policy();
@@ -46,7 +45,7 @@ impl Authority {
             trust_sequence: trust.sequence,
             trust_pin: trust.pin().to_string(),
             log_size: head.edge.size(),
-            checkpoint_size: checkpoint.map_or(0, |checkpoint| checkpoint.size),
+            checkpoint_size: self.checkpoints().newest_size(),
             policy_hash: format!("{:?}", policy.set().hash()),
             workloads: policy.set().workloads().rows().count() as u64,
             denied: self.folded().revocations.denied().count() as u64,
@@ -78,10 +77,9 @@ impl Authority {
     }
 
     /// The newest checkpoint, as a signed note.
-    pub async fn checkpoint(&self) -> Result<Vec<u8>, Error> {
-        let checkpoint = self.store().checkpoint().await?;
+    pub fn checkpoint(&self) -> Result<Vec<u8>, Error> {
         let none = || Error::NotFound("checkpoint yet".to_owned());
-        Ok(checkpoint.ok_or_else(none)?.note)
+        Ok(self.checkpoints().newest_note().ok_or_else(none)?.to_vec())
     }
 
     /// A tile of the log.

@@ -22,7 +22,7 @@ pub(crate) async fn checkpoint(
 ) -> Result<impl IntoResponse, Refused> {
     let refuse = |error| Refused::new(error, &caller.request_id);
     service.authority.require_certificate(&caller).map_err(refuse)?;
-    let note = service.authority.checkpoint().await.map_err(refuse)?;
+    let note = service.authority.checkpoint().map_err(refuse)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),

@@ -126,20 +126,18 @@ pub(super) fn commit(
     Ok(plan.outcomes)
 }
 
-/// Keeps a checkpoint unless a larger one is kept already.
+/// Keeps a checkpoint. Fails where a larger one stands there: the log never had it.
 pub(super) fn put_checkpoint(
     connection: &Connection,
     checkpoint: &StoredCheckpoint,
 ) -> Result<(), StoreError> {
-    connection
-        .execute(
-            "INSERT INTO checkpoints (log_id, size, note) VALUES (?1, ?2, ?3)
-             ON CONFLICT (log_id) DO UPDATE SET size = excluded.size, note = excluded.note
-             WHERE excluded.size >= size",
-            params![LOG, checkpoint.size as i64, checkpoint.note],
-        )
-        .map_err(unavailable)?;
-    Ok(())
+    let written = connection.execute(
+        "INSERT INTO checkpoints (log_id, size, note) VALUES (?1, ?2, ?3)
+         ON CONFLICT (log_id) DO UPDATE SET size = excluded.size, note = excluded.note
+         WHERE excluded.size >= size",
+        params![LOG, checkpoint.size as i64, checkpoint.note],
+    );
+    one(written, "checkpoints")
 }
 
 fn find(

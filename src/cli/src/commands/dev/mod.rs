@@ -297,7 +297,7 @@ impl Dev {
     async fn signed_checkpoint(&self) -> anyhow::Result<Checkpoint> {
         let authority = self.running.authority();
         authority.sign_checkpoint().await?;
-        let note = authority.checkpoint().await?;
+        let note = authority.checkpoint()?;
         let trust = authority.trust();
         let log = &trust.state().log;
         Ok(Checkpoint::verify(&note, &log.origin, &VerifierKey::parse(&log.key)?)?)
