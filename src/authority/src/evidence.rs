@@ -69,6 +69,10 @@ impl EvidenceFile {
     /// The kept head's name in the state folder.
     pub(crate) const HEAD: &str = "head";
 
+    pub(crate) fn all(state: &Path) -> [Self; 3] {
+        [Self::head(state), Self::checkpoint(state), Self::halt(state)]
+    }
+
     pub(crate) fn checkpoint(state: &Path) -> Self {
         Self { path: state.join("checkpoint"), what: "the newest checkpoint" }
     }

@@ -3,9 +3,11 @@
 //! Crash story, beside the write order: (1) the state folder is locked; (2) what an earlier attempt
 //! left in `init-unfinished` is removed; (3) keys, database, pin or request are made in there, each
 //! synced; (4) the database is closed; (5) `whole` is written; (6) each part is moved to its place, the
-//! pin last; (7) the folder is removed. Killed before 5, nobody has seen any of it, and the next
-//! `init` begins anew. Killed afterwards, it is a CA: the next `init` moves what is left. Nothing is
-//! ever removed or replaced outside of the folder, so no CA is that was made, or restored, there.
+//! pin last; (7) the folder is removed; (8) head and checkpoint of the log are kept beside the
+//! database. Killed before 5, nobody has seen any of it, and the next `init` begins anew. Killed
+//! afterwards, it is a CA: the next `init` moves what is left. Killed before 8, its first start keeps
+//! them. Nothing is ever removed or replaced outside of the folder, so no CA is that was made, or
+//! restored, there: what tells of another's log is refused before 1.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -13,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::{PIN, REQUEST};
 use crate::error::Error;
+use crate::evidence::EvidenceFile;
 use crate::files::{create_private_folder, sync_folder, write_private};
 use crate::keys::{offline_folder, online_folder};
 use crate::store::sqlite;
@@ -123,10 +126,32 @@ pub(super) fn require_vacant(state: &Path) -> Result<(), Error> {
              put the rest back from a backup; if it never ran, move it away: mv {shown} \
              {shown}.before, then: countersign init"
         )
+    } else if let Some(left) = left_of_a_log(state)? {
+        let aside = left.with_extension("before");
+        format!(
+            "{} tells of another CA's log, and is not removed: nothing else would tell of an older \
+             database that is put back. If that CA is to run again, put the rest back from a backup; if \
+             not, move the file away: mv {} {}; then: countersign init",
+            left.display(),
+            left.display(),
+            aside.display()
+        )
     } else {
         return Ok(());
     };
     Err(Error::Folder(why))
+}
+
+/// A file beside a database that says what its log was: a new CA's log is another.
+fn left_of_a_log(state: &Path) -> Result<Option<PathBuf>, Error> {
+    for file in EvidenceFile::all(state) {
+        match fs::symlink_metadata(file.path()) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            Err(error) => return Err(unseen(file.path(), &error)),
+            Ok(_) => return Ok(Some(file.path().to_owned())),
+        }
+    }
+    Ok(None)
 }
 
 /// What comes next for a CA whose issuer its parent has not certified yet; none for every other.
