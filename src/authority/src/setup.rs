@@ -264,6 +264,8 @@ pub async fn finish(
     let ceremony = Ceremony { trust_domain, store: &*store, clock };
     let is_finished = !store.trust_states().await?.is_empty();
     if is_finished && state.join(PIN).exists() {
+        // Before anything is certified on a log that is not what it was.
+        require_no_halt(trust_domain, state, &*store, &keys).await?;
         ceremony.certified_again(answer, state, &keys).await?;
         let pin = read_pin(state)?;
         return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
