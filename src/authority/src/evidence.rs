@@ -1,7 +1,25 @@
-//! What stands in files beside the database and speaks about the log: the newest checkpoint, and why
-//! the CA has halted. Whoever can write in the folder can put anything there, so it counts only where a
-//! key of the log has signed it: what none has signed halts nothing, lifts nothing, and is not passed
-//! over either, or damaging the file would be the way around it. An operator at the host sets it aside.
+//! What stands in files beside the database and speaks about the log: its newest head (`head`), its
+//! newest checkpoint (`checkpoint`), and why the CA has halted (`halted`). Whoever can write in the
+//! folder can put anything there, so it counts only where this CA has sealed it (the head) or a key of
+//! the log has signed it: what is neither halts nothing, lifts nothing, and is not passed over either,
+//! or damaging the file would be the way around it. An operator at the host sets it aside.
+//!
+//! The head is the newer one, and counts for this CA alone; the checkpoint convinces everybody, and a
+//! machine that stops loses none of those that it has kept. Both are one rule: the log leads to each of
+//! them, or nothing is issued.
+//!
+//! | beside the database stands | at the next start, and before a command on the host writes |
+//! |---|---|
+//! | what the log leads to, or an older one (a crash before it was written) | it goes on, and writes the newest anew |
+//! | what the log does not lead to (an older database, or another past, was put back) | it halts; the files stay as they are; `init --recover --lift-halt`, or the newest database |
+//! | nothing | it goes on, warns, and writes the newest anew |
+//! | what this CA has neither sealed nor signed (damage, another CA's) | an error that names the file; `init --recover --lift-halt` sets it aside, and lifts nothing in passing |
+//! | a halt that an earlier version kept bare | it halts, until that is set aside likewise or the log leads there |
+//! | any of them, and no CA | `init` makes none before they are moved away |
+//!
+//! Two processes never write them: the lock of the folder is the database's. A folder that is put back
+//! whole goes on until somebody shows it more. Under a running CA each is looked at within seconds,
+//! and written anew where somebody has removed or replaced it, which is told and counted.
 
 use std::fs;
 use std::io::ErrorKind;

@@ -14,6 +14,8 @@ use crate::event::Event;
 use crate::evidence::{EvidenceFile, LogKeys};
 use crate::files::write_private;
 use crate::rotation::KeyLedger;
+use crate::store::Store;
+use crate::witness::contradiction;
 
 /// A reason to issue nothing; in its file, the reason, an empty line, and what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +28,17 @@ pub(crate) struct Halt {
     pub(crate) seen: Vec<u8>,
 }
 
-impl Halt {
+/// A halt as its file has it.
+#[derive(Debug)]
+pub(crate) enum KeptHalt {
+    /// Earlier versions kept what they remembered bare: it halts as it did, until it is set aside, and
+    /// is no evidence of anything else, for anybody may have written it.
+    OfBefore(Halt),
+    /// A key of the log has signed what was seen.
+    Proven(Halt),
+}
+
+impl KeptHalt {
     /// The one kept, if any; fails for what no key of the log has signed, so that damage lifts nothing,
     /// and nobody else's file halts anything.
     pub(crate) fn read(state: &Path, keys: &LogKeys) -> Result<Option<Self>, Error> {
@@ -34,10 +46,33 @@ impl Halt {
         let Some(contents) = file.read()? else { return Ok(None) };
         let parts = std::str::from_utf8(&contents).ok().and_then(|text| text.split_once("\n\n"));
         let (why, seen) = parts.ok_or_else(|| file.unproven("it is none that the CA wrote"))?;
-        let checkpoint = file.verify(seen.as_bytes(), keys)?;
-        Ok(Some(Self { why: why.to_owned(), checkpoint, seen: seen.as_bytes().to_vec() }))
+        let halt = |checkpoint| {
+            let (why, seen) = (why.to_owned(), seen.as_bytes().to_vec());
+            Halt { why, checkpoint, seen }
+        };
+        match Checkpoint::parse(seen) {
+            Ok(bare) if keys.are_of(&bare.origin) => Ok(Some(Self::OfBefore(halt(bare)))),
+            _ => Ok(Some(Self::Proven(halt(file.verify(seen.as_bytes(), keys)?)))),
+        }
     }
 
+    /// The halt, while the log does not lead to what was seen. What is not proven counts for less than
+    /// any checkpoint that somebody shows.
+    pub(crate) async fn standing(self, store: &dyn Store) -> Result<Option<Halt>, Error> {
+        let (Self::OfBefore(halt) | Self::Proven(halt)) = &self;
+        if contradiction(store, &halt.checkpoint).await?.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(match self {
+            Self::Proven(halt) => halt,
+            Self::OfBefore(Halt { why, checkpoint, seen }) => {
+                Halt { why, checkpoint: Checkpoint { size: 0, ..checkpoint }, seen }
+            }
+        }))
+    }
+}
+
+impl Halt {
     /// Writes it whole or not at all.
     pub(crate) fn write(&self, path: &Path) -> std::io::Result<()> {
         write_private(path, &[self.why.as_bytes(), b"\n\n", &self.seen].concat())

@@ -12,7 +12,10 @@
 //!
 //! Crash before the first commit: nothing happened. After it: a leaf whose certificate nobody
 //! holds; the same request within a minute completes it, then it is `issue.abandoned`. After the
-//! second commit, before the answer: the same request again returns the stored bytes.
+//! second commit, before the answer: the same request again returns the stored bytes. Each commit is
+//! followed by its head in a file beside the database (`kept_head`), before anybody hears of it by
+//! whatever way; killed between the two, an older head stands there, to which the log leads. Where it
+//! cannot be written nothing more is committed, and nobody is told of the last commit until it is.
 //!
 //! # Where things are kept
 //!

@@ -22,7 +22,7 @@ use crate::authority::Authority;
 use crate::checkpoint;
 use crate::error::Error;
 use crate::evidence::{EvidenceFile, LogKeys};
-use crate::halt::{Halt, Lift};
+use crate::halt::{Halt, KeptHalt, Lift};
 use crate::kept::{self, Kept};
 use crate::kept_head;
 use crate::sequencer::Head;
@@ -101,12 +101,13 @@ impl Authority {
         let origin = checkpoint::origin(self.trust_domain());
         let kept_head = kept_head::compare(state, self.store(), &seal, origin).await?;
         let file = EvidenceFile::halt(state);
-        if let Some(halt) = Halt::read(state, &keys)? {
-            if contradiction(self.store(), &halt.checkpoint).await?.is_some() {
-                self.halt(halt);
-            } else {
-                tracing::info!(why = halt.why, "the log is again the one that was seen");
-                file.remove()?;
+        if let Some(kept) = KeptHalt::read(state, &keys)? {
+            match kept.standing(self.store()).await? {
+                Some(halt) => self.stop(halt),
+                None => {
+                    tracing::info!("the log is again the one that was seen when the CA halted");
+                    file.remove()?;
+                }
             }
         }
         // Once for each process: the folder stays the same.
@@ -219,7 +220,10 @@ impl Authority {
 
     /// The same, in this process alone.
     fn stop(&self, halt: Halt) {
-        stopped(&mut self.witnesses().halted(), halt);
+        let mut halted = self.witnesses().halted();
+        if halted.is_none() || !says_as_much(&halted, &halt.checkpoint) {
+            stopped(&mut halted, halt);
+        }
     }
 }
 

@@ -12,38 +12,8 @@ use authority::sequencer::Member;
 use authority::store::Store;
 use authority::store::faulty::FaultyStore;
 use authority::{Caller, Error, Event, Shown, setup};
-use rusqlite::Connection;
+use support::older::{copy, database, put_back};
 use support::{Environment, id, trust_domain};
-
-/// What the database is now, to be put back later.
-fn copy(state: &Path) -> PathBuf {
-    let number = fs::read_dir(state).unwrap().count();
-    let older = state.join(format!("older-{number}.db"));
-    database(state).execute("VACUUM INTO ?1", [older.to_str()]).unwrap();
-    older
-}
-
-/// Puts all rows back, below whoever has the database open.
-fn put_back(state: &Path, older: &Path) {
-    let database = database(state);
-    database.execute("ATTACH ?1 AS older", [older.to_str()]).unwrap();
-    let tables = "SELECT name FROM older.sqlite_master WHERE type = 'table'";
-    let tables: Vec<String> = {
-        let mut tables = database.prepare(tables).unwrap();
-        tables.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
-    };
-    let put: String = tables
-        .iter()
-        .map(|table| {
-            format!("DELETE FROM {table}; INSERT INTO {table} SELECT * FROM older.{table};")
-        })
-        .collect();
-    database.execute_batch(&format!("PRAGMA foreign_keys = OFF; BEGIN; {put} COMMIT;")).unwrap();
-}
-
-fn database(state: &Path) -> Connection {
-    Connection::open(state.join("countersign.db")).unwrap()
-}
 
 fn is_halted<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
     match answer {

@@ -10,13 +10,12 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::event;
 use crate::evidence::{EvidenceFile, LogKeys};
-use crate::halt::{Halt, Lift};
+use crate::halt::{Halt, KeptHalt, Lift};
 use crate::kept::{self, Kept};
 use crate::kept_head;
 use crate::keys::Keys;
 use crate::sequencer::Effect;
 use crate::store::Store;
-use crate::witness::contradiction;
 
 /// Refuses while a halt is kept, unless the log is again the one that was seen; and where a file says
 /// so that no key of the log has signed.
@@ -84,9 +83,9 @@ async fn standing_halt(
     log_keys: &LogKeys,
 ) -> Result<Option<Halt>, Error> {
     let by_head = compare_head(trust_domain, state, store, keys).await?;
-    let (kept, halt) = (kept::halt(state, store, log_keys).await?, Halt::read(state, log_keys)?);
-    let halt = match halt {
-        Some(halt) => contradiction(store, &halt.checkpoint).await?.map(|_| halt),
+    let kept = kept::halt(state, store, log_keys).await?;
+    let halt = match KeptHalt::read(state, log_keys)? {
+        Some(halt) => halt.standing(store).await?,
         None => None,
     };
     let by_head = match by_head {
@@ -108,6 +107,16 @@ async fn compare_head(
     kept_head::compare(state, store, &keys.require_head_key()?, origin).await
 }
 
+/// A halt of before halts, but nothing that it says is judged by lifting it.
+fn require_proven(state: &Path, log_keys: &LogKeys) -> Result<(), Error> {
+    match KeptHalt::read(state, log_keys)? {
+        Some(KeptHalt::OfBefore(_)) => Err(EvidenceFile::halt(state).unproven(OF_BEFORE)),
+        Some(KeptHalt::Proven(_)) | None => Ok(()),
+    }
+}
+
+const OF_BEFORE: &str = "an earlier version kept it, without a signature";
+
 impl Ceremony<'_> {
     /// Sets aside what speaks about the log and is signed by no key of it. Logged before it is done.
     async fn set_aside(
@@ -122,7 +131,7 @@ impl Ceremony<'_> {
                 EvidenceFile::checkpoint(state),
                 kept::halt(state, self.store, log_keys).await.map(drop),
             ),
-            (EvidenceFile::halt(state), Halt::read(state, log_keys).map(drop)),
+            (EvidenceFile::halt(state), require_proven(state, log_keys)),
             (EvidenceFile::head(state), head.map(drop)),
         ];
         let mut set_aside = Vec::new();
