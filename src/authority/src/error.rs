@@ -69,8 +69,8 @@ pub enum Error {
     /// Nobody would be left to undo it.
     #[error("refused, because nobody could undo it: {0}")]
     LocksOut(String),
-    /// A CA could not be made, and nothing is left of what was begun.
-    #[error("no CA was made in {}, and nothing is left of what was begun", state.display())]
+    /// A CA could not be made, and no key, database or certificate is left of what was begun.
+    #[error("no CA was made in {}, and no part of one is left there", state.display())]
     Unmade {
         /// The state folder.
         state: std::path::PathBuf,
@@ -132,7 +132,7 @@ pub enum Error {
     /// The trust state cannot be used.
     #[error("the trust state cannot be used: {0}")]
     Trust(#[from] identity::Error),
-    /// A file beside the database speaks about the log, and no key of the log has signed it.
+    /// A file beside the database speaks about the log, and this CA has neither sealed nor signed it.
     #[error("{}, {what}: {why}", path.display())]
     Unproven {
         /// The file.

@@ -105,7 +105,8 @@ impl SeenLog {
             return;
         }
         if let Err(error) = self.directory.write(CHECKPOINT, bytes) {
-            output.warn(format!("the CA's newest checkpoint is not kept: {error}"));
+            let error = anyhow::Error::from(error);
+            output.warn(format!("the CA's newest checkpoint is not kept: {error:#}"));
         }
     }
 

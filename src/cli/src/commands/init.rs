@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     recover: bool,
     /// With --recover: let a CA that has halted issue again, on the log as it is; and set aside
-    /// STATE/checkpoint or STATE/halted where no key of the log has signed it
+    /// STATE/head, STATE/checkpoint or STATE/halted where this CA has neither sealed nor signed it
     #[arg(long, requires = "recover")]
     lift_halt: bool,
     /// With --recover: the clock is right. The log goes on from it, where a clock that was ahead
@@ -364,8 +364,8 @@ async fn lift_halt(
     let lifted = setup::lift_halt(domain, state, store, keys, &SystemClock).await?;
     for (path, aside) in &lifted.set_aside {
         session.output.note(format!(
-            "{} was signed by no key of this CA's log: it is {} now, and counts for nothing. Find out \
-             who wrote it,\nand compare the log with a checkpoint held elsewhere",
+            "{} was neither sealed nor signed by this CA: it is {} now, and counts for nothing. Find \
+             out who wrote it,\nand compare the log with a checkpoint held elsewhere",
             path.display(),
             aside.display()
         ));
