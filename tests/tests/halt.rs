@@ -4,7 +4,7 @@
 use std::fs;
 use std::time::Instant;
 
-use system_tests::{Environment, Outcome, PATIENCE, openssl};
+use system_tests::{Environment, Outcome, PATIENCE, Settings, TRUST_DOMAIN, openssl};
 
 #[test]
 fn a_halted_ca_starts_and_says_why_until_the_newest_database_is_back() {
@@ -90,6 +90,68 @@ fn a_checkpoint_that_the_log_did_not_sign_is_named_set_aside_and_hides_no_later_
     assert!(environment.log().contains("beside its database is gone"), "{}", environment.log());
     environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
     assert!(environment.admin("/readyz").contains("an older database was put back"));
+}
+
+#[test]
+fn files_beside_the_database_that_are_removed_under_it_are_back_within_seconds() {
+    let environment = Environment::start();
+    let stale = fs::read(environment.path("state/head")).unwrap();
+    environment.issue("/prod/reports", "reports");
+    for (file, shown) in [("head", "file=\"head\"} 2"), ("checkpoint", "file=\"checkpoint\"} 2")] {
+        let path = environment.path(&format!("state/{file}"));
+        for replaced in [None, Some(&stale)] {
+            fs::remove_file(&path).unwrap();
+            replaced.map_or(Ok(()), |stale| fs::write(&path, stale)).unwrap();
+            let begun = Instant::now();
+            while !fs::read(&path).is_ok_and(|it| it != stale) {
+                assert!(begun.elapsed() < PATIENCE, "{file} is not written anew");
+                system_tests::pause();
+            }
+        }
+        let told = format!("countersign_kept_files_rewritten_total{{{shown}");
+        let begun = Instant::now();
+        while !environment.admin("/metrics").contains(&told) {
+            assert!(begun.elapsed() < PATIENCE, "{file} is not counted: {told}");
+            system_tests::pause();
+        }
+        assert!(environment.log().contains("was removed or replaced while this process"));
+    }
+    environment.issue("/prod/batch", "batch");
+}
+
+#[test]
+fn a_halt_of_an_earlier_version_halts_until_an_operator_sets_it_aside() {
+    let mut environment = Environment::start();
+    environment.stop();
+    let root = "uoW8j4uVjNERgmWhJfE1NHm+71UQrvxPYOZ50QXSs8w=";
+    let halted = format!("the log went back\n\n{TRUST_DOMAIN}/log\n1000000\n{root}\n");
+    environment.write("state/halted", &halted);
+    environment.serve_until("503");
+    assert!(environment.admin("/readyz").contains("the log went back"));
+    let status = environment.countersign(&["status"]).success();
+    status.says("the log went back").says("init --recover --lift-halt");
+    environment.stop();
+    recover(&environment, &[]).exits(1).says("the log went back").says("--lift-halt");
+    recover(&environment, &["--lift-halt"]).success().says("halted.aside-");
+    environment.serve();
+    environment.issue("/prod/reports", "reports");
+}
+
+#[test]
+fn init_names_what_another_ca_left_before_it_writes_anything() {
+    let other = Environment::start();
+    let environment = Environment::prepare(&Settings::default());
+    fs::create_dir_all(environment.path("state")).unwrap();
+    for file in ["head", "checkpoint"] {
+        let (from, to) = (format!("state/{file}"), environment.path(&format!("state/{file}")));
+        fs::copy(other.path(&from), &to).unwrap();
+        let init = || environment.countersign(&["init", "--config", "ca.toml"]);
+        init().exits(1).says(&to.display().to_string()).says("tells of another CA's log").says("mv ");
+        let left: Vec<_> = fs::read_dir(environment.path("state")).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+        fs::remove_file(to).unwrap();
+    }
+    environment.countersign(&["init", "--config", "ca.toml"]).success();
 }
 
 /// The database of a while ago, and the one of now; a client has seen a checkpoint of the latter.

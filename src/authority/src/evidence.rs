@@ -18,8 +18,10 @@
 //! | any of them, and no CA | `init` makes none before they are moved away |
 //!
 //! Two processes never write them: the lock of the folder is the database's. A folder that is put back
-//! whole goes on until somebody shows it more. Under a running CA each is looked at within seconds,
-//! and written anew where somebody has removed or replaced it, which is told and counted.
+//! whole goes on until somebody shows it more. Under a running CA head and checkpoint are looked at
+//! within seconds, and written anew where somebody has removed or replaced them, which is told and
+//! counted. A halt that has lost its file lasts as long as the process; afterwards head and checkpoint
+//! demand it again, or whoever has seen more.
 
 use std::fs;
 use std::io::ErrorKind;
