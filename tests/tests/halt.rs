@@ -115,6 +115,8 @@ fn files_beside_the_database_that_are_removed_under_it_are_back_within_seconds()
             system_tests::pause();
         }
         assert!(environment.log().contains("was removed or replaced while this process"));
+        let status = environment.countersign(&["status"]).success();
+        status.says(&format!("removed or replaced STATE/{file}"));
     }
     environment.issue("/prod/batch", "batch");
 }
@@ -146,7 +148,11 @@ fn init_names_what_another_ca_left_before_it_writes_anything() {
         let (from, to) = (format!("state/{file}"), environment.path(&format!("state/{file}")));
         fs::copy(other.path(&from), &to).unwrap();
         let init = || environment.countersign(&["init", "--config", "ca.toml"]);
-        init().exits(1).says(&to.display().to_string()).says("tells of another CA's log").says("mv ");
+        init()
+            .exits(1)
+            .says(&to.display().to_string())
+            .says("tells of another CA's log")
+            .says("mv ");
         let left: Vec<_> = fs::read_dir(environment.path("state")).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
         fs::remove_file(to).unwrap();

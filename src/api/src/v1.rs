@@ -680,6 +680,10 @@ pub struct Status {
     /// Certificates whose rows the database has lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_rows: Option<LostRows>,
+    /// Files of the state folder that tell of an older database, and that somebody removed or replaced
+    /// while this node ran; it wrote them anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replaced_files: Vec<String>,
     /// This node's connections.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connections: Option<ConnectionsStatus>,

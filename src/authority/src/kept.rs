@@ -52,16 +52,17 @@ pub(crate) async fn halt(
 }
 
 /// Has it stand there, whole or not at all. `before` is what this process has written there: where that
-/// is gone, somebody took it away, which is told.
-pub(crate) fn keep(state: &Path, note: &[u8], before: Option<&[u8]>) -> std::io::Result<()> {
+/// is gone, somebody took it away, which is told. Returns whether that was so.
+pub(crate) fn keep(state: &Path, note: &[u8], before: Option<&[u8]>) -> std::io::Result<bool> {
     let file = EvidenceFile::checkpoint(state);
     let stands = file.read().ok().flatten();
     if stands.as_deref() == Some(note) {
-        return Ok(());
+        return Ok(false);
     }
     write_private(file.path(), note)?;
-    if before.is_some() && stands.as_deref() != before {
+    let was_replaced = before.is_some() && stands.as_deref() != before;
+    if was_replaced {
         file.tell_rewritten();
     }
-    Ok(())
+    Ok(was_replaced)
 }

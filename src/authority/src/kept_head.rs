@@ -59,6 +59,8 @@ struct Open {
     /// How far that is written; none where it may not be.
     written: Option<Durable>,
     next_place: u64,
+    /// Whether it was removed or replaced under this process.
+    is_rewritten: bool,
 }
 
 impl KeptHead {
@@ -67,6 +69,11 @@ impl KeptHead {
         let is = EvidenceFile::head(state);
         let open = Folder::open(state).and_then(|folder| Open::create(&is, folder, key, head));
         Ok(Self(Some(open.map_err(|error| unkept(is.path(), &error))?)))
+    }
+
+    /// Whether the file was removed or replaced under this process, which has written it anew.
+    pub(crate) fn is_rewritten(&self) -> bool {
+        self.0.as_ref().is_some_and(|open| open.is_rewritten)
     }
 
     /// Keeps this head, unless it is kept already, or a later one is.
@@ -90,7 +97,8 @@ impl Open {
         let file = new.file().try_clone()?;
         new.put(EvidenceFile::HEAD)?;
         let said = (head.edge.size(), head.edge.root());
-        Ok(Self { is: is.clone(), folder, file, said, written: Some(Durable::Yes), next_place: 0 })
+        let (is, written) = (is.clone(), Some(Durable::Yes));
+        Ok(Self { is, folder, file, said, written, next_place: 0, is_rewritten: false })
     }
 
     fn write(&mut self, key: &HeadKey, head: &Head, durable: Durable) -> io::Result<()> {
@@ -98,8 +106,9 @@ impl Open {
             return Ok(());
         }
         if !self.folder.has(EvidenceFile::HEAD, &self.file)? {
+            let again = Self::create(&self.is, self.folder.clone(), key, head)?;
+            *self = Self { is_rewritten: true, ..again };
             self.is.tell_rewritten();
-            *self = Self::create(&self.is, self.folder.clone(), key, head)?;
             return Ok(());
         }
         self.write_place(key, head)?;

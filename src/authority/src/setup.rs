@@ -156,6 +156,7 @@ async fn keep_newest(
     checkpoints.verify_newest(store, log_keys.all()).await?;
     if let Some(note) = checkpoints.newest_note() {
         kept::keep(state, &note, None)
+            .map(drop)
             .map_err(|error| Error::Folder(format!("{}: {error}", state.display())))?;
     }
     Ok(store.keep_heads(Some(state.to_owned())).await?)

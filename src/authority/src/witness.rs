@@ -46,6 +46,8 @@ struct KeptNote {
     note: Option<Arc<[u8]>>,
     /// Whether the last attempt did, which is told once.
     has_failed: bool,
+    /// Whether one was removed or replaced meanwhile.
+    is_rewritten: bool,
 }
 
 /// Who shows a checkpoint.
@@ -147,13 +149,25 @@ impl Authority {
         let kept = kept.await.unwrap_or_else(|died| Err(std::io::Error::other(died)));
         let mut kept_checkpoint = self.witnesses().kept_checkpoint();
         match kept {
-            Ok(()) => *kept_checkpoint = KeptNote { note: Some(newest), has_failed: false },
+            Ok(was_replaced) => {
+                let is_rewritten = kept_checkpoint.is_rewritten || was_replaced;
+                let note = Some(newest);
+                *kept_checkpoint = KeptNote { note, has_failed: false, is_rewritten };
+            }
             Err(error) => {
                 if !std::mem::replace(&mut kept_checkpoint.has_failed, true) {
                     tracing::error!(%error, "the newest checkpoint stands in no file");
                 }
             }
         }
+    }
+
+    /// Which files beside the database were removed or replaced under this process.
+    pub(crate) async fn replaced_files(&self) -> Result<Vec<String>, Error> {
+        let head = self.store().has_rewritten_head().await?;
+        let checkpoint = self.witnesses().kept_checkpoint().is_rewritten;
+        let files = [(head, "head"), (checkpoint, "checkpoint")];
+        Ok(files.iter().filter(|(is, _)| *is).map(|(_, name)| (*name).to_owned()).collect())
     }
 
     /// Why nothing is issued any more.

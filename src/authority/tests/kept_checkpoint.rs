@@ -68,7 +68,13 @@ async fn a_row_that_puts_checkpoints_off_is_an_error() {
 
 #[tokio::test]
 async fn a_kept_checkpoint_that_is_removed_or_replaced_under_a_running_ca_is_written_anew() {
-    let (environment, older, newest) = environment().await;
+    let (environment, older, _) = environment().await;
+    let operator = environment.operator().await;
+    environment.authority.sign_checkpoint().await.unwrap();
+    let newest = environment.authority.checkpoint().unwrap();
+    let replaced_files =
+        async || environment.authority.status(&operator).await.unwrap().replaced_files;
+    assert!(replaced_files().await.is_empty());
     let file = environment.folder.path().join("checkpoint");
     let replaced: [&dyn Fn(&Path); 4] = [
         &|path| fs::remove_file(path).unwrap(),
@@ -86,4 +92,8 @@ async fn a_kept_checkpoint_that_is_removed_or_replaced_under_a_running_ca_is_wri
         assert!(fs::symlink_metadata(&file).unwrap().is_file());
         assert_eq!(fs::read(&file).unwrap(), newest);
     }
+    assert_eq!(replaced_files().await, ["checkpoint"]);
+    fs::remove_file(environment.folder.path().join("head")).unwrap();
+    environment.authority.probe_store().await.unwrap();
+    assert_eq!(replaced_files().await, ["head", "checkpoint"]);
 }

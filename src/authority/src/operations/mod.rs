@@ -39,6 +39,7 @@ impl Authority {
         let policy = self.policy();
         let keys = self.key_records().await?;
         let lost_rows = self.lost_rows().await?;
+        let replaced_files = self.replaced_files().await?;
         Ok(Status {
             trust_domain: self.trust_domain().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -53,6 +54,7 @@ impl Authority {
             // The service knows: its own certificate is part of it, and who is connected.
             not_ready: None,
             lost_rows,
+            replaced_files,
             connections: None,
             issuers: in_force.issuers().map(issuer_status).collect(),
             warnings: self.life_warnings(),

@@ -143,6 +143,9 @@ impl Store for FaultyStore {
     fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()> {
         self.inner.keep_heads(state)
     }
+    fn has_rewritten_head(&self) -> Answer<'_, bool> {
+        self.inner.has_rewritten_head()
+    }
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
         self.begun(ReadOf::Entries(from), self.inner.entries(from, limit))
     }

@@ -149,6 +149,11 @@ impl Heads {
         Ok(())
     }
 
+    /// Whether the kept one was removed or replaced under this process, which has written it anew.
+    pub(crate) fn has_rewritten(&self) -> bool {
+        self.kept().is_rewritten()
+    }
+
     fn kept(&self) -> MutexGuard<'_, KeptHead> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -33,6 +33,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// and so does every commit.
     fn head(&self) -> Answer<'_, Head>;
 
+    /// Whether the head that is kept was removed or replaced under this process, which has written it
+    /// anew.
+    fn has_rewritten_head(&self) -> Answer<'_, bool>;
+
     /// Begins anew to know the log, with what it is now. In a state folder the newest head is kept
     /// from now on, too: before anybody hears of a commit, which fails where that cannot be written.
     fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()>;

@@ -36,6 +36,16 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
         fields.push(("NOT READY", why.clone()));
     }
     fields.extend(status.lost_rows.iter().flat_map(lost));
+    for file in &status.replaced_files {
+        fields.push((
+            "REPLACED",
+            format!(
+                "somebody removed or replaced STATE/{file}, which tells of an older database; it was \
+                 written anew. Look who works in that folder, and compare the log with a checkpoint held \
+                 elsewhere before the CA is started again"
+            ),
+        ));
+    }
     if let Some(connections) = &status.connections {
         let ConnectionsStatus { open, limit, strangers, strangers_limit, open_files_limit } =
             connections;

@@ -217,6 +217,11 @@ impl Store for SqliteStore {
         })
     }
 
+    fn has_rewritten_head(&self) -> Answer<'_, bool> {
+        let heads = Arc::clone(&self.heads);
+        blocking(move || Ok(heads.has_rewritten()))
+    }
+
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
         self.read(move |connection| read::entries(connection, from, limit))
     }
