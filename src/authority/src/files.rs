@@ -256,6 +256,23 @@ mod tests {
         assert!(matches!(read(0o440, Readers::Owner), Err(SecretError::Mode(0o440))));
     }
 
+    #[test]
+    fn what_root_writes_is_of_whom_the_folder_belongs_to() {
+        use std::os::unix::fs::{MetadataExt, chown};
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: only root gives files to others");
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        chown(folder.path(), Some(65534), Some(65534)).unwrap();
+        let path = folder.path().join("checkpoint");
+        for _ in 0..2 {
+            write_private(&path, b"note").unwrap();
+            let made = path.metadata().unwrap();
+            assert_eq!((made.uid(), made.gid(), made.mode() & 0o777), (65534, 65534, 0o600));
+        }
+    }
+
     fn pipe(folder: &Path) -> std::path::PathBuf {
         let path = folder.join("pipe");
         let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
