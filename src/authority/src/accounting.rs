@@ -8,7 +8,8 @@ use tlog::Hash;
 
 use crate::authority::Authority;
 use crate::error::Error;
-use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUED};
+use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUED, SEEN};
+use crate::renewals::Told;
 use crate::sequencer::{ActMember, COMPLETION_MILLISECONDS, Effect, Member};
 use crate::store::Record;
 
@@ -23,6 +24,27 @@ struct IssuedDetail {
 struct IssuedLine {
     index: u64,
     sha256: String,
+}
+
+/// A `seen` event's detail: places of certificates that were shown to the CA.
+#[derive(Serialize)]
+struct SeenDetail {
+    indexes: Vec<u64>,
+}
+
+/// Tells which certificates were shown since the last time: a batch, once each.
+pub(crate) async fn tell_shown(authority: &Authority) -> Result<(), Error> {
+    let indexes = authority.renewals.untold(SHOWN);
+    if indexes.is_empty() {
+        return Ok(());
+    }
+    let by = Act { actor: "authority", request_id: "" };
+    let detail = SeenDetail { indexes };
+    let event = EventDraft::new(SEEN, &by, "certificates", &detail);
+    let act = ActMember { event, effect: Effect::None, allowed_under: None };
+    authority.submit(Member::Act(Box::new(act))).await?;
+    authority.renewals.hear([Told::Shown(detail.indexes)]);
+    Ok(())
 }
 
 /// Accounts for a batch of leaves; returns whether there may be more to do at once.
@@ -72,3 +94,5 @@ async fn abandon(authority: &Authority, record: &Record) -> Result<(), Error> {
 
 /// Certificates of one `issued` event: some 90 bytes each, below the entry's 65,535.
 const BATCH: u32 = 500;
+/// Places of one `seen` event: an index has 40 bits, 13 digits at most.
+const SHOWN: usize = 4_000;

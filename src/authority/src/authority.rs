@@ -11,6 +11,7 @@ use issuance::IssuerCertificate;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tlog::Hash;
 
+use crate::accounting;
 use crate::attest::{Attested, INTERNAL, Purpose, TokenKind, again_by_token, refused};
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
@@ -35,10 +36,10 @@ use crate::present;
 use crate::queue::Queue;
 use crate::recent_log::RecentLog;
 use crate::refusals::Refusals;
+use crate::renewals::Renewals;
 use crate::request::{Asked, Logged, Named};
 use crate::revocation::Folded;
 use crate::rotation::InForce;
-use crate::seen::Seen;
 use crate::sequencer::{
     AllowedUnder, CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member,
     Outcome, RecordDraft,
@@ -67,8 +68,8 @@ pub struct Authority {
     pub(crate) feed: Feed,
     pub(crate) fleet: Fleet,
     pub(crate) witnesses: Witnesses,
-    pub(crate) seen: Seen,
     pub(crate) refusals: Refusals,
+    pub(crate) renewals: Renewals,
     pub(crate) budgets: Budgets,
     pub(crate) lines: Lines,
     pub(crate) own_names: ArcSwap<OwnNames>,
@@ -227,6 +228,8 @@ impl Authority {
                 self.require_new(maker, &attested.spiffe_id).await?;
             }
             let own_names = self.own_names_now();
+            let mut attested = attested.clone();
+            let turn = self.take_turn(&mut attested.consumes, &attested.spiffe_id).await?;
             let authorized =
                 asked.clone().authorize(attested.clone(), &policy, epoch, &own_names)?;
             self.refuse_denied(authorized.spiffe_id())?;
@@ -249,7 +252,7 @@ impl Authority {
             };
             let reserved = self.reserve(&attested, &member.record.request_hash)?;
             let purpose = attested.purpose.clone();
-            let admission = Admission { member, asks, purpose, taken, reserved };
+            let admission = Admission { member, asks, purpose, taken, reserved, turn };
             let engine = Arc::clone(self);
             let admitted = place.finish(async move { engine.admit(admission).await }).await?;
             let outcome = match (admitted?, spent) {
@@ -446,6 +449,13 @@ impl Authority {
             return Err(refused("your certificate has expired", again));
         }
         Ok(())
+    }
+
+    /// Notes that the holder of a certificate exists: whoever has shown it in a handshake.
+    pub fn note_shown(&self, svid: &VerifiedSvid) {
+        if self.require_live(svid).is_ok() {
+            self.see(svid);
+        }
     }
 
     pub(crate) fn hastened(&self) -> std::sync::MutexGuard<'_, Hastened> {
@@ -718,10 +728,12 @@ impl Authority {
         self.refusals.summarise(self).await
     }
 
-    /// Accounts for leaves as issued or abandoned; returns whether more may be due at once.
+    /// Accounts for leaves as issued or abandoned, and tells which certificates were shown; returns
+    /// whether more may be due at once.
     pub async fn account(&self) -> Result<bool, Error> {
         self.follow_recent_log().await?;
-        crate::accounting::account(self).await
+        accounting::tell_shown(self).await?;
+        accounting::account(self).await
     }
 }
 

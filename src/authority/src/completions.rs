@@ -15,8 +15,9 @@ use crate::budgets::Taken;
 use crate::error::Error;
 use crate::known_tokens::Reserved;
 use crate::limits;
+use crate::renewals::Turn;
 use crate::request::Logged;
-use crate::sequencer::{CertificateMember, Member, Outcome};
+use crate::sequencer::{CertificateMember, Consumes, Member, Outcome};
 use crate::store::StoreError;
 
 /// So many at once; those beyond are told to come again, as by the queue before the log.
@@ -85,6 +86,7 @@ pub(crate) struct Admission {
     pub(crate) purpose: Purpose,
     pub(crate) taken: Option<Taken>,
     pub(crate) reserved: Option<Reserved>,
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What came of it.
@@ -97,9 +99,11 @@ impl Authority {
     /// Commits, and completes what was logged: to its end, whatever becomes of who asked. What was
     /// taken for it is settled by what came of the commit.
     pub(crate) async fn admit(&self, admission: Admission) -> Result<Admitted, Error> {
-        let Admission { member, asks, purpose, taken, reserved } = admission;
+        let Admission { member, asks, purpose, taken, reserved, turn } = admission;
         let outcome = self.queue.submit(asks).await;
         self.settle(reserved.as_ref(), &outcome);
+        self.settle_renewal(&member.consumes, &outcome);
+        drop(turn);
         if !matches!(outcome, Ok(Outcome::Logged { .. })) {
             self.budgets.give_back(taken);
         }
@@ -117,6 +121,15 @@ impl Authority {
         self.lines.learn(serial_number, line);
         let logged = Logged::committed(&member, leaf_index, timestamp);
         Ok(Admitted::Issued(Box::new(self.complete(logged).await?)))
+    }
+
+    fn settle_renewal(&self, consumes: &Consumes, outcome: &Result<Outcome, Error>) {
+        let Consumes::Renewal { leaf_index: of, .. } = consumes else { return };
+        match outcome {
+            Ok(Outcome::Logged { leaf_index, .. }) => self.renewals.note(*of, *leaf_index),
+            Ok(_) => {}
+            Err(_) => self.renewals.lose(),
+        }
     }
 
     /// Lets what was begun come to its end, for so long at most; says how much has not. To be called once

@@ -120,6 +120,7 @@ pub(crate) const POLICY_CHANGE: &str = "policy.change";
 pub(crate) const RENEW: &str = "renew";
 pub(crate) const RENEW_CONFLICT: &str = "renew.conflict";
 pub(crate) const REVOKE: &str = "revoke";
+pub(crate) const SEEN: &str = "seen";
 pub(crate) const TOKEN_CREATE: &str = "token.create";
 pub(crate) const TOKEN_REVOKE: &str = "token.revoke";
 pub(crate) const TRUST_CHANGE: &str = "trust.change";

@@ -164,6 +164,8 @@ impl Authority {
         self.require_live(svid)?;
         require_possible(&report)?;
         let report = self.believe(report, svid).await?;
+        // Whoever reports holds it: its predecessor's one silent replacement is over.
+        self.see(svid);
         let replaced = self.replaced_by(svid, &report).await?;
         self.fleet().report(svid, report, replaced, self.clock().unix_milliseconds());
         Ok(())

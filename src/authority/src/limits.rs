@@ -60,7 +60,6 @@ pub(crate) const FEED_CERTIFICATES: Limit =
 pub(crate) const IDEMPOTENCY_KEY: Limit =
     Limit::bytes("idempotency_key", operations::MAX_REQUEST_NAME);
 pub(crate) const LOG_ENTRY: Limit = Limit::bytes("log_entry", tlog::MAX_ENTRY);
-pub(crate) const NOTED_AT_ONCE: Limit = Limit::count("noted_at_once", crate::seen::NOTED_AT_ONCE);
 pub(crate) const PAGE: Limit = Limit::count("page", operations::MAX_PAGE);
 pub(crate) const POLICY_DEPTH: Limit = Limit::count("policy_depth", policy::MAX_DEPTH);
 pub(crate) const POLICY_FILE_NAMES: Limit =
@@ -95,7 +94,6 @@ pub const LIMITS: &[Limit] = &[
     FEED_SUBSCRIPTIONS,
     IDEMPOTENCY_KEY,
     LOG_ENTRY,
-    NOTED_AT_ONCE,
     PAGE,
     POLICY_DEPTH,
     POLICY_FILE_NAMES,

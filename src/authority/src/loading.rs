@@ -27,9 +27,9 @@ use crate::policy_in_force::{self, PolicyInForce};
 use crate::queue::Queue;
 use crate::recent_log::RecentLog;
 use crate::refusals::Refusals;
+use crate::renewals::Renewals;
 use crate::revocation::Folded;
 use crate::rotation::{InForce, KeyLedger};
-use crate::seen::Seen;
 use crate::sequencer::Outcome;
 use crate::signer::SignerError;
 use crate::signer::absent::AbsentKey;
@@ -87,8 +87,8 @@ impl Authority {
             listener: OnceLock::new(),
             fleet: Fleet::default(),
             witnesses: Witnesses::default(),
-            seen: Seen::default(),
             refusals: Refusals::default(),
+            renewals: Renewals::default(),
             budgets: Budgets::default(),
             lines: Lines::default(),
             own_names: ArcSwap::from_pointee(own_names),

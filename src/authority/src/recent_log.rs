@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use api::ActOnRecord;
 use identity::{SerialNumber, SpiffeId};
 use serde::Deserialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tlog::{CertificateLeaf, Hash, TreeEdge, leaf_hash};
@@ -20,10 +21,11 @@ use tlog::{CertificateLeaf, Hash, TreeEdge, leaf_hash};
 use crate::authority::Authority;
 use crate::checkpoint::edge_at;
 use crate::error::Error;
-use crate::event::{CRL, Event, ISSUE, ISSUE_ABANDONED, RENEW};
+use crate::event::{CRL, Event, ISSUE, ISSUE_ABANDONED, RENEW, SEEN};
 use crate::known::records_at;
 use crate::loading::proven_entry;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
+use crate::renewals::{Told, renewed_of_before};
 use crate::store::{Record, Store, StoreError};
 
 /// What was read.
@@ -36,6 +38,14 @@ pub(crate) struct Leaf {
     pub(crate) index: u64,
     /// Its last second of validity, since 1970.
     pub(crate) not_after: i64,
+}
+
+/// A certificate that somebody may still use.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outstanding<'a> {
+    pub(crate) spiffe_id: &'a SpiffeId,
+    pub(crate) serial_number: &'a SerialNumber,
+    pub(crate) leaf: Leaf,
 }
 
 /// A CRL as it was logged before it was signed.
@@ -80,6 +90,10 @@ struct Read {
     crls: HashMap<String, LoggedCrl>,
     /// What the event before says of the leaf that comes next.
     announced: Option<Announced>,
+    /// What the entries say of renewals, until they are proved.
+    renewals: Vec<Told>,
+    /// Leaves of `renew` events that do not name what they renew: an earlier version wrote them.
+    renewals_of_before: Vec<u64>,
 }
 
 impl Authority {
@@ -148,6 +162,34 @@ impl Authority {
         Ok(places)
     }
 
+    /// Shows each certificate that was logged before a place, ends after this second since 1970, and
+    /// may have been signed, in no order.
+    pub(crate) async fn outstanding(
+        &self,
+        before: u64,
+        ends_after: i64,
+        mut show: impl FnMut(Outstanding<'_>) + Send,
+    ) -> Result<(), Error> {
+        let mut recent = self.recent_log.0.lock().await;
+        let read = self.follow(&mut recent).await?;
+        let is_out = |leaf: &Leaf| {
+            leaf.index < before
+                && leaf.not_after > ends_after
+                && !read.abandoned.contains(&leaf.index)
+        };
+        let serials = read.serials.iter().filter(|(_, leaf)| is_out(leaf));
+        let serials: HashMap<u64, &SerialNumber> =
+            serials.map(|(serial_number, leaf)| (leaf.index, serial_number)).collect();
+        for (spiffe_id, leaves) in &read.leaves {
+            for leaf in leaves {
+                if let Some(serial_number) = serials.get(&leaf.index) {
+                    show(Outstanding { spiffe_id, serial_number, leaf: *leaf });
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// What the log says became of a leaf of the last days.
     pub(crate) async fn fate_of(&self, index: u64) -> Result<Fate, Error> {
         let mut recent = self.recent_log.0.lock().await;
@@ -180,7 +222,7 @@ impl Authority {
             *recent = Some(Read::from(self.store(), self.place_before(since).await?).await?);
         }
         if let Some(read) = recent.as_mut()
-            && let Err(error) = read.follow(self.store()).await
+            && let Err(error) = self.follow_further(read).await
         {
             // What does not lead to the head is read anew. Where the store does not answer, what was
             // read counts once all that follows does: eight days are not read again for each such time.
@@ -190,8 +232,23 @@ impl Authority {
             return Err(error);
         }
         let read = recent.as_mut().expect("it was put there, and stays where it was followed");
-        read.forget((now.saturating_sub(KEPT) / 1000) as i64);
+        if read.forget((now.saturating_sub(KEPT) / 1000) as i64) {
+            self.renewals.forget_before(read.first);
+        }
         Ok(read)
+    }
+
+    /// What it says of renewals is told once it is proved.
+    async fn follow_further(&self, read: &mut Read) -> Result<(), Error> {
+        read.follow(self.store()).await?;
+        if !read.renewals_of_before.is_empty() {
+            let place_of = |serial: &SerialNumber| read.serials.get(serial).map(|leaf| leaf.index);
+            let places = &read.renewals_of_before;
+            self.renewals.hear(renewed_of_before(self.store(), places, place_of).await?);
+            read.renewals_of_before.clear();
+        }
+        self.renewals.hear(read.renewals.drain(..));
+        Ok(())
     }
 
     /// A place before all entries since this time, in milliseconds since 1970. The log's times grow with
@@ -229,6 +286,8 @@ impl Read {
             count: 0,
             crls: HashMap::new(),
             announced: None,
+            renewals: Vec::new(),
+            renewals_of_before: Vec::new(),
         })
     }
 
@@ -258,7 +317,8 @@ impl Read {
         self.edge.push(leaf_hash(entry));
         let announced = self.announced.take();
         if entry.first() != Some(&b'{') {
-            if let Some(Announced { actor, subject, detail }) = announced {
+            if let Some(Announced { actor, subject, detail, is_renewal }) = announced {
+                self.note_renewal(index, is_renewal, detail.renews);
                 let leaf = Leaf { index, not_after: detail.not_after };
                 // The CA itself asks for operators at `init`, and is no identity.
                 if actor != subject.as_str() && actor.starts_with("spiffe://") {
@@ -269,7 +329,14 @@ impl Read {
                 self.count += 1;
             }
         } else if is_of(entry, ISSUE) || is_of(entry, RENEW) {
-            self.announced = serde_json::from_slice(entry).ok();
+            let is_renewal = is_of(entry, RENEW);
+            let announced = serde_json::from_slice(entry).ok();
+            self.announced = announced.map(|announced| Announced { is_renewal, ..announced });
+        } else if is_of(entry, SEEN)
+            && let Ok(event) = Event::parse(entry)
+        {
+            let places = event.detail["indexes"].as_array().into_iter().flatten();
+            self.renewals.push(Told::Shown(places.filter_map(Value::as_u64).collect()));
         } else if is_of(entry, ISSUE_ABANDONED)
             && let Ok(event) = Event::parse(entry)
         {
@@ -286,10 +353,22 @@ impl Read {
         }
     }
 
-    /// Forgets what ended before this second, once it may be half of what is kept.
-    fn forget(&mut self, before: i64) {
+    fn note_renewal(&mut self, by: u64, is_renewal: bool, renews: Option<SerialNumber>) {
+        match renews {
+            // What ended before all that was read renews no more.
+            Some(renews) => {
+                let of = self.serials.get(&renews).map(|leaf| leaf.index);
+                self.renewals.extend(of.map(|of| Told::Renewed { of, by }));
+            }
+            None if is_renewal => self.renewals_of_before.push(by),
+            None => {}
+        }
+    }
+
+    /// Forgets what ended before this second, once it may be half of what is kept; says whether it did.
+    fn forget(&mut self, before: i64) -> bool {
         if self.count < 2 * self.kept + FORGET_FROM {
-            return;
+            return false;
         }
         self.leaves.retain(|_, leaves| {
             leaves.retain(|leaf| leaf.not_after > before);
@@ -307,6 +386,7 @@ impl Read {
         self.abandoned.retain(|index| *index >= self.first);
         self.count = self.leaves.values().map(Vec::len).sum();
         self.kept = self.count;
+        true
     }
 }
 
@@ -316,11 +396,14 @@ struct Announced {
     actor: String,
     subject: SpiffeId,
     detail: AnnouncedDetail,
+    #[serde(skip)]
+    is_renewal: bool,
 }
 
 #[derive(Debug, Deserialize)]
 struct AnnouncedDetail {
     not_after: i64,
+    renews: Option<SerialNumber>,
     serial_number: SerialNumber,
 }
 

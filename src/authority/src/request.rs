@@ -272,6 +272,9 @@ struct IssueDetail<'a> {
     policies: &'a [String],
     policy_set: String,
     profile: &'a str,
+    /// The serial number of what a `renew` event renews; none where an earlier version wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    renews: Option<String>,
     serial_number: String,
     tbs_sha256: String,
     /// By which the use of a bootstrap token is found again.
@@ -300,6 +303,10 @@ impl Prepared {
             policies: &decision.policies,
             policy_set: format!("{:?}", policy.set().hash()),
             profile: &context.profile,
+            renews: match &attested.consumes {
+                Consumes::Renewal { serial_number, .. } => Some(serial_number.to_string()),
+                Consumes::Nothing | Consumes::Token { .. } => None,
+            },
             serial_number: serial_number.to_string(),
             tbs_sha256: format!("{:?}", Hash::of(linted.der())),
             token_sha256: match &attested.consumes {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use authority::Error;
-use authority::sequencer::Member;
 use authority::store::faulty::{Fault, FaultyStore, ReadOf};
 use authority::store::{RecordQuery, Store, StoreError};
 use support::{Environment, csr};
@@ -29,10 +28,9 @@ async fn environment(fault: Fault) -> (Environment, Armed) {
     let environment = Environment::start_with(
         |keys, _| keys,
         |store| {
-            Arc::new(FaultyStore::new(store, move |group| {
-                let is_write = group.iter().any(|member| !matches!(member, Member::Seen(_)));
+            Arc::new(FaultyStore::new(store, move |_| {
                 let left = countdown.load(Ordering::SeqCst);
-                if left == 0 || !is_write {
+                if left == 0 {
                     return None;
                 }
                 countdown.store(left - 1, Ordering::SeqCst);

@@ -84,7 +84,7 @@ async fn a_handshake_without_any_request_is_enough() {
     let name = ServerName::from(service.running.address.ip());
     let _stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
     let begun = Instant::now();
-    while !service.authority.has_seen(&renewed.issued.serial_number) {
+    while !service.authority.has_seen(renewed.issued.log_index) {
         assert!(begun.elapsed() < PATIENCE, "the handshake was not noted");
         tokio::task::yield_now().await;
     }

@@ -6,10 +6,10 @@ use identity::{SpiffeId, VerifiedSvid};
 
 use super::token::Held;
 use super::{Attested, refused, svid};
-use crate::authority::{Authority, Caller, refusal};
+use crate::authority::{Authority, Caller};
 use crate::error::Error;
 use crate::request::Asked;
-use crate::sequencer::{Conflict, Consumes};
+use crate::sequencer::Consumes;
 
 /// Evidence that is good, whatever it is brought for.
 pub(crate) enum Proof<'a> {
@@ -66,14 +66,12 @@ impl Authority {
                 held.attest(store, known, &asked.request, spiffe_id, now).await
             }
             Proof::Svid(svid) => {
-                self.see(*svid.serial_number()).await?;
+                self.see(svid);
                 let attested = svid::attest(self, svid, spiffe_id, now).await?;
-                match &attested.consumes {
-                    Consumes::Renewal { lineage, .. } if self.folded().is_broken(lineage) => {
-                        Err(refusal(Conflict::LineageBroken, svid.spiffe_id()))
-                    }
-                    _ => Ok(attested),
+                if let Consumes::Renewal { lineage, .. } = &attested.consumes {
+                    self.require_unbroken(lineage, svid.spiffe_id())?;
                 }
+                Ok(attested)
             }
         }
     }

@@ -57,7 +57,12 @@ async fn renewal(authority: &Authority, svid: &VerifiedSvid) -> Result<Attested,
         purpose: Purpose::Renew { lineage: facts.lineage },
         attestor: known_attestor(&facts.attestor)?,
         attested_at: facts.attested_at,
-        consumes: Consumes::Renewal { serial_number, lineage: facts.lineage },
+        consumes: Consumes::Renewal {
+            leaf_index: record.leaf_index,
+            serial_number,
+            lineage: facts.lineage,
+            before: None,
+        },
         maker: None,
         earlier: Some(Earlier {
             names: facts.names(),

@@ -111,6 +111,7 @@ impl Authority {
             // Another node may have told of what this one has not read yet.
             self.refresh().await?;
         }
+        self.see(svid);
         let mut subscription = Subscription {
             authority: Arc::clone(self),
             svid: svid.clone(),

@@ -1,4 +1,6 @@
-//! What a step still waits for.
+//! What a step still waits for: by the log's leaves and what it says of them, whatever rows say.
+
+use std::collections::BTreeMap;
 
 use api::{KeyPurpose, KeyState, KeyStep, NextStep, WaitingInstance};
 use identity::SpiffeId;
@@ -6,12 +8,8 @@ use identity::SpiffeId;
 use super::{LedgerKey, Wait, wait};
 use crate::authority::Authority;
 use crate::error::Error;
-use crate::known::Known;
-use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::present::seconds;
-use crate::recent_log::Fate;
-use crate::sequencer::COMPLETION_MILLISECONDS;
-use crate::store::{Outstanding, OutstandingQuery, Record, RecordQuery};
+use crate::recent_log::{Fate, Outstanding};
 
 impl Authority {
     /// The next step of a key, and what it waits for; none where there is none.
@@ -38,99 +36,64 @@ impl Authority {
     }
 
     /// Counts the certificates that stood in the log before the key's last step, and that neither
-    /// expired nor were revoked since; where an acknowledgement counts, nor were renewed.
+    /// expired nor were revoked since; where an acknowledgement counts, nor were renewed by one that was
+    /// shown.
     async fn wait_for(
         &self,
         key: &LedgerKey,
         acknowledging: Option<u64>,
         next: &mut NextStep,
     ) -> Result<(), Error> {
-        let now = self.clock().unix_milliseconds();
-        let mut query = OutstandingQuery {
-            before: key.log_index,
-            ends_after: self.clock().now().unix_timestamp() - 1,
-            issued_since: now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS),
-            renewed: acknowledging.is_none(),
-            limit: PAGE,
-        };
+        let ends_after = self.clock().now().unix_timestamp() - 1;
         let in_use = self.own_certificate().await?;
-        for waiting in self.lost_outstanding(&query).await? {
-            if !self.is_done(&waiting, acknowledging, in_use) {
-                note(&waiting, next);
+        let mut waiting = Waiting::default();
+        self.outstanding(key.log_index, ends_after, |certificate| {
+            if !self.is_done(certificate, acknowledging, in_use) {
+                waiting.note(certificate);
             }
-        }
-        loop {
-            let page = self.store().outstanding(query.clone()).await?;
-            for waiting in &page {
-                if !self.is_done(waiting, acknowledging, in_use)
-                    && !self.is_abandoned(waiting, now).await?
-                {
-                    note(waiting, next);
-                }
-            }
-            match page.last() {
-                Some(last) if page.len() == PAGE as usize => query.before = last.leaf_index,
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    /// What is not signed a minute after it was logged never will be; of one whose row is gone the log
-    /// says that it was.
-    async fn is_abandoned(&self, waiting: &Outstanding, now: u64) -> Result<bool, Error> {
-        let is_late = now.saturating_sub(waiting.issued_at) > COMPLETION_MILLISECONDS;
-        let is_unsigned = !waiting.is_issued && is_late;
-        Ok(is_unsigned && self.fate_of(waiting.leaf_index).await? != Fate::Issued)
-    }
-
-    /// Those that the log alone knows, the oldest first: their holders are there still, and whether they
-    /// have renewed is not known.
-    async fn lost_outstanding(&self, query: &OutstandingQuery) -> Result<Vec<Outstanding>, Error> {
-        let mut outstanding = Vec::new();
-        for place in self.lost_rows.between(0, query.before).into_iter().take(PAGE as usize) {
-            let Known::Logged(record) = self.known_at(place).await? else { continue };
-            let is_issued = self.fate_of(place).await? != Fate::Abandoned;
-            let Record { leaf_index, issued_at, serial_number, spiffe_id, not_after, .. } = record;
-            if is_issued && not_after > query.ends_after {
-                outstanding.push(Outstanding {
-                    leaf_index,
-                    issued_at,
-                    serial_number,
-                    spiffe_id,
-                    not_after,
-                    is_issued,
-                });
-            }
-        }
-        Ok(outstanding)
+        })
+        .await?;
+        waiting.tell(next);
+        Ok(())
     }
 
     /// Whether the holder of a certificate no longer needs what was before.
     fn is_done(
         &self,
-        waiting: &Outstanding,
+        certificate: Outstanding<'_>,
         acknowledging: Option<u64>,
         own_in_use: Option<u64>,
     ) -> bool {
-        let Outstanding { spiffe_id, serial_number, leaf_index, .. } = waiting;
-        let checked = self.folded().revocations.check(spiffe_id, serial_number, Some(*leaf_index));
+        let Outstanding { spiffe_id, serial_number, leaf } = certificate;
+        let checked = self.folded().revocations.check(spiffe_id, serial_number, Some(leaf.index));
         let is_own = *spiffe_id == SpiffeId::authority(self.trust_domain());
         match acknowledging {
             _ if checked.is_err() => true,
             // The CA knows its trust state, and operators' tools ask for it each time.
             Some(_) if is_own || spiffe_id.operator_name().is_some() => true,
-            Some(sequence) => self.fleet().has_acknowledged(spiffe_id, serial_number, sequence),
-            None => is_own && own_in_use != Some(*leaf_index),
+            Some(sequence) => {
+                self.renewals.is_taken_over(leaf.index)
+                    || self.fleet().has_acknowledged(spiffe_id, serial_number, sequence)
+            }
+            None => is_own && own_in_use != Some(leaf.index),
         }
     }
 
-    /// The place of the CA's own newest certificate: the one in use.
+    /// The place of the CA's own newest certificate that was signed: the one in use.
     async fn own_certificate(&self) -> Result<Option<u64>, Error> {
         let own = SpiffeId::authority(self.trust_domain());
-        let query = RecordQuery { spiffe_id: Some(own), limit: 10, ..RecordQuery::default() };
-        let records = self.store().records(query).await?;
-        let newest = records.into_iter().find(|record| record.certificate.is_some());
-        Ok(newest.map(|newest| newest.leaf_index))
+        let leaves = self.leaves_of(std::slice::from_ref(&own), i64::MIN).await?;
+        for leaf in leaves.into_iter().flatten().rev() {
+            let is_signed = match self.fate_of(leaf.index).await? {
+                Fate::Abandoned => false,
+                Fate::Issued => true,
+                Fate::Untold => self.known_at(leaf.index).await?.record().certificate.is_some(),
+            };
+            if is_signed {
+                return Ok(Some(leaf.index));
+            }
+        }
+        Ok(None)
     }
 
     /// Refuses a step that is not the key's next, or that still waits.
@@ -151,23 +114,43 @@ impl Authority {
     }
 }
 
-fn note(waiting: &Outstanding, next: &mut NextStep) {
-    next.waiting += 1;
-    next.until = next.until.max(Some(seconds(waiting.not_after)));
-    if next.certificates.len() < EXAMPLES {
-        let Outstanding { spiffe_id, serial_number, .. } = waiting.clone();
-        next.certificates.push(WaitingInstance {
-            spiffe_id,
-            serial_number,
+/// Who is waited for.
+#[derive(Debug, Default)]
+struct Waiting {
+    count: u64,
+    until: Option<i64>,
+    /// The newest of them, by place.
+    examples: BTreeMap<u64, WaitingInstance>,
+}
+
+impl Waiting {
+    fn note(&mut self, Outstanding { spiffe_id, serial_number, leaf }: Outstanding<'_>) {
+        self.count += 1;
+        self.until = self.until.max(Some(leaf.not_after));
+        let is_newer = |(oldest, _): (&u64, _)| leaf.index > *oldest;
+        if self.examples.len() == EXAMPLES {
+            if !self.examples.first_key_value().is_some_and(is_newer) {
+                return;
+            }
+            self.examples.pop_first();
+        }
+        let instance = WaitingInstance {
+            spiffe_id: spiffe_id.clone(),
+            serial_number: *serial_number,
             held_back: None,
             state: None,
             feed_sequence: None,
             report_seconds_ago: None,
-        });
+        };
+        self.examples.insert(leaf.index, instance);
+    }
+
+    fn tell(self, next: &mut NextStep) {
+        next.waiting = self.count;
+        next.until = self.until.map(seconds);
+        next.certificates = self.examples.into_values().rev().collect();
     }
 }
 
-/// Certificates read at a time.
-const PAGE: u32 = 1000;
 /// Certificates named of those that a step waits for.
 const EXAMPLES: usize = 20;

@@ -23,8 +23,6 @@ pub enum Member {
     Once(Box<OnceMember>),
     /// Whether this certificate was asked for before: it logs none.
     Precedent(Arc<CertificateMember>),
-    /// A certificate was shown to us: its renewal's line is alive.
-    Seen(SerialNumber),
     /// Somebody is about to be told that nothing had to change: it is true if this still holds.
     Unchanged(AllowedUnder),
 }
@@ -209,12 +207,17 @@ pub struct RecordDraft {
 pub enum Consumes {
     /// Nothing.
     Nothing,
-    /// The one renewal of a certificate.
+    /// The one renewal of a certificate. Whoever asks sees to it that no other of the line is under
+    /// way.
     Renewal {
-        /// The certificate renewed.
+        /// The place in the log of the certificate renewed.
+        leaf_index: u64,
+        /// Its serial number.
         serial_number: SerialNumber,
         /// The first certificate of its line.
         lineage: SerialNumber,
+        /// What it was renewed by before, as the log says.
+        before: Option<Renewed>,
     },
     /// A bootstrap token.
     Token {
@@ -285,10 +288,6 @@ pub struct Found {
     pub idempotency: HashMap<(String, String), KeptRequest>,
     /// Tokens, by hash.
     pub tokens: HashMap<Hash, TokenRow>,
-    /// Renewals done, by the serial number of the certificate renewed.
-    pub renewals: HashMap<SerialNumber, RenewalRow>,
-    /// Broken lines among those asked for.
-    pub broken_lineages: HashSet<SerialNumber>,
     /// Leaves to be completed.
     pub leaves: HashMap<u64, LeafRow>,
     /// Newest CRL numbers, by issuer.
@@ -320,7 +319,7 @@ pub struct TokenRow {
 
 /// A renewal that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RenewalRow {
+pub struct Renewed {
     /// The leaf of the new certificate.
     pub leaf_index: u64,
     /// Its serial number.

@@ -15,14 +15,12 @@ use tlog::{Hash, TreeEdge};
 pub(crate) use member::KEPT_MILLISECONDS;
 pub use member::{
     ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Consumes, CrlRow,
-    Effect, Found, IdempotencyKey, KeptRequest, LeafRow, Member, OnceMember, RecordDraft,
-    RenewalRow, RevocationTarget, TokenDraft, TokenRow,
+    Effect, Found, IdempotencyKey, KeptRequest, LeafRow, Member, OnceMember, RecordDraft, Renewed,
+    RevocationTarget, TokenDraft, TokenRow,
 };
 pub(crate) use plan::COMPLETION_MILLISECONDS;
 pub(crate) use plan::require_clock;
 pub use plan::{ClockBehind, plan};
-
-use identity::SerialNumber;
 
 use crate::seal::CHAIN_START;
 
@@ -80,7 +78,6 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "each is a table of the schema, whose columns are documented there")]
 pub enum Row {
-    BrokenLineage { lineage: SerialNumber, log_index: u64 },
     Certificate { leaf_index: u64, der: Vec<u8> },
     Crl(CrlRow),
     CrlNumber { issuer_key_hash: Hash, number: u64 },
@@ -89,9 +86,7 @@ pub enum Row {
     Operator { name: String, log_index: u64 },
     Policy { hash: Hash, files: String, log_index: u64 },
     Record { leaf_index: u64, issued_at: u64, member: Arc<CertificateMember> },
-    Renewal { serial_number: SerialNumber, leaf_index: u64, replaced: bool },
     Revocation { log_index: u64, kind: &'static str, target: String, reason: String, at: u64 },
-    Seen { serial_number: SerialNumber },
     Token { draft: TokenDraft, log_index: u64 },
     TokenRevoked { id: String, log_index: u64 },
     TokenUsed { hash: Hash, request_hash: Hash, leaf_index: u64 },
@@ -102,7 +97,6 @@ impl Row {
     /// Its table.
     pub(crate) fn table(&self) -> &'static str {
         match self {
-            Self::BrokenLineage { .. } => "broken_lineages",
             Self::Certificate { .. } => "certificates",
             Self::Crl(_) => "crls",
             Self::CrlNumber { .. } => "crl_numbers",
@@ -111,9 +105,7 @@ impl Row {
             Self::Operator { .. } => "operators",
             Self::Policy { .. } => "policies",
             Self::Record { .. } => "records",
-            Self::Renewal { .. } => "renewals",
             Self::Revocation { .. } => "revocations",
-            Self::Seen { .. } => "seen",
             Self::Token { .. } | Self::TokenRevoked { .. } | Self::TokenUsed { .. } => "tokens",
             Self::TrustState { .. } => "trust_states",
         }

@@ -8,7 +8,7 @@ use tlog::{CertificateLeaf, Hash, leaf_hash};
 
 use super::{
     ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Conflict, Consumes,
-    Effect, Entry, Found, Head, KeptRequest, Member, OnceMember, Outcome, Plan, RenewalRow,
+    Effect, Entry, Found, Head, KeptRequest, Member, OnceMember, Outcome, Plan, Renewed,
     RevocationTarget, Row, TokenRow,
 };
 use crate::clock::from_milliseconds;
@@ -82,10 +82,6 @@ impl Planning {
             }
             Member::Once(once) => self.once(*once, found),
             Member::Precedent(certificate) => self.asked_before(&certificate, found),
-            Member::Seen(serial_number) => {
-                self.plan.rows.push(Row::Seen { serial_number });
-                Outcome::Stored
-            }
             Member::Unchanged(under) if self.has_moved(&under) => Outcome::Moved,
             Member::Unchanged(_) => Outcome::Stored,
         }
@@ -169,8 +165,8 @@ impl Planning {
             Consumes::Token { hash, key_hash } => {
                 token_precedent(found.tokens.get(hash), key_hash, &request_hash, self.at)
             }
-            Consumes::Renewal { serial_number, lineage } => {
-                self.renewal_precedent(member, serial_number, lineage, found)
+            Consumes::Renewal { lineage, before, .. } => {
+                self.renewal_precedent(member, lineage, before.as_ref())
             }
         }
     }
@@ -181,14 +177,10 @@ impl Planning {
     fn renewal_precedent(
         &mut self,
         member: &CertificateMember,
-        serial_number: &SerialNumber,
         lineage: &SerialNumber,
-        found: &Found,
+        before: Option<&Renewed>,
     ) -> Precedent {
-        if found.broken_lineages.contains(lineage) {
-            return Precedent::Conflict(Conflict::LineageBroken);
-        }
-        match found.renewals.get(serial_number) {
+        match before {
             None => Precedent::None,
             Some(done) if done.request_hash == member.record.request_hash => {
                 Precedent::Replay(done.leaf_index)
@@ -205,7 +197,7 @@ impl Planning {
         &mut self,
         member: &CertificateMember,
         lineage: &SerialNumber,
-        done: &RenewalRow,
+        done: &Renewed,
     ) {
         let detail = serde_json::json!({
             "first": done.serial_number.to_string(),
@@ -214,9 +206,8 @@ impl Planning {
         let by = Act { actor: "authority", request_id: "" };
         let subject = member.record.spiffe_id.as_str();
         let event = EventDraft::new(event::RENEW_CONFLICT, &by, subject, &detail);
-        if let Ok(log_index) = self.event(&event) {
-            self.plan.rows.push(Row::BrokenLineage { lineage: *lineage, log_index });
-        }
+        // It folds: whoever renews in this line from now on is refused by what was folded.
+        self.event(&event).ok();
     }
 
     /// Writes what the certificate uses up, and lets later members of the group see it.
@@ -240,29 +231,12 @@ impl Planning {
             self.plan.rows.push(Row::Idempotency { key: key.clone(), kept, at: self.at });
         }
         match &member.consumes {
-            Consumes::Nothing => {}
+            Consumes::Nothing | Consumes::Renewal { .. } => {}
             Consumes::Token { hash, .. } => {
                 if let Some(token) = found.tokens.get_mut(hash) {
                     token.used = Some((request_hash, leaf_index));
                 }
                 self.plan.rows.push(Row::TokenUsed { hash: *hash, request_hash, leaf_index });
-            }
-            Consumes::Renewal { serial_number, .. } => {
-                let first = found.renewals.get(serial_number).map(|done| done.serial_number);
-                let mut renewed = vec![(*serial_number, first.is_some())];
-                // The replaced certificate must not renew on its own: it counts as renewed, too.
-                renewed.extend(first.map(|first| (first, true)));
-                for (serial_number, replaced) in renewed {
-                    self.plan.rows.push(Row::Renewal { serial_number, leaf_index, replaced });
-                    let row = RenewalRow {
-                        leaf_index,
-                        serial_number: record.serial_number,
-                        request_hash,
-                        seen: false,
-                        replaced,
-                    };
-                    found.renewals.insert(serial_number, row);
-                }
             }
         }
     }

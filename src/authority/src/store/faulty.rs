@@ -8,8 +8,8 @@ use futures_util::FutureExt;
 use tlog::{Hash, Tile};
 
 use super::{
-    Answer, Outstanding, OutstandingQuery, Probe, Record, RecordKey, RecordQuery, RevocationRow,
-    Store, StoreError, StoredCheckpoint, TokenPage, TokenQuery,
+    Answer, Probe, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError,
+    StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -172,9 +172,6 @@ impl Store for FaultyStore {
     }
     fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>> {
         self.inner.records_from(leaf_index, limit)
-    }
-    fn outstanding(&self, query: OutstandingQuery) -> Answer<'_, Vec<Outstanding>> {
-        self.inner.outstanding(query)
     }
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
         self.inner.token(hash)

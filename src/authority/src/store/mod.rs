@@ -75,9 +75,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Records from a leaf on, oldest first, at most `limit`.
     fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>>;
 
-    /// A page of the certificates that somebody may still use, newest first.
-    fn outstanding(&self, query: OutstandingQuery) -> Answer<'_, Vec<Outstanding>>;
-
     /// A bootstrap token by the hash of its secret.
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>>;
 
@@ -315,38 +312,6 @@ impl RecordQuery {
             && self.ends_after.is_none_or(|after| record.not_after > after)
             && self.issued_since.is_none_or(|since| record.issued_at >= since)
     }
-}
-
-/// Which certificates a page shows that somebody may still use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutstandingQuery {
-    /// Only before this leaf.
-    pub before: u64,
-    /// Only those that end after this second since 1970.
-    pub ends_after: i64,
-    /// Only those issued at or after this, in milliseconds since 1970.
-    pub issued_since: u64,
-    /// Also those that were renewed by one that was seen.
-    pub renewed: bool,
-    /// At most this many.
-    pub limit: u32,
-}
-
-/// A certificate that somebody may still use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Outstanding {
-    /// Its place in the log.
-    pub leaf_index: u64,
-    /// When it was logged, in milliseconds since 1970.
-    pub issued_at: u64,
-    /// Its serial number.
-    pub serial_number: SerialNumber,
-    /// Who it names.
-    pub spiffe_id: SpiffeId,
-    /// Last second of validity, since 1970.
-    pub not_after: i64,
-    /// Whether signing was completed.
-    pub is_issued: bool,
 }
 
 /// What is kept of a certificate.

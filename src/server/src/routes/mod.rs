@@ -195,7 +195,7 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
         match may_ask(&service, &request) {
             Ok(()) => {
                 if let Some(peer) = request.extensions().get::<Peer>().cloned() {
-                    service.authority.note_shown(peer.svid()).ended().await;
+                    service.authority.note_shown(peer.svid());
                 }
                 next.run(request).await
             }

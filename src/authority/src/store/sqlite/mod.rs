@@ -31,8 +31,8 @@ use self::schema::Schema;
 use self::tiles::NewestTile;
 use super::heads::Heads;
 use super::{
-    Answer, Hindrance, Outstanding, OutstandingQuery, Probe, Record, RecordKey, RecordQuery,
-    RevocationRow, Store, StoreError, StoredCheckpoint, TokenPage, TokenQuery,
+    Answer, Hindrance, Probe, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError,
+    StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::files::open_lock;
 use crate::seal::HeadKey;
@@ -284,10 +284,6 @@ impl Store for SqliteStore {
     fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>> {
         let seal = self.key.clone();
         self.read(move |connection| read::records_from(connection, &seal, leaf_index, limit))
-    }
-
-    fn outstanding(&self, query: OutstandingQuery) -> Answer<'_, Vec<Outstanding>> {
-        self.read(move |connection| read::outstanding(connection, &query))
     }
 
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {

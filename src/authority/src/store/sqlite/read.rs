@@ -7,8 +7,8 @@ use tlog::Hash;
 
 use super::write::{UNSEALED, VERSION};
 use super::{
-    LOG, Outstanding, OutstandingQuery, Record, RecordKey, RecordQuery, RevocationRow, StoreError,
-    StoredCheckpoint, TokenPage, TokenQuery, damaged, unavailable,
+    LOG, Record, RecordKey, RecordQuery, RevocationRow, StoreError, StoredCheckpoint, TokenPage,
+    TokenQuery, damaged, unavailable,
 };
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{CrlRow, TokenDraft, TokenRow};
@@ -205,43 +205,6 @@ pub(super) fn records_from(
             .collect()
     };
     read().map_err(unavailable)?.into_iter().collect()
-}
-
-/// Newest first: certificates that have not ended; by choice without those whose renewal was seen.
-pub(super) fn outstanding(
-    connection: &Connection,
-    query: &OutstandingQuery,
-) -> Result<Vec<Outstanding>, StoreError> {
-    let read = || -> rusqlite::Result<Vec<_>> {
-        let since = first_since(connection, query.issued_since)?;
-        connection
-            .prepare_cached(
-                "SELECT r.leaf_index, r.issued_at, r.serial_number, i.spiffe_id, r.not_after,
-                   EXISTS (SELECT 1 FROM certificates c WHERE c.leaf_index = r.leaf_index)
-                 FROM records r JOIN identities i ON i.id = r.identity
-                 WHERE r.leaf_index >= ?1 AND r.leaf_index < ?2 AND r.not_after > ?3
-                   AND (?5 OR NOT EXISTS (
-                     SELECT 1 FROM renewals n JOIN records m ON m.leaf_index = n.leaf_index
-                     JOIN seen s ON s.serial_number = m.serial_number
-                     WHERE n.serial_number = r.serial_number))
-                 ORDER BY r.leaf_index DESC LIMIT ?4",
-            )?
-            .query_map(
-                params![since, query.before as i64, query.ends_after, query.limit, query.renewed],
-                |row| {
-                    Ok(Outstanding {
-                        leaf_index: number(row, 0)?,
-                        issued_at: number(row, 1)?,
-                        serial_number: serial_number(row, 2)?,
-                        spiffe_id: parsed(row, 3)?,
-                        not_after: row.get(4)?,
-                        is_issued: row.get(5)?,
-                    })
-                },
-            )?
-            .collect()
-    };
-    read().map_err(unavailable)
 }
 
 /// Finds the first record issued at or after a time by halving: some 25 look-ups in 10 million.

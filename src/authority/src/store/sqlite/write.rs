@@ -14,9 +14,7 @@ use super::{
 };
 use crate::kept_head::Durable;
 use crate::seal::{HeadKey, SealedRecord};
-use crate::sequencer::{
-    Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, RenewalRow, Row, plan,
-};
+use crate::sequencer::{Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, Row, plan};
 
 /// Version of the schema. A store of another version is refused.
 pub(super) const VERSION: i64 = 6;
@@ -167,11 +165,8 @@ fn find_for(
                 requests::find_named(transaction, key, named, now, found)?;
             }
             match &certificate.consumes {
-                Consumes::Nothing => {}
+                Consumes::Nothing | Consumes::Renewal { .. } => {}
                 Consumes::Token { hash, .. } => find_token(transaction, key, hash, found)?,
-                Consumes::Renewal { serial_number, lineage } => {
-                    find_renewal(transaction, serial_number, lineage, found)?;
-                }
             }
         }
         Member::Complete(complete) => {
@@ -196,7 +191,7 @@ fn find_for(
             requests::find_named(transaction, key, &once.named, now, found)?;
             find_for(transaction, key, &once.member, now, found)?;
         }
-        Member::Crl(_) | Member::Seen(_) | Member::Unchanged(_) => {}
+        Member::Crl(_) | Member::Unchanged(_) => {}
     }
     Ok(())
 }
@@ -223,41 +218,6 @@ fn find_token(
 ) -> rusqlite::Result<()> {
     if let Some(token) = read::token_row(transaction, key, hash)? {
         found.tokens.insert(*hash, token);
-    }
-    Ok(())
-}
-
-fn find_renewal(
-    transaction: &Transaction<'_>,
-    serial_number: &SerialNumber,
-    lineage: &SerialNumber,
-    found: &mut Found,
-) -> rusqlite::Result<()> {
-    let row = transaction
-        .prepare_cached(
-            "SELECT r.leaf_index, c.serial_number, c.request_hash, r.replaced,
-                    EXISTS (SELECT 1 FROM seen s WHERE s.serial_number = c.serial_number)
-             FROM renewals r JOIN records c ON c.leaf_index = r.leaf_index
-             WHERE r.serial_number = ?1",
-        )?
-        .query_row([serial_number.as_octets()], |row| {
-            Ok(RenewalRow {
-                leaf_index: row.get::<_, i64>(0)? as u64,
-                serial_number: read::serial_number(row, 1)?,
-                request_hash: read::hash(row, 2)?,
-                replaced: row.get(3)?,
-                seen: row.get(4)?,
-            })
-        })
-        .optional()?;
-    if let Some(row) = row {
-        found.renewals.insert(*serial_number, row);
-    }
-    let broken = transaction
-        .prepare_cached("SELECT 1 FROM broken_lineages WHERE lineage = ?1")?
-        .exists([lineage.as_octets()])?;
-    if broken {
-        found.broken_lineages.insert(*lineage);
     }
     Ok(())
 }
@@ -320,12 +280,6 @@ fn write_entries(
 fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> Result<(), StoreError> {
     match row {
         Row::Record { .. } => one(write_record(transaction, key, row), "records"),
-        // Most are there already.
-        Row::Seen { serial_number } => transaction
-            .prepare_cached("INSERT OR IGNORE INTO seen (serial_number) VALUES (?1)")
-            .and_then(|mut insert| insert.execute([serial_number.as_octets()]))
-            .map(drop)
-            .map_err(unavailable),
         _ => one(change_row(transaction, key, row), row.table()),
     }
 }
@@ -334,11 +288,6 @@ fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> Result<
 fn change_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlite::Result<usize> {
     let sql = |text| transaction.prepare_cached(text);
     match row {
-        Row::BrokenLineage { lineage, log_index } => {
-            sql("INSERT INTO broken_lineages (lineage, log_index) VALUES (?1, ?2)
-             ON CONFLICT (lineage) DO UPDATE SET log_index = min(log_index, excluded.log_index)")?
-            .execute(params![lineage.as_octets(), *log_index as i64])
-        }
         // The first store wins: a second certificate for a leaf never replaces it.
         Row::Certificate { leaf_index, der } => {
             sql("INSERT INTO certificates (leaf_index, der) VALUES (?1, ?2)")?
@@ -379,12 +328,7 @@ fn change_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqli
             sql("INSERT OR REPLACE INTO policies (hash, files, log_index) VALUES (?1, ?2, ?3)")?
                 .execute(params![hash.as_bytes(), files, *log_index as i64])
         }
-        Row::Record { .. } | Row::Seen { .. } => Ok(0),
-        Row::Renewal { serial_number, leaf_index, replaced } => {
-            sql("INSERT OR REPLACE INTO renewals (serial_number, leaf_index, replaced)
-             VALUES (?1, ?2, ?3)")?
-            .execute(params![serial_number.as_octets(), *leaf_index as i64, replaced])
-        }
+        Row::Record { .. } => Ok(0),
         Row::Revocation { log_index, kind, target, reason, at } => {
             sql("INSERT INTO revocations (log_index, kind, target, reason, at)
              VALUES (?1, ?2, ?3, ?4, ?5)")?

@@ -1,0 +1,307 @@
+//! Which certificates were renewed, and which were shown to us, as the log says: not as rows do, which
+//! whoever writes to the database takes away or puts there.
+//!
+//! What this process does itself it knows. What was done before it started it reads with the log of
+//! the last days (`recent_log`), which is proved, once after a start. That a certificate was shown is
+//! logged by the batch (`accounting`): of the seconds before a crash it may be forgotten. Then whoever
+//! holds the certificate before it replaces it once more, and the line breaks when either renews.
+//!
+//! Renewals of one line take turns: what one is decided from is what it is committed on.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use identity::{SerialNumber, SpiffeId, VerifiedSvid};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::attest::{Facts, again_by_token, refused};
+use crate::authority::{Authority, refusal};
+use crate::error::Error;
+use crate::known::Known;
+use crate::sequencer::{Conflict, Consumes, Renewed};
+use crate::store::{RecordKey, Store};
+
+/// What is known of renewals.
+#[derive(Debug, Default)]
+pub(crate) struct Renewals {
+    known: Mutex<Renewing>,
+    turns: Mutex<HashMap<SerialNumber, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// Certificates are named by their places in the log.
+#[derive(Debug, Default)]
+struct Renewing {
+    /// By the certificate renewed.
+    renewed: HashMap<u64, Renewal>,
+    shown: HashSet<u64>,
+    /// Those among them of which the log does not tell yet.
+    untold: BTreeSet<u64>,
+    /// How often it was not known what came of a commit.
+    losses: u64,
+    /// The log was read after so many of them; none before the first time.
+    read_after: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Renewal {
+    by: u64,
+    /// It took the place of an earlier renewal of the same certificate, or was replaced itself.
+    replaced: bool,
+}
+
+/// What the log says of renewals.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The certificate at one place was renewed by that at another.
+    Renewed { of: u64, by: u64 },
+    /// These certificates were shown.
+    Shown(Vec<u64>),
+}
+
+/// A line's turn; the next begins when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Turn(#[expect(dead_code, reason = "it is held")] OwnedMutexGuard<()>);
+
+impl Renewals {
+    /// The certificate at a place was renewed by the one that was just logged at another.
+    pub(crate) fn note(&self, of: u64, by: u64) {
+        self.known().note(of, by);
+    }
+
+    /// Whether a renewal was committed is unknown: the log is read again.
+    pub(crate) fn lose(&self) {
+        self.known().losses += 1;
+    }
+
+    /// What the log says, in its order.
+    pub(crate) fn hear(&self, told: impl IntoIterator<Item = Told>) {
+        let mut known = self.known();
+        for told in told {
+            match told {
+                Told::Renewed { of, by } => known.note(of, by),
+                Told::Shown(places) => {
+                    for place in &places {
+                        known.untold.remove(place);
+                    }
+                    known.shown.extend(places);
+                }
+            }
+        }
+    }
+
+    /// Forgets what was before the first certificate that still lives.
+    pub(crate) fn forget_before(&self, first: u64) {
+        let mut known = self.known();
+        known.renewed.retain(|place, _| *place >= first);
+        known.renewed.shrink_to_fit();
+        known.shown.retain(|place| *place >= first);
+        known.shown.shrink_to_fit();
+        known.untold.retain(|place| *place >= first);
+    }
+
+    /// Whether a certificate was renewed by one that was shown since: its holder has the new one.
+    pub(crate) fn is_taken_over(&self, place: u64) -> bool {
+        let known = self.known();
+        known.renewed.get(&place).is_some_and(|renewal| known.is_shown(renewal.by))
+    }
+
+    /// The first of those that were shown and are not told of, in order.
+    pub(crate) fn untold(&self, most: usize) -> Vec<u64> {
+        self.known().untold.iter().take(most).copied().collect()
+    }
+
+    /// Waits until no other renewal of the line is under way.
+    async fn turn(&self, line: &SerialNumber) -> Turn {
+        let mutex = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            if turns.len() >= TURNS {
+                turns.retain(|_, turn| turn.strong_count() > 0);
+            }
+            let begun = turns.get(line).and_then(Weak::upgrade);
+            begun.unwrap_or_else(|| {
+                let mutex = Arc::default();
+                turns.insert(*line, Arc::downgrade(&mutex));
+                mutex
+            })
+        };
+        Turn(mutex.lock_owned().await)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Renewing> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Renewing {
+    /// A second renewal replaces the first, whose certificate must not renew on its own: it counts as
+    /// renewed, too. What was told before changes nothing.
+    fn note(&mut self, of: u64, by: u64) {
+        let first = self.renewed.get(&of).copied();
+        if first.is_some_and(|first| first.by >= by) {
+            return;
+        }
+        self.renewed.insert(of, Renewal { by, replaced: first.is_some() });
+        if let Some(first) = first {
+            self.renewed.insert(first.by, Renewal { by, replaced: true });
+        }
+    }
+
+    /// Whoever has renewed with a certificate has shown it.
+    fn is_shown(&self, place: u64) -> bool {
+        self.shown.contains(&place) || self.renewed.contains_key(&place)
+    }
+}
+
+impl Authority {
+    /// Notes that the holder of a certificate exists.
+    pub(crate) fn see(&self, svid: &VerifiedSvid) {
+        // Each of ours has a place: the verifier has taken its countersignature.
+        let Some(place) = svid.leaf_index() else { return };
+        let mut known = self.renewals.known();
+        if known.shown.insert(place) {
+            known.untold.insert(place);
+        }
+    }
+
+    /// Whether it is known that the certificate at this place of the log was shown.
+    pub fn has_seen(&self, log_index: u64) -> bool {
+        self.renewals.known().shown.contains(&log_index)
+    }
+
+    /// Waits for the turn of a renewal's line, and says what it was renewed by before. None of it for
+    /// what renews nothing.
+    pub(crate) async fn take_turn(
+        &self,
+        consumes: &mut Consumes,
+        spiffe_id: &SpiffeId,
+    ) -> Result<Option<Turn>, Error> {
+        let Consumes::Renewal { leaf_index, serial_number, lineage, before } = consumes else {
+            return Ok(None);
+        };
+        let turn = self.renewals.turn(lineage).await;
+        self.require_unbroken(lineage, spiffe_id)?;
+        self.read_renewals().await?;
+        *before = self.renewed_before(*leaf_index, serial_number, spiffe_id).await?;
+        Ok(Some(turn))
+    }
+
+    /// Refuses where the line broke, whatever rows say.
+    pub(crate) fn require_unbroken(
+        &self,
+        lineage: &SerialNumber,
+        spiffe_id: &SpiffeId,
+    ) -> Result<(), Error> {
+        match self.folded().is_broken(lineage) {
+            true => Err(refusal(Conflict::LineageBroken, spiffe_id)),
+            false => Ok(()),
+        }
+    }
+
+    async fn read_renewals(&self) -> Result<(), Error> {
+        loop {
+            let losses = {
+                let known = self.renewals.known();
+                if known.read_after == Some(known.losses) {
+                    return Ok(());
+                }
+                known.losses
+            };
+            self.follow_recent_log().await?;
+            self.renewals.known().read_after = Some(losses);
+        }
+    }
+
+    /// What a certificate was renewed by; refused where the record of that is gone, because then
+    /// nobody can tell its own retry from a second renewal.
+    async fn renewed_before(
+        &self,
+        place: u64,
+        serial_number: &SerialNumber,
+        spiffe_id: &SpiffeId,
+    ) -> Result<Option<Renewed>, Error> {
+        let (Renewal { by, replaced }, seen) = {
+            let known = self.renewals.known();
+            let Some(renewal) = known.renewed.get(&place).copied() else { return Ok(None) };
+            (renewal, known.is_shown(renewal.by))
+        };
+        match self.known_at(by).await? {
+            Known::Recorded(record) => Ok(Some(Renewed {
+                leaf_index: by,
+                serial_number: record.serial_number,
+                request_hash: record.request_hash,
+                seen,
+                replaced,
+            })),
+            Known::Logged(record) => Err(refused(
+                format!(
+                    "certificate {serial_number} was renewed already, by {}, whose record is gone from \
+                     the database, or is not as this CA wrote it: whether this is the same request \
+                     cannot be told",
+                    record.serial_number
+                ),
+                format!("attest again: {}", again_by_token(spiffe_id)),
+            )),
+        }
+    }
+}
+
+/// What `renew` events of before say, which do not name what they renewed: of each line, one certificate
+/// after the other. `places` are those of their leaves, in order; `place_of` finds a line's first.
+///
+/// Where a record is gone, nothing is said of it. No CA of before has written to the log for as long
+/// as a certificate lives: then none of this is left.
+pub(crate) async fn renewed_of_before(
+    store: &dyn Store,
+    places: &[u64],
+    place_of: impl Fn(&SerialNumber) -> Option<u64> + Send,
+) -> Result<Vec<Told>, Error> {
+    let (mut newest, mut told) = (HashMap::new(), Vec::new());
+    for page in places.chunks(PAGE) {
+        let keys = page.iter().map(|place| RecordKey::LeafIndex(*place)).collect();
+        for record in store.records_of(keys).await?.into_iter().flatten() {
+            let Ok(facts) = serde_json::from_str::<Facts>(&record.facts) else { continue };
+            let by = record.leaf_index;
+            let before = newest.insert(facts.lineage, by).or_else(|| place_of(&facts.lineage));
+            told.extend(before.map(|of| Told::Renewed { of, by }));
+        }
+    }
+    Ok(told)
+}
+
+/// Lines that nobody waits for are kept a little longer.
+const TURNS: usize = 1_000;
+/// Records read at a time.
+const PAGE: usize = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replaced_certificate_counts_as_renewed_and_what_is_told_twice_changes_nothing() {
+        let renewals = Renewals::default();
+        for _ in 0..2 {
+            let told = [(1, 3), (1, 5), (5, 7)].map(|(of, by)| Told::Renewed { of, by });
+            renewals.hear(told);
+            let known = renewals.known();
+            let says = |place| known.renewed.get(&place).map(|it| (it.by, it.replaced));
+            assert_eq!(says(1), Some((5, true)));
+            assert_eq!(says(3), Some((5, true)));
+            assert_eq!(says(5), Some((7, false)));
+        }
+        renewals.forget_before(5);
+        assert_eq!(renewals.known().renewed.len(), 1);
+    }
+
+    #[test]
+    fn what_was_shown_is_told_once() {
+        let renewals = Renewals::default();
+        renewals.known().shown.extend([1, 3]);
+        renewals.known().untold.extend([1, 3]);
+        assert_eq!(renewals.untold(1), [1]);
+        renewals.hear([Told::Shown(vec![1])]);
+        assert_eq!(renewals.untold(9), [3]);
+        renewals.note(0, 1);
+        assert!(renewals.is_taken_over(0) && !renewals.is_taken_over(1));
+    }
+}
