@@ -1,17 +1,26 @@
-//! Off the hot path: each leaf is accounted for once, as `issued` or as `issue.abandoned`.
+//! Off the hot path: each leaf of the log is accounted for once, as `issued`, as `issue.abandoned`, or
+//! as `issue.lost`.
+//!
+//! What this process has stored itself it knows. Of what was logged before it started, a row's
+//! certificate counts if it is that of the leaf; where there is none, it may have been signed all the
+//! same, and its row been taken away. Then it is lost: it counts as issued, as far as anybody asks.
 //!
 //! The cursor stands in the log's head and moves in the transaction that writes the events, so a
 //! crash accounts for a leaf again or not yet, never not at all.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use serde::Serialize;
-use tlog::Hash;
+use tlog::{CertificateLeaf, Hash, leaf_hash};
 
 use crate::authority::Authority;
 use crate::error::Error;
-use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUED, SEEN};
+use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUE_LOST, ISSUED, SEEN};
+use crate::recent_log::{Fate, Unaccounted};
 use crate::renewals::Told;
-use crate::sequencer::{ActMember, COMPLETION_MILLISECONDS, Effect, Member};
-use crate::store::Record;
+use crate::sequencer::{ActMember, COMPLETION_MILLISECONDS, Effect, Member, Outcome};
+use crate::store::{Record, RecordKey};
 
 /// An `issued` event's detail.
 #[derive(Serialize)]
@@ -47,52 +56,183 @@ pub(crate) async fn tell_shown(authority: &Authority) -> Result<(), Error> {
     Ok(())
 }
 
-/// Accounts for a batch of leaves; returns whether there may be more to do at once.
-pub(crate) async fn account(authority: &Authority) -> Result<bool, Error> {
-    let store = authority.store();
-    let swept = store.head().await?.swept;
-    let records = store.records_from(swept, BATCH).await?;
-    let now = authority.clock().unix_milliseconds();
-    let settled: Vec<&Record> = records
-        .iter()
-        .take_while(|record| {
-            record.certificate.is_some()
-                || now.saturating_sub(record.issued_at) > 2 * COMPLETION_MILLISECONDS
-        })
-        .collect();
-    let Some(last) = settled.last() else {
-        return Ok(false);
-    };
-    let up_to = last.leaf_index + 1;
-    for record in settled.iter().filter(|record| record.certificate.is_none()) {
-        abandon(authority, record).await?;
+/// What this process knows of the leaves that are not accounted for, by their places.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts(Mutex<HashMap<u64, Signing>>);
+
+/// How far the signing of a leaf came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Signing {
+    /// It was logged here, and no certificate of it is stored.
+    Begun,
+    /// The certificate with this hash is stored: that left.
+    Stored(Hash),
+    /// Whether a certificate was stored is unknown: the commit failed.
+    Unsure,
+}
+
+impl Accounts {
+    /// A leaf was logged here.
+    pub(crate) fn begin(&self, place: u64) {
+        self.signing().insert(place, Signing::Begun);
     }
-    let certificates: Vec<IssuedLine> = settled
-        .iter()
-        .filter_map(|record| {
-            let sha256 = format!("{:?}", Hash::of(record.certificate.as_ref()?));
-            Some(IssuedLine { index: record.leaf_index, sha256 })
-        })
-        .collect();
+
+    /// What came of storing a leaf's certificate.
+    pub(crate) fn note(&self, place: u64, certificate: &[u8], stored: &Result<Outcome, Error>) {
+        let signing = match stored {
+            Ok(Outcome::Stored) => Signing::Stored(Hash::of(certificate)),
+            Ok(_) => return,
+            Err(_) => Signing::Unsure,
+        };
+        let mut held = self.signing();
+        if !matches!(held.get(&place), Some(Signing::Stored(_))) {
+            held.insert(place, signing);
+        }
+    }
+
+    fn of(&self, place: u64) -> Option<Signing> {
+        self.signing().get(&place).copied()
+    }
+
+    fn forget_before(&self, place: u64) {
+        self.signing().retain(|held, _| *held >= place);
+    }
+
+    fn signing(&self) -> MutexGuard<'_, HashMap<u64, Signing>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a leaf is accounted for as.
+enum Account {
+    /// It was never signed, and never will be.
+    Abandoned,
+    /// By the hash of its certificate.
+    Issued(Hash),
+    /// Nobody knows: what was stored of it is gone, or is not its certificate.
+    Lost,
+    /// The log says it already.
+    Told,
+}
+
+/// Accounts for a batch of leaves, by the log: of each it says what is known, whatever became of its
+/// rows. Returns whether there may be more to do at once.
+pub(crate) async fn account(authority: &Authority) -> Result<bool, Error> {
+    let leaves = authority.unaccounted(BATCH).await?;
+    let records = stored(authority, &leaves).await?;
+    let mut certificates = Vec::new();
+    let mut up_to = None;
+    for (leaf, record) in leaves.iter().zip(records) {
+        match settle(authority, leaf, record).await? {
+            None => break,
+            Some(Account::Abandoned) => tell(authority, ISSUE_ABANDONED, leaf.index).await?,
+            Some(Account::Issued(hash)) => {
+                certificates.push(IssuedLine { index: leaf.index, sha256: format!("{hash:?}") });
+            }
+            Some(Account::Lost) => tell(authority, ISSUE_LOST, leaf.index).await?,
+            Some(Account::Told) => {}
+        }
+        up_to = Some(leaf.index + 1);
+    }
+    let Some(up_to) = up_to else { return Ok(false) };
     let by = Act { actor: "authority", request_id: "" };
     let event = EventDraft::new(ISSUED, &by, "certificates", &IssuedDetail { certificates });
     let act = ActMember { event, effect: Effect::Sweep { up_to }, allowed_under: None };
     authority.submit(Member::Act(Box::new(act))).await?;
-    Ok(records.len() == BATCH as usize)
+    authority.accounts.forget_before(up_to);
+    Ok(leaves.len() == BATCH)
 }
 
-async fn abandon(authority: &Authority, record: &Record) -> Result<(), Error> {
-    let detail = serde_json::json!({
-        "index": record.leaf_index,
-        "serial_number": record.serial_number.to_string(),
-    });
+/// The records of those of which this process does not know that they were stored.
+async fn stored(
+    authority: &Authority,
+    leaves: &[Unaccounted],
+) -> Result<Vec<Option<Record>>, Error> {
+    let is_known =
+        |leaf: &Unaccounted| matches!(authority.accounts.of(leaf.index), Some(Signing::Stored(_)));
+    let unknown = leaves.iter().filter(|leaf| !is_known(leaf));
+    let keys: Vec<RecordKey> = unknown.map(|leaf| RecordKey::LeafIndex(leaf.index)).collect();
+    let places: Vec<u64> = leaves.iter().map(|leaf| leaf.index).collect();
+    let mut found: HashMap<u64, Record> = HashMap::new();
+    if !keys.is_empty() {
+        let records = authority.store().records_of(keys).await?;
+        found.extend(records.into_iter().flatten().map(|record| (record.leaf_index, record)));
+    }
+    Ok(places.iter().map(|place| found.remove(place)).collect())
+}
+
+/// None while it may still be signed.
+async fn settle(
+    authority: &Authority,
+    leaf: &Unaccounted,
+    record: Option<Record>,
+) -> Result<Option<Account>, Error> {
+    let signing = authority.accounts.of(leaf.index);
+    if let Some(Signing::Stored(hash)) = signing {
+        return Ok(Some(Account::Issued(hash)));
+    }
+    let certificate = record.as_ref().and_then(|record| record.certificate.as_deref());
+    if let (Some(certificate), Some(record)) = (certificate, &record)
+        && authority.is_certificate_of(certificate, &record.issuer_key_hash, &leaf.hash)
+    {
+        return Ok(Some(Account::Issued(Hash::of(certificate))));
+    }
+    let issued_at = match record {
+        Some(record) => record.issued_at,
+        None => authority.known_at(leaf.index).await?.record().issued_at,
+    };
+    let now = authority.clock().unix_milliseconds();
+    if now.saturating_sub(issued_at) <= 2 * COMPLETION_MILLISECONDS {
+        return Ok(None);
+    }
+    if authority.fate_of(leaf.index).await? == Fate::Abandoned {
+        return Ok(Some(Account::Told));
+    }
+    Ok(Some(match signing {
+        Some(Signing::Begun) => Account::Abandoned,
+        _ => Account::Lost,
+    }))
+}
+
+impl Authority {
+    /// Whether a leaf that is not accounted for yet was signed, as far as that is known.
+    pub(crate) async fn is_signed(&self, place: u64) -> Result<bool, Error> {
+        let leaves = self.unaccounted(usize::MAX).await?;
+        let Some(leaf) = leaves.iter().find(|leaf| leaf.index == place) else { return Ok(false) };
+        let record = stored(self, std::slice::from_ref(leaf)).await?.pop().flatten();
+        Ok(matches!(settle(self, leaf, record).await?, Some(Account::Issued(_))))
+    }
+
+    /// Whether it is the certificate that was made of the leaf with this hash: the issuer signed it, and
+    /// without its countersignature it is what was logged.
+    fn is_certificate_of(&self, certificate: &[u8], issuer_key_hash: &Hash, logged: &Hash) -> bool {
+        let in_force = self.in_force();
+        let Some(issuer) = in_force.certificate(issuer_key_hash) else { return false };
+        let leaf = CertificateLeaf::from_certificate(certificate, issuer.public_key());
+        let entry = leaf.and_then(|(leaf, _)| leaf.encode());
+        entry.is_ok_and(|entry| leaf_hash(&entry) == *logged)
+            && issuance::is_signed_by(certificate, issuer.public_key())
+    }
+}
+
+/// Says of one leaf what became of it.
+async fn tell(authority: &Authority, kind: &'static str, place: u64) -> Result<(), Error> {
+    let known = authority.known_at(place).await?;
+    let Record { serial_number, spiffe_id, .. } = known.record();
+    if kind == ISSUE_LOST {
+        tracing::error!(
+            place, %serial_number, %spiffe_id,
+            "a certificate is accounted for as lost: whether it was signed the database does not say"
+        );
+    }
+    let detail = serde_json::json!({ "index": place, "serial_number": serial_number.to_string() });
     let by = Act { actor: "authority", request_id: "" };
-    let event = EventDraft::new(ISSUE_ABANDONED, &by, record.spiffe_id.as_str(), &detail);
+    let event = EventDraft::new(kind, &by, spiffe_id.as_str(), &detail);
     let act = ActMember { event, effect: Effect::None, allowed_under: None };
     authority.submit(Member::Act(Box::new(act))).await.map(drop)
 }
 
 /// Certificates of one `issued` event: some 90 bytes each, below the entry's 65,535.
-const BATCH: u32 = 500;
+const BATCH: usize = 500;
 /// Places of one `seen` event: an index has 40 bits, 13 digits at most.
 const SHOWN: usize = 4_000;

@@ -11,7 +11,7 @@ use issuance::IssuerCertificate;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tlog::Hash;
 
-use crate::accounting;
+use crate::accounting::{self, Accounts};
 use crate::attest::{Attested, INTERNAL, Purpose, TokenKind, again_by_token, refused};
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
@@ -81,6 +81,7 @@ pub struct Authority {
     pub(crate) crls: Crls,
     pub(crate) turns: Turns,
     pub(crate) completions: Completions,
+    pub(crate) accounts: Accounts,
 }
 
 /// Hears of each change of the revocation state before the call that made it returns.
@@ -322,7 +323,9 @@ impl Authority {
                 certificate: issued.certificate.clone(),
                 revocation_epoch: epoch,
             };
-            match self.queue.submit(Member::Complete(complete)).await? {
+            let stored = self.queue.submit(Member::Complete(complete)).await;
+            self.accounts.note(leaf_index, &issued.certificate, &stored);
+            match stored? {
                 Outcome::Stored => {
                     metrics::counter!("countersign_issued_total").increment(1);
                     return Ok(self.present(
@@ -728,7 +731,7 @@ impl Authority {
         self.refusals.summarise(self).await
     }
 
-    /// Accounts for leaves as issued or abandoned, and tells which certificates were shown; returns
+    /// Accounts for leaves as issued, abandoned or lost, and tells which certificates were shown; returns
     /// whether more may be due at once.
     pub async fn account(&self) -> Result<bool, Error> {
         self.follow_recent_log().await?;

@@ -112,6 +112,7 @@ impl Authority {
             outcome => return Ok(Admitted::Not(outcome)),
         };
         metrics::counter!("countersign_logged_total").increment(1);
+        self.accounts.begin(leaf_index);
         self.note_own_names(&member.record);
         let serial_number = member.record.serial_number;
         let line = match purpose {

@@ -108,6 +108,7 @@ pub(crate) const EVIDENCE_DISCARD: &str = "evidence.discard";
 pub(crate) const HALT_LIFT: &str = "halt.lift";
 pub(crate) const ISSUE: &str = "issue";
 pub(crate) const ISSUE_ABANDONED: &str = "issue.abandoned";
+pub(crate) const ISSUE_LOST: &str = "issue.lost";
 pub(crate) const ISSUE_REFUSED: &str = "issue.refused";
 pub(crate) const ISSUED: &str = "issued";
 pub(crate) const KEY_ACTIVATE: &str = "key.activate";

@@ -9,6 +9,7 @@ use identity::{SpiffeId, TrustDomain};
 use tlog::{Hash, leaf_hash};
 use tokio::runtime::Handle;
 
+use crate::accounting::Accounts;
 use crate::authority::{Authority, Parts};
 use crate::budgets::Budgets;
 use crate::checkpoint::Checkpoints;
@@ -100,6 +101,7 @@ impl Authority {
             crls: Crls::default(),
             turns: Turns::default(),
             completions: Completions::default(),
+            accounts: Accounts::default(),
             trust_domain,
             crl_url,
             clock,

@@ -8,7 +8,7 @@
 //! Read from the disk once after a start, then as the log grows: a million certificates a week take
 //! some seconds, and 96 MiB.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use api::ActOnRecord;
 use identity::{SerialNumber, SpiffeId};
@@ -48,6 +48,13 @@ pub(crate) struct Outstanding<'a> {
     pub(crate) leaf: Leaf,
 }
 
+/// A leaf of which the log does not say what became of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Unaccounted {
+    pub(crate) index: u64,
+    pub(crate) hash: Hash,
+}
+
 /// A CRL as it was logged before it was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoggedCrl {
@@ -63,7 +70,7 @@ pub(crate) struct LoggedCrl {
 pub(crate) enum Fate {
     /// It was not signed in time, and never will be.
     Abandoned,
-    /// It was signed.
+    /// It was signed; or it may have been, and its rows were lost.
     Issued,
     /// The log does not say yet, or it was too long ago.
     Untold,
@@ -83,6 +90,8 @@ struct Read {
     abandoned: HashSet<u64>,
     /// Of each leaf before this one the log says what became of it.
     swept: u64,
+    /// The others, in order.
+    unaccounted: VecDeque<Unaccounted>,
     /// How many were left when those of before were forgotten last.
     kept: usize,
     count: usize,
@@ -201,6 +210,13 @@ impl Authority {
         })
     }
 
+    /// The first leaves of which the log does not say what became of them, in order.
+    pub(crate) async fn unaccounted(&self, most: usize) -> Result<Vec<Unaccounted>, Error> {
+        let mut recent = self.recent_log.0.lock().await;
+        let read = self.follow(&mut recent).await?;
+        Ok(read.unaccounted.iter().take(most).copied().collect())
+    }
+
     /// The newest CRL that was logged for an issuer in the last days: longer than one is used.
     pub(crate) async fn logged_crl(&self, issuer: &str) -> Result<Option<LoggedCrl>, Error> {
         let mut recent = self.recent_log.0.lock().await;
@@ -219,7 +235,9 @@ impl Authority {
         if recent.is_none() {
             // No certificate from before it lives.
             let since = now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
-            *recent = Some(Read::from(self.store(), self.place_before(since).await?).await?);
+            let swept = self.store().head().await?.swept;
+            let first = self.place_before(since).await?.min(swept);
+            *recent = Some(Read::from(self.store(), first).await?);
         }
         if let Some(read) = recent.as_mut()
             && let Err(error) = self.follow_further(read).await
@@ -282,6 +300,7 @@ impl Read {
             serials: HashMap::new(),
             abandoned: HashSet::new(),
             swept: 0,
+            unaccounted: VecDeque::new(),
             kept: 0,
             count: 0,
             crls: HashMap::new(),
@@ -306,6 +325,7 @@ impl Read {
         }
         if self.edge == head.edge {
             self.swept = head.swept;
+            while self.unaccounted.pop_front_if(|leaf| leaf.index < head.swept).is_some() {}
             return Ok(());
         }
         let why = format!("the log's newest entries, up to {size}, are not those that were logged");
@@ -314,9 +334,11 @@ impl Read {
 
     fn entry(&mut self, entry: &[u8]) {
         let index = self.edge.size();
-        self.edge.push(leaf_hash(entry));
+        let hash = leaf_hash(entry);
+        self.edge.push(hash);
         let announced = self.announced.take();
         if entry.first() != Some(&b'{') {
+            self.unaccounted.push_back(Unaccounted { index, hash });
             if let Some(Announced { actor, subject, detail, is_renewal }) = announced {
                 self.note_renewal(index, is_renewal, detail.renews);
                 let leaf = Leaf { index, not_after: detail.not_after };

@@ -87,7 +87,7 @@ impl Authority {
             let is_signed = match self.fate_of(leaf.index).await? {
                 Fate::Abandoned => false,
                 Fate::Issued => true,
-                Fate::Untold => self.known_at(leaf.index).await?.record().certificate.is_some(),
+                Fate::Untold => self.is_signed(leaf.index).await?,
             };
             if is_signed {
                 return Ok(Some(leaf.index));

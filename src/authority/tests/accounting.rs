@@ -1,0 +1,173 @@
+//! Each leaf of the log is accounted for, as what is known of it, whatever its rows say.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use api::{CertificateFilter, CertificateState, IssuedCertificate, KeyPurpose};
+use authority::sequencer::{Effect, Member};
+use authority::signer::SignerError;
+use authority::signer::spy::SpySigner;
+use authority::store::faulty::{Fault, FaultyStore};
+use authority::{Caller, Event};
+use rusqlite::Connection;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use support::{Environment, csr};
+use time::Duration;
+use tlog::Hash;
+
+fn tamper(environment: &Environment, sql: &str) {
+    let path = environment.folder.path().join("countersign.db");
+    let database = Connection::open(path).unwrap();
+    database.execute_batch(&format!("PRAGMA foreign_keys = OFF; {sql}")).unwrap();
+}
+
+async fn account(environment: &Environment) {
+    while environment.authority.account().await.unwrap() {}
+}
+
+/// What the log says of a leaf: kinds of events, and the hash of its certificate.
+async fn accounts(environment: &Environment, index: u64) -> (Vec<String>, Option<String>) {
+    let entries = environment.store.entries(0, 10_000).await.unwrap();
+    let (mut kinds, mut hash) = (Vec::new(), None);
+    for event in entries.iter().filter_map(|entry| Event::parse(entry).ok()) {
+        let lines = event.detail["certificates"].as_array().into_iter().flatten();
+        let named = lines.into_iter().find(|line| line["index"] == index);
+        hash = named.map(|line| line["sha256"].as_str().unwrap().to_owned()).or(hash);
+        if named.is_some() || event.kind.starts_with("issue.") && event.detail["index"] == index {
+            kinds.push(event.kind);
+        }
+    }
+    (kinds, hash)
+}
+
+fn hash(issued: &IssuedCertificate) -> String {
+    let leaf = CertificateDer::pem_slice_iter(issued.chain.as_bytes()).next().unwrap().unwrap();
+    format!("{:?}", Hash::of(&leaf))
+}
+
+/// What a writer to the database can do to the rows of the first of two certificates.
+const CHANGES: &[&str] = &[
+    "UPDATE certificates SET der = CAST(der || x'00' AS BLOB) WHERE leaf_index = ?",
+    "UPDATE certificates SET der = x'' WHERE leaf_index = ?",
+    // The last bytes are the signature's.
+    "UPDATE certificates SET der = CAST(substr(der, 1, length(der) - 4) || x'45564946' AS BLOB)
+     WHERE leaf_index = ?",
+    "UPDATE certificates SET der = (SELECT der FROM certificates ORDER BY leaf_index DESC LIMIT 1)
+     WHERE leaf_index = ?",
+    "DELETE FROM certificates WHERE leaf_index = ?",
+    "DELETE FROM records WHERE leaf_index = ?",
+    "UPDATE records SET seal = x'' WHERE leaf_index = ?",
+    "UPDATE records SET issuer_key_hash = zeroblob(32) WHERE leaf_index = ?",
+    "UPDATE records SET issued_at = 4000000000000 WHERE leaf_index = ?",
+    "UPDATE records SET leaf_index = leaf_index + 1000 WHERE leaf_index = ?",
+];
+
+async fn changed(change: &str) -> (Environment, Caller, [IssuedCertificate; 2]) {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let first = environment.issue(&operator, "/prod/reports").await;
+    let second = environment.issue(&operator, "/prod/monolith").await;
+    tamper(&environment, &change.replace('?', &first.log_index.to_string()));
+    (environment, operator, [first, second])
+}
+
+#[tokio::test]
+async fn the_log_names_the_certificate_that_left_whatever_its_row_says() {
+    for change in CHANGES {
+        let (environment, _, issued) = changed(change).await;
+        account(&environment).await;
+        for issued in &issued {
+            let (kinds, named) = accounts(&environment, issued.log_index).await;
+            assert_eq!((kinds, named), (vec!["issued".to_owned()], Some(hash(issued))), "{change}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_no_row_tells_after_a_restart_is_lost_and_holds_nobody_up() {
+    for change in CHANGES {
+        let (mut environment, operator, [first, second]) = changed(change).await;
+        environment.restart().await;
+        account(&environment).await;
+        assert_eq!(accounts(&environment, first.log_index).await, (vec![], None), "{change}");
+        environment.clock.advance(Duration::minutes(3));
+        account(&environment).await;
+        let said = accounts(&environment, first.log_index).await;
+        assert_eq!(said, (vec!["issue.lost".to_owned()], None), "{change}");
+        let said = accounts(&environment, second.log_index).await;
+        assert_eq!(said, (vec!["issued".to_owned()], Some(hash(&second))), "{change}");
+        let swept = environment.store.head().await.unwrap().swept;
+        assert!(swept > second.log_index, "{change}");
+        // It counts as issued: shown as such, and revoked by its number.
+        let shown = environment.authority.certificate(&operator, &first.serial_number).await;
+        assert_eq!(shown.unwrap().state, CertificateState::Valid, "{change}");
+        environment.revoke(&operator, &first.serial_number.to_string()).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_whole_after_a_restart_is_issued() {
+    let mut environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let issued = environment.issue(&operator, "/prod/reports").await;
+    environment.restart().await;
+    account(&environment).await;
+    let said = accounts(&environment, issued.log_index).await;
+    assert_eq!(said, (vec!["issued".to_owned()], Some(hash(&issued))));
+}
+
+/// A CA whose issuer's key refuses while it is told to, and whose sweep fails while it is told to.
+async fn refusing() -> (Environment, Arc<AtomicBool>, Arc<AtomicBool>) {
+    let (refuses, fails) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (is_refusing, is_failing) = (Arc::clone(&refuses), Arc::clone(&fails));
+    let environment = Environment::start_with(
+        |keys, _| {
+            keys.wrap(KeyPurpose::Issuer, |inner| {
+                Arc::new(SpySigner::new(inner, move |_| match is_refusing.load(Ordering::SeqCst) {
+                    true => Err(SignerError::Refused("told to".to_owned())),
+                    false => Ok(()),
+                }))
+            })
+        },
+        |store| {
+            Arc::new(FaultyStore::new(store, move |group: &[Member]| {
+                let is_sweep = |member: &Member| matches!(member, Member::Act(act) if matches!(act.effect, Effect::Sweep { .. }));
+                let fails = is_failing.load(Ordering::SeqCst) && group.iter().any(is_sweep);
+                fails.then_some(Fault::NotPersisted)
+            }))
+        },
+    )
+    .await;
+    (environment, refuses, fails)
+}
+
+#[tokio::test]
+async fn what_is_known_to_be_unsigned_is_abandoned_and_stays_so() {
+    let (mut environment, refuses, fails) = refusing().await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    refuses.store(true, Ordering::SeqCst);
+    environment.issue_with(&token, &csr()).await.unwrap_err();
+    refuses.store(false, Ordering::SeqCst);
+    let index = environment.store.head().await.unwrap().edge.size() - 1;
+    account(&environment).await;
+    assert_eq!(accounts(&environment, index).await, (vec![], None), "it may be signed still");
+    environment.clock.advance(Duration::minutes(3));
+    // A crash between what the log says of it and the cursor behind it.
+    fails.store(true, Ordering::SeqCst);
+    environment.authority.account().await.unwrap_err();
+    fails.store(false, Ordering::SeqCst);
+    environment.restart().await;
+    account(&environment).await;
+    assert_eq!(accounts(&environment, index).await, (vec!["issue.abandoned".to_owned()], None));
+    assert!(environment.store.head().await.unwrap().swept > index);
+    while environment.authority.look_for_lost_rows().await.unwrap() {}
+    assert!(environment.authority.lost_rows().await.unwrap().is_none());
+    let all = CertificateFilter::default();
+    let newest = environment.authority.certificates(&operator, &all).await.unwrap().items.remove(0);
+    assert_eq!((newest.row_lost, newest.state), (false, CertificateState::NeverIssued));
+}
