@@ -42,8 +42,14 @@ impl LostRows {
     }
 
     fn next_batch(&self) -> Vec<u64> {
+        let ahead = &self.rounds().ahead;
+        ahead[ahead.len().saturating_sub(BATCH)..].to_vec()
+    }
+
+    /// The same was looked at, to its end: what fails is looked at again.
+    fn passed(&self, batch: usize) {
         let ahead = &mut self.rounds().ahead;
-        ahead.split_off(ahead.len().saturating_sub(BATCH))
+        ahead.truncate(ahead.len() - batch);
     }
 
     /// Those that have ended meanwhile are lost no more.
@@ -65,6 +71,7 @@ impl Authority {
         let batch = self.lost_rows.next_batch();
         let keys = batch.iter().map(|place| RecordKey::LeafIndex(*place)).collect();
         let found = self.store().records_of(keys).await?;
+        let passed = batch.len();
         for (place, record) in batch.into_iter().zip(found) {
             let is_whole = record.is_some_and(|record| record.certificate.is_some());
             let is_lost = !is_whole && self.is_lost(place).await?;
@@ -75,6 +82,7 @@ impl Authority {
                 lost.remove(&place)
             };
         }
+        self.lost_rows.passed(passed);
         self.tell_lost_rows().await?;
         Ok(!self.lost_rows.rounds().ahead.is_empty())
     }
@@ -91,9 +99,8 @@ impl Authority {
 
     async fn tell_lost_rows(&self) -> Result<(), Error> {
         let (lost, told, newest) = {
-            let mut rounds = self.lost_rows.rounds();
-            let lost = rounds.lost.len();
-            (lost, std::mem::replace(&mut rounds.told, lost), rounds.lost.last().copied())
+            let rounds = self.lost_rows.rounds();
+            (rounds.lost.len(), rounds.told, rounds.lost.last().copied())
         };
         metrics::gauge!("countersign_lost_rows").set(lost as f64);
         match newest {
@@ -108,6 +115,7 @@ impl Authority {
             None if told > 0 => tracing::info!("every certificate has its rows again"),
             _ => {}
         }
+        self.lost_rows.rounds().told = lost;
         Ok(())
     }
 

@@ -4,6 +4,9 @@
 
 mod support;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use api::{
     CertificateFilter, CertificateState, IssuedCertificate, KeyPurpose, KeyState, KeyStep,
     NextStep, RevokeRequest,
@@ -13,6 +16,8 @@ use rusqlite::Connection;
 use support::rotation::take;
 use support::{Environment, csr, id};
 use time::Duration;
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Event, Level, Metadata, Subscriber};
 
 /// What takes both rows of every workload's certificate away, whatever is left of them.
 const DELETIONS: &[&str] = &[
@@ -227,5 +232,46 @@ async fn a_rotation_waits_for_what_the_log_alone_knows() {
         let revoke = revocation(&issued.serial_number.to_string());
         environment.authority.revoke(&operator, &revoke).await.unwrap();
         assert_eq!(next_step(&environment, &operator, purpose).await.waiting, 0, "{sql}");
+    }
+}
+
+/// Counts how often it was told that rows are lost.
+#[derive(Clone, Default)]
+struct Told(Arc<AtomicUsize>);
+
+impl Subscriber for Told {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() == Level::ERROR
+    }
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn event(&self, event: &Event<'_>) {
+        let names_how_many = event.fields().any(|field| field.name() == "certificates");
+        self.0.fetch_add(usize::from(names_how_many), Ordering::SeqCst);
+    }
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+#[tokio::test]
+async fn what_could_not_be_told_is_told_the_next_time_and_once() {
+    let (environment, ..) = issued_and_lost("DELETE FROM records").await;
+    // The newest cannot be named while its entry is another.
+    let changed = "UPDATE entries SET bytes = CAST(bytes || x'00' AS BLOB)
+                   WHERE place = (SELECT max(place) FROM entries WHERE substr(bytes, 1, 1) = x'00')";
+    let back = "UPDATE entries SET bytes = CAST(substr(bytes, 1, length(bytes) - 1) AS BLOB)
+                WHERE place = (SELECT max(place) FROM entries WHERE substr(bytes, 1, 1) = x'00')";
+    let told = Told::default();
+    let _subscriber = tracing::subscriber::set_default(told.clone());
+    tamper(&environment, changed);
+    environment.authority.look_for_lost_rows().await.unwrap_err();
+    assert_eq!(told.0.load(Ordering::SeqCst), 0);
+    tamper(&environment, back);
+    for _ in 0..2 {
+        look(&environment).await;
+        assert_eq!(told.0.load(Ordering::SeqCst), 1);
     }
 }
