@@ -60,7 +60,8 @@ impl Authority {
             return Ok(*line);
         }
         let looking = self.lines.looking.acquire().await;
-        let record = self.store().record(RecordKey::SerialNumber(*serial_number)).await?;
+        let key = RecordKey::SerialNumber(*serial_number);
+        let record = self.store().records_of(vec![key]).await?.pop().flatten();
         drop(looking);
         let facts = record.and_then(|record| serde_json::from_str::<Facts>(&record.facts).ok());
         let line = facts.map_or(*serial_number, |facts| facts.lineage);

@@ -53,6 +53,7 @@ fn hash(issued: &IssuedCertificate) -> String {
 const CHANGES: &[&str] = &[
     "UPDATE certificates SET der = CAST(der || x'00' AS BLOB) WHERE leaf_index = ?",
     "UPDATE certificates SET der = x'' WHERE leaf_index = ?",
+    "UPDATE certificates SET der = 'text' WHERE leaf_index = ?",
     // The last bytes are the signature's.
     "UPDATE certificates SET der = CAST(substr(der, 1, length(der) - 4) || x'45564946' AS BLOB)
      WHERE leaf_index = ?",
@@ -63,6 +64,7 @@ const CHANGES: &[&str] = &[
     "UPDATE records SET seal = x'' WHERE leaf_index = ?",
     "UPDATE records SET issuer_key_hash = zeroblob(32) WHERE leaf_index = ?",
     "UPDATE records SET issued_at = 4000000000000 WHERE leaf_index = ?",
+    "UPDATE records SET facts = x'00' WHERE leaf_index = ?",
     "UPDATE records SET leaf_index = leaf_index + 1000 WHERE leaf_index = ?",
 ];
 

@@ -373,9 +373,10 @@ async fn every_leaf_is_accounted_for() {
     assert_eq!(event.kind, "issued");
     let record = environment
         .store
-        .record(RecordKey::SerialNumber(issued.serial_number))
+        .records_of(vec![RecordKey::SerialNumber(issued.serial_number)])
         .await
         .unwrap()
+        .remove(0)
         .unwrap();
     let hash = format!("{:?}", Hash::of(&record.certificate.unwrap()));
     assert!(String::from_utf8_lossy(&newest[0]).contains(&hash));

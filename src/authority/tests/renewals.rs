@@ -69,6 +69,7 @@ const CHANGES: &[&str] = &[
     "UPDATE records SET request_hash = zeroblob(32)",
     "UPDATE records SET serial_number = randomblob(16)
      WHERE leaf_index = (SELECT max(leaf_index) FROM records)",
+    "UPDATE records SET facts = x'00' WHERE leaf_index = (SELECT max(leaf_index) FROM records)",
 ];
 
 #[tokio::test]

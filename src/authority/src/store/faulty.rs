@@ -161,17 +161,11 @@ impl Store for FaultyStore {
     fn checkpoint(&self) -> Answer<'_, Option<StoredCheckpoint>> {
         self.inner.checkpoint()
     }
-    fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
-        self.inner.record(key)
-    }
     fn records_of(&self, keys: Vec<RecordKey>) -> Answer<'_, Vec<Option<Record>>> {
         self.begun(ReadOf::Records, self.inner.records_of(keys))
     }
     fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>> {
         self.inner.records(query)
-    }
-    fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>> {
-        self.inner.records_from(leaf_index, limit)
     }
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {
         self.inner.token(hash)

@@ -62,18 +62,12 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Finds out whether a commit would be taken.
     fn probe(&self, depth: Probe) -> Answer<'_, ()>;
 
-    /// The record of a certificate; fails where it is not as this CA wrote it, as whatever returns
-    /// records does.
-    fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>>;
-
     /// The records of some, in their order; none where it is gone or not as this CA wrote it.
     fn records_of(&self, keys: Vec<RecordKey>) -> Answer<'_, Vec<Option<Record>>>;
 
-    /// A page of records, newest first.
+    /// A page of records, newest first, without those that are not as this CA wrote them: it is short
+    /// only where there are no more.
     fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>>;
-
-    /// Records from a leaf on, oldest first, at most `limit`.
-    fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>>;
 
     /// A bootstrap token by the hash of its secret.
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>>;

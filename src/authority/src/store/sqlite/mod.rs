@@ -257,33 +257,16 @@ impl Store for SqliteStore {
         blocking(move || probe(&mut lock_writer(&writer)))
     }
 
-    fn record(&self, key: RecordKey) -> Answer<'_, Option<Record>> {
-        let seal = self.key.clone();
-        self.read(move |connection| read::record(connection, &seal, &key))
-    }
-
     fn records_of(&self, keys: Vec<RecordKey>) -> Answer<'_, Vec<Option<Record>>> {
         let seal = self.key.clone();
         self.read(move |connection| {
-            let record = |key| match read::record(connection, &seal, key) {
-                Err(StoreError::Inconsistent(why)) => {
-                    tracing::error!(why, "a record counts for nothing");
-                    Ok(None)
-                }
-                other => other,
-            };
-            keys.iter().map(record).collect()
+            keys.iter().map(|key| read::record(connection, &seal, key)).collect()
         })
     }
 
     fn records(&self, query: RecordQuery) -> Answer<'_, Vec<Record>> {
         let seal = self.key.clone();
         self.read(move |connection| read::records(connection, &seal, &query))
-    }
-
-    fn records_from(&self, leaf_index: u64, limit: u32) -> Answer<'_, Vec<Record>> {
-        let seal = self.key.clone();
-        self.read(move |connection| read::records_from(connection, &seal, leaf_index, limit))
     }
 
     fn token(&self, hash: Hash) -> Answer<'_, Option<TokenRow>> {

@@ -135,6 +135,7 @@ pub(super) fn checkpoint(connection: &Connection) -> Result<Option<StoredCheckpo
         .map_err(unavailable)
 }
 
+/// None where it is gone, or not as this CA wrote it.
 pub(super) fn record(
     connection: &Connection,
     seal: &HeadKey,
@@ -147,17 +148,18 @@ pub(super) fn record(
     let sql = format!("{RECORD_COLUMNS} WHERE {condition}");
     let read = || {
         let mut statement = connection.prepare_cached(&sql)?;
-        let row = |row: &Row<'_>| record_row(row, seal);
+        let row = |row: &Row<'_>| Ok(record_row(row, seal));
         match key {
             RecordKey::LeafIndex(index) => statement.query_row([*index as i64], row),
             RecordKey::SerialNumber(serial) => statement.query_row([serial.as_octets()], row),
         }
         .optional()
     };
-    read().map_err(unavailable)?.transpose()
+    Ok(read().map_err(unavailable)?.flatten())
 }
 
-/// Newest first. Records stand in the order of their time, so a bound in time is one in places.
+/// Newest first, as many as are asked for: those that this CA did not write are passed over. Records
+/// stand in the order of their time, so a bound in time is one in places.
 pub(super) fn records(
     connection: &Connection,
     seal: &HeadKey,
@@ -171,40 +173,24 @@ pub(super) fn records(
         let before = query.before.map_or(i64::MAX, |index| index as i64);
         let ends_after = query.ends_after.unwrap_or(i64::MIN);
         let tail = "r.leaf_index >= ?1 AND r.leaf_index < ?2 AND r.not_after > ?3
-                    ORDER BY r.leaf_index DESC LIMIT ?4";
-        let row = |row: &Row<'_>| record_row(row, seal);
-        match &query.spiffe_id {
-            None => connection
-                .prepare_cached(&format!("{RECORD_COLUMNS} WHERE {tail}"))?
-                .query_map(params![since, before, ends_after, query.limit], row)?
-                .collect(),
-            Some(id) => connection
-                .prepare_cached(&format!(
-                    "{RECORD_COLUMNS} WHERE r.identity =
-                     (SELECT id FROM identities WHERE spiffe_id = ?5) AND {tail}"
-                ))?
-                .query_map(params![since, before, ends_after, query.limit, id.as_str()], row)?
-                .collect(),
+                    ORDER BY r.leaf_index DESC";
+        let id = query.spiffe_id.as_ref().map(SpiffeId::as_str);
+        let of_identity = match id {
+            Some(_) => "r.identity = (SELECT id FROM identities WHERE spiffe_id = ?4)",
+            None => "?4 IS NULL",
+        };
+        let sql = format!("{RECORD_COLUMNS} WHERE {of_identity} AND {tail}");
+        let mut statement = connection.prepare_cached(&sql)?;
+        let mut rows = statement.query(params![since, before, ends_after, id])?;
+        let mut records = Vec::new();
+        while records.len() < query.limit as usize
+            && let Some(row) = rows.next()?
+        {
+            records.extend(record_row(row, seal));
         }
+        Ok(records)
     };
-    read().map_err(unavailable)?.into_iter().collect()
-}
-
-pub(super) fn records_from(
-    connection: &Connection,
-    seal: &HeadKey,
-    leaf_index: u64,
-    limit: u32,
-) -> Result<Vec<Record>, StoreError> {
-    let read = || -> rusqlite::Result<Vec<_>> {
-        connection
-            .prepare_cached(&format!(
-                "{RECORD_COLUMNS} WHERE r.leaf_index >= ?1 ORDER BY r.leaf_index LIMIT ?2"
-            ))?
-            .query_map(params![leaf_index as i64, limit], |row| record_row(row, seal))?
-            .collect()
-    };
-    read().map_err(unavailable)?.into_iter().collect()
+    read().map_err(unavailable)
 }
 
 /// Finds the first record issued at or after a time by halving: some 25 look-ups in 10 million.
@@ -369,16 +355,22 @@ pub(super) fn crl_number_row(connection: &Connection, issuer: &Hash) -> rusqlite
         .map(Option::unwrap_or_default)
 }
 
-/// An error for a row that this CA did not write.
-fn record_row(row: &Row<'_>, seal: &HeadKey) -> rusqlite::Result<Result<Record, StoreError>> {
-    let record = unsealed_record(row)?;
-    if seal.sealed_record(&SealedRecord::of(&record), row.get_ref(11)?.as_blob()?) {
-        return Ok(Ok(record));
+/// None for a row that this CA did not write, of whatever form: it counts for nothing, and hides no
+/// other.
+fn record_row(row: &Row<'_>, seal: &HeadKey) -> Option<Record> {
+    let seals = |record: &Record| {
+        let kept = row.get_ref(11).ok().and_then(|kept| kept.as_blob().ok());
+        kept.is_some_and(|kept| seal.sealed_record(&SealedRecord::of(record), kept))
+    };
+    let record = unsealed_record(row).ok().filter(seals);
+    if record.is_none() {
+        let leaf_index = number(row, 0).ok();
+        tracing::error!(
+            leaf_index,
+            "the record of a certificate is not as this CA wrote it: it counts for nothing"
+        );
     }
-    Ok(Err(StoreError::Inconsistent(format!(
-        "the record of certificate {} of {}, entry {} of the log, is not as this CA wrote it",
-        record.serial_number, record.spiffe_id, record.leaf_index
-    ))))
+    record
 }
 
 pub(super) fn unsealed_record(row: &Row<'_>) -> rusqlite::Result<Record> {
@@ -393,7 +385,8 @@ pub(super) fn unsealed_record(row: &Row<'_>) -> rusqlite::Result<Record> {
         not_after: row.get(7)?,
         request_hash: hash(row, 8)?,
         facts: row.get(9)?,
-        certificate: row.get(10)?,
+        // It has no seal of its own: one of another form is none.
+        certificate: row.get(10).unwrap_or_default(),
     })
 }
 
