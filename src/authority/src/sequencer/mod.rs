@@ -35,7 +35,7 @@ pub struct Head {
     pub revocation_epoch: u64,
     /// The active policy set.
     pub policy_hash: Hash,
-    /// Leaves below this index are accounted for: `issued` or `issue.abandoned`.
+    /// Leaves below this index are accounted for: `issued`, `issue.abandoned` or `issue.lost`.
     pub swept: u64,
     /// A hash chain over places and leaf hashes of the events that the fold reads.
     pub chain: Hash,

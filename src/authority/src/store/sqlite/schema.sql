@@ -76,17 +76,16 @@ CREATE TABLE certificates (
   der BLOB NOT NULL
 );
 
--- What each certificate was renewed by.
+-- Of versions of before, neither read nor written any more: the log says what was renewed by what,
+-- which certificates were shown, and which lines of renewals broke.
 CREATE TABLE renewals (
   serial_number BLOB PRIMARY KEY,
   leaf_index INTEGER NOT NULL,
   replaced INTEGER NOT NULL
 ) WITHOUT ROWID;
 
--- Certificates that were shown to the CA.
 CREATE TABLE seen (serial_number BLOB PRIMARY KEY) WITHOUT ROWID;
 
--- Lines of renewals that a second renewal broke.
 CREATE TABLE broken_lineages (
   lineage BLOB PRIMARY KEY,
   log_index INTEGER NOT NULL
