@@ -103,6 +103,25 @@ async fn no_row_gives_a_second_renewal_with_another_key_and_none_breaks_the_line
 }
 
 #[tokio::test]
+async fn no_row_that_is_put_in_breaks_an_honest_line() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let first = environment.issue(&operator, "/prod/reports").await;
+    let other = environment.issue(&operator, "/prod/reports").await;
+    let put_in = format!(
+        "INSERT INTO renewals VALUES (x'{first}', {}, 1);
+         INSERT INTO seen VALUES (x'{first}'), (x'{other}');
+         INSERT INTO broken_lineages VALUES (x'{first}', 1);",
+        other.log_index,
+        first = first.serial_number,
+        other = other.serial_number,
+    );
+    tamper(&environment, &put_in);
+    environment.renew(&environment.caller(&first), &csr()).await.unwrap();
+    assert_eq!(events(&environment, "renew.conflict").await, []);
+}
+
+#[tokio::test]
 async fn that_a_certificate_was_shown_is_logged_once_and_outlives_a_restart() {
     let (mut environment, held, renewed) = renewed().await;
     shown(&environment, &renewed);
