@@ -243,7 +243,11 @@ fn what_a_parent_certified_is_verified_as_peers_would_before_anything_is_written
 
 #[test]
 fn names_that_a_parent_does_not_permit_are_found_out_before_anything_is_written() {
-    let mut environment = Environment::prepare(&Settings::default());
+    let settings = Settings::default();
+    let outside = settings.workloads.replace("\"localhost\"", "\"localhost\", \"other.example\"");
+    assert_ne!(outside, settings.workloads);
+    let mut environment =
+        Environment::prepare(&Settings { workloads: outside, ..settings.clone() });
     let init = ["init", "--config", "ca.toml"];
     let request = environment.countersign(&[&init[..], &["--parent", "csr"]].concat()).success();
     let request = request.stdout.trim().to_owned();
@@ -292,9 +296,31 @@ fn names_that_a_parent_does_not_permit_are_found_out_before_anything_is_written(
         environment.countersign(&["serve", "--config", "ca.toml"]).exits(1);
     }
     let permits = "permitted;DNS:localhost,permitted;IP:127.0.0.0/255.0.0.0";
-    finish(&environment, &["corporate", "root"], &constrained(permits)).success();
+    let finished = finish(&environment, &["corporate", "root"], &constrained(permits)).success();
+    finished.says("row \"/prod/reports\": other.example lies outside").says("next:");
     environment.serve();
     environment.countersign(&["status"]).success();
+    // A row that was there before, and one that is applied.
+    let refused = environment.issue_with("/prod/reports", "reports", &[]).exits(3);
+    refused
+        .says("other.example lies outside the name constraints")
+        .says("out of row /prod/reports");
+    let (id, url) = (environment.id("/prod/reports"), environment.url());
+    let again = ["issue", &id, "--url", &url, "--token-file", "reports.token", "--out", "reports"];
+    environment.countersign(&[&again[..], &["--dns", "localhost"]].concat()).success();
+    environment.countersign(&["verify", "reports/svid.pem"]).success();
+    let apply = ["policy", "apply", "policies", "--yes"];
+    for (row, name) in
+        [("/prod/reports", "dns\": [\"other.example"), ("/prod/batch", "ip\": [\"10.0.0.1")]
+    {
+        let listed = format!("\"{row}\", \"{name}\"]");
+        let table = format!("{{\"workloads\": [{{\"id\": {listed}}}]}}");
+        environment.write("policies/workloads.json", &table);
+        let refused = environment.countersign(&apply).exits(1);
+        refused.says(&format!("row \"{row}\"")).says("lies outside").says("next:");
+    }
+    environment.write("policies/workloads.json", &settings.workloads);
+    environment.countersign(&apply).success();
     environment.stop();
     // The same rules, where it is certified again.
     let (parents, more) = (["corporate", "root"], constrained("permitted;DNS:foo.example"));

@@ -234,6 +234,7 @@ impl Authority {
             let authorized =
                 asked.clone().authorize(attested.clone(), &policy, epoch, &own_names)?;
             self.refuse_denied(authorized.spiffe_id())?;
+            authorized.require_permitted(&in_force)?;
             let serial_number = fresh_serial_number(&*self.clock)?;
             let now = self.clock.now();
             let issuer = in_force.issuer.certificate();

@@ -23,7 +23,7 @@ use crate::known_tokens::KnownTokens;
 use crate::lines::Lines;
 use crate::lost_rows::LostRows;
 use crate::own_names::OwnNames;
-use crate::policy::{Action, ActivePolicy, Principal, Query};
+use crate::policy::{Action, ActivePolicy, PolicyError, Principal, Query};
 use crate::policy_in_force::{self, PolicyInForce};
 use crate::queue::Queue;
 use crate::recent_log::RecentLog;
@@ -78,6 +78,7 @@ impl Authority {
         if let Err(error) = own_names.refuse_rows(policy.set().workloads()) {
             tracing::warn!(%error, "the policy set in force gives away a name of the CA's");
         }
+        warn_of_names(in_force.refuse_rows(policy.set().workloads()));
         Ok(Self {
             queue: Queue::start(Arc::clone(&store), Arc::clone(&clock))?,
             policy: Arc::new(PolicyInForce::new(policy)),
@@ -226,10 +227,17 @@ impl Authority {
         let still_absent = in_force.absent.first().map(AbsentKey::error);
         self.keys.forget(|id| in_force.ledger.is_retired(id));
         self.in_force.store(in_force);
+        warn_of_names(self.require_permitted_rows());
         // A newcomer who comes in between may be told what the feed key before signed: that one is
         // retiring, and believed until a later event retires it.
         self.feed.forget_first().await;
         still_absent.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Refuses where a row of the policy set in force lists a name that a CA above the issuer does not
+    /// permit: nobody gets a certificate with it.
+    pub fn require_permitted_rows(&self) -> Result<(), PolicyError> {
+        self.in_force().refuse_rows(self.policy().set().workloads())
     }
 
     /// How many active keys it was started without, and goes on without.
@@ -240,6 +248,13 @@ impl Authority {
     /// Whether the log's events lead to other keys than those in force.
     pub(crate) fn keys_moved(&self) -> bool {
         self.folded().keys.newest() != self.in_force().ledger.newest()
+    }
+}
+
+/// The issuer may be below another CA than the set was applied under.
+fn warn_of_names(rows: Result<(), PolicyError>) {
+    if let Err(error) = rows {
+        tracing::warn!(%error, "a row of the policy set in force lists a name that cannot be had");
     }
 }
 

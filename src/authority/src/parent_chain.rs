@@ -9,20 +9,19 @@
 //! who cannot believe the CA's own certificate gets no other from it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use identity::{
-    Anchor, Countersignature, Der, Refusal, SpiffeId, Trust, TrustDomain, TrustState, Usage,
-    pem_blocks,
+    Anchor, Countersignature, Der, SpiffeId, Trust, TrustDomain, TrustState, Usage, pem_blocks,
 };
-use issuance::{
-    CommonName, DnsName, EndEntity, IssuerCertificate, KeyType, Profile, ProfileConfig,
-    RevocationInformation,
-};
+use issuance::{DnsName, IssuerCertificate};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+use crate::attest::Names;
 use crate::clock::{Clock, fresh_serial_number};
 use crate::error::Error;
+use crate::permitted_names::{NotPermitted, PermittedNames, unsigned};
 use crate::signer::Signer;
 
 /// A chain whose names and keys follow one another, from our issuer to a root.
@@ -110,20 +109,30 @@ impl ParentChain {
             [CertificateDer::from(self.issuer.der())].into_iter().chain(middle).collect();
         let now = u64::try_from(clock.now().unix_timestamp()).unwrap_or_default();
         let now = UnixTime::since_unix_epoch(std::time::Duration::from_secs(now));
-        let believed = |names: &[String]| -> Result<Result<(), Refusal>, Error> {
-            let leaf = CertificateDer::from(self.unsigned(state, names, clock)?);
-            let mut usages = [Usage::Client, Usage::Server].into_iter();
-            Ok(usages
-                .try_for_each(|usage| identity::verify_issuer(&leaf, &issuers, usage, now, &trust)))
-        };
-        believed(&[])?.map_err(|refusal| {
-            invalid(format!("peers would refuse what is issued below it: {refusal}"))
-        })?;
-        for name in names {
-            believed(std::slice::from_ref(name))?
-                .map_err(|refusal| refused_name(name, &refusal))?;
+        let (serial_number, nameless) = (fresh_serial_number(clock)?, Names::default());
+        let domain = &state.trust_domain;
+        let leaf = unsigned(&self.issuer, domain, &nameless, serial_number, clock.now())?;
+        let leaf = CertificateDer::from(leaf);
+        for usage in [Usage::Client, Usage::Server] {
+            let believed = identity::verify_issuer(&leaf, &issuers, usage, now, &trust);
+            believed.map_err(|refusal| {
+                invalid(format!("peers would refuse what is issued below it: {refusal}"))
+            })?;
         }
-        Ok(())
+        self.require_names(state, names)
+    }
+
+    /// Refuses where peers would refuse a certificate with these names.
+    fn require_names(&self, state: &TrustState, names: &[String]) -> Result<(), Error> {
+        let state = TrustState { anchors: self.anchors(), ..state.clone() };
+        let issuer = Arc::new(IssuerCertificate::from_der(self.issuer.der())?);
+        let Some(permitted) = PermittedNames::below(issuer, &state)? else { return Ok(()) };
+        let (ip, dns): (Vec<_>, Vec<_>) =
+            names.iter().partition(|name| name.parse::<IpAddr>().is_ok());
+        let ip: Vec<IpAddr> = ip.into_iter().filter_map(|address| address.parse().ok()).collect();
+        let dns: Vec<DnsName> =
+            dns.into_iter().map(|name| DnsName::parse(name)).collect::<Result<_, _>>()?;
+        permitted.refuse(&dns, &ip).map_err(|found| refused_name(&found))
     }
 
     /// X.509-SVID §2: the SPIFFE ID of a signing certificate has no path, and that of our issuer is
@@ -182,45 +191,6 @@ impl ParentChain {
         }
         Ok(())
     }
-
-    /// A certificate as this CA would issue it with these names, with no signature of its key.
-    fn unsigned(
-        &self,
-        state: &TrustState,
-        names: &[String],
-        clock: &dyn Clock,
-    ) -> Result<Vec<u8>, Error> {
-        let (ip, dns): (Vec<_>, Vec<_>) =
-            names.iter().partition(|name| name.parse::<IpAddr>().is_ok());
-        let ip: Vec<IpAddr> = ip.into_iter().filter_map(|address| address.parse().ok()).collect();
-        let dns: Vec<DnsName> =
-            dns.into_iter().map(|name| DnsName::parse(name)).collect::<Result<_, _>>()?;
-        let profile = Profile::new(ProfileConfig {
-            name: "of a parent's chain".to_owned(),
-            validity: "5m".to_owned(),
-            shortest: "5m".to_owned(),
-            longest: "5m".to_owned(),
-            key_types: vec![KeyType::EcdsaP256],
-            common_name: CommonName::None,
-            revocation: RevocationInformation::Crl,
-        })?;
-        let spiffe_id = SpiffeId::authority(&state.trust_domain);
-        let prepared = profile.prepare(
-            &EndEntity {
-                spiffe_id: &spiffe_id,
-                dns: &dns,
-                ip: &ip,
-                public_key: self.issuer.public_key(),
-                key_type: KeyType::EcdsaP256,
-                serial_number: fresh_serial_number(clock)?,
-                validity: None,
-                now: clock.now(),
-                crl_url: None,
-            },
-            &self.issuer,
-        );
-        Ok(issuance::assemble(prepared?.der(), &[]))
-    }
 }
 
 fn anchor(der: &[u8]) -> Anchor {
@@ -244,7 +214,8 @@ fn uris(der: &[u8]) -> Result<Vec<String>, &'static str> {
     Ok(uris)
 }
 
-fn refused_name(name: &str, refusal: &Refusal) -> Error {
+fn refused_name(found: &NotPermitted) -> Error {
+    let NotPermitted { name, refusal, .. } = found;
     Error::Invalid {
         why: format!("peers would refuse the CA's own certificate, with the name {name}: {refusal}"),
         next_step: Some(

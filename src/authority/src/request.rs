@@ -24,6 +24,7 @@ use crate::own_names::{Claim, OwnNames};
 use crate::policy::{
     Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, Principal, Query,
 };
+use crate::rotation::InForce;
 use crate::sequencer::{
     AllowedUnder, CertificateMember, Conflict, Consumes, IdempotencyKey, RecordDraft,
 };
@@ -220,6 +221,16 @@ pub(crate) struct Authorized {
 impl Authorized {
     pub(crate) fn spiffe_id(&self) -> &SpiffeId {
         &self.spiffe_id
+    }
+
+    /// Refuses names that peers would refuse; of its own, the CA says it when it is asked whether it
+    /// is ready.
+    pub(crate) fn require_permitted(&self, in_force: &InForce) -> Result<(), Error> {
+        if self.attested.principal == Principal::Authority {
+            return Ok(());
+        }
+        let refused = in_force.refuse_names(&self.context.dns, &self.context.ip);
+        refused.map_err(|it| Error::Denied(Box::new(it.denied(&self.spiffe_id, &self.policy))))
     }
 
     /// Applies the profile and lints.

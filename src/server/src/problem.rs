@@ -356,6 +356,7 @@ fn policy_problem(error: &PolicyError, request_id: &str) -> Problem {
             "take it out of row {row}; `countersign policy check DIR --config FILE`, with the \
              CA's configuration, finds it before it is sent"
         ),
+        PolicyError::NotPermitted { row, found } => found.next_step(row),
         _ => error.next_step().unwrap_or(usual).to_owned(),
     });
     made

@@ -53,6 +53,7 @@ impl Authority {
         let parse = move || PolicySet::parse_owned(files);
         let next = ActivePolicy::parse_apart(parse, self.trust_domain().clone(), operators).await?;
         self.own_names_now().refuse_rows(next.set().workloads())?;
+        self.in_force().refuse_rows(next.set().workloads())?;
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             let allowed_under = self.authorize(caller, Action::ChangePolicy, None)?;
@@ -89,17 +90,29 @@ impl Authority {
         // It changes nothing, so there is nothing to do once.
         self.named(caller, api::paths::EXPLAIN, asked)?;
         let (policy, own_names) = (self.policy(), self.own_names_now());
+        let id = &asked.resource;
+        let permits = |names: &Names| {
+            let refused = self.in_force().refuse_names(&names.dns, &names.ip);
+            refused.map_err(|found| found.denied(id, &policy))
+        };
         if asked.dns.is_none() && asked.ip.is_none() && concerns_names(&asked.action) {
-            let listed = own_names.without(listed(&asked.resource, &policy));
-            return explain_silence(&policy, asked, &listed);
+            return explain_silence(
+                &policy,
+                asked,
+                &own_names.without(listed(id, &policy)),
+                permits,
+            );
         }
         let explained = explain_query(&policy, asked)?;
-        let (dns, ip) = (asked.dns.iter().flatten(), asked.ip.iter().flatten());
-        let dns: Result<Vec<DnsName>, _> = dns.map(|name| DnsName::parse(name)).collect();
-        let ip: Vec<_> = ip.copied().collect();
-        match own_names.refuse(&dns?, &ip) {
-            Ok(()) => Ok(explained),
-            Err(claim) => Ok(refused(claimed(&claim, &asked.resource, &policy))),
+        let dns = asked.dns.iter().flatten().map(|name| DnsName::parse(name));
+        let dns: Vec<DnsName> = dns.collect::<Result<_, _>>()?;
+        let ip: Vec<_> = asked.ip.iter().flatten().copied().collect();
+        if let Err(claim) = own_names.refuse(&dns, &ip) {
+            return Ok(refused(claimed(&claim, id, &policy)));
+        }
+        match permits(&Names { dns, ip }) {
+            Err(denied) if explained.allowed => Ok(refused(denied)),
+            _ => Ok(explained),
         }
     }
 }
@@ -116,6 +129,7 @@ fn explain_silence(
     policy: &ActivePolicy,
     asked: &ExplainRequest,
     listed: &Names,
+    permits: impl FnOnce(&Names) -> Result<(), Denied>,
 ) -> Result<Explanation, Error> {
     if listed.is_empty() {
         let assumed = Some("no names: no row lists any for it".to_owned());
@@ -128,7 +142,11 @@ fn explain_silence(
     let named = ExplainRequest { dns: Some(dns), ip: Some(ip.clone()), ..asked.clone() };
     let named = explain_query(policy, &named)?;
     let assumed = Some(format!("the names of its row: {all}"));
-    if named.allowed || asked.action.eq_ignore_ascii_case("renew") {
+    if named.allowed {
+        let named = permits(listed).map_or_else(refused, |()| named);
+        return Ok(Explanation { assumed, ..named });
+    }
+    if asked.action.eq_ignore_ascii_case("renew") {
         return Ok(Explanation { assumed, ..named });
     }
     let nameless = explain_query(policy, asked)?;

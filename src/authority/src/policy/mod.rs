@@ -22,6 +22,7 @@ use tlog::Hash;
 
 use crate::limits;
 use crate::own_names::Claim;
+use crate::permitted_names::NotPermitted;
 use crate::workloads::Workloads;
 use decisions::{Decisions, ordered};
 use evaluation::{Ground, evaluate};
@@ -87,6 +88,14 @@ pub enum PolicyError {
          context.profile; write `resource in Path::\"/…\"` instead"
     )]
     Like(String),
+    /// A row lists a name that a CA above the issuer does not permit.
+    #[error("workloads.json: row {row:?}: {found}")]
+    NotPermitted {
+        /// The row's path.
+        row: String,
+        /// The name.
+        found: NotPermitted,
+    },
     /// A row lists a name of the CA's own.
     #[error("workloads.json: row {row:?}: {claim}")]
     OwnName {

@@ -1,11 +1,12 @@
 //! The keys and the trust state in force, opened and ready: one value, exchanged as a whole.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::{KeyPurpose, KeyState};
 use identity::{Trust, TrustDomain, TrustPin, TrustState};
-use issuance::IssuerCertificate;
+use issuance::{DnsName, IssuerCertificate};
 use time::OffsetDateTime;
 use tlog::{Hash, VerifierKey};
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -16,9 +17,12 @@ use crate::countersigner::Countersigner;
 use crate::error::Error;
 use crate::issuer::Issuer;
 use crate::keys::Keys;
+use crate::permitted_names::{NotPermitted, PermittedNames};
+use crate::policy::PolicyError;
 use crate::signer::absent::AbsentKey;
 use crate::signer::{Signer, SignerError};
 use crate::store::{Store, StoreError};
+use crate::workloads::Workloads;
 
 /// What the engine signs with, and what it believes.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct InForce {
     pub(crate) log: Vec<LogSigner>,
     /// Every key whose checkpoints count: none that is retired, which may have been stolen.
     pub(crate) log_keys: Vec<VerifierKey>,
+    /// Which names may be had below that issuer; none where nothing above constrains them.
+    permitted: Option<PermittedNames>,
     /// Active keys that cannot be had.
     pub(crate) absent: Vec<AbsentKey>,
     pub(crate) trust: Arc<Trust>,
@@ -84,6 +90,7 @@ impl InForce {
         let log_keys = ledger.in_use(KeyPurpose::Log);
         let log_keys = log_keys.map(|key| verifier_key(trust_domain, &key.public_key));
         let in_force = Self {
+            permitted: PermittedNames::below(issuer.shared_certificate(), &state)?,
             issuer,
             issuers,
             certificates,
@@ -105,6 +112,18 @@ impl InForce {
     pub(crate) fn require_to_issue(&self) -> Result<(), SignerError> {
         let needed = self.absent.iter().find(|key| key.purpose != KeyPurpose::Feed);
         needed.map_or(Ok(()), |key| Err(key.error()))
+    }
+
+    /// Refuses names of which a certificate by the active issuer would be refused by peers.
+    pub(crate) fn refuse_names(&self, dns: &[DnsName], ip: &[IpAddr]) -> Result<(), NotPermitted> {
+        let is_named = !dns.is_empty() || !ip.is_empty();
+        let permitted = self.permitted.as_ref().filter(|_| is_named);
+        permitted.map_or(Ok(()), |permitted| permitted.refuse(dns, ip))
+    }
+
+    /// The same, of a workload table of which a row lists one.
+    pub(crate) fn refuse_rows(&self, workloads: &Workloads) -> Result<(), PolicyError> {
+        self.permitted.as_ref().map_or(Ok(()), |permitted| permitted.refuse_rows(workloads))
     }
 
     /// Why an active key of this purpose is not there, if it is not.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::TrustQuery;
 use authority::clock::{Clock, SteadyClock, SystemClock};
-use authority::policy::{Action, PolicySet, Principal, Query};
+use authority::policy::{Action, PolicyError, PolicySet, Principal, Query};
 use authority::setup::{self, Again, CertifiedAgain, NewAuthority, Outcomes, Parent, ParentAnswer};
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
@@ -143,6 +143,12 @@ async fn finish(
     .map_err(|error| of_file(certificate, error))?;
     let pin = setup::read_pin(&config.state)?;
     let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
+    // The policy set was put into force before anybody knew what the parent permits.
+    if let Err(error @ PolicyError::NotPermitted { row, found }) =
+        &authority.require_permitted_rows()
+    {
+        session.output.warn(format!("{error}\nnext: {}", found.next_step(row)));
+    }
     // The trust keys may have been replaced since `init`.
     let pin = authority.trust().state().pin();
     let ready = ready(arguments, config, &authority, pin, session).await;

@@ -20,7 +20,8 @@ use crate::shell;
 A CA refuses rows that list one of its own names, and a set under which its
 operators could not go on. Names and trust domain stand in its configuration:
 without --config the first is not checked, and the second for the trust domain
-that the policies name.")]
+that the policies name. Below a parent elsewhere, it refuses rows with names
+that the constraints of a CA above do not permit, too: `policy apply` tells.")]
 pub(crate) struct Arguments {
     /// The folder
     #[arg(value_name = "DIR")]
