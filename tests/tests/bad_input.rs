@@ -333,8 +333,15 @@ fn each_mistake_of_configuration_is_told_before_anything_starts() {
     environment.write("passphrase", "the passphrase of this test");
 
     let taken = std::net::TcpListener::bind(environment.address()).unwrap();
-    serve(&environment).exits(1).says("cannot listen on");
+    serve(&environment).exits(1).says("`listen`").says("next: `ss -ltnp`");
     drop(taken);
+    let taken = std::net::TcpListener::bind(environment.admin_address()).unwrap();
+    serve(&environment).exits(1).says("`admin_listen`").says("next: `ss -ltnp`");
+    drop(taken);
+    let elsewhere = config.replace("listen = \"127.0.0.1", "listen = \"192.0.2.1");
+    environment.write("ca.toml", &elsewhere);
+    serve(&environment).exits(1).says("next: `ip address`");
+    environment.write("ca.toml", &config);
 
     std::fs::set_permissions(
         environment.path("state/keys/issuer.key"),

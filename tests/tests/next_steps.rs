@@ -1,7 +1,7 @@
 //! A next step leads somewhere: it is another command, and it ends the condition.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use system_tests::Environment;
+use system_tests::{Environment, Settings};
 
 #[test]
 fn explain_does_not_name_itself() {
@@ -164,6 +164,46 @@ fn a_printed_command_finds_the_configuration_whatever_its_path_is() {
     let step = next.strip_suffix("` goes on with it").unwrap();
     assert_eq!(step, r#"countersign rotate --config 'it'\''s "two"; `x`/$ca.toml'"#);
     typed(&environment, step).success();
+}
+
+/// They are read long after `serve` was typed, in another folder or on another host.
+#[test]
+fn what_a_service_tells_names_its_configuration_from_any_folder() {
+    for form in ["text", "json"] {
+        let serve_options = vec!["--log-format".to_owned(), form.to_owned()];
+        let mut environment =
+            Environment::start_with(&Settings { serve_options, ..Settings::default() });
+        environment.stop();
+        std::fs::remove_file(environment.path("state/keys/feed.key")).unwrap();
+        environment.serve_until("503");
+        let config = environment.path("ca.toml").display().to_string();
+        let steps = ["key prepare feed", "rotate"];
+        let steps = steps.map(|step| format!("countersign {step} --config {config}")).join("; ");
+        let (ready, log) = (environment.admin("/readyz"), environment.log());
+        assert!(ready.contains(&steps), "{ready}");
+        let errors = log.lines().filter(|line| line.contains("ERROR"));
+        assert!(
+            errors.clone().count() > 0 && errors.clone().all(|line| line.contains(&steps)),
+            "{log}"
+        );
+        if form == "json" {
+            let objects = log.lines().skip_while(|line| !line.contains("ERROR"));
+            assert!(
+                objects.clone().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok())
+            );
+        }
+        let status = environment.countersign(&["status", "--json"]).success().json();
+        let told = status["not_ready"].as_str().unwrap();
+        assert!(told.contains(&steps), "{told}");
+        let elsewhere = tempfile::tempdir().unwrap();
+        for step in steps.split("; ") {
+            let words: Vec<&str> = step.split(' ').skip(1).collect();
+            let mut command = environment.in_time(&words);
+            system_tests::program(command.current_dir(elsewhere.path())).success();
+        }
+        environment.stop();
+        environment.serve();
+    }
 }
 
 #[test]

@@ -6,8 +6,8 @@
 //! follows it that a shell would take for a part of it. The options go to its end, and nowhere else. That
 //! every text of the workspace keeps to this is tested in `next_step`.
 
-use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -35,6 +35,17 @@ pub(crate) fn keep_context(name: &str) {
     CARRIED.lock().unwrap_or_else(PoisonError::into_inner).context = Some(shell::word(name));
 }
 
+/// What a service tells is read for as long as it runs, and elsewhere: in its diagnostics, from
+/// `/readyz`, in a status. So its configuration is named there as it is from any folder, and also where
+/// a variable chose it.
+pub(crate) fn keep_config(path: &Path) {
+    let config = (path != Path::new(server::DEFAULT_PATH)).then(|| {
+        let absolute = std::path::absolute(path);
+        shell::quoted(absolute.as_deref().unwrap_or(path))
+    });
+    CARRIED.lock().unwrap_or_else(PoisonError::into_inner).config = config;
+}
+
 /// A text with the options put into each command of ours in it.
 pub(crate) fn carried(text: &str) -> String {
     CARRIED.lock().unwrap_or_else(PoisonError::into_inner).clone().put_into(text)
@@ -43,7 +54,7 @@ pub(crate) fn carried(text: &str) -> String {
 impl Carried {
     /// As the command line of a test.
     #[cfg(test)]
-    pub(crate) fn with(config: &std::path::Path, context: &str) -> Self {
+    pub(crate) fn with(config: &Path, context: &str) -> Self {
         Self { config: Some(shell::quoted(config)), context: Some(shell::word(context)) }
     }
 
@@ -111,7 +122,6 @@ pub(crate) struct Typed {
 /// The commands of ours that stand in a text. One ends where a shell would end it, or with the
 /// backticks that it stands in; `countersign` that no command follows is a name.
 pub(crate) fn commands_in(text: &str) -> Vec<Typed> {
-    let all = args::command();
     let mut found: Vec<Typed> = Vec::new();
     for (at, _) in text.match_indices(NAME) {
         let begin = at + NAME.len();
@@ -119,7 +129,7 @@ pub(crate) fn commands_in(text: &str) -> Vec<Typed> {
             continue;
         }
         let Some((words, length)) = shell::words(&text[begin..]) else { continue };
-        let (mut command, mut names) = (&all, Vec::new());
+        let (mut command, mut names) = (&*COMMANDS, Vec::new());
         for word in &words {
             let Some(below) = command.find_subcommand(word) else { break };
             command = below;
@@ -133,6 +143,8 @@ pub(crate) fn commands_in(text: &str) -> Vec<Typed> {
     found
 }
 
+/// All of them: diagnostics are looked through line by line.
+static COMMANDS: LazyLock<clap::Command> = LazyLock::new(args::command);
 const NAME: &str = "countersign ";
 /// Behind a command that somebody else types, where his own context is.
 const THEIRS: [&str; 2] = ["by another operator", "by an operator"];

@@ -11,6 +11,8 @@ use tracing_subscriber::field::{MakeExt, RecordFields};
 use tracing_subscriber::fmt::FormatFields;
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 
+use crate::carried::carried;
+
 /// The text with everything escaped that moves a cursor, or hides or turns what is read. Lines stay
 /// lines, and tabs tabs.
 pub(crate) fn printable(text: &str) -> String {
@@ -102,6 +104,41 @@ impl<W: Write> Write for Line<W> {
     }
 }
 
+/// The same, of diagnostics that are an object each.
+pub(crate) fn json_diagnostics() -> JsonLine<io::Stderr> {
+    JsonLine(io::stderr())
+}
+
+/// The subscriber writes each event in one piece.
+pub(crate) struct JsonLine<W>(W);
+
+impl<W: Write> Write for JsonLine<W> {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = std::str::from_utf8(event).ok().filter(|text| carried(text) != *text);
+        let object = text.and_then(|text| serde_json::from_str(text).ok());
+        match object {
+            Some(object) => self.0.write_all(format!("{}\n", with_options(object)).as_bytes())?,
+            None => self.0.write_all(event)?,
+        }
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Each text of an event with what the commands in it need.
+fn with_options(mut event: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    for value in event.as_object_mut().into_iter().flat_map(|event| event.values_mut()) {
+        if let Value::String(text) = value {
+            *text = carried(text);
+        }
+    }
+    event
+}
+
 /// `name=value` for each field; a value in which a field could hide is quoted.
 pub(crate) fn fields() -> impl for<'w> FormatFields<'w> + Send + Sync + 'static {
     Fields
@@ -112,7 +149,7 @@ struct Fields;
 impl<'w> FormatFields<'w> for Fields {
     fn format_fields<R: RecordFields>(&self, writer: Writer<'w>, fields: R) -> fmt::Result {
         debug_fn(|writer: &mut Writer<'_>, field, value| match field.name() {
-            "message" => write!(writer, "{value:?}"),
+            "message" => write!(writer, "{}", carried(&format!("{value:?}"))),
             name => write!(writer, "{name}={}", quoted(value)),
         })
         .delimited(" ")
@@ -125,6 +162,7 @@ fn quoted(value: &dyn Debug) -> String {
     if shown.bytes().all(|octet| is_plain(&octet) && !matches!(octet, b' ' | b'=' | b'"')) {
         return shown;
     }
+    let shown = if is_literal(&shown) { shown } else { carried(&shown) };
     let hides = |c: char| c.is_whitespace() || c == '=' || c == '"' || is_active(c);
     if is_literal(&shown) || !shown.contains(hides) {
         return shown;

@@ -30,7 +30,12 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
         ),
         _ => None,
     };
-    ours.and_then(Error::next_step).or_else(of_the_engine).or_else(|| match library_error(error)? {
+    let of_the_service = || match error.downcast_ref::<server::ServerError>()? {
+        server::ServerError::Listen { key, source, .. } => Some(elsewhere(key, source)),
+        _ => None,
+    };
+    let ours = ours.and_then(Error::next_step).or_else(of_the_engine).or_else(of_the_service);
+    ours.or_else(|| match library_error(error)? {
         LibraryError::Peer { refusal, .. } if is_of_clocks(refusal) => Some(format!(
             "`date -u` here and on the CA's host: this machine's clock says {}. Set the wrong one \
              right; where both are right, the CA has no newer certificate: /readyz on its host \
@@ -61,6 +66,22 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
         }
         _ => None,
     })
+}
+
+/// What to do where an address cannot be listened on.
+fn elsewhere(key: &str, source: &std::io::Error) -> String {
+    use std::io::ErrorKind::{AddrNotAvailable, PermissionDenied};
+    match source.kind() {
+        AddrNotAvailable => format!(
+            "`ip address` shows the addresses that this host has: choose one of them for `{key}` in \
+             the configuration, or 0.0.0.0"
+        ),
+        PermissionDenied => format!(
+            "choose another `{key}` in the configuration, with a port from 1024 on; or let the service \
+             have CAP_NET_BIND_SERVICE"
+        ),
+        _ => format!("`ss -ltnp` shows who has it; or choose another `{key}` in the configuration"),
+    }
 }
 
 /// What to do about a server that is not believed.

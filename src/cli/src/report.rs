@@ -72,7 +72,7 @@ fn start_diagnostics_by(filter: &str, format: LogFormat) {
         tracing_subscriber::fmt()
             .json()
             .flatten_event(true)
-            .with_writer(std::io::stderr)
+            .with_writer(escape::json_diagnostics)
             .log_internal_errors(false)
             .with_env_filter(EnvFilter::new(filter))
             .init();
@@ -216,6 +216,7 @@ mod tests {
             library(LibraryError::Trust(identity::Error::PinSyntax)),
             anyhow::Error::new(server::ServerError::Listen {
                 address: ([127, 0, 0, 1], 8443).into(),
+                key: "listen",
                 source: io(),
             }),
             anyhow::Error::new(authority::Error::Trust(identity::Error::PinSyntax)),

@@ -30,5 +30,6 @@ pub use capacity::{BLOCKING_THREADS, Capacity};
 pub use config::{
     BudgetsConfig, Config, ConfigError, DEFAULT_PATH, Fault, KeysConfig, without_source,
 };
+pub use readiness::AsTyped;
 pub use routes::{Access, ROUTES};
 pub use run::{Running, ServerError, start};

@@ -19,7 +19,12 @@ pub(crate) struct Readiness {
     /// What the places were made of.
     pub(crate) open_files: usize,
     pub(crate) told: Arc<Told>,
+    pub(crate) as_typed: AsTyped,
 }
+
+/// A text in which each command of `countersign` has what it needs to be typed on the CA's host: where
+/// the configuration is another than the usual one, its path.
+pub type AsTyped = fn(&str) -> String;
 
 /// What is known of a node's readiness: the metric, the log, `/readyz` and a status tell the same.
 #[derive(Debug, Default)]
@@ -44,6 +49,7 @@ impl Readiness {
             let seconds = PATIENCE.as_secs();
             Err(format!("the store has not answered for {seconds} s; look at its disk"))
         });
+        let found = found.map_err(|why| (self.as_typed)(&why));
         self.told.tell(number, &found);
         found
     }
@@ -66,7 +72,7 @@ impl Readiness {
     }
 
     /// A status with what only this node knows.
-    pub(crate) async fn complete(&self, status: Status) -> Status {
+    pub(crate) async fn complete(&self, mut status: Status) -> Status {
         let limits = self.places.limits();
         let connections = ConnectionsStatus {
             open: self.places.taken() as u64,
@@ -75,6 +81,11 @@ impl Readiness {
             strangers_limit: limits.handshakes as u64,
             open_files_limit: self.open_files as u64,
         };
+        let lost = status.lost_rows.iter_mut().map(|lost| &mut lost.next_step);
+        let ending = status.warnings.iter_mut().map(|warning| &mut warning.next_step);
+        for step in status.halted.iter_mut().chain(lost).chain(ending) {
+            *step = (self.as_typed)(step);
+        }
         Status { not_ready: self.require().await.err(), connections: Some(connections), ..status }
     }
 }

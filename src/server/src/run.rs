@@ -25,7 +25,7 @@ use crate::openapi;
 use crate::own_certificate::OwnCertificate;
 use crate::policy_sets::PolicySets;
 use crate::rate::RateLimit;
-use crate::readiness::Readiness;
+use crate::readiness::{AsTyped, Readiness};
 use crate::routes::{CrlText, Service, Shared, router, without_length_where_unmodified};
 
 /// Why the service does not start, or cannot go on.
@@ -36,10 +36,12 @@ pub enum ServerError {
     #[error(transparent)]
     Authority(#[from] authority::Error),
     /// The address is taken, or not ours.
-    #[error("cannot listen on {address}: {source}; choose another in the configuration")]
+    #[error("cannot listen on {address}, as `{key}` says: {source}")]
     Listen {
         /// Which.
         address: SocketAddr,
+        /// What names it in the configuration.
+        key: &'static str,
         /// Why.
         source: std::io::Error,
     },
@@ -73,14 +75,16 @@ pub struct Running {
     background: Vec<JoinHandle<()>>,
 }
 
-/// Starts the service: its own certificate first, then both ports, then the background work.
-pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running, ServerError> {
+/// Starts the service: its own certificate first, then both ports, then the background work. What
+/// it tells of commands is put by `as_typed`.
+pub async fn start(
+    authority: Arc<Authority>,
+    config: &Config,
+    as_typed: AsTyped,
+) -> Result<Running, ServerError> {
     let metrics = measures::install();
-    let listener = listen(config.listen)?;
-    let admin_listener = listen(config.admin_listen)?;
-    let address = listener.local_addr().map_err(|source| failed(config.listen, source))?;
-    let admin_address =
-        admin_listener.local_addr().map_err(|source| failed(config.admin_listen, source))?;
+    let (listener, address) = listen("listen", config.listen)?;
+    let (admin_listener, admin_address) = listen("admin_listen", config.admin_listen)?;
     authority.limit_budgets((&config.budgets).into());
     let own = Arc::new(OwnCertificate::issue(Arc::clone(&authority), config).await?);
     let verification = Verification::new(Trust::clone(&authority.trust()));
@@ -95,7 +99,8 @@ pub async fn start(authority: Arc<Authority>, config: &Config) -> Result<Running
     let places = places(&authority, capacity.api.clone());
     let (open_files, connections) = (capacity.open_files, capacity.api.connections);
     let (own_too, told) = (Arc::clone(&own), Arc::default());
-    let readiness = Readiness { own: own_too, places: places.clone(), open_files, told };
+    let places_too = places.clone();
+    let readiness = Readiness { own: own_too, places: places_too, open_files, told, as_typed };
     let watched = readiness.clone().watch(Arc::clone(&authority));
     let service = Service::of(Shared {
         authority: Arc::clone(&authority),
@@ -223,7 +228,11 @@ fn follow_revocations(authority: &Authority, verification: &Arc<Verification>) {
 
 /// Connections inherit the size of the send buffer. Left alone, the kernel grows it to megabytes for
 /// whoever asks and does not read, and fills it with answers that were made for nobody.
-fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+/// With the address that it has: the configuration may leave the port to the system.
+fn listen(
+    key: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), ServerError> {
     let bound = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -232,13 +241,11 @@ fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
         socket.set_reuseaddr(true)?;
         socket.set_send_buffer_size(SEND_BUFFER)?;
         socket.bind(address)?;
-        socket.listen(BACKLOG)
+        let listener = socket.listen(BACKLOG)?;
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
     };
-    bound().map_err(|source| failed(address, source))
-}
-
-fn failed(address: SocketAddr, source: std::io::Error) -> ServerError {
-    ServerError::Listen { address, source }
+    bound().map_err(|source| ServerError::Listen { address, key, source })
 }
 
 async fn until(mut stopped: watch::Receiver<bool>) {

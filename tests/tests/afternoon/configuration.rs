@@ -65,7 +65,7 @@ pub(crate) fn slips() -> Vec<Slip> {
              countersign init --config second.toml --context second",
         )
         .notices("countersign serve --config second.toml", 1, "cannot listen on 127.0.0.1:")
-        .step("choose another in the configuration")
+        .step("choose another `listen` in the configuration")
         .repairs(
             "sed -i 's/listen = .*/listen = \"127.0.0.1:0\"/' second.toml\n\
              countersign serve --config second.toml > second.log 2>&1 & pid=$!\n\

@@ -4,6 +4,7 @@ use clap::{Args, ValueEnum};
 
 use super::Session;
 use crate::ca_host::{self, ConfigFile};
+use crate::carried::{carried, keep_config};
 use crate::exit::Exit;
 
 /// Which CA to run.
@@ -28,12 +29,13 @@ pub(crate) enum LogFormat {
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     ca_host::survive_file_size_limit()?;
     let config = arguments.config.load()?;
+    keep_config(&arguments.config.config);
     ca_host::warn_of_writers(&config, session.output);
     let passphrase = arguments.config.passphrase(&config)?;
     let opened = ca_host::open(&config, &passphrase, &session.output).await;
     let authority = opened.map_err(|error| arguments.config.blame(&config, error))?;
     let stop = ca_host::stop_signal()?;
-    let mut running = server::start(authority, &config).await?;
+    let mut running = server::start(authority, &config, carried).await?;
     session.output.note(format!(
         "serving https://{}   admin http://{}",
         running.address, running.admin_address

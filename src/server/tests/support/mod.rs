@@ -85,7 +85,7 @@ impl Service {
             trust_pin,
         };
         let authority = Arc::new(Authority::open(parts).await.unwrap());
-        let running = server::start(Arc::clone(&authority), &config).await.unwrap();
+        let running = server::start(Arc::clone(&authority), &config, str::to_owned).await.unwrap();
         Self { state, config, clock, keys, store, authority, running }
     }
 
@@ -105,7 +105,7 @@ impl Service {
             trust_pin: authority.trust().state().pin(),
         };
         let authority = Arc::new(Authority::open(parts).await.unwrap());
-        let running = server::start(Arc::clone(&authority), &config).await.unwrap();
+        let running = server::start(Arc::clone(&authority), &config, str::to_owned).await.unwrap();
         Self { state, config, clock, keys, store, authority, running }
     }
 

@@ -200,7 +200,7 @@ impl Dev {
             create(&config, &passphrase).await?
         };
         let pin = setup::read_pin(&state)?;
-        let running = server::start(authority, &config).await?;
+        let running = server::start(authority, &config, str::to_owned).await?;
         let url = format!("https://{}", running.address);
         let operator = folder.join("operator");
         ca_host::install_operator(running.authority(), "developer", &url, pin, &operator).await?;
