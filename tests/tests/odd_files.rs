@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use system_tests::{Environment, Outcome, openssl, program};
@@ -18,7 +19,7 @@ struct Desk {
 }
 
 /// Each kind of file, and whether it is PEM.
-const KINDS: [(&str, bool); 12] = [
+const KINDS: [(&str, bool); 14] = [
     ("csr", true),
     ("certificate", true),
     ("certificate to inspect", true),
@@ -31,6 +32,8 @@ const KINDS: [(&str, bool); 12] = [
     ("profiles", false),
     ("passphrase", false),
     ("trust note", false),
+    ("trust note beside an SVID", false),
+    ("record of an SVID", false),
 ];
 
 impl Desk {
@@ -62,7 +65,8 @@ impl Desk {
                 fs::read(shipped).unwrap()
             }
             "passphrase" => read("passphrase"),
-            "trust note" => read("batch/trust.note"),
+            "trust note" | "trust note beside an SVID" => read("batch/trust.note"),
+            "record of an SVID" => read("batch/svid.json"),
             _ => read("batch/svid.pem"),
         }
     }
@@ -73,6 +77,8 @@ impl Desk {
             "table" => "set/workloads.json",
             "policy" => "set/odd.cedar",
             "profiles" => "set/profiles.json",
+            "trust note beside an SVID" => "own/trust.note",
+            "record of an SVID" => "own/svid.json",
             _ => "odd",
         }
     }
@@ -106,6 +112,9 @@ impl Desk {
                 let svid = ["verify", "batch/svid.pem"];
                 self.run(&[&svid[..], &["--trust-note", &odd, "--trust-pin", &self.pin]].concat())
             }
+            "trust note beside an SVID" | "record of an SVID" => {
+                self.run(&["renew", &folder.join("own").display().to_string()])
+            }
             _ => self.run(&["policy", "check", &set]),
         }
     }
@@ -123,6 +132,8 @@ impl Desk {
             folder.join("set/workloads.json"),
         )
         .unwrap();
+        let own = ["-a", "batch", &folder.join("own").display().to_string()].map(str::to_owned);
+        program(Command::new("cp").args(own).current_dir(self.environment.folder())).success();
         folder
     }
 
@@ -145,9 +156,10 @@ fn refused(outcome: &Outcome, kind: &str, what: &str) {
     let text = format!("{}{}", outcome.stdout, outcome.stderr);
     let errors = text.lines().filter(|line| line.starts_with("error")).count();
     // `policy check` tells what it finds, and where.
-    let finds = outcome.stdout.contains(Desk::place(kind).trim_start_matches("set/"));
+    let name = Path::new(Desk::place(kind)).file_name().unwrap().to_str().unwrap();
+    let finds = outcome.stdout.contains(name);
     assert!(errors == 1 || finds, "{said}");
-    assert!(text.contains(Desk::place(kind).trim_start_matches("set/")), "{said}");
+    assert!(text.contains(name), "{said}");
     assert!(text.contains("next: ") || text.contains("iconv") || finds, "{said}");
 }
 
@@ -235,8 +247,7 @@ fn a_pipe_into_which_nobody_writes_is_given_up() {
         for (kind, _) in KINDS {
             scope.spawn(move || {
                 let given_up = desk.with(kind, "a pipe", |path, _| {
-                    program(std::process::Command::new("mkfifo").args(["-m", "600"]).arg(path))
-                        .success();
+                    program(Command::new("mkfifo").args(["-m", "600"]).arg(path)).success();
                 });
                 refused(&given_up, kind, "a pipe");
             });

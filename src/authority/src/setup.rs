@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use api::{KeyPurpose, Secret};
 use identity::{
-    Anchor, Countersignature, CountersignatureKey, Der, LogKey, SpiffeId, Trust, TrustDomain,
-    TrustPin, TrustState, pem,
+    Anchor, Countersignature, CountersignatureKey, Der, LogKey, SpiffeId, TextFault, Trust,
+    TrustDomain, TrustPin, TrustState, pem, utf8_text,
 };
 use issuance::IssuerCertificate;
 use tlog::Hash;
@@ -363,7 +363,11 @@ pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
         std::io::ErrorKind::NotFound => Error::Folder(without_pin(state, &path)),
         _ => Error::Folder(format!("{}: {error}", path.display())),
     })?;
-    let text = String::from_utf8(text).map_err(|_| damaged(&"it holds no text"))?;
+    let text = utf8_text(&text).map_err(|fault| match fault {
+        // Base32 in another encoding is base32.
+        TextFault::NotUtf8 { .. } => damaged(&"it holds no text"),
+        fault => damaged(&fault),
+    })?;
     if text.trim().is_empty() {
         return Err(damaged(&"it is empty"));
     }

@@ -155,13 +155,9 @@ impl SvidDirectory {
     /// What `svid.json` says; `None` if it is not there.
     pub(crate) fn record(&self) -> Result<Option<SvidRecord>, Error> {
         let Some(json) = self.read(RECORD)? else { return Ok(None) };
-        serde_json::from_slice(&json).map(Some).map_err(|error| Error::UnusableRecord {
+        SvidRecord::parse(&json).map(Some).map_err(|why| Error::UnusableRecord {
             path: self.join(RECORD),
-            why: match json.is_empty() {
-                true => "it is empty".to_owned(),
-                // Its own words repeat what it read.
-                false => format!("line {}, column {}", error.line(), error.column()),
-            },
+            why,
             repair: self.again(None),
         })
     }

@@ -73,6 +73,18 @@ impl SvidRecord {
         }
     }
 
+    /// What the file says, also where an editor has put its mark before it; why not, without what
+    /// stands in it.
+    pub(crate) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let text = identity::utf8_text(bytes).map_err(|fault| fault.to_string())?;
+        if text.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        // Its own words repeat what it read.
+        serde_json::from_str(text)
+            .map_err(|error| format!("line {}, column {}", error.line(), error.column()))
+    }
+
     /// The file's bytes.
     pub(crate) fn to_json(&self) -> Vec<u8> {
         let mut json = serde_json::to_vec_pretty(self).expect("a record is plain data");

@@ -3,12 +3,11 @@
 use std::path::Path;
 
 use countersign::FetchedTrust;
-use identity::{Trust, TrustPin, TrustState};
+use identity::{TextFault, Trust, TrustPin, TrustState};
 use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files;
 use crate::output::Output;
 use crate::shell;
 use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
@@ -49,7 +48,8 @@ impl HeldTrust {
         if note.is_empty() {
             return Err(unusable("it is empty".to_owned()));
         }
-        Self::from_note(note, &pin.of_any_sequence())
+        let text = saved_note(&note).map_err(|fault| unusable(fault.to_string()))?;
+        Self::from_note(text.into_bytes(), &pin.of_any_sequence())
             .map_err(|error| unusable(error.to_string()))?
             .require(directory, pin, url)
     }
@@ -72,10 +72,10 @@ impl HeldTrust {
         }
     }
 
-    /// Verifies a note that somebody saved or copied: with a mark before it, or other line ends, which
-    /// no signed note has.
+    /// Verifies a note that somebody saved or copied.
     pub(crate) fn from_file(bytes: &[u8], path: &Path, pin: &TrustPin) -> Result<Self, Error> {
-        let text = files::text(bytes, path)?.replace("\r\n", "\n");
+        let text = saved_note(bytes)
+            .map_err(|fault| Error::Malformed { path: path.to_owned(), why: fault.to_string() })?;
         Self::from_note(text.into_bytes(), pin)
             .map_err(|source| Error::TrustFile { path: path.to_owned(), source: source.into() })
     }
@@ -160,6 +160,12 @@ impl HeldTrust {
         let FetchedTrust { state, note } = fetched;
         Ok(Self { trust: Trust::new(state)?, note })
     }
+}
+
+/// A note as an editor saved it: without the mark before it, and the other line ends, which no signed
+/// note has.
+pub(crate) fn saved_note(bytes: &[u8]) -> Result<String, TextFault> {
+    Ok(identity::utf8_text(bytes)?.replace("\r\n", "\n"))
 }
 
 fn fetch_again(directory: &SvidDirectory, pin: &TrustPin, url: &str) -> String {

@@ -24,7 +24,7 @@ impl SvidDirectory {
     /// more. Nothing of it is believed: it names whom to ask for, and the CA looks who asks.
     pub(crate) fn remains(&self) -> Remains {
         let record = self.read_newest_set(RECORD);
-        let record = record.and_then(|json| serde_json::from_slice::<SvidRecord>(&json).ok());
+        let record = record.and_then(|json| SvidRecord::parse(&json).ok());
         let chain = self.read(CHAIN).ok().flatten().or_else(|| self.read_newest_set(CHAIN));
         let certified = chain.and_then(|pem| named(&pem));
         Remains {
