@@ -112,6 +112,12 @@ fn each_broken_policy_set_is_refused_by_name() {
     let unknown_profile = r#"{"workloads": [{"id": "/a", "profiles": ["imaginary"]}]}"#;
     let error = PolicySet::shipped(unknown_profile).unwrap_err();
     assert!(error.to_string().contains("imaginary"), "{error}");
+    for profiles in ["", "{}", "null", r#"{"name": "default"}"#] {
+        let files = [("workloads.json", SHIPPED_WORKLOADS), ("profiles.json", profiles)];
+        let files = files.map(|(name, text)| (name.to_owned(), text.to_owned()));
+        let error = PolicySet::parse(&BTreeMap::from(files)).unwrap_err();
+        assert!(error.to_string().starts_with("profiles.json: it is to be a list"), "{error}");
+    }
 }
 
 /// Cedar skips a policy whose evaluation fails, a `forbid` too; here it denies.

@@ -31,8 +31,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
         let read = extract::Path::from_request_parts(parts, state).await;
+        let why = "the last part of the path is none that there could be: it is to be a number";
         read.map(|extract::Path(value)| Self(value))
-            .map_err(|error| unreadable(error.body_text(), &parts.extensions))
+            .map_err(|_| unreadable(why.to_owned(), &parts.extensions))
     }
 }
 
@@ -51,11 +52,19 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Query<T
 
 /// What axum says of what comes after a `?`, without its own words for it.
 fn in_words(said: &str) -> String {
-    match said.strip_prefix("Failed to deserialize query string: ") {
-        Some(why) => format!("what comes after the ? cannot be read: {why}"),
-        None => said.to_owned(),
-    }
+    let why = said.strip_prefix("Failed to deserialize query string: ").unwrap_or(said);
+    // What Rust says of texts that are no numbers and no truths.
+    let known = OF_VALUES.iter().find_map(|(theirs, ours)| Some((why.strip_suffix(theirs)?, ours)));
+    let why = known.map_or_else(|| why.to_owned(), |(name, ours)| format!("{name}{ours}"));
+    format!("what comes after the ? cannot be read: {why}")
 }
+
+const OF_VALUES: [(&str, &str); 4] = [
+    ("invalid digit found in string", "it is no number"),
+    ("cannot parse integer from empty string", "it is no number"),
+    ("number too large to fit in target type", "the number is too large"),
+    ("provided string was not `true` or `false`", "it is neither true nor false"),
+];
 
 fn unreadable(why: String, extensions: &Extensions) -> Refused {
     let id = &caller(extensions).request_id;

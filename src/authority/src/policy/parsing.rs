@@ -74,6 +74,11 @@ fn is_harmless(left: &serde_json::Value) -> bool {
 }
 
 pub(super) fn parse_profiles(json: &str) -> Result<BTreeMap<String, Profile>, PolicyError> {
+    if !json.trim_start().starts_with('[') {
+        let why =
+            "it is to be a list: [{\"name\": \"default\", …}]; left out, the one that ships counts";
+        return Err(PolicyError::Profiles(why.to_owned()));
+    }
     let configs: Vec<ProfileConfig> = serde_json::from_str(json)
         .map_err(|error| PolicyError::Profiles(identity::without_values(&error.to_string())))?;
     let mut profiles = BTreeMap::new();
