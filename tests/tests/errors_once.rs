@@ -100,6 +100,26 @@ fn commands_tell_an_error_once() {
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
+/// Whoever is not believed is asked twice by these: for a renewal or a CRL, and for what was typed.
+#[test]
+fn a_clock_that_is_wrong_is_told_once() {
+    let environment = Environment::start();
+    environment.issue("/prod/reports", "svid");
+    for (clock, line, found) in [
+        ("+5d", &["list"][..], "expired at"),
+        ("-2d", &["renew", "svid"], "not valid before"),
+        ("-2d", &["status"], "not valid before"),
+    ] {
+        let mut command = std::process::Command::new("faketime");
+        command.args(["-f", clock]).arg(system_tests::binary()).args(line);
+        command.current_dir(environment.folder()).env("HOME", environment.folder());
+        command.env_remove("XDG_CONFIG_HOME").env_remove("COUNTERSIGN_URL");
+        let ended = program(&mut command);
+        assert_eq!(ended.stderr.matches(found).count(), 1, "{clock} {line:?}: {ended:?}");
+        ended.exits(5).says("date -u");
+    }
+}
+
 #[test]
 fn serve_tells_why_it_does_not_start_once() {
     let mut environment = Environment::prepare(&Settings::default());

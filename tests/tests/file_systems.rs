@@ -157,6 +157,26 @@ fn where_there_are_no_locks_the_token_is_kept_and_the_reason_told() {
 }
 
 #[test]
+fn where_nothing_can_be_written_the_folder_is_named_and_a_step() {
+    let environment = Environment::start();
+    let share = environment.issue("/prod/batch", "share");
+    let asked = issue(&environment, "share");
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    let token = ["token", "create", &environment.id("/prod/batch"), "--out", "share/token"];
+    let due = ["renew", "share", "--attest", "token", "--token-file", "token"];
+    // What writes opens files so, and what reads does not.
+    let creates = |line: &[&str]| where_fails("openat", "EROFS", &[&share], &environment, line);
+    for line in [&asked[..], &token, &due] {
+        let refused = creates(line).exits(1);
+        let named = refused.stderr.lines().next().unwrap();
+        assert!(named.starts_with("error: cannot") && named.contains("share"), "{refused:?}");
+        assert!(!refused.stderr.contains(".tmp") && !named.contains(".lock"), "{refused:?}");
+        assert!(refused.stderr.contains("next: "), "{refused:?}");
+    }
+    still_good(&environment, "elsewhere");
+}
+
+#[test]
 fn a_key_that_finds_no_room_says_what_to_do() {
     let environment = Environment::start();
     let keys = || fs::read_dir(environment.path("state/keys")).unwrap().count();

@@ -228,6 +228,26 @@ fn steps_name_what_there_is() {
 }
 
 #[test]
+fn another_trust_domain_or_an_older_state_has_a_step() {
+    let environment = Environment::start();
+    let other = "spiffe://other/prod/reports";
+    for line in [
+        &["token", "create", other][..],
+        &["deny", other, "--reason", "superseded", "--yes"],
+        &["revoke", other, "--reason", "superseded", "--yes"],
+    ] {
+        let refused = environment.countersign(line).exits(1);
+        refused.says("next: name one of it: spiffe://pay.example/prod/reports").says("--context");
+    }
+    let newer = format!("{}@99", environment.pin().split('@').next().unwrap());
+    let fetch = ["trust", "fetch", &environment.url(), "--pin", &newer];
+    environment.countersign(&fetch).exits(5).says("next: ").says("countersign trust pin");
+    environment.countersign(&["inspect", ""]).exits(1).says("cannot read ''");
+    let none = environment.countersign(&["list", "--id", ""]).success();
+    assert!(none.stderr.contains("'*' is like every one"), "{none:?}");
+}
+
+#[test]
 fn steps_name_what_can_be_typed() {
     let environment = Environment::start();
     let nobody = "spiffe://pay.example";

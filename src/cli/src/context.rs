@@ -198,10 +198,13 @@ impl Operator<'_> {
                 let held = held_trust(self.context, &self.directory)?;
                 Err(self.explain(error, &held).await)
             }
+            // The command itself would say the same.
+            Err(error) if error.is_of_who_answers() => Err(error),
             Err(error) => {
                 session.output.warn(format!(
-                    "your SVID was not renewed, and is valid until {}: {error}",
-                    table::time(svid.not_after)
+                    "your SVID was not renewed, and is valid until {}: {}",
+                    table::time(svid.not_after),
+                    error.with_causes()
                 ));
                 Ok(())
             }

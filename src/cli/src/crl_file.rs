@@ -35,7 +35,8 @@ pub(crate) async fn begin(directory: &SvidDirectory, client: &AuthorityClient, o
     if let Err(error) = refresh(directory, client).await {
         let renew = || format!("countersign renew {}", shell::quoted(directory.path()));
         let next = error.next_step().unwrap_or_else(renew);
-        output.warn(format!("there is no newest crl.pem: {error}\n  next: {next}"));
+        let why = error.with_causes();
+        output.warn(format!("there is no newest crl.pem: {why}\n  next: {next}"));
     }
 }
 
@@ -57,7 +58,7 @@ pub(crate) async fn keep(
         None => {
             let next = error.next_step().map(|step| format!("\n  next: {step}"));
             let next = next.unwrap_or_default();
-            output.warn(format!("crl.pem was not refreshed: {error}{next}"));
+            output.warn(format!("crl.pem was not refreshed: {}{next}", error.with_causes()));
             Ok(())
         }
     }

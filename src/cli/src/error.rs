@@ -144,7 +144,7 @@ pub(crate) enum Error {
     #[error("{} holds the SVID of {held} already", directory.display())]
     OtherIdentity { directory: PathBuf, held: SpiffeId },
     /// A file cannot be read.
-    #[error("cannot read {}", path.display())]
+    #[error("cannot read {}", named(path))]
     Read { path: PathBuf, source: io::Error },
     /// The CA takes an SVID no more.
     #[error("the CA refuses the SVID in {}: {why}", directory.display())]
@@ -213,7 +213,7 @@ pub(crate) enum Error {
     #[error("key file {key} does not open with {from}")]
     WrongPassphrase { key: String, from: passphrase::From },
     /// A file cannot be written.
-    #[error("cannot write {}", path.display())]
+    #[error("cannot write {}", named(path))]
     Write { path: PathBuf, source: io::Error },
 }
 
@@ -227,6 +227,26 @@ pub(crate) enum Refused {
 }
 
 impl Error {
+    /// What happened, and why, in a line: for warnings, which end no command.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut told = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let why = error.to_string();
+            if !told.contains(&why) {
+                told = format!("{told}: {why}");
+            }
+            cause = error.source();
+        }
+        told
+    }
+
+    /// Whether nobody answered who is believed: whatever is asked next fares no better.
+    pub(crate) fn is_of_who_answers(&self) -> bool {
+        use countersign::Error::{Peer, Unreachable};
+        matches!(self, Self::Library(Peer { .. } | Unreachable { .. }))
+    }
+
     /// The exit code that it ends the process with.
     pub(crate) fn exit(&self) -> Exit {
         match self {
@@ -270,6 +290,14 @@ impl Error {
             | Self::UnusableTrust { .. } => Exit::Unverified,
             _ => Exit::Failed,
         }
+    }
+}
+
+/// A path; also one that nobody would see.
+fn named(path: &Path) -> String {
+    match path.as_os_str().is_empty() {
+        true => "''".to_owned(),
+        false => path.display().to_string(),
     }
 }
 

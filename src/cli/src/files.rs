@@ -162,6 +162,11 @@ fn open_lock(folder: &Folder, path: &Path) -> Result<File, Error> {
     let failed = |source| Error::Write { path: path.to_owned(), source };
     let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::NONBLOCK;
     let file = match folder.open_file(LOCK, flags) {
+        // Of the folder, and not of a file that nobody has heard of.
+        Err(source) if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            let folder = path.parent().unwrap_or(path).to_owned();
+            return Err(Error::Write { path: folder, source });
+        }
         Err(_) if folder.look(LOCK).is_ok_and(|it| it.is_some_and(|it| it != Entry::File)) => {
             return Err(Error::NoLock(path.to_owned()));
         }

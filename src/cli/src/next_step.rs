@@ -56,6 +56,7 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
             let host = host.filter(|host| !host.is_empty());
             host.map(|host| format!("--url https://{host}: its API speaks TLS alone"))
         }
+        LibraryError::Trust(identity::Error::Sequence { .. }) => Some(PIN.to_owned()),
         LibraryError::Authority(problem) if problem.next_step.is_none() => {
             let known = NOT_FOUND.iter().find(|(what, _)| problem.detail.starts_with(what));
             known.map(|(_, step)| (*step).to_owned())
@@ -324,6 +325,7 @@ impl Error {
                     quoted(path)
                 ));
             }
+            Self::Write { path, source } => return unwritten(path, source),
             Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
             Self::UnknownContext { name, .. } if name == "dev" => {
                 "in another terminal: countersign dev; it makes that context while it runs"
@@ -341,14 +343,13 @@ impl Error {
 const A_CERTIFICATE: &str = "name a file that holds one: PEM, with -----BEGIN CERTIFICATE----- on a \
                              line of its own, or DER";
 
+const PIN: &str = "compare it with what an operator of that CA is shown: countersign trust pin";
+
 /// What the CA does not have, and where the right one is to be seen.
 const NOT_FOUND: [(&str, &str); 3] = [
     ("there is no certificate", "`countersign list` shows the serial number of each"),
     ("there is no token", "`countersign token list` shows the id of each"),
-    (
-        "there is no trust state of that pin",
-        "compare it with what an operator of that CA is shown: countersign trust pin",
-    ),
+    ("there is no trust state of that pin", PIN),
 ];
 
 /// About a file that was named and cannot be read.
@@ -368,6 +369,26 @@ fn unread(path: &Path, source: &std::io::Error) -> String {
             "start what writes into it, or name a file; then the same command again".to_owned()
         }
         _ => format!("look what it is, and name another: ls -lL {path}"),
+    }
+}
+
+/// About a file that cannot be written.
+fn unwritten(path: &Path, source: &std::io::Error) -> Option<String> {
+    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let folder = quoted(parent.unwrap_or_else(|| Path::new(".")));
+    match source.kind() {
+        // Some of ours say it themselves.
+        _ if source.get_ref().is_some() => None,
+        PermissionDenied => Some(format!("run it as a user who may write there: ls -ld {folder}")),
+        QuotaExceeded | StorageFull => {
+            Some(format!("free space there: df {folder}; then the same command again"))
+        }
+        ReadOnlyFilesystem => Some(format!(
+            "name a place that can be written, or have this one mounted for writing: findmnt -T \
+             {folder}; then the same command again"
+        )),
+        _ => None,
     }
 }
 

@@ -17,6 +17,7 @@ use crate::next_step::HALTED;
 use crate::output::Output;
 use crate::shell;
 use crate::svid_directory::SvidDirectory;
+use crate::trust::saved_note;
 
 /// What was seen of a log, and where it is kept.
 pub(crate) struct SeenLog {
@@ -105,8 +106,7 @@ impl SeenLog {
             return;
         }
         if let Err(error) = self.directory.write(CHECKPOINT, bytes) {
-            let error = anyhow::Error::from(error);
-            output.warn(format!("the CA's newest checkpoint is not kept: {error:#}"));
+            output.warn(format!("the CA's newest checkpoint is not kept: {}", error.with_causes()));
         }
     }
 
@@ -130,6 +130,7 @@ impl Seen {
 
     /// It was verified before it was kept, by a key that may have been replaced since.
     fn kept(note: Vec<u8>, trust: &TrustState) -> Option<Self> {
+        let note = saved_note(&note).ok()?.into_bytes();
         let checkpoint = Checkpoint::parse(SignedNote::parse(&note).ok()?.text()).ok()?;
         let is_of_log = checkpoint.origin == trust.log.origin;
         is_of_log.then_some(())?;

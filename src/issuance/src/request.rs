@@ -167,7 +167,7 @@ fn only_block(text: &[u8]) -> Result<Vec<u8>, RequestRule> {
         (0, _) => "it has no PEM block: expected one CERTIFICATE REQUEST".to_owned(),
         (_, Some(PemBlock { label, line, .. })) => {
             format!(
-                "its PEM has a {label} (line {line}): expected one CERTIFICATE REQUEST, and no other"
+                "its PEM has a block {label} (line {line}): expected one CERTIFICATE REQUEST, and no other"
             )
         }
         (1, None) => return Ok(blocks.remove(0).contents),

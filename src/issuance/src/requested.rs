@@ -69,7 +69,7 @@ fn readable<'a>(extension: &'a X509Extension<'_>) -> Result<&'a ParsedExtension<
         return Ok(extension.parsed_extension());
     };
     match extension.parsed_extension() {
-        ParsedExtension::ParseError { .. } => Err(broken(part, "it cannot be read")),
+        ParsedExtension::ParseError { .. } => Err(broken(part, "it is not as RFC 5280 has it")),
         _ if !is_one_value(extension.value) => Err(broken(part, "it is not the DER of one value")),
         parsed => Ok(parsed),
     }

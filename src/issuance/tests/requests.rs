@@ -242,8 +242,8 @@ fn what_is_no_request_at_all_is_refused_as_such() {
     let expected_one = "expected one CERTIFICATE REQUEST";
     for (text, found) in [
         ("hello".to_owned(), expected_one),
-        (certificate.clone(), "has a CERTIFICATE (line 1)"),
-        (key, "has a PRIVATE KEY (line 1)"),
+        (certificate.clone(), "has a block CERTIFICATE (line 1)"),
+        (key, "has a block PRIVATE KEY (line 1)"),
         (format!("{csr}{csr}"), "has 2 requests"),
         (format!("{csr}{certificate}"), expected_one),
         (format!("{certificate}{csr}"), expected_one),

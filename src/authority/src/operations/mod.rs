@@ -202,7 +202,12 @@ impl Authority {
         }
         Err(Error::Invalid {
             why: format!("{spiffe_id} is not in trust domain {}", self.trust_domain()),
-            next_step: None,
+            next_step: Some(format!(
+                "name one of it: {}{}; or ask the CA of that trust domain: --context NAME, which \
+                 `countersign context list` shows",
+                self.trust_domain().id(),
+                spiffe_id.path()
+            )),
         })
     }
 }

@@ -51,8 +51,7 @@ impl AbsentKey {
                 "; if it is lost for good, stop the CA: countersign init --recover \
                  --replace-lost-issuer"
             }
-            KeyPurpose::Log => "; a backup of STATE/keys has it",
-            KeyPurpose::Root | KeyPurpose::Trust => "",
+            KeyPurpose::Log | KeyPurpose::Root | KeyPurpose::Trust => "",
         }
     }
 }

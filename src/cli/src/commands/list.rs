@@ -63,6 +63,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
 /// A glob is compared with the whole SPIFFE ID.
 fn no_match(glob: &str) -> String {
     let hint = match glob {
+        "" => "; '*' is like every one".to_owned(),
         _ if glob.starts_with("spiffe://") || glob.starts_with('*') => {
             "; * is any run of characters".to_owned()
         }

@@ -325,16 +325,16 @@ impl Renewal<'_> {
     }
 
     /// The CRL is anybody's: the service that is refused goes on, and looks whom it may trust. A CA
-    /// that is away is not asked twice.
+    /// that is away, or not believed, is not asked twice.
     async fn refresh_crl_of_refused(&self, holder: &Holder, cause: &Error) {
-        if cause.exit() == Exit::Unreachable {
+        if cause.exit() == Exit::Unreachable || cause.is_of_who_answers() {
             return;
         }
         let Ok(stranger) = holder.stranger(self.session) else { return };
         let output = self.session.output;
         // What refuses the SVID is the error of this run.
         if let Err(stale) = crl_file::keep(&holder.directory, &stranger, output, self.now).await {
-            output.warn(stale);
+            output.warn(stale.with_causes());
         }
     }
 
