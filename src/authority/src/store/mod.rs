@@ -231,7 +231,9 @@ pub enum StoreError {
         what: String,
     },
     /// Another process holds the store.
-    #[error("another process serves from {0}; stop it first")]
+    #[error(
+        "another process serves from {0}, or makes or repairs a CA there; stop it first, or wait"
+    )]
     InUse(String),
     /// The database is gone, or cannot be opened.
     #[error("the store cannot be used: {0}")]
