@@ -290,7 +290,9 @@ pub(crate) async fn install_operator(
     let wish = Wish { ttl: Some(Ttl(OPERATOR_LIFE)), ..Wish::only(spiffe_id.clone()) };
     let directory = SvidDirectory::create(directory)?;
     let lock = directory.lock()?;
-    directory.require_room(&lock)?;
+    let held = HeldTrust::from_note(authority.trust_note().to_vec(), &pin)?;
+    let mut contents = held.contents();
+    directory.require_room(&lock, &contents)?;
     let pending = PendingRequest::generate(&wish)?;
     let body = IssueRequest {
         csr: pending.csr.clone(),
@@ -302,9 +304,7 @@ pub(crate) async fn install_operator(
         attestation: Attestation::Svid {},
     };
     let issued = authority.issue_internal(&body, "init").await?;
-    let held = HeldTrust::from_note(authority.trust_note().to_vec(), &pin)?;
     let record = SvidRecord::new(&issued, &wish, url, held.pin());
-    let mut contents = held.contents();
     contents.insert(CHAIN, Zeroizing::new(issued.chain.into_bytes()));
     contents.insert(KEY, Zeroizing::new(pending.key.as_bytes().to_vec()));
     contents.insert(RECORD, Zeroizing::new(record.to_json()));

@@ -140,6 +140,9 @@ pub(crate) enum Error {
     /// The key in a directory is not that of the request.
     #[error("{} is another key than the request's", path.display())]
     OtherKey { path: PathBuf },
+    /// A directory is for something else than an SVID.
+    #[error("{} is {used}: no SVID is kept there", directory.display())]
+    OtherUse { directory: PathBuf, used: &'static str },
     /// The directory holds the SVID of somebody else.
     #[error("{} holds the SVID of {held} already", directory.display())]
     OtherIdentity { directory: PathBuf, held: SpiffeId },
@@ -173,6 +176,9 @@ pub(crate) enum Error {
     /// The CRLs beside an SVID have ended, and no newer ones can be had.
     #[error("{} ended at {}: by it, software accepts nobody", path.display(), table::time(*ended))]
     StaleCrl { path: PathBuf, ended: OffsetDateTime, source: Box<Self> },
+    /// A directory has files of somebody else's where ours would go.
+    #[error("{} holds what countersign did not write, and it stays: {}", directory.display(), strangers.join(", "))]
+    Strangers { directory: PathBuf, strangers: Vec<&'static str> },
     /// Stdout cannot be written.
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
@@ -270,6 +276,8 @@ impl Error {
             | Self::OneStdin
             | Self::OtherCa { .. }
             | Self::OtherIdentity { .. }
+            | Self::OtherUse { .. }
+            | Self::Strangers { .. }
             | Self::OperatorToken { .. }
             | Self::KnownPassphrase { .. }
             | Self::NewPassphrase { .. }

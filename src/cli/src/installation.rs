@@ -39,7 +39,7 @@ impl Installation<'_> {
         held: HeldTrust,
         now: OffsetDateTime,
     ) -> Result<IssuedCertificate, Error> {
-        self.directory.require_room(self.lock)?;
+        self.directory.require_room(self.lock, &held.contents())?;
         let pending = PendingRequest::resume_or_create(self.directory, wish, self.line)?;
         let request = issue_request(&pending.csr, wish, attestation);
         let key = idempotency_key(&request, None);

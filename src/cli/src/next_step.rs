@@ -293,6 +293,9 @@ impl Error {
             Self::OtherFile { what, .. } => what.next_step().unwrap_or(A_CERTIFICATE),
             Self::OtherKey { .. } => "choose another --out, or make the request with that key",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
+            Self::OtherUse { .. } => {
+                "nothing was asked for, and a token is as good as before: name another folder"
+            }
             Self::Read { path, source } => return Some(unread(path, source)),
             Self::RequestFile { path, .. } => {
                 return Some(format!(
@@ -305,6 +308,17 @@ impl Error {
                 return Some(format!(
                     "the same command again once the CA answers; if nothing reads it: rm {}",
                     quoted(path)
+                ));
+            }
+            Self::Strangers { directory, strangers } => {
+                let folder = quoted(directory);
+                let files: String = strangers
+                    .iter()
+                    .map(|name| format!(" {}", quoted(&directory.join(name))))
+                    .collect();
+                return Some(format!(
+                    "nothing was asked for, and a token is as good as before: name another folder, or \
+                     move aside what is there: mkdir -p {folder}/before; mv -i{files} {folder}/before"
                 ));
             }
             Self::Stdout(_) => {

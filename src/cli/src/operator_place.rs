@@ -9,7 +9,7 @@ use crate::args::GlobalOptions;
 use crate::context::own_svid;
 use crate::contexts::{self, Contexts};
 use crate::error::Error;
-use crate::svid_directory::{KEY, SvidDirectory};
+use crate::svid_directory::{Contents, KEY, SvidDirectory};
 
 /// A context's name, and its folder.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl OperatorPlace {
         let room = contexts::require_room(options).and_then(|()| {
             let directory = SvidDirectory::create(&self.directory)?;
             let lock = directory.lock()?;
-            directory.require_room(&lock)
+            directory.require_room(&lock, &Contents::new())
         });
         room.map_err(|source| Error::NoPlace {
             context: self.name.clone(),

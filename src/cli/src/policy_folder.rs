@@ -81,7 +81,7 @@ const TABLES_SCHEMA: &str = "workloads.schema.json";
 const PARTS: &str = "parts are: *.cedar, schema.cedarschema, workloads.json, profiles.json";
 
 /// Editors leave `.#prod.cedar` and the like beside the files that they edit.
-fn belongs(name: &str) -> bool {
+pub(crate) fn belongs(name: &str) -> bool {
     let named = ["schema.cedarschema", "workloads.json", "profiles.json"].contains(&name);
     named || (name.ends_with(".cedar") && !name.starts_with('.'))
 }

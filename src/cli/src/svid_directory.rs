@@ -20,7 +20,8 @@
 //!
 //! Each file keeps owner, group and mode of the one that it replaces, and the folder of the set those
 //! of the folder before; what is new belongs to whom the directory belongs to. Whatever stands in the
-//! way of all this is found out before anything is asked for: see `obstacles`.
+//! way of all this is found out before anything is asked for: see `obstacles`; and what somebody else
+//! wrote is not replaced: see `strangers`.
 //!
 //! The directory may be another user's, and we root: see [`Folder`]. Then no link is followed but our
 //! own two, and a file is read only if it is its owner's or root's.
@@ -34,6 +35,7 @@
 mod obstacles;
 mod remains;
 mod steps;
+mod strangers;
 #[cfg(test)]
 mod tests;
 
@@ -74,11 +76,13 @@ impl SvidDirectory {
         }
     }
 
-    /// The same, made (0700) if it does not exist.
+    /// The same, made (0700) if it does not exist. Refuses one that has another use.
     pub(crate) fn create(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         files::create_private_directory(&path)?;
-        Self::at(path)
+        let directory = Self::at(path)?;
+        directory.require_no_other_use()?;
+        Ok(directory)
     }
 
     /// Where it is.

@@ -192,8 +192,9 @@ impl Asker {
         }
         let place = out.map(|out| place(out, wish, session)).transpose()?;
         if let Some((directory, lock)) = &place {
-            require_own_key(directory, request.public_key())?;
-            directory.require_room(lock)?;
+            let mut written = self.held.contents();
+            written.extend(own_key(directory, request.public_key())?.map(|key| (KEY, key)));
+            directory.require_room(lock, &written)?;
         }
         let body = IssueRequest {
             // What stood around it in the file, a key perhaps, stays here.
@@ -340,11 +341,14 @@ fn place(out: &Path, wish: &Wish, session: &Session) -> Result<(SvidDirectory, L
     Ok((directory, lock))
 }
 
-/// A key that is there is the request's, or else certificate and key would not match.
-fn require_own_key(directory: &SvidDirectory, public_key: &[u8]) -> Result<(), Error> {
-    let Some(pem) = directory.read(KEY)?.map(Zeroizing::new) else { return Ok(()) };
+/// A key that is there is the request's, or else certificate and key would not match. It stays.
+fn own_key(
+    directory: &SvidDirectory,
+    public_key: &[u8],
+) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    let Some(pem) = directory.read(KEY)?.map(Zeroizing::new) else { return Ok(None) };
     match private_key::public_key(&pem) {
-        Ok(own) if own == public_key => Ok(()),
+        Ok(own) if own == public_key => Ok(Some(pem)),
         _ => Err(Error::OtherKey { path: directory.join(KEY) }),
     }
 }

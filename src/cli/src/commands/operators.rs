@@ -172,7 +172,7 @@ async fn request(arguments: &Request, session: &Session) -> Result<(), Error> {
     let newcomer = Newcomer::find(&arguments.name, &url, &arguments.trust_pin, session).await?;
     let directory = SvidDirectory::create(&newcomer.place.directory)?;
     let lock = directory.lock()?;
-    directory.require_room(&lock)?;
+    directory.require_room(&lock, &newcomer.held.contents())?;
     let pending = PendingRequest::resume_or_create(&directory, &newcomer.wish, Line::First)?;
     let key = chain::sha256_hex(pending.request.public_key());
     let asked = json!({ "spiffe_id": newcomer.wish.spiffe_id, "key_sha256": key });

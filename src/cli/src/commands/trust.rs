@@ -87,7 +87,8 @@ async fn fetch(arguments: &Fetch, session: &Session) -> Result<(), Error> {
 
 /// Where a signed note goes.
 enum Place<'a> {
-    /// A file of that name is ours, whatever is in it: this is how a broken one is repaired.
+    /// Beside what countersign wrote, a file of that name is ours, whatever is in it: this is how a
+    /// broken one is repaired.
     Note(SvidDirectory),
     Other(Destination<'a>),
 }
@@ -96,8 +97,10 @@ impl<'a> Place<'a> {
     fn prepare(out: &'a Path, session: &Session) -> Result<Self, Error> {
         if out.file_name() == Some(TRUST_NOTE.as_ref()) {
             let directory = beside(out)?;
-            directory.require_replaceable(TRUST_NOTE)?;
-            return Ok(Self::Note(directory));
+            if directory.is_ours()? {
+                directory.require_replaceable(TRUST_NOTE)?;
+                return Ok(Self::Note(directory));
+            }
         }
         let replaced = match session.options.yes {
             true => Replaced::Anything,

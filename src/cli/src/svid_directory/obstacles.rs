@@ -12,14 +12,16 @@ use rustix::io::Errno;
 use zeroize::Zeroizing;
 
 use super::steps::{Change, Step};
-use super::{CURRENT, Files, NAMES, SvidDirectory, is_generation, set_of};
+use super::{CURRENT, Contents, Files, NAMES, SvidDirectory, is_generation, set_of};
 use crate::error::Error;
 use crate::files::Lock;
 
 impl SvidDirectory {
-    /// Refuses unless a set can be installed here. The caller holds the lock.
-    pub(crate) fn require_room(&self, _held: &Lock) -> Result<(), Error> {
+    /// Refuses unless a set can be installed here, in nobody else's place; `written` is what is known
+    /// of it. The caller holds the lock.
+    pub(crate) fn require_room(&self, _held: &Lock, written: &Contents) -> Result<(), Error> {
         NAMES.iter().try_for_each(|name| self.require_replaceable(name))?;
+        self.require_no_strangers(written)?;
         let mut files = Files::new();
         for name in NAMES {
             files.insert(name, (Zeroizing::new(vec![0; ABOUT]), self.access(name)?));

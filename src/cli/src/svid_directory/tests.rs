@@ -214,7 +214,7 @@ fn a_run_stays_in_the_folder_that_it_opened() {
     let directory = &his.directory;
     let (moved, victim) = (his.parent.path().join("moved"), his.parent.path().join("victim"));
     let lock = directory.lock().unwrap();
-    directory.require_room(&lock).unwrap();
+    directory.require_room(&lock, &set("new")).unwrap();
     // The name leads to the folder of another service from here on.
     fs::rename(directory.path(), &moved).unwrap();
     fs::create_dir(&victim).unwrap();
@@ -224,7 +224,7 @@ fn a_run_stays_in_the_folder_that_it_opened() {
     symlink(&victim, directory.path()).unwrap();
     lchown(directory.path(), Some(HIM), None).unwrap();
 
-    directory.require_room(&lock).unwrap();
+    directory.require_room(&lock, &set("new")).unwrap();
     directory.write("svid.key.next", b"next").unwrap();
     directory.replace(set("second"), &lock).unwrap();
     directory.replace_beside("crl.pem", BUNDLE, b"crl").unwrap();
