@@ -60,7 +60,7 @@ pub struct LogIndex(pub String);
 
 /// What an operator is called: one segment of a path.
 #[derive(ToSchema)]
-#[schema(pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
+#[schema(max_length = 64, pattern = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")]
 pub struct OperatorName(pub String);
 
 /// A reason of RFC 5280 §5.3.1 that fits workloads.

@@ -72,7 +72,11 @@ impl OperatorPlace {
         let named = operator.operator_name().unwrap_or_default();
         let (first, other) = match &options.context {
             Some(name) => (name.clone(), None),
-            None => (domain.to_string(), Some(format!("{domain}-{named}"))),
+            None => {
+                let both = format!("{domain}-{named}");
+                let fits = both.len() <= MAX_NAME;
+                (domain.to_string(), Some(if fits { both } else { named.to_owned() }))
+            }
         };
         let mut refused = None;
         for name in [Some(first), other].into_iter().flatten() {
@@ -132,7 +136,7 @@ pub(crate) fn operator_id(trust_domain: &TrustDomain, name: &str) -> Result<Spif
 }
 
 /// A folder may bear it.
-fn require_name(name: &str) -> Result<(), Error> {
+pub(crate) fn require_name(name: &str) -> Result<(), Error> {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     if (1..=MAX_NAME).contains(&name.len())
         && name.chars().all(is_plain)

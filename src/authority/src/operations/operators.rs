@@ -47,6 +47,7 @@ impl Authority {
     fn operator_called(&self, name: &str) -> Result<SpiffeId, Error> {
         let id = SpiffeId::operator(self.trust_domain(), name).map_err(|error| error.to_string());
         let id = id.and_then(|id| match id.operator_name() {
+            Some(_) if name.len() > MAX_NAME => Err(format!("it has more than {MAX_NAME} letters")),
             Some(_) => Ok(id),
             None => Err("an operator's name is one part of a path".to_owned()),
         });
@@ -190,5 +191,8 @@ impl Authority {
     }
 }
 
+/// Of a new operator's name, in bytes. With a trust domain before it, it becomes a folder's where they
+/// work: file systems take 255.
+const MAX_NAME: usize = 64;
 /// Who made those an operator that the table lists.
 const TABLE: &str = "workloads.json";
