@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use countersign::HostPort;
 use data_encoding::HEXLOWER;
 use identity::{SerialNumber, SpiffeId, is_pem, pem_blocks, unmarked};
 use rustls_pki_types::CertificateDer;
@@ -22,8 +23,8 @@ use crate::svid_directory::{CHAIN, SvidDirectory};
 /// What `inspect`, `verify` and `lint` look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// A server, by host and port.
-    Address(String, u16),
+    /// A server.
+    Address(HostPort),
     /// An SVID's folder.
     Directory(PathBuf),
     /// A file, PEM or DER.
@@ -45,8 +46,7 @@ impl Subject {
     /// Reads the file, or asks the server.
     pub(crate) async fn chain(&self) -> Result<Chain, Error> {
         match self {
-            Self::Address(host, _) if host.contains('%') => Err(Error::ZoneId(self.to_string())),
-            Self::Address(host, port) => presented::read(host, *port).await,
+            Self::Address(address) => presented::read(address).await,
             Self::Directory(path) => self.chain_in(&SvidDirectory::at(path)?),
             Self::File(path) => self.parsed(&files::read(path)?),
             Self::Stdin => self.parsed(&Zeroizing::new(files::read_or_stdin(Path::new("-"))?)),
@@ -73,7 +73,7 @@ impl Subject {
 }
 
 impl FromStr for Subject {
-    type Err = std::convert::Infallible;
+    type Err = &'static str;
     /// `HOST:PORT`, unless there is a file of that name; `-` is stdin.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         if text == "-" {
@@ -82,24 +82,23 @@ impl FromStr for Subject {
         if Path::new(text).is_dir() {
             return Ok(Self::Directory(text.into()));
         }
-        let address = text
-            .rsplit_once(':')
-            .filter(|(host, _)| !host.is_empty() && !host.contains('/'))
-            .and_then(|(host, port)| Some((host, port.parse().ok()?)));
-        Ok(match address {
-            Some((host, port)) if !Path::new(text).exists() => {
-                let host = host.trim_start_matches('[').trim_end_matches(']');
-                Self::Address(host.to_owned(), port)
-            }
-            _ => Self::File(text.into()),
-        })
+        if text.starts_with("https://") {
+            return Err("a server is named by HOST:PORT alone");
+        }
+        let address = text.rsplit_once(':').filter(|(host, port)| {
+            !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok()
+        });
+        match address {
+            Some(_) if !Path::new(text).exists() => HostPort::parse(text).map(Self::Address),
+            _ => Ok(Self::File(text.into())),
+        }
     }
 }
 
 impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address(host, port) => write!(f, "{host}:{port}"),
+            Self::Address(address) => write!(f, "{address}"),
             Self::Directory(path) | Self::File(path) => write!(f, "{}", path.display()),
             Self::Stdin => f.write_str("stdin"),
         }
@@ -194,8 +193,12 @@ mod tests {
 
     #[test]
     fn host_and_port_are_an_address_and_everything_else_a_file() {
-        assert_eq!(subject("ca.internal:8443"), Subject::Address("ca.internal".into(), 8443));
-        assert_eq!(subject("[::1]:443"), Subject::Address("::1".into(), 443));
+        for address in ["ca.internal:8443", "[::1]:443"] {
+            assert_eq!(subject(address), Subject::Address(HostPort::parse(address).unwrap()));
+        }
+        for wrong in ["127.1:443", "::1", "bücher:1", "a..b:1", "a:0", "https://a:1"] {
+            assert!(wrong.parse::<Subject>().is_err(), "{wrong}");
+        }
         for file in ["svid.pem", "./a:443", "C:svid.pem", ":443", "a:70000"] {
             assert_eq!(subject(file), Subject::File(file.into()));
         }

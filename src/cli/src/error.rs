@@ -206,9 +206,6 @@ pub(crate) enum Error {
     /// No operator is called so.
     #[error("there is no operator {name:?}; known: {known}")]
     UnknownOperator { name: String, known: String },
-    /// An address of a server names an interface of this host.
-    #[error("{0}: zone ids (%eth0) are not supported")]
-    ZoneId(String),
     /// `svid.json` is not what was written.
     #[error("{} is not what countersign wrote: {why}", path.display())]
     UnusableRecord { path: PathBuf, why: String, repair: String },
@@ -284,7 +281,6 @@ impl Error {
             | Self::Several(_)
             | Self::OtherKey { .. }
             | Self::Passphrase(_)
-            | Self::ZoneId(_)
             | Self::Request(_)
             | Self::RequestFile { .. }
             | Self::Token { .. }

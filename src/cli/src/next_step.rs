@@ -340,7 +340,6 @@ impl Error {
                 ));
             }
             Self::Write { path, source } => return unwritten(path, source),
-            Self::ZoneId(_) => "use an address that is not link-local, or a DNS name",
             Self::UnknownContext { name, .. } if name == "dev" => {
                 "in another terminal: countersign dev; it makes that context while it runs"
             }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use countersign::Obstacle;
+use countersign::{HostPort, Obstacle};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls13_signature};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -24,8 +24,9 @@ pub(crate) enum Possession {
 }
 
 /// Shakes hands with a server, whoever it is, and reads its chain. Sends nothing.
-pub(crate) async fn read(host: &str, port: u16) -> Result<Chain, Error> {
-    let address = format!("{host}:{port}");
+pub(crate) async fn read(address: &HostPort) -> Result<Chain, Error> {
+    let (host, port) = (address.host.as_str(), address.port);
+    let address = address.to_string();
     let failed =
         |why: String, speaks_tls| Error::Server { address: address.clone(), why, speaks_tls };
     let name =

@@ -212,6 +212,33 @@ async fn an_address_with_a_zone_id_is_said_not_to_work() {
 }
 
 #[tokio::test]
+async fn what_leads_to_no_server_is_a_slip_and_no_server_that_is_away() {
+    let environment = Environment::with_operator(0).await;
+    let token = environment.token();
+    let pin = environment.authority.pin();
+    for host in ["127.1:9", "a..b:9", "*:9", "2130706433:9", "-a:9", "[localhost]:9", "a:0"] {
+        for line in [
+            format!("--url https://{host} status"),
+            format!("trust fetch https://{host} --pin {pin}"),
+            format!(
+                "issue spiffe://pay.example/a --out x --url https://{host} --token-file {}",
+                token.display()
+            ),
+            format!("inspect {host}"),
+            format!("verify {host}"),
+            format!("lint {host}"),
+        ] {
+            let refused = environment.run(&line).await.expect(2);
+            assert!(refused.stderr.contains("error: "), "{line}: {}", refused.stderr);
+        }
+    }
+    for line in ["inspect ::1", "inspect bücher:1", "verify https://localhost:1"] {
+        environment.run(line).await.expect(2);
+    }
+    environment.run("inspect 127.0.0.1:9").await.expect(4);
+}
+
+#[tokio::test]
 async fn a_folder_that_takes_no_svid_is_found_out_before_the_token_is_spent() {
     let environment = Environment::new().await;
     let path = |name: &str| environment.path("svid").join(name);

@@ -10,10 +10,11 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Body;
 
-use crate::connector::{Connector, NO_ZONES, Pool, has_zone};
+use crate::connector::{Connector, Pool};
 use crate::endpoint::Endpoint;
 use crate::error::{BoxError, ConfigurationFault, Error};
 use crate::handshake::http_protocols;
+use crate::host::{Host, PORT_0};
 use crate::peers::{LivePeers, Peers};
 use crate::reply::Reply;
 use crate::welcome::Welcome;
@@ -47,10 +48,8 @@ pub struct HttpClient(Arc<Pool<UnsyncBoxBody<Bytes, BoxError>>>);
 impl HttpClient {
     /// Asks for a resource.
     pub async fn get(&self, url: &str) -> Result<Reply, Error> {
-        if has_zone(url) {
-            return Err(not_a_target(url, NO_ZONES));
-        }
-        let uri: Uri = url.parse().map_err(|_| not_a_target(url, "it is not an URL"))?;
+        let unparsed = |_| Host::of_url(url).err().unwrap_or("it is not an URL");
+        let uri: Uri = url.parse().map_err(unparsed).map_err(|why| not_a_target(url, why))?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = uri;
@@ -70,8 +69,10 @@ impl HttpClient {
         if request.uri().scheme() != Some(&Scheme::HTTPS) {
             return Err(not_a_target(&url, "it does not begin with https://"));
         }
-        if has_zone(&url) {
-            return Err(not_a_target(&url, NO_ZONES));
+        Host::parse(request.uri().host().unwrap_or_default())
+            .map_err(|why| not_a_target(&url, why))?;
+        if request.uri().port_u16() == Some(0) {
+            return Err(not_a_target(&url, PORT_0));
         }
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         match self.0.request(request).await {

@@ -112,13 +112,6 @@ impl TlsSocket {
     }
 }
 
-/// Whether an address names one of this host's interfaces: `fe80::1%eth0`, in an URL `%25eth0`. No
-/// certificate can name such an address, and `http::Uri` has no place for it.
-pub(crate) fn has_zone(text: &str) -> bool {
-    let authority = text.split_once("://").map_or(text, |(_, behind)| behind);
-    authority.split('/').next().is_some_and(|host| host.contains('%'))
-}
-
 /// Where an URL leads.
 pub(crate) fn target(uri: &Uri) -> (&str, u16) {
     // http::Uri leaves an IPv6 address its brackets.
@@ -257,9 +250,6 @@ fn connection_of(captured: &CaptureConnection) -> Option<Arc<Connection>> {
     Some(connection)
 }
 
-/// What is said of an address with a zone id.
-pub(crate) const NO_ZONES: &str = "zone ids (%eth0) are not supported: use an address that is not \
-                                   link-local, or a DNS name";
 const HTTPS: u16 = 443;
 /// TCP and TLS together.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -7,10 +7,11 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::watch;
 
-use crate::connector::{Connector, NO_ZONES, has_zone};
+use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::error::{ConfigurationFault, Error};
 use crate::handshake::{mutual_client_config, mutual_server_config};
+use crate::host::HostPort;
 use crate::listener::Listener;
 use crate::peers::{LivePeers, Peers};
 use crate::resumption::{Eras, Ground, KeepsSessions, Tls};
@@ -80,7 +81,10 @@ impl Endpoint {
     ///
     /// TLS 1.3 tells a client that *it* was refused only when it reads: see [`Stream::explain`].
     pub async fn connect(&self, address: &str, peers: Peers) -> Result<Stream, Error> {
-        let (host, port) = host_and_port(address)?;
+        let given = || address.to_owned();
+        let HostPort { host, port } = HostPort::parse(address).map_err(|why| {
+            Error::Configuration(ConfigurationFault::Target { given: given(), why })
+        })?;
         let peers = LivePeers::new(peers);
         let tls = self.client_config(Arc::clone(&peers))?;
         let tls = Arc::new(Tls::Given(Arc::new(tls)));
@@ -88,8 +92,8 @@ impl Endpoint {
         let credentials = Some(Arc::clone(&self.credentials));
         let welcome = Welcome::Among(peers);
         let connector = Connector { tls, credentials, verification, welcome };
-        let connected = connector.open(host, port).await;
-        connected.map_err(|error| Error::of_connection(address.to_owned(), error.into()))
+        let connected = connector.open(host.as_str(), port).await;
+        connected.map_err(|error| Error::of_connection(given(), error.into()))
     }
 
     /// For software that takes a rustls configuration, such as reqwest: our credentials, servers
@@ -147,22 +151,6 @@ impl Endpoint {
 
     pub(crate) fn server_config(&self, peers: Arc<LivePeers>) -> Result<ServerConfig, Error> {
         mutual_server_config(Arc::clone(&self.credentials), Arc::clone(&self.verification), peers)
-    }
-}
-
-/// `HOST:PORT`; an IPv6 address stands in brackets.
-fn host_and_port(address: &str) -> Result<(&str, u16), Error> {
-    let parts = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse().ok()?)));
-    match parts {
-        Some((host, _)) if has_zone(host) => {
-            let (given, why) = (address.to_owned(), NO_ZONES);
-            Err(Error::Configuration(ConfigurationFault::Target { given, why }))
-        }
-        Some((host, port)) if !host.is_empty() => Ok((host.trim_matches(['[', ']']), port)),
-        _ => {
-            let (given, why) = (address.to_owned(), "it is not HOST:PORT");
-            Err(Error::Configuration(ConfigurationFault::Target { given, why }))
-        }
     }
 }
 

@@ -15,9 +15,10 @@ use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use tokio::time::Instant;
 
-use crate::connector::{CONNECT_TIMEOUT, Connector, NO_ZONES, Pool, TlsSocket, has_zone, target};
+use crate::connector::{CONNECT_TIMEOUT, Connector, Pool, TlsSocket, target};
 use crate::error::{AnswerFault, BoxError, ConfigurationFault, Error};
 use crate::handshake::dangerous_unverified_config;
+use crate::host::{Host, PORT_0};
 use crate::retry::chance;
 use crate::stream::{Connection, Phase};
 
@@ -277,10 +278,10 @@ impl ServerUrl {
         let refuse = |why| {
             Err(Error::Configuration(ConfigurationFault::Url { url: without_user(url), why }))
         };
-        if has_zone(url) {
-            return refuse(NO_ZONES);
-        }
-        let Ok(uri) = url.parse::<Uri>() else { return refuse("it cannot be parsed") };
+        let host = Host::of_url(url);
+        let Ok(uri) = url.parse::<Uri>() else {
+            return refuse(host.err().unwrap_or("it cannot be parsed"));
+        };
         if uri.scheme() != Some(&Scheme::HTTPS) {
             return refuse("it does not begin with https://");
         }
@@ -293,7 +294,11 @@ impl ServerUrl {
         if uri.path() != "/" || uri.query().is_some() || url.contains('#') {
             return refuse("something follows host and port");
         }
-        Ok(Self(uri))
+        match host {
+            Err(why) => refuse(why),
+            Ok(_) if authority.port_u16() == Some(0) => refuse(PORT_0),
+            Ok(_) => Ok(Self(uri)),
+        }
     }
 
     fn join(&self, path: &str) -> Result<Uri, Error> {
@@ -342,6 +347,29 @@ const SPREAD: Duration = Duration::from_secs(15);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_url_that_can_lead_nowhere_is_told_from_a_ca_that_is_away() {
+        for (url, why) in [
+            ("https://127.1:8443", "four numbers"),
+            ("https://2130706433:8443", "four numbers"),
+            ("https://127.0.0.256:1", "four numbers"),
+            ("https://a..b:1", "a DNS name is made of"),
+            ("https://-a:1", "a DNS name is made of"),
+            ("https://*:8443", "many hosts"),
+            ("https://bücher:1", "xn--"),
+            ("https://[localhost]:1", "no IPv6 address"),
+            ("https://::1:8443", "in brackets"),
+            ("https://a:0", "port 0"),
+            ("https://:1", "no host"),
+        ] {
+            let Err(refused) = ServerUrl::parse(url) else { panic!("{url} was taken") };
+            assert!(refused.to_string().contains(why), "{url}: {refused}");
+        }
+        for url in ["https://localhost", "https://127.0.0.1:8443/", "https://[::1]:8443"] {
+            assert!(ServerUrl::parse(url).is_ok(), "{url}");
+        }
+    }
 
     #[test]
     fn a_password_before_the_host_is_not_repeated() {

@@ -132,6 +132,7 @@ mod handshaking;
 #[cfg(feature = "http")]
 mod headers;
 mod hold_back;
+mod host;
 mod http_client;
 mod input;
 mod kept;
@@ -185,6 +186,7 @@ pub use error::{AnswerFault, ConfigurationFault, Error, ReplyFault};
 pub use feed_stream::FeedStream;
 pub use handshake::{ExpectedServer, client_config, server_config};
 pub use hold_back::HeldBack;
+pub use host::{Host, HostPort};
 pub use identity::{Refusal, SerialNumber, SpiffeId, TrustPin, VerifiedSvid};
 #[cfg(feature = "http")]
 pub use last_answer::{Answering, LastAnswer};
