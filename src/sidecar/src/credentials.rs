@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use identity::{SerialNumber, pem_blocks, unmarked};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -137,13 +137,34 @@ fn certificates(bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let blocks = pem_blocks(bytes).map_err(|error| error.to_string())?;
     let certificates = blocks.into_iter().filter(|block| block.label == "CERTIFICATE");
     let chain: Vec<_> = certificates.map(|block| block.contents.into()).collect();
-    if chain.is_empty() { Err("it has no CERTIFICATE".to_owned()) } else { Ok(chain) }
+    if chain.is_empty() { Err(instead_of("CERTIFICATE", bytes)) } else { Ok(chain) }
 }
 
 /// By the TLS library's reader: it leaves no copy of a key behind.
 fn private_key(bytes: &[u8]) -> Result<PrivateKeyDer<'static>, String> {
     let text = unmarked(bytes).map_err(|fault| fault.to_string())?;
-    PrivateKeyDer::from_pem_slice(text).map_err(|error| error.to_string())
+    PrivateKeyDer::from_pem_slice(text).map_err(|error| match error {
+        pem::Error::MissingSectionEnd { .. } => {
+            "its PRIVATE KEY has no END: is the file cut off?".to_owned()
+        }
+        pem::Error::NoItemsFound => instead_of("PRIVATE KEY", bytes),
+        pem::Error::Base64Decode(_) => "what its PRIVATE KEY encloses is no base64".to_owned(),
+        _ => "its PEM is broken".to_owned(),
+    })
+}
+
+/// What a file is that has no such block. Nothing of it is repeated.
+fn instead_of(label: &str, bytes: &[u8]) -> String {
+    let has = |text: &[u8]| bytes.windows(text.len()).any(|window| window == text);
+    match bytes.trim_ascii() {
+        [] => "it is empty".to_owned(),
+        // A SEQUENCE, as certificates and keys are.
+        [0x30, ..] => format!("it is DER, and PEM is wanted: -----BEGIN {label}-----"),
+        _ if has(b"-----BEGIN ENCRYPTED") => {
+            "its key is encrypted, and nobody is here to type what opens it".to_owned()
+        }
+        _ => format!("it has no {label}"),
+    }
 }
 
 fn read_file<T>(path: &Path, parse: impl FnOnce(&[u8]) -> Result<T, String>) -> Result<T, Error> {
@@ -162,3 +183,32 @@ fn parsed<T>(
 
 const CHAIN: &str = "svid.pem";
 const KEY: &str = "svid.key";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_in_a_files_place_is_told_and_nothing_of_it_repeated() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let (pem, der) = (key.serialize_pem(), key.serialize_der());
+        let cut = pem.split("-----END").next().unwrap();
+        let encrypted = pem.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
+        let garbled = pem.replace('M', "*");
+        for (bytes, why) in [
+            (&b"\n"[..], "it is empty"),
+            (&der, "it is DER, and PEM is wanted: -----BEGIN PRIVATE KEY-----"),
+            (cut.as_bytes(), "cut off"),
+            (encrypted.as_bytes(), "encrypted"),
+            (garbled.as_bytes(), "no base64"),
+            (b"hello", "it has no PRIVATE KEY"),
+        ] {
+            let Err(refused) = private_key(bytes) else { panic!("{why}: it was taken") };
+            assert!(refused.contains(why), "{why}: {refused}");
+            assert!(!refused.contains(&pem[40..60]) && !refused.contains('['), "{refused}");
+        }
+        let der = rcgen::CertificateParams::default().self_signed(&key).unwrap().der().to_vec();
+        assert!(certificates(&der).unwrap_err().contains("it is DER, and PEM is wanted"));
+        assert_eq!(certificates(pem.as_bytes()).unwrap_err(), "it has no CERTIFICATE");
+    }
+}
