@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{Attestation, IssueRequest, Secret, Ttl};
 use authority::clock::{Clock, SteadyClock};
@@ -203,6 +204,17 @@ fn warn_of_landlord(config: &Config, output: Output) {
     ));
 }
 
+/// Warns where each `rotate` would find every key old.
+pub(crate) fn warn_of_haste(config: &Config, output: Output) {
+    let every = config.keys.rotate_every;
+    if every.0 < DAY {
+        output.warn(format!(
+            "keys.rotate_every is {every}: each `rotate` replaces all keys, and everybody who trusts \
+             the CA has to follow; 90d, unless it is set"
+        ));
+    }
+}
+
 /// The policy set of the policies folder, or the one that ships.
 pub(crate) fn first_policy(config: &Config) -> anyhow::Result<PolicySet> {
     let files = match &config.policies {
@@ -356,6 +368,8 @@ pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
 /// Its number on every architecture that Linux has, but for MIPS.
 const SIGXFSZ: i32 = 25;
 /// Of the state folder: root and trust keys.
+/// Of keys that others have to follow.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 const OFFLINE: &str = "offline";
 /// Keys of the configuration.
 const POLICIES: &str = "policies";

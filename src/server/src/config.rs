@@ -305,6 +305,8 @@ mod tests {
             ("0.0.0.0", "`listen`"),
             ("::", "`listen`"),
             ("10.0.0.256", "IP address"),
+            ("127.1", "IP address"),
+            ("::ffff:127.0.0.1", "127.0.0.1"),
         ] {
             let refused = named(&format!("\"localhost\", {name:?}")).unwrap_err();
             assert!(

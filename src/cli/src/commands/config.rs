@@ -40,6 +40,7 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
         policy_folder::warn_of_others(folder, session.output)?;
     }
     ca_host::warn_of_writers(&config, session.output);
+    ca_host::warn_of_haste(&config, session.output);
     if let Some(next) = authority::setup::next_by_parent(&config.state) {
         session.output.note(next);
     }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
+use countersign::Host;
 use issuance::DnsName;
 
 use super::Config;
@@ -15,21 +16,39 @@ pub(super) fn all(config: &Config) -> Vec<(&'static str, String)> {
         ("policies", config.policies.as_deref()),
         ("state", Some(config.state.as_path())),
     ];
-    let paths = paths.map(|(key, path)| (key, path.map_or(Ok(()), not_empty)));
+    let paths = paths.map(|(key, path)| (key, path.map_or(Ok(()), means_itself)));
     let others = [
         ("admin_listen", apart(config.listen, config.admin_listen)),
         ("crl_url", config.crl_url.as_deref().map_or(Ok(()), crl_url)),
         ("keys.rotate_every", rotates(config)),
         ("names", names(&config.names)),
+        ("state", keeps(&config.state)),
     ];
     let checked = paths.into_iter().chain(others);
     checked.filter_map(|(key, checked)| Some((key, checked.err()?))).collect()
 }
 
-fn not_empty(path: &Path) -> Result<(), String> {
-    match path.as_os_str().is_empty() {
-        true => Err("it is empty: name a path, or leave the line away".to_owned()),
-        false => Ok(()),
+/// No shell reads the file: what one would replace makes a folder of that name.
+fn means_itself(path: &Path) -> Result<(), String> {
+    let text = path.to_string_lossy();
+    let is_variable = |part: &str| part.starts_with('$') && part.len() > 1;
+    match () {
+        () if text.is_empty() => Err("it is empty: name a path, or leave the line away".to_owned()),
+        () if text.starts_with('~') => {
+            Err(format!("{text:?}: nothing replaces ~ here, write the path whole"))
+        }
+        () if text.split('/').any(is_variable) => {
+            Err(format!("{text:?}: no variable is replaced here, write the path whole"))
+        }
+        () => Ok(()),
+    }
+}
+
+/// What the kernel makes up keeps nothing.
+fn keeps(path: &Path) -> Result<(), String> {
+    match ["/dev", "/proc", "/sys"].iter().find(|place| path.starts_with(place)) {
+        Some(place) => Err(format!("{place} keeps nothing: name a folder on a disk")),
+        None => Ok(()),
     }
 }
 
@@ -67,7 +86,9 @@ fn crl_url(url: &str) -> Result<(), String> {
     if !url.chars().all(|c| c.is_ascii_graphic()) {
         return Err(format!("{url:?} has a character that no certificate can carry in an URL"));
     }
-    Ok(())
+    Host::of_url(&url.replace("{issuer}", "issuer"))
+        .map(drop)
+        .map_err(|why| format!("{url:?}: {why}"))
 }
 
 /// Looked at before anything is made with them: they stand in the CA's certificate, and in the URLs
@@ -82,6 +103,10 @@ fn names(names: &[String]) -> Result<(), String> {
     names.iter().try_for_each(|name| match name.parse::<IpAddr>() {
         Ok(address) if address.is_unspecified() || address.is_multicast() => {
             Err(format!("{name:?} is nobody's address: that is for `listen`"))
+        }
+        Ok(IpAddr::V6(address)) if address.to_ipv4_mapped().is_some() => {
+            let plain = address.to_canonical();
+            Err(format!("{name:?} is IPv4 in IPv6's clothes, which no client asks for: {plain}"))
         }
         Ok(_) => Ok(()),
         Err(_) => dns_name(name),

@@ -283,6 +283,18 @@ mod tests {
             ),
             ("state = \"\"", "line 3: state: it is empty: name a path, or leave the line away"),
             ("passphrase_file = \"\"", "line 3: passphrase_file: it is empty"),
+            ("state = \"~/ca\"", "line 3: state: \"~/ca\": nothing replaces ~ here"),
+            ("policies = \"$HOME/p\"", "line 3: policies: \"$HOME/p\": no variable is replaced"),
+            ("passphrase_file = \"/run/${X}\"", "passphrase_file: \"/run/${X}\": no variable"),
+            ("state = \"/proc/ca\"", "line 3: state: /proc keeps nothing"),
+            (
+                "crl_url = \"http://127.1/\"",
+                "crl_url: \"http://127.1/\": an IPv4 address is written",
+            ),
+            (
+                "crl_url = \"http://a..b:80/\"",
+                "crl_url: \"http://a..b:80/\": a DNS name is made of",
+            ),
             (
                 "crl_url = \"https://x/\"",
                 "line 3: crl_url: \"https://x/\" does not start with http://",
