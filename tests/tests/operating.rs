@@ -22,6 +22,19 @@ fn contexts_are_listed_chosen_and_forgotten() {
 }
 
 #[test]
+fn a_token_is_withdrawn_once() {
+    let environment = Environment::start();
+    let id = environment.id("/prod/batch");
+    environment.countersign(&["token", "create", &id, "--out", "token"]).success();
+    let token = environment.countersign(&["--json", "token", "list"]).success().json();
+    let revoke = ["token", "revoke", token["id"].as_str().unwrap()];
+    environment.countersign(&revoke).success().says("revoked token");
+    environment.countersign(&revoke).success().says("was revoked before");
+    let before = environment.countersign(&[&revoke[..], &["--json"]].concat()).success().json();
+    assert_eq!((&before["state"], &before["before"]), (&"revoked".into(), &"revoked".into()));
+}
+
+#[test]
 fn denial_is_tried_first_and_listed_afterwards() {
     let environment = Environment::start();
     environment.issue("/prod/batch", "batch");
