@@ -160,6 +160,32 @@ fn an_operator_is_removed_by_name_and_the_last_one_is_not() {
     assert!(removed.stderr.contains("review what they did"), "{}", removed.stderr);
 }
 
+/// A slip, in most cases: whoever acts is asked by name, and without a terminal not obeyed unasked.
+#[test]
+fn who_takes_the_right_to_act_from_themselves_is_told_and_asked() {
+    let environment = Environment::start();
+    let bob = Machine::new(&environment, "bob");
+    bob.join("bob", &added(&environment, &["bob"])).success();
+    let id = environment.id("/countersign/operator/admin");
+    let serial = environment.countersign(&["--json", "list", "--id", &id]).success().json();
+    let serial = serial["serial_number"].as_str().unwrap().to_owned();
+    let because = ["--reason", "superseded"];
+    let acts = [
+        vec!["operator", "remove", "admin"],
+        [&["deny", &id][..], &because].concat(),
+        [&["revoke", &id][..], &because].concat(),
+        [&["revoke", &serial][..], &because].concat(),
+    ];
+    for act in &acts {
+        environment.countersign(act).exits(2).says("That is you").says("with --yes");
+        let asked = environment.on_terminal(80, &[("Type yes", "no")], act);
+        asked.exits(1).says("That is you");
+    }
+    environment.countersign(&["status"]).success();
+    environment.countersign(&[&acts[3][..], &["--yes"]].concat()).success();
+    environment.countersign(&["status"]).exits(3);
+}
+
 #[test]
 fn a_run_that_was_ended_before_its_context_is_finished_by_the_same_line() {
     let environment = Environment::start();

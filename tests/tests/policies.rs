@@ -32,7 +32,7 @@ fn five_thousand_workloads_are_checked_applied_shown_and_reduced() {
     let table_of = |rows| environment.write("policies/workloads.json", &table(rows));
     table_of(5_000);
     environment.countersign(&["policy", "check", "policies"]).success();
-    let applied = environment.countersign(&["policy", "apply", "policies"]).success();
+    let applied = environment.countersign(&["policy", "apply", "policies", "--yes"]).success();
     applied.says("changed   workloads.json");
     let shown = environment.curl("/v1/policies", &[]).success().json();
     assert_eq!(shown["files"]["workloads.json"], table(5_000));
@@ -41,7 +41,7 @@ fn five_thousand_workloads_are_checked_applied_shown_and_reduced() {
     let id = environment.id("/prod/tenant-099/service-04999");
     environment.countersign(&[&explain[..], &[&id, "issue", &id]].concat()).success();
     table_of(4_999);
-    environment.countersign(&["policy", "apply", "policies"]).success().says("changed");
+    environment.countersign(&["policy", "apply", "policies", "--yes"]).success().says("changed");
 }
 
 #[test]
@@ -68,6 +68,11 @@ fn who_loses_what_is_told_before_a_set_is_applied() {
     assert!(said.contains("Type yes to go on") && said.contains("nothing was changed"), "{said}");
     assert_eq!(answered.status.code(), Some(1));
 
+    let refused = environment.countersign(&apply).exits(2);
+    refused.says("/prod/batch loses its row").says("with --yes");
+    let explain = ["policy", "explain", "--as", &environment.id("/prod/batch"), "issue"];
+    environment.countersign(&[&explain[..], &[&environment.id("/prod/batch")]].concat()).success();
+
     let applied = environment.countersign(&[&apply[..], &["--yes"]].concat()).success();
     for told in [
         "/prod/batch loses its row, and 3 certificates are valid",
@@ -87,7 +92,7 @@ fn check_and_ca_refuse_the_same_size_in_the_same_words() {
     let environment = Environment::start();
     environment.write("policies/workloads.json", &table(10_000));
     let checked = environment.countersign(&["policy", "check", "policies"]).exits(2);
-    let refused = environment.countersign(&["policy", "apply", "policies"]).exits(1);
+    let refused = environment.countersign(&["policy", "apply", "policies", "--yes"]).exits(1);
     for said in [checked.stdout + &checked.stderr, refused.stderr] {
         for text in ["bytes as JSON, and a CA takes 4194304 at most", "jq -c . workloads.json"] {
             assert!(said.contains(text), "{text}: {said}");

@@ -103,9 +103,31 @@ fn what_nobody_has_is_not_revoked_and_the_command_fails() {
     }
     assert_eq!(size(), before);
     let deny = ["deny", &nobody, "--reason", "key-compromise", "--dry-run"];
-    environment.countersign(&deny).success().says("and revoke 0 certificates");
-    environment.countersign(&["deny", &nobody, "--reason", "key-compromise"]).success();
+    environment.countersign(&deny).success().says("and revoke 0 certificates").says(MISTYPED);
+    let asked = environment.on_terminal(80, &[("Type yes to go on", "no")], &deny[..4]);
+    asked.exits(1).says("no row, no certificate, no token");
+    assert_eq!(size(), before);
+    environment.countersign(&deny[..4]).success().says(MISTYPED);
 }
+
+#[test]
+fn whom_the_ca_knows_by_anything_is_not_said_to_be_mistyped() {
+    let environment = Environment::start();
+    environment.token("/prod/promised");
+    environment.countersign(&["operator", "add", "bob", "--out", "bob"]).success();
+    let unknown = ["/prod/promise", "/countersign/operator/bo"];
+    let known = ["/prod/batch", "/prod/promised", "/countersign/operator/bob"];
+    for (path, is_known) in
+        unknown.map(|path| (path, false)).into_iter().chain(known.map(|path| (path, true)))
+    {
+        let id = environment.id(path);
+        let dry = ["deny", &id, "--reason", "superseded", "--dry-run"];
+        let said = environment.countersign(&dry).success();
+        assert_eq!(!said.stderr.contains(MISTYPED), is_known, "{path}: {said:?}");
+    }
+}
+
+const MISTYPED: &str = "is it mistyped?";
 
 #[test]
 fn a_rule_that_was_not_reached_is_not_passed() {

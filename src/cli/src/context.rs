@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::{Attestation, Ttl};
 use countersign::{AuthorityClient, Credentials, Error as LibraryError};
-use identity::SpiffeId;
+use identity::{SerialNumber, SpiffeId};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
@@ -13,6 +13,7 @@ use crate::bundle_file;
 use crate::chain;
 use crate::clock;
 use crate::commands::Session;
+use crate::commands::target::Target;
 use crate::contexts::{Context, Contexts};
 use crate::error::Error;
 use crate::installation::Installation;
@@ -239,6 +240,23 @@ impl Operator<'_> {
     }
 }
 
+/// Whether that is whoever acts by the context: the operator, or the certificate that is shown.
+pub(crate) fn is_own(target: &Target, session: &Session) -> bool {
+    own(session).is_ok_and(|own| match target {
+        Target::Identity(id) => own.spiffe_id == *id,
+        Target::Serial(serial) => own.serial_number.as_ref() == Some(serial),
+    })
+}
+
+/// Whether that is the path of whoever acts by the context.
+pub(crate) fn is_own_path(path: &str, session: &Session) -> bool {
+    own(session).is_ok_and(|own| own.spiffe_id.path() == path)
+}
+
+fn own(session: &Session) -> Result<OwnSvid, Error> {
+    OwnSvid::read(&SvidDirectory::at(directory(session)?)?)
+}
+
 /// Whom the SVID in a context's folder names, and until when.
 pub(crate) fn own_svid(directory: &Path) -> Result<(SpiffeId, OffsetDateTime), Error> {
     let svid = OwnSvid::read(&SvidDirectory::at(directory)?)?;
@@ -248,6 +266,7 @@ pub(crate) fn own_svid(directory: &Path) -> Result<(SpiffeId, OffsetDateTime), E
 /// What `svid.pem` says of the operator.
 struct OwnSvid {
     spiffe_id: SpiffeId,
+    serial_number: Option<SerialNumber>,
     not_before: OffsetDateTime,
     not_after: OffsetDateTime,
 }
@@ -266,6 +285,7 @@ impl OwnSvid {
             chain::spiffe_id(&leaf).ok_or_else(|| malformed("it names no SPIFFE ID".to_owned()))?;
         Ok(Self {
             spiffe_id,
+            serial_number: chain::serial_number(&leaf),
             not_before: leaf.validity().not_before.to_datetime(),
             not_after: leaf.validity().not_after.to_datetime(),
         })

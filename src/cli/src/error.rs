@@ -95,6 +95,9 @@ pub(crate) enum Error {
     /// A directory holds no SVID of ours.
     #[error("{} holds no SVID: there is no {missing}", directory.display())]
     NoSvid { directory: PathBuf, missing: &'static str, repair: String },
+    /// What takes something away is wanted by nobody: there is no terminal to ask at, and no `--yes`.
+    #[error("{what} Nobody was asked, because stdin is no terminal: nothing was done")]
+    NobodyAsked { what: String },
     /// Nothing is made whose operator would have no place.
     #[error("no CA was made: there is no place for its operator's context {context:?}")]
     NoPlace { context: String, source: Box<Self> },
@@ -269,6 +272,7 @@ impl Error {
             | Self::NotOurs { .. }
             | Self::NoPort(_)
             | Self::NoUrl
+            | Self::NobodyAsked { .. }
             | Self::OperatorName(_)
             | Self::OneStdin
             | Self::OtherCa { .. }

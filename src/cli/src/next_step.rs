@@ -280,6 +280,7 @@ impl Error {
                     ),
                 });
             }
+            Self::NobodyAsked { .. } => "if that is wanted, the same command with --yes",
             Self::NoPlace { .. } => {
                 "make room there, or name another place; then the same command again: \
                  XDG_CONFIG_HOME=/FOLDER countersign init"

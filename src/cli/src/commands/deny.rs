@@ -1,7 +1,5 @@
 //! `deny`: an identity, until allowed again.
 
-use std::io::{self, IsTerminal};
-
 use api::{
     Denial, DenyRequest, Override, ProblemType, Revocation, RevocationReach, RevokeRequest, Ttl,
 };
@@ -10,16 +8,19 @@ use countersign::{AuthorityClient, Error as LibraryError};
 use identity::SpiffeId;
 use serde::Serialize;
 
+use super::consent::{self, Whose};
 use super::review::Review;
-use super::revoke::{count, says_yes};
-use super::target::Reason;
-use super::{Session, reach};
+use super::revoke::count;
+use super::target::{Reason, Target};
+use super::{Session, known, reach};
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::table;
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Asks on a terminal; without one it is done, but to yourself only with --yes.")]
 pub(crate) struct Arguments {
     /// Who; its certificates are revoked, and it gets no new one
     pub(super) spiffe_id: SpiffeId,
@@ -59,20 +60,42 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         session.output.show(&covered, |covered| {
             format!("would deny {}, and revoke {}", covered.spiffe_id, count(covered.certificates))
         })?;
+        warn_if_unknown(&client, &covered, session).await;
         return Ok(Exit::Done);
     }
-    if !session.options.yes && io::stdin().is_terminal() {
+    let whose = Whose::of(&Target::Identity(request.spiffe_id.clone()), session);
+    let elsewhere = whose.elsewhere(named_override);
+    if consent::is_wanted(elsewhere, session) {
         let covered = covered(&client, &request).await?;
+        warn_if_unknown(&client, &covered, session).await;
         let (id, count) = (&request.spiffe_id, count(covered.certificates));
-        let what = format!("This denies {id} until it is allowed again, and revokes {count}.");
-        if !says_yes(&what)? {
+        let what = format!(
+            "This denies {id} until it is allowed again, and revokes {count}.{}",
+            whose.told()
+        );
+        if !consent::is_given(&what, elsewhere, session)? {
             session.output.note("nobody was denied");
             return Ok(Exit::Failed);
         }
+        return deny(&client, &request, arguments.wait, session).await;
     }
-    let denial = client.deny(&request).await?;
-    let reach = match (arguments.wait, denial.id.parse()) {
-        (Some(wait), Ok(log_index)) => reach::wait(&client, log_index, wait.0, session).await,
+    // Nobody waits for an answer here: what is to be said about the name is said afterwards.
+    let exit = deny(&client, &request, arguments.wait, session).await?;
+    if let Some(warning) = known::warning(&client, &request.spiffe_id).await {
+        session.output.warn(warning);
+    }
+    Ok(exit)
+}
+
+async fn deny(
+    client: &AuthorityClient,
+    request: &DenyRequest,
+    wait: Option<Ttl>,
+    session: &Session,
+) -> anyhow::Result<Exit> {
+    let denial = client.deny(request).await?;
+    let reach = match (wait, denial.id.parse()) {
+        (Some(wait), Ok(log_index)) => reach::wait(client, log_index, wait.0, session).await,
         _ => None,
     };
     let denied = Denied { denial, reach };
@@ -80,7 +103,17 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     let Denied { denial, reach } = denied;
     Review::of_denial(&denial).warn(session);
     session.output.note(format!("to lift it: countersign allow {}", denial.spiffe_id));
-    Ok(if arguments.wait.is_some() { reach::exit(reach.as_ref()) } else { Exit::Done })
+    Ok(if wait.is_some() { reach::exit(reach.as_ref()) } else { Exit::Done })
+}
+
+/// Whoever has certificates is known.
+async fn warn_if_unknown(client: &AuthorityClient, covered: &Covered, session: &Session) {
+    if covered.certificates > 0 {
+        return;
+    }
+    if let Some(warning) = known::warning(client, &covered.spiffe_id).await {
+        session.output.warn(warning);
+    }
 }
 
 /// What a denial would do.

@@ -85,6 +85,8 @@ pub(crate) struct Join {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Asks on a terminal; without one it is done, but to yourself only with --yes.")]
 pub(crate) struct Remove {
     /// The operator's name
     name: String,

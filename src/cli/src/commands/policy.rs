@@ -37,8 +37,9 @@ ship, put them beside it: countersign policy shipped > DIR/countersign.cedar")]
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Takes schema.cedarschema, *.cedar, workloads.json and profiles.json; what is
-left out is as shipped. Says who loses what, and asks on a terminal. Refused if
-somebody else changed the active set meanwhile.")]
+left out is as shipped. Says who loses what, and asks on a terminal; without
+one, what takes something from somebody needs --yes. Refused if somebody else
+changed the active set meanwhile.")]
 pub(crate) struct Apply {
     /// The folder
     #[arg(value_name = "DIR")]

@@ -1,7 +1,6 @@
 //! Who loses what by another policy set: found before it is applied, told, and asked about.
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use api::{CertificateFilter, CertificateState, Ttl};
@@ -10,7 +9,8 @@ use countersign::AuthorityClient;
 use serde::Serialize;
 
 use super::Session;
-use super::revoke::says_yes;
+use super::consent::{self, Elsewhere};
+use crate::context;
 use crate::error::Error;
 
 /// What somebody may not have any more.
@@ -46,7 +46,8 @@ pub(crate) async fn losses(
     Ok(losses)
 }
 
-/// Tells them, and asks whoever sits at a terminal: `--yes` answers for him, and so does a script.
+/// Tells them, and asks whoever sits at a terminal: `--yes` answers for him. It takes from whomever a
+/// folder leaves out, and the wrong folder leaves out many.
 pub(crate) fn accepts(losses: &[Loss], session: &Session) -> Result<bool, Error> {
     if losses.is_empty() {
         return Ok(true);
@@ -65,10 +66,10 @@ pub(crate) fn accepts(losses: &[Loss], session: &Session) -> Result<bool, Error>
             if left == 1 { " is" } else { "s are" }
         ));
     }
-    if session.options.yes || !io::stdin().is_terminal() {
-        return Ok(true);
-    }
-    says_yes(&format!("This takes something from {}.", losses.len()))
+    let own = losses.iter().any(|loss| context::is_own_path(&loss.id, session));
+    let own = if own { ", you among them" } else { "" };
+    let what = format!("This takes something from {}{own}.", losses.len());
+    consent::is_given(&what, Elsewhere::Refused, session)
 }
 
 impl Loss {

@@ -1,24 +1,24 @@
 //! `revoke`: certificates issued so far.
 
-use std::io::{self, BufRead, IsTerminal};
-
 use api::{Override, Revocation, RevocationReach, RevokeRequest, RevokedBy, Ttl};
 use clap::Args;
 use countersign::AuthorityClient;
 use serde::Serialize;
 
+use super::consent::{self, Whose};
 use super::review::Review;
 use super::target::{Reason, Target};
 use super::{Session, reach};
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::output::to_stderr;
 use crate::table;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-An identity may get a new certificate at once: `deny` keeps it out.")]
+An identity may get a new certificate at once: `deny` keeps it out. Asks on a
+terminal before it revokes all of an identity; without one it is done, but for
+your own, which needs --yes.")]
 pub(crate) struct Arguments {
     /// One certificate, or every one that an identity has
     #[arg(value_name = "SERIAL|SPIFFE_ID")]
@@ -54,11 +54,12 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         dry_run: arguments.dry_run,
         named_override: arguments.allow_locking_everybody_out.then_some(Override::LockOut),
     };
-    let must_confirm = matches!(arguments.target, Target::Identity(_))
+    let whose = Whose::of(&arguments.target, session);
+    let is_large = whose == Whose::Own || matches!(arguments.target, Target::Identity(_));
+    let must_confirm = is_large
         && !arguments.dry_run
-        && !session.options.yes
-        && io::stdin().is_terminal();
-    if must_confirm && !confirm(&client, &request).await? {
+        && consent::is_wanted(whose.elsewhere(request.named_override), session);
+    if must_confirm && !confirm(&client, &request, whose, session).await? {
         session.output.note("nothing was revoked");
         return Ok(Exit::Failed);
     }
@@ -82,25 +83,21 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
 }
 
 /// Says how many certificates it is about before it asks.
-async fn confirm(client: &AuthorityClient, request: &RevokeRequest) -> Result<bool, Error> {
+async fn confirm(
+    client: &AuthorityClient,
+    request: &RevokeRequest,
+    whose: Whose,
+    session: &Session,
+) -> Result<bool, Error> {
     let dry_run = RevokeRequest { dry_run: true, ..request.clone() };
     let covered = client.revoke(&dry_run).await?;
     if covered.certificates == 0 {
         // All of them are revoked already: there is nothing to be asked about.
         return Ok(true);
     }
-    says_yes(&format!("This revokes {} of {}.", count(covered.certificates), covered.spiffe_id))
-}
-
-/// Asks whoever sits at the terminal.
-pub(crate) fn says_yes(what: &str) -> Result<bool, Error> {
-    to_stderr(&format!("{what} Type yes to go on:"));
-    let mut answer = String::new();
-    io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|source| Error::Read { path: "stdin".into(), source })?;
-    Ok(matches!(answer.trim(), "y" | "yes"))
+    let (count, id) = (count(covered.certificates), covered.spiffe_id);
+    let what = format!("This revokes {count} of {id}.{}", whose.told());
+    consent::is_given(&what, whose.elsewhere(request.named_override), session)
 }
 
 fn to_text(Revoked { revocation, reach }: &Revoked, dry_run: bool) -> String {
