@@ -35,6 +35,26 @@ fn a_token_is_withdrawn_once() {
 }
 
 #[test]
+fn a_ca_certificate_is_not_taken_for_one_that_nobody_knows() {
+    let environment = Environment::start();
+    environment.issue("/prod/batch", "batch");
+    let serial = |file: &str, line: usize| {
+        let shown = environment.countersign(&["--json", "inspect", file]).success();
+        let shown: Vec<serde_json::Value> =
+            shown.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        shown[line]["serial_number"].as_str().unwrap().to_owned()
+    };
+    let (issuer, root) = (serial("batch/svid.pem", 1), serial("batch/bundle.pem", 0));
+    for (serial, key) in [(&issuer, "issuer"), (&root, "root")] {
+        for act in [&["show", serial][..], &["revoke", serial, "--reason", "superseded"]] {
+            let refused = environment.countersign(act).exits(1);
+            let step = format!("countersign key prepare {key}");
+            refused.says(&format!("certificate of this CA's {key}")).says(&step);
+        }
+    }
+}
+
+#[test]
 fn denial_is_tried_first_and_listed_afterwards() {
     let environment = Environment::start();
     environment.issue("/prod/batch", "batch");

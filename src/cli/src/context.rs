@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::{Attestation, Ttl};
+use api::{Attestation, ProblemType, Ttl};
 use countersign::{AuthorityClient, Credentials, Error as LibraryError};
 use identity::{SerialNumber, SpiffeId};
 use time::OffsetDateTime;
@@ -238,6 +238,36 @@ impl Operator<'_> {
             .note(format!("renewed your SVID; valid until {}", table::time(renewed.not_after)));
         Ok(())
     }
+}
+
+/// What the CA has against a certificate's serial number, where that is one of its own: those of roots
+/// and issuers are in no inventory.
+pub(crate) fn about_serial(
+    error: LibraryError,
+    target: &Target,
+    held: &HeldTrust,
+    session: &Session,
+) -> Error {
+    let is_unknown = matches!(
+        &error,
+        LibraryError::Authority(problem) if problem.problem_type == ProblemType::NotFound
+    );
+    let Target::Serial(serial) = target else { return error.into() };
+    let is_it = |der: &[u8]| {
+        chain::read(der).is_ok_and(|it| chain::serial_number(&it).as_ref() == Some(serial))
+    };
+    let own = || {
+        let pem = SvidDirectory::at(directory(session)?)?.read(CHAIN)?.unwrap_or_default();
+        Ok::<_, Error>(chain::parse(&pem).unwrap_or_default())
+    };
+    let anchors = &held.state().anchors;
+    let key = match () {
+        () if !is_unknown => return error.into(),
+        () if anchors.iter().any(|anchor| is_it(anchor.certificate.as_bytes())) => "root",
+        () if own().is_ok_and(|own| own.iter().skip(1).any(|der| is_it(der))) => "issuer",
+        () => return error.into(),
+    };
+    Error::CaCertificate { serial: *serial, key }
 }
 
 /// Whether that is whoever acts by the context: the operator, or the certificate that is shown.

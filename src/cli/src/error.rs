@@ -2,7 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use identity::{Refusal, SpiffeId};
+use identity::{Refusal, SerialNumber, SpiffeId};
 use time::OffsetDateTime;
 
 use crate::clock;
@@ -29,6 +29,9 @@ pub(crate) enum Error {
     /// The certificate and the key of a directory are of no use together.
     #[error("the certificate and the key in {} cannot be used together", directory.display())]
     BrokenPair { directory: PathBuf, source: Box<countersign::Error>, repair: String },
+    /// A serial number is that of a CA's own certificate.
+    #[error("{serial} is the certificate of this CA's {key}, and not one that it issued to anybody")]
+    CaCertificate { serial: SerialNumber, key: &'static str },
     /// A subject of `inspect` or `verify` holds no certificate.
     #[error("{subject} holds no certificate: {why}")]
     Certificate { subject: String, why: String },

@@ -147,6 +147,14 @@ impl Error {
     /// What to type next.
     pub(crate) fn next_step(&self) -> Option<String> {
         let step = match self {
+            Self::CaCertificate { key: "root", .. } => {
+                "`countersign key list` shows its key; where others may know that, another takes its \
+                 place: countersign key prepare root"
+            }
+            Self::CaCertificate { .. } => {
+                "`countersign key list` shows its key; where others may know that, another takes its \
+                 place: countersign key prepare issuer"
+            }
             Self::Certificate { .. } => A_CERTIFICATE,
             Self::AdminPort { instead, .. } => {
                 return Some(format!("the same command with {instead}"));

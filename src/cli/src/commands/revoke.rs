@@ -9,7 +9,7 @@ use super::consent::{self, Whose};
 use super::review::Review;
 use super::target::{Reason, Target};
 use super::{Session, reach};
-use crate::context;
+use crate::context::{self, OpenContext};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::table;
@@ -47,7 +47,7 @@ struct Revoked {
 }
 
 pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
-    let client = context::open(session).await?.client;
+    let OpenContext { client, held, .. } = context::open(session).await?;
     let request = RevokeRequest {
         target: arguments.target.to_string(),
         reason: arguments.reason.to_string(),
@@ -63,7 +63,9 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         session.output.note("nothing was revoked");
         return Ok(Exit::Failed);
     }
-    let revocation = client.revoke(&request).await?;
+    let revocation = client.revoke(&request).await;
+    let revocation = revocation
+        .map_err(|error| context::about_serial(error, &arguments.target, &held, session))?;
     let reach = match (arguments.wait, revocation.log_index) {
         (Some(wait), Some(log_index)) => reach::wait(&client, log_index, wait.0, session).await,
         _ => None,

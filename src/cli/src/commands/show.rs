@@ -11,7 +11,7 @@ use super::list::state;
 use super::target::Target;
 use super::{Session, review};
 use crate::clock;
-use crate::context;
+use crate::context::{self, OpenContext};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::table;
@@ -27,11 +27,14 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
-    let client = context::open(session).await?.client;
+    let OpenContext { client, held, .. } = context::open(session).await?;
+    let explained = |error| context::about_serial(error, &arguments.target, &held, session);
     if arguments.acts {
         let by = match &arguments.target {
             Target::Identity(id) => id.clone(),
-            Target::Serial(serial) => client.certificate(serial).await?.spiffe_id,
+            Target::Serial(serial) => {
+                client.certificate(serial).await.map_err(explained)?.spiffe_id
+            }
         };
         review::list(by, &client, session).await?;
         return Ok(Exit::Done);
@@ -41,7 +44,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
             Some(newest) => newest,
             None => return without_certificate(id, &client, session).await,
         },
-        Target::Serial(serial) => client.certificate(serial).await?,
+        Target::Serial(serial) => client.certificate(serial).await.map_err(explained)?,
     };
     session.output.show(&record, |record| to_text(record, clock::now()))?;
     if record.row_lost {
