@@ -15,9 +15,19 @@ fn contexts_are_listed_chosen_and_forgotten() {
     assert_eq!(one["name"], "pay.example");
     assert_eq!(one["is_current"], true);
     environment.countersign(&["context", "use", "prod"]).exits(2).says("known: pay.example");
-    environment.countersign(&["context", "remove", "pay.example"]).success().says("still in");
+    let removed = environment.countersign(&["context", "remove", "pay.example"]).success();
+    removed.says("still in").says("countersign context use pay.example");
     environment.countersign(&["list"]).exits(2);
     environment.countersign(&["context", "list"]).success().says("there is none");
+    environment.countersign(&["context", "use", "pay.example"]).success();
+    environment.countersign(&["status"]).success();
+    let again = environment.countersign(&["context", "list"]).success();
+    let again = again.stdout.lines().nth(1).unwrap();
+    assert!(again.starts_with('*') && again.contains("operator/admin"), "{again}");
+    let key = environment.path(".config/countersign/pay.example/svid.key");
+    environment.countersign(&["context", "remove", "pay.example"]).success();
+    std::fs::remove_file(key).unwrap();
+    environment.countersign(&["context", "use", "pay.example"]).exits(2).says("known: none");
     environment.countersign(&["init", "--config", "ca.toml", "--recover"]).exits(1).says("serve");
 }
 

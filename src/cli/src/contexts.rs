@@ -18,6 +18,8 @@ use crate::args::GlobalOptions;
 use crate::dev_folder::DevFolder;
 use crate::error::Error;
 use crate::files::{self, Lock};
+use crate::operator_place;
+use crate::svid_directory::{KEY, SvidDirectory};
 
 /// Every context, and the current one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,13 +209,29 @@ pub(crate) fn remove(name: &str, options: &GlobalOptions) -> Result<(), Error> {
     })
 }
 
-/// Makes a context the current one.
+/// Makes a context the current one. One that was forgotten is there again, as long as its folder is:
+/// its record says of which CA it is.
 pub(crate) fn make_current(name: &str, options: &GlobalOptions) -> Result<(), Error> {
     edit(options, |contexts| {
+        if !contexts.contexts.contains_key(name)
+            && let Some(forgotten) = forgotten(name, options)
+        {
+            contexts.add(name, forgotten, MakeCurrent::IfNone);
+        }
         contexts.require(name)?;
         contexts.current = Some(name.to_owned());
         Ok(())
     })
+}
+
+/// The context whose folder is there, with a key and the record of an SVID.
+pub(crate) fn forgotten(name: &str, options: &GlobalOptions) -> Option<Context> {
+    operator_place::require_name(name).ok()?;
+    let path = folder(options).ok()?.join(name);
+    let directory = SvidDirectory::at(&path).ok()?;
+    let record = directory.record().ok()??;
+    let has_key = directory.has(KEY).ok()?;
+    has_key.then(|| Context::new(&record.url, record.trust_pin, &path))
 }
 
 /// Removes a context that is there, and returns it.

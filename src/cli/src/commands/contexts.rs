@@ -15,7 +15,7 @@ use crate::table;
 pub(crate) enum Command {
     /// List the contexts; * marks the current one
     List,
-    /// Make a context the current one
+    /// Make a context the current one; one that was removed is there again
     Use {
         /// As `context list` shows it
         name: String,
@@ -52,10 +52,12 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
         Command::Remove { name } => {
             let removed = contexts::forget(name, &session.options)?;
             let folder = shell::quoted(&removed.directory);
-            session.output.note(format!(
-                "forgot {name}; key and SVID are still in {folder}\nto have it back, on the CA's \
-                 host: countersign init --recover"
-            ));
+            let back = match contexts::forgotten(name, &session.options) {
+                Some(_) => format!("\nto have it back: countersign context use {name}"),
+                None => String::new(),
+            };
+            let still = format!("forgot {name}; key and SVID are still in {folder}");
+            session.output.note(format!("{still}{back}"));
             shown(name, "forgotten", session)?;
         }
     }
