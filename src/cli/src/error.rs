@@ -30,7 +30,9 @@ pub(crate) enum Error {
     #[error("the certificate and the key in {} cannot be used together", directory.display())]
     BrokenPair { directory: PathBuf, source: Box<countersign::Error>, repair: String },
     /// A serial number is that of a CA's own certificate.
-    #[error("{serial} is the certificate of this CA's {key}, and not one that it issued to anybody")]
+    #[error(
+        "{serial} is the certificate of this CA's {key}, and not one that it issued to anybody"
+    )]
     CaCertificate { serial: SerialNumber, key: &'static str },
     /// A subject of `inspect` or `verify` holds no certificate.
     #[error("{subject} holds no certificate: {why}")]
@@ -163,7 +165,7 @@ pub(crate) enum Error {
     Request(#[from] issuance::Error),
     /// A file that holds no certificate request as it must be.
     #[error("{}: {source}", path.display())]
-    RequestFile { path: PathBuf, source: issuance::Error },
+    RequestFile { path: PathBuf, holds: Held, source: issuance::Error },
     /// The file of a new passphrase holds one that breaks a rule.
     #[error("{setting}: {}: {fault}", path.display())]
     NewPassphrase { setting: &'static str, path: PathBuf, fault: Fault },
@@ -226,6 +228,17 @@ pub(crate) enum Error {
     Write { path: PathBuf, source: io::Error },
 }
 
+/// What a file has in a certificate request's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// A certificate.
+    Certificate,
+    /// A private key.
+    Key,
+    /// Something else, or a request that breaks a rule.
+    Unknown,
+}
+
 /// Whom the CA takes no more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -254,6 +267,14 @@ impl Error {
     pub(crate) fn is_of_who_answers(&self) -> bool {
         use countersign::Error::{Peer, Unreachable};
         matches!(self, Self::Library(Peer { .. } | Unreachable { .. }))
+    }
+
+    /// The same, about a workload: where a step of the CA's says SPIFFE_ID, that is whom it means.
+    pub(crate) fn about(self, spiffe_id: &SpiffeId) -> Self {
+        let Self::Library(countersign::Error::Authority(mut problem)) = self else { return self };
+        let step = problem.next_step.take();
+        problem.next_step = step.map(|step| step.replace("SPIFFE_ID", spiffe_id.as_str()));
+        Self::Library(countersign::Error::Authority(problem))
     }
 
     /// The exit code that it ends the process with.

@@ -13,7 +13,9 @@ use issuance::CertificateRequest;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::error::Error;
+use crate::chain;
+use crate::error::{Error, Held};
+use crate::other_file::OtherFile;
 
 /// Reads a file whole, or a pipe whose writer does not take too long.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, Error> {
@@ -42,8 +44,14 @@ pub(crate) fn read_request(path: &Path) -> Result<CertificateRequest, Error> {
 /// The one certificate request that a file holds.
 pub(crate) fn request(bytes: &[u8], path: &Path) -> Result<CertificateRequest, Error> {
     let path = if path == Path::new("-") { Path::new("stdin") } else { path };
-    CertificateRequest::parse_file(bytes)
-        .map_err(|source| Error::RequestFile { path: path.to_owned(), source })
+    CertificateRequest::parse_file(bytes).map_err(|source| {
+        let holds = match OtherFile::of(bytes) {
+            Some(OtherFile::Key) => Held::Key,
+            None if chain::parse(bytes).is_ok() => Held::Certificate,
+            _ => Held::Unknown,
+        };
+        Error::RequestFile { path: path.to_owned(), holds, source }
+    })
 }
 
 /// What bytes of a file say.

@@ -66,10 +66,11 @@ impl FolderContents {
             is_there |= directory.has(name)?;
         }
         if !is_there {
+            directory.require_no_other_use()?;
             return Err(Error::NoSvid {
                 directory: path.to_owned(),
                 missing: CHAIN,
-                repair: format!("countersign issue SPIFFE_ID --out {}", crate::shell::quoted(path)),
+                repair: directory.again(None),
             });
         }
         let crls = match crl_file::read(&directory) {

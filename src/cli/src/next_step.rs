@@ -10,7 +10,7 @@ use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
 use identity::{CountersignatureRule, Refusal};
 
 use crate::clock;
-use crate::error::Error;
+use crate::error::{Error, Held};
 use crate::passphrase::From;
 use crate::report::library_error;
 use crate::shell::quoted;
@@ -299,20 +299,17 @@ impl Error {
             }
             Self::OperatorName(_) => "the same command with another name, such as admin",
             Self::NotOurs { .. } => "choose another --out, or replace that file with --yes",
-            Self::OtherFile { what, .. } => what.next_step().unwrap_or(A_CERTIFICATE),
+            Self::OtherFile { subject, what } => {
+                let step = what.next_step(Path::new(subject));
+                return step.or_else(|| Some(A_CERTIFICATE.to_owned()));
+            }
             Self::OtherKey { .. } => "choose another --out, or make the request with that key",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
             Self::OtherUse { .. } => {
-                "nothing was asked for, and a token is as good as before: name another folder"
+                "name another folder; nothing was asked for, and a token is as good as before"
             }
             Self::Read { path, source } => return Some(unread(path, source)),
-            Self::RequestFile { path, .. } => {
-                return Some(format!(
-                    "openssl req -in {} -noout -text -verify shows what is in it, and `openssl req -new` \
-                     makes another; a token is as good as before",
-                    quoted(path)
-                ));
-            }
+            Self::RequestFile { path, holds, .. } => return Some(instead_of_request(path, *holds)),
             Self::StaleCrl { path, .. } => {
                 return Some(format!(
                     "the same command again once the CA answers; if nothing reads it: rm {}",
@@ -374,6 +371,28 @@ const NOT_FOUND: [(&str, &str); 3] = [
     ("there is no trust state of that pin", PIN),
 ];
 
+/// About a file that was named and holds no certificate request.
+fn instead_of_request(path: &Path, holds: Held) -> String {
+    let file = quoted(path);
+    let step = match holds {
+        Held::Certificate => {
+            format!(
+                "openssl x509 -in {file} -noout -text shows it; name the request that it is for"
+            )
+        }
+        Held::Key => format!("openssl req -new -key {file} -subj / makes a request for it"),
+        // It went by, and is nowhere to be looked at.
+        Held::Unknown if path == Path::new("stdin") => {
+            "`openssl req -noout -text -verify`, given the same, shows what is in it".to_owned()
+        }
+        Held::Unknown => format!(
+            "openssl req -in {file} -noout -text -verify shows what is in it, and `openssl req -new` \
+             makes another"
+        ),
+    };
+    format!("{step}; a token is as good as before")
+}
+
 /// About a file that was named and cannot be read.
 fn unread(path: &Path, source: &std::io::Error) -> String {
     use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied, TimedOut};
@@ -390,6 +409,7 @@ fn unread(path: &Path, source: &std::io::Error) -> String {
         TimedOut => {
             "start what writes into it, or name a file; then the same command again".to_owned()
         }
+        _ if path == "stdin" => "name a file, or give another".to_owned(),
         _ => format!("look what it is, and name another: ls -lL {path}"),
     }
 }

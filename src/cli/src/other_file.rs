@@ -2,6 +2,7 @@
 //! contents is shown: it may be a secret.
 
 use std::fmt;
+use std::path::Path;
 
 use identity::{is_pem, pem_blocks, utf8_text};
 use rustls_pki_types::PrivateKeyDer;
@@ -9,6 +10,8 @@ use tlog::{Checkpoint, SignedNote};
 use x509_parser::prelude::{
     CertificateRevocationList, FromDer, SubjectPublicKeyInfo, X509CertificationRequest,
 };
+
+use crate::shell::quoted;
 
 /// A kind of file that holds no certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,8 +104,24 @@ impl OtherFile {
         PrivateKeyDer::try_from(der).is_ok().then_some(Self::Key)
     }
 
-    /// What to do with it.
-    pub(crate) fn next_step(self) -> Option<&'static str> {
+    /// What to do with it, where it was named so: the commands name it, too.
+    pub(crate) fn next_step(self, subject: &Path) -> Option<String> {
+        let step = self.step()?;
+        if !subject.is_file() {
+            return Some(step.to_owned());
+        }
+        let folder = subject.parent().filter(|it| !it.as_os_str().is_empty());
+        let folder = quoted(folder.unwrap_or_else(|| Path::new(".")));
+        // A command that reads this file makes another of it.
+        let words = step.split(' ').map(|word| match word.strip_suffix(';').unwrap_or(word) {
+            "FILE" => word.replace("FILE", &quoted(subject)),
+            "DIR" if self != Self::Token => word.replace("DIR", &folder),
+            _ => word.to_owned(),
+        });
+        Some(words.collect::<Vec<_>>().join(" "))
+    }
+
+    fn step(self) -> Option<&'static str> {
         match self {
             Self::Bundle => Some("its anchors as certificates: countersign bundle show"),
             Self::Checkpoint => Some("of the folder that it stands in: countersign inspect DIR"),

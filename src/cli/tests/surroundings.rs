@@ -239,6 +239,42 @@ async fn what_leads_to_no_server_is_a_slip_and_no_server_that_is_away() {
 }
 
 #[tokio::test]
+async fn steps_name_what_was_named() {
+    let environment = Environment::new().await;
+    let (crl, key) = (environment.authority.crl(1), KeyPair::generate().unwrap());
+    let certificate = CertificateParams::default().self_signed(&key).unwrap().pem();
+    fs::write(environment.path("a crl"), crl).unwrap();
+    fs::write(environment.path("key"), key.serialize_pem()).unwrap();
+    fs::write(environment.path("cert"), certificate).unwrap();
+    fs::create_dir(environment.path("ca")).unwrap();
+    fs::write(environment.path("ca/countersign.db"), "").unwrap();
+    let token = environment.token();
+    let csr = |file: &str| {
+        format!(
+            "countersign issue spiffe://pay.example/a --url {} --token-file {} --csr {file}",
+            environment.url,
+            token.display()
+        )
+    };
+    for (line, step) in [
+        ("countersign inspect 'a crl'".to_owned(), "openssl crl -in 'a crl' -noout"),
+        ("countersign inspect key".to_owned(), "countersign inspect ."),
+        (csr("cert"), "openssl x509 -in cert -noout"),
+        (csr("key"), "openssl req -new -key key"),
+        (format!("echo | {}", csr("-")), "given the same"),
+        ("countersign inspect ca".to_owned(), "the state folder of a CA"),
+        ("countersign renew ca".to_owned(), "the state folder of a CA"),
+        ("countersign renew /".to_owned(), "name the folder that"),
+        ("head -c 20000000 /dev/zero | countersign inspect -".to_owned(), "name a file"),
+    ] {
+        let refused = environment.shell(&line).await.stderr;
+        let words = refused.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(step), "{line}: {refused}");
+        assert!(!words.contains("stdin shows") && !words.contains("-lL stdin"), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn a_folder_that_takes_no_svid_is_found_out_before_the_token_is_spent() {
     let environment = Environment::new().await;
     let path = |name: &str| environment.path("svid").join(name);

@@ -100,13 +100,14 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let Arguments { spiffe_id, dns, ip, no_names: nameless, profile, ttl, out, csr, .. } =
         arguments;
     let wish = Wish { spiffe_id, dns, ip, nameless, profile, ttl };
-    match (csr, out) {
-        (Some(csr), out) => asker.certify(&csr, out.as_deref(), &wish, session).await?,
+    let done = match (csr, out) {
+        (Some(csr), out) => asker.certify(&csr, out.as_deref(), &wish, session).await,
         (None, out) => {
             let out = out.expect("clap demands one of --out and --csr");
-            asker.install(&out, &wish, session).await?;
+            asker.install(&out, &wish, session).await
         }
-    }
+    };
+    done.map_err(|error| error.about(&wish.spiffe_id))?;
     Ok(Exit::Done)
 }
 

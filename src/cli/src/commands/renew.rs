@@ -299,7 +299,8 @@ impl Renewal<'_> {
         }
         let installation = Installation { directory, lock, url, client, line };
         let held = place.held.clone().expect("a client was made by it");
-        let issued = installation.run(wish, attestation, held, self.now).await?;
+        let issued = installation.run(wish, attestation, held, self.now).await;
+        let issued = issued.map_err(|error| error.about(&wish.spiffe_id))?;
         let renewed = Outcome::Renewed(Box::new(issued.clone()));
         session.output.show(&renewed, |_| issue::summary(&issued, directory.path()))
     }

@@ -38,6 +38,11 @@ impl SvidDirectory {
     pub(crate) fn again(&self, url: Option<&str>) -> String {
         let Remains { spiffe_id, url: recorded } = self.remains();
         let Some(spiffe_id) = spiffe_id else {
+            // Whoever names a folder of other things has mistaken it.
+            if self.folder.as_ref().and_then(|it| it.names().ok()).is_some_and(|it| !it.is_empty())
+            {
+                return "name the folder that an SVID was put into: svid.json is in it".to_owned();
+            }
             let path = shell::quoted(self.path());
             return format!("countersign issue SPIFFE_ID --out {path}");
         };

@@ -60,7 +60,7 @@ impl SvidDirectory {
 
     /// Refuses a folder that has another use, before anything is written there: whoever names it has
     /// mistaken it for another.
-    pub(super) fn require_no_other_use(&self) -> Result<(), Error> {
+    pub(crate) fn require_no_other_use(&self) -> Result<(), Error> {
         let names = self.folder.as_ref().map_or(Ok(Vec::new()), |folder| folder.names());
         let names = names.map_err(|source| Error::Read { path: self.path().to_owned(), source })?;
         let names = names.iter().filter_map(|name| name.to_str());

@@ -38,11 +38,13 @@ impl Holder {
             Err(Error::UnusableRecord { path, why, .. }) => {
                 return Err(Error::UnusableRecord { path, why, repair: again() });
             }
-            record => record?.ok_or_else(|| Error::NoSvid {
-                directory: directory.path().to_owned(),
-                missing: RECORD,
-                repair: again(),
-            })?,
+            Ok(Some(record)) => record,
+            Ok(None) => {
+                directory.require_no_other_use()?;
+                let path = directory.path().to_owned();
+                return Err(Error::NoSvid { directory: path, missing: RECORD, repair: again() });
+            }
+            Err(error) => return Err(error),
         };
         let held = HeldTrust::load(&directory, &record.trust_pin, &record.url)?;
         Ok(Self { directory, record, held })
