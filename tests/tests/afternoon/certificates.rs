@@ -31,7 +31,7 @@ fn tokens() -> Vec<Slip> {
                 3,
                 "the token was used already",
             )
-            .step("ask an operator for a new one: countersign token create SPIFFE_ID")
+            .step("ask an operator for a new one: countersign token create spiffe://pay.example/prod/reports")
             .repairs("issue reports other"),
         Slip::new(
             "a token is used too late",
@@ -44,7 +44,7 @@ fn tokens() -> Vec<Slip> {
             3,
             "the token has expired",
         )
-        .step("ask an operator for a new one: countersign token create SPIFFE_ID")
+        .step("ask an operator for a new one: countersign token create spiffe://pay.example/prod/batch")
         .repairs("issue batch batch"),
         Slip::new(
             "a token is another's",
