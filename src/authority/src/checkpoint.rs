@@ -38,9 +38,9 @@ impl Checkpoints {
         self.newest().as_ref().map_or(0, |newest| newest.size)
     }
 
-    /// The same, as a signed note; none before the first.
-    pub(crate) fn newest_note(&self) -> Option<Arc<[u8]>> {
-        self.newest().as_ref().map(|newest| Arc::clone(&newest.note))
+    /// The same, and its signed note; none before the first.
+    pub(crate) fn newest_note(&self) -> Option<(u64, Arc<[u8]>)> {
+        self.newest().as_ref().map(|newest| (newest.size, Arc::clone(&newest.note)))
     }
 
     /// Signs the head if it has grown since the newest checkpoint, or that one lacks a signature;

@@ -336,7 +336,7 @@ fn absent(removed: rustix::io::Result<()>) -> io::Result<()> {
 }
 
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
-const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::WRONLY);
+const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::RDWR);
 const NEW_LINK: &str = ".link.new";
 
 #[cfg(test)]

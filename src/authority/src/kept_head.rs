@@ -59,8 +59,6 @@ struct Open {
     /// How far that is written; none where it may not be.
     written: Option<Durable>,
     next_place: u64,
-    /// Whether it was removed or replaced under this process.
-    is_rewritten: bool,
 }
 
 impl KeptHead {
@@ -71,19 +69,15 @@ impl KeptHead {
         Ok(Self(Some(open.map_err(|error| unkept(is.path(), &error))?)))
     }
 
-    /// Whether the file was removed or replaced under this process, which has written it anew.
-    pub(crate) fn is_rewritten(&self) -> bool {
-        self.0.as_ref().is_some_and(|open| open.is_rewritten)
-    }
-
-    /// Keeps this head, unless it is kept already, or a later one is.
+    /// Keeps this head, unless it is kept already, or a later one is. Returns whether what stood there
+    /// was removed or replaced under this process.
     pub(crate) fn write(
         &mut self,
         key: &HeadKey,
         head: &Head,
         durable: Durable,
-    ) -> Result<(), StoreError> {
-        let Some(open) = &mut self.0 else { return Ok(()) };
+    ) -> Result<bool, StoreError> {
+        let Some(open) = &mut self.0 else { return Ok(false) };
         open.write(key, head, durable).map_err(|error| unkept(open.is.path(), &error))
     }
 }
@@ -98,18 +92,17 @@ impl Open {
         new.put(EvidenceFile::HEAD)?;
         let said = (head.edge.size(), head.edge.root());
         let (is, written) = (is.clone(), Some(Durable::Yes));
-        Ok(Self { is, folder, file, said, written, next_place: 0, is_rewritten: false })
+        Ok(Self { is, folder, file, said, written, next_place: 0 })
     }
 
-    fn write(&mut self, key: &HeadKey, head: &Head, durable: Durable) -> io::Result<()> {
+    fn write(&mut self, key: &HeadKey, head: &Head, durable: Durable) -> io::Result<bool> {
         if head.edge.size() < self.said.0 {
-            return Ok(());
+            return Ok(false);
         }
-        if !self.folder.has(EvidenceFile::HEAD, &self.file)? {
-            let again = Self::create(&self.is, self.folder.clone(), key, head)?;
-            *self = Self { is_rewritten: true, ..again };
+        if !self.folder.has(EvidenceFile::HEAD, &self.file)? || self.is_overwritten(key, head) {
+            *self = Self::create(&self.is, self.folder.clone(), key, head)?;
             self.is.tell_rewritten();
-            return Ok(());
+            return Ok(true);
         }
         self.write_place(key, head)?;
         if durable == Durable::Yes && self.written != Some(Durable::Yes) {
@@ -118,7 +111,19 @@ impl Open {
             self.file.sync_data()?;
             self.written = Some(Durable::Yes);
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Whether another wrote where this head stands; a commit overwrites him without looking. What
+    /// cannot be read is not what was written, either.
+    fn is_overwritten(&self, key: &HeadKey, head: &Head) -> bool {
+        let is_looked_at = self.said == (head.edge.size(), head.edge.root());
+        let mut place = [0; PLACE];
+        let last = (1 - self.next_place) * PLACE as u64;
+        is_looked_at
+            && self.written.is_some()
+            && (self.file.read_exact_at(&mut place, last).is_err()
+                || place[..] != sealed(key, head)[..])
     }
 
     fn write_place(&mut self, key: &HeadKey, head: &Head) -> io::Result<()> {
@@ -294,7 +299,7 @@ mod tests {
     #[test]
     fn a_file_that_was_removed_or_replaced_is_written_anew() {
         let key = HeadKey::of_secret(1);
-        let replaced: [fn(&Path); 4] = [
+        let replaced: [fn(&Path); 6] = [
             |path| std::fs::remove_file(path).unwrap(),
             |path| {
                 std::fs::copy(path, path.with_extension("other")).unwrap();
@@ -304,6 +309,9 @@ mod tests {
                 std::fs::rename(path, path.with_extension("moved")).unwrap();
                 std::os::unix::fs::symlink(path.with_extension("moved"), path).unwrap();
             },
+            // In place: the file is still the same.
+            |path| std::fs::write(path, sealed(&HeadKey::of_secret(1), &Head::empty())).unwrap(),
+            |path| std::fs::write(path, "").unwrap(),
             |path| {
                 std::fs::remove_file(path).unwrap();
                 std::fs::write(path, "another's").unwrap();
@@ -312,15 +320,18 @@ mod tests {
         for replace in replaced {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("head");
-            let mut kept = KeptHead::begin(folder.path(), &key, &Head::empty()).unwrap();
-            replace(&path);
-            // Nothing was committed since.
-            kept.write(&key, &Head::empty(), Durable::No).unwrap();
-            assert_eq!(newest(&path, &key), Some(0));
             let mut head = Head::empty();
             head.edge.push(Hash::new([7; 32]));
-            kept.write(&key, &head, Durable::Yes).unwrap();
+            let mut kept = KeptHead::begin(folder.path(), &key, &head).unwrap();
+            assert!(!kept.write(&key, &head, Durable::No).unwrap(), "nobody has touched it");
+            replace(&path);
+            // Nothing was committed since.
+            assert!(kept.write(&key, &head, Durable::No).unwrap());
             assert_eq!(newest(&path, &key), Some(1));
+            assert!(!kept.write(&key, &head, Durable::Yes).unwrap(), "it stands again");
+            head.edge.push(Hash::new([8; 32]));
+            assert!(!kept.write(&key, &head, Durable::Yes).unwrap());
+            assert_eq!(newest(&path, &key), Some(2));
         }
     }
 

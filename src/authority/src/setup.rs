@@ -35,7 +35,7 @@ use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::evidence::LogKeys;
 use crate::files::{MAX_STATE, create_private_folder, read_state, write_private};
-use crate::kept;
+use crate::kept::KeptCheckpoint;
 use crate::keys::{Keys, offline_folder, online_folder};
 use crate::loading::load_keys;
 use crate::operations::policy_change;
@@ -154,8 +154,9 @@ async fn keep_newest(
     let checkpoints = Checkpoints::default();
     let log_keys = LogKeys::load(trust_domain, store, keys).await?;
     checkpoints.verify_newest(store, log_keys.all()).await?;
-    if let Some(note) = checkpoints.newest_note() {
-        kept::keep(state, &note, None)
+    if let Some((size, note)) = checkpoints.newest_note() {
+        KeptCheckpoint::default()
+            .keep(state, size, &note)
             .map(drop)
             .map_err(|error| Error::Folder(format!("{}: {error}", state.display())))?;
     }

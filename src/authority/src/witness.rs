@@ -23,7 +23,7 @@ use crate::checkpoint;
 use crate::error::Error;
 use crate::evidence::{EvidenceFile, LogKeys};
 use crate::halt::{Halt, KeptHalt, Lift};
-use crate::kept::{self, Kept};
+use crate::kept::{self, Kept, KeptCheckpoint};
 use crate::kept_head;
 use crate::sequencer::Head;
 use crate::store::{Store, StoreError};
@@ -37,17 +37,7 @@ pub(crate) struct Witnesses {
     halted: Mutex<Option<Halt>>,
     /// Where a halt is kept.
     kept: OnceLock<PathBuf>,
-    /// What this process has written of checkpoints into the state folder.
-    kept_checkpoint: Mutex<KeptNote>,
-}
-
-#[derive(Debug, Default)]
-struct KeptNote {
-    note: Option<Arc<[u8]>>,
-    /// Whether the last attempt did, which is told once.
-    has_failed: bool,
-    /// Whether one was removed or replaced meanwhile.
-    is_rewritten: bool,
+    kept_checkpoint: Arc<KeptCheckpoint>,
 }
 
 /// Who shows a checkpoint.
@@ -141,31 +131,16 @@ impl Authority {
         let Some(state) = self.witnesses().kept.get().and_then(|path| path.parent()) else {
             return;
         };
-        let Some(newest) = self.checkpoints().newest_note() else { return };
-        let (state, note) = (state.to_owned(), Arc::clone(&newest));
-        let before = self.witnesses().kept_checkpoint().note.clone();
-        let kept = move || kept::keep(&state, &note, before.as_deref());
-        let kept = tokio::task::spawn_blocking(kept);
-        let kept = kept.await.unwrap_or_else(|died| Err(std::io::Error::other(died)));
-        let mut kept_checkpoint = self.witnesses().kept_checkpoint();
-        match kept {
-            Ok(was_replaced) => {
-                let is_rewritten = kept_checkpoint.is_rewritten || was_replaced;
-                let note = Some(newest);
-                *kept_checkpoint = KeptNote { note, has_failed: false, is_rewritten };
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut kept_checkpoint.has_failed, true) {
-                    tracing::error!(%error, "the newest checkpoint stands in no file");
-                }
-            }
-        }
+        let Some((size, note)) = self.checkpoints().newest_note() else { return };
+        let (state, kept) = (state.to_owned(), Arc::clone(&self.witnesses().kept_checkpoint));
+        // Whoever asked may be gone before it ends; what failed was told.
+        drop(tokio::task::spawn_blocking(move || kept.keep(&state, size, &note)).await);
     }
 
     /// Which files beside the database were removed or replaced under this process.
     pub(crate) async fn replaced_files(&self) -> Result<Vec<String>, Error> {
         let head = self.store().has_rewritten_head().await?;
-        let checkpoint = self.witnesses().kept_checkpoint().is_rewritten;
+        let checkpoint = self.witnesses().kept_checkpoint.is_rewritten();
         let files = [(head, "head"), (checkpoint, "checkpoint")];
         Ok(files.iter().filter(|(is, _)| *is).map(|(_, name)| (*name).to_owned()).collect())
     }
@@ -244,10 +219,6 @@ impl Authority {
 impl Witnesses {
     fn halted(&self) -> MutexGuard<'_, Option<Halt>> {
         self.halted.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn kept_checkpoint(&self) -> MutexGuard<'_, KeptNote> {
-        self.kept_checkpoint.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn knows(&self, claimed: &Checkpoint) -> bool {

@@ -81,7 +81,7 @@ impl Authority {
     /// The newest checkpoint, as a signed note.
     pub fn checkpoint(&self) -> Result<Vec<u8>, Error> {
         let none = || Error::NotFound("checkpoint yet".to_owned());
-        Ok(self.checkpoints().newest_note().ok_or_else(none)?.to_vec())
+        Ok(self.checkpoints().newest_note().ok_or_else(none)?.1.to_vec())
     }
 
     /// A tile of the log.

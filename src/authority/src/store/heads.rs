@@ -16,6 +16,7 @@
 
 use std::collections::VecDeque;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tlog::Hash;
@@ -43,14 +44,15 @@ pub(crate) struct Heads {
     known: Mutex<Known>,
     /// Never taken while the other is held: writing may take its time.
     kept: Mutex<KeptHead>,
+    has_rewritten: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     /// Newest last; by their sizes, which grow.
     recent: VecDeque<Arc<Head>>,
-    /// What may be committed by now.
-    announced: Option<Arc<Head>>,
+    /// What may be committed by now, and how it is to be kept.
+    announced: Option<(Arc<Head>, Durable)>,
     went_back: Option<Arc<WentBack>>,
 }
 
@@ -58,7 +60,7 @@ struct Known {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Judged {
     /// It was about to be committed, and was: it is known once it is [accepted](Heads::accept).
-    Announced,
+    Announced(Durable),
     /// It is known.
     Known,
     /// It was known too long ago to say: it is to be read again.
@@ -92,8 +94,9 @@ impl Heads {
                 Err(known.lose(&same, size))
             };
         }
-        if known.announced.as_ref().is_some_and(|announced| is_same(announced, read)) {
-            return Ok(Judged::Announced);
+        if let Some((_, durable)) = known.announced.as_ref().filter(|(head, _)| is_same(head, read))
+        {
+            return Ok(Judged::Announced(*durable));
         }
         match known.recent.back() {
             Some(newest) if newest.edge.size() < size => Ok(Judged::Unknown(Arc::clone(newest))),
@@ -124,7 +127,9 @@ impl Heads {
         head: &Head,
         durable: Durable,
     ) -> Result<(), StoreError> {
-        self.kept().write(key, head, durable)
+        let is_rewritten = self.kept().write(key, head, durable)?;
+        self.has_rewritten.fetch_or(is_rewritten, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The log does not lead from `before` to what was read, of this size.
@@ -132,9 +137,9 @@ impl Heads {
         self.known().lose(before, size)
     }
 
-    /// What is about to be committed.
-    pub(crate) fn announce(&self, head: &Head) {
-        self.known().announced = Some(Arc::new(head.clone()));
+    /// What is about to be committed, and how it is to be kept, whoever does.
+    pub(crate) fn announce(&self, head: &Head, durable: Durable) {
+        self.known().announced = Some((Arc::new(head.clone()), durable));
     }
 
     /// Begins anew with what is read next, and keeps nothing until [`begin`](Self::begin).
@@ -151,7 +156,7 @@ impl Heads {
 
     /// Whether the kept one was removed or replaced under this process, which has written it anew.
     pub(crate) fn has_rewritten(&self) -> bool {
-        self.kept().is_rewritten()
+        self.has_rewritten.load(Ordering::Relaxed)
     }
 
     fn kept(&self) -> MutexGuard<'_, KeptHead> {
@@ -228,7 +233,7 @@ mod tests {
         let third = grown(&second, 3);
         let heads = Heads::default();
         assert_eq!(heads.judge(None, &first).unwrap(), Judged::Known);
-        heads.announce(&second);
+        heads.announce(&second, Durable::No);
         accept(&heads, &second);
         (heads, [first, second, third])
     }
@@ -284,9 +289,13 @@ mod tests {
     #[test]
     fn what_was_announced_counts_once_it_was_read_and_not_before() {
         let (heads, [_, second, third]) = known();
-        heads.announce(&third);
+        heads.announce(&third, Durable::Yes);
         assert_eq!(heads.judge(Some(&second), &second).unwrap(), Judged::Known, "it failed, maybe");
-        assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Announced, "it did not");
+        assert_eq!(
+            heads.judge(Some(&second), &third).unwrap(),
+            Judged::Announced(Durable::Yes),
+            "it did not"
+        );
         accept(&heads, &third);
         assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Known);
         went_back(heads.judge(heads.newest().unwrap().as_deref(), &second));

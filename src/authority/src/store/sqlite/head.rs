@@ -42,8 +42,8 @@ pub(super) fn read_known(
         match heads.judge(before.as_deref(), &head)? {
             Judged::Known => return Ok(head),
             Judged::Passed => {}
-            Judged::Announced => {
-                heads.accept(key, &head, Durable::Yes)?;
+            Judged::Announced(durable) => {
+                heads.accept(key, &head, durable)?;
                 return Ok(head);
             }
             Judged::Unknown(newest) => match tiles::verify_edge(connection, &newest) {

@@ -218,8 +218,8 @@ impl Store for SqliteStore {
     }
 
     fn has_rewritten_head(&self) -> Answer<'_, bool> {
-        let heads = Arc::clone(&self.heads);
-        blocking(move || Ok(heads.has_rewritten()))
+        let has_rewritten = self.heads.has_rewritten();
+        Box::pin(async move { Ok(has_rewritten) })
     }
 
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {

@@ -117,22 +117,22 @@ pub(super) fn commit(
     write(&transaction, newest_tile, key, &head, &plan)?;
     // Nobody hears of what was written into a file that stands nowhere any more.
     place.require()?;
-    heads.announce(&plan.head);
-    transaction.commit().map_err(unavailable)?;
     let folds = plan.entries.iter().any(|entry| entry.folds);
-    heads.accept(key, &plan.head, if folds { Durable::Yes } else { Durable::No })?;
+    let durable = if folds { Durable::Yes } else { Durable::No };
+    heads.announce(&plan.head, durable);
+    transaction.commit().map_err(unavailable)?;
+    heads.accept(key, &plan.head, durable)?;
     Ok(plan.outcomes)
 }
 
-/// Keeps a checkpoint. Fails where a larger one stands there: the log never had it.
+/// Keeps a checkpoint, whatever stands there: the newest is the one that this process signed.
 pub(super) fn put_checkpoint(
     connection: &Connection,
     checkpoint: &StoredCheckpoint,
 ) -> Result<(), StoreError> {
     let written = connection.execute(
         "INSERT INTO checkpoints (log_id, size, note) VALUES (?1, ?2, ?3)
-         ON CONFLICT (log_id) DO UPDATE SET size = excluded.size, note = excluded.note
-         WHERE excluded.size >= size",
+         ON CONFLICT (log_id) DO UPDATE SET size = excluded.size, note = excluded.note",
         params![LOG, checkpoint.size as i64, checkpoint.note],
     );
     one(written, "checkpoints")
