@@ -134,7 +134,7 @@ fn revocations() -> Vec<Slip> {
         Slip::new("the wrong one is denied", Runs,
             "countersign deny spiffe://pay.example/prod/batch --reason superseded --yes")
             .notices("issue batch mine", 3, "the identity is denied")
-            .step("countersign allow SPIFFE_ID")
+            .step("countersign allow spiffe://pay.example/prod/batch")
             .repairs("countersign allow spiffe://pay.example/prod/batch; issue batch mine")
             .proof("countersign renew mine"),
         Slip::new("a serial number that is none", Runs, ":")

@@ -39,8 +39,9 @@ impl SvidDirectory {
         let Remains { spiffe_id, url: recorded } = self.remains();
         let Some(spiffe_id) = spiffe_id else {
             // Whoever names a folder of other things has mistaken it.
-            if self.folder.as_ref().and_then(|it| it.names().ok()).is_some_and(|it| !it.is_empty())
-            {
+            let names = self.folder.as_ref().and_then(|folder| folder.names().ok());
+            let is_empty = names.is_none_or(|names| names.is_empty());
+            if !is_empty && !self.has_our_form().unwrap_or(true) {
                 return "name the folder that an SVID was put into: svid.json is in it".to_owned();
             }
             let path = shell::quoted(self.path());

@@ -17,17 +17,25 @@ impl SvidDirectory {
     /// Whether countersign wrote what stands here: by the form that it gives a set, by its record, or,
     /// where a copy or an earlier version has neither, by a certificate that a log has countersigned.
     pub(crate) fn is_ours(&self) -> Result<bool, Error> {
-        for name in NAMES {
-            if matches!(self.look(name)?, Some(Entry::Link(to)) if set_of(&to, name).is_some()) {
-                return Ok(true);
-            }
+        if self.has_our_form()? {
+            return Ok(true);
         }
         match self.record() {
             Ok(Some(_)) => return Ok(true),
             Ok(None) | Err(Error::UnusableRecord { .. }) => {}
             Err(error) => return Err(error),
         }
-        Ok(self.leads_to_set()? || self.read(CHAIN)?.is_some_and(|pem| is_countersigned(&pem)))
+        Ok(self.read(CHAIN)?.is_some_and(|pem| is_countersigned(&pem)))
+    }
+
+    /// Whether anything here has the form that only a set has.
+    pub(super) fn has_our_form(&self) -> Result<bool, Error> {
+        for name in NAMES {
+            if matches!(self.look(name)?, Some(Entry::Link(to)) if set_of(&to, name).is_some()) {
+                return Ok(true);
+            }
+        }
+        self.leads_to_set()
     }
 
     /// Refuses where a set would take the place of somebody else's file. `written` is what is known of
