@@ -41,19 +41,21 @@ struct SeenDetail {
     indexes: Vec<u64>,
 }
 
-/// Tells which certificates were shown since the last time: a batch, once each.
-pub(crate) async fn tell_shown(authority: &Authority) -> Result<(), Error> {
+/// Tells which certificates were shown since the last time: a batch, once each. Returns whether there
+/// may be more.
+pub(crate) async fn tell_shown(authority: &Authority) -> Result<bool, Error> {
     let indexes = authority.renewals.untold(SHOWN);
     if indexes.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
+    let is_full = indexes.len() == SHOWN;
     let by = Act { actor: "authority", request_id: "" };
     let detail = SeenDetail { indexes };
     let event = EventDraft::new(SEEN, &by, "certificates", &detail);
     let act = ActMember { event, effect: Effect::None, allowed_under: None };
     authority.submit(Member::Act(Box::new(act))).await?;
     authority.renewals.hear([Told::Shown(detail.indexes)]);
-    Ok(())
+    Ok(is_full)
 }
 
 /// What this process knows of the leaves that are not accounted for, by their places.
@@ -185,7 +187,7 @@ async fn settle(
     if now.saturating_sub(issued_at) <= 2 * COMPLETION_MILLISECONDS {
         return Ok(None);
     }
-    if authority.fate_of(leaf.index).await? == Fate::Abandoned {
+    if matches!(authority.fate_of(leaf.index).await?, Fate::Abandoned | Fate::Lost) {
         return Ok(Some(Account::Told));
     }
     Ok(Some(match signing {
@@ -221,7 +223,7 @@ async fn tell(authority: &Authority, kind: &'static str, place: u64) -> Result<(
     let Record { serial_number, spiffe_id, .. } = known.record();
     if kind == ISSUE_LOST {
         tracing::error!(
-            place, %serial_number, %spiffe_id,
+            place, %serial_number, %spiffe_id, next_step = REVOKE,
             "a certificate is accounted for as lost: whether it was signed the database does not say"
         );
     }
@@ -232,6 +234,9 @@ async fn tell(authority: &Authority, kind: &'static str, place: u64) -> Result<(
     authority.submit(Member::Act(Box::new(act))).await.map(drop)
 }
 
+/// Its holder, if there is one, attests again.
+const REVOKE: &str = "where no process of the CA has ended or failed in that minute, somebody wrote to \
+    the database; in any case: countersign revoke SERIAL --reason superseded";
 /// Certificates of one `issued` event: some 90 bytes each, below the entry's 65,535.
 const BATCH: usize = 500;
 /// Places of one `seen` event: an index has 40 bits, 13 digits at most.

@@ -736,8 +736,15 @@ impl Authority {
     /// whether more may be due at once.
     pub async fn account(&self) -> Result<bool, Error> {
         self.follow_recent_log().await?;
-        accounting::tell_shown(self).await?;
-        accounting::account(self).await
+        let shown = accounting::tell_shown(self).await;
+        let accounted = accounting::account(self).await?;
+        Ok(shown? || accounted)
+    }
+
+    /// Tells which certificates were shown, before this process ends: what it has not told is forgotten.
+    pub async fn tell_shown(&self) -> Result<(), Error> {
+        while accounting::tell_shown(self).await? {}
+        Ok(())
     }
 }
 

@@ -87,7 +87,8 @@ impl Authority {
         Ok(!self.lost_rows.rounds().ahead.is_empty())
     }
 
-    /// What the log says is asked first: what is stored in between is not lost.
+    /// What the log says is asked first: what is stored in between is not lost. Where the log says that
+    /// nobody knows, as after a crash, there may never have been more than the record.
     async fn is_lost(&self, place: u64) -> Result<bool, Error> {
         let fate = self.fate_of(place).await?;
         let record = self.store().records_of(vec![RecordKey::LeafIndex(place)]).await?.pop();

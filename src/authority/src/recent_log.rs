@@ -21,7 +21,7 @@ use tlog::{CertificateLeaf, Hash, TreeEdge, leaf_hash};
 use crate::authority::Authority;
 use crate::checkpoint::edge_at;
 use crate::error::Error;
-use crate::event::{CRL, Event, ISSUE, ISSUE_ABANDONED, RENEW, SEEN};
+use crate::event::{CRL, Event, ISSUE, ISSUE_ABANDONED, ISSUE_LOST, RENEW, SEEN};
 use crate::known::records_at;
 use crate::loading::proven_entry;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
@@ -70,8 +70,10 @@ pub(crate) struct LoggedCrl {
 pub(crate) enum Fate {
     /// It was not signed in time, and never will be.
     Abandoned,
-    /// It was signed; or it may have been, and its rows were lost.
+    /// It was signed.
     Issued,
+    /// It may have been signed, and counts as issued: what was stored of it nobody knows.
+    Lost,
     /// The log does not say yet, or it was too long ago.
     Untold,
 }
@@ -88,6 +90,10 @@ struct Read {
     serials: HashMap<SerialNumber, Leaf>,
     /// Leaves that were never signed, as the log says.
     abandoned: HashSet<u64>,
+    /// Leaves of which nobody knows whether they were signed, as the log says.
+    lost: HashSet<u64>,
+    /// The log's newest time, in milliseconds since 1970.
+    at: u64,
     /// Of each leaf before this one the log says what became of it.
     swept: u64,
     /// The others, in order.
@@ -205,6 +211,7 @@ impl Authority {
         let read = self.follow(&mut recent).await?;
         Ok(match index {
             _ if read.abandoned.contains(&index) => Fate::Abandoned,
+            _ if read.lost.contains(&index) => Fate::Lost,
             _ if (read.first..read.swept).contains(&index) => Fate::Issued,
             _ => Fate::Untold,
         })
@@ -234,9 +241,9 @@ impl Authority {
         // It stays in its place: whoever goes away meanwhile leaves what was read until then.
         if recent.is_none() {
             // No certificate from before it lives.
-            let since = now.saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
-            let swept = self.store().head().await?.swept;
-            let first = self.place_before(since).await?.min(swept);
+            let head = self.store().head().await?;
+            let since = now.min(head.at).saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
+            let first = self.place_before(since).await?.min(head.swept);
             *recent = Some(Read::from(self.store(), first).await?);
         }
         if let Some(read) = recent.as_mut()
@@ -250,7 +257,8 @@ impl Authority {
             return Err(error);
         }
         let read = recent.as_mut().expect("it was put there, and stays where it was followed");
-        if read.forget((now.saturating_sub(KEPT) / 1000) as i64) {
+        // By the log's time: what a clock that leaps says to have ended may live.
+        if read.forget((now.min(read.at).saturating_sub(KEPT) / 1000) as i64) {
             self.renewals.forget_before(read.first);
         }
         Ok(read)
@@ -265,7 +273,7 @@ impl Authority {
             self.renewals.hear(renewed_of_before(self.store(), places, place_of).await?);
             read.renewals_of_before.clear();
         }
-        self.renewals.hear(read.renewals.drain(..));
+        self.renewals.hear(std::mem::take(&mut read.renewals));
         Ok(())
     }
 
@@ -299,6 +307,8 @@ impl Read {
             for_others: HashMap::new(),
             serials: HashMap::new(),
             abandoned: HashSet::new(),
+            lost: HashSet::new(),
+            at: 0,
             swept: 0,
             unaccounted: VecDeque::new(),
             kept: 0,
@@ -320,11 +330,11 @@ impl Read {
                 break;
             }
             for entry in &entries {
-                self.entry(entry);
+                self.entry(entry, head.swept);
             }
         }
         if self.edge == head.edge {
-            self.swept = head.swept;
+            (self.swept, self.at) = (head.swept, head.at);
             while self.unaccounted.pop_front_if(|leaf| leaf.index < head.swept).is_some() {}
             return Ok(());
         }
@@ -332,13 +342,15 @@ impl Read {
         Err(StoreError::Inconsistent(why).into())
     }
 
-    fn entry(&mut self, entry: &[u8]) {
+    fn entry(&mut self, entry: &[u8], swept: u64) {
         let index = self.edge.size();
         let hash = leaf_hash(entry);
         self.edge.push(hash);
         let announced = self.announced.take();
         if entry.first() != Some(&b'{') {
-            self.unaccounted.push_back(Unaccounted { index, hash });
+            if index >= swept {
+                self.unaccounted.push_back(Unaccounted { index, hash });
+            }
             if let Some(Announced { actor, subject, detail, is_renewal }) = announced {
                 self.note_renewal(index, is_renewal, detail.renews);
                 let leaf = Leaf { index, not_after: detail.not_after };
@@ -363,6 +375,10 @@ impl Read {
             && let Ok(event) = Event::parse(entry)
         {
             self.abandoned.extend(event.detail["index"].as_u64());
+        } else if is_of(entry, ISSUE_LOST)
+            && let Ok(event) = Event::parse(entry)
+        {
+            self.lost.extend(event.detail["index"].as_u64());
         } else if is_of(entry, CRL)
             && let Ok(event) = Event::parse(entry)
         {
@@ -406,6 +422,7 @@ impl Read {
         let firsts = self.leaves.values().filter_map(|leaves| leaves.first());
         self.first = firsts.map(|leaf| leaf.index).min().unwrap_or_else(|| self.edge.size());
         self.abandoned.retain(|index| *index >= self.first);
+        self.lost.retain(|index| *index >= self.first);
         self.count = self.leaves.values().map(Vec::len).sum();
         self.kept = self.count;
         true

@@ -124,6 +124,9 @@ async fn a_request_left_half_done_is_not_completed_after_a_minute_and_told_as_lo
     let page = environment.authority.certificates(&operator, &all).await.unwrap();
     let newest = &page.items[0];
     assert_eq!((newest.state, newest.row_lost), (api::CertificateState::Valid, true));
+    // Nobody is told to put back a copy of the database for it.
+    while environment.authority.look_for_lost_rows().await.unwrap() {}
+    assert!(environment.authority.lost_rows().await.unwrap().is_none());
 }
 
 /// Whatever is written, and whoever wrote it: the CA does its work no more, until it does.

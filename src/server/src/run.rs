@@ -176,8 +176,13 @@ impl Running {
         if left > 0 {
             tracing::warn!(
                 left,
-                "certificates were logged, and are not signed: they are abandoned"
+                "what was begun has not ended in time: certificates of it may be logged and never signed"
             );
+        }
+        match tokio::time::timeout(COMPLETED_WITHIN, self.authority.tell_shown()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "which certificates were shown is not told"),
+            Err(_) => tracing::warn!("which certificates were shown is not told: it took too long"),
         }
         if let Err(error) = self.authority.sign_checkpoint().await {
             tracing::warn!(%error, "no last checkpoint");

@@ -161,7 +161,7 @@ impl Authority {
         let (record, origin, is_issued) = match known {
             Known::Recorded(record) => {
                 let origin = Origin::of_record(&record)?;
-                (record, origin, fate == Fate::Issued)
+                (record, origin, matches!(fate, Fate::Issued | Fate::Lost))
             }
             // Whether it was signed the log may not say any more.
             Known::Logged(record) => {

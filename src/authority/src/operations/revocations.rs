@@ -337,8 +337,9 @@ impl Authority {
         );
         // What is logged may still be signed for a minute: it counts.
         let age = self.clock().unix_milliseconds().saturating_sub(record.issued_at);
-        let issued =
-            record.certificate.is_some() || fate == Fate::Issued || age <= COMPLETION_MILLISECONDS;
+        let issued = record.certificate.is_some()
+            || matches!(fate, Fate::Issued | Fate::Lost)
+            || age <= COMPLETION_MILLISECONDS;
         held.any = true;
         held.unrevoked |= checked.is_ok();
         held.live += u64::from(issued && checked.is_ok());

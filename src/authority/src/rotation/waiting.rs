@@ -86,7 +86,7 @@ impl Authority {
         for leaf in leaves.into_iter().flatten().rev() {
             let is_signed = match self.fate_of(leaf.index).await? {
                 Fate::Abandoned => false,
-                Fate::Issued => true,
+                Fate::Issued | Fate::Lost => true,
                 Fate::Untold => self.is_signed(leaf.index).await?,
             };
             if is_signed {
