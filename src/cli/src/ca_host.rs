@@ -367,9 +367,9 @@ pub(crate) fn survive_file_size_limit() -> std::io::Result<()> {
 
 /// Its number on every architecture that Linux has, but for MIPS.
 const SIGXFSZ: i32 = 25;
-/// Of the state folder: root and trust keys.
 /// Of keys that others have to follow.
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Of the state folder: root and trust keys.
 const OFFLINE: &str = "offline";
 /// Keys of the configuration.
 const POLICIES: &str = "policies";
