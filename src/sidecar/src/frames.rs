@@ -104,7 +104,7 @@ const END_STREAM: u8 = 1;
 /// A frame costs some microseconds, its TLS record and its answer included: this many a second are
 /// below one per cent of a core.
 const A_SECOND: u64 = Limits::FRAMES_A_SECOND;
-const BURST: u64 = 4000;
+pub(crate) const BURST: u64 = 4000;
 const SECOND: Duration = Duration::from_secs(1);
 /// HTTP/2's own flow control acknowledges twice, for stream and connection, and rarely below this.
 const BYTES_A_FRAME: usize = 1024;

@@ -9,6 +9,7 @@ use hyper::service::service_fn;
 use tokio::io::duplex;
 
 use super::*;
+use crate::frames::BURST;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asks {
@@ -75,8 +76,9 @@ async fn flood(asks: Asks) -> usize {
 #[tokio::test(start_paused = true)]
 async fn requests_that_come_to_nothing_are_paid_for_and_answered_ones_are_not() {
     assert_eq!(flood(Asks::Answered).await, FLOOD);
-    for asks in [Asks::TakenBack, Asks::TooLarge, Asks::TooMany] {
-        let asked = flood(asks).await;
-        assert!((1_000..FLOOD).contains(&asked), "{asked}");
+    let costs = [(Asks::TakenBack, 2), (Asks::TooLarge, 1), (Asks::TooMany, 1)];
+    for (asks, frames) in costs {
+        let (asked, may) = (flood(asks).await, BURST as usize / frames);
+        assert!((may - 20..may + may / 10).contains(&asked), "{asked} of {may}");
     }
 }
