@@ -13,7 +13,8 @@ use crate::limits::Limits;
 /// Requests that are answered are free here, since they are counted elsewhere, and so is the data of
 /// their bodies; everything else is paid for: from a credit that grows with time, with requests answered
 /// and with what the peer is sent, so that whoever downloads or calls much may acknowledge much. So a
-/// request that is taken back, too large or one too many costs what any other chatter does.
+/// request that is taken back at once, too large or one too many costs what any other chatter does. One
+/// that is given up later costs nothing, either: see [`Asked`].
 pub(crate) struct Frames {
     /// Of the preface, then of a frame: bytes still to come before the next header.
     skip: usize,
@@ -25,16 +26,16 @@ pub(crate) struct Frames {
     written: usize,
     /// Bytes of the largest frame: HTTP has a buffer for it, and keeps that.
     largest: u32,
-    /// Requests answered that have made no credit yet.
-    answered: Arc<AtomicU64>,
+    /// Requests, answered or waited for, that have made no credit yet.
+    settled: Arc<AtomicU64>,
 }
 
 impl Frames {
     /// At the start of a connection, where the client's preface comes first.
-    pub(crate) fn new(largest: u32, answered: Arc<AtomicU64>) -> Self {
+    pub(crate) fn new(largest: u32, settled: Arc<AtomicU64>) -> Self {
         let (header, credited) = ([0; HEADER], Instant::now());
         let (skip, credit) = (PREFACE, BURST);
-        Self { skip, header, has: 0, credit, credited, written: 0, largest, answered }
+        Self { skip, header, has: 0, credit, credited, written: 0, largest, settled }
     }
 
     /// Looks at what came in; false when it is too much.
@@ -79,8 +80,8 @@ impl Frames {
     }
 
     fn pay(&mut self) -> bool {
-        let answered = self.answered.swap(0, Ordering::Relaxed);
-        let earned = answered.saturating_mul(FRAMES_A_REQUEST);
+        let settled = self.settled.swap(0, Ordering::Relaxed);
+        let earned = settled.saturating_mul(FRAMES_A_REQUEST);
         self.credit = BURST.min(self.credit.saturating_add(earned));
         if self.credit == 0 {
             let elapsed = self.credited.elapsed();
@@ -91,6 +92,33 @@ impl Frames {
         let may = self.credit > 0;
         self.credit = self.credit.saturating_sub(1);
         may
+    }
+}
+
+/// A request that has begun. It settles what its frames cost when it ends, if it was answered or had
+/// lasted a while: who gives up a service that stalls is no flood, and the limit of requests in flight
+/// bounds how many of those a second has.
+pub(crate) struct Asked {
+    since: Instant,
+    answered: bool,
+    settled: Arc<AtomicU64>,
+}
+
+impl Asked {
+    pub(crate) fn now(settled: &Arc<AtomicU64>) -> Self {
+        Self { since: Instant::now(), answered: false, settled: Arc::clone(settled) }
+    }
+
+    pub(crate) fn is_answered(&mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        if self.answered || self.since.elapsed() >= A_WHILE {
+            self.settled.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -106,6 +134,8 @@ const END_STREAM: u8 = 1;
 const A_SECOND: u64 = Limits::FRAMES_A_SECOND;
 pub(crate) const BURST: u64 = 4000;
 const SECOND: Duration = Duration::from_secs(1);
+/// What is taken back earlier than any service's deadline is a rapid reset (CVE-2023-44487).
+const A_WHILE: Duration = Duration::from_millis(10);
 /// HTTP/2's own flow control acknowledges twice, for stream and connection, and rarely below this.
 const BYTES_A_FRAME: usize = 1024;
 /// HEADERS, and PRIORITY, CONTINUATION, RST_STREAM and WINDOW_UPDATE that may come with a request.
@@ -164,7 +194,7 @@ mod tests {
             assert!(frames.may_send(&frame(DATA, 0, 100)));
             assert!(frames.may_send(&frame(DATA, END_STREAM, 0)));
             assert!(frames.may_send(&frame(6, 0, 8)), "a ping with each");
-            frames.answered.fetch_add(1, Ordering::Relaxed);
+            frames.settled.fetch_add(1, Ordering::Relaxed);
         }
     }
 
@@ -178,7 +208,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn many_answers_make_no_more_credit_than_a_burst() {
         let mut frames = begun();
-        frames.answered.store(u64::MAX, Ordering::Relaxed);
+        frames.settled.store(u64::MAX, Ordering::Relaxed);
         assert_eq!(sent(&mut frames, &frame(6, 0, 8), 2 * BURST), BURST);
     }
 

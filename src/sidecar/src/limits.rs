@@ -60,7 +60,7 @@ impl Limits {
     pub const HANDSHAKE: usize = 8 * 1024;
 
     /// HTTP/2: control frames that a peer may send in a second, over some seconds; then its connection
-    /// ends.
+    /// ends. Those of a request count where it is taken back within 10 ms, or not begun.
     pub const FRAMES_A_SECOND: u64 = 1000;
     /// Bytes of a request's header. More is answered with 431.
     pub const HEADER: usize = 16 * 1024;

@@ -38,9 +38,9 @@ impl<IO> Paced<IO> {
     }
 
     /// For HTTP/2: looks at the frames that come in, too, each of so many bytes at most; requests that
-    /// were answered are counted there.
-    pub(crate) fn with_frames(self, most: u32, answered: Arc<AtomicU64>) -> Self {
-        Self { frames: Some(Frames::new(most, answered)), ..self }
+    /// are no chatter are counted there.
+    pub(crate) fn with_frames(self, most: u32, settled: Arc<AtomicU64>) -> Self {
+        Self { frames: Some(Frames::new(most, settled)), ..self }
     }
 
     fn paced<T>(

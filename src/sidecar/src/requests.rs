@@ -17,6 +17,7 @@ use hyper::rt::Executor;
 use hyper::service::Service;
 
 use crate::error::BoxError;
+use crate::frames::Asked;
 use crate::headers::{Headers, Held};
 use crate::last_answer::LastAnswer;
 use crate::peer::RemoteAddress;
@@ -31,7 +32,7 @@ pub(crate) struct Requests<S> {
     place: Option<Place>,
     remote: RemoteAddress,
     begun: Arc<AtomicU64>,
-    answered: Arc<AtomicU64>,
+    settled: Arc<AtomicU64>,
     unread: Arc<Unread>,
     /// Over HTTP/1 none waits beside another.
     headers: Option<Headers>,
@@ -47,8 +48,8 @@ impl<S> Requests<S> {
         let (remote, unread) = (RemoteAddress(remote), Arc::new(Unread::new(most_unread)));
         let place = connection.and_then(|connection| connection.place());
         let connection = connection.cloned();
-        let (begun, answered) = Default::default();
-        Self { service, connection, place, remote, begun, answered, unread, headers: None }
+        let (begun, settled) = Default::default();
+        Self { service, connection, place, remote, begun, settled, unread, headers: None }
     }
 
     /// For HTTP/2: headers of requests in flight hold so many bytes at most.
@@ -77,9 +78,9 @@ impl<S> Requests<S> {
         &self.unread
     }
 
-    /// How many requests were answered since whoever asks has looked.
-    pub(crate) fn answered(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.answered)
+    /// How many requests were more than chatter (see [`Asked`]) since whoever asks has looked.
+    pub(crate) fn settled(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.settled)
     }
 
     /// How many requests have begun so far.
@@ -124,10 +125,10 @@ where
             return Handling::Refused;
         };
         self.begun.fetch_add(1, Ordering::Relaxed);
-        let answered = Arc::clone(&self.answered);
+        let asked = Asked::now(&self.settled);
         if !waits {
             let answer = Box::pin(self.service.call(request));
-            return Handling::Begun { answer, unread, last_answer, in_flight, answered };
+            return Handling::Begun { answer, unread, last_answer, in_flight, asked };
         }
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
         let answer = Box::pin(async move {
@@ -135,7 +136,7 @@ where
             drop(waiting);
             service.call(request).await
         });
-        Handling::Begun { answer, unread, last_answer, in_flight, answered }
+        Handling::Begun { answer, unread, last_answer, in_flight, asked }
     }
 }
 
@@ -146,7 +147,7 @@ pub(crate) enum Handling<R, E> {
         unread: Arc<Unread>,
         last_answer: Option<LastAnswer>,
         in_flight: Option<Held>,
-        answered: Arc<AtomicU64>,
+        asked: Asked,
     },
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
@@ -162,11 +163,11 @@ impl<B: Body, E: Into<BoxError>> Future for Handling<Response<B>, E> {
             Self::Begun { last_answer: Some(last_answer), .. } if last_answer.has_ended() => {
                 Poll::Pending
             }
-            Self::Begun { answer, unread, last_answer, in_flight, answered } => {
+            Self::Begun { answer, unread, last_answer, in_flight, asked } => {
                 let _turn = Turn(Arc::clone(unread));
                 let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
                 drop(in_flight.take());
-                answered.fetch_add(1, Ordering::Relaxed);
+                asked.is_answered();
                 if last_answer.as_ref().is_some_and(LastAnswer::says_close) {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);

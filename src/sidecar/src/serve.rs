@@ -99,7 +99,8 @@ where
             match client {
                 None => return Ended::InHandshake,
                 Some(Client::Anonymous(stream, place)) => {
-                    let protocol = Protocol::of(stream.get_ref().1.alpn_protocol() == Some(HTTP_2));
+                    let is_http_2 = stream.get_ref().1.alpn_protocol() == Some(HTTP_2);
+                    let protocol = Protocol::of(is_http_2, Http2::of_stranger(limits));
                     let requests = Requests::new(service, remote, None, limits.unread);
                     tokio::select! {
                         () = serve_requests(stream, protocol, requests, limits, draining) => {}
@@ -107,7 +108,8 @@ where
                     }
                 }
                 Some(Client::Verified(stream)) => {
-                    let protocol = Protocol::of(stream.connection().has_protocol(HTTP_2));
+                    let is_http_2 = stream.connection().has_protocol(HTTP_2);
+                    let protocol = Protocol::of(is_http_2, Http2::of_peer(limits));
                     let requests =
                         Requests::new(service, remote, Some(stream.connection()), limits.unread);
                     serve_requests(stream, protocol, requests, limits, draining).await;
@@ -157,12 +159,12 @@ where
 
 enum Protocol {
     Http1,
-    Http2,
+    Http2(Http2),
 }
 
 impl Protocol {
-    fn of(is_http_2: bool) -> Self {
-        if is_http_2 { Self::Http2 } else { Self::Http1 }
+    fn of(is_http_2: bool, most: Http2) -> Self {
+        if is_http_2 { Self::Http2(most) } else { Self::Http1 }
     }
 }
 
@@ -178,25 +180,26 @@ struct Http2 {
 }
 
 impl Http2 {
+    fn of_peer(limits: &Limits) -> Self {
+        Self {
+            streams: limits.streams,
+            frame: BUFFER as u32,
+            stream_window: 4 * BUFFER as u32,
+            connection_window: 16 * BUFFER as u32,
+            headers: limits.headers,
+        }
+    }
+
     /// A stranger asks for trust, and for its first certificate: little, and one or two at once. What
     /// it sends is read into a buffer that has room for its largest frame, and keeps it.
-    fn of(connection: Option<&Connection>, limits: &Limits) -> Self {
-        match connection {
-            Some(_) => Self {
-                streams: limits.streams,
-                frame: BUFFER as u32,
-                stream_window: 4 * BUFFER as u32,
-                connection_window: 16 * BUFFER as u32,
-                headers: limits.headers,
-            },
-            None => Self {
-                streams: limits.streams.min(4),
-                frame: Limits::STRANGERS_HEADERS as u32,
-                stream_window: Limits::STRANGERS_HEADERS as u32,
-                // The protocol's own: there is no smaller one.
-                connection_window: 65_535,
-                headers: limits.headers.min(Limits::STRANGERS_HEADERS),
-            },
+    fn of_stranger(limits: &Limits) -> Self {
+        Self {
+            streams: limits.streams.min(4),
+            frame: Limits::STRANGERS_HEADERS as u32,
+            stream_window: Limits::STRANGERS_HEADERS as u32,
+            // The protocol's own: there is no smaller one.
+            connection_window: 65_535,
+            headers: limits.headers.min(Limits::STRANGERS_HEADERS),
         }
     }
 }
@@ -232,9 +235,8 @@ async fn serve_requests<IO, S, B>(
             let http = Box::pin(http.serve_connection(TokioIo::new(stream), requests));
             Box::pin(drive(http, connection, Arc::clone(&unread), end))
         }
-        Protocol::Http2 => {
+        Protocol::Http2(most) => {
             let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
-            let most = Http2::of(connection.as_deref(), limits);
             http.timer(TokioTimer::new())
                 .max_concurrent_streams(most.streams)
                 .max_header_list_size(most.frame)
@@ -243,7 +245,7 @@ async fn serve_requests<IO, S, B>(
                 .initial_connection_window_size(most.connection_window)
                 .keep_alive_interval(limits.ping_interval)
                 .keep_alive_timeout(limits.ping_timeout);
-            let stream = TokioIo::new(stream.with_frames(most.frame, requests.answered()));
+            let stream = TokioIo::new(stream.with_frames(most.frame, requests.settled()));
             let requests = requests.with_headers(most.headers);
             let http = Box::pin(http.serve_connection(stream, requests));
             Box::pin(drive(http, connection, Arc::clone(&unread), end))
