@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -203,27 +204,55 @@ async fn where_a_log_was_no_new_ca_is_made_before_its_files_are_moved_away() {
     let others = files(other.folder.path());
     let folder = tempfile::tempdir().unwrap();
     let state = folder.path();
+    let mut moved = BTreeSet::new();
     for parent in [Parent::Local, Parent::Elsewhere] {
-        for (name, contents) in FILES.iter().zip(&others) {
-            let path = state.join(name);
-            for contents in [&contents[..], b""] {
-                fs::write(&path, contents).unwrap();
+        for left in [&[0][..], &[1], &[2], &[0, 1, 2]] {
+            for is_empty in [false, true] {
+                let contents = |file: usize| if is_empty { &[] } else { &others[file][..] };
+                for &file in left {
+                    fs::write(state.join(FILES[file]), contents(file)).unwrap();
+                }
                 setup::require_vacant(state).unwrap_err();
                 let refused = create(state, parent).await.unwrap_err().to_string();
-                let step = format!("mv {} {}.before", path.display(), path.display());
-                assert!(refused.contains(&step), "{refused}");
-                assert_eq!(fs::read(&path).unwrap(), contents);
                 for made in ["keys", "offline", "countersign.db", "init-unfinished"] {
                     assert!(!state.join(made).exists(), "{made}");
                 }
-                // The step, as it was told.
-                fs::rename(&path, state.join(format!("{name}.before"))).unwrap();
+                for &file in left {
+                    assert_eq!(fs::read(state.join(FILES[file])).unwrap(), contents(file));
+                }
+                moved.extend(move_as_told(&refused));
             }
         }
     }
+    assert_eq!(moved.len(), 2 * 2 * 6, "nothing was replaced: {moved:?}");
     drop(create(state, Parent::Local).await.unwrap());
     let kept = fs::read_to_string(state.join("head")).unwrap();
     assert_ne!(kept.as_bytes(), others[0]);
+}
+
+#[tokio::test]
+async fn part_of_a_ca_is_to_be_moved_where_nothing_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("state/");
+    for _ in 0..3 {
+        drop(create(&state, Parent::Local).await.unwrap());
+        fs::remove_file(state.join("countersign.db")).unwrap();
+        let refused = create(&state, Parent::Local).await.unwrap_err().to_string();
+        assert_eq!(move_as_told(&refused).len(), 1, "{refused}");
+    }
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
+}
+
+/// Takes the steps that a refusal tells, and returns what has been moved where.
+fn move_as_told(refused: &str) -> Vec<PathBuf> {
+    let steps = refused.split("; ").filter_map(|step| step.split_once("mv "));
+    let steps = steps.map(|(_, names)| names.split_once(' ').unwrap());
+    let moved = steps.map(|(from, to)| {
+        assert!(!Path::new(to).exists(), "{refused}");
+        fs::rename(from, to).unwrap();
+        PathBuf::from(to)
+    });
+    moved.collect()
 }
 
 async fn create(state: &Path, parent: Parent) -> Result<setup::Created, Error> {

@@ -123,18 +123,15 @@ pub(super) fn require_vacant(state: &Path) -> Result<(), Error> {
     } else if has_store || has_keys || has_pin || has_request {
         format!(
             "{shown} has a part of a CA, which is not removed: it holds keys. If services trust it, \
-             put the rest back from a backup; if it never ran, move it away: mv {shown} \
-             {shown}.before, then: countersign init"
+             put the rest back from a backup; if it never ran, move it away: {}; then: countersign init",
+            move_away(state)?
         )
-    } else if let Some(left) = left_of_a_log(state)? {
-        let aside = left.with_extension("before");
+    } else if let moves @ [_, ..] = &moves_of_a_log(state)?[..] {
         format!(
-            "{} tells of another CA's log, and is not removed: nothing else would tell of an older \
-             database that is put back. If that CA is to run again, put the rest back from a backup; if \
-             not, move the file away: mv {} {}; then: countersign init",
-            left.display(),
-            left.display(),
-            aside.display()
+            "{shown} has what tells of another CA's log, and is not removed: nothing else would tell of \
+             an older database that is put back. If that CA is to run again, put the rest back from a \
+             backup; if not, move it away: {}; then: countersign init",
+            moves.join("; ")
         )
     } else {
         return Ok(());
@@ -142,16 +139,38 @@ pub(super) fn require_vacant(state: &Path) -> Result<(), Error> {
     Err(Error::Folder(why))
 }
 
-/// A file beside a database that says what its log was: a new CA's log is another.
-fn left_of_a_log(state: &Path) -> Result<Option<PathBuf>, Error> {
+/// What moves away each file beside a database that says what its log was: a new CA's log is another.
+fn moves_of_a_log(state: &Path) -> Result<Vec<String>, Error> {
+    let mut moves = Vec::new();
     for file in EvidenceFile::all(state) {
-        match fs::symlink_metadata(file.path()) {
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => return Err(unseen(file.path(), &error)),
-            Ok(_) => return Ok(Some(file.path().to_owned())),
+        if is_taken(file.path())? {
+            moves.push(move_away(file.path())?);
         }
     }
-    Ok(None)
+    Ok(moves)
+}
+
+/// The command that moves something to a name beside it, which nothing has.
+fn move_away(path: &Path) -> Result<String, Error> {
+    // Without a slash at its end.
+    let path: PathBuf = path.components().collect();
+    let shown = path.display();
+    let mut aside = format!("{shown}.before");
+    let mut further = 2;
+    while is_taken(Path::new(&aside))? {
+        aside = format!("{shown}.before-{further}");
+        further += 1;
+    }
+    Ok(format!("mv {shown} {aside}"))
+}
+
+/// Whether something has this name, a link to nothing too.
+fn is_taken(path: &Path) -> Result<bool, Error> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(unseen(path, &error)),
+        Ok(_) => Ok(true),
+    }
 }
 
 /// What comes next for a CA whose issuer its parent has not certified yet; none for every other.
