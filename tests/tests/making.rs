@@ -107,7 +107,7 @@ fn a_disk_that_fills_up_is_told_with_the_folder_and_what_became_of_it() {
     let full = program(command.stdin(Stdio::null())).exits(1);
     let state = environment.path("state").display().to_string();
     full.says(&format!("no CA was made in {state}"))
-        .says("nothing is left")
+        .says("no part of one is left there")
         .says("next: make room");
     environment.countersign(&INIT).success();
 }
