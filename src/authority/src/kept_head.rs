@@ -4,7 +4,7 @@
 //! Crash story, beside the write order: (1) the database has the commit, synced; (2) the head is written
 //! here, and synced where the commit revokes, allows or grants; (3) the commit is answered, and whoever
 //! reads the head of the database is given it, so that nothing of it was acknowledged, countersigned or
-//! told before. Whoever reads it between 1 and 2 does 2 first ([`Heads`](crate::store::heads)). Killed
+//! told before. Whoever reads it between 1 and 2 does 2 first (`store::heads`). Killed
 //! between 1 and 2, or where 2 fails, an older head stands here, which the log leads to. The file has two
 //! places of 512 bytes that are written in turn: a write that a crash tears leaves the other one.
 //!
