@@ -101,7 +101,9 @@ pub fn pem_blocks(text: &[u8]) -> Result<Vec<PemBlock>, PemError> {
                 if let Some(odd) = line.iter().find(|octet| !is_base64(**octet)) {
                     return Err(fail(&format!("{:?} is not of Base64", char::from(*odd))));
                 }
-                block.base64.extend(line.iter().filter(|octet| !octet.is_ascii_whitespace()));
+                for part in line.split(u8::is_ascii_whitespace) {
+                    block.base64.extend_from_slice(part);
+                }
                 Some(block)
             }
         };
