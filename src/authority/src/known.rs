@@ -10,8 +10,8 @@ use crate::attest::{again_by_token, refused};
 use crate::authority::Authority;
 use crate::error::Error;
 use crate::event::Event;
+use crate::leaves::Leaf;
 use crate::loading::proven_entry;
-use crate::recent_log::Leaf;
 use crate::store::{Record, RecordKey, Store, StoreError};
 
 /// A certificate, and where what is told of it stands.

@@ -67,6 +67,7 @@ mod kept_head;
 mod keys;
 mod known;
 mod known_tokens;
+mod leaves;
 mod limits;
 mod lines;
 mod loading;

@@ -3,10 +3,11 @@
 //!
 //! The tables say the same, and whoever writes to the database can hide a row from them: a
 //! certificate that nobody finds is not revoked, and an older CRL is served as the newest. So what is
-//! not there is decided here. Of each certificate only number and place are kept; its record is sealed.
+//! not there is decided here. Of each certificate only number and place are kept (`leaves`); its record
+//! is sealed.
 //!
 //! Read from the disk once after a start, then as the log grows: a million certificates a week take
-//! some seconds, and 96 MiB.
+//! some seconds, and 65 MiB.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -23,6 +24,7 @@ use crate::checkpoint::edge_at;
 use crate::error::Error;
 use crate::event::{CRL, Event, ISSUE, ISSUE_ABANDONED, ISSUE_LOST, RENEW, SEEN};
 use crate::known::records_at;
+use crate::leaves::{Leaf, Leaves, Logged};
 use crate::loading::proven_entry;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::renewals::{Told, renewed_of_before};
@@ -31,22 +33,6 @@ use crate::store::{Record, Store, StoreError};
 /// What was read.
 #[derive(Debug, Default)]
 pub(crate) struct RecentLog(tokio::sync::Mutex<Option<Read>>);
-
-/// A certificate's place in the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Leaf {
-    pub(crate) index: u64,
-    /// Its last second of validity, since 1970.
-    pub(crate) not_after: i64,
-}
-
-/// A certificate that somebody may still use.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Outstanding<'a> {
-    pub(crate) spiffe_id: &'a SpiffeId,
-    pub(crate) serial_number: &'a SerialNumber,
-    pub(crate) leaf: Leaf,
-}
 
 /// A leaf of which the log does not say what became of it.
 #[derive(Debug, Clone, Copy)]
@@ -83,11 +69,7 @@ struct Read {
     edge: TreeEdge,
     /// The first place that was read and is still held.
     first: u64,
-    /// By identity, in their order.
-    leaves: HashMap<SpiffeId, Vec<Leaf>>,
-    /// Those among them that somebody else had asked for, by who that was.
-    for_others: HashMap<String, Vec<(Leaf, SpiffeId)>>,
-    serials: HashMap<SerialNumber, Leaf>,
+    leaves: Leaves,
     /// Leaves that were never signed, as the log says.
     abandoned: HashSet<u64>,
     /// Leaves of which nobody knows whether they were signed, as the log says.
@@ -100,7 +82,6 @@ struct Read {
     unaccounted: VecDeque<Unaccounted>,
     /// How many were left when those of before were forgotten last.
     kept: usize,
-    count: usize,
     /// The newest of each issuer, by its id.
     crls: HashMap<String, LoggedCrl>,
     /// What the event before says of the leaf that comes next.
@@ -121,9 +102,12 @@ impl Authority {
     ) -> Result<Vec<Vec<Leaf>>, Error> {
         let mut recent = self.recent_log.0.lock().await;
         let read = self.follow(&mut recent).await?;
-        let live = |leaf: &&Leaf| leaf.not_after > ends_after;
-        let leaves = |id| read.leaves.get(id).into_iter().flatten().filter(live).copied();
-        Ok(identities.iter().map(|id| leaves(id).collect()).collect())
+        let live = |id| {
+            let mut leaves = read.leaves.of(id);
+            leaves.retain(|leaf| leaf.not_after > ends_after);
+            leaves
+        };
+        Ok(identities.iter().map(live).collect())
     }
 
     /// The records of an identity's certificates that end after this second, oldest first; none is
@@ -149,13 +133,12 @@ impl Authority {
     ) -> Result<Vec<ActOnRecord>, Error> {
         let mut recent = self.recent_log.0.lock().await;
         let read = self.follow(&mut recent).await?;
-        let issued = read.for_others.get(spiffe_id.as_str()).into_iter().flatten();
-        let act = |(leaf, whose): &(Leaf, SpiffeId)| ActOnRecord {
-            log_index: leaf.index,
+        let act = |logged: Logged<'_>| ActOnRecord {
+            log_index: logged.leaf.index,
             kind: ISSUE.to_owned(),
-            subject: whose.to_string(),
+            subject: logged.spiffe_id.to_string(),
         };
-        Ok(issued.map(act).collect())
+        Ok(read.leaves.asked_for_others(spiffe_id).map(act).collect())
     }
 
     /// The leaf of a certificate of the last days, by its serial number.
@@ -164,44 +147,31 @@ impl Authority {
         serial_number: &SerialNumber,
     ) -> Result<Option<Leaf>, Error> {
         let mut recent = self.recent_log.0.lock().await;
-        Ok(self.follow(&mut recent).await?.serials.get(serial_number).copied())
+        Ok(self.follow(&mut recent).await?.leaves.by_serial(serial_number))
     }
 
     /// The places of all certificates that end after this second since 1970, in order.
     pub(crate) async fn leaves_ending_after(&self, ends_after: i64) -> Result<Vec<u64>, Error> {
         let mut recent = self.recent_log.0.lock().await;
-        let leaves = self.follow(&mut recent).await?.leaves.values().flatten();
-        let mut places: Vec<u64> =
-            leaves.filter(|leaf| leaf.not_after > ends_after).map(|leaf| leaf.index).collect();
-        places.sort_unstable();
-        Ok(places)
+        let leaves = self.follow(&mut recent).await?.leaves.iter().map(|logged| logged.leaf);
+        Ok(leaves.filter(|leaf| leaf.not_after > ends_after).map(|leaf| leaf.index).collect())
     }
 
     /// Shows each certificate that was logged before a place, ends after this second since 1970, and
-    /// may have been signed, in no order.
+    /// may have been signed, oldest first.
     pub(crate) async fn outstanding(
         &self,
         before: u64,
         ends_after: i64,
-        mut show: impl FnMut(Outstanding<'_>) + Send,
+        show: impl FnMut(Logged<'_>) + Send,
     ) -> Result<(), Error> {
         let mut recent = self.recent_log.0.lock().await;
         let read = self.follow(&mut recent).await?;
-        let is_out = |leaf: &Leaf| {
-            leaf.index < before
-                && leaf.not_after > ends_after
-                && !read.abandoned.contains(&leaf.index)
+        let is_out = |logged: &Logged<'_>| {
+            logged.leaf.not_after > ends_after && !read.abandoned.contains(&logged.leaf.index)
         };
-        let serials = read.serials.iter().filter(|(_, leaf)| is_out(leaf));
-        let serials: HashMap<u64, &SerialNumber> =
-            serials.map(|(serial_number, leaf)| (leaf.index, serial_number)).collect();
-        for (spiffe_id, leaves) in &read.leaves {
-            for leaf in leaves {
-                if let Some(serial_number) = serials.get(&leaf.index) {
-                    show(Outstanding { spiffe_id, serial_number, leaf: *leaf });
-                }
-            }
-        }
+        let logged = read.leaves.iter().take_while(|logged| logged.leaf.index < before);
+        logged.filter(is_out).for_each(show);
         Ok(())
     }
 
@@ -268,7 +238,7 @@ impl Authority {
     async fn follow_further(&self, read: &mut Read) -> Result<(), Error> {
         read.follow(self.store()).await?;
         if !read.renewals_of_before.is_empty() {
-            let place_of = |serial: &SerialNumber| read.serials.get(serial).map(|leaf| leaf.index);
+            let place_of = |serial: &SerialNumber| Some(read.leaves.by_serial(serial)?.index);
             let places = &read.renewals_of_before;
             self.renewals.hear(renewed_of_before(self.store(), places, place_of).await?);
             read.renewals_of_before.clear();
@@ -303,16 +273,13 @@ impl Read {
         Ok(Self {
             edge: edge_at(store, first).await?,
             first,
-            leaves: HashMap::new(),
-            for_others: HashMap::new(),
-            serials: HashMap::new(),
+            leaves: Leaves::default(),
             abandoned: HashSet::new(),
             lost: HashSet::new(),
             at: 0,
             swept: 0,
             unaccounted: VecDeque::new(),
             kept: 0,
-            count: 0,
             crls: HashMap::new(),
             announced: None,
             renewals: Vec::new(),
@@ -354,13 +321,10 @@ impl Read {
             if let Some(Announced { actor, subject, detail, is_renewal }) = announced {
                 self.note_renewal(index, is_renewal, detail.renews);
                 let leaf = Leaf { index, not_after: detail.not_after };
+                let serial_number = &detail.serial_number;
+                let logged = Logged { spiffe_id: &subject, serial_number, leaf };
                 // The CA itself asks for operators at `init`, and is no identity.
-                if actor != subject.as_str() && actor.starts_with("spiffe://") {
-                    self.for_others.entry(actor).or_default().push((leaf, subject.clone()));
-                }
-                self.leaves.entry(subject).or_default().push(leaf);
-                self.serials.insert(detail.serial_number, leaf);
-                self.count += 1;
+                self.leaves.add(logged, actor.parse().ok().as_ref());
             }
         } else if is_of(entry, ISSUE) || is_of(entry, RENEW) {
             let is_renewal = is_of(entry, RENEW);
@@ -395,7 +359,7 @@ impl Read {
         match renews {
             // What ended before all that was read renews no more.
             Some(renews) => {
-                let of = self.serials.get(&renews).map(|leaf| leaf.index);
+                let of = self.leaves.by_serial(&renews).map(|leaf| leaf.index);
                 self.renewals.extend(of.map(|of| Told::Renewed { of, by }));
             }
             None if is_renewal => self.renewals_of_before.push(by),
@@ -405,26 +369,15 @@ impl Read {
 
     /// Forgets what ended before this second, once it may be half of what is kept; says whether it did.
     fn forget(&mut self, before: i64) -> bool {
-        if self.count < 2 * self.kept + FORGET_FROM {
+        if self.leaves.len() < 2 * self.kept + FORGET_FROM {
             return false;
         }
-        self.leaves.retain(|_, leaves| {
-            leaves.retain(|leaf| leaf.not_after > before);
-            leaves.shrink_to_fit();
-            !leaves.is_empty()
-        });
-        self.for_others.retain(|_, issued| {
-            issued.retain(|(leaf, _)| leaf.not_after > before);
-            !issued.is_empty()
-        });
-        self.serials.retain(|_, leaf| leaf.not_after > before);
-        self.serials.shrink_to_fit();
-        let firsts = self.leaves.values().filter_map(|leaves| leaves.first());
-        self.first = firsts.map(|leaf| leaf.index).min().unwrap_or_else(|| self.edge.size());
+        self.leaves.forget(before);
+        let first = self.leaves.iter().next().map(|logged| logged.leaf.index);
+        self.first = first.unwrap_or_else(|| self.edge.size());
         self.abandoned.retain(|index| *index >= self.first);
         self.lost.retain(|index| *index >= self.first);
-        self.count = self.leaves.values().map(Vec::len).sum();
-        self.kept = self.count;
+        self.kept = self.leaves.len();
         true
     }
 }

@@ -8,8 +8,9 @@ use identity::SpiffeId;
 use super::{LedgerKey, Wait, wait};
 use crate::authority::Authority;
 use crate::error::Error;
+use crate::leaves::Logged;
 use crate::present::seconds;
-use crate::recent_log::{Fate, Outstanding};
+use crate::recent_log::Fate;
 
 impl Authority {
     /// The next step of a key, and what it waits for; none where there is none.
@@ -60,11 +61,11 @@ impl Authority {
     /// Whether the holder of a certificate no longer needs what was before.
     fn is_done(
         &self,
-        certificate: Outstanding<'_>,
+        certificate: Logged<'_>,
         acknowledging: Option<u64>,
         own_in_use: Option<u64>,
     ) -> bool {
-        let Outstanding { spiffe_id, serial_number, leaf } = certificate;
+        let Logged { spiffe_id, serial_number, leaf } = certificate;
         let checked = self.folded().revocations.check(spiffe_id, serial_number, Some(leaf.index));
         let is_own = *spiffe_id == SpiffeId::authority(self.trust_domain());
         match acknowledging {
@@ -124,7 +125,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    fn note(&mut self, Outstanding { spiffe_id, serial_number, leaf }: Outstanding<'_>) {
+    fn note(&mut self, Logged { spiffe_id, serial_number, leaf }: Logged<'_>) {
         self.count += 1;
         self.until = self.until.max(Some(leaf.not_after));
         let is_newer = |(oldest, _): (&u64, _)| leaf.index > *oldest;
