@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{DenyRequest, IssueRequest, RevokeRequest, Secret, TokenFilter};
+use api::{DenyRequest, IssueRequest, OperatorRequest, RevokeRequest, Secret, TokenFilter};
 use authority::sequencer::{ActMember, Effect, Member};
 use authority::store::faulty::FaultyStore;
 use authority::{Act, Caller, Error, EventDraft};
@@ -14,6 +14,7 @@ use identity::SpiffeId;
 use support::{Environment, NOW, csr, id, request};
 
 const SECOND: &str = "/countersign/operator/second";
+const THIRD: &str = "/countersign/operator/third";
 
 async fn deny(environment: &Environment, operator: &Caller) -> api::Denial {
     let asked = DenyRequest {
@@ -75,6 +76,41 @@ async fn tokens_of_a_revoked_operator_issue_nothing() {
         revoke(&environment, &admin, &target).await;
         for token in &tokens {
             require_void(&environment, token).await;
+        }
+    }
+}
+
+/// Whoever was shut out may have one from before.
+#[tokio::test]
+async fn tokens_for_who_was_revoked_or_denied_since_issue_nothing_even_once_it_is_allowed_again() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let add =
+        OperatorRequest { name: "third".to_owned(), ttl: None, key_sha256: None, again: true };
+    for (path, is_added) in [("/prod/reports", false), (THIRD, true)] {
+        for is_denied in [true, false] {
+            let token = match is_added {
+                true => environment.authority.add_operator(&admin, &add).await.unwrap().token,
+                false => environment.token(&admin, path).await,
+            };
+            if is_denied {
+                let (reason, named_override) = ("key-compromise".to_owned(), None);
+                let asked = DenyRequest { spiffe_id: id(path), reason, named_override };
+                let denial = environment.authority.deny(&admin, &asked).await.unwrap();
+                environment.authority.allow(&admin, &denial.id).await.unwrap();
+            } else {
+                if is_added {
+                    environment.enrol("third").await;
+                } else {
+                    environment.issue(&admin, path).await;
+                }
+                revoke(&environment, &admin, id(path).as_str()).await;
+            }
+            let refused = environment.issue_with(&token, &csr()).await.unwrap_err();
+            assert!(matches!(refused, Error::Attestation { .. }), "{refused}");
+            assert!(refused.to_string().contains("those for whom it was made"), "{refused}");
+            let again = environment.token(&admin, "/prod/reports").await;
+            environment.issue_with(&again, &csr()).await.unwrap();
         }
     }
 }

@@ -101,7 +101,8 @@ impl Revocations {
         self.identities.iter().map(|(id, index)| (id, *index))
     }
 
-    pub(crate) fn revoked_before(&self, spiffe_id: &SpiffeId) -> Option<u64> {
+    /// The log index before which an identity was revoked as a whole.
+    pub fn revoked_before(&self, spiffe_id: &SpiffeId) -> Option<u64> {
         self.identities.get(spiffe_id).copied()
     }
 

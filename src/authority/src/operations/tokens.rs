@@ -202,7 +202,8 @@ impl Authority {
 
     /// What somebody made counts until it is used only while they could make it still: neither they
     /// nor the certificate that they made it with was revoked since, and policy lets them. That the
-    /// certificate has expired takes nothing away.
+    /// certificate has expired takes nothing away. Nor does it count once those for whom it was made were
+    /// revoked as a whole, or denied, though they be allowed again: whoever was shut out may have it.
     pub(crate) fn require_maker(
         &self,
         maker: &Maker,
@@ -218,12 +219,17 @@ impl Authority {
         if *kind == TokenKind::NewOperator {
             self.require_newest_addition(made_for, *made_at)?;
         }
+        let folded = self.folded();
         // The token stands in the log like a certificate: what revokes either comes after it.
-        let stands = self.folded().revocations.check(spiffe_id, serial_number, Some(*made_at));
-        if stands.is_ok() && policy.decide(&query).allowed {
+        let stands = folded.revocations.check(spiffe_id, serial_number, Some(*made_at));
+        let ended = folded.revocations.revoked_before(made_for);
+        let why = if stands.is_err() || !policy.decide(&query).allowed {
+            "the token counts no more: whoever made it was revoked since, or may not now"
+        } else if ended.is_some_and(|before| *made_at < before) {
+            "the token counts no more: those for whom it was made were revoked, or denied, since"
+        } else {
             return Ok(());
-        }
-        let why = "the token counts no more: whoever made it was revoked since, or may not now";
+        };
         Err(refused(why, kind.another()))
     }
 
