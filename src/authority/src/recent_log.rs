@@ -44,7 +44,6 @@ pub(crate) struct Unaccounted {
 /// A CRL as it was logged before it was signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LoggedCrl {
-    pub(crate) number: u64,
     /// SHA-256 of its bytes to be signed, as hex.
     pub(crate) tbs_sha256: String,
     /// The revocation state that it shows; none where an earlier version logged it.
@@ -347,7 +346,6 @@ impl Read {
             && let Ok(event) = Event::parse(entry)
         {
             let crl = LoggedCrl {
-                number: event.detail["number"].as_u64().unwrap_or_default(),
                 tbs_sha256: event.detail["tbs_sha256"].as_str().unwrap_or_default().to_owned(),
                 revocation_epoch: event.detail["revocation_epoch"].as_u64(),
             };

@@ -89,7 +89,8 @@ async fn a_denied_identity_stays_out_until_it_is_allowed() {
     assert!(matches!(error, Error::Revoked(identity::Refusal::Denied)), "{error}");
 
     environment.authority.allow(&operator, &denial.id).await.unwrap();
-    environment.issue_with(&token, &csr()).await.unwrap();
+    environment.issue_with(&token, &csr()).await.unwrap_err();
+    environment.issue(&operator, "/prod/reports").await;
     assert!(environment.renew(&environment.caller(&issued), &csr()).await.is_err());
 }
 
@@ -188,13 +189,16 @@ fn others_are_served_while_a_crl_is_made() {
     runtime.block_on(async {
         let gate = Arc::new(Gate::default());
         let (asked, logged) = (Arc::clone(&gate), Arc::clone(&gate));
+        let heads = Arc::new(Heads::default());
+        let (counted, committed) = (Arc::clone(&heads), Arc::clone(&heads));
         let wrap = |store| -> Arc<dyn Store> {
             let store = FaultyStore::new(store, move |_| {
                 logged.has_committed();
+                committed.has_committed();
                 None
             });
             Arc::new(store.on_read(move |read| {
-                if read == ReadOf::CrlNumber {
+                if read == ReadOf::Head && counted.read() {
                     asked.hold();
                 }
                 None
@@ -204,7 +208,10 @@ fn others_are_served_while_a_crl_is_made() {
         let operator = environment.operator().await;
         let issued = environment.issue(&operator, "/prod/reports").await;
         revoke(&environment, &operator, &issued.serial_number.to_string()).await;
+        heads.count();
+        made_crl(&environment, &operator).await;
         revoke_numbers(&environment, 2_000).await;
+        heads.count_again();
         let serving = async {
             gate.is_held.notified().await;
             environment.authority.trust_state(&api::TrustQuery::default()).unwrap();
@@ -254,6 +261,39 @@ async fn that_a_crl_is_too_long_is_found_once_until_more_is_revoked_or_some_may_
 }
 
 /// What the making of a CRL waits for.
+/// Heads that are read until a list is made: the last one gives it its number.
+#[derive(Default)]
+struct Heads {
+    read: AtomicUsize,
+    /// How many it took the first time.
+    each: AtomicUsize,
+}
+
+impl Heads {
+    fn count(&self) {
+        self.each.store(0, Ordering::SeqCst);
+        self.count_again();
+    }
+
+    fn count_again(&self) {
+        self.read.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether it is the last of the second time.
+    fn read(&self) -> bool {
+        self.read.fetch_add(1, Ordering::SeqCst) + 1 == self.each.load(Ordering::SeqCst)
+    }
+
+    fn has_committed(&self) {
+        let _ = self.each.compare_exchange(
+            0,
+            self.read.load(Ordering::SeqCst),
+            Ordering::SeqCst,
+            Ordering::SeqCst,
+        );
+    }
+}
+
 #[derive(Default)]
 struct Gate {
     is_held: Arc<tokio::sync::Notify>,

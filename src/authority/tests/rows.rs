@@ -163,6 +163,25 @@ async fn no_row_takes_a_certificate_off_the_crl() {
     }
 }
 
+/// The number of a list comes from the log.
+#[tokio::test]
+async fn no_row_keeps_the_next_crl_from_being_made() {
+    for number_row in ["-1", "-2", "9223372036854775807", "1000000", "'many'", "2.5", "x'01'", "0"]
+    {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let issued = environment.issue(&operator, "/prod/quick").await;
+        let before = number(&crl(&environment).await);
+        tamper(&environment, &format!("UPDATE crl_numbers SET number = {number_row}"));
+        tamper(&environment, &format!("UPDATE crls SET number = {number_row}"));
+        revoke(&environment, &operator, &issued.serial_number.to_string()).await.unwrap();
+        let after = crl(&environment).await;
+        assert_eq!(listed(&after).len(), 1, "{number_row}");
+        let size = environment.store.head().await.unwrap().edge.size();
+        assert!((before + 1..size).contains(&number(&after)), "{number_row}: {}", number(&after));
+    }
+}
+
 #[tokio::test]
 async fn a_revocation_whose_row_is_gone_stands_on_the_next_crl() {
     let environment = Environment::start().await;

@@ -290,7 +290,7 @@ pub struct Found {
     pub tokens: HashMap<Hash, TokenRow>,
     /// Leaves to be completed.
     pub leaves: HashMap<u64, LeafRow>,
-    /// Newest CRL numbers, by issuer.
+    /// The newest number taken for a CRL, by issuer: a place of the log.
     pub crl_numbers: HashMap<Hash, u64>,
     /// Denials in force among those to be lifted: the place of each deny event.
     pub denials: HashMap<SpiffeId, u64>,

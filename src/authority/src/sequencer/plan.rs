@@ -299,8 +299,10 @@ impl Planning {
                 is_used.then_some(Conflict::TokenUsed)
             }
             Effect::NumberCrl { issuer_key_hash, number } => {
-                let newest = found.crl_numbers.get(issuer_key_hash).copied().unwrap_or_default();
-                (*number <= newest).then_some(Conflict::CrlNumber)
+                let taken = found.crl_numbers.get(issuer_key_hash);
+                // Each is a place of the log, and its event stands behind: none was taken at its end.
+                let taken = taken.filter(|taken| **taken < self.plan.head.edge.size());
+                taken.is_some_and(|taken| number <= taken).then_some(Conflict::CrlNumber)
             }
             _ => None,
         }

@@ -30,10 +30,10 @@ pub type Plan = dyn FnMut(&[Member]) -> Option<Fault> + Send;
 /// A read that a test may count, hold up or fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReadOf {
-    /// The number of a CRL: the last read before one is made.
-    CrlNumber,
     /// Entries from this index on.
     Entries(u64),
+    /// The log's head.
+    Head,
     /// The files of a policy set.
     Policy,
     /// Records by their keys.
@@ -138,7 +138,7 @@ impl Store for FaultyStore {
         self.failing(fault, self.inner.probe(depth))
     }
     fn head(&self) -> Answer<'_, Head> {
-        self.inner.head()
+        self.begun(ReadOf::Head, self.inner.head())
     }
     fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()> {
         self.inner.keep_heads(state)
@@ -198,8 +198,5 @@ impl Store for FaultyStore {
     }
     fn crl(&self, issuer_key_hash: Hash) -> Answer<'_, Option<CrlRow>> {
         self.inner.crl(issuer_key_hash)
-    }
-    fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64> {
-        self.begun(ReadOf::CrlNumber, self.inner.crl_number(issuer_key_hash))
     }
 }

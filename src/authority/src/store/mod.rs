@@ -101,9 +101,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
 
     /// The newest CRL of an issuer.
     fn crl(&self, issuer_key_hash: Hash) -> Answer<'_, Option<CrlRow>>;
-
-    /// The newest CRL number taken for an issuer, whether or not the CRL was signed.
-    fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64>;
 }
 
 /// A bootstrap token, and the entry that its row says made it.

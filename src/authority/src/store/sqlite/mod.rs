@@ -321,10 +321,6 @@ impl Store for SqliteStore {
     fn crl(&self, issuer_key_hash: Hash) -> Answer<'_, Option<CrlRow>> {
         self.read(move |connection| read::crl(connection, &issuer_key_hash))
     }
-
-    fn crl_number(&self, issuer_key_hash: Hash) -> Answer<'_, u64> {
-        self.read(move |connection| read::crl_number(connection, &issuer_key_hash))
-    }
 }
 
 /// The one connection that writes.

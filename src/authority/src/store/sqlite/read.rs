@@ -327,12 +327,13 @@ pub(super) fn crl(connection: &Connection, issuer: &Hash) -> Result<Option<CrlRo
              WHERE issuer_key_hash = ?1",
             [issuer.as_bytes()],
             |row| {
+                // What it is is said by the log, and by its signature.
                 Ok(CrlRow {
                     issuer_key_hash: *issuer,
-                    number: number(row, 0)?,
-                    der: row.get(1)?,
-                    revocation_epoch: number(row, 2)?,
-                    next_update: row.get(3)?,
+                    number: number(row, 0).unwrap_or_default(),
+                    der: row.get(1).unwrap_or_default(),
+                    revocation_epoch: number(row, 2).unwrap_or_default(),
+                    next_update: row.get(3).unwrap_or_default(),
                 })
             },
         )
@@ -340,19 +341,15 @@ pub(super) fn crl(connection: &Connection, issuer: &Hash) -> Result<Option<CrlRo
         .map_err(unavailable)
 }
 
-pub(super) fn crl_number(connection: &Connection, issuer: &Hash) -> Result<u64, StoreError> {
-    crl_number_row(connection, issuer).map_err(unavailable)
-}
-
-pub(super) fn crl_number_row(connection: &Connection, issuer: &Hash) -> rusqlite::Result<u64> {
-    connection
-        .query_row(
-            "SELECT number FROM crl_numbers WHERE issuer_key_hash = ?1",
-            [issuer.as_bytes()],
-            |row| number(row, 0),
-        )
-        .optional()
-        .map(Option::unwrap_or_default)
+/// The newest number that was taken for an issuer's CRL; none where its row is not as this CA writes it.
+pub(super) fn crl_number(connection: &Connection, issuer: &Hash) -> rusqlite::Result<Option<u64>> {
+    let row = connection.query_row(
+        "SELECT number FROM crl_numbers WHERE issuer_key_hash = ?1",
+        [issuer.as_bytes()],
+        |row| Ok(row.get_ref(0)?.as_i64().ok()),
+    );
+    let number = row.optional()?.flatten();
+    Ok(number.and_then(|number| u64::try_from(number).ok()))
 }
 
 /// None for a row that this CA did not write, of whatever form: it counts for nothing, and hides no

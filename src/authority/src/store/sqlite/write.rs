@@ -179,8 +179,8 @@ fn find_for(
                 found.denials.insert(spiffe_id.clone(), *denied_at);
             }
             Effect::NumberCrl { issuer_key_hash, .. } => {
-                let number = read::crl_number_row(transaction, issuer_key_hash)?;
-                found.crl_numbers.insert(*issuer_key_hash, number);
+                let number = read::crl_number(transaction, issuer_key_hash)?;
+                found.crl_numbers.extend(number.map(|number| (*issuer_key_hash, number)));
             }
             Effect::RevokeToken { hash, .. } => {
                 find_token(transaction, key, hash, found)?;
