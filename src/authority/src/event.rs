@@ -120,6 +120,7 @@ pub(crate) const OPERATOR_CREATE: &str = "operator.create";
 pub(crate) const POLICY_CHANGE: &str = "policy.change";
 pub(crate) const RENEW: &str = "renew";
 pub(crate) const RENEW_CONFLICT: &str = "renew.conflict";
+pub(crate) const RENEW_UPGRADE: &str = "renew.upgrade";
 pub(crate) const REVOKE: &str = "revoke";
 pub(crate) const SEEN: &str = "seen";
 pub(crate) const TOKEN_CREATE: &str = "token.create";

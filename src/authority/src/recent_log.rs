@@ -22,12 +22,12 @@ use tlog::{CertificateLeaf, Hash, TreeEdge, leaf_hash};
 use crate::authority::Authority;
 use crate::checkpoint::edge_at;
 use crate::error::Error;
-use crate::event::{CRL, Event, ISSUE, ISSUE_ABANDONED, ISSUE_LOST, RENEW, SEEN};
+use crate::event::{CRL, Event, ISSUE, ISSUE_ABANDONED, ISSUE_LOST, RENEW, RENEW_UPGRADE, SEEN};
 use crate::known::records_at;
 use crate::leaves::{Leaf, Leaves, Logged};
 use crate::loading::proven_entry;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
-use crate::renewals::{Told, renewed_of_before};
+use crate::renewals::Told;
 use crate::store::{Record, Store, StoreError};
 
 /// What was read.
@@ -87,8 +87,6 @@ struct Read {
     announced: Option<Announced>,
     /// What the entries say of renewals, until they are proved.
     renewals: Vec<Told>,
-    /// Leaves of `renew` events that do not name what they renew: an earlier version wrote them.
-    renewals_of_before: Vec<u64>,
 }
 
 impl Authority {
@@ -236,12 +234,6 @@ impl Authority {
     /// What it says of renewals is told once it is proved.
     async fn follow_further(&self, read: &mut Read) -> Result<(), Error> {
         read.follow(self.store()).await?;
-        if !read.renewals_of_before.is_empty() {
-            let place_of = |serial: &SerialNumber| Some(read.leaves.by_serial(serial)?.index);
-            let places = &read.renewals_of_before;
-            self.renewals.hear(renewed_of_before(self.store(), places, place_of).await?);
-            read.renewals_of_before.clear();
-        }
         self.renewals.hear(std::mem::take(&mut read.renewals));
         Ok(())
     }
@@ -282,7 +274,6 @@ impl Read {
             crls: HashMap::new(),
             announced: None,
             renewals: Vec::new(),
-            renewals_of_before: Vec::new(),
         })
     }
 
@@ -317,8 +308,11 @@ impl Read {
             if index >= swept {
                 self.unaccounted.push_back(Unaccounted { index, hash });
             }
-            if let Some(Announced { actor, subject, detail, is_renewal }) = announced {
-                self.note_renewal(index, is_renewal, detail.renews);
+            if let Some(Announced { actor, subject, detail }) = announced {
+                // What ended before all that was read renews no more.
+                let renews = detail.renews.and_then(|renews| self.leaves.by_serial(&renews));
+                let told = renews.map(|of| Told::Renewed { of: of.index, by: index });
+                self.renewals.extend(told);
                 let leaf = Leaf { index, not_after: detail.not_after };
                 let serial_number = &detail.serial_number;
                 let logged = Logged { spiffe_id: &subject, serial_number, leaf };
@@ -326,14 +320,20 @@ impl Read {
                 self.leaves.add(logged, actor.parse().ok().as_ref());
             }
         } else if is_of(entry, ISSUE) || is_of(entry, RENEW) {
-            let is_renewal = is_of(entry, RENEW);
-            let announced = serde_json::from_slice(entry).ok();
-            self.announced = announced.map(|announced| Announced { is_renewal, ..announced });
+            self.announced = serde_json::from_slice(entry).ok();
         } else if is_of(entry, SEEN)
             && let Ok(event) = Event::parse(entry)
         {
-            let places = event.detail["indexes"].as_array().into_iter().flatten();
-            self.renewals.push(Told::Shown(places.filter_map(Value::as_u64).collect()));
+            self.renewals.push(Told::Shown(places(&event.detail["indexes"])));
+        } else if is_of(entry, RENEW_UPGRADE)
+            && let Ok(event) = Event::parse(entry)
+        {
+            for pair in event.detail["renewed"].as_array().into_iter().flatten() {
+                if let [of, by] = places(pair)[..] {
+                    self.renewals.push(Told::Renewed { of, by });
+                }
+            }
+            self.renewals.push(Told::Claimed(places(&event.detail["shown"])));
         } else if is_of(entry, ISSUE_ABANDONED)
             && let Ok(event) = Event::parse(entry)
         {
@@ -350,18 +350,6 @@ impl Read {
                 revocation_epoch: event.detail["revocation_epoch"].as_u64(),
             };
             self.crls.insert(event.subject, crl);
-        }
-    }
-
-    fn note_renewal(&mut self, by: u64, is_renewal: bool, renews: Option<SerialNumber>) {
-        match renews {
-            // What ended before all that was read renews no more.
-            Some(renews) => {
-                let of = self.leaves.by_serial(&renews).map(|leaf| leaf.index);
-                self.renewals.extend(of.map(|of| Told::Renewed { of, by }));
-            }
-            None if is_renewal => self.renewals_of_before.push(by),
-            None => {}
         }
     }
 
@@ -386,8 +374,6 @@ struct Announced {
     actor: String,
     subject: SpiffeId,
     detail: AnnouncedDetail,
-    #[serde(skip)]
-    is_renewal: bool,
 }
 
 #[derive(Debug, Deserialize)]
@@ -395,6 +381,10 @@ struct AnnouncedDetail {
     not_after: i64,
     renews: Option<SerialNumber>,
     serial_number: SerialNumber,
+}
+
+fn places(list: &Value) -> Vec<u64> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
 }
 
 /// Events end with their kind: most need not be parsed.

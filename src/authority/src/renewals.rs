@@ -14,12 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use identity::{SerialNumber, SpiffeId, VerifiedSvid};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::attest::{Facts, again_by_token, refused};
+use crate::attest::{again_by_token, refused};
 use crate::authority::{Authority, refusal};
 use crate::error::Error;
 use crate::known::Known;
 use crate::sequencer::{Conflict, Consumes, Renewed};
-use crate::store::{RecordKey, Store};
 
 /// What is known of renewals.
 #[derive(Debug, Default)]
@@ -34,7 +33,10 @@ struct Renewing {
     /// By the certificate renewed.
     renewed: HashMap<u64, Renewal>,
     shown: HashSet<u64>,
-    /// Those among them of which the log does not tell yet.
+    /// Shown, as rows of a version of before said. Whoever wrote to the database may have put them there:
+    /// they are not replaced, and nothing else follows from it.
+    claimed: HashSet<u64>,
+    /// Those that were shown of which the log does not tell yet.
     untold: BTreeSet<u64>,
     /// How often it was not known what came of a commit.
     losses: u64,
@@ -52,6 +54,8 @@ struct Renewal {
 /// What the log says of renewals.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Told {
+    /// Rows of a version of before said that these were shown.
+    Claimed(Vec<u64>),
     /// The certificate at one place was renewed by that at another.
     Renewed { of: u64, by: u64 },
     /// These certificates were shown.
@@ -78,6 +82,7 @@ impl Renewals {
         let mut known = self.known();
         for told in told {
             match told {
+                Told::Claimed(places) => known.claimed.extend(places),
                 Told::Renewed { of, by } => known.note(of, by),
                 Told::Shown(places) => {
                     for place in &places {
@@ -96,6 +101,8 @@ impl Renewals {
         known.renewed.shrink_to_fit();
         known.shown.retain(|place| *place >= first);
         known.shown.shrink_to_fit();
+        known.claimed.retain(|place| *place >= first);
+        known.claimed.shrink_to_fit();
         known.untold.retain(|place| *place >= first);
     }
 
@@ -222,7 +229,7 @@ impl Authority {
         let (Renewal { by, replaced }, seen) = {
             let known = self.renewals.known();
             let Some(renewal) = known.renewed.get(&place).copied() else { return Ok(None) };
-            (renewal, known.is_shown(renewal.by))
+            (renewal, known.is_shown(renewal.by) || known.claimed.contains(&renewal.by))
         };
         match self.known_at(by).await? {
             Known::Recorded(record) => Ok(Some(Renewed {
@@ -245,33 +252,8 @@ impl Authority {
     }
 }
 
-/// What `renew` events of before say, which do not name what they renewed: of each line, one certificate
-/// after the other. `places` are those of their leaves, in order; `place_of` finds a line's first.
-///
-/// Where a record is gone, nothing is said of it. No CA of before has written to the log for as long
-/// as a certificate lives: then none of this is left.
-pub(crate) async fn renewed_of_before(
-    store: &dyn Store,
-    places: &[u64],
-    place_of: impl Fn(&SerialNumber) -> Option<u64> + Send,
-) -> Result<Vec<Told>, Error> {
-    let (mut newest, mut told) = (HashMap::new(), Vec::new());
-    for page in places.chunks(PAGE) {
-        let keys = page.iter().map(|place| RecordKey::LeafIndex(*place)).collect();
-        for record in store.records_of(keys).await?.into_iter().flatten() {
-            let Ok(facts) = serde_json::from_str::<Facts>(&record.facts) else { continue };
-            let by = record.leaf_index;
-            let before = newest.insert(facts.lineage, by).or_else(|| place_of(&facts.lineage));
-            told.extend(before.map(|of| Told::Renewed { of, by }));
-        }
-    }
-    Ok(told)
-}
-
 /// Lines that nobody waits for are kept a little longer.
 const TURNS: usize = 1_000;
-/// Records read at a time.
-const PAGE: usize = 1_000;
 
 #[cfg(test)]
 mod tests {

@@ -38,9 +38,15 @@ impl HeadKey {
         hmac::verify(&self.0, &head_text(log, head), seal).is_ok()
     }
 
-    /// As heads were sealed before records were: for what is brought up to date, and nothing else.
-    pub(crate) fn sealed_head_of_before(&self, log: i64, head: &Head, seal: &[u8]) -> bool {
-        hmac::verify(&self.0, &head_fields(HEAD_LABEL_OF_BEFORE, log, head), seal).is_ok()
+    /// As heads were sealed before: for what is brought up to date, and nothing else.
+    pub(crate) fn sealed_head_of_before(
+        &self,
+        form: HeadForm,
+        log: i64,
+        head: &Head,
+        seal: &[u8],
+    ) -> bool {
+        hmac::verify(&self.0, &head_fields(form.label(), log, head), seal).is_ok()
     }
 
     /// Of what is kept beside the database, by its text.
@@ -58,8 +64,8 @@ impl HeadKey {
     }
 
     #[cfg(any(test, feature = "test-seams"))]
-    pub(crate) fn seal_head_as_before(&self, log: i64, head: &Head) -> Hash {
-        self.seal(&head_fields(HEAD_LABEL_OF_BEFORE, log, head))
+    pub(crate) fn seal_head_as_before(&self, form: HeadForm, log: i64, head: &Head) -> Hash {
+        self.seal(&head_fields(form.label(), log, head))
     }
 
     pub(crate) fn seal_record(&self, record: &SealedRecord<'_>) -> Hash {
@@ -117,6 +123,25 @@ impl HeadKey {
 impl std::fmt::Debug for HeadKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("HeadKey")
+    }
+}
+
+/// How heads were sealed by versions of before. What else was sealed, or stood in the log, changed with it:
+/// a store of today is never taken for one of them, whatever it says of its version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeadForm {
+    /// Before records were sealed.
+    V1,
+    /// Before the log told all that renewals are decided by.
+    V2,
+}
+
+impl HeadForm {
+    fn label(self) -> &'static [u8; 20] {
+        match self {
+            Self::V1 => b"countersign/head/v1\n",
+            Self::V2 => b"countersign/head/v2\n",
+        }
     }
 }
 
@@ -265,8 +290,7 @@ fn lengths_first(texts: &[&[u8]]) -> Vec<u8> {
 const DERIVATION: &[u8] = b"countersign/head-key/v1";
 /// Another than that of before: nobody has a store whose records are sealed taken for an older one,
 /// to have its records sealed anew.
-const HEAD_LABEL: &[u8; 20] = b"countersign/head/v2\n";
-const HEAD_LABEL_OF_BEFORE: &[u8; 20] = b"countersign/head/v1\n";
+const HEAD_LABEL: &[u8; 20] = b"countersign/head/v3\n";
 const KEPT_HEAD_LABEL: &[u8; 25] = b"countersign/kept-head/v1\n";
 const RECORD_LABEL: &[u8; 22] = b"countersign/record/v1\n";
 const TOKEN_LABEL: &[u8; 21] = b"countersign/token/v1\n";

@@ -250,7 +250,7 @@ async fn a_store_of_before_names_were_sealed_is_opened_and_keeps_them_from_now_o
     let Environment { folder, clock, store, keys, pin, authority } = environment;
     drop((authority, store));
     let key = keys.head_key().unwrap().unwrap();
-    SqliteStore::unseal_records(folder.path(), &key).unwrap();
+    SqliteStore::take_back(folder.path(), &key, 5).unwrap();
     let database = rusqlite::Connection::open(folder.path().join("countersign.db")).unwrap();
     let before = "DROP INDEX idempotency_unchanged; ALTER TABLE idempotency DROP COLUMN answer;
         ALTER TABLE idempotency DROP COLUMN seal; UPDATE meta SET version = 4;";

@@ -6,6 +6,7 @@ mod support;
 use api::TokenFilter;
 use authority::Event;
 use rusqlite::{Connection, params};
+use support::older::RENEWALS_IN_ROWS;
 use support::{Environment, csr, id, open, reopen};
 use tlog::{Hash, TreeEdge, leaf_hash};
 
@@ -219,6 +220,10 @@ const UNSEAL: &str = "ALTER TABLE records DROP COLUMN seal; ALTER TABLE head DRO
       OR instr(bytes, '\"type\":\"token.revoke\"');
     UPDATE head SET revocation_epoch = (SELECT count(*) FROM entries WHERE folds = 1)";
 
+fn unseal() -> String {
+    format!("{RENEWALS_IN_ROWS} {UNSEAL}")
+}
+
 #[tokio::test]
 async fn a_store_of_before_is_verified_and_sealed_once() {
     let environment = environment().await;
@@ -227,7 +232,7 @@ async fn a_store_of_before_is_verified_and_sealed_once() {
     let database = database(&environment);
     let Environment { folder, clock, store, keys, pin, authority } = environment;
     drop((authority, store, keys));
-    database.execute_batch(UNSEAL).unwrap();
+    database.execute_batch(&unseal()).unwrap();
     let key = folder.path().join("keys/head.key");
     std::fs::remove_file(&key).unwrap();
     let passphrase = api::Secret::new("online");
@@ -241,7 +246,7 @@ async fn a_store_of_before_is_verified_and_sealed_once() {
     let database = self::database(&environment);
     let Environment { folder, store, authority, .. } = environment;
     drop((authority, store));
-    database.execute_batch(UNSEAL).unwrap();
+    database.execute_batch(&unseal()).unwrap();
     let keys = authority::Keys::open(folder.path(), &passphrase).unwrap();
     let refused = reopen(folder.path(), &keys).await.unwrap_err().to_string();
     assert!(refused.contains("an older database was put back"), "{refused}");
@@ -260,7 +265,7 @@ async fn a_store_of_before_that_was_tampered_with_is_not_sealed() {
         let database = database(&environment);
         let Environment { folder, store, authority, .. } = environment;
         drop((authority, store));
-        database.execute_batch(UNSEAL).unwrap();
+        database.execute_batch(&unseal()).unwrap();
         database.execute_batch(tampering).unwrap();
         std::fs::remove_file(folder.path().join("keys/head.key")).unwrap();
         let passphrase = api::Secret::new("online");

@@ -46,16 +46,15 @@ async fn a_use_that_was_taken_back_in_the_database_stays_one() {
 }
 
 #[tokio::test]
-async fn a_broken_line_of_renewals_stays_broken_without_its_row() {
-    let environment = Environment::start().await;
+async fn a_broken_line_of_renewals_stays_broken_after_a_restart() {
+    let mut environment = Environment::start().await;
     let operator = environment.operator().await;
     let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);
     let renewed = environment.renew(&held, &csr()).await.unwrap();
     let newest = environment.caller(&renewed);
     environment.renew(&newest, &csr()).await.unwrap();
     environment.renew(&held, &csr()).await.unwrap_err();
-    let undo = "DELETE FROM broken_lineages; DELETE FROM renewals;";
-    database(&environment).execute_batch(undo).unwrap();
+    environment.restart().await;
     let refused = environment.renew(&held, &csr()).await.unwrap_err();
     assert!(refused.to_string().contains("broken by a second renewal"), "{refused}");
 }

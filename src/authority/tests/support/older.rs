@@ -34,3 +34,11 @@ pub(crate) fn put_back(state: &Path, older: &Path) {
 pub(crate) fn database(state: &Path) -> Connection {
     Connection::open(state.join("countersign.db")).unwrap()
 }
+
+/// The tables by which versions before 7 decided renewals.
+pub(crate) const RENEWALS_IN_ROWS: &str = "
+  CREATE TABLE renewals (serial_number BLOB PRIMARY KEY, leaf_index INTEGER NOT NULL,
+    replaced INTEGER NOT NULL) WITHOUT ROWID;
+  CREATE TABLE seen (serial_number BLOB PRIMARY KEY) WITHOUT ROWID;
+  CREATE TABLE broken_lineages (lineage BLOB PRIMARY KEY, log_index INTEGER NOT NULL) WITHOUT ROWID;
+";

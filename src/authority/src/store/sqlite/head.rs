@@ -4,10 +4,10 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, TreeEdge};
 
 use super::read::{FIRST_PLACE, LAST_PLACE, hash, number, place, without_row};
-use super::write::one;
+use super::write::{RENEWALS_IN_ROWS, one};
 use super::{LOG, StoreError, tiles, unavailable};
 use crate::kept_head::Durable;
-use crate::seal::HeadKey;
+use crate::seal::{HeadForm, HeadKey};
 use crate::sequencer::Head;
 use crate::store::heads::{Heads, Judged};
 
@@ -113,17 +113,21 @@ pub(super) fn write(
     one(written, "head")
 }
 
-/// One that was sealed before records were.
-pub(super) fn read_of_before(connection: &Connection, key: &HeadKey) -> Result<Head, StoreError> {
+/// One that was sealed by a version of before, as its schema says.
+pub(super) fn read_of_before(
+    connection: &Connection,
+    key: &HeadKey,
+    version: i64,
+) -> Result<Head, StoreError> {
     let (head, seal) = read_row(connection)?;
-    if key.sealed_head_of_before(LOG, &head, &seal) {
+    let form = if version < RENEWALS_IN_ROWS { HeadForm::V1 } else { HeadForm::V2 };
+    if key.sealed_head_of_before(form, LOG, &head, &seal) {
         return Ok(head);
     }
-    Err(StoreError::Inconsistent(
-        "its schema is of before records were sealed, and its head is not sealed as heads were then: \
+    Err(StoreError::Inconsistent(format!(
+        "its schema says that it is of version {version}, and its head is not sealed as heads were then: \
          somebody else wrote it"
-            .to_owned(),
-    ))
+    )))
 }
 
 fn read_row(connection: &Connection) -> Result<(Head, Vec<u8>), StoreError> {

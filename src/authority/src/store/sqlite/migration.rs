@@ -10,7 +10,7 @@ use tlog::{EntryKind, Hash, TreeEdge, entry_kind, leaf_hash};
 use super::read::{self, FIRST_PLACE, LAST_PLACE};
 use super::write::UNSEALED;
 use super::{LOG, StoreError, head, schema, tiles, unavailable};
-use super::{records, requests};
+use super::{records, renewals, requests};
 use crate::attest::token::is_made_by;
 use crate::event::{Event, FOLDING, OPERATOR_CREATE, TOKEN_REVOKE};
 use crate::seal::{CHAIN_START, HeadKey, chained};
@@ -56,7 +56,6 @@ pub(super) fn migrate(
     transaction.execute_batch(STEP).map_err(schema::not_of_version(UNSEALED))?;
     requests::seal_in(&transaction)?;
     records::add_seal(&transaction)?;
-    read::require_trust_domain(&transaction, trust_domain)?;
     let kept = unsealed_head(&transaction)?;
     let looked = Looked::through(&transaction)?;
     looked.require(&kept)?;
@@ -69,7 +68,8 @@ pub(super) fn migrate(
     let tokens = seal_tokens(&transaction, key)?;
     records::seal_in(&transaction, key, &kept)?;
     let sealed = Head { revocation_epoch: looked.folding, chain: looked.chain, ..kept };
-    head::write(&transaction, key, &sealed)?;
+    renewals::tell_the_log(&transaction, key, &sealed, UNSEALED)?;
+    read::require_trust_domain(&transaction, trust_domain)?;
     schema::require_brought_up(&transaction, UNSEALED)?;
     transaction.commit().map_err(unavailable)?;
     Ok(Migrated { entries: looked.edge.size(), folding: looked.folding, tokens })

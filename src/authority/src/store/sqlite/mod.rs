@@ -9,9 +9,11 @@ mod migration;
 mod place;
 mod read;
 mod records;
+mod renewals;
 mod requests;
 mod schema;
 mod tiles;
+mod upgrade;
 mod write;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -143,10 +145,10 @@ impl SqliteStore {
         Ok((Self::new(path, connection, held.lock, key.clone())?, migrated))
     }
 
-    /// Makes of a folder's file what a version of before records were sealed had left.
+    /// Makes of a folder's file what a version of before had left, 5 or 6.
     #[cfg(any(test, feature = "test-seams"))]
-    pub fn unseal_records(folder: &Path, key: &HeadKey) -> Result<(), StoreError> {
-        records::unseal(&open_connection(folder)?.1, key)
+    pub fn take_back(folder: &Path, key: &HeadKey, version: i64) -> Result<(), StoreError> {
+        upgrade::take_back(&open_connection(folder)?.1, key, version)
     }
 
     /// Holds a folder that has a file; leaves nothing in one that has none.
@@ -385,7 +387,7 @@ fn verify(
     trust_domain: &TrustDomain,
     key: &HeadKey,
 ) -> Result<(), StoreError> {
-    records::seal_from_now_on(connection, key)?;
+    upgrade::bring_up_to_date(connection, key)?;
     read::require_trust_domain(connection, trust_domain)?;
     require_tables(connection)?;
     // Of a store that was made before there was this one.

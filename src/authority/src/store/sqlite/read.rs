@@ -354,7 +354,7 @@ pub(super) fn crl_number(connection: &Connection, issuer: &Hash) -> rusqlite::Re
 
 /// None for a row that this CA did not write, of whatever form: it counts for nothing, and hides no
 /// other.
-fn record_row(row: &Row<'_>, seal: &HeadKey) -> Option<Record> {
+pub(super) fn record_row(row: &Row<'_>, seal: &HeadKey) -> Option<Record> {
     let seals = |record: &Record| {
         let kept = row.get_ref(11).ok().and_then(|kept| kept.as_blob().ok());
         kept.is_some_and(|kept| seal.sealed_record(&SealedRecord::of(record), kept))

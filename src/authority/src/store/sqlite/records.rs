@@ -5,53 +5,21 @@
 //! before: its head is sealed otherwise.
 
 use identity::SerialNumber;
-use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use tlog::{CertificateLeaf, TreeEdge, leaf_hash};
 use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
 use super::read::{self, FIRST_PLACE, LAST_PLACE, RECORD_COLUMNS};
-use super::write::{UNSEALED_RECORDS, UNSEALED_REQUESTS, VERSION};
-use super::{Record, StoreError, head, requests, schema, unavailable};
+use super::write::UNSEALED_RECORDS;
+use super::{Record, StoreError, schema, unavailable};
 use crate::attest::Facts;
 use crate::event::{Event, ISSUE};
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::Head;
 
-/// Brings a store of before up to date, in one transaction: a crash leaves what was there before.
-pub(super) fn seal_from_now_on(
-    connection: &mut Connection,
-    key: &HeadKey,
-) -> Result<(), StoreError> {
-    let version = read::version(connection)?;
-    if ![UNSEALED_REQUESTS, UNSEALED_RECORDS].contains(&version) {
-        return Ok(());
-    }
-    let transaction = connection
-        .transaction_with_behavior(TransactionBehavior::Immediate)
-        .map_err(unavailable)?;
-    let head = head::read_of_before(&transaction, key)?;
-    if version == UNSEALED_REQUESTS {
-        requests::seal_in(&transaction)?;
-    }
-    add_seal(&transaction)?;
-    let sealed = seal_in(&transaction, key, &head)?;
-    head::write(&transaction, key, &head)?;
-    schema::require_brought_up(&transaction, version)?;
-    transaction.commit().map_err(unavailable)?;
-    tracing::info!(
-        sealed,
-        "the records of certificates are sealed from now on, by keys/head.key: each was compared \
-         with the log; not checked is what the log does not say, such as when it was attested first"
-    );
-    Ok(())
-}
-
-/// The column, and the version that has it.
 pub(super) fn add_seal(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
         .execute_batch("ALTER TABLE records ADD COLUMN seal BLOB NOT NULL DEFAULT x''")
-        .and_then(|()| transaction.execute("UPDATE meta SET version = ?1", [VERSION]))
-        .map(drop)
         .map_err(schema::not_of_version(UNSEALED_RECORDS))
 }
 
@@ -150,19 +118,4 @@ fn begins_a_line(
     Ok(first.is_some_and(|first| {
         first.spiffe_id == record.spiffe_id && first.leaf_index < record.leaf_index
     }))
-}
-
-/// Makes of a store what a version of before had left: for tests of those that are brought up to date.
-#[cfg(any(test, feature = "test-seams"))]
-pub(super) fn unseal(connection: &Connection, key: &HeadKey) -> Result<(), StoreError> {
-    let head = head::read(connection, key)?;
-    let seal = key.seal_head_as_before(super::LOG, &head);
-    connection
-        .execute_batch(
-            "ALTER TABLE records DROP COLUMN seal;
-             UPDATE meta SET version = 5",
-        )
-        .and_then(|()| connection.execute("UPDATE head SET seal = ?1", [seal.as_bytes()]))
-        .map(drop)
-        .map_err(unavailable)
 }

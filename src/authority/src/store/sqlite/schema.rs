@@ -184,8 +184,8 @@ mod tests {
             "CREATE TRIGGER t BEFORE INSERT ON entries BEGIN SELECT RAISE(IGNORE); END",
             "CREATE TRIGGER t AFTER INSERT ON revocations BEGIN DELETE FROM revocations; END",
             "CREATE VIEW v AS SELECT 1",
-            "ALTER TABLE seen RENAME TO hidden;
-             CREATE VIEW seen AS SELECT serial_number FROM hidden WHERE 0",
+            "ALTER TABLE operators RENAME TO hidden;
+             CREATE VIEW operators AS SELECT name, log_index FROM hidden WHERE 0",
             "CREATE UNIQUE INDEX i ON entries (folds)",
             "DROP INDEX denials",
             "DROP INDEX denials; CREATE INDEX denials ON revocations (target) WHERE kind = 'none'",

@@ -76,21 +76,6 @@ CREATE TABLE certificates (
   der BLOB NOT NULL
 );
 
--- Of versions of before, neither read nor written any more: the log says what was renewed by what,
--- which certificates were shown, and which lines of renewals broke.
-CREATE TABLE renewals (
-  serial_number BLOB PRIMARY KEY,
-  leaf_index INTEGER NOT NULL,
-  replaced INTEGER NOT NULL
-) WITHOUT ROWID;
-
-CREATE TABLE seen (serial_number BLOB PRIMARY KEY) WITHOUT ROWID;
-
-CREATE TABLE broken_lineages (
-  lineage BLOB PRIMARY KEY,
-  log_index INTEGER NOT NULL
-) WITHOUT ROWID;
-
 -- Requests by the caller's own name for them, and what they are answered by: the leaf or event that
 -- came of each (-1 where nothing had to change), and what cannot be read there. `seal` covers the
 -- row.

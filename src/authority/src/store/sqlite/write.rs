@@ -17,12 +17,14 @@ use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, Row, plan};
 
 /// Version of the schema. A store of another version is refused.
-pub(super) const VERSION: i64 = 6;
+pub(super) const VERSION: i64 = 7;
 /// The version before heads were sealed, which is migrated.
 pub(super) const UNSEALED: i64 = 3;
 /// The version before requests were, and that before records were: brought up to date when opened.
 pub(super) const UNSEALED_REQUESTS: i64 = 4;
 pub(super) const UNSEALED_RECORDS: i64 = 5;
+/// The version whose renewals were decided by rows, at first: brought up to date, too.
+pub(super) const RENEWALS_IN_ROWS: i64 = 6;
 
 /// Writes the rows that every store has.
 pub(super) fn initialise(
@@ -243,7 +245,7 @@ fn find_leaf(
     Ok(())
 }
 
-fn write(
+pub(super) fn write(
     transaction: &Transaction<'_>,
     newest_tile: &mut NewestTile,
     key: &HeadKey,

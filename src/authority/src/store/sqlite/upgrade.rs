@@ -1,0 +1,78 @@
+//! A store of before is brought up to date when it is opened, in one transaction: a crash leaves what was
+//! there before, and the next start begins anew. What is written follows from what was there alone.
+//!
+//! Afterwards no version of before opens it: they know neither its schema nor the seal of its head.
+
+use rusqlite::{Connection, TransactionBehavior};
+
+use super::write::{RENEWALS_IN_ROWS, UNSEALED_RECORDS, UNSEALED_REQUESTS};
+use super::{StoreError, head, read, records, renewals, requests, schema, unavailable};
+use crate::seal::HeadKey;
+
+/// Takes every step from the version that is found to that of today. One of before heads were sealed is
+/// [migrated](super::migration) instead.
+pub(super) fn bring_up_to_date(
+    connection: &mut Connection,
+    key: &HeadKey,
+) -> Result<(), StoreError> {
+    let version = read::version(connection)?;
+    if ![UNSEALED_REQUESTS, UNSEALED_RECORDS, RENEWALS_IN_ROWS].contains(&version) {
+        return Ok(());
+    }
+    let transaction = connection
+        .transaction_with_behavior(TransactionBehavior::Immediate)
+        .map_err(unavailable)?;
+    let head = head::read_of_before(&transaction, key, version)?;
+    if version == UNSEALED_REQUESTS {
+        requests::seal_in(&transaction)?;
+    }
+    let sealed = match version {
+        RENEWALS_IN_ROWS => None,
+        _ => {
+            records::add_seal(&transaction)?;
+            Some(records::seal_in(&transaction, key, &head)?)
+        }
+    };
+    let told = renewals::tell_the_log(&transaction, key, &head, version)?;
+    schema::require_brought_up(&transaction, version)?;
+    transaction.commit().map_err(unavailable)?;
+    if let Some(sealed) = sealed {
+        tracing::info!(
+            sealed,
+            "the records of certificates are sealed from now on, by keys/head.key: each was compared \
+             with the log; not checked is what the log does not say, such as when it was attested first"
+        );
+    }
+    tracing::info!(
+        renewed = told.renewed,
+        shown = told.shown,
+        "the log tells from now on what was renewed, and what was shown: no earlier version opens this \
+         database any more"
+    );
+    Ok(())
+}
+
+/// Makes of a store what a version of before had left: for tests of those that are brought up to date.
+#[cfg(any(test, feature = "test-seams"))]
+pub(super) fn take_back(
+    connection: &Connection,
+    key: &HeadKey,
+    version: i64,
+) -> Result<(), StoreError> {
+    use rusqlite::params;
+
+    use crate::seal::HeadForm;
+
+    let head = head::read(connection, key)?;
+    let (form, records) = match version {
+        RENEWALS_IN_ROWS => (HeadForm::V2, ""),
+        _ => (HeadForm::V1, "ALTER TABLE records DROP COLUMN seal;"),
+    };
+    let seal = key.seal_head_as_before(form, super::LOG, &head);
+    connection
+        .execute_batch(&format!("{}{records}", renewals::TABLES_OF_BEFORE))
+        .and_then(|()| connection.execute("UPDATE meta SET version = ?1", [version]))
+        .and_then(|_| connection.execute("UPDATE head SET seal = ?1", params![seal.as_bytes()]))
+        .map(drop)
+        .map_err(unavailable)
+}

@@ -1,0 +1,396 @@
+//! A database of before the log told all that renewals are decided by: its renewals are decided as
+//! before, its rows only ever restrict, and no version of before opens it again.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+mod support;
+
+use std::sync::Arc;
+
+use api::{IssuedCertificate, KeyPurpose, KeyState, KeyStep};
+use authority::clock::Clock;
+use authority::sequencer::{
+    AllowedUnder, CertificateMember, Consumes, Head, Member, Outcome, RecordDraft,
+};
+use authority::store::sqlite::SqliteStore;
+use authority::store::{Record, RecordKey, StoreError};
+use authority::{Act, Caller, Error, Event, EventDraft};
+use identity::SerialNumber;
+use issuance::CertificateRequest;
+use support::older::{RENEWALS_IN_ROWS, database};
+use support::rotation::take;
+use support::{Environment, csr, open, reopen};
+use tlog::{CertificateLeaf, Hash};
+
+/// Stops, and leaves the folder as a version of before had left it, with these changes to its rows.
+async fn left_by_version_6(environment: Environment, changes: &str) -> Stopped {
+    let Environment { folder, clock, store, keys, pin, authority } = environment;
+    drop((authority, store));
+    // The lock is let go of a moment after the last handle.
+    drop(reopen(folder.path(), &keys).await.unwrap());
+    let key = keys.head_key().unwrap().unwrap();
+    SqliteStore::take_back(folder.path(), &key, 6).unwrap();
+    database(folder.path()).execute_batch(changes).unwrap();
+    Stopped { folder, clock, keys, pin }
+}
+
+/// A CA that does not run.
+struct Stopped {
+    folder: tempfile::TempDir,
+    clock: Arc<authority::clock::ManualClock>,
+    keys: authority::Keys,
+    pin: identity::TrustPin,
+}
+
+impl Stopped {
+    async fn start(self) -> Result<Environment, Error> {
+        let Self { folder, clock, keys, pin } = self;
+        let store = reopen(folder.path(), &keys).await?;
+        let authority = open(&store, &keys, &clock, pin).await?;
+        Ok(Environment { folder, clock, store, keys, pin, authority })
+    }
+
+    async fn refuses(&self) -> Error {
+        reopen(self.folder.path(), &self.keys).await.unwrap_err()
+    }
+
+    fn change(&self, changes: &str) {
+        database(self.folder.path()).execute_batch(changes).unwrap();
+    }
+
+    fn version(&self) -> i64 {
+        let sql = "SELECT version FROM meta";
+        database(self.folder.path()).query_row(sql, [], |row| row.get(0)).unwrap()
+    }
+}
+
+async fn upgraded(environment: Environment, changes: &str) -> Environment {
+    left_by_version_6(environment, changes).await.start().await.unwrap()
+}
+
+async fn events(environment: &Environment, kind: &str) -> Vec<Event> {
+    let entries = environment.store.entries(0, 10_000).await.unwrap();
+    let events = entries.iter().filter_map(|entry| Event::parse(entry).ok());
+    events.filter(|event| event.kind == kind).collect()
+}
+
+async fn record(environment: &Environment, issued: &IssuedCertificate) -> Record {
+    let key = RecordKey::LeafIndex(issued.log_index);
+    environment.store.records_of(vec![key]).await.unwrap().pop().flatten().unwrap()
+}
+
+/// A renewal that a version of before had logged.
+struct Before {
+    serial_number: SerialNumber,
+    place: u64,
+}
+
+/// What a version of before had logged: the `nth` renewal in the line of a first certificate, by its key,
+/// that does not name what it renews.
+async fn renewed_before(
+    environment: &Environment,
+    first: &IssuedCertificate,
+    nth: u8,
+    csr: &str,
+) -> Before {
+    let entries = environment.store.entries(first.log_index - 1, 2).await.unwrap();
+    let (event, leaf) =
+        (Event::parse(&entries[0]).unwrap(), CertificateLeaf::parse(&entries[1]).unwrap());
+    let record = record(environment, first).await;
+    let old = record.serial_number.as_octets();
+    let mut new = old.to_vec();
+    *new.last_mut().unwrap() ^= nth;
+    let mut tbs = leaf.tbs_certificate;
+    let at = tbs.windows(old.len()).position(|it| it == old).unwrap();
+    tbs[at..at + new.len()].copy_from_slice(&new);
+    let serial_number = SerialNumber::from_octets(&new).unwrap();
+    let mut detail = event.detail.clone();
+    detail["serial_number"] = serial_number.to_string().into();
+    detail["tbs_sha256"] = format!("{:?}", Hash::of(&tbs)).into();
+    detail.as_object_mut().unwrap().remove("token_sha256");
+    let by = Act { actor: &event.actor, request_id: "before" };
+    let head = environment.store.head().await.unwrap();
+    let member = CertificateMember {
+        event: EventDraft::new("renew", &by, record.spiffe_id.as_str(), &detail),
+        tbs,
+        issuer_key_hash: record.issuer_key_hash,
+        record: RecordDraft {
+            serial_number,
+            spiffe_id: record.spiffe_id,
+            profile: record.profile,
+            not_before: record.not_before,
+            not_after: record.not_after,
+            request_hash: *CertificateRequest::parse_pem(csr).unwrap().hash(),
+            facts: record.facts,
+        },
+        consumes: Consumes::Nothing,
+        idempotency: None,
+        allowed_under: AllowedUnder {
+            policy_hash: head.policy_hash,
+            revocation_epoch: head.revocation_epoch,
+        },
+    };
+    let group = vec![Member::Certificate(Arc::new(member))];
+    let now = environment.clock.unix_milliseconds();
+    let outcomes = environment.store.commit(group, now).await.unwrap();
+    let Outcome::Logged { leaf_index, .. } = outcomes[0] else { panic!("{outcomes:?}") };
+    Before { serial_number, place: leaf_index }
+}
+
+/// A workload's first certificate, its holder, and the request that its key signs.
+async fn issued() -> (Environment, IssuedCertificate, Caller, String) {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    let request = csr();
+    let first = environment.issue_with(&token, &request).await.unwrap();
+    let held = environment.caller(&first);
+    (environment, first, held, request)
+}
+
+async fn refused(environment: &Environment, caller: &Caller) -> bool {
+    match environment.renew(caller, &csr()).await {
+        Ok(_) => false,
+        Err(error) if error.to_string().contains("renewed already") => true,
+        Err(error) => panic!("{error}"),
+    }
+}
+
+#[tokio::test]
+async fn what_was_renewed_and_not_shown_is_given_again_and_replaced_once() {
+    // Whether the row of it is there or not: the record says it.
+    for rows in [true, false] {
+        let (environment, first, held, request) = issued().await;
+        let before = renewed_before(&environment, &first, 1, &request).await;
+        let row = format!(
+            "INSERT INTO renewals VALUES (x'{}', {}, 0)",
+            first.serial_number, before.place
+        );
+        let mut environment = upgraded(environment, if rows { &row } else { "" }).await;
+        let again = environment.renew(&held, &request).await.unwrap();
+        assert_eq!(again.serial_number, before.serial_number, "the same request again");
+        assert!(!refused(&environment, &held).await, "it was not seen: it is replaced, once");
+        environment.restart().await;
+        assert!(refused(&environment, &held).await);
+    }
+}
+
+#[tokio::test]
+async fn what_rows_call_shown_is_not_replaced_whatever_becomes_of_them() {
+    for restarts in [false, true] {
+        let (environment, first, held, request) = issued().await;
+        let before = renewed_before(&environment, &first, 1, &request).await;
+        let rows = format!(
+            "INSERT INTO renewals VALUES (x'{}', {}, 0); INSERT INTO seen VALUES (x'{}')",
+            first.serial_number, before.place, before.serial_number
+        );
+        let mut environment = upgraded(environment, &rows).await;
+        if restarts {
+            environment.restart().await;
+        }
+        let again = environment.renew(&held, &request).await.unwrap();
+        assert_eq!(again.serial_number, before.serial_number, "the same request again");
+        assert!(refused(&environment, &held).await);
+        assert_eq!(events(&environment, "renew.conflict").await.len(), 1);
+    }
+}
+
+/// What its first renewal lost was replaced, by a request of its own key.
+#[tokio::test]
+async fn what_took_the_place_of_another_is_given_again_and_not_replaced() {
+    for asks_for_the_lost in [false, true] {
+        let (environment, first, held, request) = issued().await;
+        let requested = csr();
+        let lost = renewed_before(&environment, &first, 1, &requested).await;
+        let newer = renewed_before(&environment, &first, 2, &request).await;
+        let rows: String = [first.serial_number, lost.serial_number]
+            .iter()
+            .map(|it| format!("INSERT INTO renewals VALUES (x'{it}', {}, 1);", newer.place))
+            .collect();
+        let environment = upgraded(environment, &rows).await;
+        if asks_for_the_lost {
+            let refused = environment.renew(&held, &requested).await.unwrap_err().to_string();
+            assert!(refused.contains("renewed already"), "{refused}");
+            continue;
+        }
+        let again = environment.renew(&held, &request).await.unwrap();
+        assert_eq!(again.serial_number, newer.serial_number);
+        assert_eq!(events(&environment, "renew.conflict").await, []);
+        assert!(refused(&environment, &held).await);
+    }
+}
+
+#[tokio::test]
+async fn what_the_log_names_already_stays_as_it_is() {
+    for renews_the_lost in [false, true] {
+        let (environment, _, held, _) = issued().await;
+        let lost = environment.renew(&held, &csr()).await.unwrap();
+        let newer = environment.renew(&held, &csr()).await.unwrap();
+        let environment = upgraded(environment, "").await;
+        let caller = environment.caller(if renews_the_lost { &lost } else { &newer });
+        assert_eq!(refused(&environment, &caller).await, renews_the_lost);
+    }
+}
+
+#[tokio::test]
+async fn who_renewed_with_a_certificate_has_shown_it() {
+    let (environment, first, held, request) = issued().await;
+    renewed_before(&environment, &first, 1, &request).await;
+    let mut environment = upgraded(environment, "").await;
+    let second = environment.renew(&held, &request).await.unwrap();
+    environment.renew(&environment.caller(&second), &csr()).await.unwrap();
+    // The log tells it, though nobody was noted as shown.
+    environment.restart().await;
+    assert!(refused(&environment, &held).await);
+}
+
+async fn waiting(environment: &Environment, operator: &Caller) -> u64 {
+    let keys = environment.authority.keys(operator).await.unwrap().items;
+    let is_it =
+        |key: &&api::KeyRecord| key.purpose == KeyPurpose::Feed && key.state == KeyState::Prepared;
+    keys.iter().find(is_it).unwrap().next.clone().unwrap().waiting
+}
+
+#[tokio::test]
+async fn what_rows_call_shown_lets_no_rotation_go_on() {
+    let (environment, first, held, request) = issued().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    take(&environment, &offline, &operator, KeyPurpose::Feed, KeyStep::Prepare).await.unwrap();
+    let before = renewed_before(&environment, &first, 1, &request).await;
+    let rows = format!("INSERT INTO seen VALUES (x'{}')", before.serial_number);
+    let environment = upgraded(environment, &rows).await;
+    assert_eq!(waiting(&environment, &operator).await, 1);
+    let renewed = environment.renew(&held, &request).await.unwrap();
+    environment.authority.note_shown(environment.caller(&renewed).svid.as_ref().unwrap());
+    assert_eq!(waiting(&environment, &operator).await, 0);
+}
+
+/// What a writer to the database can leave there.
+const ROWS: &[&str] = &[
+    "INSERT INTO seen SELECT serial_number FROM records",
+    "INSERT INTO seen VALUES ('text'), (x''), (1), (zeroblob(1000))",
+    "INSERT INTO renewals SELECT serial_number, leaf_index, 1 FROM records",
+    "INSERT INTO renewals SELECT serial_number, leaf_index - 2, 1 FROM records",
+    "INSERT INTO renewals SELECT serial_number, leaf_index + 1, 1 FROM records",
+    "INSERT INTO renewals SELECT serial_number, (SELECT max(leaf_index) FROM records), 1 FROM records",
+    "INSERT INTO renewals SELECT serial_number, 9223372036854775807, 1 FROM records",
+    "INSERT INTO renewals SELECT serial_number, -1, 1 FROM records",
+    "INSERT INTO renewals SELECT serial_number, 'text', 'text' FROM records",
+    "INSERT INTO broken_lineages SELECT serial_number, 1 FROM records",
+];
+
+#[tokio::test]
+async fn no_row_breaks_an_honest_line() {
+    for rows in ROWS {
+        let (environment, _, held, _) = issued().await;
+        let operator = environment.operator().await;
+        let other = environment.caller(&environment.issue(&operator, "/prod/reports").await);
+        let environment = upgraded(environment, rows).await;
+        for held in [&held, &other] {
+            let request = csr();
+            let renewed = environment.renew(held, &request).await.expect(rows);
+            assert_eq!(environment.renew(held, &request).await.unwrap(), renewed, "{rows}");
+        }
+        assert_eq!(events(&environment, "renew.conflict").await, [], "{rows}");
+    }
+}
+
+#[tokio::test]
+async fn no_row_gives_a_second_renewal() {
+    for rows in ROWS.iter().chain(&["DELETE FROM seen", "DELETE FROM renewals"]) {
+        let (environment, first, held, request) = issued().await;
+        let second = renewed_before(&environment, &first, 1, &request).await;
+        let third = renewed_before(&environment, &first, 2, &csr()).await;
+        let honest = format!(
+            "INSERT OR REPLACE INTO renewals VALUES (x'{}', {}, 0), (x'{}', {}, 0)",
+            first.serial_number, second.place, second.serial_number, third.place
+        );
+        let environment = upgraded(environment, &format!("{honest}; {}", or_replace(rows))).await;
+        assert!(refused(&environment, &held).await, "{rows}");
+    }
+}
+
+fn or_replace(rows: &str) -> String {
+    rows.replace("INSERT INTO", "INSERT OR REPLACE INTO")
+}
+
+#[tokio::test]
+async fn what_fails_in_between_leaves_what_was_there_and_is_done_by_the_next_start() {
+    let (environment, first, held, request) = issued().await;
+    let before = renewed_before(&environment, &first, 1, &request).await;
+    let size = environment.store.head().await.unwrap().edge.size();
+    let rows = format!("INSERT INTO seen VALUES (x'{}')", before.serial_number);
+    let stopped = left_by_version_6(environment, &rows).await;
+    // It is looked at last, before the commit.
+    stopped.change("CREATE TABLE another (a)");
+    assert!(matches!(stopped.refuses().await, Error::Store(StoreError::Versions { .. })));
+    assert_eq!(stopped.version(), 6);
+    let sql = "SELECT (SELECT size FROM head), (SELECT count(*) FROM seen)";
+    let found: (i64, i64) = database(stopped.folder.path())
+        .query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .unwrap();
+    assert_eq!(found, (size as i64, 1));
+    stopped.change("DROP TABLE another");
+    let environment = stopped.start().await.unwrap();
+    assert!(refused(&environment, &held).await);
+}
+
+#[tokio::test]
+async fn it_is_told_once_and_the_same_from_the_same_database() {
+    let (environment, first, _, request) = issued().await;
+    let before = renewed_before(&environment, &first, 1, &request).await;
+    let rows = format!("INSERT INTO seen VALUES (x'{}')", before.serial_number);
+    let stopped = left_by_version_6(environment, &rows).await;
+    let state = stopped.folder.path().to_owned();
+    let copy = state.join("copy.db");
+    database(&state).execute("VACUUM INTO ?1", [copy.to_str()]).unwrap();
+    let mut heads: Vec<Head> = Vec::new();
+    for put_back in [false, false, true] {
+        if put_back {
+            let database = state.join("countersign.db");
+            for beside in ["-wal", "-shm"] {
+                let beside = state.join(format!("countersign.db{beside}"));
+                std::fs::remove_file(beside).ok();
+            }
+            std::fs::copy(&copy, database).unwrap();
+        }
+        let store = reopen(&state, &stopped.keys).await.unwrap();
+        heads.push(store.head().await.unwrap());
+        let told = store.entries(0, 10_000).await.unwrap();
+        let told = told.iter().filter_map(|entry| Event::parse(entry).ok());
+        assert_eq!(told.filter(|event| event.kind == "renew.upgrade").count(), 2);
+    }
+    assert!(heads.iter().all(|head| *head == heads[0]));
+}
+
+#[tokio::test]
+async fn where_nothing_lives_nothing_is_told() {
+    let environment = Environment::start().await;
+    let before = environment.store.head().await.unwrap();
+    let environment = upgraded(environment, "INSERT INTO seen VALUES (x'01')").await;
+    assert_eq!(environment.store.head().await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn one_that_was_brought_up_to_date_is_not_taken_for_one_of_before() {
+    let (environment, ..) = issued().await;
+    let Environment { folder, clock, store, keys, pin, authority } =
+        upgraded(environment, "").await;
+    drop((authority, store));
+    drop(reopen(folder.path(), &keys).await.unwrap());
+    let stopped = Stopped { folder, clock, keys, pin };
+    stopped.change(&format!("{RENEWALS_IN_ROWS} UPDATE meta SET version = 6"));
+    let refused = stopped.refuses().await.to_string();
+    assert!(refused.contains("somebody else wrote it"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_database_of_a_later_version_is_refused_with_what_opens_it() {
+    let (environment, ..) = issued().await;
+    let stopped = left_by_version_6(environment, "UPDATE meta SET version = 8").await;
+    let refused = stopped.refuses().await.to_string();
+    assert!(
+        refused.contains("its schema has version 8, this program knows 7: run the countersign that wrote it, or a newer one"),
+        "{refused}"
+    );
+}
