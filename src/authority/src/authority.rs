@@ -217,6 +217,8 @@ impl Authority {
             request_hash: asked.hash(),
         });
         for _ in 0..RESTARTS {
+            // Before anything is read that the wait for it would leave behind.
+            let turn = self.turn_of(&attested.consumes).await;
             let policy = self.policy();
             let (epoch, in_force) = self.state_to_issue().await?;
             // After the epoch is read, on every turn: a caller revoked meanwhile goes no further.
@@ -230,7 +232,7 @@ impl Authority {
             }
             let own_names = self.own_names_now();
             let mut attested = attested.clone();
-            let turn = self.take_turn(&mut attested.consumes, &attested.spiffe_id).await?;
+            self.decide_renewal(&mut attested.consumes, &attested.spiffe_id).await?;
             let authorized =
                 asked.clone().authorize(attested.clone(), &policy, epoch, &own_names)?;
             self.refuse_denied(authorized.spiffe_id())?;

@@ -17,7 +17,7 @@ use crate::known_tokens::Reserved;
 use crate::limits;
 use crate::renewals::Turn;
 use crate::request::Logged;
-use crate::sequencer::{CertificateMember, Consumes, Member, Outcome};
+use crate::sequencer::{CertificateMember, Member, Outcome};
 use crate::store::StoreError;
 
 /// So many at once; those beyond are told to come again, as by the queue before the log.
@@ -102,7 +102,6 @@ impl Authority {
         let Admission { member, asks, purpose, taken, reserved, turn } = admission;
         let outcome = self.queue.submit(asks).await;
         self.settle(reserved.as_ref(), &outcome);
-        self.settle_renewal(&member.consumes, &outcome);
         drop(turn);
         if !matches!(outcome, Ok(Outcome::Logged { .. })) {
             self.budgets.give_back(taken);
@@ -122,15 +121,6 @@ impl Authority {
         self.lines.learn(serial_number, line);
         let logged = Logged::committed(&member, leaf_index, timestamp);
         Ok(Admitted::Issued(Box::new(self.complete(logged).await?)))
-    }
-
-    fn settle_renewal(&self, consumes: &Consumes, outcome: &Result<Outcome, Error>) {
-        let Consumes::Renewal { leaf_index: of, .. } = consumes else { return };
-        match outcome {
-            Ok(Outcome::Logged { leaf_index, .. }) => self.renewals.note(*of, *leaf_index),
-            Ok(_) => {}
-            Err(_) => self.renewals.lose(),
-        }
     }
 
     /// Lets what was begun come to its end, for so long at most; says how much has not. To be called once

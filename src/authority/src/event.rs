@@ -83,6 +83,12 @@ impl Event {
     }
 }
 
+/// Whether an entry is an event of a kind: events end with it, so that most need not be parsed.
+pub(crate) fn is_of(entry: &[u8], kind: &str) -> bool {
+    let end = entry.strip_suffix(br#"","v":1}"#).and_then(|it| it.strip_suffix(kind.as_bytes()));
+    end.is_some_and(|it| it.ends_with(br#""type":""#))
+}
+
 /// Kinds that the fold reads: what moves the state that commits are checked against.
 pub(crate) const FOLDING: &[&str] = &[
     ALLOW,

@@ -22,7 +22,9 @@ use tlog::{CertificateLeaf, Hash, TreeEdge, leaf_hash};
 use crate::authority::Authority;
 use crate::checkpoint::edge_at;
 use crate::error::Error;
-use crate::event::{CRL, Event, ISSUE, ISSUE_ABANDONED, ISSUE_LOST, RENEW, RENEW_UPGRADE, SEEN};
+use crate::event::{
+    CRL, Event, ISSUE, ISSUE_ABANDONED, ISSUE_LOST, RENEW, RENEW_UPGRADE, SEEN, is_of,
+};
 use crate::known::records_at;
 use crate::leaves::{Leaf, Leaves, Logged};
 use crate::loading::proven_entry;
@@ -197,10 +199,10 @@ impl Authority {
         Ok(self.follow(&mut recent).await?.crls.get(issuer).cloned())
     }
 
-    /// Reads what the log has got since, so that nobody waits for it who is in a hurry.
-    pub(crate) async fn follow_recent_log(&self) -> Result<(), Error> {
+    /// Reads what the log has got since; says up to which place it is read.
+    pub(crate) async fn follow_recent_log(&self) -> Result<u64, Error> {
         let mut recent = self.recent_log.0.lock().await;
-        self.follow(&mut recent).await.map(drop)
+        Ok(self.follow(&mut recent).await?.edge.size())
     }
 
     async fn follow<'a>(&self, recent: &'a mut Option<Read>) -> Result<&'a Read, Error> {
@@ -385,12 +387,6 @@ struct AnnouncedDetail {
 
 fn places(list: &Value) -> Vec<u64> {
     list.as_array().into_iter().flatten().filter_map(Value::as_u64).collect()
-}
-
-/// Events end with their kind: most need not be parsed.
-fn is_of(entry: &[u8], kind: &str) -> bool {
-    let end = entry.strip_suffix(br#"","v":1}"#).and_then(|it| it.strip_suffix(kind.as_bytes()));
-    end.is_some_and(|it| it.ends_with(br#""type":""#))
 }
 
 fn time_of(entry: &[u8]) -> Option<u64> {

@@ -1,12 +1,14 @@
 //! Which certificates were renewed, and which were shown to us, as the log says: not as rows do, which
 //! whoever writes to the database takes away or puts there.
 //!
-//! What this process does itself it knows. What was done before it started it reads with the log of
-//! the last days (`recent_log`), which is proved, once after a start. That a certificate was shown is
-//! logged by the batch (`accounting`): of the seconds before a crash it may be forgotten. Then whoever
-//! holds the certificate before it replaces it once more, and the line breaks when either renews.
+//! Each is decided from the log of the last days (`recent_log`), which is proved, as it is by then; what
+//! is logged between that and its commit is looked at under the head lock (`sequencer::News`), so that no
+//! two certificates are renewed from one, however many processes write. Renewals of one line take turns
+//! in this process: that only spares the work.
 //!
-//! Renewals of one line take turns: what one is decided from is what it is committed on.
+//! That a certificate was shown is logged by the batch (`accounting`): of the seconds before a crash it
+//! may be forgotten. Then whoever holds the certificate before it replaces it once more, and the line
+//! breaks when either renews.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -38,10 +40,6 @@ struct Renewing {
     claimed: HashSet<u64>,
     /// Those that were shown of which the log does not tell yet.
     untold: BTreeSet<u64>,
-    /// How often it was not known what came of a commit.
-    losses: u64,
-    /// The log was read after so many of them; none before the first time.
-    read_after: Option<u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -67,16 +65,6 @@ pub(crate) enum Told {
 pub(crate) struct Turn(#[expect(dead_code, reason = "it is held")] OwnedMutexGuard<()>);
 
 impl Renewals {
-    /// The certificate at a place was renewed by the one that was just logged at another.
-    pub(crate) fn note(&self, of: u64, by: u64) {
-        self.known().note(of, by);
-    }
-
-    /// Whether a renewal was committed is unknown: the log is read again.
-    pub(crate) fn lose(&self) {
-        self.known().losses += 1;
-    }
-
     /// What the log says, in its order.
     pub(crate) fn hear(&self, told: impl IntoIterator<Item = Told>) {
         let mut known = self.known();
@@ -175,21 +163,27 @@ impl Authority {
         self.renewals.known().shown.contains(&log_index)
     }
 
-    /// Waits for the turn of a renewal's line, and says what it was renewed by before. None of it for
-    /// what renews nothing.
-    pub(crate) async fn take_turn(
+    /// Waits for the turn of a renewal's line; what renews nothing has none.
+    pub(crate) async fn turn_of(&self, consumes: &Consumes) -> Option<Turn> {
+        let Consumes::Renewal { lineage, .. } = consumes else { return None };
+        Some(self.renewals.turn(lineage).await)
+    }
+
+    /// Says what a certificate was renewed by before, as the log does by now; to be asked once the
+    /// revocation state is read under which it is to be renewed.
+    pub(crate) async fn decide_renewal(
         &self,
         consumes: &mut Consumes,
         spiffe_id: &SpiffeId,
-    ) -> Result<Option<Turn>, Error> {
-        let Consumes::Renewal { leaf_index, serial_number, lineage, before } = consumes else {
-            return Ok(None);
+    ) -> Result<(), Error> {
+        let Consumes::Renewal { leaf_index, serial_number, lineage, before, read_to } = consumes
+        else {
+            return Ok(());
         };
-        let turn = self.renewals.turn(lineage).await;
         self.require_unbroken(lineage, spiffe_id)?;
-        self.read_renewals().await?;
+        *read_to = self.follow_recent_log().await?;
         *before = self.renewed_before(*leaf_index, serial_number, spiffe_id).await?;
-        Ok(Some(turn))
+        Ok(())
     }
 
     /// Refuses where the line broke, whatever rows say.
@@ -201,20 +195,6 @@ impl Authority {
         match self.folded().is_broken(lineage) {
             true => Err(refusal(Conflict::LineageBroken, spiffe_id)),
             false => Ok(()),
-        }
-    }
-
-    async fn read_renewals(&self) -> Result<(), Error> {
-        loop {
-            let losses = {
-                let known = self.renewals.known();
-                if known.read_after == Some(known.losses) {
-                    return Ok(());
-                }
-                known.losses
-            };
-            self.follow_recent_log().await?;
-            self.renewals.known().read_after = Some(losses);
         }
     }
 
@@ -283,7 +263,7 @@ mod tests {
         assert_eq!(renewals.untold(1), [1]);
         renewals.hear([Told::Shown(vec![1])]);
         assert_eq!(renewals.untold(9), [3]);
-        renewals.note(0, 1);
+        renewals.hear([Told::Renewed { of: 0, by: 1 }]);
         assert!(renewals.is_taken_over(0) && !renewals.is_taken_over(1));
     }
 }

@@ -278,12 +278,15 @@ pub(crate) struct Prepared {
 #[derive(Serialize)]
 struct IssueDetail<'a> {
     attestor: &'a str,
+    /// The first certificate of the line of what a `renew` event renews.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lineage: Option<String>,
     names_from: NamesFrom,
     not_after: i64,
     policies: &'a [String],
     policy_set: String,
     profile: &'a str,
-    /// The serial number of what a `renew` event renews; none where an earlier version wrote it.
+    /// The serial number of what a `renew` event renews.
     #[serde(skip_serializing_if = "Option::is_none")]
     renews: Option<String>,
     serial_number: String,
@@ -309,6 +312,7 @@ impl Prepared {
         };
         let detail = IssueDetail {
             attestor: attested.attestor,
+            lineage: (kind == RENEW).then(|| lineage.to_string()),
             names_from,
             not_after: linted.not_after().unix_timestamp(),
             policies: &decision.policies,

@@ -4,12 +4,19 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
 
 use api::IssuedCertificate;
-use authority::{Caller, Error, Event};
+use authority::sequencer::Member;
+use authority::store::Store;
+use authority::store::faulty::FaultyStore;
+use authority::{Authority, Caller, Error, Event};
 use rusqlite::Connection;
-use support::{Environment, csr};
+use support::{Environment, csr, open};
 
 fn tamper(environment: &Environment, sql: &str) {
     let path = environment.folder.path().join("countersign.db");
@@ -151,3 +158,143 @@ async fn of_many_renewals_at_once_each_finds_what_the_one_before_did() {
     let issued = tasks.join_all().await.into_iter().filter(Result::is_ok).count();
     assert_eq!((issued, events(&environment, "renew.conflict").await.len()), (1, 1));
 }
+
+/// Two processes on one database. What the first has decided it commits when it is told to.
+struct Nodes {
+    first: Environment,
+    second: Arc<Authority>,
+    armed: Arc<AtomicBool>,
+    reached: Receiver<()>,
+    go: Sender<()>,
+    /// Of certificates, by the first, since it was held up.
+    commits: Arc<AtomicUsize>,
+}
+
+impl Nodes {
+    async fn start() -> Self {
+        let (reaches, reached) = channel();
+        let (go, told) = channel();
+        let armed = Arc::new(AtomicBool::new(false));
+        let commits = Arc::new(AtomicUsize::new(0));
+        let (is_armed, counts) = (Arc::clone(&armed), Arc::clone(&commits));
+        let shared = Arc::new(OnceLock::new());
+        let inner = Arc::clone(&shared);
+        let wrap = |store: Arc<dyn Store>| -> Arc<dyn Store> {
+            inner.set(Arc::clone(&store)).unwrap();
+            Arc::new(FaultyStore::new(store, move |group: &[Member]| {
+                let is_renewal = |member: &Member| matches!(member, Member::Certificate(_));
+                if !group.iter().any(is_renewal) {
+                    return None;
+                }
+                counts.fetch_add(1, Ordering::SeqCst);
+                if is_armed.swap(false, Ordering::SeqCst) {
+                    counts.store(1, Ordering::SeqCst);
+                    reaches.send(()).unwrap();
+                    told.recv_timeout(PATIENCE).unwrap();
+                }
+                None
+            }))
+        };
+        let first = Environment::start_with(|keys, _| keys, wrap).await;
+        let store = shared.get().unwrap();
+        let second = open(store, &first.keys, &first.clock, first.pin).await.unwrap();
+        Self { first, second, armed, reached, go, commits }
+    }
+
+    async fn issue(&self) -> Caller {
+        let operator = self.first.operator().await;
+        self.first.caller(&self.first.issue(&operator, "/prod/reports").await)
+    }
+
+    /// The first renews; once that is decided, and before it is committed, this is done.
+    async fn renew_while(
+        &self,
+        caller: &Caller,
+        csr: &str,
+        meanwhile: impl Future<Output = ()>,
+    ) -> Result<IssuedCertificate, Error> {
+        self.armed.store(true, Ordering::SeqCst);
+        let (authority, caller) = (Arc::clone(&self.first.authority), caller.clone());
+        let body = support::request(csr);
+        let renewal = tokio::spawn(async move { authority.issue(&caller, &body, None).await });
+        let begun = Instant::now();
+        while self.reached.try_recv().is_err() {
+            assert!(begun.elapsed() < PATIENCE, "nothing is committed");
+            tokio::task::yield_now().await;
+        }
+        meanwhile.await;
+        self.go.send(()).unwrap();
+        renewal.await.unwrap()
+    }
+
+    async fn renew_by_second(&self, caller: &Caller, csr: &str) -> IssuedCertificate {
+        self.second.issue(caller, &support::request(csr), None).await.unwrap()
+    }
+}
+
+fn renewed_already(renewed: Result<IssuedCertificate, Error>) -> bool {
+    renewed.unwrap_err().to_string().contains("renewed already")
+}
+
+#[tokio::test]
+async fn one_request_to_two_processes_makes_one_certificate() {
+    let nodes = Nodes::start().await;
+    let (held, request) = (nodes.issue().await, csr());
+    let by_second = Mutex::new(None);
+    let meanwhile = async {
+        *by_second.lock().unwrap() = Some(nodes.renew_by_second(&held, &request).await);
+    };
+    let by_first = nodes.renew_while(&held, &request, meanwhile).await.unwrap();
+    assert_eq!(Some(by_first), by_second.into_inner().unwrap());
+}
+
+#[tokio::test]
+async fn what_two_processes_replace_is_replaced_by_one() {
+    let nodes = Nodes::start().await;
+    let held = nodes.issue().await;
+    nodes.first.renew(&held, &csr()).await.unwrap();
+    let meanwhile = async { drop(nodes.renew_by_second(&held, &csr()).await) };
+    assert!(renewed_already(nodes.renew_while(&held, &csr(), meanwhile).await));
+    assert_eq!(events(&nodes.first, "renew.conflict").await.len(), 1);
+}
+
+#[tokio::test]
+async fn what_was_shown_to_another_process_is_not_replaced() {
+    let nodes = Nodes::start().await;
+    let held = nodes.issue().await;
+    let renewed = nodes.first.renew(&held, &csr()).await.unwrap();
+    let meanwhile = async {
+        let shown = nodes.first.caller(&renewed);
+        nodes.second.note_shown(shown.svid.as_ref().unwrap());
+        nodes.second.tell_shown().await.unwrap();
+    };
+    assert!(renewed_already(nodes.renew_while(&held, &csr(), meanwhile).await));
+}
+
+#[tokio::test]
+async fn what_another_process_has_replaced_renews_no_more() {
+    let nodes = Nodes::start().await;
+    let held = nodes.issue().await;
+    let renewed = nodes.first.caller(&nodes.first.renew(&held, &csr()).await.unwrap());
+    let meanwhile = async { drop(nodes.renew_by_second(&held, &csr()).await) };
+    assert!(renewed_already(nodes.renew_while(&renewed, &csr(), meanwhile).await));
+}
+
+/// No renewal waits for those of other lines, whoever logs them.
+#[tokio::test]
+async fn what_is_logged_of_other_lines_changes_nothing() {
+    let nodes = Nodes::start().await;
+    let (held, other) = (nodes.issue().await, nodes.issue().await);
+    let lost = nodes.first.renew(&held, &csr()).await.unwrap();
+    let meanwhile = async {
+        let renewed = nodes.renew_by_second(&other, &csr()).await;
+        nodes.second.note_shown(nodes.first.caller(&renewed).svid.as_ref().unwrap());
+        nodes.second.tell_shown().await.unwrap();
+    };
+    let size = nodes.first.store.head().await.unwrap().edge.size();
+    let replaced = nodes.renew_while(&held, &csr(), meanwhile).await.unwrap();
+    assert!(replaced.log_index > lost.log_index && replaced.log_index > size);
+    assert_eq!(nodes.commits.load(Ordering::SeqCst), 1, "it was decided once");
+}
+
+const PATIENCE: Duration = Duration::from_secs(60);

@@ -62,6 +62,7 @@ async fn renewal(authority: &Authority, svid: &VerifiedSvid) -> Result<Attested,
             serial_number,
             lineage: facts.lineage,
             before: None,
+            read_to: 0,
         },
         maker: None,
         earlier: Some(Earlier {

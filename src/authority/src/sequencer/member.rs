@@ -6,6 +6,7 @@ use std::sync::Arc;
 use identity::{SerialNumber, SpiffeId};
 use tlog::Hash;
 
+use super::News;
 use crate::event::EventDraft;
 
 /// One request for a place in the transaction.
@@ -25,6 +26,21 @@ pub enum Member {
     Precedent(Arc<CertificateMember>),
     /// Somebody is about to be told that nothing had to change: it is true if this still holds.
     Unchanged(AllowedUnder),
+}
+
+impl Member {
+    /// How many entries of the log a renewal was decided from; none for whatever else.
+    pub fn read_to(&self) -> Option<u64> {
+        match self {
+            Self::Certificate(certificate) | Self::Precedent(certificate) => {
+                match certificate.consumes {
+                    Consumes::Renewal { read_to, .. } => Some(read_to),
+                    Consumes::Nothing | Consumes::Token { .. } => None,
+                }
+            }
+            _ => None,
+        }
+    }
 }
 
 /// An event, what it does, and under which policy set it was authorised.
@@ -207,8 +223,7 @@ pub struct RecordDraft {
 pub enum Consumes {
     /// Nothing.
     Nothing,
-    /// The one renewal of a certificate. Whoever asks sees to it that no other of the line is under
-    /// way.
+    /// The one renewal of a certificate.
     Renewal {
         /// The place in the log of the certificate renewed.
         leaf_index: u64,
@@ -218,6 +233,9 @@ pub enum Consumes {
         lineage: SerialNumber,
         /// What it was renewed by before, as the log says.
         before: Option<Renewed>,
+        /// How many entries of the log say so: of those that have come since it is looked whether they
+        /// say something else.
+        read_to: u64,
     },
     /// A bootstrap token.
     Token {
@@ -294,6 +312,8 @@ pub struct Found {
     pub crl_numbers: HashMap<Hash, u64>,
     /// Denials in force among those to be lifted: the place of each deny event.
     pub denials: HashMap<SpiffeId, u64>,
+    /// What the log says from where the first of those who renew has read it.
+    pub news: News,
 }
 
 /// A stored bootstrap token.

@@ -6,6 +6,7 @@
 //! alone.
 
 mod member;
+mod news;
 mod plan;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ pub use member::{
     Effect, Found, IdempotencyKey, KeptRequest, LeafRow, Member, OnceMember, RecordDraft, Renewed,
     RevocationTarget, TokenDraft, TokenRow,
 };
+pub use news::News;
 pub(crate) use plan::COMPLETION_MILLISECONDS;
 pub(crate) use plan::require_clock;
 pub use plan::{ClockBehind, plan};

@@ -133,7 +133,7 @@ impl Planning {
 
     /// Nothing is stored where it was not.
     fn asked_before(&mut self, member: &CertificateMember, found: &Found) -> Outcome {
-        if self.has_moved(&member.allowed_under) {
+        if self.has_moved(&member.allowed_under) || found.news.concerns(&member.consumes) {
             return Outcome::Moved;
         }
         match self.precedent(member, found) {
@@ -231,7 +231,8 @@ impl Planning {
             self.plan.rows.push(Row::Idempotency { key: key.clone(), kept, at: self.at });
         }
         match &member.consumes {
-            Consumes::Nothing | Consumes::Renewal { .. } => {}
+            Consumes::Nothing => {}
+            Consumes::Renewal { lineage, .. } => found.news.renew(*lineage, leaf_index),
             Consumes::Token { hash, .. } => {
                 if let Some(token) = found.tokens.get_mut(hash) {
                     token.used = Some((request_hash, leaf_index));

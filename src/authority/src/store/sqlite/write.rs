@@ -14,7 +14,9 @@ use super::{
 };
 use crate::kept_head::Durable;
 use crate::seal::{HeadKey, SealedRecord};
-use crate::sequencer::{Consumes, Effect, Found, Head, LeafRow, Member, Outcome, Plan, Row, plan};
+use crate::sequencer::{
+    Consumes, Effect, Found, Head, LeafRow, Member, News, Outcome, Plan, Row, plan,
+};
 
 /// Version of the schema. A store of another version is refused.
 pub(super) const VERSION: i64 = 7;
@@ -113,7 +115,7 @@ pub(super) fn commit(
 ) -> Result<Vec<Outcome>, StoreError> {
     let transaction = begin(connection, schema)?;
     let head = head::read_known(&transaction, key, heads)?;
-    let found = find(&transaction, key, &group, now).map_err(unavailable)?;
+    let found = find(&transaction, key, &head, &group, now).map_err(unavailable)?;
     let plan = plan(&head, found, group, now)
         .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
     write(&transaction, newest_tile, key, &head, &plan)?;
@@ -143,14 +145,34 @@ pub(super) fn put_checkpoint(
 fn find(
     transaction: &Transaction<'_>,
     key: &HeadKey,
+    head: &Head,
     group: &[Member],
     now: u64,
 ) -> rusqlite::Result<Found> {
-    let mut found = Found::default();
+    let mut found = Found { news: find_news(transaction, head, group)?, ..Found::default() };
     for member in group {
         find_for(transaction, key, member, now, &mut found)?;
     }
     Ok(found)
+}
+
+/// Few entries: what was committed while those who renew waited for their turn.
+fn find_news(
+    transaction: &Transaction<'_>,
+    head: &Head,
+    group: &[Member],
+) -> rusqlite::Result<News> {
+    let (mut news, size) = (News::default(), head.edge.size());
+    let first = group.iter().filter_map(Member::read_to).min().unwrap_or(size);
+    let mut entries = transaction.prepare_cached(
+        "SELECT place, bytes FROM entries WHERE place >= ?1 AND place < ?2 ORDER BY place",
+    )?;
+    let mut rows = entries.query([read::place(first), read::place(size)])?;
+    while let Some(row) = rows.next()? {
+        let place = read::number(row, 0)? - read::FIRST_PLACE as u64;
+        news.read(place, row.get_ref(1)?.as_blob()?);
+    }
+    Ok(news)
 }
 
 fn find_for(
