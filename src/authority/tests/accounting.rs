@@ -173,3 +173,37 @@ async fn what_is_known_to_be_unsigned_is_abandoned_and_stays_so() {
     let newest = environment.authority.certificates(&operator, &all).await.unwrap().items.remove(0);
     assert_eq!((newest.row_lost, newest.state), (false, CertificateState::NeverIssued));
 }
+
+#[tokio::test]
+async fn what_nobody_knows_of_is_lost_once_and_no_row_of_it() {
+    let (mut environment, refuses, fails) = refusing().await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    refuses.store(true, Ordering::SeqCst);
+    environment.issue_with(&token, &csr()).await.unwrap_err();
+    refuses.store(false, Ordering::SeqCst);
+    let index = environment.store.head().await.unwrap().edge.size() - 1;
+    // Another process does not know that it was not signed.
+    environment.restart().await;
+    environment.clock.advance(Duration::minutes(3));
+    // A crash between what the log says of it and the cursor behind it.
+    fails.store(true, Ordering::SeqCst);
+    environment.authority.account().await.unwrap_err();
+    fails.store(false, Ordering::SeqCst);
+    for _ in 0..2 {
+        environment.restart().await;
+        account(&environment).await;
+        assert_eq!(accounts(&environment, index).await, (vec!["issue.lost".to_owned()], None));
+        assert!(environment.store.head().await.unwrap().swept > index);
+        // There may never have been more than its record: no copy of the database is to be put back.
+        while environment.authority.look_for_lost_rows().await.unwrap() {}
+        assert!(environment.authority.lost_rows().await.unwrap().is_none());
+    }
+    let all = CertificateFilter::default();
+    let newest = environment.authority.certificates(&operator, &all).await.unwrap().items.remove(0);
+    assert_eq!((newest.row_lost, newest.state), (true, CertificateState::Valid));
+    tamper(&environment, &format!("DELETE FROM records WHERE leaf_index = {index}"));
+    while environment.authority.look_for_lost_rows().await.unwrap() {}
+    let lost = environment.authority.lost_rows().await.unwrap().unwrap();
+    assert_eq!(lost.certificates, 1, "its record was there");
+}

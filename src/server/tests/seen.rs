@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{Attestation, IssuedCertificate};
+use authority::Event;
 use countersign::{
     AuthorityClient, Credentials, Error, ExpectedServer, Verification, client_config,
 };
@@ -89,6 +90,22 @@ async fn a_handshake_without_any_request_is_enough() {
         tokio::task::yield_now().await;
     }
     renewed.require_not_replaced().await;
+}
+
+#[tokio::test]
+async fn what_was_shown_is_told_before_the_service_has_ended() {
+    let Renewed { service, issued, new, .. } = Renewed::begin().await;
+    service.client(Some(new)).renewal(&issued.serial_number).await.unwrap();
+    let store = Arc::clone(&service.store);
+    service.running.stop().await;
+    let entries = store.entries(0, 10_000).await.unwrap();
+    let events = entries.iter().filter_map(|entry| Event::parse(entry).ok());
+    let told: Vec<u64> = events
+        .filter(|event| event.kind == "seen")
+        .flat_map(|event| event.detail["indexes"].as_array().unwrap().clone())
+        .map(|index| index.as_u64().unwrap())
+        .collect();
+    assert!(told.contains(&issued.log_index), "{told:?}");
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
