@@ -106,6 +106,10 @@ pub(crate) const FOLDING: &[&str] = &[
     TOKEN_REVOKE,
 ];
 
+/// Those of them that only take away: whoever is told of one that never was is refused for no reason,
+/// and nobody is let in.
+pub(crate) const RESTRICTING: &[&str] = &[DENY, RENEW_CONFLICT, REVOKE, TOKEN_REVOKE];
+
 pub(crate) const ALLOW: &str = "allow";
 pub(crate) const CLOCK_RESET: &str = "clock.reset";
 pub(crate) const CRL: &str = "crl";

@@ -8,6 +8,11 @@
 //! between 1 and 2, or where 2 fails, an older head stands here, which the log leads to. The file has two
 //! places of 512 bytes that are written in turn: a write that a crash tears leaves the other one.
 //!
+//! One thing does not wait for 2: a commit that only restricts (it revokes, denies, withdraws a token or
+//! breaks a line) is told as soon as it is read, for as long as 2 fails, though never acknowledged. Were it
+//! taken away again, somebody would be refused for no reason, and whoever was told would say so; were it
+//! withheld, a full disk would keep a revoked thief in.
+//!
 //! A file that was removed or replaced under this process is written anew at the next commit, or within
 //! the seconds until the store is tried: that is told and counted, because who did it may be about to
 //! put back an older database. In a folder that was moved the database refuses first (`Place`).
@@ -22,6 +27,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
 use tlog::{Checkpoint, Hash};
@@ -66,7 +72,8 @@ impl KeptHead {
     pub(crate) fn begin(state: &Path, key: &HeadKey, head: &Head) -> Result<Self, StoreError> {
         let is = EvidenceFile::head(state);
         let open = Folder::open(state).and_then(|folder| Open::create(&is, folder, key, head));
-        Ok(Self(Some(open.map_err(|error| unkept(is.path(), &error))?)))
+        let open = open.map_err(|error| StoreError::Unavailable(unkept(is.path(), &error)))?;
+        Ok(Self(Some(open)))
     }
 
     /// Keeps this head, unless it is kept already, or a later one is. Returns whether what stood there
@@ -78,7 +85,10 @@ impl KeptHead {
         durable: Durable,
     ) -> Result<bool, StoreError> {
         let Some(open) = &mut self.0 else { return Ok(false) };
-        open.write(key, head, durable).map_err(|error| unkept(open.is.path(), &error))
+        open.write(key, head, durable).map_err(|error| StoreError::Unkept {
+            head: Arc::new(head.clone()),
+            why: unkept(open.is.path(), &error),
+        })
     }
 }
 
@@ -223,11 +233,9 @@ fn read(key: &HeadKey, place: &[u8]) -> Option<SealedHead> {
     })
 }
 
-fn unkept(path: &Path, error: &io::Error) -> StoreError {
-    StoreError::Unavailable(format!(
-        "{}, which has to say what was committed before anybody is told: {error}",
-        path.display()
-    ))
+fn unkept(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    format!("{path}, which has to say what was committed before anybody is told: {error}")
 }
 
 const TITLE: &str = "the newest head of this CA's log, as it was sealed";

@@ -15,7 +15,8 @@
 //! second commit, before the answer: the same request again returns the stored bytes. Each commit is
 //! followed by its head in a file beside the database (`kept_head`), before anybody hears of it by
 //! whatever way; killed between the two, an older head stands there, to which the log leads. Where it
-//! cannot be written nothing more is committed, and nobody is told of the last commit until it is.
+//! cannot be written nothing more is committed, and of the last commit nobody is told until it is, but
+//! what it only restricts.
 //!
 //! # Where things are kept
 //!

@@ -29,9 +29,9 @@ use crate::queue::Queue;
 use crate::recent_log::RecentLog;
 use crate::refusals::Refusals;
 use crate::renewals::Renewals;
-use crate::revocation::Folded;
+use crate::revocation::{Extent, Folded};
 use crate::rotation::{InForce, KeyLedger};
-use crate::sequencer::Outcome;
+use crate::sequencer::{Head, Outcome};
 use crate::signer::SignerError;
 use crate::signer::absent::AbsentKey;
 use crate::store::{RecordQuery, Store, StoreError};
@@ -120,22 +120,33 @@ impl Authority {
         self.follow_log().await.map(drop)
     }
 
-    /// The same; returns how many entries the log has.
+    /// The same; returns how many entries the log has. Fails while the newest commit is not kept beside
+    /// the database: then everybody hears of what it restricts, and of nothing else.
     pub(crate) async fn follow_log(&self) -> Result<u64, Error> {
-        let head = self.whole_head().await?;
-        if !self.folded().has_reached(&head) {
+        let head = self.whole_head().await;
+        if let Err(Error::Store(StoreError::Unkept { head, .. })) = &head {
+            self.fold(head, Extent::Restrictions).await?;
+        }
+        let head = head?;
+        self.fold(&head, Extent::All).await?;
+        self.follow_policy(&head).await?;
+        Ok(head.edge.size())
+    }
+
+    /// Folds the log up to a head, and tells of it.
+    async fn fold(&self, head: &Head, extent: Extent) -> Result<(), Error> {
+        if !self.folded().has_reached(head) {
             let from = self.folded().next_index();
             let entries = self.store.folding_entries(from).await?;
             // Told under the lock, so that nobody hears of an allow before the deny that it lifts.
             let mut folded = self.folded.write().unwrap_or_else(PoisonError::into_inner);
-            let items = folded.follow(entries, &head)?;
+            let items = folded.follow(entries, head, extent)?;
             if let Some(listener) = self.listener.get().filter(|_| !items.is_empty()) {
                 listener(&items);
             }
         }
         self.publish().await;
-        self.follow_policy(&head).await?;
-        Ok(head.edge.size())
+        Ok(())
     }
 
     /// Catches up after a commit that wrote an event of this kind, and refuses to acknowledge what the

@@ -14,7 +14,7 @@ use tlog::{Hash, leaf_hash};
 
 use crate::event::{
     ALLOW, CLOCK_RESET, DENY, Event, HALT_LIFT, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE,
-    OPERATOR_CREATE, POLICY_CHANGE, RENEW_CONFLICT, REVOKE, TOKEN_REVOKE,
+    OPERATOR_CREATE, POLICY_CHANGE, RENEW_CONFLICT, RESTRICTING, REVOKE, TOKEN_REVOKE,
 };
 use crate::feed::RecentItems;
 use crate::halt::Lift;
@@ -44,6 +44,16 @@ enum Change {
     Revocation(FeedItem, u64),
     /// A bootstrap token, by its id, was withdrawn.
     Token(String),
+}
+
+/// How far a head is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// To its end.
+    All,
+    /// Up to the first event that may grant something. Of what is committed together one event folds at
+    /// most, since the others are allowed under the state before it: none that restricts is held up.
+    Restrictions,
 }
 
 /// The state as folded so far.
@@ -84,7 +94,7 @@ impl Folded {
     ) -> Result<Self, StoreError> {
         let mut folded = Self::before(trust_domain);
         let head = store.head().await?;
-        folded.follow(store.folding_entries(0).await?, &head)?;
+        folded.follow(store.folding_entries(0).await?, &head, Extent::All)?;
         let rows = store.revocation_rows().await?;
         folded.compare(&rows)?;
         Ok(folded)
@@ -152,6 +162,7 @@ impl Folded {
         &mut self,
         mut entries: Vec<(u64, Vec<u8>)>,
         head: &Head,
+        extent: Extent,
     ) -> Result<Vec<FeedItem>, StoreError> {
         entries.retain(|(index, _)| (self.next_index..head.edge.size()).contains(index));
         // Another refresh has followed a newer head meanwhile.
@@ -168,6 +179,9 @@ impl Folded {
                 head.revocation_epoch,
                 if epoch == head.revocation_epoch { ", and they are others" } else { "" },
             )));
+        }
+        if extent == Extent::Restrictions {
+            entries.truncate(entries.iter().take_while(|(_, entry)| restricts(entry)).count());
         }
         self.fold(&entries)
     }
@@ -305,6 +319,11 @@ fn agree(one: &Revocations, other: &Revocations) -> bool {
         && denied(one) == denied(other)
 }
 
+/// Whether an entry grants nothing, whoever reads it.
+fn restricts(entry: &[u8]) -> bool {
+    Event::parse(entry).is_ok_and(|event| RESTRICTING.contains(&event.kind.as_str()))
+}
+
 /// Reads a folding event of the log, after these keys; none where it does not follow from them, or
 /// says not what it changes.
 fn read(index: u64, event: &Event, keys: &mut KeyLedger) -> Option<Change> {
@@ -388,6 +407,39 @@ mod tests {
         let expires = future + LONGEST_VALIDITY_MILLISECONDS;
         assert_eq!(folded.revocations.forget_expired((expires + DAY) / 1000), 0);
         assert_eq!(folded.revocations.forget_expired((expires + DAY) / 1000 + 1), 1);
+    }
+
+    #[test]
+    fn what_only_restricts_is_followed_as_far_as_nothing_grants() {
+        let before = || Folded::before(&TrustDomain::parse("pay.example").unwrap());
+        let reason = serde_json::json!({ "reason": "unspecified" });
+        let lift = serde_json::json!({ "denial": "0" });
+        let of = |kind, name: &str, detail| {
+            entry(kind, &format!("spiffe://pay.example/prod/{name}"), detail)
+        };
+        let entries = vec![
+            (0, of(DENY, "reports", &reason)),
+            (1, of(REVOKE, "monolith", &reason)),
+            (2, of(ALLOW, "reports", &lift)),
+            (3, of(DENY, "monolith", &reason)),
+        ];
+        let mut whole = before();
+        whole.fold(&entries).unwrap();
+        let mut head = Head { revocation_epoch: 4, chain: whole.chain, ..Head::empty() };
+        entries.iter().for_each(|(_, entry)| head.edge.push(leaf_hash(entry)));
+
+        let mut folded = before();
+        for told in [2, 0] {
+            let items = folded.follow(entries.clone(), &head, Extent::Restrictions).unwrap();
+            assert_eq!((items.len(), folded.epoch, folded.next_index), (told, 2, 2));
+            assert!(!folded.has_reached(&head));
+        }
+        // What a head does not lead to is refused however far it is followed.
+        let another = Head { chain: Hash::new([7; 32]), ..head.clone() };
+        before().follow(entries.clone(), &another, Extent::Restrictions).unwrap_err();
+        assert_eq!(folded.follow(entries, &head, Extent::All).unwrap().len(), 2);
+        assert!(folded.has_reached(&head));
+        assert_eq!(folded.revocations, whole.revocations);
     }
 
     #[test]

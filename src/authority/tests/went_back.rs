@@ -281,7 +281,7 @@ fn block(state: &Path) {
 }
 
 #[tokio::test]
-async fn nobody_hears_of_a_commit_whose_head_is_not_kept() {
+async fn nobody_acts_upon_a_commit_whose_head_is_not_kept() {
     let mut environment = Environment::start().await;
     let operator = environment.operator().await;
     let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);

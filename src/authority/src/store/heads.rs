@@ -8,8 +8,10 @@
 //! been persisted nevertheless, and counts once it was read.
 //!
 //! A head is given to nobody before it is kept beside the database, too ([`KeptHead`]): whoever reads one
-//! that is not keeps it first, and fails where that does. So nothing follows from a commit, by whatever
-//! way it is heard of, that an older database, put back, would take away in silence.
+//! that is not keeps it first, and fails where that does ([`StoreError::Unkept`]). So nothing that grants
+//! follows from a commit, by whatever way it is heard of, that an older database, put back, would take
+//! away in silence. What only restricts does follow from it meanwhile; a head that is not kept yet is
+//! known all the same, so that this process notices if it is gone.
 //!
 //! What was found to have gone back stays so: what the database is made to say afterwards may have
 //! another past.
@@ -53,20 +55,22 @@ struct Known {
     recent: VecDeque<Arc<Head>>,
     /// What may be committed by now, and how it is to be kept.
     announced: Option<(Arc<Head>, Durable)>,
+    /// The same, once it is committed and while it is not kept.
+    unkept: Option<(Arc<Head>, Durable)>,
     went_back: Option<Arc<WentBack>>,
 }
 
 /// What a head is that was read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Judged {
-    /// It was about to be committed, and was: it is known once it is [accepted](Heads::accept).
-    Announced(Durable),
-    /// It is known.
+    /// It is known, and kept.
     Known,
     /// It was known too long ago to say: it is to be read again.
     Passed,
     /// It is larger than this, the newest that is known, to which its log must lead.
     Unknown(Arc<Head>),
+    /// This process has committed it: it is given once it is [accepted](Heads::accept).
+    Unkept(Durable),
 }
 
 impl Heads {
@@ -86,6 +90,10 @@ impl Heads {
         if let Some(before) = before.filter(|before| size < before.edge.size()) {
             return Err(known.lose(before, size));
         }
+        let committed = known.unkept.as_ref().filter(|(head, _)| is_same(head, read));
+        if let Some((_, durable)) = committed {
+            return Ok(Judged::Unkept(*durable));
+        }
         if let Some(same) = known.recent.iter().rev().find(|head| head.edge.size() == size) {
             let same = Arc::clone(same);
             return if is_same(&same, read) {
@@ -96,7 +104,7 @@ impl Heads {
         }
         if let Some((_, durable)) = known.announced.as_ref().filter(|(head, _)| is_same(head, read))
         {
-            return Ok(Judged::Announced(*durable));
+            return Ok(Judged::Unkept(*durable));
         }
         match known.recent.back() {
             Some(newest) if newest.edge.size() < size => Ok(Judged::Unknown(Arc::clone(newest))),
@@ -108,15 +116,17 @@ impl Heads {
         }
     }
 
-    /// Another head is the log's newest, to which it leads: it is kept, and then known.
+    /// Another head is the log's newest, to which it leads: it is known, and is to be kept before it is
+    /// given to anybody.
     pub(crate) fn accept(
         &self,
         key: &HeadKey,
         head: &Head,
         durable: Durable,
     ) -> Result<(), StoreError> {
+        self.known().note_committed(Arc::new(head.clone()), durable);
         self.keep(key, head, durable)?;
-        self.known().push(Arc::new(head.clone()));
+        self.known().note_kept(head);
         Ok(())
     }
 
@@ -172,6 +182,19 @@ impl Known {
     fn require_whole(&self) -> Result<(), StoreError> {
         let went_back = self.went_back.as_ref().map(Arc::clone);
         went_back.map_or(Ok(()), |went_back| Err(StoreError::WentBack(went_back)))
+    }
+
+    fn note_committed(&mut self, head: Arc<Head>, durable: Durable) {
+        let size = head.edge.size();
+        // Whoever has read an older one only now finds it kept: a later commit has seen to that.
+        if self.unkept.as_ref().is_none_or(|(unkept, _)| unkept.edge.size() <= size) {
+            self.unkept = Some((Arc::clone(&head), durable));
+        }
+        self.push(head);
+    }
+
+    fn note_kept(&mut self, head: &Head) {
+        self.unkept.take_if(|(unkept, _)| unkept.edge.size() <= head.edge.size());
     }
 
     /// A group that appends nothing may move the log's time: the newest of a size counts. Several that
@@ -293,11 +316,37 @@ mod tests {
         assert_eq!(heads.judge(Some(&second), &second).unwrap(), Judged::Known, "it failed, maybe");
         assert_eq!(
             heads.judge(Some(&second), &third).unwrap(),
-            Judged::Announced(Durable::Yes),
+            Judged::Unkept(Durable::Yes),
             "it did not"
         );
         accept(&heads, &third);
         assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Known);
+        went_back(heads.judge(heads.newest().unwrap().as_deref(), &second));
+    }
+
+    #[test]
+    fn what_was_committed_and_not_kept_is_known_and_given_to_nobody() {
+        let (heads, [_, second, third]) = known();
+        let (folder, key) = (tempfile::tempdir().unwrap(), HeadKey::of_secret(1));
+        let path = folder.path().join("head");
+        heads.begin(folder.path(), &key, &second).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::create_dir(&path).unwrap();
+        for _ in 0..2 {
+            match heads.accept(&key, &third, Durable::Yes) {
+                Err(StoreError::Unkept { head, .. }) => assert_eq!(*head, third),
+                other => panic!("{other:?}"),
+            }
+            let before = heads.newest().unwrap();
+            let judged = heads.judge(before.as_deref(), &third).unwrap();
+            assert_eq!((before.as_deref(), judged), (Some(&third), Judged::Unkept(Durable::Yes)));
+        }
+        // Who read an older one meanwhile changes nothing of that.
+        heads.accept(&key, &second, Durable::No).unwrap_err();
+        assert_eq!(heads.judge(None, &third).unwrap(), Judged::Unkept(Durable::Yes));
+        std::fs::remove_dir(&path).unwrap();
+        heads.accept(&key, &third, Durable::Yes).unwrap();
+        assert_eq!(heads.judge(None, &third).unwrap(), Judged::Known);
         went_back(heads.judge(heads.newest().unwrap().as_deref(), &second));
     }
 

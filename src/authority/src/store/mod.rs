@@ -30,7 +30,7 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>>;
 
     /// The head of the log. Fails for good once it is older or another than this process has known,
-    /// and so does every commit.
+    /// and so does every commit; and, with the head, while that is not [kept](Self::keep_heads).
     fn head(&self) -> Answer<'_, Head>;
 
     /// Whether the head that is kept was removed or replaced under this process, which has written it
@@ -235,6 +235,15 @@ pub enum StoreError {
     /// The database is gone, or cannot be opened.
     #[error("the store cannot be used: {0}")]
     Unavailable(String),
+    /// The newest commit is not kept beside the database: nothing follows from it but what only
+    /// restricts.
+    #[error("the store cannot be used: {why}")]
+    Unkept {
+        /// The head that it led to: the log has it.
+        head: Arc<Head>,
+        /// What keeps it from being kept.
+        why: String,
+    },
     /// An older database was put back below this process.
     #[error(transparent)]
     WentBack(Arc<WentBack>),

@@ -42,7 +42,7 @@ pub(super) fn read_known(
         match heads.judge(before.as_deref(), &head)? {
             Judged::Known => return Ok(head),
             Judged::Passed => {}
-            Judged::Announced(durable) => {
+            Judged::Unkept(durable) => {
                 heads.accept(key, &head, durable)?;
                 return Ok(head);
             }
