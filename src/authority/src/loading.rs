@@ -251,6 +251,12 @@ impl Authority {
         self.in_force().refuse_rows(self.policy().set().workloads())
     }
 
+    /// How often the CAs above the issuer were verified for the names of somebody.
+    #[cfg(any(test, feature = "test-seams"))]
+    pub fn names_verified(&self) -> usize {
+        self.in_force().names_verified()
+    }
+
     /// How many active keys it was started without, and goes on without.
     pub fn absent_keys(&self) -> usize {
         self.in_force().absent.len()

@@ -2,15 +2,17 @@
 //! since every peer refuses it.
 //!
 //! Found out as peers do it, by [`identity::verify_issuer`], over a certificate that is made for it,
-//! signed by nobody, and dropped. From the roots, so that each CA between counts: our own verifiers
+//! signed by nobody, and dropped: once for each name, for as long as the issuer is active. From the roots, so that each CA between counts: our own verifiers
 //! stop at the nearest, those of others do not. What constrains names does so for as long as there is
 //! the issuer, whatever the clock says and whichever CA above has expired since: it is asked at a time
 //! at which all were valid.
 //!
 //! Of the CA's own certificate, `/readyz` says it: without that one nobody could be told anything.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use identity::{Refusal, SerialNumber, SpiffeId, Trust, TrustDomain, TrustState, Usage};
 use issuance::{
@@ -39,6 +41,18 @@ pub(crate) struct PermittedNames {
     at: OffsetDateTime,
     /// The subjects of those that constrain names.
     constraining: String,
+    /// In how many subtrees they do.
+    subtrees: usize,
+    known: Mutex<Known>,
+    /// How often the CAs above were verified for some names.
+    verified: AtomicUsize,
+}
+
+/// Names that are permitted: nothing changes that while the issuer stays.
+#[derive(Debug, Default)]
+struct Known {
+    dns: HashSet<DnsName>,
+    ip: HashSet<IpAddr>,
 }
 
 /// A name that a CA above the issuer does not permit.
@@ -75,6 +89,8 @@ impl PermittedNames {
         if constraining.is_empty() {
             return Ok(None);
         }
+        let subtrees = above.iter().map(|(_, certificate)| subtrees(certificate));
+        let subtrees = subtrees.fold(0_usize, usize::saturating_add);
         let began = above.iter().map(|(_, it)| it.validity().not_before.to_datetime()).max();
         let is_root =
             |der: &[u8]| above.iter().any(|(it, root)| *it == der && is_self_signed(root));
@@ -87,14 +103,23 @@ impl PermittedNames {
             roots: Trust::new(roots)?,
             trust_domain: state.trust_domain.clone(),
             constraining: constraining.join(" or "),
+            subtrees,
+            known: Mutex::default(),
+            verified: AtomicUsize::new(0),
             issuer,
         }))
     }
 
     /// Refuses names of which a certificate would be refused by peers.
     pub(crate) fn refuse(&self, dns: &[DnsName], ip: &[IpAddr]) -> Result<(), NotPermitted> {
+        if self.knows(dns, ip) {
+            return Ok(());
+        }
         let names = Names { dns: dns.to_vec(), ip: ip.to_vec() };
-        let Err(unbelieved) = self.believed(&names) else { return Ok(()) };
+        let Err(unbelieved) = self.believed(&names) else {
+            self.learn(names);
+            return Ok(());
+        };
         // What is wrong without names is not wrong with them; whoever issues finds it out.
         if self.believed(&Names::default()).is_err() {
             return Ok(());
@@ -127,7 +152,9 @@ impl PermittedNames {
         for rows in rows.chunks(TOGETHER) {
             let dns = rows.iter().flat_map(|row| row.dns.iter().cloned()).collect();
             let ip = rows.iter().flat_map(|row| row.ip.iter().copied()).collect();
-            if self.believed(&Names { dns, ip }).is_ok() {
+            let names = Names { dns, ip };
+            if self.believed(&names).is_ok() {
+                self.learn(names);
                 continue;
             }
             for row in rows {
@@ -139,8 +166,38 @@ impl PermittedNames {
         Ok(())
     }
 
+    #[cfg(any(test, feature = "test-seams"))]
+    pub(crate) fn verified(&self) -> usize {
+        self.verified.load(Ordering::Relaxed)
+    }
+
+    /// Whether each of them was found to be permitted, and they are not so many that no verifier
+    /// compares them all.
+    fn knows(&self, dns: &[DnsName], ip: &[IpAddr]) -> bool {
+        if self.subtrees.saturating_mul(dns.len() + ip.len()) > COMPARED {
+            return false;
+        }
+        let known = self.known();
+        dns.iter().all(|name| known.dns.contains(name)) && ip.iter().all(|it| known.ip.contains(it))
+    }
+
+    /// Remembers what was found to be permitted together, and so is each of them.
+    fn learn(&self, Names { dns, ip }: Names) {
+        let mut known = self.known();
+        if known.dns.len() + known.ip.len() + dns.len() + ip.len() > KNOWN {
+            *known = Known::default();
+        }
+        known.dns.extend(dns);
+        known.ip.extend(ip);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether peers would believe a certificate with these names.
     fn believed(&self, names: &Names) -> Result<(), Unbelieved> {
+        self.verified.fetch_add(1, Ordering::Relaxed);
         let serial_number = SerialNumber::from_octets(&[1]).map_err(|_| Unbelieved::Unmade)?;
         let leaf = unsigned(&self.issuer, &self.trust_domain, names, serial_number, self.at)
             .map_err(|_| Unbelieved::Unmade)?;
@@ -222,6 +279,20 @@ fn constrains_names(certificate: &X509Certificate<'_>) -> bool {
     certificate.extensions().iter().any(|it| it.oid == OID_X509_EXT_NAME_CONSTRAINTS)
 }
 
+/// In how many subtrees a certificate constrains names; more than anybody compares where they cannot be
+/// read.
+fn subtrees(certificate: &X509Certificate<'_>) -> usize {
+    match certificate.name_constraints() {
+        Ok(None) => 0,
+        Ok(Some(constraints)) => {
+            let lists =
+                [&constraints.value.permitted_subtrees, &constraints.value.excluded_subtrees];
+            lists.into_iter().flatten().map(Vec::len).sum()
+        }
+        Err(_) => usize::MAX,
+    }
+}
+
 fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
     let is_self_issued = certificate.issuer().as_raw() == certificate.subject().as_raw();
     is_self_issued && certificate.verify_signature(None).is_ok()
@@ -229,5 +300,9 @@ fn is_self_signed(certificate: &X509Certificate<'_>) -> bool {
 
 const PERMIT_IT: &str = "have state/issuer.csr certified again, with name constraints that permit it, \
                          or with none: `countersign init --certificate FILE`, on the CA's host";
+/// Names that are remembered: those of a large table, in a few megabytes. Beyond them it begins anew.
+const KNOWN: usize = 50_000;
+/// Verifiers give up at 250,000 comparisons, of whatever kind: far below that they have made all.
+const COMPARED: usize = 50_000;
 /// Rows looked at together: not so many that a verifier's limit of comparisons is met.
 const TOGETHER: usize = 100;

@@ -184,6 +184,49 @@ async fn what_a_ca_above_does_not_permit_is_refused_before_the_token_is_spent() 
 }
 
 #[tokio::test]
+async fn what_is_known_to_be_permitted_costs_no_signature() {
+    let mut environment = start(["", PERMITTED, ""]).await;
+    let operator = environment.operator().await;
+    let names = r#""dns": ["a.internal", "b.internal"], "ip": ["10.0.0.1"]"#;
+    let rows = files(&format!(r#"{{"workloads": [{{"id": "/prod/reports", {names}}}]}}"#));
+    let active = environment.authority.policies(&operator).unwrap().hash;
+    environment.authority.replace_policies(&operator, &rows, &active).await.unwrap();
+    for _ in 0..2 {
+        // Found out when the rows were applied, or at the start.
+        let before = environment.authority.names_verified();
+        assert!(before > 0);
+        let issued = environment.issue(&operator, "/prod/reports").await;
+        environment.renew(&environment.caller(&issued), &csr()).await.unwrap();
+        let token = environment.token(&operator, "/prod/reports").await;
+        ask(&environment, &token, (&["b.internal"], &[])).await.unwrap();
+        assert_eq!(environment.authority.names_verified(), before);
+        environment.restart().await;
+    }
+}
+
+#[tokio::test]
+async fn names_that_are_permitted_one_by_one_are_refused_where_nobody_compares_them_all() {
+    let mut permitted: Vec<String> =
+        (0..4_000).map(|number| format!("permitted;DNS:n{number}")).collect();
+    permitted.push("permitted;DNS:internal".to_owned());
+    let environment = start(["", &permitted.join(","), ""]).await;
+    let operator = environment.operator().await;
+    let names: Vec<String> = (0..100).map(|number| format!("n{number}.internal")).collect();
+    let apply = async |rows: Vec<serde_json::Value>| {
+        let active = environment.authority.policies(&operator).unwrap().hash;
+        let rows = files(&serde_json::json!({ "workloads": rows }).to_string());
+        environment.authority.replace_policies(&operator, &rows, &active).await
+    };
+    let row = |(number, name)| serde_json::json!({ "id": format!("/row/{number}"), "dns": [name] });
+    apply(names.iter().enumerate().map(row).collect()).await.unwrap();
+    let applied = apply(vec![serde_json::json!({ "id": "/prod/reports", "dns": names })]).await;
+    let Err(Error::Policy(error @ PolicyError::NotPermitted { .. })) = applied else {
+        panic!("{applied:?}")
+    };
+    assert!(error.to_string().contains("one of 100 names"), "{error}");
+}
+
+#[tokio::test]
 async fn what_no_ca_above_constrains_is_had_as_ever() {
     // Constraints of names that certificates of ours have none of.
     for constraint in ["", "permitted;email:internal", "excluded;DNS:internal.example"] {

@@ -126,6 +126,12 @@ impl InForce {
         self.permitted.as_ref().map_or(Ok(()), |permitted| permitted.refuse_rows(workloads))
     }
 
+    /// How often the CAs above the issuer were verified for the names of somebody.
+    #[cfg(any(test, feature = "test-seams"))]
+    pub(crate) fn names_verified(&self) -> usize {
+        self.permitted.as_ref().map_or(0, PermittedNames::verified)
+    }
+
     /// Why an active key of this purpose is not there, if it is not.
     pub(crate) fn require_key(&self, purpose: KeyPurpose) -> Result<(), SignerError> {
         let absent = self.absent.iter().find(|key| key.purpose == purpose);
