@@ -28,7 +28,7 @@ use crate::known_tokens::{KnownTokens, Reserved};
 use crate::lines::Lines;
 use crate::loading::{Opening, proven_entry};
 use crate::lost_rows::LostRows;
-use crate::operations::require_name;
+use crate::operations::{Listed, require_name};
 use crate::own_names::OwnNames;
 use crate::policy::{ActivePolicy, Principal};
 use crate::policy_in_force::PolicyInForce;
@@ -76,6 +76,7 @@ pub struct Authority {
     pub(crate) known_tokens: KnownTokens,
     pub(crate) recent_log: RecentLog,
     pub(crate) lost_rows: LostRows,
+    pub(crate) listed: Listed,
     pub(crate) hastened: std::sync::Mutex<Hastened>,
     pub(crate) checkpoint_turn: tokio::sync::Mutex<()>,
     pub(crate) crls: Crls,

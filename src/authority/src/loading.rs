@@ -22,6 +22,7 @@ use crate::fleet::Fleet;
 use crate::known_tokens::KnownTokens;
 use crate::lines::Lines;
 use crate::lost_rows::LostRows;
+use crate::operations::Listed;
 use crate::own_names::OwnNames;
 use crate::policy::{Action, ActivePolicy, PolicyError, Principal, Query};
 use crate::policy_in_force::{self, PolicyInForce};
@@ -97,6 +98,7 @@ impl Authority {
             known_tokens: KnownTokens::default(),
             recent_log: RecentLog::default(),
             lost_rows: LostRows::default(),
+            listed: Listed::default(),
             hastened: std::sync::Mutex::default(),
             checkpoint_turn: tokio::sync::Mutex::default(),
             crls: Crls::default(),

@@ -4,12 +4,15 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::{
     ActFilter, ActOnRecord, Denial, DenyRequest, OperatorRequest, OperatorState, TokenFilter,
 };
 use authority::clock::Clock;
 use authority::sequencer::{ActMember, Effect, Member, TokenDraft};
+use authority::store::faulty::{FaultyStore, ReadOf};
 use authority::{Act, Caller, Error, EventDraft};
 use support::{Environment, csr, id, request};
 
@@ -155,6 +158,51 @@ async fn tokens_of_others_push_none_out_of_the_lists() {
     assert_eq!(bob.state, OperatorState::Invited);
     let denial = deny(&environment, &admin, SECOND).await;
     assert_eq!(subjects(&denial.review, "token.create"), [id("/prod/reports").as_str()]);
+}
+
+#[tokio::test]
+async fn one_list_of_acts_has_all_its_pages_whatever_is_done_meanwhile() {
+    let scans = Arc::<AtomicUsize>::default();
+    let counted = Arc::clone(&scans);
+    let environment = Environment::start_with(
+        |keys, _| keys,
+        |store| {
+            let store = FaultyStore::new(store, |_| None);
+            Arc::new(store.on_read(move |what| {
+                counted.fetch_add(usize::from(what == ReadOf::Tokens), Ordering::SeqCst);
+                None
+            }))
+        },
+    )
+    .await;
+    let admin = environment.operator().await;
+    act(&environment, SECOND, "policy.change", 5).await;
+    let all = all_acts(&environment, &admin, SECOND).await;
+    let scanned = || scans.swap(0, Ordering::SeqCst);
+    assert_eq!((all.len(), scanned()), (5, 1));
+    let page = async |by: &str, after: Option<&str>| {
+        let filter = ActFilter { by: id(by), limit: Some(2), after: after.map(str::to_owned) };
+        environment.authority.acts(&admin, &filter).await.unwrap()
+    };
+    let mut paged = page(SECOND, None).await;
+    assert_eq!(scanned(), 0, "the log stands where it stood");
+    let mut listed = paged.items.clone();
+    while let Some(next) = paged.next.take() {
+        // Of this nothing stands behind the first page.
+        act(&environment, SECOND, "policy.change", 1).await;
+        paged = page(SECOND, Some(&next)).await;
+        listed.extend(paged.items.clone());
+    }
+    assert_eq!((listed, scanned()), (all.clone(), 0));
+    let first = page(SECOND, None).await;
+    assert!(first.items[0].log_index > all[0].log_index, "whoever begins is told what is new");
+    assert_eq!(scanned(), 1);
+    let admins = "/countersign/operator/admin";
+    assert!(
+        page(admins, first.next.as_deref()).await.items.is_empty(),
+        "another's list is another"
+    );
+    assert_eq!(page(SECOND, first.next.as_deref()).await.items.len(), 2);
 }
 
 #[tokio::test]

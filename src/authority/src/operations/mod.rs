@@ -18,7 +18,7 @@ pub(crate) use once::MAX_NAME as MAX_REQUEST_NAME;
 pub(crate) use once::{once, read_answer, require_name};
 pub use policies::explain_query;
 pub(crate) use policies::policy_change;
-pub(crate) use review::ACTS_SHOWN;
+pub(crate) use review::{ACTS_SHOWN, Listed};
 
 use crate::attest::refused;
 use crate::authority::{Authority, Caller, issuer_id, unexpected};

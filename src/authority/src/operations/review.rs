@@ -4,9 +4,14 @@
 //! Acts come from the fold and from the newest log, and hide behind nothing; which tokens became
 //! certificates only rows say. An answer names a hundred, so chosen that many of one kind hide none of
 //! another, and says how many there are: the list has them all.
+//!
+//! The list is made once for all its pages. What is logged since stands before its first page, and what
+//! it says of the log stays so: a page is right however long ago the list was made, and lacks nothing
+//! that the page before had promised.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use api::{ActFilter, ActOnRecord, Page};
 use identity::SpiffeId;
@@ -36,6 +41,25 @@ pub(super) struct Review {
     pub(super) tokens_from: Option<u64>,
 }
 
+/// The list whose pages were asked for last.
+#[derive(Debug, Default)]
+pub(crate) struct Listed(tokio::sync::Mutex<Option<Listing>>);
+
+/// What somebody did before the log had this many entries, newest first.
+#[derive(Debug)]
+struct Listing {
+    by: SpiffeId,
+    size: u64,
+    acts: Arc<[ActOnRecord]>,
+}
+
+impl Listing {
+    /// Whether it says all that this one did before that place.
+    fn has(&self, by: &SpiffeId, before: u64) -> bool {
+        self.by == *by && before <= self.size
+    }
+}
+
 impl Authority {
     /// A page of what somebody did that stays, newest first; whoever they are by now.
     pub async fn acts(
@@ -46,13 +70,31 @@ impl Authority {
         self.authorize(caller, Action::ListInventory, None)?;
         let before = place_after(filter.after.as_deref())?.unwrap_or(u64::MAX);
         let limit = page_of(filter.limit.unwrap_or(100)) as usize;
-        self.refresh().await?;
-        let (mut items, _) = self.acts_of(&filter.by, usize::MAX).await?;
-        items.retain(|act| act.log_index < before);
-        let is_last = items.len() <= limit;
-        items.truncate(limit);
-        let next = items.last().filter(|_| !is_last).map(|act| act.log_index.to_string());
+        let acts = self.listed(&filter.by, before).await?;
+        let acts = &acts[acts.partition_point(|act| act.log_index >= before)..];
+        let items = acts[..limit.min(acts.len())].to_vec();
+        let next = items.last().filter(|_| acts.len() > limit).map(|it| it.log_index.to_string());
         Ok(Page { items, next })
+    }
+
+    /// What somebody did before this place, and maybe more. One list is made at a time: each reads the
+    /// rows of all tokens.
+    async fn listed(&self, by: &SpiffeId, before: u64) -> Result<Arc<[ActOnRecord]>, Error> {
+        let mut kept = self.listed.0.lock().await;
+        // What the log is now, for whoever begins; later pages are of what it was then.
+        let before = before.min(self.follow_log().await?);
+        if let Some(listing) = kept.as_ref().filter(|listing| listing.has(by, before)) {
+            return Ok(Arc::clone(&listing.acts));
+        }
+        // It is not needed while another takes its place.
+        *kept = None;
+        let size = self.log_size().await?;
+        let (acts, _) = self.acts_of(by, usize::MAX).await?;
+        let acts: Arc<[ActOnRecord]> = acts.into();
+        if acts.len() <= LISTED {
+            *kept = Some(Listing { by: by.clone(), size, acts: Arc::clone(&acts) });
+        }
+        Ok(acts)
     }
 
     /// What an answer names of it. Whoever was revoked or denied is: where the store does not answer,
@@ -172,6 +214,8 @@ const RANKS: &[&str] = &[
     KEY_RETIRE,
     ALLOW,
 ];
+/// Acts of the list that is kept for its next pages: some ten megabytes. A longer one is made for each.
+const LISTED: usize = 100_000;
 /// Acts that an answer names.
 pub(crate) const ACTS_SHOWN: usize = 100;
 /// The newest 5,000 tokens are looked at before an answer: it is to come at once, however many there are.

@@ -38,6 +38,8 @@ pub enum ReadOf {
     Policy,
     /// Records by their keys.
     Records,
+    /// A page of tokens.
+    Tokens,
 }
 
 /// Hears of each read as soon as it has begun, and makes it fail where it says so.
@@ -179,7 +181,7 @@ impl Store for FaultyStore {
         self.inner.kept_request(principal, key, since)
     }
     fn tokens(&self, query: TokenQuery) -> Answer<'_, TokenPage> {
-        self.inner.tokens(query)
+        self.begun(ReadOf::Tokens, self.inner.tokens(query))
     }
     fn token_by_id(&self, id: String) -> Answer<'_, Option<TokenRow>> {
         self.inner.token_by_id(id)
