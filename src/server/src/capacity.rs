@@ -10,6 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::bodies::{OF_OPERATORS, OF_STRANGERS, OF_WORKLOADS};
 use crate::caller::{BODY_TIME, LEAST_RATE, MAX_BODY};
 use crate::readiness::PROBE_EVERY;
+use crate::run::STOPPED_WITHIN;
 
 /// The files that this process may open, and what is made of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -110,6 +111,7 @@ impl Capacity {
             ("limits.write_timeout", seconds(write_timeout)),
             ("limits.idle_timeout", seconds(idle_timeout)),
             ("limits.drain", seconds(drain)),
+            ("limits.stop", seconds(&STOPPED_WITHIN)),
         ]
     }
 

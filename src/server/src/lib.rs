@@ -32,4 +32,4 @@ pub use config::{
 };
 pub use readiness::AsTyped;
 pub use routes::{Access, ROUTES};
-pub use run::{Running, ServerError, start};
+pub use run::{Running, STOPPED_WITHIN, ServerError, start};

@@ -13,6 +13,8 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout_at};
 use tower::util::MapResponse;
 
 use crate::admin::{self, Admin};
@@ -157,36 +159,35 @@ pub async fn start(
 
 impl Running {
     /// Takes no new requests, finishes those in flight and what was begun for others that are gone, and
-    /// signs a last checkpoint.
+    /// signs a last checkpoint: a second before [`STOPPED_WITHIN`] at the latest.
     pub async fn stop(self) -> Drained {
-        self.stop.send_replace(true);
-        let drained = match self.api.await {
-            Ok(Ok(drained)) => drained,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "the listener had ended before");
-                Drained::default()
-            }
-            Err(_) => Drained::default(),
-        };
-        self.background.iter().for_each(JoinHandle::abort);
-        for task in self.background {
-            drop(task.await);
+        self.stop_within(STOPPED_WITHIN - LEFT_TO_THE_PROCESS).await
+    }
+
+    /// The same in this time, whatever hangs: each step has what those before have left, up to its share.
+    pub async fn stop_within(self, limit: Duration) -> Drained {
+        let Self { authority, stop, api, background, .. } = self;
+        let begun = Instant::now();
+        let until = |share: u32| begun + limit * share / SHARES;
+        stop.send_replace(true);
+        let drained = drained(api, until(REQUESTS)).await;
+        background.iter().for_each(JoinHandle::abort);
+        let ended = futures_util::future::join_all(background);
+        if timeout_at(until(REQUESTS), ended).await.is_err() {
+            tracing::warn!("what goes on beside requests has not ended in time");
         }
-        let left = self.authority.finish_completions(COMPLETED_WITHIN).await;
+        let left = until(COMPLETIONS).saturating_duration_since(Instant::now());
+        let left = authority.finish_completions(left).await;
         if left > 0 {
             tracing::warn!(
                 left,
                 "what was begun has not ended in time: certificates of it may be logged and never signed"
             );
         }
-        match tokio::time::timeout(COMPLETED_WITHIN, self.authority.tell_shown()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "which certificates were shown is not told"),
-            Err(_) => tracing::warn!("which certificates were shown is not told: it took too long"),
-        }
-        if let Err(error) = self.authority.sign_checkpoint().await {
-            tracing::warn!(%error, "no last checkpoint");
-        }
+        let told = timeout_at(until(SHOWN), authority.tell_shown()).await;
+        warn_of(told, "which certificates were shown is not told");
+        let signed = timeout_at(until(SHARES), authority.sign_checkpoint()).await;
+        warn_of(signed, "no last checkpoint");
         drained
     }
 
@@ -198,6 +199,28 @@ impl Running {
     /// Returns if the listener ends by itself, which it should not.
     pub async fn ended(&mut self) {
         drop((&mut self.api).await);
+    }
+}
+
+/// Waits until the listener has let its connections go; cuts what is left then.
+async fn drained(mut api: JoinHandle<std::io::Result<Drained>>, until: Instant) -> Drained {
+    match timeout_at(until, &mut api).await {
+        Ok(Ok(Ok(drained))) => return drained,
+        Ok(Ok(Err(error))) => tracing::error!(%error, "the listener had ended before"),
+        Ok(Err(_)) => {}
+        Err(_) => {
+            api.abort();
+            tracing::warn!("connections are cut uncounted: they have not ended in time");
+        }
+    }
+    Drained::default()
+}
+
+fn warn_of<T>(done: Result<Result<T, authority::Error>, Elapsed>, what: &str) {
+    match done {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "{what}"),
+        Err(_) => tracing::warn!("{what}: it took too long"),
     }
 }
 
@@ -387,8 +410,17 @@ async fn tidy(rate: Arc<RateLimit>, metrics: Option<PrometheusHandle>) {
     }
 }
 
-/// Together with the drain less than ECS and Kubernetes give.
-const COMPLETED_WITHIN: Duration = Duration::from_secs(5);
+/// From the signal to the end of the process: less than the 30 s after which ECS (`stopTimeout`) and
+/// Kubernetes kill it.
+pub const STOPPED_WITHIN: Duration = Duration::from_secs(25);
+/// What lies below all that can be waited for, such as to close the database.
+const LEFT_TO_THE_PROCESS: Duration = Duration::from_secs(1);
+/// Of so many shares of the stop's time, seconds at most, the steps have theirs one after the other.
+/// Requests are cut after [`Limits::drain`], 20 s.
+const SHARES: u32 = 24;
+const REQUESTS: u32 = 21;
+const COMPLETIONS: u32 = 22;
+const SHOWN: u32 = 23;
 /// Less than a newcomer's standing is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A checkpoint is at most this much behind the log.

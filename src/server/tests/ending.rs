@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use api::{Attestation, KeyPurpose, TokenRequest};
 use authority::signer::{Signer, SignerError};
 use authority::store::RecordQuery;
+use authority::store::faulty::{Fault, FaultyStore};
 use futures_util::future::BoxFuture;
 use support::{Service, csr, request};
 use tokio::sync::Semaphore;
@@ -78,4 +79,35 @@ async fn what_was_logged_for_somebody_who_went_away_is_signed_before_the_end() {
     let query = RecordQuery { spiffe_id: Some(spiffe_id), limit: 2, ..RecordQuery::default() };
     let records = service.store.records(query).await.unwrap();
     assert!(records.len() == 1 && records[0].certificate.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_in_its_time_where_the_store_hangs() {
+    let hangs = Arc::<AtomicBool>::default();
+    let asked = Arc::<AtomicUsize>::default();
+    let (does_hang, counted) = (Arc::clone(&hangs), Arc::clone(&asked));
+    let wrap = |store| {
+        let plan = move |group: &[_]| {
+            let fault = does_hang.load(Ordering::SeqCst).then_some(Fault::Unanswered);
+            counted.fetch_add(usize::from(fault.is_some() && !group.is_empty()), Ordering::SeqCst);
+            fault
+        };
+        Arc::new(FaultyStore::new(store, plan)) as Arc<dyn authority::store::Store>
+    };
+    let service = Service::start_on(time::Duration::ZERO, 0, |keys| keys, wrap).await;
+    let asked_for =
+        TokenRequest { spiffe_id: service.id("/prod/reports"), ttl: None, key_sha256: None };
+    let operator = service.operator().await;
+    let token = operator.create_token(&asked_for).await.unwrap().token;
+    hangs.store(true, Ordering::SeqCst);
+    let client = service.client(None);
+    let body = request(csr().0, Attestation::Token { token });
+    let asking = tokio::spawn(async move { client.issue(&body, None).await });
+    until(|| asked.load(Ordering::SeqCst) > 0).await;
+    let begun = Instant::now();
+    let limit = Duration::from_secs(3);
+    let ended = tokio::time::timeout(Duration::from_secs(60), service.running.stop_within(limit));
+    ended.await.expect("it waits for the store");
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    asking.await.unwrap().unwrap_err();
 }

@@ -20,6 +20,8 @@ pub enum Fault {
     NotPersisted,
     /// The write fails, but was persisted anyway.
     Persisted,
+    /// It is never answered, and nothing is persisted: what a disk does that hangs.
+    Unanswered,
     /// Acts are answered as if they were done, and nothing is persisted: what a database undoes.
     Undone,
 }
@@ -93,6 +95,7 @@ impl FaultyStore {
                 None => write.await,
                 Some(Fault::NotPersisted) => failed,
                 Some(Fault::Persisted) => write.await.and(failed),
+                Some(Fault::Unanswered) => std::future::pending().await,
                 Some(Fault::Undone) => write.await,
             }
         }
@@ -110,7 +113,7 @@ impl Store for FaultyStore {
     fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>> {
         let fault = self.next(&group);
         // The inner store starts at the call: a fault that persists nothing must not call it.
-        if fault == Some(Fault::NotPersisted) {
+        if matches!(fault, Some(Fault::NotPersisted | Fault::Unanswered)) {
             return self.failing(fault, std::future::pending().boxed());
         }
         if fault == Some(Fault::Undone) {
@@ -124,7 +127,7 @@ impl Store for FaultyStore {
     }
     fn put_checkpoint(&self, checkpoint: StoredCheckpoint) -> Answer<'_, ()> {
         let fault = self.next(&[]);
-        if fault == Some(Fault::NotPersisted) {
+        if matches!(fault, Some(Fault::NotPersisted | Fault::Unanswered)) {
             return self.failing(fault, std::future::pending().boxed());
         }
         self.failing(fault, self.inner.put_checkpoint(checkpoint))
@@ -134,7 +137,7 @@ impl Store for FaultyStore {
             return self.inner.probe(depth);
         }
         let fault = self.next(&[]);
-        if fault == Some(Fault::NotPersisted) {
+        if matches!(fault, Some(Fault::NotPersisted | Fault::Unanswered)) {
             return self.failing(fault, std::future::pending().boxed());
         }
         self.failing(fault, self.inner.probe(depth))

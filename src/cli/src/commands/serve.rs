@@ -1,5 +1,7 @@
 //! `serve`: runs the CA until it is told to stop.
 
+use std::time::Duration;
+
 use clap::{Args, ValueEnum};
 
 use super::Session;
@@ -46,6 +48,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     }
     tokio::select! {
         signal = stop => {
+            end_within(server::STOPPED_WITHIN)?;
             session.output.note(format!("{signal}: finishing requests in flight"));
             let drained = running.stop().await;
             session.output.note(format!("drained {}, cut {}", drained.drained, drained.cut));
@@ -53,4 +56,15 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
         }
         () = running.ended() => Ok(Exit::Failed),
     }
+}
+
+/// Ends the process in this time, whatever hangs below all that can be waited for: a disk that does not
+/// answer while the database is closed.
+fn end_within(limit: Duration) -> std::io::Result<()> {
+    let end = move || {
+        std::thread::sleep(limit);
+        tracing::error!("what was to be finished hangs: the process ends without it");
+        std::process::exit(Exit::Failed as i32);
+    };
+    std::thread::Builder::new().name("end".to_owned()).spawn(end).map(drop)
 }

@@ -50,6 +50,16 @@ impl Service {
         requests_per_second: u32,
         wrap_keys: impl FnOnce(Keys) -> Keys,
     ) -> Self {
+        Self::start_on(behind, requests_per_second, wrap_keys, |store| store).await
+    }
+
+    /// The same on a store that is watched.
+    pub(crate) async fn start_on(
+        behind: time::Duration,
+        requests_per_second: u32,
+        wrap_keys: impl FnOnce(Keys) -> Keys,
+        wrap_store: impl FnOnce(Arc<dyn Store>) -> Arc<dyn Store>,
+    ) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut config = Config::parse(&format!(
             "trust_domain = \"pay.example\"\nlisten = \"127.0.0.1:0\"\n\
@@ -74,13 +84,13 @@ impl Service {
         .unwrap();
         let Outcomes::Ready(trust_pin) = created.outcome else { panic!("a local parent is ready") };
         let keys = wrap_keys(created.keys);
-        let store = Arc::clone(&created.store) as Arc<dyn Store>;
+        let store = wrap_store(created.store);
         let parts = Parts {
             trust_domain: config.trust_domain.clone(),
             crl_url: None,
             own_names: OwnNames::configured(&config.names),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
-            store: created.store,
+            store: Arc::clone(&store),
             keys: keys.clone(),
             trust_pin,
         };
