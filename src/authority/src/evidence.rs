@@ -86,9 +86,6 @@ pub(crate) struct EvidenceFile {
 }
 
 impl EvidenceFile {
-    /// The kept head's name in the state folder.
-    pub(crate) const HEAD: &str = "head";
-
     pub(crate) fn all(state: &Path) -> [Self; 3] {
         [Self::head(state), Self::checkpoint(state), Self::halt(state)]
     }
@@ -98,7 +95,7 @@ impl EvidenceFile {
     }
 
     pub(crate) fn head(state: &Path) -> Self {
-        Self { path: state.join(Self::HEAD), what: "the newest head of the log" }
+        Self { path: state.join("head"), what: "the newest head of the log" }
     }
 
     pub(crate) fn halt(state: &Path) -> Self {

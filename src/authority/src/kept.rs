@@ -6,15 +6,14 @@
 //! checkpoint counts by the signature of the log's key. Whoever can remove the file can put back the
 //! whole folder.
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Error;
 use crate::evidence::{EvidenceFile, LogKeys};
-use crate::files::{MAX_STATE, read_state, write_private};
 use crate::halt::Halt;
+use crate::kept_file::{KeptBeside, KeptFile};
 use crate::store::Store;
 use crate::witness::disagreement;
 
@@ -55,88 +54,56 @@ pub(crate) async fn halt(
     }
 }
 
-/// The file, for whoever signs.
+/// The file, for whoever signs; nothing is kept before the first.
 #[derive(Debug, Default)]
-pub(crate) struct KeptCheckpoint {
-    written: Mutex<Written>,
-    is_rewritten: AtomicBool,
-}
+pub(crate) struct KeptCheckpoint(Mutex<Newest>);
 
-/// What this process has written there.
+/// What this process has put there last.
 #[derive(Debug, Default)]
-struct Written {
+struct Newest {
+    kept: Option<KeptFile>,
     size: u64,
-    /// One of these stands there; of a write that failed, nobody knows. None before the first.
-    notes: Vec<Arc<[u8]>>,
-    /// Whether the last attempt did, which is told once.
+    note: Arc<[u8]>,
+    /// Whether the last attempt failed, which is told once.
     has_failed: bool,
 }
 
 impl KeptCheckpoint {
-    /// Whether what this process wrote was removed or replaced meanwhile.
-    pub(crate) fn is_rewritten(&self) -> bool {
-        self.is_rewritten.load(Ordering::Relaxed)
-    }
-
     /// Has it stand there, whole or not at all, unless a larger one does. What of ours is gone from
     /// there was taken away by somebody, which is told; as is a failure, once. To be run to its end.
-    pub(crate) fn keep(&self, state: &Path, size: u64, note: &Arc<[u8]>) -> io::Result<()> {
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        if size < written.size {
+    pub(crate) fn keep(&self, beside: &KeptBeside, size: u64, note: &Arc<[u8]>) -> io::Result<()> {
+        let mut newest = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if size < newest.size {
             return Ok(());
         }
-        let kept = self.put(&mut written, state, size, note);
-        let has_failed = std::mem::replace(&mut written.has_failed, kept.is_err());
-        if let Err(error) = &kept
-            && !has_failed
-        {
-            tracing::error!(%error, "the newest checkpoint stands in no file");
+        let kept = newest.put(beside, note);
+        let has_failed = std::mem::replace(&mut newest.has_failed, kept.is_err());
+        match &kept {
+            Ok(()) => (newest.size, newest.note) = (size, Arc::clone(note)),
+            Err(error) if !has_failed => {
+                tracing::error!(%error, "the newest checkpoint stands in no file");
+            }
+            Err(_) => {}
         }
         kept
     }
+}
 
-    fn put(
-        &self,
-        written: &mut Written,
-        state: &Path,
-        size: u64,
-        note: &Arc<[u8]>,
-    ) -> io::Result<()> {
-        let file = EvidenceFile::checkpoint(state);
-        let stands = read_state(file.path(), MAX_STATE);
-        if stands.as_ref().is_ok_and(|stands| stands[..] == note[..]) {
-            (written.size, written.notes) = (size, vec![Arc::clone(note)]);
+impl Newest {
+    fn put(&mut self, beside: &KeptBeside, note: &[u8]) -> io::Result<()> {
+        let is_ours = match &self.kept {
+            Some(kept) => kept.stands()? && kept.says(&self.note, 0),
+            None => true,
+        };
+        if let Some(kept) = self.kept.as_mut().filter(|_| !is_ours) {
+            return kept.restore(note);
+        }
+        if self.kept.is_some() && *self.note == *note {
             return Ok(());
         }
-        let is_gone = !written.notes.is_empty() && written.is_gone(&stands);
-        // Before it may stand there.
-        written.size = size;
-        if written.notes.len() >= FAILURES {
-            written.notes.remove(0);
-        }
-        written.notes.push(Arc::clone(note));
-        write_private(file.path(), note)?;
-        written.notes = vec![Arc::clone(note)];
-        if is_gone {
-            self.is_rewritten.store(true, Ordering::Relaxed);
-            file.tell_rewritten();
-        }
+        // Of one that could not be put in its place nobody knows which stands there: it begins anew.
+        self.kept = None;
+        self.kept = Some(KeptFile::put(EvidenceFile::checkpoint(beside.state()), beside, note)?);
         Ok(())
     }
 }
-
-impl Written {
-    /// Whether what was read there is not of this process. What the system could not read now says
-    /// nothing of who wrote it.
-    fn is_gone(&self, stands: &io::Result<Vec<u8>>) -> bool {
-        match stands {
-            Ok(stands) => !self.notes.iter().any(|note| note[..] == stands[..]),
-            Err(error) if error.kind() == ErrorKind::NotFound => true,
-            // No error of the system, but of what stands there: a link, a folder.
-            Err(error) => error.raw_os_error().is_none(),
-        }
-    }
-}
-
-/// So many notes are remembered of writes that failed: it is not known which of them stands there.
-const FAILURES: usize = 16;

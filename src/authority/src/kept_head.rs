@@ -23,8 +23,7 @@
 //! Trust: a head counts by the seal of `keys/head.key`. Whoever can remove the file, or put an older
 //! one there, can put back the whole folder.
 
-use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -34,9 +33,9 @@ use tlog::{Checkpoint, Hash};
 
 use crate::error::Error;
 use crate::evidence::EvidenceFile;
-use crate::folder::Folder;
 use crate::halt::Halt;
 use crate::kept::Kept;
+use crate::kept_file::{KeptBeside, KeptFile};
 use crate::seal::HeadKey;
 use crate::sequencer::Head;
 use crate::store::{Store, StoreError};
@@ -57,9 +56,7 @@ pub(crate) struct KeptHead(Option<Open>);
 
 #[derive(Debug)]
 struct Open {
-    is: EvidenceFile,
-    folder: Folder,
-    file: File,
+    kept: KeptFile,
     /// What it says.
     said: (u64, Hash),
     /// How far that is written; none where it may not be.
@@ -69,71 +66,60 @@ struct Open {
 
 impl KeptHead {
     /// Keeps heads in this folder, beginning with this one, whatever was kept there.
-    pub(crate) fn begin(state: &Path, key: &HeadKey, head: &Head) -> Result<Self, StoreError> {
-        let is = EvidenceFile::head(state);
-        let open = Folder::open(state).and_then(|folder| Open::create(&is, folder, key, head));
-        let open = open.map_err(|error| StoreError::Unavailable(unkept(is.path(), &error)))?;
-        Ok(Self(Some(open)))
+    pub(crate) fn begin(
+        beside: &KeptBeside,
+        key: &HeadKey,
+        head: &Head,
+    ) -> Result<Self, StoreError> {
+        let is = EvidenceFile::head(beside.state());
+        let kept = KeptFile::put(is.clone(), beside, &sealed(key, head).repeat(2))
+            .map_err(|error| StoreError::Unavailable(unkept(is.path(), &error)))?;
+        let said = (head.edge.size(), head.edge.root());
+        Ok(Self(Some(Open { kept, said, written: Some(Durable::Yes), next_place: 0 })))
     }
 
-    /// Keeps this head, unless it is kept already, or a later one is. Returns whether what stood there
-    /// was removed or replaced under this process.
+    /// Keeps this head, unless it is kept already, or a later one is; anew where what stood there was
+    /// removed or replaced under this process.
     pub(crate) fn write(
         &mut self,
         key: &HeadKey,
         head: &Head,
         durable: Durable,
-    ) -> Result<bool, StoreError> {
-        let Some(open) = &mut self.0 else { return Ok(false) };
+    ) -> Result<(), StoreError> {
+        let Some(open) = &mut self.0 else { return Ok(()) };
         open.write(key, head, durable).map_err(|error| StoreError::Unkept {
             head: Arc::new(head.clone()),
-            why: unkept(open.is.path(), &error),
+            why: unkept(open.kept.path(), &error),
         })
     }
 }
 
 impl Open {
-    fn create(is: &EvidenceFile, folder: Folder, key: &HeadKey, head: &Head) -> io::Result<Self> {
-        let mut new = folder.begin()?;
-        new.file().write_all(&sealed(key, head).repeat(2))?;
-        // Commands on the CA's host may be root's, and `serve` must read it.
-        folder.access_of_new().give(new.file())?;
-        let file = new.file().try_clone()?;
-        new.put(EvidenceFile::HEAD)?;
-        let said = (head.edge.size(), head.edge.root());
-        let (is, written) = (is.clone(), Some(Durable::Yes));
-        Ok(Self { is, folder, file, said, written, next_place: 0 })
-    }
-
-    fn write(&mut self, key: &HeadKey, head: &Head, durable: Durable) -> io::Result<bool> {
+    fn write(&mut self, key: &HeadKey, head: &Head, durable: Durable) -> io::Result<()> {
         if head.edge.size() < self.said.0 {
-            return Ok(false);
+            return Ok(());
         }
-        if !self.folder.has(EvidenceFile::HEAD, &self.file)? || self.is_overwritten(key, head) {
-            *self = Self::create(&self.is, self.folder.clone(), key, head)?;
-            self.is.tell_rewritten();
-            return Ok(true);
+        if !self.kept.stands()? || self.is_overwritten(key, head) {
+            self.kept.restore(&sealed(key, head).repeat(2))?;
+            self.said = (head.edge.size(), head.edge.root());
+            (self.written, self.next_place) = (Some(Durable::Yes), 0);
+            return Ok(());
         }
         self.write_place(key, head)?;
         if durable == Durable::Yes && self.written != Some(Durable::Yes) {
             // What the system failed to write it may take for written: it is written once more.
             self.written = None;
-            self.file.sync_data()?;
+            self.kept.file().sync_data()?;
             self.written = Some(Durable::Yes);
         }
-        Ok(false)
+        Ok(())
     }
 
-    /// Whether another wrote where this head stands; a commit overwrites him without looking. What
-    /// cannot be read is not what was written, either.
+    /// Whether another wrote where this head stands; a commit overwrites him without looking.
     fn is_overwritten(&self, key: &HeadKey, head: &Head) -> bool {
         let is_looked_at = self.said == (head.edge.size(), head.edge.root());
-        let mut place = [0; PLACE];
         let last = (1 - self.next_place) * PLACE as u64;
-        is_looked_at
-            && self.written.is_some()
-            && (self.file.read_exact_at(&mut place, last).is_err()
-                || place[..] != sealed(key, head)[..])
+        is_looked_at && self.written.is_some() && !self.kept.says(&sealed(key, head), last)
     }
 
     fn write_place(&mut self, key: &HeadKey, head: &Head) -> io::Result<()> {
@@ -143,7 +129,7 @@ impl Open {
         }
         self.written = None;
         self.said = says;
-        self.file.write_all_at(&sealed(key, head), self.next_place * PLACE as u64)?;
+        self.kept.file().write_all_at(&sealed(key, head), self.next_place * PLACE as u64)?;
         self.next_place = 1 - self.next_place;
         self.written = Some(Durable::No);
         Ok(())
@@ -247,6 +233,10 @@ const PLACE: usize = 512;
 mod tests {
     use super::*;
 
+    fn beside(folder: &tempfile::TempDir) -> KeptBeside {
+        KeptBeside::of(folder.path())
+    }
+
     #[test]
     fn any_change_of_a_place_breaks_its_seal() {
         let key = HeadKey::of_secret(1);
@@ -271,17 +261,17 @@ mod tests {
     fn what_is_not_taken_is_an_error_until_it_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let key = HeadKey::of_secret(1);
-        let mut kept = KeptHead::begin(folder.path(), &key, &Head::empty()).unwrap();
+        let mut kept = KeptHead::begin(&beside(&folder), &key, &Head::empty()).unwrap();
         let mut head = Head::empty();
         head.edge.push(Hash::new([7; 32]));
         let path = folder.path().join("head");
-        let file = File::open(&path).unwrap();
-        let file = std::mem::replace(&mut kept.0.as_mut().unwrap().file, file);
+        let file = &mut kept.0.as_mut().unwrap().kept;
+        let file = file.exchange(std::fs::File::open(&path).unwrap());
         for durable in [Durable::No, Durable::Yes] {
             let refused = kept.write(&key, &head, durable).unwrap_err().to_string();
             assert!(refused.contains("before anybody is told"), "{refused}");
         }
-        kept.0.as_mut().unwrap().file = file;
+        drop(kept.0.as_mut().unwrap().kept.exchange(file));
         // Nothing was appended since, and it is written nevertheless.
         kept.write(&key, &head, Durable::No).unwrap();
         assert_eq!(newest(&path, &key), Some(1));
@@ -294,7 +284,7 @@ mod tests {
         let mut head = Head::empty();
         let before = head.clone();
         head.edge.push(Hash::new([7; 32]));
-        let mut kept = KeptHead::begin(folder.path(), &key, &head).unwrap();
+        let mut kept = KeptHead::begin(&beside(&folder), &key, &head).unwrap();
         for _ in 0..2 {
             kept.write(&key, &before, Durable::Yes).unwrap();
         }
@@ -307,7 +297,7 @@ mod tests {
     #[test]
     fn a_file_that_was_removed_or_replaced_is_written_anew() {
         let key = HeadKey::of_secret(1);
-        let replaced: [fn(&Path); 6] = [
+        let replaced: [fn(&Path); 7] = [
             |path| std::fs::remove_file(path).unwrap(),
             |path| {
                 std::fs::copy(path, path.with_extension("other")).unwrap();
@@ -319,6 +309,10 @@ mod tests {
             },
             // In place: the file is still the same.
             |path| std::fs::write(path, sealed(&HeadKey::of_secret(1), &Head::empty())).unwrap(),
+            |path| {
+                let older = sealed(&HeadKey::of_secret(1), &Head::empty());
+                std::fs::write(path, older.repeat(2)).unwrap();
+            },
             |path| std::fs::write(path, "").unwrap(),
             |path| {
                 std::fs::remove_file(path).unwrap();
@@ -330,15 +324,20 @@ mod tests {
             let path = folder.path().join("head");
             let mut head = Head::empty();
             head.edge.push(Hash::new([7; 32]));
-            let mut kept = KeptHead::begin(folder.path(), &key, &head).unwrap();
-            assert!(!kept.write(&key, &head, Durable::No).unwrap(), "nobody has touched it");
+            let mut beside = beside(&folder);
+            let mut kept = KeptHead::begin(&beside, &key, &head).unwrap();
+            let mut write = |head: &Head, durable| {
+                kept.write(&key, head, durable).unwrap();
+                beside.take_replaced()
+            };
+            assert!(write(&head, Durable::No).is_empty(), "nobody has touched it");
             replace(&path);
             // Nothing was committed since.
-            assert!(kept.write(&key, &head, Durable::No).unwrap());
+            assert_eq!(write(&head, Durable::No), ["head"]);
             assert_eq!(newest(&path, &key), Some(1));
-            assert!(!kept.write(&key, &head, Durable::Yes).unwrap(), "it stands again");
+            assert!(write(&head, Durable::Yes).is_empty(), "it stands again");
             head.edge.push(Hash::new([8; 32]));
-            assert!(!kept.write(&key, &head, Durable::Yes).unwrap());
+            assert!(write(&head, Durable::Yes).is_empty());
             assert_eq!(newest(&path, &key), Some(2));
         }
     }
@@ -348,7 +347,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let key = HeadKey::of_secret(1);
         let path = folder.path().join("head");
-        let mut kept = KeptHead::begin(folder.path(), &key, &Head::empty()).unwrap();
+        let mut kept = KeptHead::begin(&beside(&folder), &key, &Head::empty()).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         for _ in 0..2 {

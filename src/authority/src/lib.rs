@@ -64,6 +64,7 @@ mod halt;
 mod hastened;
 mod issuer;
 mod kept;
+mod kept_file;
 mod kept_head;
 mod keys;
 mod known;
@@ -108,6 +109,7 @@ pub use event::{Act, Event, EventDraft};
 pub use feed::{
     FEED_BACKLOG, FeedMessage, SUBSCRIBED_CERTIFICATES, SUBSCRIPTIONS, Start, Subscription, TooSlow,
 };
+pub use kept_file::KeptBeside;
 pub use keys::Keys;
 pub use limits::{LIMIT_NAMES, LIMITS, Limit};
 pub use operations::explain_query;

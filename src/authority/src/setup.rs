@@ -36,6 +36,7 @@ use crate::event::{self, Act, EventDraft};
 use crate::evidence::LogKeys;
 use crate::files::{MAX_STATE, create_private_folder, read_state, write_private};
 use crate::kept::KeptCheckpoint;
+use crate::kept_file::KeptBeside;
 use crate::keys::{Keys, offline_folder, online_folder};
 use crate::loading::load_keys;
 use crate::operations::policy_change;
@@ -154,13 +155,13 @@ async fn keep_newest(
     let checkpoints = Checkpoints::default();
     let log_keys = LogKeys::load(trust_domain, store, keys).await?;
     checkpoints.verify_newest(store, log_keys.all()).await?;
+    let beside = KeptBeside::of(state);
     if let Some((size, note)) = checkpoints.newest_note() {
         KeptCheckpoint::default()
-            .keep(state, size, &note)
-            .map(drop)
+            .keep(&beside, size, &note)
             .map_err(|error| Error::Folder(format!("{}: {error}", state.display())))?;
     }
-    Ok(store.keep_heads(Some(state.to_owned())).await?)
+    Ok(store.keep_heads(Some(beside)).await?)
 }
 
 /// Makes a CA in a folder that nobody looks into, and closes it again.

@@ -12,7 +12,7 @@
 //! A halt outlives the process ([`Authority::keep_halts`]): a restart must not be the way around it.
 
 use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use identity::SpiffeId;
@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::evidence::{EvidenceFile, LogKeys};
 use crate::halt::{Halt, KeptHalt, Lift};
 use crate::kept::{self, Kept, KeptCheckpoint};
+use crate::kept_file::KeptBeside;
 use crate::kept_head;
 use crate::sequencer::Head;
 use crate::store::{Store, StoreError};
@@ -35,8 +36,8 @@ pub(crate) struct Witnesses {
     right: Mutex<VecDeque<(u64, Hash)>>,
     /// With the largest checkpoint that speaks against the log.
     halted: Mutex<Option<Halt>>,
-    /// Where a halt is kept.
-    kept: OnceLock<PathBuf>,
+    /// Where a halt is kept, and what the log was.
+    beside: OnceLock<KeptBeside>,
     kept_checkpoint: Arc<KeptCheckpoint>,
 }
 
@@ -103,7 +104,7 @@ impl Authority {
             }
         }
         // Once for each process: the folder stays the same.
-        let _ = self.witnesses().kept.set(file.path().to_owned());
+        let beside = self.witnesses().beside.get_or_init(|| KeptBeside::of(state)).clone();
         // While the log does not lead to it, it stays as it is: it is the evidence.
         let begins = !matches!(kept_head, Kept::Contradicts(_));
         match (kept, kept_head) {
@@ -122,27 +123,22 @@ impl Authority {
                 }
             }
         }
-        Ok(self.store().keep_heads(begins.then(|| state.to_owned())).await?)
+        Ok(self.store().keep_heads(begins.then_some(beside)).await?)
     }
 
     /// Keeps the newest checkpoint in the state folder, too, and once more where it is gone from there.
     /// Where that fails the log goes on: an older one is kept, and says less.
     pub(crate) async fn keep_checkpoint(&self) {
-        let Some(state) = self.witnesses().kept.get().and_then(|path| path.parent()) else {
-            return;
-        };
+        let Some(beside) = self.witnesses().beside.get().cloned() else { return };
         let Some((size, note)) = self.checkpoints().newest_note() else { return };
-        let (state, kept) = (state.to_owned(), Arc::clone(&self.witnesses().kept_checkpoint));
+        let kept = Arc::clone(&self.witnesses().kept_checkpoint);
         // Whoever asked may be gone before it ends; what failed was told.
-        drop(tokio::task::spawn_blocking(move || kept.keep(&state, size, &note)).await);
+        drop(tokio::task::spawn_blocking(move || kept.keep(&beside, size, &note)).await);
     }
 
     /// Which files beside the database were removed or replaced under this process.
-    pub(crate) async fn replaced_files(&self) -> Result<Vec<String>, Error> {
-        let head = self.store().has_rewritten_head().await?;
-        let checkpoint = self.witnesses().kept_checkpoint.is_rewritten();
-        let files = [(head, "head"), (checkpoint, "checkpoint")];
-        Ok(files.iter().filter(|(is, _)| *is).map(|(_, name)| (*name).to_owned()).collect())
+    pub(crate) fn replaced_files(&self) -> Vec<String> {
+        self.witnesses().beside.get().map(KeptBeside::replaced).unwrap_or_default()
     }
 
     /// Why nothing is issued any more.
@@ -199,7 +195,8 @@ impl Authority {
         if says_as_much(&halted, &halt.checkpoint) {
             return;
         }
-        if let Some(path) = self.witnesses().kept.get()
+        let file = self.witnesses().beside.get().map(|beside| EvidenceFile::halt(beside.state()));
+        if let Some(path) = file.as_ref().map(EvidenceFile::path)
             && let Err(error) = halt.write(path)
         {
             tracing::error!(%error, path = %path.display(), "a restart will forget this halt");

@@ -74,10 +74,11 @@ async fn a_kept_checkpoint_that_is_removed_or_replaced_under_a_running_ca_is_wri
         async || environment.authority.status(&operator).await.unwrap().replaced_files;
     assert!(replaced_files().await.is_empty());
     let file = environment.folder.path().join("checkpoint");
-    let replaced: [&dyn Fn(&Path); 4] = [
+    let replaced: [&dyn Fn(&Path); 5] = [
         &|path| fs::remove_file(path).unwrap(),
         &|path| fs::write(path, &older).unwrap(),
         &|path| fs::write(path, "another's").unwrap(),
+        &|path| fs::write(path, " ".repeat(newest.len())).unwrap(),
         &|path| {
             fs::remove_file(path).unwrap();
             symlink("/dev/zero", path).unwrap();
@@ -93,5 +94,5 @@ async fn a_kept_checkpoint_that_is_removed_or_replaced_under_a_running_ca_is_wri
     assert_eq!(replaced_files().await, ["checkpoint"]);
     fs::remove_file(environment.folder.path().join("head")).unwrap();
     environment.authority.probe_store().await.unwrap();
-    assert_eq!(replaced_files().await, ["head", "checkpoint"]);
+    assert_eq!(replaced_files().await, ["checkpoint", "head"]);
 }

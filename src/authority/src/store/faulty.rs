@@ -1,6 +1,5 @@
 //! A store that fails on purpose: before it persists, or after.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -11,6 +10,7 @@ use super::{
     Answer, Probe, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError,
     StoredCheckpoint, TokenPage, TokenQuery,
 };
+use crate::kept_file::KeptBeside;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 /// What goes wrong with a write.
@@ -145,11 +145,8 @@ impl Store for FaultyStore {
     fn head(&self) -> Answer<'_, Head> {
         self.begun(ReadOf::Head, self.inner.head())
     }
-    fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()> {
-        self.inner.keep_heads(state)
-    }
-    fn has_rewritten_head(&self) -> Answer<'_, bool> {
-        self.inner.has_rewritten_head()
+    fn keep_heads(&self, beside: Option<KeptBeside>) -> Answer<'_, ()> {
+        self.inner.keep_heads(beside)
     }
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
         self.begun(ReadOf::Entries(from), self.inner.entries(from, limit))

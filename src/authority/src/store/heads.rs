@@ -17,13 +17,12 @@
 //! another past.
 
 use std::collections::VecDeque;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tlog::Hash;
 
 use super::StoreError;
+use crate::kept_file::KeptBeside;
 use crate::kept_head::{Durable, KeptHead};
 use crate::seal::HeadKey;
 use crate::sequencer::Head;
@@ -46,7 +45,6 @@ pub(crate) struct Heads {
     known: Mutex<Known>,
     /// Never taken while the other is held: writing may take its time.
     kept: Mutex<KeptHead>,
-    has_rewritten: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -137,9 +135,7 @@ impl Heads {
         head: &Head,
         durable: Durable,
     ) -> Result<(), StoreError> {
-        let is_rewritten = self.kept().write(key, head, durable)?;
-        self.has_rewritten.fetch_or(is_rewritten, Ordering::Relaxed);
-        Ok(())
+        self.kept().write(key, head, durable)
     }
 
     /// The log does not lead from `before` to what was read, of this size.
@@ -159,14 +155,14 @@ impl Heads {
     }
 
     /// Keeps heads in this folder from now on, beginning with this one, whatever was kept there.
-    pub(crate) fn begin(&self, state: &Path, key: &HeadKey, head: &Head) -> Result<(), StoreError> {
-        *self.kept() = KeptHead::begin(state, key, head)?;
+    pub(crate) fn begin(
+        &self,
+        beside: &KeptBeside,
+        key: &HeadKey,
+        head: &Head,
+    ) -> Result<(), StoreError> {
+        *self.kept() = KeptHead::begin(beside, key, head)?;
         Ok(())
-    }
-
-    /// Whether the kept one was removed or replaced under this process, which has written it anew.
-    pub(crate) fn has_rewritten(&self) -> bool {
-        self.has_rewritten.load(Ordering::Relaxed)
     }
 
     fn kept(&self) -> MutexGuard<'_, KeptHead> {
@@ -329,7 +325,7 @@ mod tests {
         let (heads, [_, second, third]) = known();
         let (folder, key) = (tempfile::tempdir().unwrap(), HeadKey::of_secret(1));
         let path = folder.path().join("head");
-        heads.begin(folder.path(), &key, &second).unwrap();
+        heads.begin(&KeptBeside::of(folder.path()), &key, &second).unwrap();
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
         for _ in 0..2 {

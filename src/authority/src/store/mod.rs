@@ -6,7 +6,6 @@
 //! rules of the plan make that safe.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -14,6 +13,7 @@ use identity::{SerialNumber, SpiffeId};
 use tlog::{Hash, Tile};
 
 use crate::clock::ClockLeapt;
+use crate::kept_file::KeptBeside;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 #[cfg(any(test, feature = "test-seams"))]
@@ -33,13 +33,10 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// and so does every commit; and, with the head, while that is not [kept](Self::keep_heads).
     fn head(&self) -> Answer<'_, Head>;
 
-    /// Whether the head that is kept was removed or replaced under this process, which has written it
-    /// anew.
-    fn has_rewritten_head(&self) -> Answer<'_, bool>;
-
-    /// Begins anew to know the log, with what it is now. In a state folder the newest head is kept
-    /// from now on, too: before anybody hears of a commit, which fails where that cannot be written.
-    fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()>;
+    /// Begins anew to know the log, with what it is now. Beside a database in a state folder the newest
+    /// head is kept from now on, too: before anybody hears of a commit, which fails where that cannot
+    /// be written.
+    fn keep_heads(&self, beside: Option<KeptBeside>) -> Answer<'_, ()>;
 
     /// Entries from an index on, at most `limit`.
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>>;

@@ -37,6 +37,7 @@ use super::{
     StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::files::open_lock;
+use crate::kept_file::KeptBeside;
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -183,12 +184,23 @@ impl SqliteStore {
     ) -> Answer<'_, T> {
         let readers = Arc::clone(&self.readers);
         blocking(move || {
-            let connection = readers.take()?;
-            readers.schema.require(&connection)?;
-            let answer = job(&connection);
-            readers.give_back(connection);
-            answer
+            let read = || {
+                let connection = readers.take()?;
+                readers.schema.require(&connection)?;
+                let answer = job(&connection);
+                readers.give_back(connection);
+                answer
+            };
+            read().map_err(|error| error.of_file(&readers.path))
         })
+    }
+
+    fn write(
+        &self,
+        job: impl FnOnce(&mut Writer) -> Result<(), StoreError> + Send + 'static,
+    ) -> Answer<'_, ()> {
+        let (writer, path) = (Arc::clone(&self.writer), self.path.clone());
+        blocking(move || job(&mut lock_writer(&writer)).map_err(|error| error.of_file(&path)))
     }
 }
 
@@ -201,7 +213,7 @@ impl std::fmt::Debug for SqliteStore {
 impl Store for SqliteStore {
     fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>> {
         let outcomes = write::commit(&mut lock_writer(&self.writer), group, now);
-        std::future::ready(outcomes).boxed()
+        std::future::ready(outcomes.map_err(|error| error.of_file(&self.path))).boxed()
     }
 
     fn head(&self) -> Answer<'_, Head> {
@@ -209,19 +221,12 @@ impl Store for SqliteStore {
         self.read(move |connection| head::read_known(connection, &key, &heads))
     }
 
-    fn keep_heads(&self, state: Option<PathBuf>) -> Answer<'_, ()> {
-        let writer = Arc::clone(&self.writer);
-        blocking(move || {
-            let Writer { connection, key, heads, .. } = &*lock_writer(&writer);
+    fn keep_heads(&self, beside: Option<KeptBeside>) -> Answer<'_, ()> {
+        self.write(move |Writer { connection, key, heads, .. }| {
             heads.forget();
             let head = head::read_known(connection, key, heads)?;
-            state.map_or(Ok(()), |state| heads.begin(&state, key, &head))
+            beside.map_or(Ok(()), |beside| heads.begin(&beside, key, &head))
         })
-    }
-
-    fn has_rewritten_head(&self) -> Answer<'_, bool> {
-        let has_rewritten = self.heads.has_rewritten();
-        Box::pin(async move { Ok(has_rewritten) })
     }
 
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
@@ -246,17 +251,14 @@ impl Store for SqliteStore {
     }
 
     fn put_checkpoint(&self, checkpoint: StoredCheckpoint) -> Answer<'_, ()> {
-        let writer = Arc::clone(&self.writer);
-        blocking(move || write::put_checkpoint(&lock_writer(&writer).connection, &checkpoint))
+        self.write(move |writer| write::put_checkpoint(&writer.connection, &checkpoint))
     }
 
     fn probe(&self, depth: Probe) -> Answer<'_, ()> {
-        let writer = Arc::clone(&self.writer);
-        let probe = match depth {
+        self.write(match depth {
             Probe::Lock => write::probe_lock,
             Probe::Write => write::probe,
-        };
-        blocking(move || probe(&mut lock_writer(&writer)))
+        })
     }
 
     fn records_of(&self, keys: Vec<RecordKey>) -> Answer<'_, Vec<Option<Record>>> {
