@@ -94,6 +94,7 @@ pub mod rotation;
 mod seal;
 pub mod sequencer;
 pub mod setup;
+pub mod shell;
 pub mod signer;
 pub mod store;
 mod subtrees;

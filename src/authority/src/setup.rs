@@ -47,6 +47,7 @@ use crate::revocation::Folded;
 use crate::rotation::InForce;
 use crate::rotation::ceremony;
 use crate::sequencer::{self, ActMember, ChangedKeys, Effect, Member, Outcome};
+use crate::shell::quoted;
 use crate::signer::Signer;
 use crate::store::sqlite::{Held, Migrated, SqliteStore};
 use crate::store::{Store, StoreError};
@@ -358,8 +359,8 @@ pub async fn require_clock(store: &dyn Store, clock: &dyn Clock) -> Result<(), E
 pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
     let path = state.join(PIN);
     let damaged = |why: &dyn std::fmt::Display| {
-        let path = path.display();
-        Error::Folder(format!("{path} cannot be used: {why}; {}", restore_pin(&path)))
+        let shown = path.display();
+        Error::Folder(format!("{shown} cannot be used: {why}; {}", restore_pin(&path)))
     };
     let text = read_state(&path, MAX_STATE).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => Error::Folder(without_pin(state, &path)),
@@ -377,10 +378,11 @@ pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
 }
 
 /// The step that brings `trust.pin` back.
-fn restore_pin(path: &dyn std::fmt::Display) -> String {
+fn restore_pin(path: &Path) -> String {
     format!(
         "restore it from a backup, or from the context of an operator of this CA: countersign trust \
-         pin > {path}"
+         pin > {}",
+        quoted(path)
     )
 }
 
@@ -397,8 +399,7 @@ fn without_pin(state: &Path, path: &Path) -> String {
             state.display()
         );
     }
-    let path = path.display();
-    format!("{path} is gone: {}", restore_pin(&path))
+    format!("{} is gone: {}", path.display(), restore_pin(path))
 }
 
 /// Writes the pin of a trust state beside the keys.

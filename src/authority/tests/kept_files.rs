@@ -243,6 +243,19 @@ async fn part_of_a_ca_is_to_be_moved_where_nothing_is() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 3);
 }
 
+#[tokio::test]
+async fn what_is_to_be_moved_is_named_as_a_shell_takes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = folder.path().join("it's a $HOME;");
+    drop(create(&state, Parent::Local).await.unwrap());
+    fs::remove_file(state.join("countersign.db")).unwrap();
+    let refused = create(&state, Parent::Local).await.unwrap_err().to_string();
+    let (_, told) = refused.split_once("move it away: ").unwrap();
+    let (told, _) = told.split_once("; then: countersign init").unwrap();
+    let moved = std::process::Command::new("sh").args(["-c", told]).status().unwrap();
+    assert!(moved.success() && !state.exists(), "{told}");
+}
+
 /// Takes the steps that a refusal tells, and returns what has been moved where.
 fn move_as_told(refused: &str) -> Vec<PathBuf> {
     let steps = refused.split("; ").filter_map(|step| step.split_once("mv "));

@@ -118,9 +118,9 @@ pub(crate) fn as_operators_hear(mut response: Response) -> Response {
 fn inside(error: &Error) -> Option<(String, String)> {
     let lasts = "send the same request again; `countersign status` says whether it lasts";
     match error {
-        Error::Store(StoreError::Hindered { by, why }) => {
-            let detail = format!("the CA's store cannot be used: {why}");
-            Some((detail, format!("{}; then send the same request again", by.next_step())))
+        Error::Store(StoreError::Hindered { by, file, why }) => {
+            let detail = format!("the CA's store cannot be used: {file}: {why}");
+            Some((detail, format!("{}; then send the same request again", by.next_step(file))))
         }
         Error::Store(_) | Error::Signer(_) | Error::Folder(_) | Error::Trust(_) => {
             Some((error.to_string(), lasts.to_owned()))

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::evidence::EvidenceFile;
 use crate::files::{create_private_folder, sync_folder, write_private};
 use crate::keys::{offline_folder, online_folder};
+use crate::shell::quoted;
 use crate::store::sqlite;
 
 /// The place of a CA that is being made.
@@ -161,7 +162,7 @@ fn move_away(path: &Path) -> Result<String, Error> {
         aside = format!("{shown}.before-{further}");
         further += 1;
     }
-    Ok(format!("mv {shown} {aside}"))
+    Ok(format!("mv {} {}", quoted(&path), quoted(Path::new(&aside))))
 }
 
 /// Whether something has this name, a link to nothing too.

@@ -10,6 +10,8 @@ use std::fmt;
 
 use futures_util::future::BoxFuture;
 
+use crate::shell::word;
+
 /// A signature from a key that never leaves its place.
 pub trait Signer: fmt::Debug + Send + Sync + 'static {
     /// The key's SubjectPublicKeyInfo, DER.
@@ -53,7 +55,7 @@ pub enum SignerError {
         why: String,
     },
     /// Others than the owner may read the file.
-    #[error("key file {path} has mode {mode:o}; `chmod 600 {path}` and find out who read it")]
+    #[error("key file {path} has mode {mode:o}; `chmod 600 {}` and find out who read it", word(.path))]
     Mode {
         /// Which.
         path: String,

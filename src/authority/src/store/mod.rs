@@ -15,6 +15,7 @@ use tlog::{Hash, Tile};
 use crate::clock::ClockLeapt;
 use crate::kept_file::KeptBeside;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
+use crate::shell::word;
 
 #[cfg(any(test, feature = "test-seams"))]
 pub mod faulty;
@@ -159,17 +160,25 @@ pub enum Hindrance {
 }
 
 impl Hindrance {
-    /// What ends it; then the CA goes on by itself.
-    pub fn next_step(self) -> &'static str {
+    /// What ends it, of this file; then the CA goes on by itself.
+    pub fn next_step(self, file: &str) -> String {
         match self {
             Self::DiskFailed => {
                 "look at the file system of the CA's `state`: kernel messages, quota, ulimit -f"
+                    .to_owned()
             }
-            Self::DiskFull => "free space on the file system of the CA's `state`: df shows it",
+            Self::DiskFull => {
+                "free space on the file system of the CA's `state`: df shows it".to_owned()
+            }
             Self::Locked => {
-                "end the other process that has locked it: fuser countersign.db names it"
+                format!(
+                    "end the other process that has locked it, whom `fuser {}` names",
+                    word(file)
+                )
             }
-            Self::ReadOnly => "make the CA's `state` writable again: mount, and the files' owner",
+            Self::ReadOnly => {
+                "make the CA's `state` writable again: mount, and the files' owner".to_owned()
+            }
         }
     }
 }
@@ -203,10 +212,12 @@ pub enum StoreError {
         what: String,
     },
     /// The disk is full or fails, the database is read-only or locked.
-    #[error("the store cannot be used: {why}; {}", .by.next_step())]
+    #[error("the store cannot be used: {file}: {why}; {}", .by.next_step(.file))]
     Hindered {
         /// What it is.
         by: Hindrance,
+        /// Which file.
+        file: String,
         /// What the database says.
         why: String,
     },
@@ -249,8 +260,10 @@ pub enum StoreError {
 impl StoreError {
     /// The same, of a file whose place is known.
     pub(crate) fn of_file(self, path: &std::path::Path) -> Self {
+        let file = path.display().to_string();
         match self {
-            Self::Damaged { what, .. } => Self::Damaged { file: path.display().to_string(), what },
+            Self::Damaged { what, .. } => Self::Damaged { file, what },
+            Self::Hindered { by, why, .. } => Self::Hindered { by, file, why },
             error => error,
         }
     }

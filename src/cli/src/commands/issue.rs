@@ -367,7 +367,7 @@ pub(crate) fn warn_of_readers(path: &Path, session: &Session) {
     if metadata.is_file() && metadata.mode() & 0o007 != 0 {
         session.output.warn(format!(
             "others on this host can read the token: chmod 600 {}, or umask 077 before",
-            path.display()
+            crate::shell::quoted(path)
         ));
     }
 }

@@ -500,7 +500,7 @@ fn unavailable(error: rusqlite::Error) -> StoreError {
         (false, code) => {
             let why = error.to_string();
             match code.and_then(hindrance) {
-                Some(by) => StoreError::Hindered { by, why },
+                Some(by) => StoreError::Hindered { by, file: FILE.to_owned(), why },
                 None => StoreError::Unavailable(why),
             }
         }
