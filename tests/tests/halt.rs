@@ -19,7 +19,10 @@ fn a_halted_ca_starts_and_says_why_until_the_newest_database_is_back() {
     environment.serve_until("503");
     assert!(environment.admin("/readyz").contains("an older database was put back"));
     let status = environment.countersign(&["status"]).success();
-    let status = status.says("an older database was put back").says("init --recover --lift-halt");
+    let config = environment.path("ca.toml").display().to_string();
+    let status = status
+        .says("an older database was put back")
+        .says(&format!("init --recover --lift-halt --config {config}"));
     assert!(
         !status.stderr.contains("countersign status"),
         "it is no way out of itself: {status:?}"

@@ -674,6 +674,9 @@ pub struct Status {
     /// Why nothing is issued any more, where the log was found to be another than it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
+    /// What ends that, on the CA's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub halted_next_step: Option<String>,
     /// Why this node is not ready, as its `/readyz` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_ready: Option<String>,

@@ -38,6 +38,11 @@ pub(crate) enum KeptHalt {
     Proven(Halt),
 }
 
+/// What ends a halt; README has more.
+pub const HALTED_NEXT_STEP: &str = "put the newest database back and restart the CA; where that is lost, \
+    look first what was revoked and issued in the part that is gone, then stop it: countersign init \
+    --recover --lift-halt";
+
 impl KeptHalt {
     /// The one kept, if any; fails for what no key of the log has signed, so that damage lifts nothing,
     /// and nobody else's file halts anything.

@@ -110,6 +110,7 @@ pub use event::{Act, Event, EventDraft};
 pub use feed::{
     FEED_BACKLOG, FeedMessage, SUBSCRIBED_CERTIFICATES, SUBSCRIPTIONS, Start, Subscription, TooSlow,
 };
+pub use halt::HALTED_NEXT_STEP;
 pub use kept_file::KeptBeside;
 pub use keys::Keys;
 pub use limits::{LIMIT_NAMES, LIMITS, Limit};

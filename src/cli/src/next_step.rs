@@ -20,7 +20,7 @@ use crate::table;
 pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
     let ours = error.chain().find_map(|cause| cause.downcast_ref::<Error>());
     let of_the_engine = || match error.downcast_ref::<authority::Error>()? {
-        authority::Error::Halted(_) => Some(HALTED.to_owned()),
+        authority::Error::Halted(_) => Some(authority::HALTED_NEXT_STEP.to_owned()),
         authority::Error::Invalid { next_step, .. } => next_step.clone(),
         authority::Error::Unproven { .. } => Some(UNPROVEN.to_owned()),
         authority::Error::Unmade { .. } => Some(
@@ -132,11 +132,6 @@ fn is_of_clocks(refusal: &Refusal) -> bool {
             | Refusal::NotCountersigned(CountersignatureRule::Future)
     )
 }
-
-/// What ends a halt; README has more.
-pub(crate) const HALTED: &str = "put the newest database back and restart the CA; where that is lost, \
-    look first what was revoked and issued in the part that is gone, then stop it: countersign init \
-    --recover --lift-halt";
 
 /// What gets a file out of the way that only looks like the CA's.
 pub(crate) const UNPROVEN: &str = "find out who wrote it, and compare the log with a checkpoint held \

@@ -7,13 +7,13 @@
 
 use std::path::{Path, PathBuf};
 
+use authority::HALTED_NEXT_STEP;
 use countersign::{AuthorityClient, Error as LibraryError};
 use identity::TrustState;
 use tlog::{Checkpoint, SignedNote, VerifierKey};
 
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::next_step::HALTED;
 use crate::output::Output;
 use crate::shell;
 use crate::svid_directory::SvidDirectory;
@@ -151,7 +151,7 @@ impl WentBack {
     fn told(&self) -> String {
         format!(
             "{}: an older database was put back. What was issued and revoked since may be missing\n  \
-             next, on the CA's host: {HALTED}\n  and once its operators accepted the loss, here: rm {}",
+             next, on the CA's host: {HALTED_NEXT_STEP}\n  and once its operators accepted the loss, here: rm {}",
             self.what(),
             shell::quoted(Path::new(&self.path))
         )

@@ -4,16 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Problem, ProblemType, Ttl};
-use authority::Error;
 use authority::policy::PolicyError;
 use authority::sequencer::Conflict;
 use authority::signer::SignerError;
 use authority::store::StoreError;
+use authority::{Error, HALTED_NEXT_STEP};
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use identity::Refusal;
 
 use crate::diagnostics::Why;
+use crate::readiness::AsTyped;
 
 /// A problem on its way out.
 #[derive(Debug)]
@@ -80,9 +81,6 @@ impl IntoResponse for Refused {
             StatusCode::from_u16(self.problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, body).into_response();
         response.extensions_mut().insert(Why(self.why));
-        if let Some(inside) = self.inside {
-            response.extensions_mut().insert(Inside(inside.into()));
-        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         let usual = match self.problem.problem_type {
@@ -96,6 +94,11 @@ impl IntoResponse for Refused {
         if self.takes_no_coding {
             headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
+        let step = self.problem.next_step.as_deref();
+        let named = step.is_some_and(|step| step.contains("countersign ")).then_some(self.problem);
+        if let Some(inside) = self.inside.or(named) {
+            response.extensions_mut().insert(Inside(inside.into()));
+        }
         response
     }
 }
@@ -104,10 +107,13 @@ impl IntoResponse for Refused {
 #[derive(Debug, Clone)]
 struct Inside(Arc<Problem>);
 
-/// An answer as an operator hears it: who runs the CA learns why it does not do its work.
-pub(crate) fn as_operators_hear(mut response: Response) -> Response {
+/// An answer as an operator hears it: who runs the CA learns why it does not do its work, and how its
+/// commands are typed on its host.
+pub(crate) fn as_operators_hear(mut response: Response, as_typed: AsTyped) -> Response {
     if let Some(Inside(problem)) = response.extensions_mut().remove() {
-        let body = serde_json::to_vec(&*problem).expect("a problem is plain data");
+        let mut problem = Problem::clone(&problem);
+        problem.next_step = problem.next_step.as_deref().map(as_typed);
+        let body = serde_json::to_vec(&problem).expect("a problem is plain data");
         response.headers_mut().remove(header::CONTENT_LENGTH);
         *response.body_mut() = body.into();
     }
@@ -122,6 +128,7 @@ fn inside(error: &Error) -> Option<(String, String)> {
             let detail = format!("the CA's store cannot be used: {file}: {why}");
             Some((detail, format!("{}; then send the same request again", by.next_step(file))))
         }
+        Error::Halted(_) => Some((error.to_string(), HALTED_NEXT_STEP.to_owned())),
         Error::Store(_) | Error::Signer(_) | Error::Folder(_) | Error::Trust(_) => {
             Some((error.to_string(), lasts.to_owned()))
         }
@@ -398,6 +405,28 @@ mod tests {
         assert_eq!(answer.headers()[header::RETRY_AFTER], "5");
         let error = Error::Policy(PolicyError::Cedar("it does not parse".to_owned()));
         assert_eq!(Refused::new(error, "0").into_response().status(), StatusCode::BAD_REQUEST);
+    }
+
+    #[tokio::test]
+    async fn operators_are_told_commands_as_they_are_typed_on_the_cas_host() {
+        let as_typed = |text: &str| text.replace("--lift-halt", "--lift-halt --config here.toml");
+        let told = async |response: Response| {
+            let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+            serde_json::from_slice::<Problem>(&body).unwrap().next_step.unwrap()
+        };
+        let halted = || Refused::new(Error::Halted("it went back".to_owned()), "1").into_response();
+        let heard = told(as_operators_hear(halted(), as_typed)).await;
+        assert!(heard.ends_with("countersign init --recover --lift-halt --config here.toml"));
+        let others = told(halted()).await;
+        assert!(!others.contains("countersign init"), "{others}");
+        let is_locked = StoreError::Hindered {
+            by: authority::store::Hindrance::Locked,
+            file: "/var/lib/the CA/countersign.db".to_owned(),
+            why: "database is locked".to_owned(),
+        };
+        let is_locked = Refused::new(is_locked.into(), "1").into_response();
+        let heard = told(as_operators_hear(is_locked, str::to_owned)).await;
+        assert!(heard.contains("`fuser '/var/lib/the CA/countersign.db'`"), "{heard}");
     }
 
     /// Whoever is told reads no diagnostics: they are on the CA's host.

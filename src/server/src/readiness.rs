@@ -83,7 +83,7 @@ impl Readiness {
         };
         let lost = status.lost_rows.iter_mut().map(|lost| &mut lost.next_step);
         let ending = status.warnings.iter_mut().map(|warning| &mut warning.next_step);
-        for step in status.halted.iter_mut().chain(lost).chain(ending) {
+        for step in status.halted_next_step.iter_mut().chain(lost).chain(ending) {
             *step = (self.as_typed)(step);
         }
         Status { not_ready: self.require().await.err(), connections: Some(connections), ..status }

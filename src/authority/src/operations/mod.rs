@@ -24,6 +24,7 @@ use crate::attest::refused;
 use crate::authority::{Authority, Caller, issuer_id, unexpected};
 use crate::error::Error;
 use crate::event::{Act, Event, EventDraft};
+use crate::halt::HALTED_NEXT_STEP;
 use crate::loading::proven_entry;
 use crate::policy::{Action, Principal, Query};
 use crate::request::explain;
@@ -51,6 +52,7 @@ impl Authority {
             workloads: policy.set().workloads().rows().count() as u64,
             denied: self.folded().revocations.denied().count() as u64,
             halted: self.halted(),
+            halted_next_step: self.halted().map(|_| HALTED_NEXT_STEP.to_owned()),
             // The service knows: its own certificate is part of it, and who is connected.
             not_ready: None,
             lost_rows,

@@ -1,13 +1,13 @@
 //! `status`: how the CA is doing.
 
 use api::{ConnectionsStatus, LostRow, LostRows, Status};
+use authority::HALTED_NEXT_STEP;
 use time::OffsetDateTime;
 
 use super::{Session, keys};
 use crate::clock;
 use crate::context;
 use crate::exit::Exit;
-use crate::next_step::HALTED;
 use crate::table;
 
 pub(crate) async fn run(session: &Session) -> anyhow::Result<Exit> {
@@ -30,7 +30,9 @@ fn to_text(status: &Status, now: OffsetDateTime) -> String {
     ];
     if let Some(why) = &status.halted {
         fields.push(("HALTED", why.clone()));
-        fields.push(("", format!("next, on the CA's host: {HALTED}")));
+        // A CA of before says it not.
+        let next = status.halted_next_step.as_deref().unwrap_or(HALTED_NEXT_STEP);
+        fields.push(("", format!("next, on the CA's host: {next}")));
     }
     if let Some(why) = &status.not_ready {
         fields.push(("NOT READY", why.clone()));

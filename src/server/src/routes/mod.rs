@@ -213,7 +213,7 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
             .into_response()
     };
     if asked.is_by_operator() {
-        response = as_operators_hear(response);
+        response = as_operators_hear(response, service.readiness.as_typed);
     }
     if let Some(named) = named {
         response.headers_mut().insert("x-request-id", named);
