@@ -66,6 +66,51 @@ fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
     environment.countersign(&["verify", "again/svid.pem"]).success();
 }
 
+#[test]
+fn no_issuer_is_certified_on_a_log_that_went_back() {
+    let mut environment = Environment::prepare(&Settings::default());
+    let init = ["init", "--config", "ca.toml"];
+    let request = environment.countersign(&[&init[..], &["--parent", "csr"]].concat()).success();
+    let request = request.stdout.trim().to_owned();
+    make_parent(&environment);
+    sign(&environment, &request, ISSUER_EXTENSIONS, "issuer.pem");
+    let file = |name: &str| environment.path(&format!("state/{name}"));
+    let database = || fs::read(file("countersign.db")).unwrap();
+    let finish = [&init[..], &["--certificate", "chain-issuer.pem"]].concat();
+    let awaiting = database();
+    environment.countersign(&finish).success().says("trust pin");
+    let finished = database();
+    environment.serve();
+    environment.issue("/prod/reports", "reports");
+    environment.stop();
+
+    let file = |name: &str| environment.path(&format!("state/{name}"));
+    let pin = fs::read(file("trust.pin")).unwrap();
+    let beside = || ["head", "checkpoint"].map(|name| fs::read(file(name)).unwrap());
+    let kept = beside();
+    for older in [&awaiting, &finished] {
+        for has_pin in [false, true] {
+            for part in ["-wal", "-shm"] {
+                drop(fs::remove_file(file(&format!("countersign.db{part}"))));
+            }
+            fs::write(file("countersign.db"), older).unwrap();
+            fs::write(file("trust.pin"), &pin).unwrap();
+            if !has_pin {
+                fs::remove_file(file("trust.pin")).unwrap();
+            }
+            let refused = environment.countersign(&finish).exits(1);
+            refused.says("an older database was put back").says("--lift-halt --config ca.toml");
+            assert_eq!(beside(), kept, "what speaks against it stays");
+            assert_eq!(file("trust.pin").exists(), has_pin);
+        }
+    }
+    // Whoever accepts the loss goes on with what is there.
+    let lift = [&init[..], &["--recover", "--lift-halt"]].concat();
+    environment.countersign(&lift).says("lifted: this CA kept");
+    environment.countersign(&finish).success().says("trust pin");
+    environment.serve();
+}
+
 /// As the first time; the trust state stays as it is.
 fn finish_again(environment: &Environment, file: &str) {
     let before = environment.countersign(&["trust", "show"]).success().stdout;

@@ -267,9 +267,9 @@ pub async fn finish(
     let store = Arc::new(open_store(state, trust_domain, &keys)?.0);
     let ceremony = Ceremony { trust_domain, store: &*store, clock };
     let is_finished = !store.trust_states().await?.is_empty();
+    // Before anything is certified, or begun, on a log that is not what it was.
+    require_no_halt(trust_domain, state, &*store, &keys).await?;
     if is_finished && state.join(PIN).exists() {
-        // Before anything is certified on a log that is not what it was.
-        require_no_halt(trust_domain, state, &*store, &keys).await?;
         ceremony.certified_again(answer, state, &keys).await?;
         let pin = read_pin(state)?;
         return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
