@@ -102,6 +102,38 @@ async fn a_service_tells_how_it_is_doing() {
     monolith.stop().await;
 }
 
+/// Its feed is closed to it: that is no feed that is gone.
+#[tokio::test]
+async fn a_revoked_service_says_that_it_is_and_comes_back_by_a_new_token() {
+    let kept = Kept::default();
+    let _recorder = set_default_local_recorder(&kept);
+    let environment = Environment::start();
+    let token = |name: &str| environment.write(name, &environment.token("/prod/batch"));
+    token("token");
+    let max_staleness = Duration::from_secs(5);
+    let batch = Workload::builder().url(environment.url()).trust_pin(environment.pin());
+    let batch = batch.token_file(environment.path("token"));
+    let batch = batch.staleness(Staleness { max_staleness, ..Staleness::default() });
+    let batch = batch.start().await.unwrap();
+    let (id, revoked) = (environment.id("/prod/batch"), batch.status().serial_number);
+    environment.countersign(&["revoke", "--yes", &id, "--reason", "superseded"]).success();
+    until(|| kept.gauge(CUT_OFF_REVOKED) == Some(1.0)).await;
+    until(|| kept.gauge(FEED_AGE).is_some_and(|age| age >= 6.0)).await;
+    let status = batch.status();
+    assert_eq!((status.ready, status.stale), (false, false), "{status:?}");
+    assert_eq!(kept.gauge(FEED_STALE), Some(0.0));
+    let told = status.cut_off.unwrap().to_string();
+    for what in [&format!("`countersign show {revoked}`"), &format!("token create {id}")] {
+        assert!(told.contains(what), "{told}");
+    }
+    token("token");
+    until(|| batch.ready()).await;
+    assert_ne!(batch.status().serial_number, revoked);
+    until(|| kept.gauge(CUT_OFF_REVOKED) == Some(0.0)).await;
+    until(|| kept.gauge(FEED_AGE).is_some_and(|age| age <= 4.0)).await;
+    batch.stop().await;
+}
+
 async fn start(environment: &Environment, path: &str) -> Workload {
     start_with(environment, path, |builder| builder).await
 }
@@ -127,6 +159,7 @@ async fn until(condition: impl Fn() -> bool) {
 
 const WITHOUT_AUTHORITY: &str = "countersign_seconds_without_authority{}";
 const FEED_AGE: &str = "countersign_feed_age_seconds{}";
+const CUT_OFF_REVOKED: &str = "countersign_cut_off{reason=revoked}";
 const FEED_STALE: &str = "countersign_feed_stale{}";
 const WITHOUT_REVOCATIONS: &str = "countersign_without_revocations{}";
 const NOT_AMONG_PEERS: &str = "countersign_handshakes_refused_total{reason=not-among-peers}";

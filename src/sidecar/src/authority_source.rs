@@ -134,6 +134,19 @@ impl SvidSource for AuthoritySource {
             }
         })
     }
+
+    fn again(&self, spiffe_id: &SpiffeId) -> String {
+        let token = format!("`countersign token create {spiffe_id}`, by an operator");
+        match &self.evidence {
+            Evidence::Token(_) => format!("start it again with a new token: {token}"),
+            Evidence::TokenFile(path) => {
+                format!(
+                    "it attests again by itself once {} holds a new token: {token}",
+                    path.display()
+                )
+            }
+        }
+    }
 }
 
 impl fmt::Debug for AuthoritySource {

@@ -417,6 +417,11 @@ fn doubt(status: u16) -> &'static str {
 /// Who trusts another CA than the peer's has an old trust state, or is deceived.
 fn advice(refusal: &Refusal, peer: &str) -> String {
     match refusal {
+        // It is not the peer that is to be looked at.
+        Refusal::StaleRevocations { .. } => {
+            "; the log of this workload says why nothing is heard, or that it is cut off itself"
+                .to_owned()
+        }
         Refusal::UnknownAuthority(_) | Refusal::NotCountersigned(_) => {
             ". If the CA is new, compare the trust pin with the one that its operator names"
                 .to_owned()

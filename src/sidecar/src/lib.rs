@@ -44,6 +44,10 @@
 //! that nobody gets by with an old file what
 //! [`start_without_revocations`](Builder::start_without_revocations) was not given for.
 //!
+//! A workload whose own certificate is revoked hears nothing more, and nobody takes it: that is a
+//! state of its own, [`CutOff`], and not told as a feed that is gone. The same goes for an identity that
+//! is denied, a certificate that came to its end, and one that the CA alone refuses.
+//!
 //! # Metrics
 //!
 //! For the recorder that the process installs (see the crate `metrics`), if it does:
@@ -52,6 +56,7 @@
 //! |---|---|
 //! | `countersign_seconds_without_authority` | how long all goes on should the CA be away from now on |
 //! | `countersign_feed_age_seconds`, `countersign_feed_stale` | since when nothing was heard of revocations; 1 while that is too long |
+//! | `countersign_cut_off{reason}` | 1 while the certificate held is refused: `revoked`, `denied`, `expired`; by the CA alone `clock`, `other-authority`, `refused`. See [`CutOff`] |
 //! | `countersign_without_revocations` | 1 while nothing at all is known of revocations |
 //! | `countersign_revocations_held_back` | peers to whom revocations are not applied yet: see [`Builder::hold_back_above`] |
 //! | `countersign_trust_states_refused_total` | trust states offered that are older, forked or not signed as they must be |
@@ -121,6 +126,7 @@ mod client;
 mod connections;
 mod connector;
 mod credentials;
+mod cut_off;
 mod endpoint;
 mod error;
 mod feed_lines;
@@ -183,6 +189,7 @@ pub use connections::ConnectionCounts;
 pub use credentials::Credentials;
 pub use endpoint::Endpoint;
 pub use error::{AnswerFault, ConfigurationFault, Error, ReplyFault};
+pub use cut_off::{CutOff, CutOffRule};
 pub use feed_stream::FeedStream;
 pub use handshake::{ExpectedServer, client_config, server_config};
 pub use hold_back::HeldBack;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 
 use api::{IssuedCertificate, RenewalWindow};
-use identity::{Usage, VerifiedSvid};
+use identity::{SpiffeId, Usage, VerifiedSvid};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use time::OffsetDateTime;
@@ -40,6 +40,12 @@ pub trait SvidSource: fmt::Debug + Send + Sync + 'static {
     /// `revocations.trust`; 0600), so that its next start does not need the CA. None if left out.
     fn folder(&self) -> Option<&Path> {
         None
+    }
+
+    /// What somebody does so that the workload gets another certificate although the one that it holds
+    /// is refused: the end of a sentence, for its log.
+    fn again(&self, _spiffe_id: &SpiffeId) -> String {
+        "it is for its source of certificates to give it another".to_owned()
     }
 }
 
@@ -122,6 +128,10 @@ impl SvidSource for FileSource {
 
     fn folder(&self) -> Option<&Path> {
         Some(&self.directory)
+    }
+
+    fn again(&self, _spiffe_id: &SpiffeId) -> String {
+        format!("`countersign renew {}` says how its files get another", self.directory.display())
     }
 }
 

@@ -9,7 +9,8 @@ use rustls::pki_types::UnixTime;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Staleness {
     /// How long it may hear nothing. Longer is said, whatever follows: by
-    /// [`Status::stale`](crate::Status::stale), an error in the log, and a metric.
+    /// [`Status::stale`](crate::Status::stale), an error in the log, and a metric. Where it is because
+    /// its own certificate is refused, that is said instead: [`Status::cut_off`](crate::Status::cut_off).
     pub max_staleness: Duration,
     /// What happens after that.
     pub then: WhenStale,
@@ -97,8 +98,8 @@ impl Freshness {
         self.confirmed.unwrap_or(self.began).age(now)
     }
 
-    pub(crate) fn is_stale(&self, now: UnixTime) -> bool {
-        self.silence(now) > self.staleness.max_staleness
+    pub(crate) fn is_stale(&self, now: UnixTime, explained: Duration) -> bool {
+        self.silence(now).saturating_sub(explained) > self.staleness.max_staleness
     }
 
     /// How long handshakes go on without news; none where they always do.

@@ -4,6 +4,7 @@ use identity::{SerialNumber, SpiffeId};
 use time::OffsetDateTime;
 
 use crate::connections::ConnectionCounts;
+use crate::cut_off::CutOff;
 use crate::hold_back::HeldBack;
 
 /// What a workload holds, and how long it can go on with it.
@@ -28,7 +29,8 @@ pub struct Status {
     /// Seconds since the revocations were last confirmed; none before the first time.
     pub feed_age: Option<u64>,
     /// Whether nothing was heard of revocations for longer than
-    /// [`max_staleness`](crate::Staleness::max_staleness), or never since the start.
+    /// [`max_staleness`](crate::Staleness::max_staleness), or never since the start. What passed while it
+    /// was [cut off](Self::cut_off) by everybody does not count: the feed is closed to it then.
     pub stale: bool,
     /// Until when peers are let in although nothing is known of revocations: see
     /// [`Builder::start_without_revocations`](crate::Builder::start_without_revocations). None where
@@ -41,6 +43,8 @@ pub struct Status {
     pub connections: ConnectionCounts,
     /// Whether it can serve.
     pub ready: bool,
+    /// Why its certificate is refused: it is revoked, say. None while it is taken.
+    pub cut_off: Option<CutOff>,
     /// Why the newest renewal failed; none once one has succeeded.
     pub renewal_error: Option<String>,
     /// Why the feed is not heard; none while it is.
@@ -55,6 +59,12 @@ pub struct Status {
 }
 
 impl Status {
+    /// Why nothing is heard of revocations, where that is known.
+    pub(crate) fn why_unheard(&self) -> Option<String> {
+        let cut_off = self.cut_off.as_ref().map(ToString::to_string);
+        cut_off.or_else(|| self.clock_error.clone()).or_else(|| self.feed_error.clone())
+    }
+
     /// Whether nothing but time has passed between the two.
     pub(crate) fn is_like(&self, other: &Self) -> bool {
         let Self { seconds_without_authority, feed_age, .. } = other.clone();

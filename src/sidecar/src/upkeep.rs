@@ -8,6 +8,8 @@ mod alone;
 #[path = "../tests/sidecar/authority.rs"]
 pub(crate) mod authority;
 mod clocks;
+#[cfg(test)]
+mod cut_off;
 mod feed;
 #[cfg(test)]
 mod hearing;
@@ -15,6 +17,7 @@ mod hearing;
 mod holding;
 #[cfg(test)]
 mod outage;
+mod own;
 mod releasing;
 mod report;
 #[cfg(test)]
@@ -39,6 +42,7 @@ use tokio::task::JoinSet;
 use self::clocks::ClockFault;
 use crate::authority_client::AuthorityClient;
 use crate::credentials::Credentials;
+use crate::cut_off::{CutOff, CutOffRule};
 use crate::error::Error;
 use crate::hold_back::HoldBack;
 use crate::kept::{Keeper, Loaded};
@@ -75,8 +79,10 @@ struct State {
     identity: VerifiedSvid,
     /// The next one, issued already, that our verifier does not take yet.
     candidate: Option<Svid>,
-    /// The CA refused our certificate: it is revoked, and peers will refuse it too.
-    refused: Option<SerialNumber>,
+    /// The CA refused this certificate of ours.
+    refused: Option<(SerialNumber, CutOffRule)>,
+    /// What was told of that, and of what the feed and the clock have against it.
+    cut_off: Option<CutOff>,
     replaces: Option<SerialNumber>,
     schedule: Schedule,
     renewal_error: Option<String>,
@@ -110,6 +116,7 @@ impl Upkeep {
             identity,
             candidate: None,
             refused: None,
+            cut_off: None,
             replaces: None,
             renewal_error: None,
             feed_error: None,
@@ -169,7 +176,11 @@ impl Upkeep {
         if tokio::time::timeout(limit, self.heard()).await.is_ok() {
             return;
         }
-        let Status { feed_age, without_revocations_until, .. } = self.status();
+        let Status { feed_age, without_revocations_until, cut_off, .. } = self.status();
+        if cut_off.is_some() {
+            // That was told, and nothing else is the matter.
+            return;
+        }
         match (feed_age, without_revocations_until) {
             (Some(age), _) => tracing::warn!(
                 seconds = age,
@@ -222,7 +233,12 @@ impl Upkeep {
 
     pub(crate) fn status(&self) -> Status {
         let held_back = self.hold_back.told();
-        Status { held_back, ..self.state().status(&self.verification) }
+        let mut state = self.state();
+        let turn = self.look_at_own(&mut state);
+        let status = Status { held_back, ..state.status(&self.verification) };
+        drop(state);
+        turn.into_iter().for_each(|turn| self.tell(turn));
+        status
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<Status> {
@@ -308,19 +324,6 @@ impl Upkeep {
         }
     }
 
-    /// The CA no longer takes our certificate: what renewing means then is to attest again, at once.
-    fn note_refusal(&self, error: &Error) {
-        if !matches!(error, Error::Refused { .. }) {
-            return;
-        }
-        let now = self.now();
-        let mut state = self.state();
-        let serial_number = *state.identity.serial_number();
-        if state.refused.replace(serial_number) != Some(serial_number) {
-            state.schedule.hasten(RenewalWindow { start: now, end: now }, 0.0);
-        }
-    }
-
     /// Says how long the workload can go on without the CA, and how long nothing was heard.
     async fn keep_measuring(&self) {
         let (mut was_stale, mut went_without) = (false, false);
@@ -328,13 +331,14 @@ impl Upkeep {
         let _ = tokio::time::timeout(MEASURE_EVERY, self.heard()).await;
         loop {
             let status = self.publish();
-            let (silence, _) = self.verification.silence();
+            let silence = self.verification.silence();
             gauge!(WITHOUT_AUTHORITY).set(status.seconds_without_authority as f64);
             gauge!(FEED_AGE).set(silence.as_secs() as f64);
             gauge!(FEED_STALE).set(f64::from(u8::from(status.stale)));
             let knows_none = status.feed_age.is_none();
             gauge!(WITHOUT_REVOCATIONS).set(f64::from(u8::from(knows_none)));
             self.hold_back.measure();
+            own::measure(status.cut_off.as_ref());
             if went_without && knows_none && status.without_revocations_until.is_none() {
                 tracing::error!("nothing is known of revocations still: peers are refused");
             }
@@ -342,7 +346,13 @@ impl Upkeep {
             match (was_stale, status.stale) {
                 (false, true) => {
                     let refuses = !self.verification.is_fresh();
-                    tracing::error!(?silence, refuses, "revocations are older than max_staleness");
+                    let why = status.why_unheard();
+                    tracing::error!(
+                        ?silence,
+                        refuses,
+                        why,
+                        "revocations are older than max_staleness"
+                    );
                 }
                 (true, false) => tracing::info!("revocations are those of now again"),
                 _ => {}
@@ -396,7 +406,8 @@ impl State {
         let left = u64::try_from(left).unwrap_or(0);
         let without_authority =
             verification.goes_on_for().map_or(left, |rest| rest.as_secs().min(left));
-        let (_, stale) = verification.silence();
+        let stale = verification.is_stale(self.unheard_for(now));
+        let is_refused = self.cut_off.as_ref().is_some_and(|it| it.rule.is_by_everybody());
         Status {
             spiffe_id: self.identity.spiffe_id().clone(),
             serial_number: *self.identity.serial_number(),
@@ -413,9 +424,8 @@ impl State {
                 .map(|left| now + left),
             held_back: None,
             connections: verification.connections(),
-            ready: left > 0
-                && verification.is_fresh()
-                && self.refused.as_ref() != Some(self.identity.serial_number()),
+            ready: left > 0 && verification.is_fresh() && !is_refused,
+            cut_off: self.cut_off.clone(),
             renewal_error: self.renewal_error.clone(),
             feed_error: self.feed_error.clone(),
             keeping_error: self.keeping_error.clone(),

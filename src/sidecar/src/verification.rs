@@ -176,11 +176,16 @@ impl Verification {
         self.freshness().check(now).is_ok()
     }
 
-    /// How long nothing was heard of revocations, and whether that is longer than it may be.
-    pub(crate) fn silence(&self) -> (Duration, bool) {
+    /// How long nothing was heard of revocations.
+    pub(crate) fn silence(&self) -> Duration {
         let now = self.now();
-        let freshness = self.freshness();
-        (freshness.silence(now), freshness.is_stale(now))
+        self.freshness().silence(now)
+    }
+
+    /// Whether that is longer than it may be, but for so long that something else explains.
+    pub(crate) fn is_stale(&self, explained: Duration) -> bool {
+        let now = self.now();
+        self.freshness().is_stale(now, explained)
     }
 
     /// How long handshakes go on without news of revocations; none where they always do.

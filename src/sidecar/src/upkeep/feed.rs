@@ -39,10 +39,16 @@ impl Upkeep {
             if of_other_keys {
                 self.trust_is_old.notify_one();
             }
-            tracing::warn!(%error, "the feed of revocations is not heard");
             self.state().feed_error = Some(error.to_string());
-            self.publish();
-            tokio::time::sleep(backoff.next(LONGEST_SILENCE, chance())).await;
+            if self.publish().cut_off.is_some() {
+                // That was told once, and is no fault of the feed's.
+                tracing::debug!(%error, "the feed of revocations is not heard");
+            } else {
+                tracing::warn!(%error, "the feed of revocations is not heard");
+            }
+            let pause = backoff.next(LONGEST_SILENCE, chance());
+            // Whoever was refused is not, perhaps, by another certificate.
+            let _ = tokio::time::timeout(pause, self.renewed.notified()).await;
         }
     }
 
