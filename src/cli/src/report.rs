@@ -48,12 +48,13 @@ pub(crate) fn start_diagnostics(cli: &Cli) {
     }
 }
 
-/// The same for `dev`: of its services, which run in front of somebody, only errors are shown.
+/// The same for `dev`: of its services, which run in front of somebody, only errors are shown; that
+/// one of them is cut off stands among what `dev` tells itself.
 pub(crate) fn start_diagnostics_of_dev(
     listener: impl Layer<Registry> + Send + Sync,
     options: &GlobalOptions,
 ) {
-    let filter = if options.verbose { EVERYTHING } else { "error" };
+    let filter = if options.verbose { EVERYTHING } else { "error,countersign::upkeep::own=off" };
     let shown = tracing_subscriber::fmt::layer()
         .fmt_fields(escape::fields())
         .with_writer(escape::diagnostics)

@@ -2,10 +2,11 @@
 //! nothing any more. The services attest again, each by a token that is put where it looks for one;
 //! the developer's own certificate is made anew.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use identity::SpiffeId;
+use countersign::CutOffRule;
+use identity::{SerialNumber, SpiffeId};
 use time::OffsetDateTime;
 
 use super::super::Session;
@@ -23,8 +24,15 @@ impl Dev {
         session: &Session,
     ) -> anyhow::Result<()> {
         let mut given = HashMap::new();
+        // The tour has told of its own.
+        let mut told: HashSet<_> = cut_off(services).map(|(told, _)| told).collect();
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
+            for (which, text) in cut_off(services) {
+                if told.insert(which) {
+                    self.line(session, "cut off", &text)?;
+                }
+            }
             let now = clock::now();
             let overslept: Vec<SpiffeId> = services
                 .workloads()
@@ -68,6 +76,16 @@ impl Dev {
         }
         Ok(())
     }
+}
+
+/// Whom an operator has cut off, by which certificate, and what it says of that.
+fn cut_off(services: &Services) -> impl Iterator<Item = ((SerialNumber, CutOffRule), String)> {
+    services.workloads().into_iter().filter_map(|workload| {
+        let status = workload.status();
+        let cut_off = status.cut_off?;
+        let is_told = matches!(cut_off.rule, CutOffRule::Denied | CutOffRule::Revoked);
+        is_told.then(|| ((status.serial_number, cut_off.rule), cut_off.to_string()))
+    })
 }
 
 /// Whether a certificate has ended, and the last token for it is not one of a moment ago.

@@ -34,6 +34,7 @@ impl Dev {
         let hastened = self.hasten_renewal(services).await?;
         self.show_revocation(services, context, session).await?;
         self.show_renewal(&hastened, services, session).await?;
+        self.show_cut_off(services, session).await?;
         self.show_log(session).await
     }
 
@@ -135,6 +136,16 @@ impl Dev {
         let how = if closed { "closed" } else { "ended, but not by the monolith," };
         self.line(session, "revoke", &format!("batch   stream {how} after {took}"))?;
         self.detail(session, &format!("next handshake refused ({})", refused.rule))
+    }
+
+    /// Whoever is revoked hears no feed any more, and knows why.
+    async fn show_cut_off(&self, services: &Services, session: &Session) -> anyhow::Result<()> {
+        let mut changes = services.batch.changes();
+        let cut_off = changes.wait_for(|status| status.cut_off.is_some());
+        let cut_off = tokio::time::timeout(PATIENCE, cut_off).await??.cut_off.clone();
+        let rule = cut_off.map(|cut_off| cut_off.rule.name()).unwrap_or_default();
+        let text = format!("batch   says that it is {rule}; a new token brings it back");
+        self.line(session, "cut off", &text)
     }
 
     /// What an auditor does: the root from entries alone, against the signed checkpoint.
