@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::environment::Environment;
+use api::{BootstrapToken, paths};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use tlog::Hash;
 
 /// A pool of requests for certificates, handed out in turn.
 #[derive(Debug, Clone)]
@@ -37,7 +39,18 @@ pub fn certificate_request(id: &str, key: &KeyPair, host: &str) -> anyhow::Resul
 
 /// A request for the first certificate of an identity, by a bootstrap token.
 pub fn token_request(token: &str, id: &str, key: &KeyPair, host: &str) -> anyhow::Result<Vec<u8>> {
-    request_with(serde_json::json!({"type": "token", "token": token}), id, key, host)
+    let request =
+        request_with(serde_json::json!({"type": "token", "token": token}), id, key, host)?;
+    // As our own clients do: a token has a share of requests of its own.
+    let named = format!("{}: {:?}\r\n", paths::TOKEN_HEADER, token_hash(token)?);
+    let end_of_line = request.windows(2).position(|two| two == b"\r\n").unwrap_or_default() + 2;
+    let (line, rest) = request.split_at(end_of_line);
+    Ok([line, named.as_bytes(), rest].concat())
+}
+
+fn token_hash(token: &str) -> anyhow::Result<Hash> {
+    let token: BootstrapToken = token.parse().map_err(anyhow::Error::msg)?;
+    Ok(Hash::of(token.secret()))
 }
 
 fn request_with(

@@ -87,6 +87,11 @@ pub fn token(id: &str) -> String {
 /// note, base64.
 pub const CHECKPOINT_HEADER: &str = "countersign-checkpoint";
 
+/// The request header in which whoever asks for a first certificate names its bootstrap token: SHA-256
+/// of the token's secret bits, lower-case hex. A token that lives has a share of requests of its own,
+/// whoever else floods the CA from the same address; nothing else follows from it.
+pub const TOKEN_HEADER: &str = "countersign-token";
+
 /// The response header in which the admin port says where the API is, to whoever asks it for
 /// something else.
 pub const API_HEADER: &str = "countersign-api";

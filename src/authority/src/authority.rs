@@ -308,6 +308,12 @@ impl Authority {
         Error::Restless
     }
 
+    /// Whether a bootstrap token with this SHA-256 was made here not long ago: a look-up, that says
+    /// nothing of what the token is good for.
+    pub fn is_live_token(&self, token: &Hash) -> bool {
+        self.known_tokens.is_live(token, self.clock.unix_milliseconds())
+    }
+
     /// Takes the token that a request uses, so that no other request has it at once.
     fn reserve(&self, attested: &Attested, request: &Hash) -> Result<Option<Reserved>, Error> {
         let Consumes::Token { hash, .. } = &attested.consumes else { return Ok(None) };

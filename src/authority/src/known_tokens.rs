@@ -64,6 +64,12 @@ impl KnownTokens {
         (*at == made_at).then(|| maker.clone())
     }
 
+    /// Whether the token was made here, and lives or did a moment ago. What was made before this process
+    /// started is not known.
+    pub(crate) fn is_live(&self, token: &Hash, now: u64) -> bool {
+        self.known().made.get(token).is_some_and(|made| made.until >= now)
+    }
+
     /// Takes a token for a request, before that is committed; none where another request has it.
     pub(crate) fn reserve(&self, token: Hash, request: Hash, now: u64) -> Option<Reserved> {
         let mut known = self.known();

@@ -1,8 +1,10 @@
 //! Each caller has a share of requests: a line of renewals its own, and strangers that of their
-//! address.
+//! address, or of the token that they name.
 //!
 //! So a flood from an operator's address (NAT, a load balancer) does not refuse the operator, and who
-//! renews its certificate again and again has no more than before.
+//! renews its certificate again and again has no more than before. Behind a NAT, or a load balancer that
+//! hides who calls, one stranger has the address of all: whoever has a token there is let in by that,
+//! which costs a look-up, and only where the address has nothing left.
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -11,10 +13,17 @@ use countersign::{Peer, Place, RemoteAddress, Standing};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use http::Extensions;
 use identity::SerialNumber;
+use tlog::Hash;
 
-/// A bucket for each caller.
+/// A bucket for each caller, and each token.
 #[derive(Debug)]
-pub(crate) struct RateLimit(Option<DefaultKeyedRateLimiter<Source>>);
+pub(crate) struct RateLimit(Option<Buckets>);
+
+#[derive(Debug)]
+struct Buckets {
+    sources: DefaultKeyedRateLimiter<Source>,
+    tokens: DefaultKeyedRateLimiter<Hash>,
+}
 
 /// Who sends requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,22 +41,32 @@ impl RateLimit {
     pub(crate) fn new(requests_per_second: u32) -> Self {
         let limiter = NonZeroU32::new(requests_per_second).map(|rate| {
             let burst = rate.saturating_mul(NonZeroU32::MIN.saturating_add(1));
-            RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst))
+            let tokens = Quota::per_second(NonZeroU32::MIN).allow_burst(OF_A_TOKEN);
+            Buckets {
+                sources: RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)),
+                tokens: RateLimiter::keyed(tokens),
+            }
         });
         Self(limiter)
     }
 
     pub(crate) fn admits(&self, extensions: &Extensions) -> bool {
-        let (Some(limiter), Some(source)) = (&self.0, Source::of(extensions)) else {
+        let (Some(buckets), Some(source)) = (&self.0, Source::of(extensions)) else {
             return true;
         };
-        limiter.check_key(&source).is_ok()
+        buckets.sources.check_key(&source).is_ok()
+    }
+
+    /// The same for whoever names a token. Only of those that live: each takes its memory.
+    pub(crate) fn admits_token(&self, token: &Hash) -> bool {
+        self.0.as_ref().is_none_or(|buckets| buckets.tokens.check_key(token).is_ok())
     }
 
     /// Forgets callers whose bucket is full again.
     pub(crate) fn forget(&self) {
-        if let Some(limiter) = &self.0 {
-            limiter.retain_recent();
+        if let Some(Buckets { sources, tokens }) = &self.0 {
+            sources.retain_recent();
+            tokens.retain_recent();
         }
     }
 }
@@ -65,6 +84,10 @@ impl Source {
         extensions.get::<RemoteAddress>().map(|remote| Self::Address(network(remote.0.ip())))
     }
 }
+
+/// Requests that a token has at once beside those of its address, and one a second more: it is used
+/// once, and asked with again where an answer is lost.
+pub(crate) const OF_A_TOKEN: NonZeroU32 = NonZeroU32::new(5).expect("five is not zero");
 
 /// One subscriber has a /64: it is the smallest that can be told apart.
 fn network(address: IpAddr) -> IpAddr {

@@ -8,11 +8,12 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::{Attestation, RevokeRequest};
+use api::{Attestation, BootstrapToken, RevokeRequest, TokenRequest};
 use countersign::Credentials;
 use futures_util::future::join_all;
 use support::Service;
 use support::wire::Wire;
+use tlog::Hash;
 
 /// Bodies that lack their last byte.
 struct Siege {
@@ -152,6 +153,40 @@ async fn certificates_of_one_line_share_one_rate_of_requests() {
     let (_, other) = service.enrol("/prod/monolith").await;
     let answer = Wire::open(&service, Some(&other)).await.ask("GET /v1/trust").await;
     assert_eq!(answer.status, 200, "another line of the same identity");
+    service.running.stop().await;
+}
+
+/// What a workload starts by, where it shares its address (NAT, a load balancer) with a flood.
+#[tokio::test]
+async fn whoever_has_a_token_starts_although_its_address_has_no_share_left() {
+    let service = Service::start_with(time::Duration::ZERO, 1).await;
+    let operator = service.operator().await;
+    let spiffe_id = service.id("/prod/reports");
+    let request = TokenRequest { spiffe_id, ttl: None, key_sha256: None };
+    let token = operator.create_token(&request).await.unwrap().token;
+    let secret = token.expose().parse::<BootstrapToken>().unwrap();
+    let named = format!("{:?}", Hash::of(secret.secret()));
+    let mut flood = Wire::open(&service, None).await;
+    let mut asking = Wire::open(&service, None).await;
+    let mut asked = async |named: &str| {
+        while flood.ask("GET /v1/openapi.json").await.status != 429 {}
+        let fields = format!("countersign-token: {named}\r\n");
+        asking.exchange("POST /v1/certificates", &fields, "{}").await.status
+    };
+    for other in [&*"0".repeat(64), &named.to_uppercase(), &format!("{named}0"), ""] {
+        assert_eq!(asked(other).await, 429, "{other:?}");
+    }
+    // A library that starts: the trust state, then its first certificate.
+    let stranger = service.client(None);
+    stranger.trust_note().await.unwrap();
+    let body = support::request(support::csr().0, Attestation::Token { token });
+    stranger.issue(&body, None).await.unwrap();
+    // It has a share, and no more than that.
+    let mut seen = vec![asked(&named).await];
+    while seen.len() < 40 && !seen.contains(&429) {
+        seen.push(asked(&named).await);
+    }
+    assert!(seen[0] == 400 && seen.contains(&429), "{seen:?}");
     service.running.stop().await;
 }
 

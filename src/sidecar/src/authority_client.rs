@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::{
-    ActFilter, ActOnRecord, ActivePolicy, CertificateFilter, CertificateRecord, Denial,
-    DenyRequest, ExplainRequest, Explanation, IssueRequest, IssuedCertificate, KeyRecord, KeyStep,
-    KeyStepOutcome, KeyStepRequest, NewToken, OperatorRecord, OperatorRequest, Page, PolicyFiles,
-    RenewalWindow, Report, Revocation, RevocationReach, RevokeRequest, Status, TokenFilter,
-    TokenRecord, TokenRequest, WorkloadFilter, WorkloadInstance, paths,
+    ActFilter, ActOnRecord, ActivePolicy, Attestation, BootstrapToken, CertificateFilter,
+    CertificateRecord, Denial, DenyRequest, ExplainRequest, Explanation, IssueRequest,
+    IssuedCertificate, KeyRecord, KeyStep, KeyStepOutcome, KeyStepRequest, NewToken,
+    OperatorRecord, OperatorRequest, Page, PolicyFiles, RenewalWindow, Report, Revocation,
+    RevocationReach, RevokeRequest, Status, TokenFilter, TokenRecord, TokenRequest, WorkloadFilter,
+    WorkloadInstance, paths,
 };
 use aws_lc_rs::rand;
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use identity::{SerialNumber, Trust};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tlog::Hash;
 
 use crate::connector::Connector;
 use crate::credentials::Credentials;
@@ -123,6 +125,12 @@ impl AuthorityClient {
         let mut headers = HeaderMap::new();
         if let Some(key) = idempotency_key {
             headers.insert(IDEMPOTENCY_KEY, header_value("Idempotency-Key", key)?);
+        }
+        if let Attestation::Token { token } = &request.attestation
+            && let Ok(token) = token.expose().parse::<BootstrapToken>()
+        {
+            let named = format!("{:?}", Hash::of(token.secret()));
+            headers.insert(paths::TOKEN_HEADER, header_value("Countersign-Token", &named)?);
         }
         self.send(Method::POST, paths::CERTIFICATES, headers, request).await
     }

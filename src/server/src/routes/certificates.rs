@@ -11,14 +11,14 @@ use http::{HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
-use super::described::IdempotencyKey;
+use super::described::{IdempotencyKey, NamedToken};
 use crate::caller::{Body, From, Path, Query};
 use crate::diagnostics::Did;
 use crate::problem::Refused;
 
 /// Issues a certificate, or renews the one this connection was made with.
 #[utoipa::path(post, path = api::paths::CERTIFICATES, request_body = IssueRequest,
-    params(IdempotencyKey),
+    params(IdempotencyKey, NamedToken),
     responses((status = 201, body = IssuedCertificate)))]
 pub(crate) async fn issue(
     State(service): State<Service>,

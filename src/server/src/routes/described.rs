@@ -17,6 +17,17 @@ pub(crate) struct IdempotencyKey {
     idempotency_key: Option<String>,
 }
 
+/// The header by which whoever has a bootstrap token names it before its body is read.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "it describes what `routes::token_of` reads")]
+pub(crate) struct NamedToken {
+    /// SHA-256 of the token's secret bits, lower-case hex. A token that lives has some requests of its
+    /// own where others have taken the whole share of its address (429); without this it has none.
+    #[param(rename = "Countersign-Token", pattern = "^[0-9a-f]{64}$")]
+    countersign_token: Option<String>,
+}
+
 /// The header by which a caller says what it has.
 #[derive(utoipa::IntoParams)]
 #[into_params(parameter_in = Header)]

@@ -21,8 +21,9 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, delete, get, post, put};
 use countersign::Peer;
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use http::{HeaderValue, Method, StatusCode, Version, header};
+use tlog::Hash;
 use tokio::sync::watch;
 
 pub(crate) use evidence::CrlText;
@@ -186,10 +187,11 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
     let route = row(&request).map_or("none", |(_, path, _)| path);
     let asked = Asked::new(&request, route, &id.0);
     let admitted = service.rate.admits(request.extensions());
-    let mut response = if admitted {
+    let mut response = if admitted || is_let_in(&service, &request) {
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(service.bodies.clone());
-        if let Some((note, shown)) = checkpoint_of(&request) {
+        // It is verified: that is for who has a share left.
+        if let Some((note, shown)) = checkpoint_of(&request).filter(|_| admitted) {
             service.authority.witness(&note, shown).await;
         }
         match may_ask(&service, &request) {
@@ -225,6 +227,30 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
     }
     asked.answered(&response);
     response
+}
+
+/// Whether a stranger is let in although its address has no share left: with a token that lives, or for
+/// the trust state, which costs no more than to refuse it. Both are what a workload starts by, and it
+/// may share its address with anybody.
+fn is_let_in(service: &Service, request: &Request) -> bool {
+    if request.extensions().get::<Peer>().is_some() {
+        return false;
+    }
+    match row(request) {
+        Some((method, paths::TRUST, _)) => *method == Method::GET,
+        Some((method, paths::CERTIFICATES, _)) if *method == Method::POST => token_of(request)
+            .is_some_and(|token| {
+                service.authority.is_live_token(&token) && service.rate.admits_token(&token)
+            }),
+        _ => false,
+    }
+}
+
+/// The token that a request names in its header.
+fn token_of(request: &Request) -> Option<Hash> {
+    let named = request.headers().get(paths::TOKEN_HEADER)?.as_bytes();
+    let decoded = HEXLOWER.decode(named.get(..64).filter(|_| named.len() == 64)?).ok()?;
+    Hash::try_from(&decoded[..]).ok()
 }
 
 /// Whether the caller may ask this at all, as the table says. What the table does not know is
