@@ -30,8 +30,9 @@ impl Installation<'_> {
     /// Asks for a certificate and installs it with its new key: both, or neither.
     ///
     /// Key and request are persisted first, so that after a crash or a lost answer the same
-    /// command asks with the same request again; what is refused for good is forgotten. Where nothing
-    /// can be installed, nothing is asked for: a token counts once.
+    /// command asks with the same request again; what is refused for good is forgotten, and so is what
+    /// was refused at once: its key is of use to nobody. Where nothing can be installed, nothing is asked
+    /// for: a token counts once.
     pub(crate) async fn run(
         &self,
         wish: &Wish,
@@ -46,7 +47,7 @@ impl Installation<'_> {
         let answer = match self.client.issue(&request, Some(&key)).await {
             Ok(answer) => answer,
             Err(error) => {
-                if is_final(&error) {
+                if is_final(&error) || (pending.is_new && is_refusal(&error)) {
                     PendingRequest::forget(self.directory)?;
                 }
                 return Err(error.into());
@@ -97,6 +98,16 @@ pub(crate) fn idempotency_key(request: &IssueRequest, after: Option<&SerialNumbe
     let asked = serde_json::to_vec(request).map(Zeroizing::new).expect("a request is plain data");
     let after = after.map(|serial_number| format!("-{serial_number}")).unwrap_or_default();
     format!("issue-{}{after}", chain::sha256_hex(&asked))
+}
+
+/// Whether the CA says no, and so has made nothing of the request. Of one that was sent before it may
+/// have: whoever is let in again renews with that, where another key would break the line.
+fn is_refusal(error: &countersign::Error) -> bool {
+    match error {
+        countersign::Error::Authority(problem) => problem.status < 500 && problem.status != 429,
+        countersign::Error::Refused { .. } => true,
+        _ => false,
+    }
 }
 
 /// Whether sending this very request again can never succeed.

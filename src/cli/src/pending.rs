@@ -32,6 +32,8 @@ pub(crate) struct PendingRequest {
     pub(crate) csr: String,
     /// The request, parsed.
     pub(crate) request: CertificateRequest,
+    /// Nobody was asked with it before: no answer to it can be lost.
+    pub(crate) is_new: bool,
 }
 
 impl PendingRequest {
@@ -70,7 +72,7 @@ impl PendingRequest {
         let request = CertificateRequest::parse_pem(&csr)?;
         let pem = Zeroizing::new(key.serialize_pem());
         key.zeroize();
-        Ok(Self { key: pem, csr, request })
+        Ok(Self { key: pem, csr, request, is_new: true })
     }
 
     /// Anything that is not a whole pending request for just this wish counts as none.
@@ -92,7 +94,7 @@ impl PendingRequest {
         let Ok(request) = CertificateRequest::parse_pem(&csr) else { return Ok(None) };
         let whole = public_key_of(&key).is_some_and(|public| public == request.public_key());
         let usable = whole && !was_answered && asks_for(&request, wish);
-        Ok(usable.then_some(Self { key, csr, request }))
+        Ok(usable.then_some(Self { key, csr, request, is_new: false }))
     }
 }
 

@@ -50,7 +50,26 @@ async fn what_policy_denies_exits_3_and_installs_nothing() {
     environment.authority.fail_next(Fault::Denied);
     let denied = environment.issue().await.expect(3);
     assert!(denied.stderr.contains("request: r-1"), "{}", denied.stderr);
-    assert!(!environment.path("svid/svid.pem").exists());
+    for name in ["svid.pem", "svid.key.next", "svid.csr.next"] {
+        assert!(!environment.path("svid").join(name).exists(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_that_is_refused_leaves_no_key_unless_an_answer_to_it_may_be_lost() {
+    let environment = Environment::new().await;
+    environment.issue().await.expect(0);
+    environment.authority.pull_windows_forward();
+    environment.authority.fail_next(Fault::Denied);
+    environment.run("renew svid").await.expect(3);
+    assert!(!environment.path("svid/svid.key.next").exists());
+    environment.authority.fail_next(Fault::AnswerLost);
+    environment.run("renew svid").await.expect(4);
+    let pending = environment.read("svid/svid.key.next");
+    environment.authority.fail_next(Fault::Denied);
+    environment.run("renew svid").await.expect(3);
+    environment.run("renew svid").await.expect(0);
+    assert_eq!(environment.read("svid/svid.key"), pending, "it is answered with the same");
 }
 
 #[tokio::test]
