@@ -177,6 +177,8 @@ mod upkeep;
 mod verification;
 mod welcome;
 mod wire;
+#[cfg(feature = "http")]
+mod without_end;
 mod workload;
 
 pub use accept::Drained;
@@ -187,9 +189,9 @@ pub use bootstrap::{FetchedTrust, fetch_trust, follow_trust, load_trust};
 pub use client::HttpClient;
 pub use connections::ConnectionCounts;
 pub use credentials::Credentials;
+pub use cut_off::{CutOff, CutOffRule};
 pub use endpoint::Endpoint;
 pub use error::{AnswerFault, ConfigurationFault, Error, ReplyFault};
-pub use cut_off::{CutOff, CutOffRule};
 pub use feed_stream::FeedStream;
 pub use handshake::{ExpectedServer, client_config, server_config};
 pub use hold_back::HeldBack;
@@ -214,4 +216,6 @@ pub use staleness::{Staleness, WhenStale};
 pub use status::Status;
 pub use stream::Stream;
 pub use verification::{Epoch, Verification};
+#[cfg(feature = "http")]
+pub use without_end::WithoutEnd;
 pub use workload::{Builder, Workload};

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use h2::Reason;
-use http::{HeaderValue, Request, Response, header};
+use http::{HeaderValue, Request, Response, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
@@ -24,6 +24,7 @@ use crate::peer::RemoteAddress;
 use crate::places::Place;
 use crate::stream::{Connection, Phase};
 use crate::unread::{Counted, Turn, Unread};
+use crate::without_end::PutAside;
 
 /// The service as one connection calls it: requests learn whose they are.
 pub(crate) struct Requests<S> {
@@ -36,6 +37,8 @@ pub(crate) struct Requests<S> {
     unread: Arc<Unread>,
     /// Over HTTP/1 none waits beside another.
     headers: Option<Headers>,
+    /// For answers without end, over HTTP/1.
+    put_aside: Option<Arc<PutAside>>,
 }
 
 impl<S> Requests<S> {
@@ -49,12 +52,18 @@ impl<S> Requests<S> {
         let place = connection.and_then(|connection| connection.place());
         let connection = connection.cloned();
         let (begun, settled) = Default::default();
-        Self { service, connection, place, remote, begun, settled, unread, headers: None }
+        let (headers, put_aside) = (None, None);
+        Self { service, connection, place, remote, begun, settled, unread, headers, put_aside }
     }
 
     /// For HTTP/2: headers of requests in flight hold so many bytes at most.
     pub(crate) fn with_headers(self, most: usize) -> Self {
         Self { headers: Some(Headers::new(most)), ..self }
+    }
+
+    /// For HTTP/1: answers without end are put aside.
+    pub(crate) fn with_put_aside(self, put_aside: &Arc<PutAside>) -> Self {
+        Self { put_aside: Some(Arc::clone(put_aside)), ..self }
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {
@@ -94,7 +103,9 @@ where
     S: Service<Request<Incoming>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Into<BoxError>,
-    B: Body + 'static,
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
 {
     type Response = Response<Counted<B>>;
     type Error = BoxError;
@@ -126,9 +137,11 @@ where
         };
         self.begun.fetch_add(1, Ordering::Relaxed);
         let asked = Asked::now(&self.settled);
+        // Before that version it is the connection's end that ends an answer.
+        let put_aside = self.put_aside.clone().filter(|_| request.version() == Version::HTTP_11);
         if !waits {
             let answer = Box::pin(self.service.call(request));
-            return Handling::Begun { answer, unread, last_answer, in_flight, asked };
+            return Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside };
         }
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
         let answer = Box::pin(async move {
@@ -136,7 +149,7 @@ where
             drop(waiting);
             service.call(request).await
         });
-        Handling::Begun { answer, unread, last_answer, in_flight, asked }
+        Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside }
     }
 }
 
@@ -148,6 +161,7 @@ pub(crate) enum Handling<R, E> {
         last_answer: Option<LastAnswer>,
         in_flight: Option<Held>,
         asked: Asked,
+        put_aside: Option<Arc<PutAside>>,
     },
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
@@ -155,7 +169,12 @@ pub(crate) enum Handling<R, E> {
     Refused,
 }
 
-impl<B: Body, E: Into<BoxError>> Future for Handling<Response<B>, E> {
+impl<B, E: Into<BoxError>> Future for Handling<Response<B>, E>
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
     type Output = Result<Response<Counted<B>>, BoxError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
@@ -163,7 +182,7 @@ impl<B: Body, E: Into<BoxError>> Future for Handling<Response<B>, E> {
             Self::Begun { last_answer: Some(last_answer), .. } if last_answer.has_ended() => {
                 Poll::Pending
             }
-            Self::Begun { answer, unread, last_answer, in_flight, asked } => {
+            Self::Begun { answer, unread, last_answer, in_flight, asked, put_aside } => {
                 let _turn = Turn(Arc::clone(unread));
                 let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
                 drop(in_flight.take());
@@ -172,7 +191,14 @@ impl<B: Body, E: Into<BoxError>> Future for Handling<Response<B>, E> {
                     let close = HeaderValue::from_static("close");
                     answer.headers_mut().insert(header::CONNECTION, close);
                 }
-                Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread))))
+                let answer = match put_aside {
+                    Some(put_aside) => put_aside.take_in(answer),
+                    None => Some(answer),
+                };
+                // What is put aside is not hyper's: it is left waiting, and is dropped.
+                answer.map_or(Poll::Pending, |answer| {
+                    Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread))))
+                })
             }
             Self::Dropped => Poll::Pending,
             Self::Refused => Poll::Ready(Err(h2::Error::from(Reason::REFUSED_STREAM).into())),

@@ -7,6 +7,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -34,6 +35,7 @@ use crate::stream::{Connection, Phase};
 use crate::unread::Unread;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
+use crate::without_end::PutAside;
 
 /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`, then finishes the requests in flight.
 ///
@@ -226,14 +228,27 @@ async fn serve_requests<IO, S, B>(
     let stream = Paced::new(stream, limits.write_timeout);
     // Each in a box of its size: a task has room for the largest future that it may ever hold, and
     // for each place that one is moved through.
-    let serving: Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>> = match protocol {
+    let serving: Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> = match protocol {
         Protocol::Http1 => {
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new())
                 .header_read_timeout(limits.header_timeout)
                 .max_buf_size(BUFFER);
+            let put_aside = Arc::<PutAside>::default();
+            let requests = requests.with_put_aside(&put_aside);
             let http = Box::pin(http.serve_connection(TokioIo::new(stream), requests));
-            Box::pin(drive(http, connection, Arc::clone(&unread), end))
+            let unread = Arc::clone(&unread);
+            Box::pin(async move {
+                let of_end = connection.clone();
+                let driven = drive(http, connection, unread, end, || put_aside.is_there()).await?;
+                let Some(http) = driven else { return Ok(()) };
+                let stream = Pin::into_inner(http).into_parts().io.into_inner();
+                tokio::select! {
+                    biased;
+                    () = closed(of_end.as_deref()) => Ok(()),
+                    written = put_aside.write(stream) => written,
+                }
+            })
         }
         Protocol::Http2(most) => {
             let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
@@ -248,16 +263,21 @@ async fn serve_requests<IO, S, B>(
             let stream = TokioIo::new(stream.with_frames(most.frame, requests.settled()));
             let requests = requests.with_headers(most.headers);
             let http = Box::pin(http.serve_connection(stream, requests));
-            Box::pin(drive(http, connection, Arc::clone(&unread), end))
+            let unread = Arc::clone(&unread);
+            Box::pin(async move {
+                drive(http, connection, unread, end, || false).await?;
+                Ok(())
+            })
         }
     };
     let result = tokio::select! {
         result = serving => {
-            if result.as_ref().is_err_and(hyper::Error::is_parse_too_large) {
+            let of_hyper = result.as_ref().err().and_then(|error| error.downcast_ref());
+            if of_hyper.is_some_and(hyper::Error::is_parse_too_large) {
                 // hyper has answered 431 by itself.
                 counter!(CUT, "reason" => "header").increment(1);
             }
-            result.map_err(BoxError::from)
+            result
         }
         () = unread.stuck(limits.write_timeout) => {
             Err(cut("unread", io::ErrorKind::TimedOut, "the peer does not take its answers").into())
@@ -270,32 +290,53 @@ async fn serve_requests<IO, S, B>(
 
 /// Runs the HTTP of a connection; after `end`, or once the peer's certificate has expired, it takes
 /// no new requests and finishes those in flight. When the connection is closed, it is dropped
-/// before it can begin another request of those read already.
+/// before it can begin another request of those read already. Returned where an answer of it
+/// is put aside.
 async fn drive<C: GracefulConnection<Error = hyper::Error>>(
     mut http: Pin<Box<C>>,
     connection: Option<Arc<Connection>>,
     unread: Arc<Unread>,
     end: impl Future<Output = ()>,
-) -> hyper::Result<()> {
+    is_put_aside: impl Fn() -> bool,
+) -> hyper::Result<Option<Pin<Box<C>>>> {
     let connection = connection.as_deref();
     let _ended = unread.ends();
-    tokio::select! {
+    let served = tokio::select! {
         biased;
         phase = past(connection, Phase::Open) => {
             if phase == Phase::Closed {
-                return Ok(());
+                return Ok(None);
+            }
+            None
+        }
+        served = until_aside(&mut http, &is_put_aside) => Some(served?),
+        () = end => None,
+    };
+    let is_aside = match served {
+        Some(is_aside) => is_aside,
+        None => {
+            http.as_mut().graceful_shutdown();
+            tokio::select! {
+                biased;
+                () = closed(connection) => false,
+                served = until_aside(&mut http, &is_put_aside) => served?,
             }
         }
-        result = http.as_mut() => return result,
-        () = end => {}
-    }
-    http.as_mut().graceful_shutdown();
-    tokio::select! {
-        biased;
-        () = closed(connection) => Ok(()),
-        // Not moved: what was dropped here would be dropped before it is said that the connection ended.
-        result = http.as_mut() => result,
-    }
+    };
+    // Not before here: what was dropped would be dropped before it is said that the connection ended.
+    Ok(is_aside.then_some(http))
+}
+
+/// Returns at the end of a connection, or true where an answer of it is put aside.
+async fn until_aside<C: GracefulConnection<Error = hyper::Error>>(
+    http: &mut Pin<Box<C>>,
+    is_put_aside: &impl Fn() -> bool,
+) -> hyper::Result<bool> {
+    std::future::poll_fn(|cx| match http.as_mut().poll(cx) {
+        Poll::Pending if is_put_aside() => Poll::Ready(Ok(true)),
+        polled => polled.map_ok(|()| false),
+    })
+    .await
 }
 
 async fn past(connection: Option<&Connection>, phase: Phase) -> Phase {

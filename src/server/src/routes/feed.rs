@@ -10,7 +10,7 @@ use authority::{FeedMessage, Start, Subscription, TooSlow};
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use countersign::{Kept, Place};
+use countersign::{Kept, Place, WithoutEnd};
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Deserialize;
@@ -67,7 +67,7 @@ pub(crate) async fn feed(
         let body = Body::from_stream(
             events(subscription, service.stopped.clone(), kept).map(Ok::<_, NoError>),
         );
-        return Ok((not_stored(EVENTS), body).into_response());
+        return Ok((Extension(WithoutEnd), not_stored(EVENTS), body).into_response());
     }
     let (told, subscription) = poll(subscription, service.stopped.clone()).await;
     let line = told.map(|message| message.line().clone()).unwrap_or_default();

@@ -31,3 +31,4 @@ mod staleness;
 mod stand_in;
 mod trusting;
 mod verification;
+mod without_end;
