@@ -14,7 +14,7 @@ use crate::connector::{Connector, Pool};
 use crate::endpoint::Endpoint;
 use crate::error::{BoxError, ConfigurationFault, Error};
 use crate::handshake::http_protocols;
-use crate::host::{Host, PORT_0};
+use crate::host::{HTTPS, HostPort};
 use crate::peers::{LivePeers, Peers};
 use crate::reply::Reply;
 use crate::welcome::Welcome;
@@ -48,7 +48,7 @@ pub struct HttpClient(Arc<Pool<UnsyncBoxBody<Bytes, BoxError>>>);
 impl HttpClient {
     /// Asks for a resource.
     pub async fn get(&self, url: &str) -> Result<Reply, Error> {
-        let unparsed = |_| Host::of_url(url).err().unwrap_or("it is not an URL");
+        let unparsed = |_| HostPort::of_url(url, HTTPS).err().unwrap_or("it is not an URL");
         let uri: Uri = url.parse().map_err(unparsed).map_err(|why| not_a_target(url, why))?;
         let mut request = Request::new(Empty::<Bytes>::new());
         *request.method_mut() = Method::GET;
@@ -69,11 +69,7 @@ impl HttpClient {
         if request.uri().scheme() != Some(&Scheme::HTTPS) {
             return Err(not_a_target(&url, "it does not begin with https://"));
         }
-        Host::parse(request.uri().host().unwrap_or_default())
-            .map_err(|why| not_a_target(&url, why))?;
-        if request.uri().port_u16() == Some(0) {
-            return Err(not_a_target(&url, PORT_0));
-        }
+        HostPort::of_url(&url, HTTPS).map_err(|why| not_a_target(&url, why))?;
         let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
         match self.0.request(request).await {
             Ok((response, connection)) => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use api::paths;
 use bytes::Bytes;
-use http::uri::{Authority, PathAndQuery, Scheme};
+use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::connector::{CONNECT_TIMEOUT, Connector, Pool, TlsSocket, target};
 use crate::error::{AnswerFault, BoxError, ConfigurationFault, Error};
 use crate::handshake::dangerous_unverified_config;
-use crate::host::{Host, PORT_0};
+use crate::host::{HTTPS, HostPort};
 use crate::retry::chance;
 use crate::stream::{Connection, Phase};
 
@@ -278,27 +278,18 @@ impl ServerUrl {
         let refuse = |why| {
             Err(Error::Configuration(ConfigurationFault::Url { url: without_user(url), why }))
         };
-        let host = Host::of_url(url);
-        let Ok(uri) = url.parse::<Uri>() else {
-            return refuse(host.err().unwrap_or("it cannot be parsed"));
-        };
-        if uri.scheme() != Some(&Scheme::HTTPS) {
+        let scheme = url.get(..SCHEME.len());
+        if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(SCHEME)) {
             return refuse("it does not begin with https://");
         }
-        let Some(authority) = uri.authority() else { return refuse("it has no host") };
-        // http::Uri has no port where it cannot read one: that would lead to 443.
-        let is_host = authority.as_str() == authority.host();
-        if authority.as_str().contains('@') || !(is_host || authority.port_u16().is_some()) {
-            return refuse("a user stands before the host, or no number after it");
+        if let Err(why) = HostPort::of_url(url, HTTPS) {
+            return refuse(why);
         }
+        let Ok(uri) = url.parse::<Uri>() else { return refuse("it cannot be parsed") };
         if uri.path() != "/" || uri.query().is_some() || url.contains('#') {
             return refuse("something follows host and port");
         }
-        match host {
-            Err(why) => refuse(why),
-            Ok(_) if authority.port_u16() == Some(0) => refuse(PORT_0),
-            Ok(_) => Ok(Self(uri)),
-        }
+        Ok(Self(uri))
     }
 
     fn join(&self, path: &str) -> Result<Uri, Error> {
@@ -311,6 +302,8 @@ impl ServerUrl {
         Uri::from_parts(parts).map_err(|_| refuse("the path cannot be joined to it"))
     }
 }
+
+const SCHEME: &str = "https://";
 
 /// Bytes that mean themselves wherever they stand in an URL: RFC 3986 §2.3.
 pub(crate) fn percent_encode(text: &str) -> String {

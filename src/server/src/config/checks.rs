@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
-use countersign::Host;
+use countersign::HostPort;
 use issuance::DnsName;
 
 use super::Config;
@@ -86,7 +86,8 @@ fn crl_url(url: &str) -> Result<(), String> {
     if !url.chars().all(|c| c.is_ascii_graphic()) {
         return Err(format!("{url:?} has a character that no certificate can carry in an URL"));
     }
-    Host::of_url(&url.replace("{issuer}", "issuer"))
+    // Its id has 64 digits: more than a label of a host's name.
+    HostPort::of_url(&url.replace("{issuer}", &"a".repeat(64)), HTTP)
         .map(drop)
         .map_err(|why| format!("{url:?}: {why}"))
 }
@@ -129,5 +130,7 @@ fn dns_name(name: &str) -> Result<(), String> {
     Err(format!("{name:?}: {hint}"))
 }
 
+/// The port of `http`.
+const HTTP: u16 = 80;
 /// As many as the CA takes in a certificate request.
 const MAX_NAMES: usize = 100;

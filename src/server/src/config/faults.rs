@@ -296,6 +296,17 @@ mod tests {
                 "crl_url: \"http://a..b:80/\": a DNS name is made of",
             ),
             (
+                "crl_url = \"http://web.1/\"",
+                "crl_url: \"http://web.1/\": a DNS name does not end in a number",
+            ),
+            (
+                "crl_url = \"http://{issuer}.crl.internal/\"",
+                "crl_url: \"http://{issuer}.crl.internal/\": a DNS name is made of",
+            ),
+            ("crl_url = \"http://x:0/\"", "crl_url: \"http://x:0/\": nothing listens on port 0"),
+            ("crl_url = \"http://x:70000/\"", "crl_url: \"http://x:70000/\": a port is a number"),
+            ("crl_url = \"http://me@x/\"", "crl_url: \"http://me@x/\": a user stands before"),
+            (
                 "crl_url = \"https://x/\"",
                 "line 3: crl_url: \"https://x/\" does not start with http://",
             ),
