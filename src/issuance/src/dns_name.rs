@@ -1,6 +1,7 @@
 //! DNS names as they may stand in a certificate.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,7 +35,10 @@ impl DnsName {
             return Err(refuse("labels are 1 to 63 letters, digits and inner hyphens"));
         }
         if input.rsplit('.').next().is_some_and(|last| last.bytes().all(|b| b.is_ascii_digit())) {
-            return Err(refuse("it looks like an IP address; ask for it as one"));
+            return Err(refuse(match input.parse::<Ipv4Addr>() {
+                Ok(_) => "it looks like an IP address; ask for it as one",
+                Err(_) => "its last label is a number, which URLs and TLS take for an IP address",
+            }));
         }
         Ok(Self(input.to_owned()))
     }
@@ -89,5 +93,11 @@ mod tests {
             assert!(DnsName::parse(bad).is_err(), "{bad}");
         }
         assert!(DnsName::parse(&"a".repeat(64)).is_err());
+        for (number, why) in
+            [("web.1", "last label is a number"), ("10.0.0.1", "ask for it as one")]
+        {
+            let refused = DnsName::parse(number).unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+        }
     }
 }
