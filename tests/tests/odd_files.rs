@@ -2,7 +2,9 @@
 //! with its name and the next step; nobody waits without end, and nothing is passed over.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
@@ -238,6 +240,25 @@ fn what_is_no_file_is_refused_wherever_a_file_is_read() {
             refused(&none, kind, "a folder");
         }
     }
+}
+
+#[test]
+fn what_is_named_in_no_encoding_is_read_and_named_again_as_a_shell_takes_it() {
+    let environment = Environment::start();
+    environment.issue("/prod/batch", "batch");
+    let named = |name: &[u8]| environment.folder().join(OsStr::from_bytes(name));
+    fs::copy(environment.path("batch/svid.pem"), named(b"caf\xe9.pem")).unwrap();
+    fs::rename(environment.path("batch"), named(b"batch\xff")).unwrap();
+    let run = |command: &str, path: &[u8]| {
+        program(environment.command(&[command]).arg(OsStr::from_bytes(path)))
+    };
+    for command in ["inspect", "verify", "lint"] {
+        for path in [&b"caf\xe9.pem"[..], b"batch\xff"] {
+            run(command, path).success();
+        }
+    }
+    fs::remove_file(named(b"batch\xff").join("svid.key")).unwrap();
+    run("renew", b"batch\xff").exits(1).says(r"--out $'batch\377'");
 }
 
 #[test]

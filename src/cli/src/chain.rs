@@ -1,10 +1,11 @@
 //! Certificates to look at: in a file, or as a server shows them.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use countersign::HostPort;
 use data_encoding::HEXLOWER;
 use identity::{SerialNumber, SpiffeId, is_pem, pem_blocks, unmarked};
@@ -72,16 +73,17 @@ impl Subject {
     }
 }
 
-impl FromStr for Subject {
-    type Err = &'static str;
-    /// `HOST:PORT`, unless there is a file of that name; `-` is stdin.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "-" {
+impl Subject {
+    /// `HOST:PORT`, unless there is a file of that name; `-` is stdin. The name of a file is whatever the
+    /// system takes for one.
+    pub(crate) fn parse(named: &OsStr) -> Result<Self, &'static str> {
+        if named == "-" {
             return Ok(Self::Stdin);
         }
-        if Path::new(text).is_dir() {
-            return Ok(Self::Directory(text.into()));
+        if Path::new(named).is_dir() {
+            return Ok(Self::Directory(named.into()));
         }
+        let Some(text) = named.to_str() else { return Ok(Self::File(named.into())) };
         if text.starts_with("https://") {
             return Err("a server is named by HOST:PORT alone");
         }
@@ -93,6 +95,11 @@ impl FromStr for Subject {
             _ => Ok(Self::File(text.into())),
         }
     }
+}
+
+/// Where a command line names a subject.
+pub(crate) fn subject() -> impl TypedValueParser<Value = Subject> {
+    OsStringValueParser::new().try_map(|named| Subject::parse(&named))
 }
 
 impl fmt::Display for Subject {
@@ -186,9 +193,10 @@ const LABELS: [&str; 3] = ["CERTIFICATE", "TRUSTED CERTIFICATE", "X509 CERTIFICA
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
 
     fn subject(text: &str) -> Subject {
-        text.parse().unwrap()
+        Subject::parse(text.as_ref()).unwrap()
     }
 
     #[test]
@@ -197,11 +205,13 @@ mod tests {
             assert_eq!(subject(address), Subject::Address(HostPort::parse(address).unwrap()));
         }
         for wrong in ["127.1:443", "::1", "bücher:1", "a..b:1", "a:0", "https://a:1"] {
-            assert!(wrong.parse::<Subject>().is_err(), "{wrong}");
+            assert!(Subject::parse(wrong.as_ref()).is_err(), "{wrong}");
         }
         for file in ["svid.pem", "./a:443", "C:svid.pem", ":443", "a:70000"] {
             assert_eq!(subject(file), Subject::File(file.into()));
         }
+        let no_text = OsStr::from_bytes(b"caf\xe9.pem");
+        assert_eq!(Subject::parse(no_text), Ok(Subject::File(no_text.into())));
     }
 
     #[test]

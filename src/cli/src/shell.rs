@@ -96,6 +96,9 @@ const ENDS: [char; 9] = ['\n', ';', '&', '|', '(', ')', '<', '>', '`'];
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
 
     #[test]
     fn what_a_shell_would_take_apart_is_one_word() {
@@ -112,6 +115,17 @@ mod tests {
             assert_eq!(word(text), expected);
             let line = format!("{expected} \\\n  b`, prose");
             assert_eq!(words(&line), Some((vec![text.to_owned(), "b".to_owned()], line.len() - 8)));
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_no_text_is_spelt_byte_by_byte() {
+        for (bytes, expected) in [
+            (&b"/a/caf\xe9.pem"[..], r"$'/a/caf\351.pem'"),
+            (b"it's\xff\xfe", r"$'it\'s\377\376'"),
+            (b"\xc3\xbc\n\xff", "$'\u{fc}\\n\\377'"),
+        ] {
+            assert_eq!(quoted(Path::new(OsStr::from_bytes(bytes))), expected);
         }
     }
 

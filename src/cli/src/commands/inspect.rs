@@ -18,7 +18,7 @@ and sends nothing. Of a folder: the certificate, whether the key is its own,
 bundle, CRLs, and the newest checkpoint that was seen. No key is shown, ever.")]
 pub(crate) struct Arguments {
     /// A PEM or DER file (- is stdin), an SVID's folder, or a server
-    #[arg(value_name = "FILE|DIR|HOST:PORT")]
+    #[arg(value_name = "FILE|DIR|HOST:PORT", value_parser = chain::subject())]
     subject: Subject,
 }
 

@@ -31,7 +31,7 @@ trust state in it, unless another is named, and its key is compared. Nobody is a
 any rule fails.")]
 pub(crate) struct Arguments {
     /// A chain (- is stdin), an SVID's folder, or a server that shows a chain
-    #[arg(value_name = "FILE|DIR|HOST:PORT")]
+    #[arg(value_name = "FILE|DIR|HOST:PORT", value_parser = chain::subject())]
     subject: Subject,
     /// Verify by this signed trust state instead of the context's
     #[arg(long, value_name = "FILE", requires = "trust_pin")]
