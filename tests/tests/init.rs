@@ -1,9 +1,11 @@
 //! `init`: with a parent elsewhere, and repairing what expired; `dev` with a state that stays.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 
-use system_tests::{Environment, PATIENCE, Settings, openssl, pause};
+use system_tests::{Environment, PATIENCE, Settings, openssl, pause, program};
 
 #[test]
 fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
@@ -191,6 +193,37 @@ fn a_lost_operator_is_repaired_on_the_host() {
 }
 
 #[test]
+fn nothing_is_logged_for_an_operator_whose_context_is_anothers() {
+    let mut environment = Environment::start();
+    environment.stop();
+    let recover = ["init", "--config", "ca.toml", "--recover", "--operator", "eve"];
+    let taken = environment.countersign(&[&recover[..], &["--context", "pay.example"]].concat());
+    assert!(!taken.stderr.contains("registered"), "{}", taken.stderr);
+    taken.exits(2).says("is that of spiffe://pay.example/countersign/operator/admin");
+    fs::create_dir(environment.path("file")).unwrap();
+    fs::write(environment.path("file/.config"), "no folder").unwrap();
+    let mut nowhere = environment.command(&recover);
+    let nowhere = program(nowhere.env("HOME", environment.path("file"))).exits(1);
+    assert!(!nowhere.stderr.contains("registered"), "{}", nowhere.stderr);
+    environment.serve();
+    let listed = environment.countersign(&["operator", "list"]).success().stdout;
+    assert!(!listed.contains("eve"), "{listed}");
+}
+
+#[test]
+fn a_home_that_is_no_text_is_found_out_before_anything_is_made() {
+    let environment = Environment::prepare(&Settings::default());
+    let home = environment.folder().join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&home).unwrap();
+    let mut init = environment.command(&["init", "--config", "ca.toml"]);
+    let told = program(init.env("HOME", &home)).exits(2);
+    told.says("is not UTF-8").says("XDG_CONFIG_HOME=/FOLDER");
+    assert!(!environment.path("state/trust.pin").exists());
+    init.env("XDG_CONFIG_HOME", environment.path("here"));
+    program(&mut init).success();
+}
+
+#[test]
 fn a_kept_development_state_opens_again() {
     let environment = Environment::prepare(&Settings::default());
     let pin = |environment: &Environment| {
@@ -208,7 +241,7 @@ fn a_kept_development_state_opens_again() {
         }
         environment.countersign(&["status"]).success();
         let id = dev.id().to_string();
-        system_tests::program(std::process::Command::new("kill").args(["-INT", &id])).success();
+        program(std::process::Command::new("kill").args(["-INT", &id])).success();
         assert_eq!(dev.wait().unwrap().code(), Some(0));
         pins.push(pin(&environment));
     }

@@ -250,6 +250,14 @@ pub(crate) fn folder(options: &GlobalOptions) -> Result<PathBuf, Error> {
     config.or(home).map(|config| config.join("countersign")).ok_or(Error::NoHome)
 }
 
+/// Refuses a folder that the file cannot name.
+pub(crate) fn require_text(directory: &Path) -> Result<(), Error> {
+    match directory.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Error::NoText { path: directory.to_owned() }),
+    }
+}
+
 /// Refuses unless the file can be written: with as much as it may have.
 pub(crate) fn require_room(options: &GlobalOptions) -> Result<(), Error> {
     let folder = folder(options)?;
@@ -275,7 +283,8 @@ fn edit<T>(
     let path = path(options)?;
     let mut contexts = read(&path)?;
     let changed = change(&mut contexts)?;
-    let text = toml::to_string(&contexts).expect("contexts are plain data");
+    contexts.contexts.values().try_for_each(|context| require_text(&context.directory))?;
+    let text = toml::to_string(&contexts).expect("contexts are text");
     files::replace(&path, text.as_bytes())?;
     Ok(changed)
 }

@@ -124,6 +124,9 @@ pub(crate) enum Error {
     /// A CA that is given another port each time it starts.
     #[error("{0} names no port: `listen` of that CA has port 0, so that `serve` takes a free one")]
     NoPort(String),
+    /// A context leads to a folder, and TOML is UTF-8.
+    #[error("{} is not UTF-8: contexts.toml can name no folder there", path.display())]
+    NoText { path: PathBuf },
     /// A token names no CA.
     #[error("which CA? a bootstrap token does not carry its URL")]
     NoUrl,
@@ -295,6 +298,7 @@ impl Error {
             | Self::NoPolicies(_)
             | Self::NotOurs { .. }
             | Self::NoPort(_)
+            | Self::NoText { .. }
             | Self::NoUrl
             | Self::NobodyAsked { .. }
             | Self::OperatorName(_)

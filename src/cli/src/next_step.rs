@@ -292,6 +292,10 @@ impl Error {
                 let url = url.trim_end_matches('0');
                 return Some(format!("add --url {url}PORT, as `countersign serve` printed it"));
             }
+            Self::NoText { .. } => {
+                "name a folder in UTF-8: export XDG_CONFIG_HOME=/FOLDER, and TMPDIR for a `dev`; then the \
+                 same command again"
+            }
             Self::OperatorName(_) => "the same command with another name, such as admin",
             Self::NotOurs { .. } => "choose another --out, or replace that file with --yes",
             Self::OtherFile { subject, what } => {

@@ -108,6 +108,7 @@ impl OperatorPlace {
             Some(context) => context.directory.clone(),
             None => contexts::folder(options)?.join(&name),
         };
+        contexts::require_text(&directory)?;
         let who = own_svid(&directory).ok().map(|(who, _)| who);
         let pin = context.map(|context| context.trust_pin).or_else(|| recorded_pin(&directory));
         let inhabitant = match (context, pin) {

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::TrustQuery;
 use authority::clock::{Clock, SteadyClock, SystemClock};
 use authority::policy::{Action, PolicyError, PolicySet, Principal, Query};
 use authority::setup::{self, Again, CertifiedAgain, NewAuthority, Outcomes, Parent, ParentAnswer};
+use authority::store::Store;
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
 use clap::{Args, ValueEnum};
-use identity::{SpiffeId, TrustPin};
+use identity::{SpiffeId, TrustPin, TrustState};
 use server::Config;
 
 use super::Session;
@@ -107,7 +107,7 @@ async fn create(arguments: &Arguments, config: &Config, session: &Session) -> an
     match created.outcome {
         Outcomes::Ready(pin) => {
             let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
-            let ready = ready(arguments, config, &authority, pin, session).await;
+            let ready = ready(arguments, config, &authority, pin, &place, session).await;
             ready.map_err(|source| without_operator(config, source))
         }
         Outcomes::AwaitsCertificate(request) => {
@@ -142,6 +142,7 @@ async fn finish(
     .await
     .map_err(|error| of_file(certificate, error))?;
     let pin = setup::read_pin(&config.state)?;
+    let place = place_of_operator(arguments, config, &*created.store, session).await;
     let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
     // The policy set was put into force before anybody knew what the parent permits.
     if let Err(error @ PolicyError::NotPermitted { row, found }) =
@@ -151,7 +152,10 @@ async fn finish(
     }
     // The trust keys may have been replaced since `init`.
     let pin = authority.trust().state().pin();
-    let ready = ready(arguments, config, &authority, pin, session).await;
+    let ready = match place {
+        Ok(place) => ready(arguments, config, &authority, pin, &place, session).await,
+        Err(nowhere) => Err(nowhere),
+    };
     ready.map_err(|source| without_operator(config, source))
 }
 
@@ -191,6 +195,8 @@ async fn recover(
         if let Some(migrated) = migrated {
             session.output.note(migrated.to_string());
         }
+        // Before anything is logged for an operator who has no place here.
+        let place = place_of_operator(arguments, config, &store, session).await?;
         if arguments.accept_clock {
             accept_clock(config, &store, session).await?;
         } else {
@@ -224,8 +230,27 @@ async fn recover(
         tell_standing(&authority, &arguments.operator, is_new, session)?;
         // The trust keys may have been replaced since `init`.
         let pin = authority.trust().state().pin();
-        ready(arguments, config, &authority, pin, session).await
+        ready(arguments, config, &authority, pin, &place, session).await
     }
+}
+
+/// The place of an operator of the CA that there is. A context is that CA's where its pin names keys
+/// that signed a trust state, old or new.
+async fn place_of_operator(
+    arguments: &Arguments,
+    config: &Config,
+    store: &dyn Store,
+    session: &Session,
+) -> anyhow::Result<OperatorPlace> {
+    let notes = store.trust_states().await?;
+    let is_of_this_ca = |pin: &TrustPin| {
+        let pin = pin.of_any_sequence();
+        notes.iter().any(|note| TrustState::verify_pinned(note, &pin).is_ok())
+    };
+    let id = operator_id(&config.trust_domain, &arguments.operator)?;
+    let place = OperatorPlace::of_operator(&id, &is_of_this_ca, &session.options)?;
+    contexts::require_room(&session.options)?;
+    Ok(place)
 }
 
 /// Gives the issuer another certificate, where that ends soon or begins only later.
@@ -394,21 +419,16 @@ async fn ready(
     config: &Config,
     authority: &Arc<Authority>,
     pin: TrustPin,
+    place: &OperatorPlace,
     session: &Session,
 ) -> anyhow::Result<Exit> {
     let url = url(config, session);
-    let id = operator_id(&config.trust_domain, &arguments.operator)?;
-    let is_of_this_ca = |pin: &TrustPin| {
-        let query = TrustQuery { pin: Some(pin.of_any_sequence().to_string()), after: None };
-        authority.trust_state(&query).is_ok()
-    };
-    let OperatorPlace { name, directory } =
-        OperatorPlace::of_operator(&id, &is_of_this_ca, &session.options)?;
+    let OperatorPlace { name, directory } = place;
     let operator =
-        ca_host::install_operator(authority, &arguments.operator, &url, pin, &directory).await?;
+        ca_host::install_operator(authority, &arguments.operator, &url, pin, directory).await?;
     authority.sign_checkpoint().await?;
-    let context = Context::new(&url, pin, &directory);
-    contexts::add(&name, context, MakeCurrent::IfNone, &session.options)?;
+    let context = Context::new(&url, pin, directory);
+    contexts::add(name, context, MakeCurrent::IfNone, &session.options)?;
     session.output.show(
         &serde_json::json!({
             "operator": operator, "trust_domain": config.trust_domain, "context": name, "trust_pin": pin.to_string(), "url": url,
