@@ -113,6 +113,26 @@ fn a_token_for_a_key_is_good_for_that_key_alone() {
 }
 
 #[test]
+fn a_denied_operator_comes_back_by_the_steps_that_are_told() {
+    let environment = Environment::start();
+    let bob = Machine::new(&environment, "bob");
+    bob.join("bob", &added(&environment, &["bob"])).success();
+    let id = environment.id("/countersign/operator/bob");
+    environment.countersign(&["operator", "remove", "bob"]).success();
+    let allow = format!("`countersign allow {id}`, by another operator");
+    // What others type has their own context.
+    let refused = bob.run(&["status", "--context", "pay.example"]).exits(3).says(&allow);
+    refused
+        .says("`countersign denial list`, by another operator")
+        .says("`countersign operator add bob --again`, by another operator");
+    let again = ["bob", "--again"];
+    environment.countersign(&[&["operator", "add"], &again[..]].concat()).exits(1).says("denied");
+    environment.countersign(&["allow", &id]).success();
+    bob.join("bob", &added(&environment, &again)).success();
+    bob.run(&["status"]).success();
+}
+
+#[test]
 fn nobody_takes_the_place_of_another() {
     let environment = Environment::start();
     let bob = Machine::new(&environment, "bob");

@@ -54,7 +54,7 @@ impl ShownSvid<'_> {
         let revoked = self.revoked(&serial_number, &issuer).await?;
         let why = Rule::Revoked.told(&serial_number, &spiffe_id, Some(&revoked));
         let repair = format!(
-            "ask an operator of {}, who sees `countersign show {serial_number}`; for another: {}",
+            "`countersign show {serial_number}`, by an operator of {}, tells more; for another: {}",
             spiffe_id.trust_domain(),
             again_by_request(&spiffe_id, self.directory, self.url)
         );
@@ -104,18 +104,19 @@ impl ShownSvid<'_> {
                 )
             }
             _ => format!(
-                "`countersign token create {spiffe_id}` by an operator, then \
-                 `{}`",
+                "`countersign token create {spiffe_id}` by an operator, then `{}`",
                 again_by_token(spiffe_id, self.directory, self.url)
             ),
         };
+        let asked = match owner {
+            Owner::Operator => "another operator",
+            Owner::Workload => "an operator",
+        };
         match rule {
-            Rule::Denied if owner == Owner::Operator => {
-                format!("ask another operator, who sees `countersign denial list`; then: {again}")
-            }
+            // Who is denied is refused a token, too.
             Rule::Denied => format!(
-                "ask an operator of {}, who sees `countersign denial list` and lifts it by \
-                 `countersign allow {spiffe_id}`; then: {again}",
+                "`countersign denial list`, by {asked} of {}, says since when and why, and \
+                 `countersign allow {spiffe_id}`, by {asked}, lifts it; then: {again}",
                 spiffe_id.trust_domain()
             ),
             Rule::Expired => format!(
@@ -123,7 +124,7 @@ impl ShownSvid<'_> {
                  right; if both are right: {again}"
             ),
             Rule::Revoked | Rule::Unknown => format!(
-                "ask an operator of {}, who sees `countersign show {serial_number}`; for another: \
+                "`countersign show {serial_number}`, by {asked} of {}, tells more; for another: \
                  {again}",
                 spiffe_id.trust_domain()
             ),
