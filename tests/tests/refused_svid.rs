@@ -110,7 +110,7 @@ fn what_nobody_has_is_not_revoked_and_the_command_fails() {
     let deny = ["deny", &nobody, "--reason", "key-compromise", "--dry-run"];
     environment.countersign(&deny).success().says("and revoke 0 certificates").says(MISTYPED);
     let asked = environment.on_terminal(80, &[("Type yes to go on", "no")], &deny[..4]);
-    asked.exits(1).says("no row, no certificate, no token");
+    asked.exits(1).says("no row, no certificate and no operator");
     assert_eq!(revocations(), before);
     environment.countersign(&deny[..4]).success().says(MISTYPED);
 }
@@ -118,10 +118,10 @@ fn what_nobody_has_is_not_revoked_and_the_command_fails() {
 #[test]
 fn whom_the_ca_knows_by_anything_is_not_said_to_be_mistyped() {
     let environment = Environment::start();
-    environment.token("/prod/promised");
     environment.countersign(&["operator", "add", "bob", "--out", "bob"]).success();
     let unknown = ["/prod/promise", "/countersign/operator/bo"];
-    let known = ["/prod/batch", "/prod/promised", "/countersign/operator/bob"];
+    // Who has a row, who was added, and who stands in the table.
+    let known = ["/prod/batch", "/countersign/operator/bob", "/countersign/operator/second"];
     for (path, is_known) in
         unknown.map(|path| (path, false)).into_iter().chain(known.map(|path| (path, true)))
     {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use api::{NewToken, TokenFilter, TokenRecord, TokenRequest, Ttl};
 use clap::{Args, Subcommand};
-use countersign::AuthorityClient;
 use identity::SpiffeId;
 use rustls_pki_types::SubjectPublicKeyInfoDer;
 use rustls_pki_types::pem::PemObject;
@@ -118,13 +117,7 @@ fn hint(token: &NewToken, url: &str, out: Option<&Path>) -> String {
 }
 
 async fn list(session: &Session) -> Result<(), Error> {
-    let tokens = all(&context::open(session).await?.client).await?;
-    let now = clock::now();
-    session.output.list(&tokens, |tokens| to_table(tokens, now))
-}
-
-/// Every token that the CA keeps.
-pub(super) async fn all(client: &AuthorityClient) -> Result<Vec<TokenRecord>, Error> {
+    let client = context::open(session).await?.client;
     let mut filter = TokenFilter::default();
     let mut tokens = Vec::new();
     loop {
@@ -132,9 +125,11 @@ pub(super) async fn all(client: &AuthorityClient) -> Result<Vec<TokenRecord>, Er
         tokens.extend(page.items);
         match page.next {
             Some(next) => filter.after = Some(next),
-            None => return Ok(tokens),
+            None => break,
         }
     }
+    let now = clock::now();
+    session.output.list(&tokens, |tokens| to_table(tokens, now))
 }
 
 fn to_table(tokens: &[TokenRecord], now: OffsetDateTime) -> String {
@@ -153,20 +148,11 @@ fn to_table(tokens: &[TokenRecord], now: OffsetDateTime) -> String {
     table::table(["ID", "STATE", "EXPIRES", "SPIFFE ID", "MADE BY"], &rows)
 }
 
+/// One that had expired, or was withdrawn before, is answered alike.
 async fn revoke(id: &str, session: &Session) -> Result<(), Error> {
-    let client = context::open(session).await?.client;
-    // Who may not list tokens may revoke one nevertheless.
-    let tokens = all(&client).await.unwrap_or_default();
-    let before = tokens.into_iter().find(|token| token.id == id).map(|token| token.state);
-    client.revoke_token(id).await?;
-    let shown = json!({ "id": id, "state": "revoked", "before": before });
-    session.output.show(&shown, |_| match before.as_deref() {
-        Some("revoked") => format!("token {id} was revoked before"),
-        Some(state @ ("expired" | "void")) => {
-            format!("revoked token {id}, which was {state}: nobody could use it any more")
-        }
-        _ => format!("revoked token {id}"),
-    })
+    context::open(session).await?.client.revoke_token(id).await?;
+    let shown = json!({ "id": id, "state": "revoked" });
+    session.output.show(&shown, |_| format!("token {id} is withdrawn: nobody can use it any more"))
 }
 
 /// SHA-256 of the SubjectPublicKeyInfo in a file, lower-case hex.
