@@ -47,6 +47,22 @@ fn a_token_is_withdrawn_once() {
 }
 
 #[test]
+fn without_a_current_context_the_others_are_named() {
+    let environment = Environment::start();
+    let home = environment.path(".config/countersign");
+    let contexts = std::fs::read_to_string(home.join("contexts.toml")).unwrap();
+    let other = contexts.split_once("[contexts.").unwrap().1.split_once("]\n").unwrap().1;
+    let both = format!("{contexts}\n[contexts.other]\n{other}");
+    std::fs::write(home.join("contexts.toml"), both).unwrap();
+    environment.countersign(&["context", "remove", "pay.example"]).success();
+    let told = environment.countersign(&["status"]).exits(2).says("known: other");
+    assert!(!told.stderr.contains("init"), "{}", told.stderr);
+    told.says("countersign context use NAME");
+    environment.countersign(&["context", "use", "other"]).success();
+    environment.countersign(&["status"]).success();
+}
+
+#[test]
 fn a_ca_certificate_is_not_taken_for_one_that_nobody_knows() {
     let environment = Environment::start();
     environment.issue("/prod/batch", "batch");

@@ -115,7 +115,11 @@ impl Contexts {
         &'a self,
         name: Option<&'a str>,
     ) -> Result<(&'a str, &'a Context), Error> {
-        let name = name.or(self.current.as_deref()).ok_or(Error::NoContext)?;
+        let name =
+            name.or(self.current.as_deref()).ok_or_else(|| match self.contexts.is_empty() {
+                true => Error::NoContext,
+                false => Error::NoCurrentContext { known: self.known() },
+            })?;
         let context = self
             .contexts
             .get(name)
@@ -373,6 +377,12 @@ mod tests {
         assert_eq!(environment.current().as_deref(), Some("test"));
         assert_eq!(forget("test", options).unwrap().url, "https://test:8443");
         assert_eq!(environment.current(), None, "nobody chose another");
+        let contexts = Contexts::load(options).unwrap();
+        let why = contexts.select(None).unwrap_err().to_string();
+        assert!(why.ends_with("known: pay"), "{why}");
+        forget("pay", options).unwrap();
+        let none = Contexts::load(options).unwrap();
+        assert!(matches!(none.select(None), Err(Error::NoContext)));
     }
 
     #[test]

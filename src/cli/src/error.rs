@@ -79,6 +79,9 @@ pub(crate) enum Error {
     /// There is no context to take the CA and the operator from.
     #[error("no context says which CA to ask, and who you are")]
     NoContext,
+    /// None of the contexts is the current one: that was removed.
+    #[error("no context is the current one, and none was named; known: {known}")]
+    NoCurrentContext { known: String },
     /// Neither `XDG_CONFIG_HOME` nor `HOME` is set.
     #[error("there is no place for contexts: neither XDG_CONFIG_HOME nor HOME is set")]
     NoHome,
@@ -294,6 +297,7 @@ impl Error {
             | Self::Exposed { .. }
             | Self::Malformed { .. }
             | Self::NoContext
+            | Self::NoCurrentContext { .. }
             | Self::NoHome
             | Self::NoPolicies(_)
             | Self::NotOurs { .. }

@@ -251,6 +251,9 @@ impl Error {
                 "`countersign init` on the CA's host makes a context, and where there is a CA already \
                  `countersign init --recover`; `--url` and a token file need none"
             }
+            Self::NoCurrentContext { .. } => {
+                "`countersign context list` shows where each leads; choose one: countersign context use NAME"
+            }
             Self::NoHome => "export HOME",
             Self::NoLock(path) => {
                 return Some(format!(
