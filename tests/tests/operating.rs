@@ -63,6 +63,18 @@ fn without_a_current_context_the_others_are_named() {
 }
 
 #[test]
+fn what_is_allowed_is_the_cas_own() {
+    let environment = Environment::start();
+    let allow = |id: &str| environment.countersign(&["allow", id]);
+    let foreign = allow("spiffe://other.example/prod/batch").exits(1);
+    foreign.says("not in trust domain pay.example").says("spiffe://pay.example/prod/batch");
+    let id = environment.id("/prod/batch");
+    allow(&id).success().says("was not denied").says("countersign denial list");
+    environment.countersign(&["deny", &id, "--reason", "superseded"]).success();
+    allow(&id).success().says("is allowed again");
+}
+
+#[test]
 fn a_ca_certificate_is_not_taken_for_one_that_nobody_knows() {
     let environment = Environment::start();
     environment.issue("/prod/batch", "batch");

@@ -2,7 +2,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
-use identity::{Refusal, SerialNumber, SpiffeId};
+use identity::{Refusal, SerialNumber, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 
 use crate::clock;
@@ -154,6 +154,9 @@ pub(crate) enum Error {
     /// The key in a directory is not that of the request.
     #[error("{} is another key than the request's", path.display())]
     OtherKey { path: PathBuf },
+    /// An identity is another CA's.
+    #[error("{id} is not in trust domain {ours}")]
+    OtherDomain { id: SpiffeId, ours: TrustDomain },
     /// A directory is for something else than an SVID.
     #[error("{} is {used}: no SVID is kept there", directory.display())]
     OtherUse { directory: PathBuf, used: &'static str },

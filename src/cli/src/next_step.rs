@@ -307,6 +307,14 @@ impl Error {
             }
             Self::OtherKey { .. } => "choose another --out, or make the request with that key",
             Self::OtherIdentity { .. } => "choose another --out, or replace it with --yes",
+            Self::OtherDomain { id, ours } => {
+                return Some(format!(
+                    "name one of it: {}{}; or ask the CA of that trust domain: --context NAME, which \
+                     `countersign context list` shows",
+                    ours.id(),
+                    id.path()
+                ));
+            }
             Self::OtherUse { .. } => {
                 "name another folder; nothing was asked for, and a token is as good as before"
             }

@@ -5,7 +5,8 @@ use identity::SpiffeId;
 use serde::Serialize;
 
 use super::Session;
-use crate::context;
+use crate::context::{self, OpenContext};
+use crate::error::Error;
 use crate::exit::Exit;
 
 #[derive(Debug, Args)]
@@ -21,8 +22,11 @@ struct Allowed {
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
-    let client = context::open(session).await?.client;
-    let spiffe_id = arguments.spiffe_id;
+    let OpenContext { client, held, .. } = context::open(session).await?;
+    let (spiffe_id, ours) = (arguments.spiffe_id, &held.state().trust_domain);
+    if !spiffe_id.is_member_of(ours) {
+        return Err(Error::OtherDomain { id: spiffe_id, ours: ours.clone() }.into());
+    }
     let denials = client.denials().await?.items;
     let denial = denials.into_iter().find(|denial| denial.spiffe_id == spiffe_id);
     if let Some(denial) = &denial {
@@ -33,5 +37,8 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
         true => format!("{} is allowed again", allowed.spiffe_id),
         false => format!("{} was not denied", allowed.spiffe_id),
     })?;
+    if !allowed.was_denied {
+        session.output.note("`countersign denial list` shows who is");
+    }
     Ok(Exit::Done)
 }
