@@ -1,7 +1,8 @@
 //! What is wrong with a configuration is told at once, in the words that every command uses.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 
 use system_tests::{Environment, Settings};
 
@@ -29,8 +30,42 @@ fn config_check_tells_every_file_that_cannot_be_used() {
     environment.write("state", "no folder");
     let told = environment.countersign(&["config", "check", "--config", "ca.toml"]).exits(2);
     let told = told.says("4 faults").says("state: ").says("it is no folder").says("policies: ");
-    let told = told.says("      passphrase_file: ").says("      offline_passphrase_file: ");
+    let told =
+        told.says("\n      3: passphrase_file: ").says("\n      4: offline_passphrase_file: ");
     assert_eq!(told.stderr.matches("next: ").count(), 1, "{}", told.stderr);
+    told.says("next: 1, 2, 3, 4: put it there");
+}
+
+#[test]
+fn each_of_several_faults_says_where_it_is_and_what_ends_it() {
+    let environment = Environment::prepare(&Settings::default());
+    fs::remove_file(environment.path("policies/workloads.json")).unwrap();
+    fs::set_permissions(environment.path("passphrase"), Permissions::from_mode(0o644)).unwrap();
+    fs::remove_file(environment.path("offline-passphrase")).unwrap();
+    let told = environment.countersign(&["config", "check", "--config", "ca.toml"]).exits(2);
+    let path = |name: &str| environment.path(name).display().to_string();
+    for (fault, step) in [
+        (
+            format!("1: {} has no policy files", path("policies")),
+            "1: `countersign policy shipped > ",
+        ),
+        (format!("2: passphrase_file: {}: it has mode 0644", path("passphrase")), "2: chmod 600 "),
+        (
+            format!("3: offline_passphrase_file: {}: ", path("offline-passphrase")),
+            "3: put it there",
+        ),
+    ] {
+        for said in [&*fault, step] {
+            assert!(told.stderr.contains(said), "{said}: {}", told.stderr);
+        }
+    }
+    // As the first step says.
+    let shipped = environment.countersign(&["policy", "shipped"]).success().stdout;
+    environment.write("policies/countersign.cedar", &shipped);
+    environment.write("policies/workloads.json", r#"{"workloads": []}"#);
+    environment.countersign(&["policy", "check", "policies"]).success();
+    let told = environment.countersign(&["config", "check", "--config", "ca.toml"]).exits(2);
+    told.says("2 faults").says("1: passphrase_file: ");
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn require_policies(config: &Config) -> Result<(), Error> {
         why: format!("{error:#}"),
     };
     first_policy(config).map(drop).map_err(|error| match error.downcast::<Error>() {
-        Ok(error @ Error::ConfiguredFile { .. }) => error,
+        Ok(error @ (Error::ConfiguredFile { .. } | Error::NoPolicies(_))) => error,
         Ok(error) => refuse(error.into()),
         Err(error) => refuse(error),
     })

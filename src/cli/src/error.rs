@@ -53,8 +53,8 @@ pub(crate) enum Error {
     #[error("the SVID was renewed, but `{command}` failed with {status}")]
     Exec { command: String, status: ExitStatus },
     /// A secret's file is open to others, or no file.
-    #[error("{}: {why}", path.display())]
-    Exposed { path: PathBuf, why: String },
+    #[error("{setting}: {}: {why}", path.display())]
+    Exposed { setting: &'static str, path: PathBuf, why: String },
     /// An SVID has expired, so that it can renew nothing.
     #[error(
         "the SVID in {} expired at {}; by this machine's clock it is {}",
@@ -344,8 +344,10 @@ fn named(path: &Path) -> String {
     }
 }
 
+/// Each on a line, by the number that its step has, too.
 fn lines(errors: &[Error]) -> String {
-    errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+    let numbered = errors.iter().zip(1..).map(|(error, n)| format!("{n}: {}", error.with_causes()));
+    numbered.collect::<Vec<_>>().join("\n")
 }
 
 /// One that cannot be read is named by its own error.

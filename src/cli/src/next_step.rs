@@ -205,9 +205,7 @@ impl Error {
                 ));
             }
             Self::Several(errors) => {
-                let mut steps: Vec<String> = errors.iter().filter_map(Self::next_step).collect();
-                steps.dedup();
-                return Some(steps.join("\n"));
+                return Some(numbered(errors));
             }
             Self::Passphrase(_) => {
                 "set `passphrase_file` in the configuration (at init \
@@ -269,6 +267,13 @@ impl Error {
             }
             Self::NoOfflineKeys(_) => {
                 "put that folder back from where it is kept, and run the same command again"
+            }
+            Self::NoPolicies(folder) => {
+                return Some(format!(
+                    "`countersign policy shipped > {}` begins one with the policies that ship; beside \
+                     it workloads.json says who may be whom",
+                    quoted(&folder.join("countersign.cedar"))
+                ));
             }
             Self::NoUrl => "add --url https://CA:8443, or export COUNTERSIGN_URL",
             Self::OperatorToken { .. } => {
@@ -366,6 +371,20 @@ impl Error {
         };
         Some(step.to_owned())
     }
+}
+
+/// What to do about each of several errors, by its number.
+fn numbered(errors: &[Error]) -> String {
+    let mut steps: Vec<(String, String)> = Vec::new();
+    for (error, number) in errors.iter().zip(1..) {
+        let Some(step) = error.next_step() else { continue };
+        match steps.iter_mut().find(|(_, known)| *known == step) {
+            Some((numbers, _)) => numbers.push_str(&format!(", {number}")),
+            None => steps.push((number.to_string(), step)),
+        }
+    }
+    let lines = steps.into_iter().map(|(numbers, step)| format!("{numbers}: {step}"));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Where something else was named.

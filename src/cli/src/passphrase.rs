@@ -173,7 +173,7 @@ fn read(path: &Path, key: &'static str) -> Result<Zeroizing<String>, Error> {
         SecretError::Io(source) => refuse(source.to_string()),
         SecretError::Text(fault) => refuse(fault.to_string()),
         SecretError::Shape => refuse(error.to_string()),
-        error => Error::Exposed { path: path.to_owned(), why: error.to_string() },
+        error => Error::Exposed { setting: key, path: path.to_owned(), why: error.to_string() },
     })
 }
 
