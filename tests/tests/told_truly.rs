@@ -42,6 +42,18 @@ fn what_is_revoked_already_says_since_when_by_whom_and_that_its_reason_stays() {
 }
 
 #[test]
+fn a_chain_that_only_the_ca_refuses_names_the_refusal() {
+    let environment = Environment::start();
+    environment.issue("/prod/batch", "batch");
+    let revoke = ["revoke", &environment.id("/prod/batch"), "--reason", "superseded"];
+    environment.countersign(&revoke).success();
+    let verify = ["verify", "batch", "--online"];
+    environment.countersign(&verify).exits(5).says("refused: Revoked");
+    let json = environment.countersign(&[&verify[..], &["--json"]].concat()).exits(5).json();
+    assert_eq!((&json["accepted"], &json["refusal"]), (&false.into(), &"Revoked".into()));
+}
+
+#[test]
 fn who_is_denied_again_is_denied_since_the_first_time() {
     let environment = Environment::start();
     let id = environment.id("/prod/batch");

@@ -67,7 +67,11 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         verdict.findings.push(own_key(directory));
         verdict.findings.extend(own_bundle(directory, &held));
     }
-    verdict.findings.push(revocation(arguments, &shown, session).await?);
+    let (finding, state) = revocation(arguments, &shown, session).await?;
+    verdict.findings.push(finding);
+    if state == Some(CertificateState::Revoked) {
+        verdict.refusal.get_or_insert("Revoked");
+    }
     let report = Report {
         accepted: verdict.findings.iter().all(|finding| finding.outcome != Outcome::Failed),
         refusal: verdict.refusal,
@@ -122,30 +126,31 @@ fn own_bundle(directory: &SvidDirectory, held: &HeldTrust) -> Option<Finding> {
     })
 }
 
+/// What was found, and what the CA says of the certificate where it was asked.
 async fn revocation(
     arguments: &Arguments,
     shown: &Chain,
     session: &Session,
-) -> Result<Finding, Error> {
-    let rule = "not revoked";
+) -> Result<(Finding, Option<CertificateState>), Error> {
+    let found = |outcome, detail: &str| Finding::new("not revoked", outcome, detail);
     if !arguments.online {
-        return Ok(Finding::new(rule, Outcome::NotChecked, "only the CA knows: add --online"));
+        return Ok((found(Outcome::NotChecked, "only the CA knows: add --online"), None));
     }
     let leaf = chain::read(&shown.certificates[0]);
     let serial = leaf.ok().and_then(|leaf| chain::serial_number(&leaf));
     let Some(serial) = serial else {
-        return Ok(Finding::new(rule, Outcome::Failed, "it has no serial number to ask about"));
+        return Ok((found(Outcome::Failed, "it has no serial number to ask about"), None));
     };
     let open = context::open(session).await?;
     if let Some(went_back) = &open.went_back {
-        return Ok(Finding::new(rule, Outcome::Failed, went_back.what()));
+        return Ok((found(Outcome::Failed, &went_back.what()), None));
     }
     let record = open.client.certificate(&serial).await?;
     let outcome = match record.state {
         CertificateState::Revoked | CertificateState::NeverIssued => Outcome::Failed,
         CertificateState::Expired | CertificateState::Valid => Outcome::Passed,
     };
-    Ok(Finding::new(rule, outcome, format!("the CA says: {}", state(record.state))))
+    Ok((found(outcome, &format!("the CA says: {}", state(record.state))), Some(record.state)))
 }
 
 impl Report {
