@@ -207,7 +207,7 @@ pub(crate) enum Error {
     Taken(PathBuf),
     /// The text of a bootstrap token has another form. It is never repeated.
     #[error("{}: {why}", path.display())]
-    Token { path: PathBuf, why: String },
+    Token { path: PathBuf, why: String, spiffe_id: SpiffeId },
     /// A trust state does not verify.
     #[error(transparent)]
     Trust(#[from] identity::Error),

@@ -346,7 +346,9 @@ impl Error {
                 "only what it says is lost, and what it was to do is done: let stdout go where there is \
                  room, and look before you do it again"
             }
-            Self::Token { .. } => "countersign token create SPIFFE_ID --out FILE",
+            Self::Token { spiffe_id, .. } => {
+                return Some(format!("countersign token create {spiffe_id} --out FILE"));
+            }
             Self::TrustFile { .. } => "countersign trust fetch URL --pin PIN --out FILE",
             Self::UnknownOperator { .. } => "countersign operator list",
             Self::Server { .. } => "name HOST:PORT of a server that speaks TLS and runs",

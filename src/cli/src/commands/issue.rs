@@ -122,7 +122,7 @@ struct Asker {
 impl Asker {
     async fn find(arguments: &Arguments, session: &Session) -> Result<Self, Error> {
         match &arguments.token_file {
-            Some(path) => Self::with_token(path, arguments.trust_pin, session).await,
+            Some(path) => Self::with_token(path, arguments, session).await,
             None => Self::as_operator(arguments.trust_pin, session).await,
         }
     }
@@ -131,14 +131,17 @@ impl Asker {
     /// only a CA that it vouches for is shown the token.
     async fn with_token(
         path: &Path,
-        trust_pin: Option<TrustPin>,
+        Arguments { spiffe_id, trust_pin, .. }: &Arguments,
         session: &Session,
     ) -> Result<Self, Error> {
         let url = session.options.url.clone().ok_or(Error::NoUrl)?;
         warn_of_readers(path, session);
         let text = read_token(path)?;
-        let token: BootstrapToken =
-            text.parse().map_err(|why| Error::Token { path: path.to_owned(), why })?;
+        let unusable = |why| {
+            let (path, spiffe_id) = (path.to_owned(), spiffe_id.clone());
+            Error::Token { path, why, spiffe_id }
+        };
+        let token: BootstrapToken = text.parse().map_err(unusable)?;
         let pin = trust_pin.unwrap_or_else(|| *token.pin());
         let held = HeldTrust::fetch(&url, &pin).await?;
         let client = AuthorityClient::new(&url, held.trust.clone(), None)?;

@@ -267,8 +267,11 @@ impl Renewal<'_> {
         let path = self.arguments.token_file.as_deref().expect("there is one");
         issue::warn_of_readers(path, session);
         let text = issue::read_token(path)?;
-        let token: BootstrapToken =
-            text.parse().map_err(|why| Error::Token { path: path.to_owned(), why })?;
+        let unusable = |why| {
+            let spiffe_id = place.wish.spiffe_id.clone();
+            Error::Token { path: path.to_owned(), why, spiffe_id }
+        };
+        let token: BootstrapToken = text.parse().map_err(unusable)?;
         let held = match place.held {
             Some(held) => held,
             None => HeldTrust::fetch(&place.url, token.pin()).await?,
