@@ -44,7 +44,12 @@ impl Due {
         Self::from(not_before + (not_after - not_before) / 2, now)
     }
 
+    /// In whole seconds, as it is told.
     fn from(moment: OffsetDateTime, now: OffsetDateTime) -> Self {
+        let moment = match i64::from(moment.nanosecond()) {
+            0 => moment,
+            part => moment + time::Duration::SECOND - time::Duration::nanoseconds(part),
+        };
         if moment <= now { Self::Now } else { Self::Later(moment) }
     }
 }
@@ -74,6 +79,12 @@ mod tests {
         assert_eq!(Due::within(&window(4), &serial(0), START), Due::Now);
         let end = START + Duration::hours(4);
         assert_eq!(Due::within(&window(4), &serial(255), end), Due::Now);
+    }
+
+    #[test]
+    fn a_moment_is_a_whole_second_within_the_window() {
+        let due = Due::within(&window(4), &serial(1), START);
+        assert_eq!(due, Due::Later(datetime!(2026-01-01 0:00:57 UTC)), "56.25 s behind its start");
     }
 
     #[test]
