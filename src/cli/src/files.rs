@@ -100,9 +100,15 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 
 /// Makes a directory (0700) and those above it; one that is there already keeps its mode.
 pub(crate) fn create_private_directory(path: &Path) -> Result<(), Error> {
-    if path.metadata().is_ok_and(|it| !it.is_dir()) {
-        let why = "a folder is wanted here, and it is none".to_owned();
-        return Err(Error::InTheWay { path: path.to_owned(), why });
+    let why = match path.metadata() {
+        Ok(there) if !there.is_dir() => Some("a folder is wanted here, and it is none"),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_symlink() => {
+            Some("it is a link that leads nowhere")
+        }
+        _ => None,
+    };
+    if let Some(why) = why {
+        return Err(Error::InTheWay { path: path.to_owned(), why: why.to_owned() });
     }
     DirBuilder::new()
         .recursive(true)
@@ -286,6 +292,20 @@ mod tests {
         assert_eq!(read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_folder_takes_no_place_of_a_file_or_of_a_link_that_leads_nowhere() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+        replace(&file, b"").unwrap();
+        std::os::unix::fs::symlink(directory.path().join("nowhere"), &link).unwrap();
+        for path in [&file, &link] {
+            let refused = create_private_directory(path).unwrap_err();
+            assert!(matches!(refused, Error::InTheWay { .. }), "{refused:?}");
+        }
+        fs::create_dir(directory.path().join("nowhere")).unwrap();
+        create_private_directory(&link).unwrap();
     }
 
     #[test]
