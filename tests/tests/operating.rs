@@ -63,6 +63,23 @@ fn without_a_current_context_the_others_are_named() {
 }
 
 #[test]
+fn what_would_be_waited_for_can_be_tried_first() {
+    let environment = Environment::start();
+    environment.issue("/prod/batch", "batch");
+    environment.countersign(&["operator", "add", "bob", "--out", "bob"]).success();
+    let id = environment.id("/prod/batch");
+    let entries =
+        || environment.countersign(&["--json", "status"]).success().json()["log_size"].clone();
+    let before = entries();
+    let reason = ["--reason", "superseded"];
+    for act in [&["revoke", &id][..], &["deny", &id], &["operator", "remove", "bob"]] {
+        let tried = [act, &reason, &["--wait", "1h", "--dry-run"]].concat();
+        environment.countersign(&tried).success().says("would ");
+    }
+    assert_eq!(entries(), before, "nothing was done");
+}
+
+#[test]
 fn what_is_allowed_is_the_cas_own() {
     let environment = Environment::start();
     let allow = |id: &str| environment.countersign(&["allow", id]);

@@ -98,7 +98,7 @@ pub(crate) struct Remove {
     #[arg(long)]
     dry_run: bool,
     /// Wait so long for every workload to have it, and say who has not answered
-    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    #[arg(long, value_name = "TIME")]
     wait: Option<Ttl>,
 }
 

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     dry_run: bool,
     /// Wait so long for every workload to have it, and say who has not answered
-    #[arg(long, value_name = "TIME", conflicts_with = "dry_run")]
+    #[arg(long, value_name = "TIME")]
     wait: Option<Ttl>,
     /// Even where nobody is left to undo it: the CA itself, or the last operator able to act
     #[arg(long)]
