@@ -1,6 +1,6 @@
 //! `serve`: runs the CA until it is told to stop.
 
-use std::time::Duration;
+use std::sync::mpsc;
 
 use clap::{Args, ValueEnum};
 
@@ -37,7 +37,17 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     let opened = ca_host::open(&config, &passphrase, &session.output).await;
     let authority = opened.map_err(|error| arguments.config.blame(&config, error))?;
     let stop = ca_host::stop_signal()?;
-    let mut running = server::start(authority, &config, carried).await?;
+    let end = end_in_time()?;
+    tokio::pin!(stop);
+    let started = tokio::select! {
+        signal = &mut stop => {
+            end.begin();
+            session.output.note(format!("{signal}: it had not begun"));
+            return Ok(Exit::Done);
+        }
+        started = server::start(authority, &config, carried) => started,
+    };
+    let mut running = started?;
     session.output.note(format!(
         "serving https://{}   admin http://{}",
         running.address, running.admin_address
@@ -47,8 +57,8 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
         session.output.note(format!("commands find it by: --url {url}"));
     }
     tokio::select! {
-        signal = stop => {
-            end_within(server::STOPPED_WITHIN)?;
+        signal = &mut stop => {
+            end.begin();
             session.output.note(format!("{signal}: finishing requests in flight"));
             let drained = running.stop().await;
             session.output.note(format!("drained {}, cut {}", drained.drained, drained.cut));
@@ -58,13 +68,26 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     }
 }
 
-/// Ends the process in this time, whatever hangs below all that can be waited for: a disk that does not
-/// answer while the database is closed.
-fn end_within(limit: Duration) -> std::io::Result<()> {
+/// The process ends in time once a signal has said so, whatever hangs below all that can be waited for: a
+/// disk that does not answer while the database is closed, a stderr that nobody reads. So it says nothing
+/// itself; and its thread is there from the start, lest there be none to be had at the end.
+struct End(mpsc::Sender<()>);
+
+impl End {
+    fn begin(&self) {
+        // It waits for as long as this is there.
+        let _ = self.0.send(());
+    }
+}
+
+fn end_in_time() -> std::io::Result<End> {
+    let (begin, begun) = mpsc::channel();
     let end = move || {
-        std::thread::sleep(limit);
-        tracing::error!("what was to be finished hangs: the process ends without it");
-        std::process::exit(Exit::Failed as i32);
+        if begun.recv().is_ok() {
+            std::thread::sleep(server::STOPPED_WITHIN);
+            std::process::exit(Exit::Failed as i32);
+        }
     };
-    std::thread::Builder::new().name("end".to_owned()).spawn(end).map(drop)
+    std::thread::Builder::new().name("end".to_owned()).spawn(end)?;
+    Ok(End(begin))
 }
