@@ -23,6 +23,8 @@ pub(crate) struct RateLimit(Option<Buckets>);
 struct Buckets {
     sources: DefaultKeyedRateLimiter<Source>,
     tokens: DefaultKeyedRateLimiter<Hash>,
+    /// For what everybody begins by, beyond the share.
+    starts: DefaultKeyedRateLimiter<Source>,
 }
 
 /// Who sends requests.
@@ -45,6 +47,7 @@ impl RateLimit {
             Buckets {
                 sources: RateLimiter::keyed(Quota::per_second(rate).allow_burst(burst)),
                 tokens: RateLimiter::keyed(tokens),
+                starts: RateLimiter::keyed(Quota::per_second(rate.saturating_mul(STARTS))),
             }
         });
         Self(limiter)
@@ -62,11 +65,20 @@ impl RateLimit {
         self.0.as_ref().is_none_or(|buckets| buckets.tokens.check_key(token).is_ok())
     }
 
+    /// The same for whoever has no share left, and asks for what it begins by.
+    pub(crate) fn admits_start(&self, extensions: &Extensions) -> bool {
+        let (Some(buckets), Some(source)) = (&self.0, Source::of(extensions)) else {
+            return true;
+        };
+        buckets.starts.check_key(&source).is_ok()
+    }
+
     /// Forgets callers whose bucket is full again.
     pub(crate) fn forget(&self) {
-        if let Some(Buckets { sources, tokens }) = &self.0 {
+        if let Some(Buckets { sources, tokens, starts }) = &self.0 {
             sources.retain_recent();
             tokens.retain_recent();
+            starts.retain_recent();
         }
     }
 }
@@ -88,6 +100,9 @@ impl Source {
 /// Requests that a token has at once beside those of its address, and one a second more: it is used
 /// once, and asked with again where an answer is lost.
 pub(crate) const OF_A_TOKEN: NonZeroU32 = NonZeroU32::new(5).expect("five is not zero");
+
+/// How many times its share an address may begin beside it: each costs little more than a refusal.
+const STARTS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
 
 /// One subscriber has a /64: it is the smallest that can be told apart.
 fn network(address: IpAddr) -> IpAddr {

@@ -187,6 +187,9 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
     let route = row(&request).map_or("none", |(_, path, _)| path);
     let asked = Asked::new(&request, route, &id.0);
     let admitted = service.rate.admits(request.extensions());
+    if !admitted {
+        leftover.refuse();
+    }
     let mut response = if admitted || is_let_in(&service, &request) {
         request.extensions_mut().insert(id);
         request.extensions_mut().insert(service.bodies.clone());
@@ -207,7 +210,6 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
             }
         }
     } else {
-        leftover.refuse();
         drop(request);
         metrics::counter!("countersign_rate_limited_total").increment(1);
         let detail = "this caller sends more requests than its share";
@@ -230,14 +232,16 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
 }
 
 /// Whether a stranger is let in although its address has no share left: with a token that lives, or for
-/// the trust state, which costs no more than to refuse it. Both are what a workload starts by, and it
+/// the trust state, which costs little more than to refuse it. Both are what a workload starts by, and it
 /// may share its address with anybody.
 fn is_let_in(service: &Service, request: &Request) -> bool {
     if request.extensions().get::<Peer>().is_some() {
         return false;
     }
     match row(request) {
-        Some((method, paths::TRUST, _)) => *method == Method::GET,
+        Some((method, paths::TRUST, _)) => {
+            *method == Method::GET && service.rate.admits_start(request.extensions())
+        }
         Some((method, paths::CERTIFICATES, _)) if *method == Method::POST => token_of(request)
             .is_some_and(|token| {
                 service.authority.is_live_token(&token) && service.rate.admits_token(&token)
