@@ -394,3 +394,28 @@ async fn a_database_of_a_later_version_is_refused_with_what_opens_it() {
         "{refused}"
     );
 }
+
+/// Nothing leads back from there.
+#[tokio::test]
+async fn what_is_not_this_authoritys_log_or_not_whole_is_refused_as_it_was() {
+    let newest = "place = (SELECT max(place) FROM entries)";
+    for (change, undone) in [
+        (
+            "UPDATE meta SET trust_domain = 'other.example'".to_owned(),
+            "UPDATE meta SET trust_domain = 'pay.example'".to_owned(),
+        ),
+        (
+            format!("UPDATE entries SET bytes = CAST(bytes || ' ' AS BLOB) WHERE {newest}"),
+            format!(
+                "UPDATE entries SET bytes = substr(bytes, 1, length(bytes) - 1) WHERE {newest}"
+            ),
+        ),
+    ] {
+        let (environment, ..) = issued().await;
+        let stopped = left_by_version_6(environment, &change).await;
+        stopped.refuses().await;
+        assert_eq!(stopped.version(), 6, "{change}");
+        stopped.change(&undone);
+        stopped.start().await.unwrap();
+    }
+}

@@ -66,8 +66,12 @@ const LOOKS: usize = 5;
 
 /// Compares the log with its head: its right edge, and that nothing stands behind it.
 pub(super) fn verify_log(connection: &Connection, key: &HeadKey) -> Result<(), StoreError> {
-    let head = read(connection, key)?;
-    tiles::verify_edge(connection, &head)?;
+    verify_log_to(connection, &read(connection, key)?)
+}
+
+/// The same, for a head that was read.
+pub(super) fn verify_log_to(connection: &Connection, head: &Head) -> Result<(), StoreError> {
+    tiles::verify_edge(connection, head)?;
     let size = head.edge.size();
     let beyond = connection
         .query_row(

@@ -389,7 +389,7 @@ fn verify(
     trust_domain: &TrustDomain,
     key: &HeadKey,
 ) -> Result<(), StoreError> {
-    upgrade::bring_up_to_date(connection, key)?;
+    upgrade::bring_up_to_date(connection, trust_domain, key)?;
     read::require_trust_domain(connection, trust_domain)?;
     require_tables(connection)?;
     // Of a store that was made before there was this one.

@@ -43,12 +43,27 @@ pub(super) fn require_trust_domain(
              that wrote it, or a newer one"
         )));
     }
-    if kept != trust_domain.as_str() {
-        return Err(StoreError::Unavailable(format!(
-            "it belongs to trust domain {kept}, not {trust_domain}: check `trust_domain` and `state`"
-        )));
+    require_kept(&kept, trust_domain)
+}
+
+/// The same, of whatever version it is.
+pub(super) fn require_kept_for(
+    connection: &Connection,
+    trust_domain: &TrustDomain,
+) -> Result<(), StoreError> {
+    let kept: String = connection
+        .query_row("SELECT trust_domain FROM meta", [], |row| row.get(0))
+        .map_err(unavailable)?;
+    require_kept(&kept, trust_domain)
+}
+
+fn require_kept(kept: &str, trust_domain: &TrustDomain) -> Result<(), StoreError> {
+    if kept == trust_domain.as_str() {
+        return Ok(());
     }
-    Ok(())
+    Err(StoreError::Unavailable(format!(
+        "it belongs to trust domain {kept}, not {trust_domain}: check `trust_domain` and `state`"
+    )))
 }
 
 /// A table of one row has lost it.

@@ -3,6 +3,7 @@
 //!
 //! Afterwards no version of before opens it: they know neither its schema nor the seal of its head.
 
+use identity::TrustDomain;
 use rusqlite::{Connection, TransactionBehavior};
 
 use super::write::{RENEWALS_IN_ROWS, UNSEALED_RECORDS, UNSEALED_REQUESTS};
@@ -13,6 +14,7 @@ use crate::seal::HeadKey;
 /// [migrated](super::migration) instead.
 pub(super) fn bring_up_to_date(
     connection: &mut Connection,
+    trust_domain: &TrustDomain,
     key: &HeadKey,
 ) -> Result<(), StoreError> {
     let version = read::version(connection)?;
@@ -22,7 +24,10 @@ pub(super) fn bring_up_to_date(
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)?;
+    // Nothing leads back from here: only the log of this CA, whole, is brought up.
+    read::require_kept_for(&transaction, trust_domain)?;
     let head = head::read_of_before(&transaction, key, version)?;
+    head::verify_log_to(&transaction, &head)?;
     if version == UNSEALED_REQUESTS {
         requests::seal_in(&transaction)?;
     }
