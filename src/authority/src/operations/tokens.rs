@@ -225,6 +225,8 @@ impl Authority {
         let ended = folded.revocations.revoked_before(made_for);
         let why = if stands.is_err() || !policy.decide(&query).allowed {
             "the token counts no more: whoever made it was revoked since, or may not now"
+        } else if folded.revocations.is_denied(made_for) {
+            return Err(Error::Revoked(identity::Refusal::Denied));
         } else if ended.is_some_and(|before| *made_at < before) {
             "the token counts no more: those for whom it was made were revoked, or denied, since"
         } else {
