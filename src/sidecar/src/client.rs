@@ -15,6 +15,7 @@ use crate::endpoint::Endpoint;
 use crate::error::{BoxError, ConfigurationFault, Error};
 use crate::handshake::http_protocols;
 use crate::host::{HTTPS, HostPort};
+use crate::http_client::without_user;
 use crate::peers::{LivePeers, Peers};
 use crate::reply::Reply;
 use crate::welcome::Welcome;
@@ -87,7 +88,7 @@ impl std::fmt::Debug for HttpClient {
 }
 
 fn not_a_target(url: &str, why: &'static str) -> Error {
-    Error::Configuration(ConfigurationFault::Target { given: url.to_owned(), why })
+    Error::Configuration(ConfigurationFault::Target { given: without_user(url), why })
 }
 
 /// How often HTTP/2 looks whether the peer still lives, and for how long it waits to hear so.

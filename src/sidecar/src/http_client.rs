@@ -262,7 +262,7 @@ impl Answer {
 }
 
 /// What stands before the host, a password perhaps, is not repeated.
-fn without_user(url: &str) -> String {
+pub(crate) fn without_user(url: &str) -> String {
     let Some((before, host)) = url.rsplit_once('@') else { return url.to_owned() };
     match before.split_once("://") {
         Some((scheme, _)) => format!("{scheme}://…@{host}"),

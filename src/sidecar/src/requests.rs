@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use h2::Reason;
-use http::{HeaderValue, Request, Response, Version, header};
+use http::{HeaderValue, Method, Request, Response, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
@@ -137,8 +137,11 @@ where
         };
         self.begun.fetch_add(1, Ordering::Relaxed);
         let asked = Asked::now(&self.settled);
-        // Before that version it is the connection's end that ends an answer.
-        let put_aside = self.put_aside.clone().filter(|_| request.version() == Version::HTTP_11);
+        // Before that version it is the connection's end that ends an answer. With hyper a body that is
+        // still being read would end, too.
+        let is_whole = request.method() == Method::GET && request.body().is_end_stream();
+        let may_go = is_whole && request.version() == Version::HTTP_11;
+        let put_aside = self.put_aside.clone().filter(|_| may_go);
         if !waits {
             let answer = Box::pin(self.service.call(request));
             return Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside };

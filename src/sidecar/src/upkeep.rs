@@ -177,11 +177,10 @@ impl Upkeep {
             return;
         }
         let Status { feed_age, without_revocations_until, cut_off, .. } = self.status();
-        if cut_off.is_some() {
-            // That was told, and nothing else is the matter.
-            return;
-        }
+        let is_told = cut_off.is_some_and(|cut_off| cut_off.rule.is_by_everybody());
         match (feed_age, without_revocations_until) {
+            // That it is cut off was told, and nothing else is the matter.
+            (Some(_), _) if is_told => {}
             (Some(age), _) => tracing::warn!(
                 seconds = age,
                 "no word of revocations yet: those that were kept count, as old as they are"

@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::{Response, header, response};
+use http::{Response, StatusCode, header, response};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Body;
@@ -24,8 +24,8 @@ use crate::error::BoxError;
 use crate::limits::Limits;
 use crate::source::date;
 
-/// Marks an answer that goes on without end, as an extension of the response: where it is given over
-/// HTTP/1.1 by [`serve`](crate::serve()) or a [`Serving`](crate::Serving), its connection keeps no
+/// Marks an answer that goes on without end, as an extension of the response: where it is given (200) to
+/// a GET without a body over HTTP/1.1 by [`serve`](crate::serve()) or a [`Serving`](crate::Serving), its connection keeps no
 /// buffers for it, and is closed after it. Trailers are not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WithoutEnd;
@@ -44,7 +44,9 @@ impl PutAside {
         B::Data: Send,
         B::Error: Into<BoxError>,
     {
-        if answer.extensions().get::<WithoutEnd>().is_none() {
+        // Others may have no body (RFC 9110 §15).
+        let is_one = answer.extensions().get::<WithoutEnd>().is_some();
+        if !is_one || answer.status() != StatusCode::OK {
             return Some(answer);
         }
         let answer = answer.map(|body| {

@@ -86,7 +86,8 @@ async fn whoever_is_denied_hears_whom_to_ask_and_is_revoked_once_that_is_lifted(
     let (alone, said, _tasks) = measured().await;
     alone.hears(8, FeedChange::Deny(alone.authority.id(OURS))).await;
     assert_eq!(alone.rule(), Some(CutOffRule::Denied));
-    assert!(alone.status().cut_off.unwrap().to_string().contains("`countersign allow spiffe://"));
+    let lifts = format!("countersign allow {}", alone.authority.id(OURS));
+    assert!(alone.status().cut_off.unwrap().to_string().contains(&lifts));
     let status = alone.long_after().await;
     assert_eq!((status.ready, status.stale), (false, false));
     alone.hears(9, FeedChange::Allow(alone.authority.id(OURS))).await;
@@ -170,7 +171,25 @@ async fn whoever_is_revoked_stays_so_after_the_end_of_its_certificate() {
     alone.refused(AlertDescription::CertificateRevoked, Some(own));
     alone.advance(25 * 3600);
     tokio::time::sleep(A_LOOK).await;
-    alone.refused(AlertDescription::CertificateRevoked, Some(own));
-    assert_eq!(alone.rule(), Some(CutOffRule::Revoked));
+    // By then the CA says less.
+    for alert in [AlertDescription::CertificateExpired, AlertDescription::UnknownCA] {
+        alone.refused(alert, Some(own));
+        assert_eq!((alone.rule(), alone.status().ready), (Some(CutOffRule::Revoked), false));
+    }
     assert_eq!(said.count("ERROR", ""), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_only_the_authority_had_against_it_is_over_once_it_is_let_in() {
+    let (alone, _, _tasks) = measured().await;
+    let own = alone.status().serial_number;
+    for (alert, is_over) in [
+        (AlertDescription::CertificateExpired, true),
+        (AlertDescription::CertificateRevoked, false),
+    ] {
+        alone.refused(alert, Some(own));
+        assert!(alone.rule().is_some());
+        alone.upkeep.note_let_in();
+        assert_eq!(alone.rule().is_none(), is_over);
+    }
 }

@@ -40,7 +40,7 @@ impl Upkeep {
                 self.trust_is_old.notify_one();
             }
             self.state().feed_error = Some(error.to_string());
-            if self.publish().cut_off.is_some() {
+            if self.publish().cut_off.is_some_and(|cut_off| cut_off.rule.is_by_everybody()) {
                 // That was told once, and is no fault of the feed's.
                 tracing::debug!(%error, "the feed of revocations is not heard");
             } else {
@@ -109,6 +109,7 @@ impl Upkeep {
         if let Some(line) = kept.filter(|_| is_new || kind != Kind::Delta) {
             self.keep(line, kind, true).await?;
         }
+        self.note_let_in();
         let newest_before = feed.newest_at();
         *feed = state;
         // One that was sent again confirms nothing anew.

@@ -31,8 +31,25 @@ impl Upkeep {
         let Error::Refused { alert, serial_number: Some(serial_number), .. } = error else {
             return;
         };
-        self.state().refused = Some((*serial_number, CutOffRule::of_alert(*alert)));
+        let rule = CutOffRule::of_alert(*alert);
+        let mut state = self.state();
+        // At its end, or below keys that left the trust state, what is revoked is refused for less.
+        let known = state.refused.filter(|(known, _)| known == serial_number);
+        let is_known = known.is_some_and(|(_, known)| known.is_by_everybody());
+        if !is_known || rule.is_by_everybody() {
+            state.refused = Some((*serial_number, rule));
+        }
+        drop(state);
         self.publish();
+    }
+
+    /// The CA has let us in: what only it had against our certificate is over.
+    pub(super) fn note_let_in(&self) {
+        let mut state = self.state();
+        if state.refused.take_if(|(_, rule)| !rule.is_by_everybody()).is_some() {
+            drop(state);
+            self.publish();
+        }
     }
 
     /// Compares what is known of the certificate held with what was told.
@@ -46,7 +63,9 @@ impl Upkeep {
             state.cut_off = None;
             return Some(Turn::Taken);
         };
-        let cut_off = CutOff::new(rule, now, &self.refused(state));
+        let known = state.cut_off.as_ref().filter(|known| known.rule.is_by_everybody());
+        let since = known.filter(|_| rule.is_by_everybody()).map_or(now, |known| known.since);
+        let cut_off = CutOff::new(rule, since, &self.refused(state));
         state.cut_off = Some(cut_off.clone());
         // At its end everybody is as late, and has waited for as long: that has its own pace.
         if rule != CutOffRule::Expired {
