@@ -179,7 +179,7 @@ fn a_damaged_database_is_named_with_what_is_wrong_and_what_to_restore() {
         ("DELETE FROM head", "the table `head` has lost its row"),
         ("DROP TABLE meta", "no such table: meta"),
         ("DROP TABLE tokens", "the table `tokens` is gone"),
-        ("DROP TABLE identities", "the table `identities` is gone"),
+        ("DROP TABLE crl_numbers", "the table `crl_numbers` is gone"),
         ("UPDATE head SET edge = 'no bytes'", "Invalid column type"),
         ("UPDATE issuers SET certificate = 'no bytes'", "Invalid column type"),
         ("DELETE FROM issuers", "the certificate of the active issuer is gone"),

@@ -64,7 +64,7 @@ fn tokens() -> Vec<Slip> {
                 2,
                 "copy it whole",
             )
-            .step("countersign token create SPIFFE_ID --out FILE")
+            .step("countersign token create spiffe://pay.example/prod/reports --out FILE")
             .repairs("issue reports whole"),
         Slip::new("nobody has such a row", Runs, "sed 's#/prod/monolith#/prod/nobody#' policies/workloads.json > table")
             .notices("countersign issue spiffe://pay.example/prod/nobody --out nobody", 3, "has no row")

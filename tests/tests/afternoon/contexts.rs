@@ -11,7 +11,8 @@ fn an_operator_finds_the_way_back_to_the_ca() {
 
 const STATUS: &str = "countersign status";
 const RECOVER: &str = "countersign init --config ca.toml --recover";
-const LOCKED_OUT: &str = "the way back is then `countersign init --recover` on the CA's host";
+const LOCKED_OUT: &str =
+    "the way back is then `countersign init --recover --config {D}/ca.toml` on the CA's host";
 
 pub(crate) fn slips() -> Vec<Slip> {
     let mut slips = files();
