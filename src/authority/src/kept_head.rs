@@ -12,6 +12,7 @@
 //! breaks a line) is told as soon as it is read, for as long as 2 fails, though never acknowledged. Were it
 //! taken away again, somebody would be refused for no reason, and whoever was told would say so; were it
 //! withheld, a full disk would keep a revoked thief in.
+//! Only the commit at which 2 began to fail: nothing more is committed until it succeeds.
 //!
 //! A file that was removed or replaced under this process is written anew at the next commit, or within
 //! the seconds until the store is tried: that is told and counted, because who did it may be about to
