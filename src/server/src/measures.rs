@@ -135,6 +135,12 @@ const COUNTERS: &[Counter] = &[
     ),
     ("countersign_feed_dropped_total", "Subscribers that read too slowly", "", &[]),
     (
+        "countersign_foreign_rows_total",
+        "Rows ahead of the log that somebody else wrote to the database, and that were deleted",
+        "",
+        &[],
+    ),
+    (
         "countersign_handshakes_refused_total",
         "Clients refused in or after their handshake: a rule, or what there was no place for",
         "reason",

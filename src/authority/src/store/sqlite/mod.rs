@@ -13,6 +13,7 @@ mod renewals;
 mod requests;
 mod schema;
 mod tiles;
+mod unreached;
 mod upgrade;
 mod write;
 
@@ -31,6 +32,7 @@ pub use self::migration::Migrated;
 use self::place::Place;
 use self::schema::Schema;
 use self::tiles::NewestTile;
+use self::unreached::Unreached;
 use super::heads::Heads;
 use super::{
     Answer, Hindrance, Probe, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError,
@@ -173,7 +175,9 @@ impl SqliteStore {
         let newest_tile = NewestTile::default();
         let heads = Arc::<Heads>::default();
         let of_writer = Arc::clone(&heads);
-        let writer = Writer { connection, newest_tile, key, schema, place, heads: of_writer };
+        let unreached = Unreached::default();
+        let writer =
+            Writer { connection, newest_tile, key, schema, place, heads: of_writer, unreached };
         let (writer, readers) = (Arc::new(Mutex::new(writer)), Arc::new(readers));
         Ok(Self { path, writer, readers, key: key_of_readers, heads, _lock: lock })
     }
@@ -335,6 +339,7 @@ struct Writer {
     schema: Arc<Schema>,
     place: Place,
     heads: Arc<Heads>,
+    unreached: Unreached,
 }
 
 /// A panic inside a transaction rolls it back: the connection is good for the next.

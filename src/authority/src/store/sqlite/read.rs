@@ -105,13 +105,16 @@ pub(super) fn folding_entries(
     read().map_err(unavailable)
 }
 
+/// What stands ahead of the log is nobody's.
 pub(super) fn revocation_rows(connection: &Connection) -> Result<Vec<RevocationRow>, StoreError> {
     let read = || -> rusqlite::Result<Vec<_>> {
         connection
             .prepare_cached(
-                "SELECT log_index, kind, target, reason, at FROM revocations ORDER BY log_index",
+                "SELECT log_index, kind, target, reason, at FROM revocations
+                 WHERE log_index >= 0 AND log_index < (SELECT size FROM head WHERE log_id = ?1)
+                 ORDER BY log_index",
             )?
-            .query_map([], |row| {
+            .query_map([LOG], |row| {
                 Ok(RevocationRow {
                     log_index: number(row, 0)?,
                     kind: row.get(1)?,

@@ -5,6 +5,7 @@ use std::mem;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, Subtree, TILE_WIDTH, Tile, TileKind, TreeEdge, leaf_hash};
 
+use super::unreached::full_tiles;
 use super::write::one;
 use super::{LOG, StoreError, head, read, unavailable};
 use crate::seal::HeadKey;
@@ -87,7 +88,9 @@ pub(super) fn tile(
     let width = u64::from(tile.width());
     match tile.kind() {
         TileKind::Entries => bundle(connection, tile.index(), width).map(Some),
-        TileKind::Hashes { level } => hashes(connection, level, tile.index(), width).map(Some),
+        TileKind::Hashes { level } => {
+            hashes(connection, level, tile.index(), width, size).map(Some)
+        }
     }
 }
 
@@ -111,17 +114,24 @@ fn subtree_hash(connection: &Connection, subtree: Subtree, size: u64) -> Result<
     let TileKind::Hashes { level } = holding.kind() else {
         return Err(StoreError::Inconsistent("a subtree lies in no bundle".to_owned()));
     };
-    let bytes = hashes(connection, level, holding.index(), u64::from(holding.width()))?;
+    let bytes = hashes(connection, level, holding.index(), u64::from(holding.width()), size)?;
     tlog::subtree_hash_in_tile(&bytes, subtree).map_err(inconsistent)
 }
 
+/// A tile that a log of `size` entries has not filled is nowhere stored by this CA, whatever stands
+/// there.
 fn hashes(
     connection: &Connection,
     level: u8,
     index: u64,
     width: u64,
+    size: u64,
 ) -> Result<Vec<u8>, StoreError> {
-    match stored(connection, level, index)? {
+    let stored = match index < full_tiles(level, size) {
+        true => stored(connection, level, index)?,
+        false => None,
+    };
+    match stored {
         Some(mut full) => {
             full.truncate(width as usize * 32);
             Ok(full)

@@ -58,9 +58,10 @@ pub(super) fn initialise(
 /// Before that an entry is put at the log's next place and taken away again: what stands in the way
 /// of a commit, or undoes one, is found out before somebody needs it.
 pub(super) fn probe(writer: &mut Writer) -> Result<(), StoreError> {
-    let Writer { connection, key, schema, place, heads, .. } = writer;
+    let Writer { connection, key, schema, place, heads, unreached, .. } = writer;
     let transaction = begin(connection, schema)?;
     let head = head::read_known(&transaction, key, heads)?;
+    let cleared = unreached.clear(&transaction, head.edge.size())?;
     let next = read::place(head.edge.size());
     for (sql, entry) in [(APPEND, params![next, false, b""]), (TAKE_AWAY, params![next])] {
         one(transaction.execute(sql, entry), "entries")?;
@@ -70,6 +71,7 @@ pub(super) fn probe(writer: &mut Writer) -> Result<(), StoreError> {
     }
     place.require()?;
     transaction.commit().map_err(unavailable)?;
+    unreached.note(&cleared);
     // It may be missing since the last commit.
     heads.keep(key, &head, Durable::Yes)
 }
@@ -109,12 +111,13 @@ pub(super) fn one(changed: rusqlite::Result<usize>, table: &str) -> Result<(), S
 /// beside the database, before anybody hears of it. Where that fails, nothing more is committed until it
 /// is kept, and whoever repeats the request then finds what was done.
 pub(super) fn commit(
-    Writer { connection, newest_tile, key, schema, place, heads }: &mut Writer,
+    Writer { connection, newest_tile, key, schema, place, heads, unreached }: &mut Writer,
     group: Vec<Member>,
     now: u64,
 ) -> Result<Vec<Outcome>, StoreError> {
     let transaction = begin(connection, schema)?;
     let head = head::read_known(&transaction, key, heads)?;
+    let cleared = unreached.clear(&transaction, head.edge.size())?;
     let found = find(&transaction, key, &head, &group, now).map_err(unavailable)?;
     let plan = plan(&head, found, group, now)
         .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
@@ -125,6 +128,7 @@ pub(super) fn commit(
     let durable = if folds { Durable::Yes } else { Durable::No };
     heads.announce(&plan.head, durable);
     transaction.commit().map_err(unavailable)?;
+    unreached.note(&cleared);
     heads.accept(key, &plan.head, durable)?;
     Ok(plan.outcomes)
 }
