@@ -17,10 +17,11 @@ use tlog::{CertificateLeaf, Hash, leaf_hash};
 use crate::authority::Authority;
 use crate::error::Error;
 use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUE_LOST, ISSUED, SEEN};
+use crate::loading::proven_entry;
 use crate::recent_log::{Fate, Unaccounted};
 use crate::renewals::Told;
 use crate::sequencer::{ActMember, COMPLETION_MILLISECONDS, Effect, Member, Outcome};
-use crate::store::{Record, RecordKey};
+use crate::store::{Record, RecordKey, StoreError};
 
 /// An `issued` event's detail.
 #[derive(Serialize)]
@@ -205,6 +206,40 @@ impl Authority {
         Ok(matches!(settle(self, leaf, record).await?, Some(Account::Issued(_))))
     }
 
+    /// Whether what is stored for a leaf is its certificate, by the log; tells where it is not.
+    pub(crate) async fn is_certificate_at(
+        &self,
+        place: u64,
+        certificate: &[u8],
+        issuer_key_hash: &Hash,
+    ) -> Result<bool, Error> {
+        let gone = || StoreError::Inconsistent(format!("entry {place} is gone"));
+        let entry = proven_entry(self.store(), place).await?.ok_or_else(gone)?;
+        let is_its = self.is_certificate_of(certificate, issuer_key_hash, &leaf_hash(&entry));
+        if !is_its {
+            tracing::error!(
+                place,
+                next_step = LOOK_FOR_WRITERS,
+                "what is stored as the certificate of a leaf is not it: nobody is given it"
+            );
+        }
+        Ok(is_its)
+    }
+
+    /// What stands in the place of a leaf's certificate is replaced only where this process has stored
+    /// none, and the log says of none that it was issued: a second one of a leaf never leaves.
+    pub(crate) async fn require_unstored(&self, place: u64) -> Result<(), Error> {
+        let is_stored = matches!(self.accounts.of(place), Some(Signing::Stored(_)));
+        if !is_stored && self.fate_of(place).await? == Fate::Untold {
+            return Ok(());
+        }
+        let why = format!(
+            "the certificate of entry {place} was stored, and something else stands there now: \
+             somebody else wrote it"
+        );
+        Err(StoreError::Inconsistent(why).into())
+    }
+
     /// Whether it is the certificate that was made of the leaf with this hash: the issuer signed it, and
     /// without its countersignature it is what was logged.
     fn is_certificate_of(&self, certificate: &[u8], issuer_key_hash: &Hash, logged: &Hash) -> bool {
@@ -237,6 +272,8 @@ async fn tell(authority: &Authority, kind: &'static str, place: u64) -> Result<(
 /// Its holder, if there is one, attests again.
 const REVOKE: &str = "where no process of the CA has ended or failed in that minute, somebody wrote to \
     the database; in any case: countersign revoke SERIAL --reason superseded";
+const LOOK_FOR_WRITERS: &str =
+    "find out who writes to the CA's database beside the CA: nobody has to";
 /// Certificates of one `issued` event: some 90 bytes each, below the entry's 65,535.
 const BATCH: usize = 500;
 /// Places of one `seen` event: an index has 40 bits, 13 digits at most.

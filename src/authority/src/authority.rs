@@ -269,13 +269,15 @@ impl Authority {
                 Outcome::Replay { leaf_index } => {
                     let record = self.known_at(leaf_index).await?.recorded()?;
                     self.require_good(&record)?;
-                    if let Some(certificate) = &record.certificate {
-                        let issuer = &record.issuer_key_hash;
+                    let issuer = &record.issuer_key_hash;
+                    if let Some(certificate) = &record.certificate
+                        && self.is_certificate_at(leaf_index, certificate, issuer).await?
+                    {
                         let named = Named::from(&record);
                         return Ok(self.present(&named, certificate, issuer, leaf_index));
                     }
                     // It is signed by the issuer that it was logged for.
-                    let Some(issuer) = in_force.issuer_of(&record.issuer_key_hash) else {
+                    let Some(issuer) = in_force.issuer_of(issuer) else {
                         return Err(Error::Abandoned);
                     };
                     let issuer = issuer.certificate();
@@ -323,15 +325,17 @@ impl Authority {
     }
 
     /// Countersigns, signs and stores what is logged. Whoever stores first wins; the others return
-    /// the winner's bytes.
+    /// the winner's bytes, where they are the leaf's certificate.
     pub(crate) async fn complete(&self, logged: Logged) -> Result<IssuedCertificate, Error> {
         let leaf_index = logged.leaf().leaf_index;
         let (issued, mut epoch) = self.sign(logged).await?;
+        let mut instead_of = None;
         for _ in 0..RESTARTS {
             let complete = CompleteMember {
                 leaf_index,
                 certificate: issued.certificate.clone(),
                 revocation_epoch: epoch,
+                instead_of,
             };
             let stored = self.queue.submit(Member::Complete(complete)).await;
             self.accounts.note(leaf_index, &issued.certificate, &stored);
@@ -347,7 +351,11 @@ impl Authority {
                 }
                 Outcome::Existing(first) => {
                     let issuer = &issued.logged.leaf().issuer_key_hash;
-                    return Ok(self.present(issued.logged.named(), &first, issuer, leaf_index));
+                    if self.is_certificate_at(leaf_index, &first, issuer).await? {
+                        return Ok(self.present(issued.logged.named(), &first, issuer, leaf_index));
+                    }
+                    self.require_unstored(leaf_index).await?;
+                    instead_of = Some(Hash::of(&first));
                 }
                 Outcome::Abandoned => return Err(Error::Abandoned),
                 Outcome::Moved => {

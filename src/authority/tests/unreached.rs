@@ -4,7 +4,13 @@
 
 mod support;
 
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
 use api::{DenyRequest, IssuedCertificate};
+use authority::sequencer::Member;
+use authority::store::faulty::FaultyStore;
+use authority::store::{Store, StoreError};
 use authority::{Caller, Error};
 use rusqlite::Connection;
 use support::{Environment, csr, id};
@@ -129,5 +135,81 @@ async fn a_tile_that_was_put_before_its_time_ends_nothing() {
             environment.restart().await;
             assert_eq!(rows(&environment, "tiles"), 2, "{tile}");
         }
+    }
+}
+
+/// A CA to whose database somebody writes between a leaf and its certificate, once it is armed.
+async fn tampered(sql: &'static str) -> (Environment, Arc<Mutex<Option<PathBuf>>>) {
+    let armed = Arc::<Mutex<Option<PathBuf>>>::default();
+    let at = Arc::clone(&armed);
+    let faulty = |store| -> Arc<dyn Store> {
+        let fault = move |group: &[Member]| {
+            let leaf_index = group.iter().find_map(|member| match member {
+                Member::Complete(complete) => Some(complete.leaf_index as i64),
+                _ => None,
+            })?;
+            let folder = at.lock().unwrap().take()?;
+            let database = Connection::open(folder.join("countersign.db")).unwrap();
+            database.pragma_update(None, "foreign_keys", false).unwrap();
+            database.execute(sql, [leaf_index]).unwrap();
+            None
+        };
+        Arc::new(FaultyStore::new(store, fault))
+    };
+    (Environment::start_with(|keys, _| keys, faulty).await, armed)
+}
+
+const FOREIGN: [&str; 4] = [
+    "INSERT INTO certificates SELECT ?1, der FROM certificates ORDER BY leaf_index DESC LIMIT 1",
+    "INSERT INTO certificates VALUES (?1, 'text')",
+    "INSERT INTO certificates VALUES (?1, x'')",
+    "INSERT INTO certificates VALUES (?1, 2.5)",
+];
+
+#[tokio::test]
+async fn nobody_is_given_what_somebody_else_stored_first() {
+    for foreign in FOREIGN {
+        let (mut environment, armed) = tampered(foreign).await;
+        let operator = environment.operator().await;
+        let first = environment.issue(&operator, "/prod/quick").await;
+        let arm = || *armed.lock().unwrap() = Some(environment.folder.path().to_owned());
+        arm();
+        let issued = environment.issue(&operator, "/prod/reports").await;
+        is_of(&environment, &issued, "/prod/reports");
+        arm();
+        let request = csr();
+        let renewed = environment.renew(&environment.caller(&first), &request).await.unwrap();
+        is_of(&environment, &renewed, "/prod/quick");
+        environment.restart().await;
+        let again = environment.renew(&environment.caller(&first), &request).await.unwrap();
+        assert_eq!(again.chain, renewed.chain, "{foreign}: what left is what is stored");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_not_answered_by_what_somebody_else_stored() {
+    for (changed, restarts) in [
+        ("UPDATE certificates SET der = (SELECT der FROM certificates LIMIT 1) WHERE ?1", false),
+        ("UPDATE certificates SET der = (SELECT der FROM certificates LIMIT 1) WHERE ?1", true),
+        ("UPDATE certificates SET der = x'00' WHERE ?1", false),
+    ] {
+        let mut environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let token = environment.token(&operator, "/prod/quick").await;
+        let request = csr();
+        environment.issue_with(&token, &request).await.unwrap();
+        write(&environment, changed).await;
+        if restarts {
+            environment.restart().await;
+        }
+        match environment.issue_with(&token, &request).await {
+            Ok(issued) if restarts => is_of(&environment, &issued, "/prod/quick"),
+            Err(Error::Store(StoreError::Inconsistent(why))) if !restarts => {
+                assert!(why.contains("somebody else wrote it"), "{why}");
+            }
+            other => panic!("{changed}: {other:?}"),
+        }
+        environment.clock.advance(time::Duration::minutes(2));
+        environment.issue(&operator, "/prod/reports").await;
     }
 }

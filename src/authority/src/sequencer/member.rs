@@ -280,6 +280,9 @@ pub struct CompleteMember {
     pub certificate: Vec<u8>,
     /// The revocation state under which it was signed.
     pub revocation_epoch: u64,
+    /// What stands in its place and was judged: it is no certificate of the leaf. By its SHA-256, so that
+    /// nothing else is replaced.
+    pub instead_of: Option<Hash>,
 }
 
 /// A signed CRL.

@@ -80,7 +80,7 @@ pub struct Entry {
 #[derive(Debug, Clone)]
 #[allow(missing_docs, reason = "each is a table of the schema, whose columns are documented there")]
 pub enum Row {
-    Certificate { leaf_index: u64, der: Vec<u8> },
+    Certificate { leaf_index: u64, der: Vec<u8>, replaces: bool },
     Crl(CrlRow),
     CrlNumber { issuer_key_hash: Hash, number: u64 },
     Idempotency { key: IdempotencyKey, kept: KeptRequest, at: u64 },

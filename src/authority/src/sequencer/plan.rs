@@ -246,7 +246,10 @@ impl Planning {
         let Some(leaf) = found.leaves.get_mut(&member.leaf_index) else {
             return Outcome::Abandoned;
         };
-        if let Some(first) = &leaf.certificate {
+        let replaces = leaf.certificate.is_some();
+        if let Some(first) = &leaf.certificate
+            && member.instead_of != Some(Hash::of(first))
+        {
             return Outcome::Existing(first.clone());
         }
         if self.at.saturating_sub(leaf.logged_at) > COMPLETION_MILLISECONDS {
@@ -256,9 +259,8 @@ impl Planning {
             return Outcome::Moved;
         }
         leaf.certificate = Some(member.certificate.clone());
-        self.plan
-            .rows
-            .push(Row::Certificate { leaf_index: member.leaf_index, der: member.certificate });
+        let CompleteMember { leaf_index, certificate: der, .. } = member;
+        self.plan.rows.push(Row::Certificate { leaf_index, der, replaces });
         Outcome::Stored
     }
 

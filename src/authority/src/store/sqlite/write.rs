@@ -263,7 +263,8 @@ fn find_leaf(
         .optional()?;
     let certificate = transaction
         .prepare_cached("SELECT der FROM certificates WHERE leaf_index = ?1")?
-        .query_row(key, |row| row.get(0))
+        // One of another form is no certificate, and is judged as such.
+        .query_row(key, |row| Ok(row.get_ref(0)?.as_bytes().unwrap_or_default().to_vec()))
         .optional()?;
     if let Some(logged_at) = logged_at {
         found.leaves.insert(leaf_index, LeafRow { logged_at, certificate });
@@ -316,11 +317,12 @@ fn write_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> Result<
 fn change_row(transaction: &Transaction<'_>, key: &HeadKey, row: &Row) -> rusqlite::Result<usize> {
     let sql = |text| transaction.prepare_cached(text);
     match row {
-        // The first store wins: a second certificate for a leaf never replaces it.
-        Row::Certificate { leaf_index, der } => {
-            sql("INSERT INTO certificates (leaf_index, der) VALUES (?1, ?2)")?
-                .execute(params![*leaf_index as i64, der])
-        }
+        // The first store wins: a second certificate for a leaf never replaces it, only what is none.
+        Row::Certificate { leaf_index, der, replaces } => sql(match replaces {
+            false => "INSERT INTO certificates (leaf_index, der) VALUES (?1, ?2)",
+            true => "UPDATE certificates SET der = ?2 WHERE leaf_index = ?1",
+        })?
+        .execute(params![*leaf_index as i64, der]),
         Row::Crl(crl) => {
             sql("INSERT INTO crls (issuer_key_hash, number, der, revocation_epoch, next_update)
              VALUES (?1, ?2, ?3, ?4, ?5)
