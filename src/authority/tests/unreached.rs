@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -211,5 +212,33 @@ async fn a_repeated_request_is_not_answered_by_what_somebody_else_stored() {
         }
         environment.clock.advance(time::Duration::minutes(2));
         environment.issue(&operator, "/prod/reports").await;
+    }
+}
+
+/// Writes over the page of the file on which a table begins.
+fn damage(environment: &Environment, table: &str) {
+    let connection = database(environment);
+    let root = "SELECT rootpage, page_size FROM sqlite_schema, pragma_page_size WHERE name = ?1";
+    let (page, size): (i64, i64) =
+        connection.query_row(root, [table], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    let path = environment.folder.path().join("countersign.db");
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.write_all_at(&vec![0xff; size as usize], ((page - 1) * size) as u64).unwrap();
+    // Whoever has the page in memory reads it again.
+    connection.execute("UPDATE meta SET version = version", []).unwrap();
+}
+
+#[tokio::test]
+async fn a_table_that_takes_nothing_shows_before_somebody_needs_it() {
+    for table in ["revocations", "denials", "records", "certificates"] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        environment.issue(&operator, "/prod/quick").await;
+        deny(&environment, &operator, "/prod/monolith").await.unwrap();
+        environment.authority.probe_store().await.unwrap();
+        damage(&environment, table);
+        environment.authority.probe_store().await.expect_err(table);
+        environment.authority.require_commits().expect_err(table);
     }
 }
