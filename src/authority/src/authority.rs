@@ -609,7 +609,7 @@ impl Authority {
     /// is found out before somebody needs it, and that there is some again before somebody asks.
     pub async fn probe_store(&self) -> Result<(), Error> {
         let written = self.store.probe(Probe::Write).await;
-        self.queue.failure().note(&written);
+        self.queue.failure().note_probe(&written);
         written?;
         if self.queue.failure().is_restless() {
             self.refresh().await?;

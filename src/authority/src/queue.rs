@@ -74,11 +74,16 @@ impl Failure {
                 }
                 *failure = Some(error.clone());
             }
-            Ok(_) => {
-                if failure.take().is_some() {
-                    tracing::info!("the store takes what is written again");
-                }
-            }
+            Ok(_) if failure.as_ref().is_some_and(lasts) => {}
+            Ok(_) => end(&mut failure),
+        }
+    }
+
+    /// The same of a probe, which tries every table: it ends what one commit that passed says nothing of.
+    pub(crate) fn note_probe(&self, written: &Result<(), StoreError>) {
+        match written {
+            Err(_) => self.note(written),
+            Ok(()) => end(&mut self.written.lock().unwrap_or_else(PoisonError::into_inner)),
         }
     }
 
@@ -90,6 +95,17 @@ impl Failure {
         if taken.is_err() || was_locked {
             self.note(taken);
         }
+    }
+}
+
+/// Whether it may be the matter with one table alone, so that commits pass which do not write to it.
+fn lasts(failure: &StoreError) -> bool {
+    matches!(failure, StoreError::Damaged { .. } | StoreError::Inconsistent(_))
+}
+
+fn end(failure: &mut Option<StoreError>) {
+    if failure.take().is_some() {
+        tracing::info!("the store takes what is written again");
     }
 }
 
@@ -196,6 +212,24 @@ pub(crate) const MAX_WAITING: usize = 4096;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_the_matter_with_one_table_is_ended_by_a_probe_alone() {
+        let failure = Failure::default();
+        for (error, is_ended) in [
+            (StoreError::Inconsistent("a row stands there".to_owned()), false),
+            (StoreError::Damaged { file: "f".to_owned(), what: "malformed".to_owned() }, false),
+            (StoreError::Unavailable("it passes".to_owned()), true),
+        ] {
+            failure.note::<()>(&Err(error.clone()));
+            failure.note(&Ok(()));
+            assert_eq!(failure.now().is_none(), is_ended, "{error}");
+            failure.note_probe(&Err(error));
+            assert!(failure.now().is_some());
+            failure.note_probe(&Ok(()));
+            assert!(failure.now().is_none());
+        }
+    }
 
     #[test]
     fn what_is_refused_again_and_again_while_nothing_moves_is_a_failure() {
