@@ -235,7 +235,7 @@ async fn recover(
 }
 
 /// The place of an operator of the CA that there is. A context is that CA's where its pin names keys
-/// that signed a trust state, old or new.
+/// that signed a trust state, old or new, or that its state folder names.
 async fn place_of_operator(
     arguments: &Arguments,
     config: &Config,
@@ -243,9 +243,12 @@ async fn place_of_operator(
     session: &Session,
 ) -> anyhow::Result<OperatorPlace> {
     let notes = store.trust_states().await?;
+    // A database of before the issuer was certified has none.
+    let kept = setup::read_pin(&config.state).ok();
     let is_of_this_ca = |pin: &TrustPin| {
         let pin = pin.of_any_sequence();
-        notes.iter().any(|note| TrustState::verify_pinned(note, &pin).is_ok())
+        kept.is_some_and(|kept| kept.of_any_sequence() == pin)
+            || notes.iter().any(|note| TrustState::verify_pinned(note, &pin).is_ok())
     };
     let id = operator_id(&config.trust_domain, &arguments.operator)?;
     let place = OperatorPlace::of_operator(&id, &is_of_this_ca, &session.options)?;
