@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
-use system_tests::{Environment, Outcome, PATIENCE, Settings, TRUST_DOMAIN, openssl};
+use system_tests::{Client, Door, Environment, Outcome, PATIENCE, Settings, TRUST_DOMAIN, Target};
+use system_tests::{openssl, post};
 
 #[test]
 fn a_halted_ca_starts_and_says_why_until_the_newest_database_is_back() {
@@ -41,6 +43,52 @@ fn a_halted_ca_starts_and_says_why_until_the_newest_database_is_back() {
     put(&environment, &newest);
     environment.serve();
     environment.issue("/prod/reports", "reports");
+}
+
+#[tokio::test]
+async fn strangers_fill_no_disk_while_the_ca_is_halted_and_hide_no_operators_line() {
+    let mut environment = Environment::start();
+    let (older, _) = older_and_newest(&mut environment);
+    put(&environment, &older);
+    environment.serve_until("503");
+    environment.curl("/v1/status", &["-H", &seen(&environment)]).success();
+    let id = environment.id("/prod/reports");
+    let asked = serde_json::json!({
+        "csr": "", "spiffe_id": id, "attestation": { "type": "token", "token": "" }
+    });
+    let mut operator = Client::connect(&Target::of(&environment).unwrap().door).await.unwrap();
+    let begun = Instant::now();
+    let (mut untold, of_each) = (0, 80);
+    for last in 1..=8 {
+        let door = stranger(&environment).from(Ipv4Addr::new(127, 0, 7, last).into());
+        let request = post("/v1/certificates", &asked.to_string(), &door.host());
+        let mut client = Client::connect(&door).await.unwrap();
+        for _ in 0..of_each {
+            untold += usize::from(client.exchange(&request).await.unwrap() == 503);
+        }
+    }
+    let seconds = begun.elapsed().as_secs_f64();
+    assert_eq!(untold, 8 * of_each, "each was refused by the halt");
+    let nothing = post("/v1/denials", "{}", &environment.address().to_string());
+    for _ in 0..10 {
+        assert_eq!(operator.exchange(&nothing).await.unwrap(), 400);
+    }
+
+    let log = environment.log();
+    let told = log.lines().filter(|it| it.contains("request failed") && !it.contains(" who="));
+    let told = told.count();
+    assert!(told as f64 <= 100.0 * (1.0 + seconds) + 1.0, "{told} in {seconds} s");
+    let counted = environment.admin("/metrics");
+    let counted =
+        counted.lines().find_map(|it| it.strip_prefix("countersign_refusals_untold_total "));
+    assert_eq!(counted.unwrap().parse::<usize>().unwrap(), untold - told, "{log}");
+    let of_operator = log.lines().filter(|it| it.contains("status=400") && it.contains(" who="));
+    assert_eq!(of_operator.count(), 10, "{log}");
+}
+
+fn stranger(environment: &Environment) -> Door {
+    let bundle = environment.path(&format!(".config/countersign/{TRUST_DOMAIN}/bundle.pem"));
+    Door::of_stranger(environment.address(), &fs::read(bundle).unwrap()).unwrap()
 }
 
 #[test]

@@ -180,7 +180,6 @@ fn run(
             }
             Err(error) => {
                 metrics::counter!("countersign_commits_failed_total").increment(1);
-                tracing::error!(%error, "the store does not commit");
                 for answer in answers {
                     drop(answer.send(Err(error.clone())));
                 }

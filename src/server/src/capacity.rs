@@ -94,7 +94,7 @@ impl Capacity {
             ("limits.bodies_of_workloads", mebibytes(OF_WORKLOADS)),
             ("limits.bodies_of_operators", mebibytes(OF_OPERATORS)),
             ("limits.policy_sets_at_once", crate::policy_sets::AT_ONCE.to_string()),
-            ("limits.refusals_told_a_second", crate::diagnostics::REFUSALS_A_SECOND.to_string()),
+            ("limits.refusals_told_a_second", refusals_told()),
             ("limits.handshakes_told_a_second", Limits::TOLD_A_SECOND.to_string()),
             ("limits.frames_a_second", Limits::FRAMES_A_SECOND.to_string()),
             ("limits.request_header", format!("{} KiB", Limits::HEADER / 1024)),
@@ -128,6 +128,11 @@ impl Capacity {
                 .set(limit as f64);
         }
     }
+}
+
+fn refusals_told() -> String {
+    let most = crate::diagnostics::REFUSALS_A_SECOND;
+    format!("{most} of strangers, of workloads and of operators each; of failures as many")
 }
 
 /// Threads of the runtime for what waits for disks: each has a connection to the store and an arena

@@ -3,7 +3,8 @@
 //!
 //! Whoever is refused writes a line, and may be refused as often as requests are answered: without a
 //! bound, some megabytes a second are a stranger's to write. So of refusals so many a second are told,
-//! and how many more there were.
+//! and how many more there were; of failures as well, which anybody causes while the CA is halted. What
+//! strangers cause takes no line from workloads, nor either from operators.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -97,20 +98,16 @@ impl Asked {
                     serial_number, log_index, "{what}"
                 );
             }
-            (None, Some(Why(why))) if status >= 500 => {
-                tracing::error!(
-                    request_id, who, by, remote, %method, route, status, milliseconds, why,
-                    "request failed"
-                );
-            }
             (None, Some(Why(why))) => {
-                if let Some(untold) = may_tell() {
-                    if untold > 0 {
-                        tracing::warn!(
-                            untold,
-                            "requests refused, too many in a second to tell all"
-                        );
-                    }
+                let lines = Lines::of(caller.as_ref(), status);
+                let Some(untold) = lines.may_tell() else { return };
+                lines.tell_untold(untold);
+                if status >= 500 {
+                    tracing::error!(
+                        request_id, who, by, remote, %method, route, status, milliseconds, why,
+                        "request failed"
+                    );
+                } else {
                     tracing::info!(
                         request_id, who, by, remote, %method, route, status, milliseconds, why,
                         "request refused"
@@ -126,14 +123,46 @@ impl Asked {
     }
 }
 
-/// How many refusals were not told since the last, if this one is to be.
-fn may_tell() -> Option<u64> {
-    if REFUSALS.check().is_ok() {
-        return Some(UNTOLD.swap(0, Ordering::Relaxed));
+/// The lines for what one kind of caller is refused, or what fails for it.
+struct Lines {
+    of: &'static str,
+    rate: LazyLock<DefaultDirectRateLimiter>,
+    untold: AtomicU64,
+}
+
+impl Lines {
+    const fn new(of: &'static str) -> Self {
+        Self {
+            of,
+            rate: LazyLock::new(|| RateLimiter::direct(Quota::per_second(REFUSALS_A_SECOND))),
+            untold: AtomicU64::new(0),
+        }
     }
-    UNTOLD.fetch_add(1, Ordering::Relaxed);
-    metrics::counter!("countersign_refusals_untold_total").increment(1);
-    None
+
+    fn of(caller: Option<&Peer>, status: u16) -> &'static Self {
+        let [refused, failed] = match caller.map(|peer| peer.spiffe_id().operator_name()) {
+            None => &OF_STRANGERS,
+            Some(None) => &OF_WORKLOADS,
+            Some(Some(_)) => &OF_OPERATORS,
+        };
+        if status >= 500 { failed } else { refused }
+    }
+
+    /// How many were not told since the last, if this one is to be.
+    fn may_tell(&self) -> Option<u64> {
+        if self.rate.check().is_ok() {
+            return Some(self.untold.swap(0, Ordering::Relaxed));
+        }
+        self.untold.fetch_add(1, Ordering::Relaxed);
+        metrics::counter!("countersign_refusals_untold_total").increment(1);
+        None
+    }
+
+    fn tell_untold(&self, untold: u64) {
+        if untold > 0 {
+            tracing::warn!(untold, "requests of {}, too many in a second to tell all", self.of);
+        }
+    }
 }
 
 pub(crate) fn outcome(status: u16) -> &'static str {
@@ -145,9 +174,13 @@ pub(crate) fn outcome(status: u16) -> &'static str {
     }
 }
 
-static REFUSALS: LazyLock<DefaultDirectRateLimiter> =
-    LazyLock::new(|| RateLimiter::direct(Quota::per_second(REFUSALS_A_SECOND)));
-static UNTOLD: AtomicU64 = AtomicU64::new(0);
-/// More than anybody reads.
+/// Those refused, and those that failed.
+static OF_STRANGERS: [Lines; 2] =
+    [Lines::new("strangers were refused"), Lines::new("strangers failed")];
+static OF_WORKLOADS: [Lines; 2] =
+    [Lines::new("workloads were refused"), Lines::new("workloads failed")];
+static OF_OPERATORS: [Lines; 2] =
+    [Lines::new("operators were refused"), Lines::new("operators failed")];
+/// Of each kind of caller, and of failures as many: more than anybody reads.
 pub(crate) const REFUSALS_A_SECOND: NonZeroU32 = NonZeroU32::new(100).expect("it is not zero");
 pub(crate) const DURATION: &str = "countersign_request_duration_seconds";

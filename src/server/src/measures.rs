@@ -174,7 +174,12 @@ const COUNTERS: &[Counter] = &[
         "",
         &[],
     ),
-    ("countersign_refusals_untold_total", "Refusals too many in a second to be told each", "", &[]),
+    (
+        "countersign_refusals_untold_total",
+        "Refusals and failures too many in a second to be told each",
+        "",
+        &[],
+    ),
     (
         "countersign_refused_total",
         "Requests for a certificate that were refused, by who asked",
