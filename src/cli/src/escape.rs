@@ -114,12 +114,12 @@ pub(crate) struct JsonLine<W>(W);
 
 impl<W: Write> Write for JsonLine<W> {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
-        let text = std::str::from_utf8(event).ok().filter(|text| carried(text) != *text);
-        let object = text.and_then(|text| serde_json::from_str(text).ok());
-        match object {
-            Some(object) => self.0.write_all(format!("{}\n", with_options(object)).as_bytes())?,
-            None => self.0.write_all(event)?,
-        }
+        let text = String::from_utf8_lossy(event);
+        let text = text.strip_suffix('\n').unwrap_or(&text);
+        let object = (carried(text) != text).then(|| serde_json::from_str(text).ok()).flatten();
+        let line = object.map(|object| with_options(object).to_string());
+        let line = json(line.as_deref().unwrap_or(text));
+        self.0.write_all(format!("{line}\n").as_bytes())?;
         Ok(event.len())
     }
 
@@ -256,6 +256,29 @@ mod tests {
             let line = line.strip_suffix('\n').unwrap();
             assert!(line.chars().all(|c| !is_active(c)), "{line:?}");
         }
+    }
+
+    #[test]
+    fn an_event_in_json_is_one_line_that_says_the_same_and_shows_nothing_to_obey() {
+        let hostile = format!("{FORGED}\u{85}\u{200b}\u{2028}\u{feff}\u{e0041}ä");
+        let written = Written::default();
+        let to = written.clone();
+        let layer = tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(move || JsonLine(to.clone()));
+        let tell = || {
+            tracing::info_span!("call", path = %hostile)
+                .in_scope(|| tracing::info!(why = hostile, "refused {hostile}"));
+        };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), tell);
+        let line = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let line = line.strip_suffix('\n').unwrap();
+        assert!(line.chars().all(|c| !is_active(c)), "{line:?}");
+        let event: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(event["why"], hostile);
+        assert_eq!(event["message"], format!("refused {hostile}"));
+        assert_eq!(event["span"]["path"], hostile);
     }
 
     #[test]
