@@ -3,8 +3,9 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,13 +13,17 @@ use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
-use system_tests::{Environment, PATIENCE, Settings, TRUST_DOMAIN};
+use system_tests::{Environment, PATIENCE, Settings, TRUST_DOMAIN, binary, program};
 use tokio::net::TcpSocket;
 
 /// As `/proc/net/tcp` writes it.
 const ESTABLISHED: &str = "01";
 /// Of fifty requests, each for some 50 KB.
 const ROUNDS: usize = 40;
+/// As `config check` says: `limits.open_files_least`.
+const LEAST_FILES: u32 = 208;
+/// As the kernel chooses.
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// Mebibytes that the attack may cost, beside 25 KiB a connection.
 const ROOM: f64 = 20.0;
 
@@ -29,7 +34,7 @@ fn stranger_that_reads_nothing_costs_the_api_no_memory() {
     let config = strangers(&environment);
     let mut open = Vec::new();
     for _ in 0..4 {
-        let stream = impatient(environment.address());
+        let stream = impatient(ANY, environment.address());
         let name = ServerName::from(environment.address().ip());
         let connection = ClientConnection::new(Arc::clone(&config), name).unwrap();
         let mut stream = StreamOwned::new(connection, stream);
@@ -47,7 +52,7 @@ fn scraper_that_reads_nothing_costs_the_admin_port_no_memory() {
     let before = resident(&environment);
     let mut open = Vec::new();
     for _ in 0..4 {
-        let mut stream = impatient(environment.admin_address());
+        let mut stream = impatient(ANY, environment.admin_address());
         ask_until_nothing_is_taken(&mut stream, "/metrics");
         open.push(stream);
     }
@@ -56,7 +61,42 @@ fn scraper_that_reads_nothing_costs_the_admin_port_no_memory() {
     assert_kernel_keeps_little(environment.admin_address(), open.len());
 }
 
-/// With 256 files, 141 places for peers: one certificate takes what it gets.
+#[test]
+fn serve_starts_with_as_many_files_as_it_needs_and_says_so_where_it_has_fewer() {
+    let settings = Settings { open_files: Some(LEAST_FILES), ..Settings::default() };
+    let mut environment = Environment::start_with(&settings);
+    let few = |command: &str, files: u32| {
+        let limited =
+            format!("ulimit -n {files} && exec timeout 60 \"$0\" {command} --config ca.toml");
+        let mut command = Command::new("sh");
+        program(command.args(["-c", &limited]).arg(binary()).current_dir(environment.folder()))
+    };
+    let slow: Vec<_> = (1..=80)
+        .flat_map(|last| {
+            let source = ([127, 0, 9, 1 + last % 20], 0).into();
+            let (api, admin) = (environment.address(), environment.admin_address());
+            [(api, &b"\x16\x03\x01\x08\x00"[..]), (admin, b"GET /me")].map(|(address, begun)| {
+                let mut stream = impatient(source, address);
+                stream.write_all(begun).unwrap();
+                stream
+            })
+        })
+        .collect();
+    assert!(environment.admin("/readyz").starts_with("HTTP/1.1 200"));
+    environment.countersign(&["status"]).success();
+    environment.issue("/prod/batch", "batch");
+    few("config check", LEAST_FILES).success();
+    drop(slow);
+
+    for files in [16, 20, LEAST_FILES - 1] {
+        let said = format!("may open {files} files");
+        few("serve", files).exits(1).says(&said).says("LimitNOFILE=");
+        few("config check", files).success().says(&said);
+    }
+    environment.stop();
+}
+
+/// With 256 files, 135 places for peers: one certificate takes what it gets.
 #[test]
 fn workload_that_connects_without_end_keeps_nobody_out() {
     let settings = Settings { open_files: Some(256), ..Settings::default() };
@@ -77,13 +117,13 @@ fn workload_that_connects_without_end_keeps_nobody_out() {
             held.push(stream);
         }
     }
-    assert!((120..=141).contains(&held.len()), "{}", held.len());
+    assert!((115..=135).contains(&held.len()), "{}", held.len());
     assert!(environment.admin("/readyz").starts_with("HTTP/1.1 200"));
     let trust = environment.curl_as_stranger("/v1/trust").success();
     assert!(!trust.stdout.is_empty());
     environment.issue("/prod/batch", "batch");
     let status = environment.countersign(&["status"]).success();
-    assert!(status.stdout.contains(" of 141, without certificate"), "{}", status.stdout);
+    assert!(status.stdout.contains(" of 135, without certificate"), "{}", status.stdout);
     let id = environment.id("/prod/reports");
     let revoke = ["revoke", &id, "--reason", "key-compromise"];
     let revoked = environment.countersign(&revoke).success();
@@ -134,11 +174,12 @@ fn unsent(server: SocketAddr) -> Vec<usize> {
 }
 
 /// Its own kernel takes next to nothing for it.
-fn impatient(address: SocketAddr) -> TcpStream {
+fn impatient(source: SocketAddr, address: SocketAddr) -> TcpStream {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
     let connected = runtime.block_on(async {
         let socket = TcpSocket::new_v4()?;
         socket.set_recv_buffer_size(4096)?;
+        socket.bind(source)?;
         socket.connect(address).await?.into_std()
     });
     let stream = connected.unwrap();

@@ -31,6 +31,7 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
         _ => None,
     };
     let of_the_service = || match error.downcast_ref::<server::ServerError>()? {
+        server::ServerError::FewFiles { .. } => Some(MORE_FILES.to_owned()),
         server::ServerError::Listen { key, source, .. } => Some(elsewhere(key, source)),
         _ => None,
     };
@@ -394,6 +395,9 @@ const A_CERTIFICATE: &str = "name a file that holds one: PEM, with -----BEGIN CE
                              line of its own, or DER";
 
 const PIN: &str = "compare it with what an operator of that CA is shown: countersign trust pin";
+
+const MORE_FILES: &str = "let it open 1024 or more, by whatever starts it: `LimitNOFILE=` of its systemd unit, \
+    `--ulimit nofile=` of its container, /etc/security/limits.conf; then the same command again";
 
 /// What the CA does not have, and where the right one is to be seen.
 const NOT_FOUND: [(&str, &str); 3] = [

@@ -10,7 +10,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::bodies::{OF_OPERATORS, OF_STRANGERS, OF_WORKLOADS};
 use crate::caller::{BODY_TIME, LEAST_RATE, MAX_BODY};
 use crate::readiness::PROBE_EVERY;
-use crate::run::STOPPED_WITHIN;
+use crate::run::{STOPPED_WITHIN, ServerError};
 
 /// The files that this process may open, and what is made of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,10 +47,24 @@ impl Capacity {
             ..Limits::default()
         };
         let admin = admin.within_open_files(open_files / 8);
+        let admin = Limits {
+            handshakes: admin.handshakes.max(LEAST_ADMIN),
+            handshakes_per_source: admin.handshakes_per_source.max(LEAST_ADMIN / 8),
+            ..admin
+        };
         let api =
             Limits { unread: UNREAD, streams: STREAMS, headers: HEADERS, ..Limits::default() };
         let api = api.within_open_files(open_files - admin.handshakes.min(open_files));
         Self { open_files, api, admin }
+    }
+
+    /// Fails if the CA would have too few files for itself, beside whoever comes: it would start, and
+    /// sooner or later let nobody in.
+    pub fn require_enough(&self) -> Result<(), ServerError> {
+        match self.open_files {
+            open_files @ ..LEAST => Err(ServerError::FewFiles { open_files, least: LEAST }),
+            _ => Ok(()),
+        }
     }
 
     /// Every limit that is not configured, by its name: what `config check` shows.
@@ -79,6 +93,7 @@ impl Capacity {
         let seconds = |duration: &Duration| format!("{} s", duration.as_secs());
         vec![
             ("limits.open_files", self.open_files.to_string()),
+            ("limits.open_files_least", LEAST.to_string()),
             ("limits.connections", connections.to_string()),
             ("limits.strangers", handshakes.to_string()),
             ("limits.strangers_per_address", handshakes_per_source.to_string()),
@@ -141,6 +156,13 @@ fn refusals_told() -> String {
 pub const BLOCKING_THREADS: usize = 8;
 /// Probes and a few scrapers.
 const ADMIN: usize = 256;
+/// However few files there are: whoever is slow on the admin port has its place for a tenth of a second,
+/// and a probe waits behind few of them.
+const LEAST_ADMIN: usize = 16;
+/// What the CA opens itself: two dozen at rest; three for each thread that reads the store.
+const OWN: usize = 24 + 3 * BLOCKING_THREADS;
+/// A quarter of what the admin port leaves is kept back.
+const LEAST: usize = 4 * OWN + LEAST_ADMIN;
 /// The largest answer of the API is a page of certificates: whoever has left one unread waits.
 const UNREAD: usize = 64 * 1024;
 /// Requests in flight on one connection over HTTP/2: a workload has one for the feed and one more now
@@ -155,13 +177,17 @@ mod tests {
 
     #[test]
     fn files_are_kept_back_whatever_the_limit() {
-        for files in [16, 256, 1024, 4096, 65_536, 1 << 30] {
-            let Capacity { api, admin, .. } = Capacity::of(files);
+        for files in [LEAST, 256, 1024, 4096, 65_536, 1 << 30] {
+            let capacity = Capacity::of(files);
+            capacity.require_enough().unwrap();
+            let Capacity { api, admin, .. } = capacity;
             let taken = api.connections + api.handshakes + admin.handshakes;
             assert!(taken <= files - files / 8, "{files}: {taken}");
+            assert!(taken <= files - OWN, "{files}: {taken}");
             assert!(api.handshakes > 0 && api.handshakes_per_source > 0);
             assert!(admin.handshakes > 0 && admin.handshakes_per_source > 0);
         }
+        assert!((0..LEAST).all(|files| Capacity::of(files).require_enough().is_err()));
         assert_eq!(Capacity::of(1 << 20).api.connections, Limits::default().connections);
     }
 }

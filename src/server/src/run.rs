@@ -37,6 +37,17 @@ pub enum ServerError {
     /// The engine refuses.
     #[error(transparent)]
     Authority(#[from] authority::Error),
+    /// The system lets this process open too few files.
+    #[error(
+        "this process may open {open_files} files at once (`ulimit -Hn`), and the CA needs {least}: with \
+         fewer it would start, and let nobody in"
+    )]
+    FewFiles {
+        /// How many it may open.
+        open_files: usize,
+        /// How many it must.
+        least: usize,
+    },
     /// The address is taken, or not ours.
     #[error("cannot listen on {address}, as `{key}` says: {source}")]
     Listen {
@@ -84,6 +95,8 @@ pub async fn start(
     config: &Config,
     as_typed: AsTyped,
 ) -> Result<Running, ServerError> {
+    let capacity = Capacity::raise();
+    capacity.require_enough()?;
     let metrics = measures::install();
     let (listener, address) = listen("listen", config.listen)?;
     let (admin_listener, admin_address) = listen("admin_listen", config.admin_listen)?;
@@ -96,7 +109,6 @@ pub async fn start(
     let rate = Arc::new(RateLimit::new(config.requests_per_second));
     let (stop, stopped) = watch::channel(false);
 
-    let capacity = Capacity::raise();
     capacity.measure();
     let places = places(&authority, capacity.api.clone());
     let (open_files, connections) = (capacity.open_files, capacity.api.connections);

@@ -55,8 +55,15 @@ pub(crate) fn run(command: &Command, session: &Session) -> anyhow::Result<Exit> 
         })
         .collect();
     // Of this shell; `serve` tells its own when it starts, by metrics, and in `status`.
-    let derived = Capacity::raise().limits().into_iter();
-    values.extend(derived.map(|(key, value)| Value { key, value, origin: "derived" }));
+    let derived = Capacity::raise();
+    if let Err(few) = derived.require_enough() {
+        session.output.warn(format!("{few}; `countersign serve` refuses to start so"));
+    }
+    values.extend(derived.limits().into_iter().map(|(key, value)| Value {
+        key,
+        value,
+        origin: "derived",
+    }));
     session.output.list(&values, |values| {
         let rows: Vec<_> = values
             .iter()

@@ -30,6 +30,8 @@ pub(crate) enum LogFormat {
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     ca_host::survive_file_size_limit()?;
+    // Before the database is opened, which with too few files looks damaged.
+    server::Capacity::raise().require_enough()?;
     let config = arguments.config.load()?;
     keep_config(&arguments.config.config);
     ca_host::warn_of_writers(&config, session.output);
