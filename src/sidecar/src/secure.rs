@@ -141,6 +141,6 @@ const RECORDS: usize = 24;
 /// For who forgot the `s` of `https://`.
 const SPEAKS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\n\
     content-length: 31\r\nconnection: close\r\n\r\nthis port speaks TLS: https://\n";
-const LINGER: Duration = Duration::from_secs(1);
-/// More than a client sends before it has read an alert.
-const MAX_LINGER: u64 = 256 * 1024;
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+/// More than a client sends before it has read an alert, or an answer.
+pub(crate) const MAX_LINGER: u64 = 256 * 1024;

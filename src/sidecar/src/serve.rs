@@ -2,6 +2,8 @@
 
 #[cfg(test)]
 mod floods;
+#[cfg(test)]
+mod large_headers;
 
 use std::io;
 use std::pin::Pin;
@@ -18,7 +20,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use metrics::{counter, gauge};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -30,7 +32,7 @@ use crate::paced::{CUT, Paced, bound_kernel, cut};
 use crate::places::Places;
 use crate::requests::{Requests, StreamTasks};
 use crate::resumption::Tls;
-use crate::secure::{Client, Secure};
+use crate::secure::{Client, LINGER, MAX_LINGER, Secure};
 use crate::stream::{Connection, Phase};
 use crate::unread::Unread;
 use crate::verification::Verification;
@@ -240,9 +242,22 @@ async fn serve_requests<IO, S, B>(
             let unread = Arc::clone(&unread);
             Box::pin(async move {
                 let of_end = connection.clone();
-                let driven = drive(http, connection, unread, end, || put_aside.is_there()).await?;
-                let Some(http) = driven else { return Ok(()) };
+                let driven = drive(http, connection, unread, end, || put_aside.is_there()).await;
+                let (http, failed) = match driven {
+                    Ok(None) => return Ok(()),
+                    Ok(Some(http)) => (http, None),
+                    Err((error, http)) => (http, Some(error)),
+                };
                 let stream = Pin::into_inner(http).into_parts().io.into_inner();
+                if let Some(error) = failed {
+                    if error.is_parse_too_large() {
+                        tokio::select! {
+                            () = read_on(stream) => {}
+                            () = closed(of_end.as_deref()) => {}
+                        }
+                    }
+                    return Err(error.into());
+                }
                 tokio::select! {
                     biased;
                     () = closed(of_end.as_deref()) => Ok(()),
@@ -265,8 +280,8 @@ async fn serve_requests<IO, S, B>(
             let http = Box::pin(http.serve_connection(stream, requests));
             let unread = Arc::clone(&unread);
             Box::pin(async move {
-                drive(http, connection, unread, end, || false).await?;
-                Ok(())
+                let driven = drive(http, connection, unread, end, || false).await;
+                driven.map(drop).map_err(|(error, _)| error.into())
             })
         }
     };
@@ -291,14 +306,14 @@ async fn serve_requests<IO, S, B>(
 /// Runs the HTTP of a connection; after `end`, or once the peer's certificate has expired, it takes
 /// no new requests and finishes those in flight. When the connection is closed, it is dropped
 /// before it can begin another request of those read already. Returned where an answer of it
-/// is put aside.
+/// is put aside, and where it failed.
 async fn drive<C: GracefulConnection<Error = hyper::Error>>(
     mut http: Pin<Box<C>>,
     connection: Option<Arc<Connection>>,
     unread: Arc<Unread>,
     end: impl Future<Output = ()>,
     is_put_aside: impl Fn() -> bool,
-) -> hyper::Result<Option<Pin<Box<C>>>> {
+) -> Result<Option<Pin<Box<C>>>, (hyper::Error, Pin<Box<C>>)> {
     let connection = connection.as_deref();
     let _ended = unread.ends();
     let served = tokio::select! {
@@ -309,22 +324,33 @@ async fn drive<C: GracefulConnection<Error = hyper::Error>>(
             }
             None
         }
-        served = until_aside(&mut http, &is_put_aside) => Some(served?),
+        served = until_aside(&mut http, &is_put_aside) => Some(served),
         () = end => None,
     };
-    let is_aside = match served {
-        Some(is_aside) => is_aside,
+    let served = match served {
+        Some(served) => served,
         None => {
             http.as_mut().graceful_shutdown();
             tokio::select! {
                 biased;
-                () = closed(connection) => false,
-                served = until_aside(&mut http, &is_put_aside) => served?,
+                () = closed(connection) => Ok(false),
+                served = until_aside(&mut http, &is_put_aside) => served,
             }
         }
     };
     // Not before here: what was dropped would be dropped before it is said that the connection ended.
-    Ok(is_aside.then_some(http))
+    match served {
+        Ok(is_aside) => Ok(is_aside.then_some(http)),
+        Err(error) => Err((error, http)),
+    }
+}
+
+/// Lets the last answer reach a peer that is still sending: to close with bytes unread resets the
+/// connection, and a reset overtakes the answer.
+async fn read_on(stream: impl AsyncRead + Unpin) {
+    let mut rest = stream.take(MAX_LINGER);
+    let mut nowhere = tokio::io::sink();
+    let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
 }
 
 /// Returns at the end of a connection, or true where an answer of it is put aside.
