@@ -23,7 +23,7 @@ use crate::authority::Authority;
 use crate::checkpoint::edge_at;
 use crate::error::Error;
 use crate::event::{
-    CRL, Event, ISSUE, ISSUE_ABANDONED, ISSUE_LOST, RENEW, RENEW_UPGRADE, SEEN, is_of,
+    CRL, Event, ISSUE, ISSUE_ABANDONED, ISSUE_LOST, RENEW, RENEW_UPGRADE, REVOKE, SEEN, is_of,
 };
 use crate::known::records_at;
 use crate::leaves::{Leaf, Leaves, Logged};
@@ -327,6 +327,13 @@ impl Read {
             && let Ok(event) = Event::parse(entry)
         {
             self.renewals.push(Told::Shown(places(&event.detail["indexes"])));
+        } else if is_of(entry, REVOKE)
+            && let Ok(event) = Event::parse(entry)
+        {
+            let serial_number =
+                event.detail["serial_number"].as_str().and_then(|it| it.parse().ok());
+            let leaf = serial_number.and_then(|it| self.leaves.by_serial(&it));
+            self.renewals.extend(leaf.map(|leaf| Told::Revoked(leaf.index)));
         } else if is_of(entry, RENEW_UPGRADE)
             && let Ok(event) = Event::parse(entry)
         {

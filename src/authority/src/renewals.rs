@@ -38,6 +38,8 @@ struct Renewing {
     /// Shown, as rows of a version of before said. Whoever wrote to the database may have put them there:
     /// they are not replaced, and nothing else follows from it.
     claimed: HashSet<u64>,
+    /// Revoked by their own serial numbers.
+    revoked: HashSet<u64>,
     /// Those that were shown of which the log does not tell yet.
     untold: BTreeSet<u64>,
 }
@@ -56,6 +58,8 @@ pub(crate) enum Told {
     Claimed(Vec<u64>),
     /// The certificate at one place was renewed by that at another.
     Renewed { of: u64, by: u64 },
+    /// This one was revoked by its serial number.
+    Revoked(u64),
     /// These certificates were shown.
     Shown(Vec<u64>),
 }
@@ -72,6 +76,7 @@ impl Renewals {
             match told {
                 Told::Claimed(places) => known.claimed.extend(places),
                 Told::Renewed { of, by } => known.note(of, by),
+                Told::Revoked(place) => drop(known.revoked.insert(place)),
                 Told::Shown(places) => {
                     for place in &places {
                         known.untold.remove(place);
@@ -91,6 +96,8 @@ impl Renewals {
         known.shown.shrink_to_fit();
         known.claimed.retain(|place| *place >= first);
         known.claimed.shrink_to_fit();
+        known.revoked.retain(|place| *place >= first);
+        known.revoked.shrink_to_fit();
         known.untold.retain(|place| *place >= first);
     }
 
@@ -144,6 +151,12 @@ impl Renewing {
     /// Whoever has renewed with a certificate has shown it.
     fn is_shown(&self, place: u64) -> bool {
         self.shown.contains(&place) || self.renewed.contains_key(&place)
+    }
+
+    /// Whoever revokes a certificate means whoever made it, and they hold the one that it renewed: another
+    /// in its place would undo the revocation.
+    fn counts_as_shown(&self, place: u64) -> bool {
+        self.is_shown(place) || self.claimed.contains(&place) || self.revoked.contains(&place)
     }
 }
 
@@ -209,7 +222,7 @@ impl Authority {
         let (Renewal { by, replaced }, seen) = {
             let known = self.renewals.known();
             let Some(renewal) = known.renewed.get(&place).copied() else { return Ok(None) };
-            (renewal, known.is_shown(renewal.by) || known.claimed.contains(&renewal.by))
+            (renewal, known.counts_as_shown(renewal.by))
         };
         match self.known_at(by).await? {
             Known::Recorded(record) => Ok(Some(Renewed {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use api::IssuedCertificate;
+use api::{Attestation, IssueRequest, IssuedCertificate, RevokeRequest};
 use authority::sequencer::Member;
 use authority::store::Store;
 use authority::store::faulty::FaultyStore;
@@ -133,6 +133,43 @@ async fn what_was_never_shown_is_replaced_once_before_and_after_a_restart() {
         environment.renew(&held, &csr()).await.unwrap_err();
         environment.renew(&environment.caller(&replaced), &csr()).await.expect_err("it is broken");
     }
+}
+
+/// Whoever revokes what was made of a renewal means whoever made it: they get no other in its place.
+#[tokio::test]
+async fn what_was_revoked_before_it_was_shown_is_not_replaced() {
+    for restarts in [false, true] {
+        let (mut environment, held, renewed) = renewed().await;
+        let operator = environment.operator().await;
+        environment.revoke(&operator, &renewed.serial_number.to_string()).await;
+        if restarts {
+            environment.restart().await;
+        }
+        assert!(renewed_already(environment.renew(&held, &csr()).await), "{restarts}");
+        assert_eq!(events(&environment, "renew.conflict").await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn that_a_renewal_was_revoked_is_known_for_longer_than_it_lived() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let lives = |seconds, attestation| IssueRequest {
+        ttl: Some(api::Ttl(Duration::from_secs(seconds))),
+        attestation,
+        ..support::request(&csr())
+    };
+    let token = environment.token(&operator, "/prod/reports").await;
+    let body = lives(6 * 24 * 3600, Attestation::Token { token });
+    let held = environment.authority.issue(&support::anonymous(), &body, None).await.unwrap();
+    let held = environment.caller(&held);
+    let body = lives(3600, Attestation::Svid {});
+    let renewed = environment.authority.issue(&held, &body, None).await.unwrap();
+    environment.revoke(&operator, &renewed.serial_number.to_string()).await;
+    environment.clock.advance(time::Duration::days(2));
+    environment.operator().await;
+    environment.authority.forget_expired().await.unwrap();
+    assert!(renewed_already(environment.renew(&held, &csr()).await));
 }
 
 #[tokio::test]
@@ -268,6 +305,22 @@ async fn what_was_shown_to_another_process_is_not_replaced() {
         nodes.second.note_shown(shown.svid.as_ref().unwrap());
         nodes.second.tell_shown().await.unwrap();
     };
+    assert!(renewed_already(nodes.renew_while(&held, &csr(), meanwhile).await));
+}
+
+#[tokio::test]
+async fn what_another_process_has_revoked_is_not_replaced() {
+    let nodes = Nodes::start().await;
+    let held = nodes.issue().await;
+    let operator = nodes.first.operator().await;
+    let renewed = nodes.first.renew(&held, &csr()).await.unwrap();
+    let request = RevokeRequest {
+        target: renewed.serial_number.to_string(),
+        reason: "key-compromise".to_owned(),
+        named_override: None,
+        dry_run: false,
+    };
+    let meanwhile = async { drop(nodes.second.revoke(&operator, &request).await.unwrap()) };
     assert!(renewed_already(nodes.renew_while(&held, &csr(), meanwhile).await));
 }
 

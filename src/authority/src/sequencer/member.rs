@@ -349,7 +349,7 @@ pub struct Renewed {
     pub serial_number: SerialNumber,
     /// SHA-256 of its request.
     pub request_hash: Hash,
-    /// Whether it was ever shown to us.
+    /// Whether it was ever shown to us, or revoked: then none takes its place.
     pub seen: bool,
     /// Whether it replaced an earlier one already.
     pub replaced: bool,

@@ -172,8 +172,8 @@ impl Planning {
     }
 
     /// Each certificate renews once. One replacement is allowed while the new certificate was
-    /// never seen (the answer may have been lost together with the key); anything else breaks the
-    /// line: both holders must attest again.
+    /// never seen, nor revoked (the answer may have been lost together with the key); anything else
+    /// breaks the line: both holders must attest again.
     fn renewal_precedent(
         &mut self,
         member: &CertificateMember,
