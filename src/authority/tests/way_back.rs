@@ -87,6 +87,26 @@ async fn the_last_operator_able_to_act_is_neither_denied_nor_revoked_by_a_slip()
     locks_out(deny(&environment, &second, SECOND, None).await);
 }
 
+/// They could change what they cannot see, and what replaces it names it.
+#[tokio::test]
+async fn an_operator_who_cannot_read_the_policy_set_cannot_act() {
+    for action in ["ReadPolicy", "ReadStatus"] {
+        let environment = Environment::start().await;
+        let admin = environment.operator().await;
+        let second = environment.enrol("second").await;
+        let mut shown = environment.authority.policies(&admin).unwrap();
+        let policy = format!(
+            r#"forbid (principal == Operator::"{}", action == Action::"{action}", resource);"#,
+            id(SECOND)
+        );
+        shown.files.insert("mine.cedar".to_owned(), policy);
+        let authority = &environment.authority;
+        authority.replace_policies(&admin, &shown.files, &shown.hash).await.unwrap();
+        locks_out(deny(&environment, &second, ADMIN, None).await);
+        deny(&environment, &admin, SECOND, None).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn an_operator_whose_certificate_has_expired_cannot_act() {
     let environment = Environment::start().await;

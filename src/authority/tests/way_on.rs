@@ -186,6 +186,26 @@ async fn a_set_under_which_its_operator_could_not_renew_is_refused_with_a_way_ou
     assert!(matches!(refused, Err(Error::Denied(_))), "a workload asks for a day: {refused:?}");
 }
 
+/// What replaces a set is made from it, and names it by its hash.
+#[tokio::test]
+async fn a_set_that_its_operator_could_not_see_is_refused_with_a_way_out() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    for action in ["ReadPolicy", "ReadStatus"] {
+        let policy =
+            format!(r#"@id("unseen") forbid (principal, action == Action::"{action}", resource)"#);
+        let files = set(&format!("{policy};"), AS_SHIPPED);
+        let refused = PolicySet::parse(&files).unwrap().require_way_on(None, None).unwrap_err();
+        assert!(refused.to_string().contains("unseen"), "{refused}");
+        let refused = apply(&environment, &admin, &files).await;
+        assert!(matches!(refused, Err(Error::Policy(PolicyError::Governance(_)))), "{refused:?}");
+
+        let files = set(&format!("{policy} unless {{ principal is Operator }};"), AS_SHIPPED);
+        PolicySet::parse(&files).unwrap().require_way_on(None, None).unwrap();
+        apply(&environment, &admin, &files).await.unwrap();
+    }
+}
+
 /// A set that names who may is judged in the trust domain that it names.
 #[test]
 fn a_set_that_names_its_operators_is_not_refused_for_others() {

@@ -10,13 +10,13 @@ use api::{NewToken, OperatorRecord, OperatorRequest, OperatorState, Page, TokenR
 use identity::SpiffeId;
 
 use super::tokens::Made;
-use super::way_back::{administers, operators};
+use super::way_back::operators;
 use crate::attest::token::ADD_AGAIN;
 use crate::attest::{Maker, TokenKind, refused};
 use crate::authority::{Authority, Caller};
 use crate::clock::from_milliseconds;
 use crate::error::{Denied, Error};
-use crate::policy::{Action, ActivePolicy};
+use crate::policy::{Action, ActivePolicy, administers};
 use crate::present;
 use crate::sequencer::{RevocationTarget, TokenRow};
 use crate::store::{RecordQuery, TokenQuery};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use api::{ExplainRequest, Explanation, KeyPurpose, KeyStep, RevocationExtent};
+use api::{ExplainRequest, Explanation, RevocationExtent};
 use issuance::{DnsName, KeyType};
 use tlog::Hash;
 
@@ -237,24 +237,6 @@ fn shown_policy(set: &PolicySet) -> api::ActivePolicy {
 }
 
 fn action(name: &str, context: IssueContext, extent: RevocationExtent) -> Option<Action> {
-    let simple = [
-        Action::AddOperator,
-        Action::Allow,
-        Action::ChangePolicy,
-        Action::CreateToken,
-        Action::Deny,
-        Action::Issue(context.clone()),
-        Action::ListInventory,
-        Action::ReadInventory,
-        Action::ReadLog,
-        Action::ReadPolicy,
-        Action::ReadStatus,
-        Action::ReadTokens,
-        Action::Renew(context),
-        Action::Revoke(extent),
-        Action::RevokeToken,
-        Action::RotateKey(KeyPurpose::Issuer, KeyStep::Prepare),
-    ];
     let plain = |text: &str| text.replace(['-', '_'], "").to_lowercase();
-    simple.into_iter().find(|action| plain(action.name()) == plain(name))
+    Action::each(context, extent).into_iter().find(|action| plain(action.name()) == plain(name))
 }

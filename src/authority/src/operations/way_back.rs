@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::authority::Authority;
 use crate::error::Error;
-use crate::policy::{Action, ActivePolicy, Principal, Query};
+use crate::policy::{ActivePolicy, administers};
 use crate::present::seconds;
 use crate::sequencer::RevocationTarget;
 use crate::store::Record;
@@ -40,7 +40,7 @@ impl Authority {
         Ok(())
     }
 
-    /// Whether an operator is left who may change the policy set, and so everything: known, not
+    /// Whether an operator is left who may see and replace the policy set, and so everything: known, not
     /// denied, and with a certificate that is good.
     async fn somebody_acts(&self, loss: Option<&RevocationTarget>) -> Result<bool, Error> {
         let policy = self.policy();
@@ -119,12 +119,6 @@ impl Authority {
         let good = records.into_iter().filter(|record| self.is_good(record));
         Ok(good.max_by_key(|record| record.not_after))
     }
-}
-
-/// Whether a policy set lets an operator change it again, and so everything.
-pub(super) fn administers(policy: &ActivePolicy, operator: &SpiffeId) -> bool {
-    let principal = Principal::of(operator);
-    policy.decide(&Query { principal, action: Action::ChangePolicy, resource: None }).allowed
 }
 
 /// Those that the log made, and those that the table lists.

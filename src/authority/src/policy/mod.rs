@@ -34,7 +34,7 @@ use way_on::own;
 
 pub(crate) use parsing::{MAX_DEPTH, MAX_EXPANDED, MAX_NAMES_BYTES, MAX_SCHEMA_DEPTH, MAX_TYPES};
 pub use way_on::OPERATOR_LIFE;
-pub(crate) use way_on::require_operator;
+pub(crate) use way_on::{administers, require_operator};
 
 /// A parsed and validated policy set.
 #[derive(Debug)]
@@ -378,6 +378,28 @@ pub enum Action {
 }
 
 impl Action {
+    /// One of each, in the order of their names.
+    pub(crate) fn each(context: IssueContext, extent: RevocationExtent) -> [Self; 16] {
+        [
+            Self::AddOperator,
+            Self::Allow,
+            Self::ChangePolicy,
+            Self::CreateToken,
+            Self::Deny,
+            Self::Issue(context.clone()),
+            Self::ListInventory,
+            Self::ReadInventory,
+            Self::ReadLog,
+            Self::ReadPolicy,
+            Self::ReadStatus,
+            Self::ReadTokens,
+            Self::Renew(context),
+            Self::Revoke(extent),
+            Self::RevokeToken,
+            Self::RotateKey(KeyPurpose::Issuer, KeyStep::Prepare),
+        ]
+    }
+
     /// Whether its resource is an identity; else it is the whole trust domain.
     pub(crate) fn concerns_an_identity(&self) -> bool {
         match self {

@@ -5,7 +5,7 @@
 //! | the CA, at the start of `serve` and at each renewal | its own certificate, with its configured names | [`own`], [`PolicySet::template`] |
 //! | the CA, at `init` and `init --recover` | an operator's certificate, for a week | the same |
 //! | an operator, each time a week is half over | the next one | the set; asked when it is checked and applied |
-//! | an operator | to replace the set, and so everything | the same |
+//! | an operator | to read the set and the status, and to replace the set, and so everything | the same |
 //! | anybody, for another's name below `/countersign`: its certificate, or a token for it | | nobody: [`own`] |
 //! | somebody new with an operator's token; keys and rotation | | the set, which an operator can replace |
 //!
@@ -15,12 +15,14 @@
 use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
+use api::RevocationExtent;
 use identity::{SpiffeId, TrustDomain};
 use issuance::KeyType;
 
 use super::evaluation::{Ground, evaluate};
 use super::{
-    Action, DEFAULT_PROFILE, Decision, IssueContext, PolicyError, PolicySet, Principal, Query,
+    Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, PolicyError, PolicySet,
+    Principal, Query,
 };
 use crate::attest::SVID;
 
@@ -50,7 +52,7 @@ pub(super) fn own(query: &Query) -> Option<Decision> {
 
 impl PolicySet {
     /// Refuses a set under which no operator could go on: renew a certificate such as `init` gives,
-    /// and replace the set. Where that is not known, the trust domain is the one that policies
+    /// see the set, and replace it. Where that is not known, the trust domain is the one that policies
     /// name, and operators are those that policies name, that the table lists, and `admin`.
     pub fn require_way_on(
         &self,
@@ -108,28 +110,15 @@ pub(crate) fn require_operator(
     life: Duration,
     decide: impl Fn(&Query) -> Result<Decision, String>,
 ) -> Result<(), PolicyError> {
-    let renewal = IssueContext {
-        attestor: SVID,
-        dns: Vec::new(),
-        ip: Vec::new(),
-        key_type: KeyType::EcdsaP256,
-        profile: DEFAULT_PROFILE.to_owned(),
-        validity_seconds: life.as_secs(),
-    };
-    for (action, resource, what, policy) in [
-        (Action::ChangePolicy, None, "could not change it again", "operator-administers"),
-        (
-            Action::Renew(renewal),
-            Some(operator.clone()),
-            "could not renew a certificate of a week",
-            "operator-own-svid",
-        ),
-    ] {
-        let query = Query { principal: Principal::Operator(operator.clone()), action, resource };
+    for (query, what) in needs(operator, life) {
         let decision = decide(&query).map_err(PolicyError::Cedar)?;
         if decision.allowed {
             continue;
         }
+        let policy = match query.resource {
+            Some(_) => "operator-own-svid",
+            None => "operator-administers",
+        };
         let advice = match (decision.errors.first(), decision.policies.is_empty()) {
             (Some(error), _) => error.clone(),
             (None, true) => format!("keep the policy {policy}"),
@@ -143,9 +132,84 @@ pub(crate) fn require_operator(
     Ok(())
 }
 
+/// Whether an operator whose certificate is good can lead the CA back: see its policy set, replace it,
+/// and so everything.
+pub(crate) fn administers(policy: &ActivePolicy, operator: &SpiffeId) -> bool {
+    let mut needs = needs(operator, OPERATOR_LIFE).filter(|(query, _)| query.resource.is_none());
+    needs.all(|(query, _)| policy.decide(&query).allowed)
+}
+
+/// What an operator asks who goes on, each with what they could not do without it.
+fn needs(
+    operator: &SpiffeId,
+    life: Duration,
+) -> impl Iterator<Item = (Query, &'static str)> + use<> {
+    let renewal = IssueContext {
+        attestor: SVID,
+        dns: Vec::new(),
+        ip: Vec::new(),
+        key_type: KeyType::EcdsaP256,
+        profile: DEFAULT_PROFILE.to_owned(),
+        validity_seconds: life.as_secs(),
+    };
+    let operator = operator.clone();
+    let actions = Action::each(renewal, RevocationExtent::Identity).into_iter();
+    actions.filter_map(move |action| {
+        let lack = lack(&action)?;
+        let resource = action.concerns_an_identity().then(|| operator.clone());
+        Some((Query { principal: Principal::Operator(operator.clone()), action, resource }, lack))
+    })
+}
+
+/// What an operator who may not do this could not do; none for what whoever may replace the set can give
+/// themselves, or another.
+fn lack(action: &Action) -> Option<&'static str> {
+    match action {
+        Action::ChangePolicy => Some("could not change it again"),
+        // A set is replaced by its hash, and the next one is made from its files.
+        Action::ReadPolicy => Some("could not read it, as changing it again begins"),
+        Action::ReadStatus => Some("could not see how the CA is doing, nor its keys"),
+        Action::Renew(_) => Some("could not renew a certificate of a week"),
+        Action::AddOperator
+        | Action::Allow
+        | Action::CreateToken
+        | Action::Deny
+        | Action::Issue(_)
+        | Action::ListInventory
+        | Action::ReadInventory
+        | Action::ReadLog
+        | Action::ReadTokens
+        | Action::Revoke(_)
+        | Action::RevokeToken
+        | Action::RotateKey(..) => None,
+    }
+}
+
 /// How the shipped set names what [`own`] decides.
 const OWN_PATHS: &str = "authority-own-paths";
 const RESERVED: &str = "reserved-paths";
 const THEMSELVES: &str = "operators-are-themselves";
 /// What `init` and `operator join` ask for.
 pub const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_action_of_the_schema_is_asked_for_or_left_out_on_purpose() {
+        let set = PolicySet::shipped(crate::policy::SHIPPED_WORKLOADS).unwrap();
+        let named = set.schema.actions().map(|action| action.id().unescaped().to_owned());
+        let context = IssueContext {
+            attestor: SVID,
+            dns: Vec::new(),
+            ip: Vec::new(),
+            key_type: KeyType::EcdsaP256,
+            profile: DEFAULT_PROFILE.to_owned(),
+            validity_seconds: 1,
+        };
+        let each = Action::each(context, RevocationExtent::Own);
+        let each: BTreeSet<_> = each.iter().map(|action| action.name().to_owned()).collect();
+        assert_eq!(each, named.collect());
+    }
+}
