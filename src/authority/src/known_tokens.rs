@@ -5,7 +5,7 @@
 //! far back as a token that is shown was made, and proves to be under the head's root: fifteen
 //! minutes of log at most, once after a start.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use data_encoding::HEXLOWER;
@@ -113,6 +113,18 @@ impl KnownTokens {
             tracing::error!("the log says that a token was used, and its row that it was not");
         }
         Ok(used.is_some_and(|by| by != Some(*request)))
+    }
+
+    /// Those among the tokens made from this place of the log on that were used, or are being used,
+    /// whatever their rows say.
+    pub(crate) async fn used_since(
+        &self,
+        store: &dyn Store,
+        from: u64,
+        now: u64,
+    ) -> Result<HashSet<Hash>, Error> {
+        self.read_from(store, from, now).await?;
+        Ok(self.known().used.keys().copied().collect())
     }
 
     async fn read_from(&self, store: &dyn Store, from: u64, now: u64) -> Result<(), Error> {

@@ -318,7 +318,7 @@ pub async fn let_in(
         let Some(denied_at) = folded.revoking.denial_of(&spiffe_id) else { continue };
         let detail = serde_json::json!({ "denied_at": denied_at.to_string() });
         let event = ceremony.draft(event::ALLOW, spiffe_id.as_str(), &detail);
-        ceremony.log(event, Effect::Allow { spiffe_id: spiffe_id.clone(), denied_at }).await?;
+        ceremony.log(event, Effect::Allow { spiffe_id: spiffe_id.clone() }).await?;
         done.allowed.push(spiffe_id);
     }
     if !store.operators().await?.iter().any(|(name, _)| name == operator) {

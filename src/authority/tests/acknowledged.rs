@@ -6,7 +6,9 @@ mod support;
 use std::sync::Arc;
 
 use api::{Denial, DenyRequest, TokenFilter};
-use authority::sequencer::{ActMember, Conflict, Effect, Found, Head, Member, Outcome, plan};
+use authority::sequencer::{
+    ActMember, AllowedUnder, Conflict, Effect, Found, Head, Member, Outcome, plan,
+};
 use authority::{Act, Authority, Caller, Error, EventDraft};
 use futures_util::future::join_all;
 use support::{Environment, csr, id};
@@ -102,20 +104,20 @@ async fn who_replaces_the_policy_set_is_told_of_its_own() {
 
 /// The transaction compares, whatever was looked at before it.
 #[test]
-fn an_allow_beside_a_newer_denial_is_refused_in_the_same_commit() {
+fn an_allow_beside_a_newer_denial_is_decided_anew() {
     let spiffe_id = id("/prod/reports");
     let by = Act { actor: "test", request_id: "test" };
+    let head = Head::empty();
+    let Head { policy_hash, revocation_epoch, .. } = head;
+    let allowed_under = Some(AllowedUnder { policy_hash, revocation_epoch });
     let act = |kind, effect| {
         let event = EventDraft::new(kind, &by, spiffe_id.as_str(), &serde_json::json!({}));
-        Member::Act(Box::new(ActMember { event, effect, allowed_under: None }))
+        Member::Act(Box::new(ActMember { event, effect, allowed_under }))
     };
     let reason = "unspecified".to_owned();
     let deny = Effect::Deny { spiffe_id: spiffe_id.clone(), reason };
-    let allow = Effect::Allow { spiffe_id: spiffe_id.clone(), denied_at: 7 };
-    let mut found = Found::default();
-    found.denials.insert(spiffe_id.clone(), 7);
+    let allow = Effect::Allow { spiffe_id: spiffe_id.clone() };
     let group = vec![act("deny", deny), act("allow", allow.clone()), act("allow", allow)];
-    let outcomes = plan(&Head::empty(), found, group, 1).unwrap().outcomes;
-    let refused = Outcome::Refused(Conflict::DenialMoved);
-    assert_eq!(outcomes, [Outcome::Done { log_index: 0 }, refused.clone(), refused]);
+    let outcomes = plan(&head, Found::default(), group, 1).unwrap().outcomes;
+    assert_eq!(outcomes, [Outcome::Done { log_index: 0 }, Outcome::Moved, Outcome::Moved]);
 }

@@ -113,7 +113,7 @@ fn a_token_withdrawn_in_the_same_commit_issues_nothing() {
     };
     let mut found = Found::default();
     found.tokens.insert(hash, token);
-    let withdraw = Effect::RevokeToken { hash, id: "1".to_owned() };
+    let withdraw = Effect::RevokeToken { hash, id: "1".to_owned(), untrue: None };
     let by = Act { actor: "test", request_id: "test" };
     let head = Head::empty();
     let issue = authority::sequencer::CertificateMember {

@@ -246,15 +246,104 @@ async fn a_token_is_withdrawn_by_the_log_and_not_by_its_row() {
         let made =
             environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
         tamper(&environment, marked);
-        let withdrawn = environment.authority.revoke_token(&operator, &made[0].id).await;
+        let listed = environment.authority.tokens(&operator, &TokenFilter::default()).await;
+        assert_eq!(listed.unwrap().items[0].state, "open", "{marked}");
+        environment.authority.revoke_token(&operator, &made[0].id).await.unwrap();
         tamper(&environment, unmarked);
-        let issued = environment.issue_with(&token, &csr()).await;
-        match withdrawn {
-            // It says so, and does not say that it is done.
-            Err(Error::Store(StoreError::Inconsistent(_))) => drop(issued.unwrap()),
-            Err(error) => panic!("{marked}: {error}"),
-            Ok(()) => drop(issued.unwrap_err()),
+        let listed = environment.authority.tokens(&operator, &TokenFilter::default()).await;
+        assert_eq!(listed.unwrap().items[0].state, "revoked", "{marked}");
+        environment.issue_with(&token, &csr()).await.unwrap_err();
+    }
+}
+
+#[tokio::test]
+async fn a_use_that_was_taken_back_is_listed_and_the_token_not_withdrawn() {
+    for restarts in [false, true] {
+        let mut environment = Environment::start().await;
+        let operator = environment.operator().await;
+        environment.issue(&operator, "/prod/quick").await;
+        tamper(&environment, "UPDATE tokens SET used_by = NULL, used_leaf = NULL");
+        if restarts {
+            environment.restart().await;
         }
+        let listed = environment.authority.tokens(&operator, &TokenFilter::default()).await;
+        let token = listed.unwrap().items.remove(0);
+        assert_eq!(token.state, "used");
+        let refused = environment.authority.revoke_token(&operator, &token.id).await;
+        assert!(matches!(refused, Err(Error::Conflict(Conflict::TokenUsed))), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_s_row_that_this_ca_did_not_write_hides_no_other_and_is_withdrawn() {
+    for change in [
+        "spiffe_id = 'x'",
+        "seal = 'x'",
+        "seal = 7",
+        "expires_at = 'x'",
+        "key_hash = 'x'",
+        "hash = x'00'",
+        "used_by = 'x', used_leaf = 3",
+        "used_by = zeroblob(3), used_leaf = 3",
+        "used_by = zeroblob(32), used_leaf = 'x'",
+        "used_by = zeroblob(32), used_leaf = -1",
+        "used_by = zeroblob(32), used_leaf = 9223372036854775807",
+        "log_index = 1.5",
+        "log_index = 'x'",
+        "revoked_index = 'x'",
+    ] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let other = environment.token(&operator, "/prod/reports").await;
+        let token = environment.token(&operator, "/prod/quick").await;
+        let authority = &environment.authority;
+        let listed = authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
+        let [broken, whole] = [&listed[0].id, &listed[1].id];
+        let database = database(&environment);
+        let sql = format!(
+            "PRAGMA ignore_check_constraints = ON; CREATE TEMP TABLE kept AS SELECT * FROM tokens;
+             UPDATE tokens SET {change} WHERE id = '{broken}'"
+        );
+        database.execute_batch(&sql).unwrap_or_else(|error| panic!("{change}: {error}"));
+        let left = authority.tokens(&operator, &TokenFilter::default()).await;
+        let left = left.unwrap_or_else(|error| panic!("{change}: {error}")).items;
+        assert!(left.iter().any(|it| it.id == *whole), "{change}");
+        for id in [broken, whole] {
+            let withdrawn = authority.revoke_token(&operator, id).await;
+            withdrawn.unwrap_or_else(|error| panic!("{change}: {error}"));
+        }
+        database
+            .execute_batch("DELETE FROM tokens; INSERT INTO tokens SELECT * FROM kept")
+            .unwrap();
+        for token in [&token, &other] {
+            environment.issue_with(token, &csr()).await.unwrap_err();
+        }
+    }
+}
+
+/// What is denied is what the log says, and so is what is allowed again.
+#[tokio::test]
+async fn no_row_keeps_a_denial_from_being_lifted() {
+    for change in [
+        "DELETE FROM revocations",
+        "UPDATE revocations SET target = 'x'",
+        "INSERT INTO revocations (log_index, kind, target, reason, at)
+           SELECT log_index + 1000, 'allow', target, reason, at FROM revocations",
+    ] {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let spiffe_id = id("/prod/quick");
+        let reason = "unspecified".to_owned();
+        let asked = DenyRequest { spiffe_id, reason, named_override: None };
+        let authority = &environment.authority;
+        let denial = authority.deny(&operator, &asked).await.unwrap();
+        tamper(&environment, change);
+        let lifted = authority.allow(&operator, &denial.id).await;
+        lifted.unwrap_or_else(|error| panic!("{change}: {error}"));
+        assert_eq!(authority.denials(&operator).await.unwrap().items, []);
+        let again = authority.allow(&operator, &denial.id).await;
+        assert!(matches!(again, Err(Error::NotFound(_))), "{again:?}");
+        environment.issue(&operator, "/prod/quick").await;
     }
 }
 

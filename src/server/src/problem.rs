@@ -235,10 +235,6 @@ fn told_conflict(conflict: Conflict) -> Told {
             let step = "repeat the same request, or choose another Idempotency-Key";
             (ProblemType::IdempotencyMismatch, conflict.to_string(), Some(step.to_owned()))
         }
-        Conflict::DenialMoved => {
-            let step = "`countersign denial list` shows what stands now";
-            (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))
-        }
         Conflict::EntryTooLarge => {
             let step = "ask for less at once: fewer names, or files with shorter ones";
             (ProblemType::Conflict, conflict.to_string(), Some(step.to_owned()))

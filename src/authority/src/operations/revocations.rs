@@ -27,7 +27,7 @@ use crate::loading::proven_entry;
 use crate::policy::Action;
 use crate::recent_log::Fate;
 use crate::sequencer::{
-    AllowedUnder, COMPLETION_MILLISECONDS, Conflict, Effect, KeptRequest, RevocationTarget,
+    AllowedUnder, COMPLETION_MILLISECONDS, Effect, KeptRequest, RevocationTarget,
 };
 use crate::store::{Record, Store, StoreError};
 
@@ -241,14 +241,15 @@ impl Authority {
                 Err(Error::Denied(_)) => return Err(none()),
                 authorized => authorized?,
             };
+            // By the fold, whatever rows say, and as it is under the state that the commit compares.
+            if self.folded().revoking.denied_at(denied_at).is_none() {
+                return Err(none());
+            }
             let detail = serde_json::json!({ "denied_at": id });
             let draft = self.draft(caller, event::ALLOW, spiffe_id.as_str(), &detail);
-            let effect = Effect::Allow { spiffe_id, denied_at };
-            match self.commit(allowed_under, draft, effect).await {
-                Ok(Some(_)) => return Ok(()),
-                Ok(None) => {}
-                Err(Error::Conflict(Conflict::DenialMoved)) => return Err(none()),
-                Err(error) => return Err(error),
+            let effect = Effect::Allow { spiffe_id };
+            if self.commit(allowed_under, draft, effect).await?.is_some() {
+                return Ok(());
             }
         }
         Err(self.restless())

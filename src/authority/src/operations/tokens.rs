@@ -1,5 +1,7 @@
 //! Bootstrap tokens: made, listed, withdrawn.
 
+use std::collections::HashSet;
+
 use api::{
     BootstrapToken, ExplainRequest, NewToken, Page, Secret, TokenFilter, TokenRecord, TokenRequest,
 };
@@ -20,9 +22,9 @@ use crate::event::{self, Event};
 use crate::known_tokens::{LIFE, LoggedToken, logged_token, used_token};
 use crate::loading::made_by;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
-use crate::sequencer::{Conflict, Effect, IdempotencyKey, TokenDraft, TokenRow};
+use crate::sequencer::{Conflict, Effect, IdempotencyKey, TokenDraft};
 use crate::signer::SignerError;
-use crate::store::{StoreError, TokenQuery};
+use crate::store::TokenQuery;
 
 /// A trust domain's own ID is nobody's: no row can list it.
 fn require_path(spiffe_id: &SpiffeId) -> Result<(), Error> {
@@ -188,6 +190,11 @@ impl Authority {
         let before = place_after(filter.after.as_deref())?;
         let limit = page_of(filter.limit.unwrap_or(MAX_PAGE as u32));
         let page = self.store().tokens(TokenQuery { before, limit }).await?;
+        let live = page.tokens.iter().filter(|(row, _)| row.expires_at > now);
+        let used = match live.map(|(row, _)| row.log_index).min() {
+            Some(from) => self.known_tokens.used_since(self.store(), from, now).await?,
+            None => HashSet::new(),
+        };
         let mut items = Vec::new();
         for (row, entry) in page.tokens {
             let event = entry.and_then(|entry| Event::parse(&entry).ok());
@@ -195,7 +202,25 @@ impl Authority {
             let counts = maker
                 .is_some_and(|maker| self.require_maker(&maker, &row.spiffe_id, &policy).is_ok());
             let made_by = event.map(|event| event.actor).unwrap_or_default();
-            items.push(token_record(row, made_by, counts, now));
+            // Of those that could be used the log says what became of them.
+            let (is_used, is_withdrawn) = match row.expires_at > now {
+                true => (used.contains(&row.hash), self.folded().is_withdrawn(&row.id)),
+                false => (row.used.is_some(), row.revoked),
+            };
+            let state = match (is_used, is_withdrawn) {
+                (true, _) => "used",
+                (false, true) => "revoked",
+                _ if row.expires_at <= now => "expired",
+                _ if !counts => "void",
+                _ => "open",
+            };
+            items.push(TokenRecord {
+                id: row.id,
+                spiffe_id: row.spiffe_id,
+                state: state.to_owned(),
+                expires_at: from_milliseconds(row.expires_at),
+                made_by,
+            });
         }
         Ok(Page { items, next: page.next.map(|next| next.to_string()) })
     }
@@ -235,36 +260,42 @@ impl Authority {
         Err(refused(why, kind.another()))
     }
 
-    /// Whoever hears that a token was used leaves it alone: it was, by the event before the leaf that its
-    /// row names.
-    async fn require_use(&self, token: &Hash, leaf_index: u64) -> Result<(), Error> {
-        let is_it = |event: &Event| used_token(event) == Some(*token);
-        if made_by(self.store(), leaf_index.saturating_sub(1), is_it).await? {
-            return Ok(());
-        }
-        let why =
-            format!("a token's row says that entry {leaf_index} came of it, and the log does not");
-        Err(StoreError::Inconsistent(why).into())
-    }
-
-    /// The hash of a token, and whose it is. One whose row is gone may come back with it, and is withdrawn
-    /// while it could be used: by the log.
-    async fn token_to_withdraw(&self, id: &str) -> Result<(Hash, String), Error> {
-        if let Some(token) = self.store().token_by_id(id.to_owned()).await? {
-            if let Some((_, leaf_index)) = token.used {
-                self.require_use(&token.hash, leaf_index).await?;
+    /// What withdraws a token, and whose it is; refused where it was used, as the log says. What its row
+    /// says of that anybody may have written who writes to the database; nor does it matter that it is
+    /// gone: it may come back.
+    async fn token_to_withdraw(&self, id: &str) -> Result<(Effect, String), Error> {
+        let now = self.clock().unix_milliseconds();
+        let row = self.store().token_by_id(id.to_owned()).await?;
+        let untrue = row.as_ref().and_then(|row| row.used);
+        let from = match &row {
+            // Nobody uses it any more: nothing comes of it, whatever its row says.
+            Some(row) if row.expires_at.saturating_add(A_MINUTE) < now => {
+                self.require_unused(&row.hash, untrue).await?;
+                let effect = Effect::RevokeToken { hash: row.hash, id: id.to_owned(), untrue };
+                return Ok((effect, row.spiffe_id.to_string()));
             }
-            return Ok((token.hash, token.spiffe_id.to_string()));
-        }
-        let since = self.clock().unix_milliseconds().saturating_sub(LIFE);
-        let from = self.place_before(since).await?;
+            Some(row) => row.log_index,
+            None => self.place_before(now.saturating_sub(LIFE)).await?,
+        };
         let logged = logged_token(self.store(), id, from).await?;
         let LoggedToken { hash, spiffe_id, is_used } =
             logged.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
-        tracing::error!(id, "the log says that a token was made, and its row is gone");
+        if row.is_none() {
+            tracing::error!(id, "the log says that a token was made, and its row is gone");
+        }
         match is_used {
             true => Err(Error::Conflict(Conflict::TokenUsed)),
-            false => Ok((hash, spiffe_id)),
+            false => Ok((Effect::RevokeToken { hash, id: id.to_owned(), untrue }, spiffe_id)),
+        }
+    }
+
+    /// Refuses where a token was used as its row says: by the event before the leaf that it names.
+    async fn require_unused(&self, token: &Hash, used: Option<(Hash, u64)>) -> Result<(), Error> {
+        let Some((_, leaf_index)) = used else { return Ok(()) };
+        let is_it = |event: &Event| used_token(event) == Some(*token);
+        match made_by(self.store(), leaf_index.saturating_sub(1), is_it).await? {
+            true => Err(Error::Conflict(Conflict::TokenUsed)),
+            false => Ok(()),
         }
     }
 
@@ -276,10 +307,9 @@ impl Authority {
             if self.folded().is_withdrawn(id) {
                 return Ok(());
             }
-            let (hash, spiffe_id) = self.token_to_withdraw(id).await?;
+            let (effect, spiffe_id) = self.token_to_withdraw(id).await?;
             let detail = serde_json::json!({ "id": id });
             let draft = self.draft(caller, event::TOKEN_REVOKE, &spiffe_id, &detail);
-            let effect = Effect::RevokeToken { hash, id: id.to_owned() };
             if self.commit(allowed_under, draft, effect).await?.is_some() {
                 return Ok(());
             }
@@ -340,22 +370,7 @@ fn key_hash(hex: &str) -> Result<Hash, Error> {
     })
 }
 
-fn token_record(row: TokenRow, made_by: String, counts: bool, now: u64) -> TokenRecord {
-    let state = match (&row.used, row.revoked) {
-        (Some(_), _) => "used",
-        (None, true) => "revoked",
-        _ if row.expires_at <= now => "expired",
-        _ if !counts => "void",
-        _ => "open",
-    };
-    TokenRecord {
-        id: row.id,
-        spiffe_id: row.spiffe_id,
-        state: state.to_owned(),
-        expires_at: from_milliseconds(row.expires_at),
-        made_by,
-    }
-}
-
 /// A token's longest and usual life.
 const TOKEN_SECONDS: u64 = 15 * 60;
+/// For which its own retry finds what it became, in milliseconds.
+const A_MINUTE: u64 = 60 * 1000;

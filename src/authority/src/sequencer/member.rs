@@ -94,12 +94,10 @@ pub enum Effect {
         /// Its files, as JSON.
         files: String,
     },
-    /// Lifts this deny, and no later one.
+    /// Lifts the deny in force: one that is later moves the revocation epoch.
     Allow {
         /// Who.
         spiffe_id: SpiffeId,
-        /// The place of the deny event.
-        denied_at: u64,
     },
     /// A key comes into another state.
     ChangeKeys(ChangedKeys),
@@ -139,6 +137,9 @@ pub enum Effect {
         hash: Hash,
         /// Its id.
         id: String,
+        /// The use that its row claims and the log does not bear out: the request, and the leaf. It
+        /// is not believed.
+        untrue: Option<(Hash, u64)>,
     },
     /// Leaves below this index are accounted for.
     Sweep {
@@ -313,8 +314,6 @@ pub struct Found {
     pub leaves: HashMap<u64, LeafRow>,
     /// The newest number taken for a CRL, by issuer: a place of the log.
     pub crl_numbers: HashMap<Hash, u64>,
-    /// Denials in force among those to be lifted: the place of each deny event.
-    pub denials: HashMap<SpiffeId, u64>,
     /// What the log says from where the first of those who renew has read it.
     pub news: News,
 }

@@ -155,9 +155,6 @@ pub enum Conflict {
     /// The CRL number is not the next.
     #[error("the CRL number is taken")]
     CrlNumber,
-    /// The denial was lifted, or another has taken its place.
-    #[error("the denial is no longer in force: it was lifted, or a later one stands")]
-    DenialMoved,
     /// The entry does not fit the log.
     #[error("the entry has more than 65,535 bytes")]
     EntryTooLarge,

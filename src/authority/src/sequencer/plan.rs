@@ -293,13 +293,10 @@ impl Planning {
             {
                 Some(Conflict::PolicyMoved)
             }
-            Effect::Allow { spiffe_id, denied_at } => {
-                (found.denials.get(spiffe_id) != Some(denied_at)).then_some(Conflict::DenialMoved)
-            }
             // One whose row is gone is withdrawn all the same: it may be put back.
-            Effect::RevokeToken { hash, .. } => {
-                let is_used = found.tokens.get(hash).is_some_and(|token| token.used.is_some());
-                is_used.then_some(Conflict::TokenUsed)
+            Effect::RevokeToken { hash, untrue, .. } => {
+                let used = found.tokens.get(hash).and_then(|token| token.used);
+                used.is_some_and(|used| Some(used) != *untrue).then_some(Conflict::TokenUsed)
             }
             Effect::NumberCrl { issuer_key_hash, number } => {
                 let taken = found.crl_numbers.get(issuer_key_hash);
@@ -348,14 +345,10 @@ impl Planning {
                 self.plan.rows.push(Row::Operator { name: name.clone(), log_index });
                 Row::Token { draft: token.clone(), log_index }
             }
-            Effect::Allow { spiffe_id, .. } => {
-                found.denials.remove(spiffe_id);
-                revocation(event::ALLOW, spiffe_id.to_string(), "")
-            }
+            Effect::Allow { spiffe_id } => revocation(event::ALLOW, spiffe_id.to_string(), ""),
             Effect::CreateOperator { name } => Row::Operator { name: name.clone(), log_index },
             Effect::CreateToken(draft) => Row::Token { draft: draft.clone(), log_index },
             Effect::Deny { spiffe_id, reason } => {
-                found.denials.insert(spiffe_id.clone(), log_index);
                 revocation(event::DENY, spiffe_id.to_string(), reason)
             }
             Effect::NumberCrl { issuer_key_hash, number } => {
@@ -369,7 +362,7 @@ impl Planning {
                 };
                 revocation(event::REVOKE, target, reason)
             }
-            Effect::RevokeToken { hash, id } => {
+            Effect::RevokeToken { hash, id, .. } => {
                 let Some(token) = found.tokens.get_mut(hash) else { return };
                 token.revoked = true;
                 Row::TokenRevoked { id: id.clone(), log_index }

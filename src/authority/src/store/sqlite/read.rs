@@ -128,22 +128,6 @@ pub(super) fn revocation_rows(connection: &Connection) -> Result<Vec<RevocationR
     read().map_err(unavailable)
 }
 
-/// Whether this denial is the identity's newest, and not lifted. Looks only at what came after it.
-pub(super) fn is_denied_since(
-    connection: &Connection,
-    spiffe_id: &SpiffeId,
-    denied_at: u64,
-) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached(
-            "SELECT EXISTS (SELECT 1 FROM revocations
-                WHERE log_index = ?1 AND target = ?2 AND kind = 'deny')
-             AND NOT EXISTS (SELECT 1 FROM revocations
-                WHERE log_index > ?1 AND target = ?2 AND kind IN ('allow', 'deny'))",
-        )?
-        .query_row(params![denied_at as i64, spiffe_id.as_str()], |row| row.get(0))
-}
-
 pub(super) fn checkpoint(connection: &Connection) -> Result<Option<StoredCheckpoint>, StoreError> {
     connection
         .query_row("SELECT size, note FROM checkpoints WHERE log_id = ?1", [LOG], |row| {
@@ -247,7 +231,7 @@ pub(super) fn token_row(
 ) -> rusqlite::Result<Option<TokenRow>> {
     let row = connection
         .prepare_cached(&format!("{TOKEN_COLUMNS} WHERE hash = ?1"))?
-        .query_row([hash.as_bytes()], |row| token_from_row(row, key))
+        .query_row([hash.as_bytes()], |row| Ok(token_from_row(row, key)))
         .optional()?;
     Ok(row.flatten())
 }
@@ -260,15 +244,16 @@ pub(super) fn tokens(
     let before = query.before.and_then(|before| i64::try_from(before).ok()).unwrap_or(i64::MAX);
     let read = || -> rusqlite::Result<TokenPage> {
         let sql = format!(
-            "SELECT t.*, e.bytes FROM ({TOKEN_COLUMNS} WHERE log_index < ?1
+            "SELECT t.*, e.bytes FROM ({TOKEN_COLUMNS}
+               WHERE log_index < ?1 AND typeof(log_index) = 'integer'
                ORDER BY log_index DESC LIMIT ?2) t
              LEFT JOIN entries e ON e.place = t.log_index + ?3 ORDER BY t.log_index DESC"
         );
         let rows: Vec<(u64, Option<MadeToken>)> = connection
             .prepare_cached(&sql)?
             .query_map(params![before, query.limit, FIRST_PLACE], |row| {
-                let entry = row.get(TOKEN_COLUMN_COUNT)?;
-                let token = token_from_row(row, key)?.map(|token| (token, entry));
+                let entry = row.get(TOKEN_COLUMN_COUNT).unwrap_or_default();
+                let token = token_from_row(row, key).map(|token| (token, entry));
                 Ok((number(row, TOKEN_LOG_INDEX)?, token))
             })?
             .collect::<rusqlite::Result<_>>()?;
@@ -288,7 +273,7 @@ pub(super) fn token_by_id(
     let read = || {
         connection
             .prepare_cached(&format!("{TOKEN_COLUMNS} WHERE id = ?1"))?
-            .query_row([id], |row| token_from_row(row, key))
+            .query_row([id], |row| Ok(token_from_row(row, key)))
             .optional()
     };
     read().map(Option::flatten).map_err(unavailable)
@@ -405,15 +390,21 @@ pub(super) fn unsealed_record(row: &Row<'_>) -> rusqlite::Result<Record> {
     })
 }
 
-/// None for a row that this CA did not write: that is no token.
-fn token_from_row(row: &Row<'_>, key: &HeadKey) -> rusqlite::Result<Option<TokenRow>> {
-    let token = unsealed_token(row)?;
-    let is_sealed =
-        key.sealed_token(&draft_of(&token), token.log_index, row.get_ref(9)?.as_blob()?);
-    if !is_sealed {
-        tracing::error!(id = ?token.id, "a token's row was not written by this CA: it counts for nothing");
+/// None for a row that this CA did not write, of whatever form: that is no token, and hides no other.
+fn token_from_row(row: &Row<'_>, key: &HeadKey) -> Option<TokenRow> {
+    let seals = |token: &TokenRow| {
+        let kept = row.get_ref(9).ok().and_then(|kept| kept.as_blob().ok());
+        kept.is_some_and(|kept| key.sealed_token(&draft_of(token), token.log_index, kept))
+    };
+    let token = unsealed_token(row).ok().filter(seals);
+    if token.is_none() {
+        let log_index = number(row, TOKEN_LOG_INDEX).ok();
+        tracing::error!(
+            log_index,
+            "a token's row was not written by this CA: it counts for nothing"
+        );
     }
-    Ok(is_sealed.then_some(token))
+    token
 }
 
 /// What a token's seal covers, beside its place.
@@ -466,7 +457,8 @@ fn parsed(row: &Row<'_>, column: usize) -> rusqlite::Result<SpiffeId> {
 
 /// The key of an entry of the log.
 pub(super) fn place(entry_index: u64) -> i64 {
-    FIRST_PLACE + entry_index as i64
+    // A row may name any.
+    FIRST_PLACE.saturating_add(entry_index as i64)
 }
 
 /// Indexes and times fit in 63 bits.

@@ -207,11 +207,6 @@ fn find_for(
             find_leaf(transaction, complete.leaf_index, found)?;
         }
         Member::Act(act) => match &act.effect {
-            Effect::Allow { spiffe_id, denied_at }
-                if read::is_denied_since(transaction, spiffe_id, *denied_at)? =>
-            {
-                found.denials.insert(spiffe_id.clone(), *denied_at);
-            }
             Effect::NumberCrl { issuer_key_hash, .. } => {
                 let number = read::crl_number(transaction, issuer_key_hash)?;
                 found.crl_numbers.extend(number.map(|number| (*issuer_key_hash, number)));
