@@ -110,6 +110,43 @@ async fn a_name_is_kept_for_a_day_and_then_forgotten() {
     assert_ne!(later.id, first.id);
 }
 
+/// Whoever repeats it would hand out what nobody can use.
+#[tokio::test]
+async fn a_token_that_counts_no_more_is_not_given_again() {
+    for (lost, restarts) in ["withdrawn", "used", "expired", "counts no more"]
+        .into_iter()
+        .flat_map(|lost| [(lost, false), (lost, true)])
+    {
+        let mut environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let (caller, asked) = (named(&operator, "token"), token("/prod/reports"));
+        let made = environment.authority.create_token(&caller, &asked).await.unwrap();
+        let authority = &environment.authority;
+        match lost {
+            "withdrawn" => authority.revoke_token(&operator, &made.id).await.unwrap(),
+            "used" => drop(environment.issue_with(&made.token, &csr()).await.unwrap()),
+            "expired" => environment.clock.advance(time::Duration::minutes(15)),
+            _ => {
+                let denied = authority.deny(&operator, &denial("/prod/reports")).await.unwrap();
+                authority.allow(&operator, &denied.id).await.unwrap();
+            }
+        }
+        if restarts {
+            environment.restart().await;
+        }
+        let size = log_size(&environment).await;
+        let refused = environment.authority.create_token(&caller, &asked).await;
+        let Err(Error::Attestation { why, next_step }) = refused else {
+            panic!("{lost}: {:?}", refused.map(|made| made.id));
+        };
+        assert!(why.contains(lost), "{why}");
+        assert!(next_step.contains("another Idempotency-Key"), "{next_step}");
+        assert_eq!(log_size(&environment).await, size, "nothing is made in its place");
+        let another = named(&operator, "another");
+        environment.authority.create_token(&another, &asked).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn a_repetition_does_not_do_what_had_nothing_to_do() {
     let environment = Environment::start().await;

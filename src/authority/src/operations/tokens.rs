@@ -22,9 +22,9 @@ use crate::event::{self, Event};
 use crate::known_tokens::{LIFE, LoggedToken, logged_token, used_token};
 use crate::loading::made_by;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
-use crate::sequencer::{Conflict, Effect, IdempotencyKey, TokenDraft};
+use crate::sequencer::{Conflict, Effect, IdempotencyKey, KeptRequest, TokenDraft};
 use crate::signer::SignerError;
-use crate::store::TokenQuery;
+use crate::store::{StoreError, TokenQuery};
 
 /// A trust domain's own ID is nobody's: no row can list it.
 fn require_path(spiffe_id: &SpiffeId) -> Result<(), Error> {
@@ -103,9 +103,7 @@ impl Authority {
             let resource = Some(&request.spiffe_id);
             let allowed_under = self.authorize(caller, kind.action(), resource)?;
             if let Some(kept) = self.kept(named).await? {
-                let kept: KeptToken = read_answer(&kept)?;
-                let secret = self.token_secret(named, &kept.id)?;
-                return Ok(self.new_token(kept, secret, &request.spiffe_id));
+                return self.made_before(&kept, named, &request.spiffe_id).await;
             }
             if let Made::NewOperator { again, .. } = making {
                 self.require_nobody(&request.spiffe_id, again).await?;
@@ -124,6 +122,44 @@ impl Authority {
             }
         }
         Err(self.restless())
+    }
+
+    /// What was made of the same request is given again only while it is good.
+    async fn made_before(
+        &self,
+        kept: &KeptRequest,
+        named: Option<&IdempotencyKey>,
+        spiffe_id: &SpiffeId,
+    ) -> Result<NewToken, Error> {
+        let made: KeptToken = read_answer(kept)?;
+        let secret = self.token_secret(named, &made.id)?;
+        let no_event = || StoreError::Inconsistent(format!("no event made token {}", made.id));
+        let made_at = kept.place.ok_or_else(no_event)?;
+        let now = self.clock().unix_milliseconds();
+        let since = if self.folded().is_withdrawn(&made.id) {
+            "it was withdrawn since".to_owned()
+        } else if made.expires_at <= now {
+            "it has expired since".to_owned()
+        } else if self.used_since(made_at, now).await?.contains(&Hash::of(&secret)) {
+            "it was used since".to_owned()
+        } else {
+            let event = self.event_at(made_at).await?;
+            let maker =
+                event.and_then(|event| Maker::read(&event, made_at)).ok_or_else(no_event)?;
+            match self.require_maker(&maker, spiffe_id, &self.policy()) {
+                Err(Error::Attestation { why, .. }) => why,
+                counts => return counts.map(|()| self.new_token(made, secret, spiffe_id)),
+            }
+        };
+        Err(refused(
+            format!("token {} was made of this request, and {since}", made.id),
+            "make the same request with another Idempotency-Key",
+        ))
+    }
+
+    /// Those among the tokens made from this place of the log on that were used.
+    async fn used_since(&self, made_at: u64, now: u64) -> Result<HashSet<Hash>, Error> {
+        self.known_tokens.used_since(self.store(), made_at, now).await
     }
 
     /// Random bits; where the request was named, what nobody without the key of the head's seal can
@@ -192,7 +228,7 @@ impl Authority {
         let page = self.store().tokens(TokenQuery { before, limit }).await?;
         let live = page.tokens.iter().filter(|(row, _)| row.expires_at > now);
         let used = match live.map(|(row, _)| row.log_index).min() {
-            Some(from) => self.known_tokens.used_since(self.store(), from, now).await?,
+            Some(from) => self.used_since(from, now).await?,
             None => HashSet::new(),
         };
         let mut items = Vec::new();
