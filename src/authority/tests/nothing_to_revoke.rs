@@ -3,7 +3,7 @@
 
 mod support;
 
-use api::{Revocation, RevokeRequest};
+use api::{DenyRequest, Revocation, RevokeRequest};
 use authority::{Caller, Error};
 use support::{Environment, csr, id};
 
@@ -41,6 +41,37 @@ async fn an_identity_that_nobody_has_is_an_error_and_no_entry() {
         let Tried { answer, entries_written } = tried(&environment, caller, &nobody, false).await;
         assert!(matches!(answer, Err(Error::NothingToRevoke(_))), "{answer:?}");
         assert_eq!(entries_written, 0);
+    }
+}
+
+/// Whoever names it means all below, and would take it for done.
+#[tokio::test]
+async fn what_is_nobody_s_id_is_neither_denied_nor_revoked() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    for (path, meant) in [
+        ("", "list --id 'spiffe://pay.example/*'"),
+        ("/countersign", "operator list"),
+        ("/countersign/operator", "operator remove NAME"),
+    ] {
+        let target = format!("spiffe://pay.example{path}");
+        let refused = |refused: Result<(), Error>| {
+            let Err(Error::Invalid { next_step: Some(step), .. }) = refused else {
+                panic!("{target}: {refused:?}");
+            };
+            assert!(step.contains(meant), "{step}");
+        };
+        for dry_run in [true, false] {
+            let tried = tried(&environment, &operator, &target, dry_run).await;
+            refused(tried.answer.map(drop));
+            assert_eq!(tried.entries_written, 0);
+        }
+        let before = size(&environment).await;
+        let spiffe_id = target.parse().unwrap();
+        let reason = "key-compromise".to_owned();
+        let asked = DenyRequest { spiffe_id, reason, named_override: None };
+        refused(environment.authority.deny(&operator, &asked).await.map(drop));
+        assert_eq!(size(&environment).await, before);
     }
 }
 

@@ -47,6 +47,7 @@ impl Authority {
         self.may_revoke(caller, extent, &target, &spiffe_id)?;
         let reason = reason(&request.reason)?;
         self.require_member(&spiffe_id)?;
+        require_somebody(&spiffe_id)?;
         let named = self.named(caller, api::paths::REVOCATIONS, request)?;
         let named = named.as_ref();
         let _turn = self.turns.take(caller).await;
@@ -185,6 +186,7 @@ impl Authority {
         self.authorize(caller, Action::Deny, Some(spiffe_id))?;
         let reason = reason(&request.reason)?;
         self.require_member(spiffe_id)?;
+        require_somebody(spiffe_id)?;
         let named = self.named(caller, api::paths::DENIALS, request)?;
         let named = named.as_ref();
         let _turn = self.turns.take(caller).await;
@@ -374,6 +376,32 @@ pub(super) struct Held {
     pub(super) unrevoked: bool,
     /// How many certificates a revocation would newly cover.
     live: u64,
+}
+
+/// Refuses what is nobody's ID, by which whoever names it may mean everybody below: an ID means itself
+/// alone, and what is done to it would do nothing.
+fn require_somebody(spiffe_id: &SpiffeId) -> Result<(), Error> {
+    let (whose, next_step) = match spiffe_id.path() {
+        "" => (
+            "a trust domain",
+            format!(
+                "name one: countersign deny {spiffe_id}/PATH; `countersign list --id \
+                 '{spiffe_id}/*'` shows those that have a certificate, and to keep all out a policy \
+                 forbids it: `countersign policy apply DIR`"
+            ),
+        ),
+        "/countersign" | "/countersign/operator" => (
+            "a path of the CA's own",
+            format!(
+                "name one: `countersign operator remove NAME`; `countersign operator list` shows \
+                 them, and the CA itself is {}",
+                SpiffeId::authority(&spiffe_id.trust_domain())
+            ),
+        ),
+        _ => return Ok(()),
+    };
+    let why = format!("{spiffe_id} names {whose}, and nobody in it");
+    Err(Error::Invalid { why, next_step: Some(next_step) })
 }
 
 /// The same, with what they did that stays.
