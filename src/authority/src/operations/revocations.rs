@@ -385,7 +385,7 @@ fn require_somebody(spiffe_id: &SpiffeId) -> Result<(), Error> {
         "" => (
             "a trust domain",
             format!(
-                "name one: countersign deny {spiffe_id}/PATH; `countersign list --id \
+                "name one: `countersign deny {spiffe_id}/PATH`; `countersign list --id \
                  '{spiffe_id}/*'` shows those that have a certificate, and to keep all out a policy \
                  forbids it: `countersign policy apply DIR`"
             ),
