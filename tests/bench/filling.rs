@@ -144,6 +144,7 @@ impl Filling {
                     leaf_index: *leaf_index,
                     certificate: (*certificate).clone(),
                     revocation_epoch: self.template.head.revocation_epoch,
+                    instead_of: None,
                 }));
             }
             group.push(account(batch));
