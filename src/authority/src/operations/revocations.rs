@@ -385,16 +385,16 @@ fn require_somebody(spiffe_id: &SpiffeId) -> Result<(), Error> {
         "" => (
             "a trust domain",
             format!(
-                "name one: `countersign deny {spiffe_id}/PATH`; `countersign list --id \
-                 '{spiffe_id}/*'` shows those that have a certificate, and to keep all out a policy \
+                "name one: `countersign deny {spiffe_id}/PATH --reason REASON`; `countersign list \
+                 --id '{spiffe_id}/*'` shows those that have a certificate, and to keep all out a policy \
                  forbids it: `countersign policy apply DIR`"
             ),
         ),
         "/countersign" | "/countersign/operator" => (
             "a path of the CA's own",
             format!(
-                "name one: `countersign operator remove NAME`; `countersign operator list` shows \
-                 them, and the CA itself is {}",
+                "name one: `countersign operator remove NAME --reason REASON`; \
+                 `countersign operator list` shows them, and the CA itself is {}",
                 SpiffeId::authority(&spiffe_id.trust_domain())
             ),
         ),
