@@ -385,7 +385,7 @@ fn require_somebody(spiffe_id: &SpiffeId) -> Result<(), Error> {
         "" => (
             "a trust domain",
             format!(
-                "name one: `countersign deny {spiffe_id}/PATH --reason REASON`; `countersign list \
+                "name one: `countersign deny {spiffe_id}/PATH --reason privilege-withdrawn`; `countersign list \
                  --id '{spiffe_id}/*'` shows those that have a certificate, and to keep all out a policy \
                  forbids it: `countersign policy apply DIR`"
             ),
@@ -393,7 +393,7 @@ fn require_somebody(spiffe_id: &SpiffeId) -> Result<(), Error> {
         "/countersign" | "/countersign/operator" => (
             "a path of the CA's own",
             format!(
-                "name one: `countersign operator remove NAME --reason REASON`; \
+                "name one: `countersign operator remove NAME --reason privilege-withdrawn`; \
                  `countersign operator list` shows them, and the CA itself is {}",
                 SpiffeId::authority(&spiffe_id.trust_domain())
             ),
