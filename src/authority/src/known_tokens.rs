@@ -74,7 +74,8 @@ impl KnownTokens {
     pub(crate) fn reserve(&self, token: Hash, request: Hash, now: u64) -> Option<Reserved> {
         let mut known = self.known();
         match known.used.get(&token) {
-            Some(used) if used.what != Some(request) => None,
+            Some(used) if used.what.is_some_and(|by| by != request) => None,
+            // Whose use the log tells of, the commit decides: it may be this request's own.
             Some(_) => Some(Reserved { token, is_new: false }),
             None => {
                 known.forget(now);

@@ -3,7 +3,7 @@
 
 mod support;
 
-use api::{DenyRequest, Secret};
+use api::{DenyRequest, Secret, TokenFilter};
 use authority::{Caller, Error};
 use rusqlite::Connection;
 use support::{Environment, csr, id};
@@ -43,6 +43,17 @@ async fn a_use_that_was_taken_back_in_the_database_stays_one() {
     let count = "SELECT count(*) FROM records r JOIN identities i ON i.id = r.identity
                  WHERE i.spiffe_id LIKE '%/prod/reports'";
     assert_eq!(records.query_row(count, [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+}
+
+/// After a restart it is the log that says of a use, and not by which request.
+#[tokio::test]
+async fn who_lists_tokens_takes_nobody_their_own_retry() {
+    let (mut environment, token, request) = used().await;
+    environment.restart().await;
+    let operator = environment.operator().await;
+    environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap();
+    environment.issue_with(&token, &request).await.unwrap();
+    require_used(&environment, &token).await;
 }
 
 #[tokio::test]
