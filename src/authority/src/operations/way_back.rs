@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::authority::Authority;
 use crate::error::Error;
-use crate::policy::{ActivePolicy, administers};
+use crate::policy::{ActivePolicy, able};
 use crate::present::seconds;
 use crate::sequencer::RevocationTarget;
 use crate::store::Record;
@@ -44,12 +44,14 @@ impl Authority {
     /// denied, and with a certificate that is good.
     async fn somebody_acts(&self, loss: Option<&RevocationTarget>) -> Result<bool, Error> {
         let policy = self.policy();
-        for operator in operators(&policy, self.trust_domain()) {
+        let operators = operators(&policy, self.trust_domain());
+        let is_able = able(&policy, &operators);
+        for operator in &operators {
             let is_lost = loss.is_some_and(
-                |loss| matches!(loss, RevocationTarget::Identity(lost) if *lost == operator),
+                |loss| matches!(loss, RevocationTarget::Identity(lost) if lost == operator),
             );
-            let may_act = !is_lost && administers(&policy, &operator);
-            if may_act && self.holds_certificate(&operator, loss).await? {
+            let may_act = !is_lost && is_able(operator);
+            if may_act && self.holds_certificate(operator, loss).await? {
                 return Ok(true);
             }
         }
@@ -61,8 +63,9 @@ impl Authority {
     pub async fn lives_of_operators(&self) -> Result<Vec<(OffsetDateTime, OffsetDateTime)>, Error> {
         let policy = self.policy();
         let mut lives = Vec::new();
-        let may_act = operators(&policy, self.trust_domain());
-        for operator in may_act.iter().filter(|operator| administers(&policy, operator)) {
+        let operators = operators(&policy, self.trust_domain());
+        let is_able = able(&policy, &operators);
+        for operator in operators.iter().filter(|operator| is_able(operator)) {
             let last = self.longest_certificate(operator).await?;
             lives.extend(last.map(|it| (seconds(it.not_before), seconds(it.not_after))));
         }

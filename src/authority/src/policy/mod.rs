@@ -34,7 +34,7 @@ use way_on::own;
 
 pub(crate) use parsing::{MAX_DEPTH, MAX_EXPANDED, MAX_NAMES_BYTES, MAX_SCHEMA_DEPTH, MAX_TYPES};
 pub use way_on::OPERATOR_LIFE;
-pub(crate) use way_on::{administers, require_operator};
+pub(crate) use way_on::{able, administers, require_operator};
 
 /// A parsed and validated policy set.
 #[derive(Debug)]

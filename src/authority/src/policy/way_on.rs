@@ -139,6 +139,20 @@ pub(crate) fn administers(policy: &ActivePolicy, operator: &SpiffeId) -> bool {
     needs.all(|(query, _)| policy.decide(&query).allowed)
 }
 
+/// The same, for each of these: where a set of before lets none of them see it, whoever may replace it
+/// can give themselves the rest.
+pub(crate) fn able<'a>(
+    policy: &'a ActivePolicy,
+    operators: &BTreeSet<SpiffeId>,
+) -> impl Fn(&SpiffeId) -> bool + use<'a> {
+    let is_seen = operators.iter().any(|operator| administers(policy, operator));
+    move |operator| {
+        let principal = Principal::Operator(operator.clone());
+        let replaces = Query { principal, action: Action::ChangePolicy, resource: None };
+        if is_seen { administers(policy, operator) } else { policy.decide(&replaces).allowed }
+    }
+}
+
 /// What an operator asks who goes on, each with what they could not do without it.
 fn needs(
     operator: &SpiffeId,
