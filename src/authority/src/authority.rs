@@ -783,6 +783,9 @@ pub(crate) fn refusal(conflict: Conflict, spiffe_id: &SpiffeId) -> Error {
         | Conflict::TokenRevoked
         | Conflict::TokenUnknown
         | Conflict::TokenUsed => refused(conflict.to_string(), new_token),
+        Conflict::RenewalRevoked => {
+            refused(conflict.to_string(), format!("attest again: {}", again_by_token(spiffe_id)))
+        }
         Conflict::LineageBroken | Conflict::RenewedTwice => refused(
             conflict.to_string(),
             format!(

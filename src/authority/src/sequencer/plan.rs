@@ -172,8 +172,8 @@ impl Planning {
     }
 
     /// Each certificate renews once. One replacement is allowed while the new certificate was
-    /// never seen, nor revoked (the answer may have been lost together with the key); anything else
-    /// breaks the line: both holders must attest again.
+    /// never seen (the answer may have been lost together with the key), and none where it was
+    /// revoked since; anything else breaks the line: both holders must attest again.
     fn renewal_precedent(
         &mut self,
         member: &CertificateMember,
@@ -184,6 +184,9 @@ impl Planning {
             None => Precedent::None,
             Some(done) if done.request_hash == member.record.request_hash => {
                 Precedent::Replay(done.leaf_index)
+            }
+            Some(done) if !done.seen && !done.replaced && done.revoked => {
+                Precedent::Conflict(Conflict::RenewalRevoked)
             }
             Some(done) if !done.seen && !done.replaced => Precedent::None,
             Some(done) => {
