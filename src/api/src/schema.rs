@@ -107,11 +107,19 @@ pub struct WorkloadId(pub String);
 #[schema(pattern = r"^(([1-9]|1[0-5])m|([1-9][0-9]?|[1-8][0-9]{2}|900)s)$")]
 pub struct TokenLife(pub String);
 
-/// A serial number, or a SPIFFE ID.
+/// The SPIFFE ID of somebody: not that of a trust domain, nor a path that the CA's own begin with.
 #[derive(ToSchema)]
 #[schema(
     max_length = 2048,
-    pattern = r"^((?!(00)+$)([0-9a-f]{2}){1,20}|spiffe://[a-z0-9._-]{1,255}(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*)$"
+    pattern = r"^spiffe://[a-z0-9._-]{1,255}(?!/countersign(/operator)?$)(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$"
+)]
+pub struct SomebodyId(pub String);
+
+/// A serial number, or the SPIFFE ID of somebody.
+#[derive(ToSchema)]
+#[schema(
+    max_length = 2048,
+    pattern = r"^((?!(00)+$)([0-9a-f]{2}){1,20}|spiffe://[a-z0-9._-]{1,255}(?!/countersign(/operator)?$)(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+)$"
 )]
 pub struct Target(pub String);
 

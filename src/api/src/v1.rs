@@ -341,7 +341,7 @@ pub struct Revocation {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DenyRequest {
     /// Who.
-    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
+    #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SomebodyId))]
     pub spiffe_id: SpiffeId,
     /// A reason of RFC 5280 §5.3.1, for the certificates that it revokes.
     #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::Reason))]
