@@ -366,13 +366,17 @@ fn a_lost_key_is_had_anew_and_what_the_environment_names_is_as_good_as_an_option
 fn who_is_denied_does_not_attest_again_and_keeps_the_token() {
     let environment = Environment::start();
     environment.issue(BATCH, "batch");
-    write_token(&environment, BATCH, "token");
+    write_token(&environment, BATCH, "before");
     let id = environment.id(BATCH);
     environment.countersign(&["deny", &id, "--reason", "superseded"]).success();
+    write_token(&environment, BATCH, "token");
     let by_token = ["renew", "batch", "--token-file", "token"];
     let denied = environment.countersign(&by_token).exits(3).says("is denied");
     assert!(!denied.stderr.contains("attesting again"), "{}", denied.stderr);
     environment.countersign(&["allow", &id]).success();
+    // Whoever was denied may have lost the one of before.
+    let by_old = ["renew", "batch", "--token-file", "before"];
+    environment.countersign(&by_old).exits(3).says("the token counts no more").says("token create");
     environment.countersign(&by_token).success().says("attested again");
 }
 
