@@ -4,8 +4,8 @@
 
 mod support;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Once};
 
 use api::{
     CertificateFilter, CertificateState, IssuedCertificate, KeyPurpose, KeyState, KeyStep,
@@ -17,6 +17,7 @@ use support::rotation::take;
 use support::{Environment, csr, id};
 use time::Duration;
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::DefaultGuard;
 use tracing::{Event, Level, Metadata, Subscriber};
 
 /// What takes both rows of every workload's certificate away, whatever is left of them.
@@ -256,6 +257,20 @@ impl Subscriber for Told {
     fn exit(&self, _: &Id) {}
 }
 
+impl Told {
+    /// Counts what is told on this thread. Elsewhere it is told, too, and counted nowhere: what
+    /// another test tells first, on a thread where nobody listens, would be untold for all threads
+    /// from then on.
+    fn listen() -> (Self, DefaultGuard) {
+        static EVERYWHERE: Once = Once::new();
+        EVERYWHERE.call_once(|| {
+            tracing::subscriber::set_global_default(Self::default()).unwrap();
+        });
+        let told = Self::default();
+        (told.clone(), tracing::subscriber::set_default(told))
+    }
+}
+
 #[tokio::test]
 async fn what_could_not_be_told_is_told_the_next_time_and_once() {
     let (environment, ..) = issued_and_lost("DELETE FROM records").await;
@@ -264,8 +279,7 @@ async fn what_could_not_be_told_is_told_the_next_time_and_once() {
                    WHERE place = (SELECT max(place) FROM entries WHERE substr(bytes, 1, 1) = x'00')";
     let back = "UPDATE entries SET bytes = CAST(substr(bytes, 1, length(bytes) - 1) AS BLOB)
                 WHERE place = (SELECT max(place) FROM entries WHERE substr(bytes, 1, 1) = x'00')";
-    let told = Told::default();
-    let _subscriber = tracing::subscriber::set_default(told.clone());
+    let (told, _listening) = Told::listen();
     tamper(&environment, changed);
     environment.authority.look_for_lost_rows().await.unwrap_err();
     assert_eq!(told.0.load(Ordering::SeqCst), 0);
