@@ -116,6 +116,8 @@
 
 mod accept;
 mod alert;
+#[cfg(feature = "http")]
+mod answered;
 mod authority_client;
 mod authority_source;
 mod beginning;

@@ -16,6 +16,7 @@ use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
 
+use crate::answered::Answered;
 use crate::error::BoxError;
 use crate::frames::Asked;
 use crate::headers::{Headers, Held};
@@ -37,8 +38,15 @@ pub(crate) struct Requests<S> {
     unread: Arc<Unread>,
     /// Over HTTP/1 none waits beside another.
     headers: Option<Headers>,
-    /// For answers without end, over HTTP/1.
-    put_aside: Option<Arc<PutAside>>,
+    http1: Option<Http1>,
+}
+
+/// What its connection has to know of a request over HTTP/1.
+#[derive(Clone)]
+struct Http1 {
+    /// For answers without end.
+    put_aside: Arc<PutAside>,
+    answered: Answered,
 }
 
 impl<S> Requests<S> {
@@ -52,8 +60,8 @@ impl<S> Requests<S> {
         let place = connection.and_then(|connection| connection.place());
         let connection = connection.cloned();
         let (begun, settled) = Default::default();
-        let (headers, put_aside) = (None, None);
-        Self { service, connection, place, remote, begun, settled, unread, headers, put_aside }
+        let (headers, http1) = (None, None);
+        Self { service, connection, place, remote, begun, settled, unread, headers, http1 }
     }
 
     /// For HTTP/2: headers of requests in flight hold so many bytes at most.
@@ -61,9 +69,10 @@ impl<S> Requests<S> {
         Self { headers: Some(Headers::new(most)), ..self }
     }
 
-    /// For HTTP/1: answers without end are put aside.
-    pub(crate) fn with_put_aside(self, put_aside: &Arc<PutAside>) -> Self {
-        Self { put_aside: Some(Arc::clone(put_aside)), ..self }
+    /// For HTTP/1: answers without end are put aside, and it is told when the others have ended.
+    pub(crate) fn for_http1(self, put_aside: &Arc<PutAside>, answered: &Answered) -> Self {
+        let http1 = Http1 { put_aside: Arc::clone(put_aside), answered: answered.clone() };
+        Self { http1: Some(http1), ..self }
     }
 
     pub(crate) fn remote(&self) -> SocketAddr {
@@ -139,12 +148,25 @@ where
         let asked = Asked::now(&self.settled);
         // Before that version it is the connection's end that ends an answer. With hyper a body that is
         // still being read would end, too.
-        let is_whole = request.method() == Method::GET && request.body().is_end_stream();
-        let may_go = is_whole && request.version() == Version::HTTP_11;
-        let put_aside = self.put_aside.clone().filter(|_| may_go);
+        let is_whole = request.body().is_end_stream();
+        let may_go = request.method() == Method::GET && request.version() == Version::HTTP_11;
+        if let Some(http1) = &self.http1 {
+            http1.answered.forget();
+        }
+        let http1 = self.http1.as_ref().filter(|_| is_whole);
+        let put_aside = http1.filter(|_| may_go).map(|http1| Arc::clone(&http1.put_aside));
+        let answered = http1.map(|http1| http1.answered.clone());
         if !waits {
             let answer = Box::pin(self.service.call(request));
-            return Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside };
+            return Handling::Begun {
+                answer,
+                unread,
+                last_answer,
+                in_flight,
+                asked,
+                put_aside,
+                answered,
+            };
         }
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
         let answer = Box::pin(async move {
@@ -152,7 +174,7 @@ where
             drop(waiting);
             service.call(request).await
         });
-        Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside }
+        Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside, answered }
     }
 }
 
@@ -165,6 +187,7 @@ pub(crate) enum Handling<R, E> {
         in_flight: Option<Held>,
         asked: Asked,
         put_aside: Option<Arc<PutAside>>,
+        answered: Option<Answered>,
     },
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
@@ -185,7 +208,7 @@ where
             Self::Begun { last_answer: Some(last_answer), .. } if last_answer.has_ended() => {
                 Poll::Pending
             }
-            Self::Begun { answer, unread, last_answer, in_flight, asked, put_aside } => {
+            Self::Begun { answer, unread, last_answer, in_flight, asked, put_aside, answered } => {
                 let _turn = Turn(Arc::clone(unread));
                 let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
                 drop(in_flight.take());
@@ -200,7 +223,8 @@ where
                 };
                 // What is put aside is not hyper's: it is left waiting, and is dropped.
                 answer.map_or(Poll::Pending, |answer| {
-                    Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread))))
+                    let answering = answered.as_ref().map(Answered::answering);
+                    Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread, answering))))
                 })
             }
             Self::Dropped => Poll::Pending,

@@ -2,6 +2,9 @@
 
 #[cfg(test)]
 mod floods;
+mod http1;
+#[cfg(test)]
+mod kept_alive;
 #[cfg(test)]
 mod large_headers;
 
@@ -14,13 +17,13 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use metrics::{counter, gauge};
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -32,12 +35,11 @@ use crate::paced::{CUT, Paced, bound_kernel, cut};
 use crate::places::Places;
 use crate::requests::{Requests, StreamTasks};
 use crate::resumption::Tls;
-use crate::secure::{Client, LINGER, MAX_LINGER, Secure};
+use crate::secure::{Client, Secure};
 use crate::stream::{Connection, Phase};
 use crate::unread::Unread;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
-use crate::without_end::PutAside;
 
 /// Serves HTTP/1.1 and HTTP/2 over TLS until `shutdown`, then finishes the requests in flight.
 ///
@@ -226,45 +228,11 @@ async fn serve_requests<IO, S, B>(
     let _open = OpenConnection::count();
     let (remote, connection) = (requests.remote(), requests.connection().cloned());
     let unread = Arc::clone(requests.unread());
-    let end = until_end(draining, limits.idle_timeout, requests.begun());
     let stream = Paced::new(stream, limits.write_timeout);
     // Each in a box of its size: a task has room for the largest future that it may ever hold, and
     // for each place that one is moved through.
     let serving: Pin<Box<dyn Future<Output = Result<(), BoxError>> + Send>> = match protocol {
-        Protocol::Http1 => {
-            let mut http = http1::Builder::new();
-            http.timer(TokioTimer::new())
-                .header_read_timeout(limits.header_timeout)
-                .max_buf_size(BUFFER);
-            let put_aside = Arc::<PutAside>::default();
-            let requests = requests.with_put_aside(&put_aside);
-            let http = Box::pin(http.serve_connection(TokioIo::new(stream), requests));
-            let unread = Arc::clone(&unread);
-            Box::pin(async move {
-                let of_end = connection.clone();
-                let driven = drive(http, connection, unread, end, || put_aside.is_there()).await;
-                let (http, failed) = match driven {
-                    Ok(None) => return Ok(()),
-                    Ok(Some(http)) => (http, None),
-                    Err((error, http)) => (http, Some(error)),
-                };
-                let stream = Pin::into_inner(http).into_parts().io.into_inner();
-                if let Some(error) = failed {
-                    if error.is_parse_too_large() {
-                        tokio::select! {
-                            () = read_on(stream) => {}
-                            () = closed(of_end.as_deref()) => {}
-                        }
-                    }
-                    return Err(error.into());
-                }
-                tokio::select! {
-                    biased;
-                    () = closed(of_end.as_deref()) => Ok(()),
-                    written = put_aside.write(stream) => written,
-                }
-            })
-        }
+        Protocol::Http1 => Box::pin(http1::serve(stream, requests, limits, draining)),
         Protocol::Http2(most) => {
             let mut http = http2::Builder::new(StreamTasks::of(connection.clone()));
             http.timer(TokioTimer::new())
@@ -277,10 +245,11 @@ async fn serve_requests<IO, S, B>(
                 .keep_alive_timeout(limits.ping_timeout);
             let stream = TokioIo::new(stream.with_frames(most.frame, requests.settled()));
             let requests = requests.with_headers(most.headers);
+            let end = until_end(draining, limits.idle_timeout, requests.begun());
             let http = Box::pin(http.serve_connection(stream, requests));
             let unread = Arc::clone(&unread);
             Box::pin(async move {
-                let driven = drive(http, connection, unread, end, || false).await;
+                let driven = drive(http, connection.as_deref(), &unread, end, || false).await;
                 driven.map(drop).map_err(|(error, _)| error.into())
             })
         }
@@ -305,17 +274,16 @@ async fn serve_requests<IO, S, B>(
 
 /// Runs the HTTP of a connection; after `end`, or once the peer's certificate has expired, it takes
 /// no new requests and finishes those in flight. When the connection is closed, it is dropped
-/// before it can begin another request of those read already. Returned where an answer of it
-/// is put aside, and where it failed.
+/// before it can begin another request of those read already. Returned where it is taken away, and where
+/// it failed.
 async fn drive<C: GracefulConnection<Error = hyper::Error>>(
     mut http: Pin<Box<C>>,
-    connection: Option<Arc<Connection>>,
-    unread: Arc<Unread>,
+    connection: Option<&Connection>,
+    unread: &Unread,
     end: impl Future<Output = ()>,
-    is_put_aside: impl Fn() -> bool,
+    is_taken: impl Fn() -> bool,
 ) -> Result<Option<Pin<Box<C>>>, (hyper::Error, Pin<Box<C>>)> {
-    let connection = connection.as_deref();
-    let _ended = unread.ends();
+    let _ended = unread.open();
     let served = tokio::select! {
         biased;
         phase = past(connection, Phase::Open) => {
@@ -324,7 +292,7 @@ async fn drive<C: GracefulConnection<Error = hyper::Error>>(
             }
             None
         }
-        served = until_aside(&mut http, &is_put_aside) => Some(served),
+        served = until_taken(&mut http, &is_taken) => Some(served),
         () = end => None,
     };
     let served = match served {
@@ -334,32 +302,24 @@ async fn drive<C: GracefulConnection<Error = hyper::Error>>(
             tokio::select! {
                 biased;
                 () = closed(connection) => Ok(false),
-                served = until_aside(&mut http, &is_put_aside) => served,
+                served = until_taken(&mut http, &is_taken) => served,
             }
         }
     };
     // Not before here: what was dropped would be dropped before it is said that the connection ended.
     match served {
-        Ok(is_aside) => Ok(is_aside.then_some(http)),
+        Ok(is_taken) => Ok(is_taken.then_some(http)),
         Err(error) => Err((error, http)),
     }
 }
 
-/// Lets the last answer reach a peer that is still sending: to close with bytes unread resets the
-/// connection, and a reset overtakes the answer.
-async fn read_on(stream: impl AsyncRead + Unpin) {
-    let mut rest = stream.take(MAX_LINGER);
-    let mut nowhere = tokio::io::sink();
-    let _ = tokio::time::timeout(LINGER, tokio::io::copy(&mut rest, &mut nowhere)).await;
-}
-
-/// Returns at the end of a connection, or true where an answer of it is put aside.
-async fn until_aside<C: GracefulConnection<Error = hyper::Error>>(
+/// Returns at the end of a connection, or true where it waits and is taken away.
+async fn until_taken<C: GracefulConnection<Error = hyper::Error>>(
     http: &mut Pin<Box<C>>,
-    is_put_aside: &impl Fn() -> bool,
+    is_taken: &impl Fn() -> bool,
 ) -> hyper::Result<bool> {
     std::future::poll_fn(|cx| match http.as_mut().poll(cx) {
-        Poll::Pending if is_put_aside() => Poll::Ready(Ok(true)),
+        Poll::Pending if is_taken() => Poll::Ready(Ok(true)),
         polled => polled.map_ok(|()| false),
     })
     .await

@@ -16,6 +16,8 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 
+use crate::answered::Answering;
+
 /// The bytes of one connection's answers that nobody has read.
 #[derive(Debug)]
 pub(crate) struct Unread {
@@ -80,9 +82,10 @@ impl Unread {
         }
     }
 
-    /// The connection has ended when this is dropped.
-    pub(crate) fn ends(&self) -> Ending<'_> {
-        Ending(self)
+    /// The connection goes on until this is dropped.
+    pub(crate) fn open(&self) -> Open<'_> {
+        self.ended.store(false, Ordering::Release);
+        Open(self)
     }
 
     fn add(&self, bytes: usize) {
@@ -99,9 +102,9 @@ impl Unread {
 }
 
 /// Dropped before the connection's answers are.
-pub(crate) struct Ending<'a>(&'a Unread);
+pub(crate) struct Open<'a>(&'a Unread);
 
-impl Drop for Ending<'_> {
+impl Drop for Open<'_> {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::Release);
     }
@@ -122,13 +125,15 @@ pub(crate) struct Counted<B> {
     body: Pin<Box<B>>,
     whole: Option<Waiting>,
     unread: Arc<Unread>,
+    _answering: Option<Answering>,
 }
 
 impl<B: Body> Counted<B> {
-    pub(crate) fn new(body: B, unread: &Arc<Unread>) -> Self {
+    pub(crate) fn new(body: B, unread: &Arc<Unread>, answering: Option<Answering>) -> Self {
         let exact = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
         let whole = exact.filter(|bytes| *bytes > 0).map(|bytes| Waiting::new(bytes, unread));
-        Self { body: Box::pin(body), whole, unread: Arc::clone(unread) }
+        let (body, unread) = (Box::pin(body), Arc::clone(unread));
+        Self { body, whole, unread, _answering: answering }
     }
 }
 
@@ -240,7 +245,7 @@ mod tests {
     const MOST: usize = 1000;
 
     fn answer(bytes: usize, unread: &Arc<Unread>) -> Counted<Full<Bytes>> {
-        Counted::new(Full::new(Bytes::from(vec![0; bytes])), unread)
+        Counted::new(Full::new(Bytes::from(vec![0; bytes])), unread, None)
     }
 
     #[tokio::test]

@@ -4,11 +4,12 @@ use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use hyper::service::service_fn;
-use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
+use crate::secure::{LINGER, MAX_LINGER};
 
 const BEGUN: &[u8] = b"GET / HTTP/1.1\r\nhost: ca\r\nx: ";
 
