@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use identity::TrustDomain;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tlog::{Hash, Tile};
 
@@ -424,6 +425,8 @@ fn connect_as(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     connection.execute_batch(PRAGMAS)?;
     connection.pragma_update(None, "cache_size", -cache)?;
     connection.set_prepared_statement_cache_capacity(64);
+    // There are no statistics: a plan does not depend on values, and is not made anew for each.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     Ok(connection)
 }
 

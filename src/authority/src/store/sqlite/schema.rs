@@ -163,6 +163,8 @@ const NONE: i64 = -1;
 
 #[cfg(test)]
 mod tests {
+    use rusqlite::{OpenFlags, StatementStatus};
+
     use super::*;
 
     fn database(changes: &str) -> Connection {
@@ -214,5 +216,19 @@ mod tests {
         schema.require(&connection).unwrap_err();
         connection.execute_batch("DROP TRIGGER t").unwrap();
         schema.require(&connection).unwrap();
+    }
+
+    #[test]
+    fn statement_is_planned_once_for_all_values() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("countersign.db");
+        let connection = super::super::connect_as(&path, OpenFlags::SQLITE_OPEN_CREATE).unwrap();
+        connection.execute_batch(&format!("{TABLES}{DENIALS}")).unwrap();
+        let sql = "SELECT bytes FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT ?3";
+        let mut statement = connection.prepare(sql).unwrap();
+        for first in 0..3 {
+            assert!(!statement.exists([first, first + 5, 9]).unwrap());
+        }
+        assert_eq!(statement.get_status(StatementStatus::RePrepare), 0);
     }
 }
