@@ -32,7 +32,7 @@ use tlog::{Hash, Tile};
 pub use self::migration::Migrated;
 use self::place::Place;
 use self::schema::Schema;
-use self::tiles::NewestTile;
+use self::tiles::{NewestTile, Roots};
 use self::unreached::Unreached;
 use super::heads::Heads;
 use super::{
@@ -51,6 +51,7 @@ pub struct SqliteStore {
     readers: Arc<Readers>,
     key: HeadKey,
     heads: Arc<Heads>,
+    roots: Arc<Roots>,
     _lock: Arc<File>,
 }
 
@@ -180,7 +181,8 @@ impl SqliteStore {
         let writer =
             Writer { connection, newest_tile, key, schema, place, heads: of_writer, unreached };
         let (writer, readers) = (Arc::new(Mutex::new(writer)), Arc::new(readers));
-        Ok(Self { path, writer, readers, key: key_of_readers, heads, _lock: lock })
+        let (key, roots) = (key_of_readers, Arc::default());
+        Ok(Self { path, writer, readers, key, heads, roots, _lock: lock })
     }
 
     fn read<T: Send + 'static>(
@@ -248,7 +250,8 @@ impl Store for SqliteStore {
 
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
         let (key, heads) = (self.key.clone(), Arc::clone(&self.heads));
-        self.read(move |connection| tiles::tile(connection, &key, &heads, tile))
+        let roots = Arc::clone(&self.roots);
+        self.read(move |connection| tiles::tile(connection, &key, &heads, &roots, tile))
     }
 
     fn checkpoint(&self) -> Answer<'_, Option<StoredCheckpoint>> {

@@ -1,6 +1,8 @@
 //! The tree as tiles: full ones are stored when they fill up, partial ones are computed.
 
+use std::collections::HashMap;
 use std::mem;
+use std::sync::{Mutex, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, Subtree, TILE_WIDTH, Tile, TileKind, TreeEdge, leaf_hash};
@@ -31,7 +33,8 @@ impl NewestTile {
     ) -> Result<(), StoreError> {
         if self.size != size {
             let (index, width) = (size / TILE_WIDTH, size % TILE_WIDTH);
-            *self = Self { size, hashes: compute(transaction, 0, index, width)? };
+            *self =
+                Self { size, hashes: compute(transaction, &Roots::default(), 0, index, width)? };
         }
         for entry in appended {
             self.hashes.extend(entry.hash.as_bytes());
@@ -45,15 +48,44 @@ impl NewestTile {
     }
 }
 
+/// Roots of full tiles: what the tiles above them are made of that are not full yet, each time that
+/// somebody asks for one. To hash all that is below would cost 65,000 hashes.
+#[derive(Debug, Default)]
+pub(super) struct Roots(Mutex<HashMap<(u8, u64), Hash>>);
+
+impl Roots {
+    fn of(&self, connection: &Connection, level: u8, index: u64) -> Result<Hash, StoreError> {
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(root) = known().get(&(level, index)) {
+            return Ok(*root);
+        }
+        let tile = stored(connection, level, index)?.ok_or_else(|| {
+            StoreError::Inconsistent(format!("tile {index} of level {level} is gone"))
+        })?;
+        let root = root(&tile)?;
+        let mut known = known();
+        // Of tiles that were filled since, too: nobody asks for those any more.
+        if known.len() >= MOST_ROOTS {
+            known.clear();
+        }
+        known.insert((level, index), root);
+        Ok(root)
+    }
+}
+
+/// More than the tiles that are not full, one of each level, can be made of.
+const MOST_ROOTS: usize = 8 * TILE_WIDTH as usize;
+
 /// Stores the tiles above level 0 that the log's `size`th entry fills.
 fn complete_above(transaction: &Transaction<'_>, size: u64) -> Result<(), StoreError> {
     let mut filled = size / TILE_WIDTH;
+    let roots = Roots::default();
     for level in 1..8 {
         if !filled.is_multiple_of(TILE_WIDTH) {
             break;
         }
         filled /= TILE_WIDTH;
-        let hashes = compute(transaction, level, filled - 1, TILE_WIDTH)?;
+        let hashes = compute(transaction, &roots, level, filled - 1, TILE_WIDTH)?;
         store(transaction, level, filled - 1, &hashes)?;
     }
     Ok(())
@@ -78,6 +110,7 @@ pub(super) fn tile(
     connection: &Connection,
     key: &HeadKey,
     heads: &Heads,
+    roots: &Roots,
     tile: Tile,
 ) -> Result<Option<Vec<u8>>, StoreError> {
     let size = head::read_known(connection, key, heads)?.edge.size();
@@ -89,7 +122,7 @@ pub(super) fn tile(
     match tile.kind() {
         TileKind::Entries => bundle(connection, tile.index(), width).map(Some),
         TileKind::Hashes { level } => {
-            hashes(connection, level, tile.index(), width, size).map(Some)
+            hashes(connection, roots, level, tile.index(), width, size).map(Some)
         }
     }
 }
@@ -98,8 +131,9 @@ pub(super) fn tile(
 /// needs of the tree, whatever its size.
 pub(super) fn verify_edge(connection: &Connection, head: &Head) -> Result<(), StoreError> {
     let size = head.edge.size();
+    let roots = Roots::default();
     for (subtree, kept) in tlog::edge_subtrees(size).into_iter().zip(head.edge.hashes()) {
-        if subtree_hash(connection, subtree, size)? != *kept {
+        if subtree_hash(connection, &roots, subtree, size)? != *kept {
             return Err(StoreError::Inconsistent(format!(
                 "the log's tiles do not add up to its head at {size} entries"
             )));
@@ -109,12 +143,17 @@ pub(super) fn verify_edge(connection: &Connection, head: &Head) -> Result<(), St
 }
 
 /// The hash of a complete subtree within a log of `size` entries.
-fn subtree_hash(connection: &Connection, subtree: Subtree, size: u64) -> Result<Hash, StoreError> {
+fn subtree_hash(
+    connection: &Connection,
+    roots: &Roots,
+    subtree: Subtree,
+    size: u64,
+) -> Result<Hash, StoreError> {
     let holding = Tile::holding(subtree, size).map_err(inconsistent)?;
     let TileKind::Hashes { level } = holding.kind() else {
         return Err(StoreError::Inconsistent("a subtree lies in no bundle".to_owned()));
     };
-    let bytes = hashes(connection, level, holding.index(), u64::from(holding.width()), size)?;
+    let bytes = hashes(connection, roots, level, holding.index(), holding.width().into(), size)?;
     tlog::subtree_hash_in_tile(&bytes, subtree).map_err(inconsistent)
 }
 
@@ -122,6 +161,7 @@ fn subtree_hash(connection: &Connection, subtree: Subtree, size: u64) -> Result<
 /// there.
 fn hashes(
     connection: &Connection,
+    roots: &Roots,
     level: u8,
     index: u64,
     width: u64,
@@ -136,7 +176,7 @@ fn hashes(
             full.truncate(width as usize * 32);
             Ok(full)
         }
-        None => compute(connection, level, index, width),
+        None => compute(connection, roots, level, index, width),
     }
 }
 
@@ -154,6 +194,7 @@ fn stored(connection: &Connection, level: u8, index: u64) -> Result<Option<Vec<u
 /// Level 0 holds the hashes of entries, each level above the roots of full tiles below.
 fn compute(
     connection: &Connection,
+    roots: &Roots,
     level: u8,
     index: u64,
     width: u64,
@@ -167,10 +208,7 @@ fn compute(
         }
     } else {
         for below in first..first + width {
-            let tile = stored(connection, level - 1, below)?.ok_or_else(|| {
-                StoreError::Inconsistent(format!("tile {below} of level {} is gone", level - 1))
-            })?;
-            bytes.extend(root(&tile)?.as_bytes());
+            bytes.extend(roots.of(connection, level - 1, below)?.as_bytes());
         }
     }
     if bytes.len() != width as usize * 32 {
@@ -200,4 +238,30 @@ fn bundle(connection: &Connection, index: u64, width: u64) -> Result<Vec<u8>, St
 
 fn inconsistent(error: tlog::Error) -> StoreError {
     StoreError::Inconsistent(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema;
+    use super::*;
+
+    #[test]
+    fn what_lies_below_a_tile_is_hashed_once() {
+        let mut database = Connection::open_in_memory().unwrap();
+        database.execute_batch(schema::TABLES).unwrap();
+        let transaction = database.transaction().unwrap();
+        let full = |first: u8| leaf_hash(&[first]).as_bytes().repeat(TILE_WIDTH as usize);
+        for index in 0..3 {
+            store(&transaction, 0, index, &full(index as u8)).unwrap();
+        }
+        transaction.commit().unwrap();
+        let roots = Roots::default();
+        let computed = compute(&database, &roots, 1, 0, 3).unwrap();
+        let root_of = |first: u8| root(&full(first)).unwrap();
+        assert_eq!(computed, [0, 1, 2].map(|first| *root_of(first).as_bytes()).concat());
+        database.execute_batch("DELETE FROM tiles").unwrap();
+        assert_eq!(compute(&database, &roots, 1, 0, 3).unwrap(), computed);
+        let gone = compute(&database, &Roots::default(), 1, 0, 3).unwrap_err();
+        assert!(matches!(gone, StoreError::Inconsistent(why) if why.contains("tile 0 of level 0")));
+    }
 }
