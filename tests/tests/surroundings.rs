@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command};
 use std::time::Instant;
@@ -104,13 +105,7 @@ fn a_closed_terminal_ends_serve_as_sigterm_does() {
 #[test]
 fn serve_outlives_the_terminal_where_hangups_are_ignored() {
     let environment = Environment::start();
-    let mut command = environment.command(&["dev", "--tour", "off"]);
-    let line = "trap '' HUP; exec \"$0\" dev --tour off > nohup.log 2>&1";
-    let mut nohup = Command::new("sh");
-    nohup.args(["-c", line]).arg(command.get_program()).current_dir(environment.folder());
-    nohup.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", environment.folder());
-    command = nohup;
-    let mut dev = command.spawn().unwrap();
+    let mut dev = dev_by_shell(&environment, "trap '' HUP", "nohup.log");
     wait_for(&environment, "nohup.log", "Ctrl-C stops");
     signal("HUP", dev.id());
     // It answers still: whatever a hangup does, it has done by then.
@@ -118,6 +113,33 @@ fn serve_outlives_the_terminal_where_hangups_are_ignored() {
     assert!(dev.try_wait().unwrap().is_none());
     signal("INT", dev.id());
     assert_eq!(dev.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn what_is_made_is_its_owners_to_use_and_nobody_elses_whatever_the_umask() {
+    let environment = Environment::prepare(&Settings::default());
+    for umask in ["0777", "0", "0277"] {
+        let log = format!("{umask}.log");
+        let mut dev = dev_by_shell(&environment, &format!("umask {umask}"), &log);
+        let folder = folder_of_dev(&wait_for(&environment, &log, "Ctrl-C stops"));
+        let mut left = vec![folder];
+        while let Some(path) = left.pop() {
+            let metadata = fs::symlink_metadata(&path).unwrap();
+            if metadata.is_symlink() {
+                continue;
+            }
+            let (mode, is_folder) = (metadata.permissions().mode(), metadata.is_dir());
+            let own = if is_folder { 0o700 } else { 0o600 };
+            assert_eq!(mode & own, own, "{umask}: {}: {mode:o}", path.display());
+            if is_folder {
+                left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            }
+            let is_key = path.extension().is_some_and(|extension| extension == "key");
+            assert!(!is_key || mode & 0o077 == 0, "{umask}: {}: {mode:o}", path.display());
+        }
+        signal("INT", dev.id());
+        assert_eq!(dev.wait().unwrap().code(), Some(0));
+    }
 }
 
 #[test]
@@ -365,10 +387,24 @@ fn start_dev(environment: &Environment, log: &str) -> (Child, PathBuf) {
     let output = fs::File::create(environment.path(log)).unwrap();
     let mut command = environment.command(&["dev", "--tour", "off"]);
     let dev = command.env("TMPDIR", &temporary).stdout(output).spawn().unwrap();
-    let said = wait_for(environment, log, "Ctrl-C stops");
-    let folder = said.split_whitespace().skip_while(|word| *word != "state").nth(1).unwrap();
-    assert!(folder.starts_with(&*temporary.to_string_lossy()), "{folder}");
-    (dev, folder.into())
+    let folder = folder_of_dev(&wait_for(environment, log, "Ctrl-C stops"));
+    assert!(folder.starts_with(temporary), "{}", folder.display());
+    (dev, folder)
+}
+
+fn folder_of_dev(said: &str) -> PathBuf {
+    said.split_whitespace().skip_while(|word| *word != "state").nth(1).unwrap().into()
+}
+
+/// Starts a `dev` by a shell that is told something first.
+fn dev_by_shell(environment: &Environment, first: &str, log: &str) -> Child {
+    let program = environment.command(&[]).get_program().to_owned();
+    let output = fs::File::create(environment.path(log)).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{first}; exec \"$0\" dev --tour off")]).arg(program);
+    shell.current_dir(environment.folder()).stdout(output);
+    shell.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", environment.folder());
+    shell.spawn().unwrap()
 }
 
 fn wait_for(environment: &Environment, log: &str, text: &str) -> String {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 use authority::files::Input;
 use authority::folder::{Entry, Folder, NewFile};
 use issuance::CertificateRequest;
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::process::umask;
 
 use crate::chain;
 use crate::error::{Error, Held};
@@ -96,6 +97,13 @@ pub(crate) fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>, Error> {
 /// Writes a file (0600) in one step: readers see the old bytes or the new ones, after a crash too.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     Replacement::prepare(path)?.fill(bytes)
+}
+
+/// What is made from now on is its owner's to use, whatever the umask takes from others: one that takes
+/// it from the owner, too, leaves locks and keys behind that nobody but root can open.
+pub(crate) fn keep_owners_permissions() {
+    let given = umask(Mode::RWXG | Mode::RWXO);
+    umask(given - Mode::RWXU);
 }
 
 /// Makes a directory (0700) and those above it; one that is there already keeps its mode.

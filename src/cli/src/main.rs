@@ -70,6 +70,7 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let swap = memory::protect();
+    files::keep_owners_permissions();
     let runtime =
         Builder::new_multi_thread().enable_all().max_blocking_threads(BLOCKING_THREADS).build();
     match runtime.context("the system gives no threads; see `ulimit -u`") {
