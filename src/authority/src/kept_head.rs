@@ -62,7 +62,9 @@ struct Open {
     said: (u64, Hash),
     /// How far that is written; none where it may not be.
     written: Option<Durable>,
-    next_place: u64,
+    /// The place of the two that it is written to, if it is written at all: the other one has the head
+    /// before it.
+    place: u64,
 }
 
 impl KeptHead {
@@ -76,7 +78,7 @@ impl KeptHead {
         let kept = KeptFile::put(is.clone(), beside, &sealed(key, head).repeat(2))
             .map_err(|error| StoreError::Unavailable(unkept(is.path(), &error)))?;
         let said = (head.edge.size(), head.edge.root());
-        Ok(Self(Some(Open { kept, said, written: Some(Durable::Yes), next_place: 0 })))
+        Ok(Self(Some(Open { kept, said, written: Some(Durable::Yes), place: 1 })))
     }
 
     /// Keeps this head, unless it is kept already, or a later one is; anew where what stood there was
@@ -103,15 +105,12 @@ impl Open {
         if !self.kept.stands()? || self.is_overwritten(key, head) {
             self.kept.restore(&sealed(key, head).repeat(2))?;
             self.said = (head.edge.size(), head.edge.root());
-            (self.written, self.next_place) = (Some(Durable::Yes), 0);
+            (self.written, self.place) = (Some(Durable::Yes), 1);
             return Ok(());
         }
         self.write_place(key, head)?;
         if durable == Durable::Yes && self.written != Some(Durable::Yes) {
-            // What the system failed to write it may take for written: it is written once more.
-            self.written = None;
-            self.kept.file().sync_data()?;
-            self.written = Some(Durable::Yes);
+            self.sync()?;
         }
         Ok(())
     }
@@ -119,8 +118,8 @@ impl Open {
     /// Whether another wrote where this head stands; a commit overwrites him without looking.
     fn is_overwritten(&self, key: &HeadKey, head: &Head) -> bool {
         let is_looked_at = self.said == (head.edge.size(), head.edge.root());
-        let last = (1 - self.next_place) * PLACE as u64;
-        is_looked_at && self.written.is_some() && !self.kept.says(&sealed(key, head), last)
+        let at = self.place * PLACE as u64;
+        is_looked_at && self.written.is_some() && !self.kept.says(&sealed(key, head), at)
     }
 
     fn write_place(&mut self, key: &HeadKey, head: &Head) -> io::Result<()> {
@@ -128,11 +127,21 @@ impl Open {
         if self.said == says && self.written.is_some() {
             return Ok(());
         }
-        self.written = None;
+        // Where that failed, the same place is written again: the other one is good.
+        if self.written.take().is_some() {
+            self.place = 1 - self.place;
+        }
         self.said = says;
-        self.kept.file().write_all_at(&sealed(key, head), self.next_place * PLACE as u64)?;
-        self.next_place = 1 - self.next_place;
+        self.kept.file().write_all_at(&sealed(key, head), self.place * PLACE as u64)?;
         self.written = Some(Durable::No);
+        Ok(())
+    }
+
+    /// What the system failed to write it may take for written: then it is written once more.
+    fn sync(&mut self) -> io::Result<()> {
+        self.written = None;
+        self.kept.file().sync_data()?;
+        self.written = Some(Durable::Yes);
         Ok(())
     }
 }
@@ -232,6 +241,8 @@ const PLACE: usize = 512;
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     fn beside(folder: &tempfile::TempDir) -> KeptBeside {
@@ -276,6 +287,27 @@ mod tests {
         // Nothing was appended since, and it is written nevertheless.
         kept.write(&key, &head, Durable::No).unwrap();
         assert_eq!(newest(&path, &key), Some(1));
+    }
+
+    #[test]
+    fn what_failed_to_reach_the_disk_leaves_the_head_before_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let (key, before) = (HeadKey::of_secret(1), Head::empty());
+        let mut kept = KeptHead::begin(&beside(&folder), &key, &before).unwrap();
+        let open = kept.0.as_mut().unwrap();
+        let mut head = before.clone();
+        for entry in [7, 8] {
+            head.edge.push(Hash::new([entry; 32]));
+            open.write_place(&key, &head).unwrap();
+            let syncs_nothing = File::options().write(true).open("/dev/null").unwrap();
+            let file = open.kept.exchange(syncs_nothing);
+            open.sync().unwrap_err();
+            drop(open.kept.exchange(file));
+        }
+        open.write_place(&key, &head).unwrap();
+        let contents = std::fs::read(folder.path().join("head")).unwrap();
+        assert!(contents.chunks(PLACE).any(|place| place == sealed(&key, &before)));
+        assert_eq!(newest(&folder.path().join("head"), &key), Some(2));
     }
 
     #[test]
