@@ -68,6 +68,9 @@ impl Failure {
         let mut failure = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         match written {
             Err(StoreError::ClockBehind { .. } | StoreError::ClockLeapt(_)) => {}
+            // A restart or a backup ends that, and what passes is no reason to forget it.
+            Err(error)
+                if failure.as_ref().is_some_and(|before| gravity(before) > gravity(error)) => {}
             Err(error) => {
                 if failure.is_none() {
                     tracing::error!(%error, "nothing is issued: the store takes nothing");
@@ -100,7 +103,17 @@ impl Failure {
 
 /// Whether it may be the matter with one table alone, so that commits pass which do not write to it.
 fn lasts(failure: &StoreError) -> bool {
-    matches!(failure, StoreError::Damaged { .. } | StoreError::Inconsistent(_))
+    gravity(failure) > 0
+}
+
+/// How much it takes to end it: what passes by itself is 0.
+fn gravity(failure: &StoreError) -> u8 {
+    match failure {
+        StoreError::WentBack(_) => 3,
+        StoreError::Damaged { .. } => 2,
+        StoreError::Inconsistent(_) | StoreError::Versions { .. } => 1,
+        _ => 0,
+    }
 }
 
 fn end(failure: &mut Option<StoreError>) {
@@ -228,6 +241,32 @@ mod tests {
             failure.note_probe(&Ok(()));
             assert!(failure.now().is_none());
         }
+    }
+
+    #[test]
+    fn a_lesser_failure_hides_no_graver_one() {
+        let passes = || StoreError::Unavailable("it passes".to_owned());
+        let inconsistent = || StoreError::Inconsistent("a row stands there".to_owned());
+        let damaged = || StoreError::Damaged { file: "f".to_owned(), what: "malformed".to_owned() };
+        let failure = Failure::default();
+        let mut told = |error: StoreError| {
+            failure.note::<()>(&Err(error.clone()));
+            failure.note_probe(&Err(error.clone()));
+            failure.note_lock(&Err(error));
+            failure.note(&Ok(()));
+            failure.now().unwrap().to_string()
+        };
+        for (error, is_told) in [
+            (inconsistent(), inconsistent()),
+            (passes(), inconsistent()),
+            (damaged(), damaged()),
+            (inconsistent(), damaged()),
+            (passes(), damaged()),
+        ] {
+            assert_eq!(told(error), Error::from(is_told).to_string());
+        }
+        failure.note_probe(&Ok(()));
+        assert!(failure.now().is_none());
     }
 
     #[test]
