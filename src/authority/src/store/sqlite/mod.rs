@@ -7,6 +7,7 @@
 mod head;
 mod migration;
 mod place;
+mod probe;
 mod read;
 mod records;
 mod renewals;
@@ -264,8 +265,8 @@ impl Store for SqliteStore {
 
     fn probe(&self, depth: Probe) -> Answer<'_, ()> {
         self.write(match depth {
-            Probe::Lock => write::probe_lock,
-            Probe::Write => write::probe,
+            Probe::Lock => probe::lock,
+            Probe::Write => probe::write,
         })
     }
 
