@@ -89,6 +89,11 @@ pub(crate) fn is_of(entry: &[u8], kind: &str) -> bool {
     end.is_some_and(|it| it.ends_with(br#""type":""#))
 }
 
+/// Whether an entry of the log grants nothing, whoever reads it.
+pub(crate) fn restricts(entry: &[u8]) -> bool {
+    RESTRICTING.iter().any(|kind| is_of(entry, kind))
+}
+
 /// Kinds that the fold reads: what moves the state that commits are checked against.
 pub(crate) const FOLDING: &[&str] = &[
     ALLOW,

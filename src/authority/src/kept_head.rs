@@ -8,11 +8,13 @@
 //! between 1 and 2, or where 2 fails, an older head stands here, which the log leads to. The file has two
 //! places of 512 bytes that are written in turn: a write that a crash tears leaves the other one.
 //!
-//! One thing does not wait for 2: a commit that only restricts (it revokes, denies, withdraws a token or
-//! breaks a line) is told as soon as it is read, for as long as 2 fails, though never acknowledged. Were it
-//! taken away again, somebody would be refused for no reason, and whoever was told would say so; were it
-//! withheld, a full disk would keep a revoked thief in.
-//! Only the commit at which 2 began to fail: nothing more is committed until it succeeds.
+//! One thing does not wait for 2: what only restricts (it revokes, denies, withdraws a token or breaks a
+//! line) is committed and told as soon as it is read, for as long as 2 fails, though never acknowledged.
+//! Were it taken away again, somebody would be refused for no reason, and whoever was told would say so;
+//! were it withheld, a full disk would keep a revoked thief in. Whatever else comes meanwhile is refused
+//! and not committed: of a group, only its own members. A commit that grants in a way that the fold reads
+//! (an allow, a policy set, a key's step) asks before 1 whether what stands here can be kept, because what
+//! restricts after it could not be told before it is.
 //!
 //! A file that was removed or replaced under this process is written anew at the next commit, or within
 //! the seconds until the store is tried: that is told and counted, because who did it may be about to
@@ -93,6 +95,7 @@ impl KeptHead {
         open.write(key, head, durable).map_err(|error| StoreError::Unkept {
             head: Arc::new(head.clone()),
             why: unkept(open.kept.path(), &error),
+            moved: Vec::new(),
         })
     }
 }
@@ -278,7 +281,7 @@ mod tests {
         head.edge.push(Hash::new([7; 32]));
         let path = folder.path().join("head");
         let file = &mut kept.0.as_mut().unwrap().kept;
-        let file = file.exchange(std::fs::File::open(&path).unwrap());
+        let file = file.exchange(File::open(&path).unwrap());
         for durable in [Durable::No, Durable::Yes] {
             let refused = kept.write(&key, &head, durable).unwrap_err().to_string();
             assert!(refused.contains("before anybody is told"), "{refused}");

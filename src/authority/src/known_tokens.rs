@@ -15,7 +15,7 @@ use crate::attest::{Maker, TokenKind};
 use crate::checkpoint::edge_at;
 use crate::error::Error;
 use crate::event::{Event, ISSUE};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, newest_head};
 
 /// The tokens that are not forgotten yet.
 #[derive(Debug, Default)]
@@ -207,7 +207,7 @@ async fn read_events(
     from: u64,
     mut read: impl FnMut(Event) + Send,
 ) -> Result<(), Error> {
-    let head = store.head().await?;
+    let head = newest_head(store).await?;
     let size = head.edge.size();
     let mut edge = edge_at(store, from.min(size)).await?;
     while edge.size() < size {

@@ -35,7 +35,7 @@ use crate::rotation::{InForce, KeyLedger};
 use crate::sequencer::{Head, Outcome};
 use crate::signer::SignerError;
 use crate::signer::absent::AbsentKey;
-use crate::store::{RecordQuery, Store, StoreError};
+use crate::store::{RecordQuery, Store, StoreError, newest_head};
 use crate::subtrees::Subtrees;
 use crate::turns::Turns;
 use crate::witness::Witnesses;
@@ -133,6 +133,15 @@ impl Authority {
         self.fold(&head, Extent::All).await?;
         self.follow_policy(&head).await?;
         Ok(head.edge.size())
+    }
+
+    /// Catches up as far as whoever decides anew, or asks who is denied, may know: while no head is kept,
+    /// with what restricts. What grants is refused by the commit.
+    pub(crate) async fn refresh_to_decide(&self) -> Result<(), Error> {
+        match self.refresh().await {
+            Err(Error::Store(StoreError::Unkept { .. })) => Ok(()),
+            refreshed => refreshed,
+        }
     }
 
     /// Folds the log up to a head, and tells of it.
@@ -352,7 +361,7 @@ pub(crate) async fn proven_entry(
     store: &dyn Store,
     log_index: u64,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let head = store.head().await?;
+    let head = newest_head(store).await?;
     let (size, root) = (head.edge.size(), head.edge.root());
     let entry = store.entries(log_index, 1).await?.pop();
     let Some(entry) = entry.filter(|_| log_index < size) else { return Ok(None) };

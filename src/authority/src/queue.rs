@@ -193,8 +193,11 @@ fn run(
             }
             Err(error) => {
                 metrics::counter!("countersign_commits_failed_total").increment(1);
-                for answer in answers {
-                    drop(answer.send(Err(error.clone())));
+                for (place, answer) in answers.into_iter().enumerate() {
+                    // Nothing is acknowledged by that: it is decided anew, and comes again.
+                    let has_moved = matches!(&error, StoreError::Unkept { moved, .. } if moved.contains(&place));
+                    let outcome = if has_moved { Ok(Outcome::Moved) } else { Err(error.clone()) };
+                    drop(answer.send(outcome));
                 }
             }
         }
@@ -249,7 +252,7 @@ mod tests {
         let inconsistent = || StoreError::Inconsistent("a row stands there".to_owned());
         let damaged = || StoreError::Damaged { file: "f".to_owned(), what: "malformed".to_owned() };
         let failure = Failure::default();
-        let mut told = |error: StoreError| {
+        let told = |error: StoreError| {
             failure.note::<()>(&Err(error.clone()));
             failure.note_probe(&Err(error.clone()));
             failure.note_lock(&Err(error));

@@ -30,7 +30,7 @@ use crate::leaves::{Leaf, Leaves, Logged};
 use crate::loading::proven_entry;
 use crate::operations::LONGEST_VALIDITY_MILLISECONDS;
 use crate::renewals::Told;
-use crate::store::{Record, Store, StoreError};
+use crate::store::{Record, Store, StoreError, newest_head};
 
 /// What was read.
 #[derive(Debug, Default)]
@@ -210,7 +210,7 @@ impl Authority {
         // It stays in its place: whoever goes away meanwhile leaves what was read until then.
         if recent.is_none() {
             // No certificate from before it lives.
-            let head = self.store().head().await?;
+            let head = newest_head(self.store()).await?;
             let since = now.min(head.at).saturating_sub(LONGEST_VALIDITY_MILLISECONDS + KEPT);
             let first = self.place_before(since).await?.min(head.swept);
             *recent = Some(Read::from(self.store(), first).await?);
@@ -246,7 +246,7 @@ impl Authority {
         if self.folded().reset_from() > since {
             return Ok(0);
         }
-        let (mut low, mut high) = (0, self.store().head().await?.edge.size());
+        let (mut low, mut high) = (0, newest_head(self.store()).await?.edge.size());
         while high - low > 1 {
             let middle = low + (high - low) / 2;
             let entry = self.store().entries(middle, 1).await?.pop();
@@ -280,7 +280,7 @@ impl Read {
     }
 
     async fn follow(&mut self, store: &dyn Store) -> Result<(), Error> {
-        let head = store.head().await?;
+        let head = newest_head(store).await?;
         let size = head.edge.size();
         while self.edge.size() < size {
             let limit = PAGE.min(size - self.edge.size());

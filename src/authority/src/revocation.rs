@@ -14,7 +14,7 @@ use tlog::{Hash, leaf_hash};
 
 use crate::event::{
     ALLOW, CLOCK_RESET, DENY, Event, HALT_LIFT, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE,
-    OPERATOR_CREATE, POLICY_CHANGE, RENEW_CONFLICT, RESTRICTING, REVOKE, TOKEN_REVOKE,
+    OPERATOR_CREATE, POLICY_CHANGE, RENEW_CONFLICT, REVOKE, TOKEN_REVOKE, restricts,
 };
 use crate::feed::RecentItems;
 use crate::halt::Lift;
@@ -317,11 +317,6 @@ fn agree(one: &Revocations, other: &Revocations) -> bool {
     serials(one) == serials(other)
         && identities(one) == identities(other)
         && denied(one) == denied(other)
-}
-
-/// Whether an entry grants nothing, whoever reads it.
-fn restricts(entry: &[u8]) -> bool {
-    Event::parse(entry).is_ok_and(|event| RESTRICTING.contains(&event.kind.as_str()))
 }
 
 /// Reads a folding event of the log, after these keys; none where it does not follow from them, or

@@ -8,11 +8,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use api::{DenyRequest, RevokeRequest};
-use authority::{Caller, Error, FeedMessage, Subscription};
+use api::{DenyRequest, RevokeRequest, TokenFilter, TokenRequest};
+use authority::clock::Clock;
+use authority::sequencer::{ActMember, AllowedUnder, Effect, Member};
+use authority::store::StoreError;
+use authority::{Act, Caller, Error, EventDraft, FeedMessage, Subscription};
 use futures_util::FutureExt;
 use identity::Revocations;
-use support::older::{copy, put_back};
+use support::older::{copy, database, put_back};
 use support::{Environment, csr, id};
 
 /// A CA of whose commits others hear by its feed and in its process.
@@ -60,8 +63,12 @@ impl Scene {
     }
 
     async fn deny(&self) -> Result<api::Denial, Error> {
+        self.deny_path("/prod/reports").await
+    }
+
+    async fn deny_path(&self, path: &str) -> Result<api::Denial, Error> {
         let request = DenyRequest {
-            spiffe_id: id("/prod/reports"),
+            spiffe_id: id(path),
             reason: "key-compromise".to_owned(),
             named_override: None,
         };
@@ -128,24 +135,6 @@ async fn newcomers_hear_of_a_denial_that_is_not_kept() {
 }
 
 #[tokio::test]
-async fn what_grants_waits_until_it_is_kept() {
-    let mut scene = Scene::begin().await;
-    let denial = scene.deny().await.unwrap();
-    assert!(scene.next().is_some());
-    scene.block();
-
-    let authority = Arc::clone(&scene.environment.authority);
-    authority.allow(&scene.operator, &denial.id).await.unwrap_err();
-    scene.look().await;
-    assert!(scene.is_refused());
-    assert!(scene.next().is_none());
-    fs::remove_dir(scene.head()).unwrap();
-    authority.refresh().await.unwrap();
-    assert!(scene.next().is_some());
-    assert!(!scene.in_process.lock().unwrap().is_denied(&id("/prod/reports")));
-}
-
-#[tokio::test]
 async fn a_revocation_that_was_told_and_is_taken_away_halts() {
     let scene = Scene::begin().await;
     let older = copy(scene.environment.folder.path());
@@ -157,4 +146,151 @@ async fn a_revocation_that_was_told_and_is_taken_away_halts() {
     let refused = scene.environment.authority.refresh().await;
     assert!(matches!(refused, Err(Error::Halted(_))), "{refused:?}");
     assert!(scene.is_refused(), "who was told goes on refusing");
+}
+
+#[tokio::test]
+async fn what_only_restricts_is_committed_and_told_for_as_long_as_no_head_is_kept() {
+    let mut scene = Scene::begin().await;
+    let authority = Arc::clone(&scene.environment.authority);
+    let open = scene.environment.token(&scene.operator, "/prod/monolith").await;
+    let made = authority.tokens(&scene.operator, &TokenFilter::default()).await.unwrap().items;
+    let open_id = made.iter().find(|it| it.state == "open").unwrap().id.clone();
+    let quick = scene.environment.issue(&scene.operator, "/prod/quick").await;
+    let kept = fs::read(scene.head()).unwrap();
+    scene.block();
+
+    // The commit at which it began grants, and is refused.
+    scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
+    scene.revoke(&scene.operator).await.unwrap_err();
+    scene.look().await;
+    assert!(scene.is_refused(), "a certificate is revoked by its number");
+    assert!(scene.next().is_some());
+    let all_of_quick = RevokeRequest {
+        target: id("/prod/quick").to_string(),
+        reason: "superseded".to_owned(),
+        dry_run: false,
+        named_override: None,
+    };
+    authority.revoke(&scene.operator, &all_of_quick).await.unwrap_err();
+    scene.look().await;
+    let checked = |scene: &Scene| {
+        let svid = scene.environment.caller(&quick).svid.unwrap();
+        let told = scene.in_process.lock().unwrap();
+        told.check(svid.spiffe_id(), svid.serial_number(), svid.leaf_index()).is_err()
+    };
+    assert!(checked(&scene), "an identity is revoked");
+    assert!(scene.next().is_some());
+    authority.revoke_token(&scene.operator, &open_id).await.unwrap_err();
+    scene.look().await;
+    scene.deny().await.unwrap_err();
+    scene.look().await;
+    assert!(scene.in_process.lock().unwrap().is_denied(&id("/prod/reports")));
+    assert!(scene.next().is_some());
+    let denials = authority.denials(&scene.operator).await.unwrap();
+    assert_eq!(denials.items.len(), 1, "operators see it, too");
+
+    // Nothing that grants has come of any of it.
+    let asked = TokenRequest { spiffe_id: id("/prod/quick"), ttl: None, key_sha256: None };
+    authority.create_token(&scene.operator, &asked).await.unwrap_err();
+    scene.environment.renew(&scene.environment.caller(&quick), &csr()).await.unwrap_err();
+    assert!(authority.crl(&authority.issuer_id()).await.is_err(), "it is a commit of its own");
+    assert!(authority.require_commits().is_err() && authority.heartbeat().await.is_err());
+
+    // A crash leaves the head of before, to which the larger database leads.
+    fs::remove_dir(scene.head()).unwrap();
+    fs::write(scene.head(), kept).unwrap();
+    scene.environment.restart().await;
+    let authority = &scene.environment.authority;
+    assert_eq!(authority.halted(), None);
+    assert_eq!(authority.denials(&scene.operator).await.unwrap().items.len(), 1);
+    scene.environment.issue_with(&open, &csr()).await.unwrap_err();
+    scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
+    authority.probe_store().await.unwrap();
+    scene.environment.issue(&scene.operator, "/prod/monolith").await;
+}
+
+#[tokio::test]
+async fn what_grants_is_refused_before_it_is_committed_and_holds_no_restriction_up() {
+    let scene = Scene::begin().await;
+    let denial = scene.deny().await.unwrap();
+    let authority = Arc::clone(&scene.environment.authority);
+    scene.block();
+    for _ in 0..2 {
+        authority.allow(&scene.operator, &denial.id).await.unwrap_err();
+    }
+    scene.deny_path("/prod/monolith").await.unwrap_err();
+    scene.look().await;
+    assert!(scene.in_process.lock().unwrap().is_denied(&id("/prod/monolith")));
+    fs::remove_dir(scene.head()).unwrap();
+    authority.refresh().await.unwrap();
+    assert!(scene.in_process.lock().unwrap().is_denied(&id("/prod/reports")));
+    authority.allow(&scene.operator, &denial.id).await.unwrap();
+    assert!(!scene.in_process.lock().unwrap().is_denied(&id("/prod/reports")));
+}
+
+#[tokio::test]
+async fn a_mixed_group_loses_none_that_only_restricts() {
+    let scene = Scene::begin().await;
+    scene.block();
+    scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
+    let store = &scene.environment.store;
+    let stored = |scene: &Scene| -> i64 {
+        database(scene.environment.folder.path())
+            .query_row("SELECT count(*) FROM revocations", [], |row| row.get(0))
+            .unwrap()
+    };
+    let Err(StoreError::Unkept { head, .. }) = store.head().await else { panic!("it is kept") };
+    let under =
+        AllowedUnder { policy_hash: head.policy_hash, revocation_epoch: head.revocation_epoch };
+    let by = Act { actor: "test", request_id: "test" };
+    let detail = serde_json::json!({ "reason": "superseded" });
+    let act = |kind, effect| {
+        let event = EventDraft::new(kind, &by, id("/prod/quick").as_str(), &detail);
+        Member::Act(Box::new(ActMember { event, effect, allowed_under: Some(under) }))
+    };
+    let (spiffe_id, reason) = (id("/prod/quick"), "superseded".to_owned());
+    let deny = || Effect::Deny { spiffe_id: spiffe_id.clone(), reason: reason.clone() };
+    let allow = Effect::Allow { spiffe_id: spiffe_id.clone() };
+    let group = vec![
+        Member::Unchanged(under),
+        act("allow", allow),
+        act("deny", deny()),
+        act("deny", deny()),
+    ];
+    let now = scene.environment.clock.unix_milliseconds();
+    match store.commit(group, now).await {
+        Err(StoreError::Unkept { head: newest, moved, .. }) => {
+            assert_eq!(newest.revocation_epoch, head.revocation_epoch + 1);
+            assert_eq!(*moved, [3], "the second was allowed before the first: it is decided anew");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(stored(&scene), 1);
+    let granting = vec![Member::Unchanged(under)];
+    store.commit(granting, now).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn revocations_at_once_are_all_done_while_no_head_is_kept() {
+    let scene = Scene::begin().await;
+    let authority = Arc::clone(&scene.environment.authority);
+    scene.block();
+    scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
+    let paths = ["/prod/reports", "/prod/monolith", "/prod/quick"];
+    let denials = paths.map(|path| {
+        let (authority, operator) = (Arc::clone(&authority), scene.operator.clone());
+        tokio::spawn(async move {
+            let reason = "superseded".to_owned();
+            let request = DenyRequest { spiffe_id: id(path), reason, named_override: None };
+            authority.deny(&operator, &request).await.unwrap_err()
+        })
+    });
+    for denial in denials {
+        let refused = denial.await.unwrap().to_string();
+        assert!(refused.contains("before anybody is told"), "{refused}");
+    }
+    scene.look().await;
+    for path in paths {
+        assert!(scene.in_process.lock().unwrap().is_denied(&id(path)), "{path}");
+    }
 }

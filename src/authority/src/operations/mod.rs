@@ -89,7 +89,10 @@ impl Authority {
     /// A tile of the log.
     pub async fn tile(&self, tile: tlog::Tile) -> Result<Vec<u8>, Error> {
         let none = || Error::NotFound(format!("{} in a log of this size", tile.path()));
-        self.store().tile(tile).await?.ok_or_else(none)
+        let tile = self.store().tile(tile).await?;
+        // Nobody outside hears of what is not kept.
+        self.log_size().await?;
+        tile.ok_or_else(none)
     }
 
     /// Asks policy on behalf of an authenticated caller; returns the state that it was asked under.
@@ -148,10 +151,13 @@ impl Authority {
         let member = ActMember { event, effect, allowed_under: Some(allowed_under) };
         let member = once(named, answer, Member::Act(Box::new(member)));
         let outcome = self.submit(member).await?;
+        if outcome == Outcome::Moved {
+            return self.refresh_to_decide().await.map(|()| None);
+        }
         self.require_done(kind, &outcome).await?;
         match outcome {
             Outcome::Done { log_index } => Ok(Some(log_index)),
-            Outcome::Moved | Outcome::Repeated => Ok(None),
+            Outcome::Repeated => Ok(None),
             Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
             other => Err(unexpected(&other)),
         }

@@ -260,7 +260,7 @@ impl Authority {
     /// Denied identities, with who denied each, when and why, as the log says.
     pub async fn denials(&self, caller: &Caller) -> Result<Page<Denial>, Error> {
         self.authorize(caller, Action::ListInventory, None)?;
-        self.refresh().await?;
+        self.refresh_to_decide().await?;
         Ok(Page { items: self.folded().revoking.denials(), next: None })
     }
 

@@ -7,7 +7,7 @@ use identity::{SerialNumber, SpiffeId};
 use tlog::Hash;
 
 use super::News;
-use crate::event::EventDraft;
+use crate::event::{EventDraft, RESTRICTING};
 
 /// One request for a place in the transaction.
 #[derive(Debug, Clone)]
@@ -29,6 +29,15 @@ pub enum Member {
 }
 
 impl Member {
+    /// Whether it grants nothing, whoever hears of it: it may be committed while no head is kept.
+    pub(crate) fn only_restricts(&self) -> bool {
+        match self {
+            Self::Act(act) => RESTRICTING.contains(&act.event.kind()),
+            Self::Once(once) => once.member.only_restricts(),
+            _ => false,
+        }
+    }
+
     /// How many entries of the log a renewal was decided from; none for whatever else.
     pub fn read_to(&self) -> Option<u64> {
         match self {

@@ -14,7 +14,7 @@ use tlog::{Hash, Tile};
 
 use crate::clock::ClockLeapt;
 use crate::kept_file::KeptBeside;
-use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
+use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, Plan, TokenRow};
 use crate::shell::word;
 
 #[cfg(any(test, feature = "test-seams"))]
@@ -27,7 +27,8 @@ pub use self::heads::WentBack;
 /// Where the engine keeps things. One implementation a database, and one that fails on purpose.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Plans and writes a group in one durable transaction. `now` is in milliseconds since 1970.
-    /// May hold up the thread that calls it: that is a thread for nothing else.
+    /// While the head is not [kept](Self::keep_heads) it fails, and does of the group what only
+    /// restricts. May hold up the thread that calls it: that is a thread for nothing else.
     fn commit(&self, group: Vec<Member>, now: u64) -> Answer<'_, Vec<Outcome>>;
 
     /// The head of the log. Fails for good once it is older or another than this process has known,
@@ -124,6 +125,15 @@ pub struct TokenPage {
 
 /// A store's answer, awaited.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+
+/// The newest head, kept or not: for whoever looks what stands in the log, and gives nobody anything by
+/// it. Whatever is given is committed first, or asked of [`Store::head`].
+pub(crate) async fn newest_head(store: &dyn Store) -> Result<Head, StoreError> {
+    match store.head().await {
+        Err(StoreError::Unkept { head, .. }) => Ok(Head::clone(&head)),
+        head => head,
+    }
+}
 
 /// A duration as people compare it: in its largest unit.
 fn span(milliseconds: u64) -> String {
@@ -244,13 +254,16 @@ pub enum StoreError {
     #[error("the store cannot be used: {0}")]
     Unavailable(String),
     /// The newest commit is not kept beside the database: nothing follows from it but what only
-    /// restricts.
+    /// restricts, and nothing else is committed.
     #[error("the store cannot be used: {why}")]
     Unkept {
         /// The head that it led to: the log has it.
         head: Arc<Head>,
         /// What keeps it from being kept.
         why: String,
+        /// Those of the group, by their places in it, that were allowed under another state than this:
+        /// they are decided anew. Of the others, what only restricts is done.
+        moved: Vec<usize>,
     },
     /// An older database was put back below this process.
     #[error(transparent)]
@@ -258,6 +271,15 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The same, of members at these places of a group that were planned so: of one whose head is not kept.
+    pub(crate) fn with_outcomes(self, plan: &Plan, places: &[usize]) -> Self {
+        let Self::Unkept { why, .. } = self else { return self };
+        let planned = places.iter().zip(&plan.outcomes);
+        let moved = planned.filter(|(_, outcome)| **outcome == Outcome::Moved);
+        let moved = moved.map(|(place, _)| *place).collect();
+        Self::Unkept { head: Arc::new(plan.head.clone()), why, moved }
+    }
+
     /// The same, of a file whose place is known.
     pub(crate) fn of_file(self, path: &std::path::Path) -> Self {
         let file = path.display().to_string();

@@ -10,6 +10,7 @@ use super::requests;
 use super::schema::Schema;
 use super::tiles::NewestTile;
 use super::{LOG, StoreError, StoredCheckpoint, Writer, head, read, unavailable};
+use crate::event::restricts;
 use crate::kept_head::Durable;
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{
@@ -73,29 +74,63 @@ pub(super) fn one(changed: rusqlite::Result<usize>, table: &str) -> Result<(), S
 }
 
 /// One transaction: select what the group may contradict, plan, write, commit; then keep its head
-/// beside the database, before anybody hears of it. Where that fails, nothing more is committed until it
-/// is kept, and whoever repeats the request then finds what was done.
+/// beside the database, before anybody hears of it. While that fails, only what restricts is committed,
+/// of each group, and nobody is answered by it: whoever repeats the request once the head is kept finds
+/// what was done.
 pub(super) fn commit(
     Writer { connection, newest_tile, key, schema, place, heads, unreached }: &mut Writer,
     group: Vec<Member>,
     now: u64,
 ) -> Result<Vec<Outcome>, StoreError> {
     let transaction = begin(connection, schema)?;
-    let head = head::read_known(&transaction, key, heads)?;
+    let known = head::read_known(&transaction, key, heads);
+    let Admitted { head, members, places, unkept } = Admitted::of(known, group)?;
     let cleared = unreached.clear(&transaction, head.edge.size())?;
-    let found = find(&transaction, key, &head, &group, now).map_err(unavailable)?;
-    let plan = plan(&head, found, group, now)
+    let found = find(&transaction, key, &head, &members, now).map_err(unavailable)?;
+    let plan = plan(&head, found, members, now)
         .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
     write(&transaction, newest_tile, key, &head, &plan)?;
     // Nobody hears of what was written into a file that stands nowhere any more.
     place.require()?;
-    let folds = plan.entries.iter().any(|entry| entry.folds);
-    let durable = if folds { Durable::Yes } else { Durable::No };
+    let mut folds = plan.entries.iter().filter(|entry| entry.folds);
+    let durable = if folds.clone().next().is_some() { Durable::Yes } else { Durable::No };
+    // What is folded after it waits for it: it is found out before, whether a head can be kept.
+    if folds.any(|entry| !restricts(&entry.bytes)) {
+        heads.keep(key, &head, Durable::Yes)?;
+    }
     heads.announce(&plan.head, durable);
     transaction.commit().map_err(unavailable)?;
     unreached.note(&cleared);
-    heads.accept(key, &plan.head, durable)?;
-    Ok(plan.outcomes)
+    match heads.accept(key, &plan.head, durable).err().or(unkept) {
+        None => Ok(plan.outcomes),
+        Some(error) => Err(error.with_outcomes(&plan, &places)),
+    }
+}
+
+/// What a transaction begins with.
+struct Admitted {
+    head: Head,
+    members: Vec<Member>,
+    /// Those of the members in their group.
+    places: Vec<usize>,
+    /// Why only what restricts was let in.
+    unkept: Option<StoreError>,
+}
+
+impl Admitted {
+    /// All of a group; where the head is not kept, those that only restrict, if there are any.
+    fn of(known: Result<Head, StoreError>, group: Vec<Member>) -> Result<Self, StoreError> {
+        let (head, unkept) = match known {
+            Err(error) if group.iter().any(Member::only_restricts) => match &error {
+                StoreError::Unkept { head, .. } => (Head::clone(head), Some(error)),
+                _ => return Err(error),
+            },
+            known => (known?, None),
+        };
+        let is_let_in = |(_, member): &(usize, Member)| unkept.is_none() || member.only_restricts();
+        let (places, members) = group.into_iter().enumerate().filter(is_let_in).unzip();
+        Ok(Self { head, members, places, unkept })
+    }
 }
 
 /// Keeps a checkpoint, whatever stands there: the newest is the one that this process signed.
