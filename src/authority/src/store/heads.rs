@@ -10,14 +10,19 @@
 //! A head is given to nobody before it is kept beside the database, too ([`KeptHead`]): whoever reads one
 //! that is not keeps it first, and fails where that does ([`StoreError::Unkept`]). So nothing that grants
 //! follows from a commit, by whatever way it is heard of, that an older database, put back, would take
-//! away in silence. What only restricts does follow from it meanwhile; a head that is not kept yet is
-//! known all the same, so that this process notices if it is gone.
+//! away in silence. What only restricts does follow from it meanwhile, and more of that is committed; a
+//! head that is not kept yet is known all the same, so that this process notices if it is gone.
+//!
+//! One writes at a time. Where the disk does not answer that one, the others wait for a second and fail
+//! as if it had refused: what restricts is told, and readiness says why.
 //!
 //! What was found to have gone back stays so: what the database is made to say afterwards may have
 //! another past.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use tlog::Hash;
 
@@ -45,6 +50,8 @@ pub(crate) struct Heads {
     known: Mutex<Known>,
     /// Never taken while the other is held: writing may take its time.
     kept: Mutex<KeptHead>,
+    /// Somebody has waited for it in vain, and nobody has had it since: then nobody else waits.
+    hangs: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -135,7 +142,14 @@ impl Heads {
         head: &Head,
         durable: Durable,
     ) -> Result<(), StoreError> {
-        self.kept().write(key, head, durable)
+        match self.kept_soon() {
+            Some(mut kept) => kept.write(key, head, durable),
+            None => Err(StoreError::Unkept {
+                head: Arc::new(head.clone()),
+                why: HANGS.to_owned(),
+                moved: Vec::new(),
+            }),
+        }
     }
 
     /// The log does not lead from `before` to what was read, of this size.
@@ -163,6 +177,24 @@ impl Heads {
     ) -> Result<(), StoreError> {
         *self.kept() = KeptHead::begin(beside, key, head)?;
         Ok(())
+    }
+
+    /// None where whoever writes does not end.
+    fn kept_soon(&self) -> Option<MutexGuard<'_, KeptHead>> {
+        let begun = Instant::now();
+        loop {
+            let kept = match self.kept.try_lock() {
+                Ok(kept) => Some(kept),
+                Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            };
+            let gives_up = begun.elapsed() >= WAITS || self.hangs.load(Ordering::Acquire);
+            if kept.is_some() || gives_up {
+                self.hangs.store(kept.is_none(), Ordering::Release);
+                return kept;
+            }
+            std::thread::sleep(LOOKS_EVERY);
+        }
     }
 
     fn kept(&self) -> MutexGuard<'_, KeptHead> {
@@ -232,6 +264,12 @@ fn is_same(one: &Head, other: &Head) -> bool {
         && *chain == other.chain
 }
 
+const HANGS: &str = "the file `head` in the CA's state folder, which has to say what was committed \
+    before anybody is told: its disk has not answered for a second";
+/// Longer than a disk takes that is merely busy; whoever is revoked is told no later.
+const WAITS: Duration = Duration::from_secs(1);
+/// A write takes longer.
+const LOOKS_EVERY: Duration = Duration::from_millis(2);
 /// More than are committed while one is read, even on a busy machine.
 const KEPT: usize = 64;
 
@@ -344,6 +382,36 @@ mod tests {
         heads.accept(&key, &third, Durable::Yes).unwrap();
         assert_eq!(heads.judge(None, &third).unwrap(), Judged::Known);
         went_back(heads.judge(heads.newest().unwrap().as_deref(), &second));
+    }
+
+    #[test]
+    fn nobody_queues_up_behind_a_write_that_does_not_end() {
+        let (heads, [_, second, third]) = known();
+        heads.announce(&third, Durable::Yes);
+        let (heads, writing) = (&heads, heads.kept());
+        std::thread::scope(|scope| {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let newest = third.clone();
+            for _ in 0..100 {
+                let (sender, third) = (sender.clone(), newest.clone());
+                scope.spawn(move || {
+                    sender.send(heads.accept(&HeadKey::of_secret(1), &third, Durable::Yes))
+                });
+            }
+            let next = || receiver.recv_timeout(Duration::from_secs(60)).ok();
+            let heard: Vec<_> = (0..100).map_while(|_| next()).collect();
+            drop(writing);
+            assert_eq!(heard.len(), 100, "they wait for the write");
+            for heard in heard {
+                match heard {
+                    Err(StoreError::Unkept { head, .. }) => assert_eq!(*head, third),
+                    other => panic!("{other:?}"),
+                }
+            }
+        });
+        assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Unkept(Durable::Yes));
+        accept(heads, &third);
+        assert_eq!(heads.judge(Some(&second), &third).unwrap(), Judged::Known);
     }
 
     #[test]
