@@ -162,7 +162,7 @@ async fn keep_newest(
             .keep(&beside, size, &note)
             .map_err(|error| Error::Folder(format!("{}: {error}", state.display())))?;
     }
-    Ok(store.keep_heads(Some(beside)).await?)
+    Ok(store.keep_heads(beside).await?)
 }
 
 /// Makes a CA in a folder that nobody looks into, and closes it again.

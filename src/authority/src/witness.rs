@@ -123,7 +123,10 @@ impl Authority {
                 }
             }
         }
-        Ok(self.store().keep_heads(begins.then_some(beside)).await?)
+        if begins {
+            self.store().keep_heads(beside).await?;
+        }
+        Ok(())
     }
 
     /// Keeps the newest checkpoint in the state folder, too, and once more where it is gone from there.

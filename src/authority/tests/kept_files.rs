@@ -77,7 +77,7 @@ impl History {
     /// What `serve` does of it: why it has halted, if it has.
     async fn serves(&mut self) -> Result<Option<String>, Error> {
         let environment = &mut self.environment;
-        environment.store.keep_heads(None).await.unwrap();
+        environment.store.forget_heads();
         let (store, keys) = (&environment.store, &environment.keys);
         let opened = support::open(store, keys, &environment.clock, environment.pin).await;
         environment.authority = opened.unwrap();
@@ -88,7 +88,7 @@ impl History {
     /// What a command on the CA's host does of it before it writes.
     async fn recovers(&self) -> Result<(), Error> {
         let Environment { folder, store, keys, .. } = &self.environment;
-        store.keep_heads(None).await.unwrap();
+        store.forget_heads();
         setup::require_no_halt(&trust_domain(), folder.path(), &**store, keys).await
     }
 }

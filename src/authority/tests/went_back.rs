@@ -354,3 +354,18 @@ async fn a_kept_head_that_is_removed_or_replaced_under_a_running_ca_is_written_a
     let why = environment.authority.halted().unwrap();
     assert!(why.contains("a sealed head"), "{why}");
 }
+
+#[tokio::test]
+async fn what_went_back_before_heads_are_kept_is_noticed_when_they_are() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let state = environment.folder.path();
+    let older = copy(state);
+    deny(&environment, &operator).await.unwrap();
+    let kept = fs::read(state.join("head")).unwrap();
+    put_back(state, &older);
+    let beside = authority::KeptBeside::of(state);
+    let refused = environment.store.keep_heads(beside).await.unwrap_err();
+    assert!(matches!(refused, authority::store::StoreError::WentBack(_)), "{refused}");
+    assert_eq!(fs::read(state.join("head")).unwrap(), kept, "it is the evidence");
+}

@@ -30,7 +30,7 @@ pub async fn require_no_halt(
     let halt = standing_halt(trust_domain, state, store, keys, &log_keys).await?;
     halt.map_or(Ok(()), |halt| Err(Error::Halted(halt.why)))?;
     // What is done on the CA's host is kept, too.
-    Ok(store.keep_heads(Some(KeptBeside::of(state))).await?)
+    Ok(store.keep_heads(KeptBeside::of(state)).await?)
 }
 
 /// What [`lift_halt`] had to do.
@@ -69,7 +69,7 @@ pub async fn lift_halt(
     };
     let event = ceremony.draft(event::HALT_LIFT, &halt.checkpoint.origin, &Lift::detail(&halt));
     ceremony.log(event, Effect::None).await?;
-    store.keep_heads(Some(KeptBeside::of(state))).await?;
+    store.keep_heads(KeptBeside::of(state)).await?;
     EvidenceFile::checkpoint(state).remove()?;
     EvidenceFile::halt(state).remove()?;
     Ok(Lifted { set_aside, why: Some(halt.why) })

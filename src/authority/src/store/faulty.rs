@@ -145,8 +145,12 @@ impl Store for FaultyStore {
     fn head(&self) -> Answer<'_, Head> {
         self.begun(ReadOf::Head, self.inner.head())
     }
-    fn keep_heads(&self, beside: Option<KeptBeside>) -> Answer<'_, ()> {
+    fn keep_heads(&self, beside: KeptBeside) -> Answer<'_, ()> {
         self.inner.keep_heads(beside)
+    }
+
+    fn forget_heads(&self) {
+        self.inner.forget_heads();
     }
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
         self.begun(ReadOf::Entries(from), self.inner.entries(from, limit))

@@ -163,6 +163,7 @@ impl Heads {
     }
 
     /// Begins anew with what is read next, and keeps nothing until [`begin`](Self::begin).
+    #[cfg(any(test, feature = "test-seams"))]
     pub(crate) fn forget(&self) {
         *self.known() = Known::default();
         *self.kept() = KeptHead::default();

@@ -35,10 +35,14 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// and so does every commit; and, with the head, while that is not [kept](Self::keep_heads).
     fn head(&self) -> Answer<'_, Head>;
 
-    /// Begins anew to know the log, with what it is now. Beside a database in a state folder the newest
-    /// head is kept from now on, too: before anybody hears of a commit, which fails where that cannot
-    /// be written.
-    fn keep_heads(&self, beside: Option<KeptBeside>) -> Answer<'_, ()>;
+    /// Keeps the newest head in the database's state folder from now on, whatever was kept there: before
+    /// anybody hears of a commit, which fails where that cannot be written. Fails where the log went back
+    /// since it was opened, and leaves what was kept.
+    fn keep_heads(&self, beside: KeptBeside) -> Answer<'_, ()>;
+
+    /// Begins anew to know the log, and keeps nothing, as another process would.
+    #[cfg(any(test, feature = "test-seams"))]
+    fn forget_heads(&self);
 
     /// Entries from an index on, at most `limit`.
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>>;

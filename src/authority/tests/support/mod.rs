@@ -73,7 +73,7 @@ impl Environment {
     /// Opens the same state again, as a restart would.
     pub(crate) async fn restart(&mut self) {
         // Another process knows nothing of what this one has read.
-        self.store.keep_heads(None).await.unwrap();
+        self.store.forget_heads();
         self.authority = open(&self.store, &self.keys, &self.clock, self.pin).await.unwrap();
         self.authority.keep_halts(self.folder.path()).await.unwrap();
     }

@@ -229,12 +229,16 @@ impl Store for SqliteStore {
         self.read(move |connection| head::read_known(connection, &key, &heads))
     }
 
-    fn keep_heads(&self, beside: Option<KeptBeside>) -> Answer<'_, ()> {
+    fn keep_heads(&self, beside: KeptBeside) -> Answer<'_, ()> {
         self.write(move |Writer { connection, key, heads, .. }| {
-            heads.forget();
             let head = head::read_known(connection, key, heads)?;
-            beside.map_or(Ok(()), |beside| heads.begin(&beside, key, &head))
+            heads.begin(&beside, key, &head)
         })
+    }
+
+    #[cfg(any(test, feature = "test-seams"))]
+    fn forget_heads(&self) {
+        self.heads.forget();
     }
 
     fn entries(&self, from: u64, limit: u64) -> Answer<'_, Vec<Vec<u8>>> {
