@@ -8,12 +8,13 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use api::{DenyRequest, IssuedCertificate};
+use api::{DenyRequest, IssuedCertificate, KeyPurpose, KeyStep};
 use authority::sequencer::Member;
 use authority::store::faulty::FaultyStore;
 use authority::store::{Store, StoreError};
 use authority::{Caller, Error};
 use rusqlite::Connection;
+use support::rotation::take;
 use support::{Environment, csr, id};
 
 fn database(environment: &Environment) -> Connection {
@@ -241,4 +242,54 @@ async fn a_table_that_takes_nothing_shows_before_somebody_needs_it() {
         environment.authority.probe_store().await.expect_err(table);
         environment.authority.require_commits().expect_err(table);
     }
+}
+
+#[tokio::test]
+async fn a_trust_state_that_the_log_does_not_lead_to_is_in_nobody_s_way() {
+    for foreign in [
+        "SELECT sequence + 1, note, log_index FROM trust_states",
+        "SELECT sequence + 1, note, ?1 + 1000 FROM trust_states",
+        "SELECT sequence + 1, 'text', 'text' FROM trust_states",
+        "SELECT sequence + 7, note, -1 FROM trust_states",
+        "SELECT 9223372036854775807, note, 0 FROM trust_states",
+    ] {
+        for restarts in [false, true] {
+            let mut environment = Environment::start().await;
+            let operator = environment.operator().await;
+            let genuine = environment.store.trust_states().await.unwrap();
+            write(&environment, &format!("INSERT INTO trust_states {foreign} WHERE ?1")).await;
+            if restarts {
+                environment.restart().await;
+            }
+            deny(&environment, &operator, "/prod/monolith").await.unwrap();
+            let left = environment.store.trust_states().await.unwrap();
+            assert!(left == genuine, "{foreign}: {} are left", left.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rotation_takes_its_step_where_somebody_put_the_next_trust_state() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let offline = environment.offline_keys();
+    for sequence in [2, 3] {
+        let foreign = format!(
+            "INSERT INTO trust_states SELECT {sequence}, note, 0 FROM trust_states LIMIT ?1"
+        );
+        write(&environment, &foreign.replace("?1", "1 + 0 * ?1")).await;
+        let purpose = if sequence == 2 { KeyPurpose::Feed } else { KeyPurpose::Countersignature };
+        take(&environment, &offline, &operator, purpose, KeyStep::Prepare).await.unwrap();
+        assert_eq!(environment.authority.trust().state().sequence, sequence);
+    }
+}
+
+#[tokio::test]
+async fn a_trust_state_stays_whose_row_names_another_place() {
+    let environment = Environment::start().await;
+    let operator = environment.operator().await;
+    let genuine = environment.store.trust_states().await.unwrap();
+    write(&environment, "UPDATE trust_states SET log_index = ?1 + 7").await;
+    deny(&environment, &operator, "/prod/monolith").await.unwrap();
+    assert_eq!(environment.store.trust_states().await.unwrap(), genuine);
 }

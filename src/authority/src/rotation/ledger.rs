@@ -146,6 +146,6 @@ impl LedgerKey {
 }
 
 /// `init` signs it.
-const FIRST_TRUST_STATE: u64 = 1;
+pub(crate) const FIRST_TRUST_STATE: u64 = 1;
 /// Of an id in `key list`: 64 bits.
 const SHOWN_DIGITS: usize = 16;

@@ -57,7 +57,7 @@ use identity::{
 };
 
 pub(crate) use in_force::InForce;
-pub(crate) use ledger::{KeyLedger, LedgerKey};
+pub(crate) use ledger::{FIRST_TRUST_STATE, KeyLedger, LedgerKey};
 
 use crate::checkpoint::verifier_key;
 use crate::error::Error;

@@ -4,13 +4,16 @@
 //! the log, somebody else wrote it: it would keep every commit from being taken whose turn it is, or be
 //! taken for what this CA made there. So such rows are deleted in the transaction that finds them,
 //! under a head that is known: before the first commit of a process, and whenever another connection
-//! has written. What only names a place, and has another key, is in nobody's way.
+//! has written. What only names a place, and has another key, is in nobody's way, but for a trust state:
+//! the log's events number those.
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 use tlog::TILE_WIDTH;
 
 use super::read::{LAST_PLACE, place};
 use super::{LOG, StoreError, unavailable};
+use crate::event::{Event, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, is_of};
+use crate::rotation::FIRST_TRUST_STATE;
 
 /// Tables that have a place of the log as their key, and no other: each with its column.
 const BY_PLACE: [(&str, &str); 3] =
@@ -88,8 +91,43 @@ fn delete(
         )?;
     }
     rows.push(("tiles", tiles));
+    rows.push(("trust_states", delete_trust_states(transaction, size)?));
     rows.retain(|(_, deleted)| *deleted > 0);
     Ok(rows)
+}
+
+/// Those that the steps of rotations do not lead to yet. The log is read for the newest that they do only
+/// where a row does not name the event that it came with.
+fn delete_trust_states(transaction: &Transaction<'_>, size: u64) -> rusqlite::Result<usize> {
+    let newest = "SELECT t.sequence, e.bytes FROM trust_states t
+                  LEFT JOIN entries e ON e.place = t.log_index + ?1 AND e.place < ?2
+                  ORDER BY t.sequence DESC LIMIT 1";
+    let (first, end) = (place(0), place(size));
+    let borne_out = transaction
+        .query_row(newest, [first, end], |row| {
+            let sequence: i64 = row.get(0)?;
+            let named = row.get_ref(1)?.as_blob().ok().and_then(trust_sequence);
+            Ok(sequence <= FIRST_TRUST_STATE as i64 || named == Some(sequence as u64))
+        })
+        .optional()?;
+    if borne_out.unwrap_or(true) {
+        return Ok(0);
+    }
+    let mut entries = transaction
+        .prepare("SELECT bytes FROM entries WHERE folds = 1 AND place BETWEEN ?1 AND ?2 - 1")?;
+    let named = entries.query_map([first, end], |row| {
+        Ok(row.get_ref(0)?.as_blob().ok().and_then(trust_sequence))
+    })?;
+    let newest = named.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().flatten().max();
+    let newest = newest.unwrap_or(FIRST_TRUST_STATE).max(FIRST_TRUST_STATE);
+    transaction.execute("DELETE FROM trust_states WHERE sequence > ?1", [newest as i64])
+}
+
+/// The trust state that was in force after this entry, where it is a key's event.
+fn trust_sequence(entry: &[u8]) -> Option<u64> {
+    let is_key_s = [KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE].iter().any(|kind| is_of(entry, kind));
+    let event = is_key_s.then(|| Event::parse(entry).ok()).flatten()?;
+    event.detail["trust_sequence"].as_u64()
 }
 
 /// How many tiles of a level a log of `size` entries has filled: those that are stored.
@@ -107,7 +145,7 @@ mod tests {
     use super::super::schema::TABLES;
     use super::*;
 
-    /// Their keys are other things: a secret's hash, a name, a request's.
+    /// Their keys are other things: a secret's hash, a name, a request's, a trust state's number.
     const NAMES_A_PLACE: [&str; 6] =
         ["idempotency", "issuers", "operators", "policies", "tokens", "trust_states"];
 
