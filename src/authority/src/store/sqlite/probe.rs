@@ -9,9 +9,9 @@ use crate::kept_head::Durable;
 /// Writes the page that says which version this is, with what stands in it: a page that was changed
 /// and changed back is written nevertheless.
 ///
-/// Before that the rows of an entry, a revocation and a certificate are put at the log's next place and
-/// taken away again: what stands in the way of a commit, or undoes one, is found out before somebody
-/// needs it, whatever others commit meanwhile.
+/// Before that a row of each table that commits write to is put there and taken away again, at the log's
+/// next place where that is its key: what stands in the way of a commit, or undoes one, is found out
+/// before somebody needs it, whatever others commit meanwhile.
 pub(super) fn write(writer: &mut Writer) -> Result<(), StoreError> {
     let Writer { connection, key, schema, place, heads, unreached, .. } = writer;
     let transaction = begin(connection, schema)?;
@@ -24,6 +24,13 @@ pub(super) fn write(writer: &mut Writer) -> Result<(), StoreError> {
     for (table, insert, take_away) in TRIED {
         for sql in [insert, take_away] {
             one(transaction.execute(sql, [head.edge.size() as i64]), table)?;
+        }
+    }
+    for (table, insert, take_away) in TRIED_BY_NAME {
+        // Nobody else has a row there that counts for anything.
+        transaction.execute(take_away, []).map_err(unavailable)?;
+        for sql in [insert, take_away] {
+            one(transaction.execute(sql, []), table)?;
         }
     }
     for sql in ["UPDATE meta SET version = version + 1", "UPDATE meta SET version = version - 1"] {
@@ -66,3 +73,82 @@ const TRIED: [(&str, &str, &str); 3] = [
         "DELETE FROM certificates WHERE leaf_index = ?1",
     ),
 ];
+/// What other acts write, by keys that none of ours has: a table, a row of it, and its end.
+const TRIED_BY_NAME: [(&str, &str, &str); 11] = [
+    (
+        "checkpoints",
+        "INSERT INTO checkpoints (log_id, size, note) VALUES (0, 0, x'')",
+        "DELETE FROM checkpoints WHERE log_id = 0",
+    ),
+    (
+        "crl_numbers",
+        "INSERT INTO crl_numbers (issuer_key_hash, number) VALUES (x'', 0)",
+        "DELETE FROM crl_numbers WHERE issuer_key_hash = x''",
+    ),
+    (
+        "crls",
+        "INSERT INTO crls (issuer_key_hash, number, der, revocation_epoch, next_update)
+         VALUES (x'', 0, x'', 0, 0)",
+        "DELETE FROM crls WHERE issuer_key_hash = x''",
+    ),
+    (
+        "idempotency",
+        "INSERT INTO idempotency (principal, name, request_hash, leaf_index, at) VALUES ('', '', x'', -1, 0)",
+        "DELETE FROM idempotency WHERE principal = '' AND name = ''",
+    ),
+    (
+        "identities",
+        "INSERT INTO identities (spiffe_id) VALUES ('')",
+        "DELETE FROM identities WHERE spiffe_id = ''",
+    ),
+    (
+        "issuers",
+        "INSERT INTO issuers (key_hash, certificate, log_index) VALUES (x'', x'', 0)",
+        "DELETE FROM issuers WHERE key_hash = x''",
+    ),
+    (
+        "operators",
+        "INSERT INTO operators (name, log_index) VALUES ('', 0)",
+        "DELETE FROM operators WHERE name = ''",
+    ),
+    (
+        "policies",
+        "INSERT INTO policies (hash, files, log_index) VALUES (x'', '', 0)",
+        "DELETE FROM policies WHERE hash = x''",
+    ),
+    (
+        "tiles",
+        "INSERT INTO tiles (log_id, level, tile_index, hashes) VALUES (0, 0, 0, x'')",
+        "DELETE FROM tiles WHERE log_id = 0 AND level = 0 AND tile_index = 0",
+    ),
+    (
+        "tokens",
+        "INSERT INTO tokens (hash, id, spiffe_id, expires_at, log_index, seal)
+         VALUES (x'', '', '', 0, 0, x'')",
+        "DELETE FROM tokens WHERE hash = x'' OR id = ''",
+    ),
+    (
+        "trust_states",
+        "INSERT INTO trust_states (sequence, note, log_index) VALUES (0, x'', 0)",
+        "DELETE FROM trust_states WHERE sequence = 0",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::super::schema::TABLES;
+    use super::*;
+
+    #[test]
+    fn every_table_is_tried() {
+        let tables = TABLES.lines().filter_map(|line| line.strip_prefix("CREATE TABLE "));
+        let tables: Vec<&str> = tables.filter_map(|rest| rest.split(' ').next()).collect();
+        let is_tried = |table: &&str| {
+            // The head's row is written with every entry.
+            ["entries", "head", "meta"].contains(table)
+                || TRIED.iter().chain(&TRIED_BY_NAME).any(|(tried, ..)| tried == table)
+        };
+        assert_eq!(tables.len(), 17);
+        assert!(tables.iter().all(is_tried), "{tables:?}");
+    }
+}
