@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use tlog::{CertificateLeaf, Hash, leaf_hash};
 
+use crate::attest::refused;
 use crate::authority::Authority;
 use crate::error::Error;
 use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUE_LOST, ISSUED, SEEN};
@@ -59,25 +60,77 @@ pub(crate) async fn tell_shown(authority: &Authority) -> Result<bool, Error> {
     Ok(is_full)
 }
 
-/// What this process knows of the leaves that are not accounted for, by their places.
+/// What this process knows of the leaves that are not accounted for.
+#[derive(Debug)]
+pub(crate) struct Accounts {
+    /// Leaves before this place were logged before this process began: others may have signed them.
+    begun_at: u64,
+    known: Mutex<Known>,
+}
+
 #[derive(Debug, Default)]
-pub(crate) struct Accounts(Mutex<HashMap<u64, Signing>>);
+struct Known {
+    /// By the leaves' places.
+    signing: HashMap<u64, Signing>,
+    /// Leaves before this place are accounted for.
+    accounted: u64,
+}
 
 /// How far the signing of a leaf came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Signing {
     /// It was logged here, and no certificate of it is stored.
     Begun,
-    /// The certificate with this hash is stored: that left.
+    /// The certificate with this hash is stored: that left, or leaves.
     Stored(Hash),
     /// Whether a certificate was stored is unknown: the commit failed.
     Unsure,
 }
 
 impl Accounts {
+    /// Those of a process that begins with a log of this size.
+    pub(crate) fn starting_at(size: u64) -> Self {
+        Self { begun_at: size, known: Mutex::default() }
+    }
+
     /// A leaf was logged here.
     pub(crate) fn begin(&self, place: u64) {
-        self.signing().insert(place, Signing::Begun);
+        let mut known = self.known();
+        if place >= known.accounted {
+            known.signing.entry(place).or_insert(Signing::Begun);
+        }
+    }
+
+    /// A stored certificate leaves: where another one of its leaf did, it must not.
+    pub(crate) fn leave(&self, place: u64, certificate: &[u8]) -> Result<(), Error> {
+        let hash = Hash::of(certificate);
+        let mut known = self.known();
+        if place < known.accounted {
+            return Ok(());
+        }
+        match known.signing.insert(place, Signing::Stored(hash)) {
+            Some(Signing::Stored(first)) if first != hash => {
+                known.signing.insert(place, Signing::Stored(first));
+                Err(gone(place))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A certificate of a leaf is signed only where none can have left: it was logged by this process,
+    /// which has stored none and has not accounted for it. A second one of a leaf never leaves.
+    pub(crate) fn require_unstored(&self, place: u64) -> Result<(), Error> {
+        let known = self.known();
+        let is_stored = matches!(known.signing.get(&place), Some(Signing::Stored(_)));
+        if is_stored || place < known.accounted {
+            return Err(gone(place));
+        }
+        if place < self.begun_at {
+            let why = "a certificate was logged for this request before the CA started, and none is \
+                       stored: whether it was signed cannot be told, and it is not signed again";
+            return Err(refused(why, ANOTHER_REQUEST));
+        }
+        Ok(())
     }
 
     /// What came of storing a leaf's certificate.
@@ -87,23 +140,37 @@ impl Accounts {
             Ok(_) => return,
             Err(_) => Signing::Unsure,
         };
-        let mut held = self.signing();
+        let held = &mut self.known().signing;
         if !matches!(held.get(&place), Some(Signing::Stored(_))) {
             held.insert(place, signing);
         }
     }
 
     fn of(&self, place: u64) -> Option<Signing> {
-        self.signing().get(&place).copied()
+        self.known().signing.get(&place).copied()
     }
 
     fn forget_before(&self, place: u64) {
-        self.signing().retain(|held, _| *held >= place);
+        let mut known = self.known();
+        known.accounted = known.accounted.max(place);
+        known.signing.retain(|held, _| *held >= place);
     }
 
-    fn signing(&self) -> MutexGuard<'_, HashMap<u64, Signing>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What was stored of a leaf is not there any more.
+fn gone(place: u64) -> Error {
+    tracing::error!(
+        place,
+        next_step = LOOK_FOR_WRITERS,
+        "the certificate of a leaf was stored, and is not what stands there: it is not signed again"
+    );
+    let why = "a certificate was made of this request, and is not what stands in the database: \
+               somebody else wrote there, and a second one is not signed";
+    refused(why, ANOTHER_REQUEST)
 }
 
 /// What a leaf is accounted for as.
@@ -226,20 +293,6 @@ impl Authority {
         Ok(is_its)
     }
 
-    /// What stands in the place of a leaf's certificate is replaced only where this process has stored
-    /// none, and the log says of none that it was issued: a second one of a leaf never leaves.
-    pub(crate) async fn require_unstored(&self, place: u64) -> Result<(), Error> {
-        let is_stored = matches!(self.accounts.of(place), Some(Signing::Stored(_)));
-        if !is_stored && self.fate_of(place).await? == Fate::Untold {
-            return Ok(());
-        }
-        let why = format!(
-            "the certificate of entry {place} was stored, and something else stands there now: \
-             somebody else wrote it"
-        );
-        Err(StoreError::Inconsistent(why).into())
-    }
-
     /// Whether it is the certificate that was made of the leaf with this hash: the issuer signed it, and
     /// without its countersignature it is what was logged.
     fn is_certificate_of(&self, certificate: &[u8], issuer_key_hash: &Hash, logged: &Hash) -> bool {
@@ -272,6 +325,9 @@ async fn tell(authority: &Authority, kind: &'static str, place: u64) -> Result<(
 /// Its holder, if there is one, attests again.
 const REVOKE: &str = "where no process of the CA has ended or failed in that minute, somebody wrote to \
     the database; in any case: countersign revoke SERIAL --reason superseded";
+/// It makes another certificate; a renewal of which nobody has shown anything is replaced so, too.
+const ANOTHER_REQUEST: &str =
+    "make a new request, with a new key, and a new token or another Idempotency-Key";
 const LOOK_FOR_WRITERS: &str =
     "find out who writes to the CA's database beside the CA: nobody has to";
 /// Certificates of one `issued` event: some 90 bytes each, below the entry's 65,535.

@@ -267,17 +267,16 @@ impl Authority {
             };
             match outcome {
                 Outcome::Replay { leaf_index } => {
+                    let turn = self.completions.turn(leaf_index).await;
                     let record = self.known_at(leaf_index).await?.recorded()?;
                     self.require_good(&record)?;
-                    let issuer = &record.issuer_key_hash;
-                    if let Some(certificate) = &record.certificate
-                        && self.is_certificate_at(leaf_index, certificate, issuer).await?
-                    {
-                        let named = Named::from(&record);
-                        return Ok(self.present(&named, certificate, issuer, leaf_index));
+                    if let Some(given) = self.given_again(&record).await? {
+                        return Ok(given);
                     }
+                    drop(turn);
+                    self.accounts.require_unstored(leaf_index)?;
                     // It is signed by the issuer that it was logged for.
-                    let Some(issuer) = in_force.issuer_of(issuer) else {
+                    let Some(issuer) = in_force.issuer_of(&record.issuer_key_hash) else {
                         return Err(Error::Abandoned);
                     };
                     let issuer = issuer.certificate();
@@ -325,12 +324,19 @@ impl Authority {
     }
 
     /// Countersigns, signs and stores what is logged. Whoever stores first wins; the others return
-    /// the winner's bytes, where they are the leaf's certificate.
+    /// the winner's bytes, where they are the leaf's certificate. One at a time: what others did of the
+    /// leaf is known before it is signed.
     pub(crate) async fn complete(&self, logged: Logged) -> Result<IssuedCertificate, Error> {
         let leaf_index = logged.leaf().leaf_index;
+        let _turn = self.completions.turn(leaf_index).await;
+        if let Err(refused) = self.accounts.require_unstored(leaf_index) {
+            let record = self.known_at(leaf_index).await?.recorded()?;
+            return self.given_again(&record).await?.ok_or(refused);
+        }
         let (issued, mut epoch) = self.sign(logged).await?;
         let mut instead_of = None;
         for _ in 0..RESTARTS {
+            self.accounts.require_unstored(leaf_index)?;
             let complete = CompleteMember {
                 leaf_index,
                 certificate: issued.certificate.clone(),
@@ -342,19 +348,18 @@ impl Authority {
             match stored? {
                 Outcome::Stored => {
                     metrics::counter!("countersign_issued_total").increment(1);
-                    return Ok(self.present(
+                    return self.hand_out(
                         issued.logged.named(),
                         &issued.certificate,
                         &issued.logged.leaf().issuer_key_hash,
                         leaf_index,
-                    ));
+                    );
                 }
                 Outcome::Existing(first) => {
                     let issuer = &issued.logged.leaf().issuer_key_hash;
                     if self.is_certificate_at(leaf_index, &first, issuer).await? {
-                        return Ok(self.present(issued.logged.named(), &first, issuer, leaf_index));
+                        return self.hand_out(issued.logged.named(), &first, issuer, leaf_index);
                     }
-                    self.require_unstored(leaf_index).await?;
                     instead_of = Some(Hash::of(&first));
                 }
                 Outcome::Abandoned => return Err(Error::Abandoned),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::IssuedCertificate;
+use tlog::Hash;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::attest::Purpose;
@@ -15,18 +16,23 @@ use crate::budgets::Taken;
 use crate::error::Error;
 use crate::known_tokens::Reserved;
 use crate::limits;
-use crate::renewals::Turn;
-use crate::request::Logged;
+use crate::one_at_a_time::{OneAtATime, Turn};
+use crate::request::{Logged, Named};
 use crate::sequencer::{CertificateMember, Member, Outcome};
-use crate::store::StoreError;
+use crate::store::{Record, StoreError};
 
 /// So many at once; those beyond are told to come again, as by the queue before the log.
 #[derive(Debug)]
-pub(crate) struct Completions(Arc<Semaphore>);
+pub(crate) struct Completions {
+    places: Arc<Semaphore>,
+    /// By the leaves' places in the log.
+    turns: OneAtATime<u64>,
+}
 
 impl Default for Completions {
     fn default() -> Self {
-        Self(Arc::new(Semaphore::new(MAX_COMPLETIONS)))
+        let places = Arc::new(Semaphore::new(MAX_COMPLETIONS));
+        Self { places, turns: OneAtATime::default() }
     }
 }
 
@@ -38,17 +44,22 @@ pub(crate) struct Place {
 
 impl Completions {
     pub(crate) fn open(&self) -> usize {
-        MAX_COMPLETIONS - self.0.available_permits()
+        MAX_COMPLETIONS - self.places.available_permits()
     }
 
     /// Waits until none is open, for so long at most.
     async fn ended(&self, within: Duration) {
-        let all = self.0.acquire_many(MAX_COMPLETIONS as u32);
+        let all = self.places.acquire_many(MAX_COMPLETIONS as u32);
         drop(tokio::time::timeout(within, all).await);
     }
 
+    /// Waits until nobody else completes the leaf at this place of the log, or gives its certificate again.
+    pub(crate) async fn turn(&self, leaf_index: u64) -> Turn {
+        self.turns.turn(leaf_index).await
+    }
+
     pub(crate) fn place(&self) -> Result<Place, Error> {
-        let place = Arc::clone(&self.0).try_acquire_owned();
+        let place = Arc::clone(&self.places).try_acquire_owned();
         place.map(|_permit| Place { _permit }).map_err(|_| {
             limits::COMPLETIONS.reached();
             Error::Overloaded
@@ -121,6 +132,33 @@ impl Authority {
         self.lines.learn(serial_number, line);
         let logged = Logged::committed(&member, leaf_index, timestamp);
         Ok(Admitted::Issued(Box::new(self.complete(logged).await?)))
+    }
+
+    /// What is stored of a leaf leaves again, where it is its certificate; to be asked in the leaf's turn.
+    pub(crate) async fn given_again(
+        &self,
+        record: &Record,
+    ) -> Result<Option<IssuedCertificate>, Error> {
+        let Record { certificate: Some(certificate), issuer_key_hash, leaf_index, .. } = record
+        else {
+            return Ok(None);
+        };
+        if !self.is_certificate_at(*leaf_index, certificate, issuer_key_hash).await? {
+            return Ok(None);
+        }
+        self.hand_out(&Named::from(record), certificate, issuer_key_hash, *leaf_index).map(Some)
+    }
+
+    /// The way out of a stored certificate, unless another of its leaf has left.
+    pub(crate) fn hand_out(
+        &self,
+        named: &Named,
+        certificate: &[u8],
+        issuer: &Hash,
+        leaf_index: u64,
+    ) -> Result<IssuedCertificate, Error> {
+        self.accounts.leave(leaf_index, certificate)?;
+        Ok(self.present(named, certificate, issuer, leaf_index))
     }
 
     /// Lets what was begun come to its end, for so long at most; says how much has not. To be called once

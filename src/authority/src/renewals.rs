@@ -11,22 +11,23 @@
 //! breaks when either renews.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use identity::{SerialNumber, SpiffeId, VerifiedSvid};
-use tokio::sync::OwnedMutexGuard;
 
 use crate::attest::{again_by_token, refused};
 use crate::authority::{Authority, refusal};
 use crate::error::Error;
 use crate::known::Known;
+use crate::one_at_a_time::{OneAtATime, Turn};
 use crate::sequencer::{Conflict, Consumes, Renewed};
 
 /// What is known of renewals.
 #[derive(Debug, Default)]
 pub(crate) struct Renewals {
     known: Mutex<Renewing>,
-    turns: Mutex<HashMap<SerialNumber, Weak<tokio::sync::Mutex<()>>>>,
+    /// By lines.
+    turns: OneAtATime<SerialNumber>,
 }
 
 /// Certificates are named by their places in the log.
@@ -63,10 +64,6 @@ pub(crate) enum Told {
     /// These certificates were shown.
     Shown(Vec<u64>),
 }
-
-/// A line's turn; the next begins when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Turn(#[expect(dead_code, reason = "it is held")] OwnedMutexGuard<()>);
 
 impl Renewals {
     /// What the log says, in its order.
@@ -110,23 +107,6 @@ impl Renewals {
     /// The first of those that were shown and are not told of, in order.
     pub(crate) fn untold(&self, most: usize) -> Vec<u64> {
         self.known().untold.iter().take(most).copied().collect()
-    }
-
-    /// Waits until no other renewal of the line is under way.
-    async fn turn(&self, line: &SerialNumber) -> Turn {
-        let mutex = {
-            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
-            if turns.len() >= TURNS {
-                turns.retain(|_, turn| turn.strong_count() > 0);
-            }
-            let begun = turns.get(line).and_then(Weak::upgrade);
-            begun.unwrap_or_else(|| {
-                let mutex = Arc::default();
-                turns.insert(*line, Arc::downgrade(&mutex));
-                mutex
-            })
-        };
-        Turn(mutex.lock_owned().await)
     }
 
     fn known(&self) -> MutexGuard<'_, Renewing> {
@@ -177,7 +157,7 @@ impl Authority {
     /// Waits for the turn of a renewal's line; what renews nothing has none.
     pub(crate) async fn turn_of(&self, consumes: &Consumes) -> Option<Turn> {
         let Consumes::Renewal { lineage, .. } = consumes else { return None };
-        Some(self.renewals.turn(lineage).await)
+        Some(self.renewals.turns.turn(*lineage).await)
     }
 
     /// Says what a certificate was renewed by before, as the log does by now; to be asked once the
@@ -243,9 +223,6 @@ impl Authority {
         }
     }
 }
-
-/// Lines that nobody waits for are kept a little longer.
-const TURNS: usize = 1_000;
 
 #[cfg(test)]
 mod tests {

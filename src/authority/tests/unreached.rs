@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use api::{DenyRequest, IssuedCertificate, KeyPurpose, KeyStep};
 use authority::sequencer::Member;
+use authority::store::Store;
 use authority::store::faulty::FaultyStore;
-use authority::store::{Store, StoreError};
 use authority::{Caller, Error};
 use rusqlite::Connection;
 use support::rotation::take;
@@ -185,34 +185,6 @@ async fn nobody_is_given_what_somebody_else_stored_first() {
         environment.restart().await;
         let again = environment.renew(&environment.caller(&first), &request).await.unwrap();
         assert_eq!(again.chain, renewed.chain, "{foreign}: what left is what is stored");
-    }
-}
-
-#[tokio::test]
-async fn a_repeated_request_is_not_answered_by_what_somebody_else_stored() {
-    for (changed, restarts) in [
-        ("UPDATE certificates SET der = (SELECT der FROM certificates LIMIT 1) WHERE ?1", false),
-        ("UPDATE certificates SET der = (SELECT der FROM certificates LIMIT 1) WHERE ?1", true),
-        ("UPDATE certificates SET der = x'00' WHERE ?1", false),
-    ] {
-        let mut environment = Environment::start().await;
-        let operator = environment.operator().await;
-        let token = environment.token(&operator, "/prod/quick").await;
-        let request = csr();
-        environment.issue_with(&token, &request).await.unwrap();
-        write(&environment, changed).await;
-        if restarts {
-            environment.restart().await;
-        }
-        match environment.issue_with(&token, &request).await {
-            Ok(issued) if restarts => is_of(&environment, &issued, "/prod/quick"),
-            Err(Error::Store(StoreError::Inconsistent(why))) if !restarts => {
-                assert!(why.contains("somebody else wrote it"), "{why}");
-            }
-            other => panic!("{changed}: {other:?}"),
-        }
-        environment.clock.advance(time::Duration::minutes(2));
-        environment.issue(&operator, "/prod/reports").await;
     }
 }
 

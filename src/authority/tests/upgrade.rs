@@ -9,7 +9,7 @@ use std::sync::Arc;
 use api::{IssuedCertificate, KeyPurpose, KeyState, KeyStep};
 use authority::clock::Clock;
 use authority::sequencer::{
-    AllowedUnder, CertificateMember, Consumes, Head, Member, Outcome, RecordDraft,
+    AllowedUnder, CertificateMember, CompleteMember, Consumes, Head, Member, Outcome, RecordDraft,
 };
 use authority::store::sqlite::SqliteStore;
 use authority::store::{Record, RecordKey, StoreError};
@@ -19,7 +19,7 @@ use issuance::CertificateRequest;
 use support::older::{RENEWALS_IN_ROWS, database};
 use support::rotation::take;
 use support::{Environment, csr, open, reopen};
-use tlog::{CertificateLeaf, Hash};
+use tlog::{CertificateLeaf, Hash, SignedCertificateTimestamp};
 
 /// Stops, and leaves the folder as a version of before had left it, with these changes to its rows.
 async fn left_by_version_6(environment: Environment, changes: &str) -> Stopped {
@@ -92,6 +92,20 @@ async fn renewed_before(
     nth: u8,
     csr: &str,
 ) -> Before {
+    renewed_until(environment, first, nth, csr, Lasts(first.not_after.unix_timestamp())).await
+}
+
+/// Until this second since 1970, as its record and its event say.
+struct Lasts(i64);
+
+/// The same, of another end.
+async fn renewed_until(
+    environment: &Environment,
+    first: &IssuedCertificate,
+    nth: u8,
+    csr: &str,
+    Lasts(not_after): Lasts,
+) -> Before {
     let entries = environment.store.entries(first.log_index - 1, 2).await.unwrap();
     let (event, leaf) =
         (Event::parse(&entries[0]).unwrap(), CertificateLeaf::parse(&entries[1]).unwrap());
@@ -104,6 +118,7 @@ async fn renewed_before(
     tbs[at..at + new.len()].copy_from_slice(&new);
     let serial_number = SerialNumber::from_octets(&new).unwrap();
     let mut detail = event.detail.clone();
+    detail["not_after"] = not_after.into();
     detail["serial_number"] = serial_number.to_string().into();
     detail["tbs_sha256"] = format!("{:?}", Hash::of(&tbs)).into();
     detail.as_object_mut().unwrap().remove("token_sha256");
@@ -118,7 +133,7 @@ async fn renewed_before(
             spiffe_id: record.spiffe_id,
             profile: record.profile,
             not_before: record.not_before,
-            not_after: record.not_after,
+            not_after,
             request_hash: *CertificateRequest::parse_pem(csr).unwrap().hash(),
             facts: record.facts,
         },
@@ -133,7 +148,31 @@ async fn renewed_before(
     let now = environment.clock.unix_milliseconds();
     let outcomes = environment.store.commit(group, now).await.unwrap();
     let Outcome::Logged { leaf_index, .. } = outcomes[0] else { panic!("{outcomes:?}") };
+    let complete = CompleteMember {
+        leaf_index,
+        certificate: certificate_at(environment, leaf_index).await,
+        revocation_epoch: head.revocation_epoch,
+        instead_of: None,
+    };
+    let stored = environment.store.commit(vec![Member::Complete(complete)], now).await.unwrap();
+    assert_eq!(stored, [Outcome::Stored]);
     Before { serial_number, place: leaf_index }
+}
+
+/// What the keys make of a leaf.
+async fn certificate_at(environment: &Environment, leaf_index: u64) -> Vec<u8> {
+    let entry = environment.store.entries(leaf_index, 1).await.unwrap().remove(0);
+    let leaf = CertificateLeaf::parse(&entry).unwrap();
+    let countersigner = environment.keys.first(KeyPurpose::Countersignature).unwrap();
+    let countersignature = SignedCertificateTimestamp {
+        log_id: tlog::log_id(countersigner.public_key()),
+        timestamp: leaf.timestamp,
+        leaf_index,
+        signature: countersigner.sign(&entry).await.unwrap(),
+    };
+    let tbs = tlog::splice_in(&leaf.tbs_certificate, &countersignature).unwrap();
+    let issuer = environment.keys.first(KeyPurpose::Issuer).unwrap();
+    issuance::assemble(&tbs, &issuer.sign(&tbs).await.unwrap())
 }
 
 /// A workload's first certificate, its holder, and the request that its key signs.
