@@ -322,7 +322,7 @@ impl Read {
                 self.leaves.add(logged, actor.parse().ok().as_ref());
             }
         } else if is_of(entry, ISSUE) || is_of(entry, RENEW) {
-            self.announced = serde_json::from_slice(entry).ok();
+            self.announced = Announced::read(entry);
         } else if is_of(entry, SEEN)
             && let Ok(event) = Event::parse(entry)
         {
@@ -343,6 +343,7 @@ impl Read {
                 }
             }
             self.renewals.push(Told::Claimed(places(&event.detail["shown"])));
+            self.renewals.push(Told::Closed(places(&event.detail["closed"])));
         } else if is_of(entry, ISSUE_ABANDONED)
             && let Ok(event) = Event::parse(entry)
         {
@@ -379,17 +380,25 @@ impl Read {
 
 /// What an event says of the leaf after it; the rest is passed over.
 #[derive(Debug, Deserialize)]
-struct Announced {
+pub(crate) struct Announced {
     actor: String,
-    subject: SpiffeId,
-    detail: AnnouncedDetail,
+    pub(crate) subject: SpiffeId,
+    pub(crate) detail: AnnouncedDetail,
 }
 
 #[derive(Debug, Deserialize)]
-struct AnnouncedDetail {
-    not_after: i64,
+pub(crate) struct AnnouncedDetail {
+    pub(crate) not_after: i64,
     renews: Option<SerialNumber>,
-    serial_number: SerialNumber,
+    pub(crate) serial_number: SerialNumber,
+}
+
+impl Announced {
+    /// None where the event is of another kind.
+    pub(crate) fn read(event: &[u8]) -> Option<Self> {
+        let announces = is_of(event, ISSUE) || is_of(event, RENEW);
+        serde_json::from_slice(event).ok().filter(|_| announces)
+    }
 }
 
 fn places(list: &Value) -> Vec<u64> {

@@ -39,6 +39,8 @@ struct Renewing {
     /// Shown, as rows of a version of before said. Whoever wrote to the database may have put them there:
     /// they are not replaced, and nothing else follows from it.
     claimed: HashSet<u64>,
+    /// Renewed, perhaps, by what a version of before recorded and nobody can read: not renewed any more.
+    closed: HashSet<u64>,
     /// Revoked by their own serial numbers.
     revoked: HashSet<u64>,
     /// Those that were shown of which the log does not tell yet.
@@ -57,6 +59,8 @@ struct Renewal {
 pub(crate) enum Told {
     /// Rows of a version of before said that these were shown.
     Claimed(Vec<u64>),
+    /// Of these nobody can tell whether a version of before renewed them.
+    Closed(Vec<u64>),
     /// The certificate at one place was renewed by that at another.
     Renewed { of: u64, by: u64 },
     /// This one was revoked by its serial number.
@@ -72,6 +76,7 @@ impl Renewals {
         for told in told {
             match told {
                 Told::Claimed(places) => known.claimed.extend(places),
+                Told::Closed(places) => known.closed.extend(places),
                 Told::Renewed { of, by } => known.note(of, by),
                 Told::Revoked(place) => drop(known.revoked.insert(place)),
                 Told::Shown(places) => {
@@ -93,6 +98,8 @@ impl Renewals {
         known.shown.shrink_to_fit();
         known.claimed.retain(|place| *place >= first);
         known.claimed.shrink_to_fit();
+        known.closed.retain(|place| *place >= first);
+        known.closed.shrink_to_fit();
         known.revoked.retain(|place| *place >= first);
         known.revoked.shrink_to_fit();
         known.untold.retain(|place| *place >= first);
@@ -199,6 +206,16 @@ impl Authority {
     ) -> Result<Option<Renewed>, Error> {
         let (Renewal { by, replaced }, seen, revoked) = {
             let known = self.renewals.known();
+            if known.closed.contains(&place) {
+                return Err(refused(
+                    format!(
+                        "whether certificate {serial_number} was renewed already cannot be told: the \
+                         record of a renewal of its identity was gone when the database was brought up \
+                         to date"
+                    ),
+                    format!("attest again: {}", again_by_token(spiffe_id)),
+                ));
+            }
             let Some(renewal) = known.renewed.get(&place).copied() else { return Ok(None) };
             (renewal, known.counts_as_shown(renewal.by), known.revoked.contains(&renewal.by))
         };

@@ -458,3 +458,54 @@ async fn what_is_not_this_authoritys_log_or_not_whole_is_refused_as_it_was() {
         stopped.start().await.unwrap();
     }
 }
+
+/// What a writer to the database does to the record of a renewal before the upgrade, and undoes after it.
+const HIDINGS: [(&str, &str); 3] = [
+    (
+        "UPDATE records SET not_after = 0 WHERE leaf_index",
+        "UPDATE records SET not_after = {end} WHERE leaf_index",
+    ),
+    (
+        "UPDATE records SET facts = '{}' || facts WHERE leaf_index",
+        "UPDATE records SET facts = substr(facts, 3) WHERE leaf_index",
+    ),
+    (
+        "UPDATE records SET leaf_index = leaf_index + 1000 WHERE leaf_index",
+        "UPDATE records SET leaf_index = leaf_index - 1000 WHERE leaf_index - 1000",
+    ),
+];
+
+#[tokio::test]
+async fn a_renewal_whose_record_was_hidden_from_the_upgrade_is_one() {
+    for (hide, show) in HIDINGS {
+        let (environment, first, held, request) = issued().await;
+        let operator = environment.operator().await;
+        let before = renewed_before(&environment, &first, 1, &request).await;
+        let rows = format!("PRAGMA foreign_keys = OFF; {hide} = {}", before.place);
+        let environment = upgraded(environment, &rows).await;
+        // Of none of the identity that was there it can be told; what comes later is renewed.
+        let show = show.replace("{end}", &first.not_after.unix_timestamp().to_string());
+        let show = format!("PRAGMA foreign_keys = OFF; {show} = {}", before.place);
+        database(environment.folder.path()).execute_batch(&show).unwrap();
+        record(&environment, &first).await;
+        let refused = environment.renew(&held, &csr()).await.expect_err(hide).to_string();
+        assert!(refused.contains("cannot be told"), "{hide}: {refused}");
+        assert_eq!(events(&environment, "renew.conflict").await, [], "{hide}");
+        let later = environment.caller(&environment.issue(&operator, "/prod/reports").await);
+        environment.renew(&later, &csr()).await.unwrap();
+    }
+}
+
+/// The younger of the two has ended, and the elder lives.
+#[tokio::test]
+async fn what_was_renewed_by_what_has_ended_is_renewed() {
+    let (environment, first, held, request) = issued().await;
+    let lasts = Lasts(first.not_after.unix_timestamp() - 3600);
+    let ended = renewed_until(&environment, &first, 1, &request, lasts).await;
+    environment.clock.advance(time::Duration::hours(23) + time::Duration::minutes(30));
+    let operator = environment.operator().await;
+    environment.token(&operator, "/prod/monolith").await;
+    let rows = format!("INSERT INTO seen VALUES (x'{}')", ended.serial_number);
+    let environment = upgraded(environment, &rows).await;
+    assert!(refused(&environment, &held).await);
+}

@@ -3,11 +3,13 @@
 //!
 //! Whoever writes to the database writes these rows, so all that they can do is to restrict: what they
 //! call shown is not replaced any more, and lets no rotation go on; what they call replaced is renewed in
-//! any case, by a certificate of its own line. Who follows whom in a line say its records, which are sealed.
+//! any case, by a certificate of its own line. Who follows whom in a line say its records, which are sealed;
+//! that there is one, the log. Where the record of a renewal is gone, or not as this CA wrote it, nobody can
+//! tell what it renewed: what it may have been is renewed no more, and its holder attests again.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use identity::SerialNumber;
+use identity::{SerialNumber, SpiffeId};
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 
@@ -16,7 +18,8 @@ use super::tiles::NewestTile;
 use super::write::{self, VERSION};
 use super::{Record, StoreError, head, schema, unavailable};
 use crate::attest::Facts;
-use crate::event::{Act, EventDraft, RENEW_UPGRADE};
+use crate::event::{Act, EventDraft, ISSUE, RENEW_UPGRADE, is_of};
+use crate::recent_log::Announced;
 use crate::seal::HeadKey;
 use crate::sequencer::{ActMember, Effect, Found, Head, Member, plan};
 
@@ -28,12 +31,14 @@ pub(super) struct Told {
 }
 
 /// A `renew.upgrade` event's detail, by places in the log.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Clone, Copy, Default, Serialize)]
 struct UpgradeDetail<'a> {
     /// What was renewed, and by what: a later one of the same takes the place of an earlier.
     renewed: &'a [[u64; 2]],
     /// What was shown, as rows say.
     shown: &'a [u64],
+    /// What may have been renewed, nobody knows by what.
+    closed: &'a [u64],
 }
 
 /// Tells of all certificates that lived at the log's newest time, which stays; seals the head as heads are
@@ -45,9 +50,11 @@ pub(super) fn tell_the_log(
     version: i64,
 ) -> Result<Told, StoreError> {
     let said = Said::of(transaction, key, head)?;
-    let renewed = said.renewed.chunks(RENEWED).map(|renewed| UpgradeDetail { renewed, shown: &[] });
-    let shown = said.shown.chunks(SHOWN).map(|shown| UpgradeDetail { renewed: &[], shown });
-    let group = renewed.chain(shown).map(|detail| member(&detail)).collect();
+    let none = UpgradeDetail::default();
+    let renewed = said.renewed.chunks(RENEWED).map(|renewed| UpgradeDetail { renewed, ..none });
+    let shown = said.shown.chunks(SHOWN).map(|shown| UpgradeDetail { shown, ..none });
+    let closed = said.closed.chunks(SHOWN).map(|closed| UpgradeDetail { closed, ..none });
+    let group = renewed.chain(shown).chain(closed).map(|detail| member(&detail)).collect();
     let planned = plan(head, Found::default(), group, head.at)
         .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
     write::write(transaction, &mut NewestTile::default(), key, head, &planned)?;
@@ -65,30 +72,72 @@ fn member(detail: &UpgradeDetail<'_>) -> Member {
     Member::Act(Box::new(ActMember { event, effect: Effect::None, allowed_under: None }))
 }
 
-/// What records and rows say of renewals.
+/// What log, records and rows say of renewals.
 #[derive(Debug, Default)]
 struct Said {
     renewed: Vec<[u64; 2]>,
     shown: Vec<u64>,
+    closed: Vec<u64>,
     /// Of what was renewed a second time, told after the others.
     again: Vec<[u64; 2]>,
+    /// The newest of each line.
+    newest: HashMap<SerialNumber, u64>,
+    /// Those of each identity that nothing follows, as far as is known.
+    last: HashMap<SpiffeId, HashSet<u64>>,
 }
 
 impl Said {
+    /// From the first certificate on that lives; one that has ended may have renewed it. The entries are
+    /// proved to be under the head's root before.
     fn of(transaction: &Transaction<'_>, key: &HeadKey, head: &Head) -> Result<Self, StoreError> {
-        let (mut said, mut newest) = (Self::default(), HashMap::new());
-        let sql = format!("{RECORD_COLUMNS} WHERE r.not_after > ?1 ORDER BY r.leaf_index");
-        let mut records = transaction.prepare(&sql).map_err(unavailable)?;
-        let mut rows = records.query([(head.at / 1000) as i64]).map_err(unavailable)?;
+        let (mut said, mut announced, mut lives) = (Self::default(), None, false);
+        let sql = "SELECT place, bytes FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
+        let mut entries = transaction.prepare(sql).map_err(unavailable)?;
+        let of_the_log = [read::FIRST_PLACE, read::LAST_PLACE];
+        let mut rows = entries.query(of_the_log).map_err(unavailable)?;
         while let Some(row) = rows.next().map_err(unavailable)? {
-            if let Some((record, line)) = read::record_row(row, key).and_then(in_line) {
-                let before = newest.insert(line, record.leaf_index);
-                said.renewed.extend(before.map(|before| [before, record.leaf_index]));
-                said.rows_of(transaction, key, &record, &line).map_err(unavailable)?;
+            let place = read::number(row, 0).map_err(unavailable)? - read::FIRST_PLACE as u64;
+            let entry = row.get_ref(1).and_then(|it| Ok(it.as_blob()?)).map_err(unavailable)?;
+            if entry.first() == Some(&b'{') {
+                announced = Announced::read(entry).map(|it| (it, is_of(entry, ISSUE)));
+            } else if let Some((leaf, is_first)) = announced.take() {
+                lives |= leaf.detail.not_after > (head.at / 1000) as i64;
+                if lives {
+                    said.leaf(transaction, key, place, leaf, is_first).map_err(unavailable)?;
+                }
             }
         }
         said.renewed.append(&mut said.again);
         Ok(said)
+    }
+
+    fn leaf(
+        &mut self,
+        transaction: &Transaction<'_>,
+        key: &HeadKey,
+        place: u64,
+        leaf: Announced,
+        is_first: bool,
+    ) -> rusqlite::Result<()> {
+        let serial_number = leaf.detail.serial_number;
+        let recorded = record_at(transaction, key, place)?.and_then(in_line);
+        // The log says of a first certificate that it begins a line.
+        let line = match is_first {
+            true => Some(serial_number),
+            false => recorded.map(|(_, line)| line),
+        };
+        let last = self.last.entry(leaf.subject).or_default();
+        let Some(line) = line else {
+            self.closed.extend(last.drain());
+            self.closed.push(place);
+            return Ok(());
+        };
+        if let Some(before) = self.newest.insert(line, place) {
+            last.remove(&before);
+            self.renewed.push([before, place]);
+        }
+        last.insert(place);
+        self.rows_of(transaction, key, (place, &serial_number), &line)
     }
 
     /// What rows say of a certificate; those of no meaning say nothing.
@@ -96,13 +145,12 @@ impl Said {
         &mut self,
         transaction: &Transaction<'_>,
         key: &HeadKey,
-        record: &Record,
+        (place, serial_number): (u64, &SerialNumber),
         line: &SerialNumber,
     ) -> rusqlite::Result<()> {
-        let (place, serial_number) = (record.leaf_index, record.serial_number.as_octets());
         let is_shown = transaction
             .prepare_cached("SELECT 1 FROM seen WHERE serial_number = ?1")?
-            .exists([serial_number])?;
+            .exists([serial_number.as_octets()])?;
         if is_shown {
             self.shown.push(place);
         }
@@ -111,20 +159,30 @@ impl Said {
                 "SELECT leaf_index FROM renewals WHERE serial_number = ?1 AND replaced <> 0
                  AND typeof(leaf_index) = 'integer' AND leaf_index > ?2",
             )?
-            .query_row(params![serial_number, place as i64], |row| row.get(0))
+            .query_row(params![serial_number.as_octets(), place as i64], |row| row.get(0))
             .optional()?;
-        let Some(by) = by else { return Ok(()) };
-        let later = transaction
-            .prepare_cached(&format!("{RECORD_COLUMNS} WHERE r.leaf_index = ?1"))?
-            .query_row([by], |row| Ok(read::record_row(row, key)))
-            .optional()?;
-        if later.flatten().and_then(in_line).is_some_and(|(_, its)| its == *line) {
-            self.again.push([place, by as u64]);
+        let Some(by) = by.and_then(|by| u64::try_from(by).ok()) else { return Ok(()) };
+        let later = record_at(transaction, key, by)?;
+        if later.and_then(in_line).is_some_and(|(_, its)| its == *line) {
+            self.again.push([place, by]);
             // What took the place of another is not replaced itself.
-            self.shown.push(by as u64);
+            self.shown.push(by);
         }
         Ok(())
     }
+}
+
+/// None where it is gone, or not as this CA wrote it.
+fn record_at(
+    transaction: &Transaction<'_>,
+    key: &HeadKey,
+    place: u64,
+) -> rusqlite::Result<Option<Record>> {
+    let record = transaction
+        .prepare_cached(&format!("{RECORD_COLUMNS} WHERE r.leaf_index = ?1"))?
+        .query_row([place as i64], |row| Ok(read::record_row(row, key)))
+        .optional()?;
+    Ok(record.flatten())
 }
 
 fn in_line(record: Record) -> Option<(Record, SerialNumber)> {
@@ -161,11 +219,12 @@ mod tests {
     fn the_largest_events_fit_the_log() {
         let newest = (1 << 40) - 1;
         let details = [
-            UpgradeDetail { renewed: &[[newest, newest]; RENEWED], shown: &[] },
-            UpgradeDetail { renewed: &[], shown: &[newest; SHOWN] },
+            UpgradeDetail { renewed: &[[newest, newest]; RENEWED], ..UpgradeDetail::default() },
+            UpgradeDetail { shown: &[newest; SHOWN], ..UpgradeDetail::default() },
+            UpgradeDetail { closed: &[newest; SHOWN], ..UpgradeDetail::default() },
         ];
         let group = details.iter().map(member).collect();
         let planned = plan(&Head::empty(), Found::default(), group, 0).unwrap();
-        assert_eq!(planned.entries.len(), 2, "{:?}", planned.outcomes);
+        assert_eq!(planned.entries.len(), 3, "{:?}", planned.outcomes);
     }
 }
