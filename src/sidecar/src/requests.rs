@@ -16,7 +16,7 @@ use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
 
-use crate::answered::Answered;
+use crate::answered::{Answered, Answering};
 use crate::error::BoxError;
 use crate::frames::Asked;
 use crate::headers::{Headers, Held};
@@ -151,11 +151,11 @@ where
         let is_whole = request.body().is_end_stream();
         let may_go = request.method() == Method::GET && request.version() == Version::HTTP_11;
         if let Some(http1) = &self.http1 {
-            http1.answered.forget();
+            http1.answered.begin();
         }
         let http1 = self.http1.as_ref().filter(|_| is_whole);
         let put_aside = http1.filter(|_| may_go).map(|http1| Arc::clone(&http1.put_aside));
-        let answered = http1.map(|http1| http1.answered.clone());
+        let answering = http1.map(|http1| http1.answered.answering());
         if !waits {
             let answer = Box::pin(self.service.call(request));
             return Handling::Begun {
@@ -165,7 +165,7 @@ where
                 in_flight,
                 asked,
                 put_aside,
-                answered,
+                answering,
             };
         }
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
@@ -174,7 +174,7 @@ where
             drop(waiting);
             service.call(request).await
         });
-        Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside, answered }
+        Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside, answering }
     }
 }
 
@@ -187,7 +187,7 @@ pub(crate) enum Handling<R, E> {
         in_flight: Option<Held>,
         asked: Asked,
         put_aside: Option<Arc<PutAside>>,
-        answered: Option<Answered>,
+        answering: Option<Answering>,
     },
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
@@ -208,7 +208,7 @@ where
             Self::Begun { last_answer: Some(last_answer), .. } if last_answer.has_ended() => {
                 Poll::Pending
             }
-            Self::Begun { answer, unread, last_answer, in_flight, asked, put_aside, answered } => {
+            Self::Begun { answer, unread, last_answer, in_flight, asked, put_aside, answering } => {
                 let _turn = Turn(Arc::clone(unread));
                 let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
                 drop(in_flight.take());
@@ -223,7 +223,7 @@ where
                 };
                 // What is put aside is not hyper's: it is left waiting, and is dropped.
                 answer.map_or(Poll::Pending, |answer| {
-                    let answering = answered.as_ref().map(Answered::answering);
+                    let answering = answering.take();
                     Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread, answering))))
                 })
             }

@@ -292,8 +292,9 @@ async fn drive<C: GracefulConnection<Error = hyper::Error>>(
             }
             None
         }
-        served = until_taken(&mut http, &is_taken) => Some(served),
+        // Before the requests: of a peer that asks all the time, there is always one.
         () = end => None,
+        served = until_taken(&mut http, &is_taken) => Some(served),
     };
     let served = match served {
         Some(served) => served,

@@ -8,12 +8,12 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
 use http::{Request, Response};
 use hyper::body::{Body, Incoming};
-use hyper::server::conn::http1;
+use hyper::server::conn::http1::{self, Parts};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -81,8 +81,8 @@ where
             Ok(Some(http)) => (http, None),
             Err((error, http)) => (http, Some(error)),
         };
-        let parts = Pin::into_inner(http).into_parts();
-        stream = parts.io.into_inner().stream;
+        let Parts { io, read_buf, service, .. } = Pin::into_inner(http).into_parts();
+        stream = io.into_inner().stream;
         if let Some(error) = failed {
             if error.is_parse_too_large() {
                 tokio::select! {
@@ -93,14 +93,17 @@ where
             return Err(error.into());
         }
         if put_aside.is_there() {
+            drop((read_buf, service));
             return tokio::select! {
                 biased;
                 () = closed(connection) => Ok(()),
                 written = put_aside.write(stream) => written,
             };
         }
-        (came, requests) = (parts.read_buf, parts.service);
-        answered.forget();
+        // An empty one has its buffer still.
+        came = if read_buf.is_empty() { Bytes::new() } else { read_buf };
+        requests = service;
+        answered.begin();
     }
 }
 
@@ -169,7 +172,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Begun<IO> {
             return Poll::Ready(Ok(()));
         }
         self.came = Bytes::new();
-        // What is behind it may be there, too. Where it fails, it fails again.
+        // What is behind it may be there, too. Where that fails, the next read fails, or is the end.
         let _ = Pin::new(&mut self.stream).poll_read(cx, buffer);
         Poll::Ready(Ok(()))
     }
@@ -199,9 +202,9 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Begun<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
-        self.flushed.set(true);
-        Poll::Ready(Ok(()))
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        self.flushed.set(matches!(flushed, Poll::Ready(Ok(()))));
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
