@@ -467,7 +467,8 @@ pub struct TokenRecord {
     #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// `open`, `used`, `expired`, `revoked`, or `void` where its maker was revoked since, or may not
-    /// make it now.
+    /// make it now, where those for whom it was made were revoked or denied since, and while they are
+    /// denied.
     pub state: String,
     /// Who made it.
     #[serde(default)]

@@ -171,8 +171,10 @@ impl Authority {
     fn settle(&self, reserved: Option<&Reserved>, outcome: &Result<Outcome, Error>) {
         let Some(reserved) = reserved else { return };
         match outcome {
-            Ok(Outcome::Logged { .. } | Outcome::Replay { .. }) => {}
-            Ok(_) => self.known_tokens.give_back(reserved),
+            Ok(Outcome::Logged { .. } | Outcome::Replay { .. }) => {
+                self.known_tokens.settle(reserved)
+            }
+            Ok(_) | Err(Error::Overloaded) => self.known_tokens.give_back(reserved),
             Err(_) => self.known_tokens.lose(reserved),
         }
     }

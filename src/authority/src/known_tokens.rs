@@ -23,16 +23,39 @@ pub(crate) struct KnownTokens {
     known: Mutex<Known>,
     /// One reads the log at a time.
     reading: tokio::sync::Mutex<()>,
+    /// One looks for a token without a row at a time.
+    looking: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     /// By whom tokens were made here, at which place of the log.
     made: HashMap<Hash, Remembered<(u64, Maker)>>,
-    /// Which request a token was used for; none where only the log says that it was.
-    used: HashMap<Hash, Remembered<Option<Hash>>>,
+    /// Which tokens were used, or are being used.
+    used: HashMap<Hash, Remembered<Use>>,
     /// From this place of the log on every use is known; none before the first look.
     from: Option<u64>,
+    /// How often a use was lost.
+    lost: u64,
+    /// With fewer than so many, nothing is forgotten.
+    forget_from: usize,
+}
+
+/// What a token is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// For this request, where that is committed.
+    Asked(Hash),
+    /// For this request, as its commit said.
+    Here(Hash),
+    /// As the log says.
+    Logged,
+}
+
+impl Use {
+    fn is_for(self, request: &Hash) -> bool {
+        matches!(self, Self::Asked(by) | Self::Here(by) if by == *request)
+    }
 }
 
 /// Until a time in milliseconds since 1970: no token lives longer.
@@ -46,7 +69,8 @@ struct Remembered<T> {
 #[derive(Debug)]
 pub(crate) struct Reserved {
     token: Hash,
-    is_new: bool,
+    request: Hash,
+    until: u64,
 }
 
 impl KnownTokens {
@@ -72,30 +96,40 @@ impl KnownTokens {
 
     /// Takes a token for a request, before that is committed; none where another request has it.
     pub(crate) fn reserve(&self, token: Hash, request: Hash, now: u64) -> Option<Reserved> {
-        let mut known = self.known();
+        let (mut known, until) = (self.known(), now + LIFE);
         match known.used.get(&token) {
-            Some(used) if used.what.is_some_and(|by| by != request) => None,
             // Whose use the log tells of, the commit decides: it may be this request's own.
-            Some(_) => Some(Reserved { token, is_new: false }),
+            Some(used) if used.what != Use::Logged && !used.what.is_for(&request) => None,
+            Some(_) => Some(Reserved { token, request, until }),
             None => {
                 known.forget(now);
-                known.used.insert(token, Remembered { what: Some(request), until: now + LIFE });
-                Some(Reserved { token, is_new: true })
+                known.used.insert(token, Remembered { what: Use::Asked(request), until });
+                Some(Reserved { token, request, until })
             }
         }
     }
 
-    /// Nothing was made of it.
+    /// Its request was committed.
+    pub(crate) fn settle(&self, reserved: &Reserved) {
+        let Reserved { token, request, until } = *reserved;
+        self.known().used.insert(token, Remembered { what: Use::Here(request), until });
+    }
+
+    /// Nothing was made of it. The same request may be on its way once more: it settles what it does.
     pub(crate) fn give_back(&self, reserved: &Reserved) {
-        if reserved.is_new {
-            self.known().used.remove(&reserved.token);
+        let mut known = self.known();
+        let used = known.used.get(&reserved.token);
+        if used.is_some_and(|used| used.what == Use::Asked(reserved.request)) {
+            known.used.remove(&reserved.token);
         }
     }
 
     /// Whether something was made of it is unknown: the log is read again.
     pub(crate) fn lose(&self, reserved: &Reserved) {
         self.give_back(reserved);
-        self.known().from = None;
+        let mut known = self.known();
+        known.from = None;
+        known.lost += 1;
     }
 
     /// Whether a token was used for another request, whatever its row says. Its uses come after
@@ -110,14 +144,13 @@ impl KnownTokens {
     ) -> Result<bool, Error> {
         self.read_from(store, made_at, now).await?;
         let used = self.known().used.get(token).map(|used| used.what);
-        if used == Some(None) {
+        if used == Some(Use::Logged) {
             tracing::error!("the log says that a token was used, and its row that it was not");
         }
-        Ok(used.is_some_and(|by| by != Some(*request)))
+        Ok(used.is_some_and(|used| !used.is_for(request)))
     }
 
-    /// Those among the tokens made from this place of the log on that were used, or are being used,
-    /// whatever their rows say.
+    /// Those among the tokens made from this place of the log on that were used, whatever their rows say.
     pub(crate) async fn used_since(
         &self,
         store: &dyn Store,
@@ -125,7 +158,44 @@ impl KnownTokens {
         now: u64,
     ) -> Result<HashSet<Hash>, Error> {
         self.read_from(store, from, now).await?;
-        Ok(self.known().used.keys().copied().collect())
+        Ok(self.used())
+    }
+
+    /// Whether a token made at this place of the log, or after it, was used.
+    pub(crate) async fn was_used(
+        &self,
+        store: &dyn Store,
+        token: &Hash,
+        from: u64,
+        now: u64,
+    ) -> Result<bool, Error> {
+        self.read_from(store, from, now).await?;
+        let known = self.known();
+        Ok(known.used.get(token).is_some_and(|used| !matches!(used.what, Use::Asked(_))))
+    }
+
+    fn used(&self) -> HashSet<Hash> {
+        let known = self.known();
+        let used = known.used.iter().filter(|(_, used)| !matches!(used.what, Use::Asked(_)));
+        used.map(|(token, _)| *token).collect()
+    }
+
+    /// The token with this id that was made from this place of the log on, whatever became of its row.
+    pub(crate) async fn logged(
+        &self,
+        store: &dyn Store,
+        id: &str,
+        from: u64,
+    ) -> Result<Option<LoggedToken>, Error> {
+        let _turn = self.looking.lock().await;
+        let mut found = None;
+        read_events(store, from, |event| {
+            if found.is_none() {
+                found = LoggedToken::made_by(event, id);
+            }
+        })
+        .await?;
+        Ok(found)
     }
 
     async fn read_from(&self, store: &dyn Store, from: u64, now: u64) -> Result<(), Error> {
@@ -133,17 +203,24 @@ impl KnownTokens {
             return Ok(());
         }
         let _turn = self.reading.lock().await;
-        if self.known().reaches(from) {
-            return Ok(());
-        }
+        let lost = {
+            let known = self.known();
+            if known.reaches(from) {
+                return Ok(());
+            }
+            known.lost
+        };
         let used = read_uses(store, from).await?;
         let mut known = self.known();
         for token in used {
             // What was used here is known better.
-            let remembered = Remembered { what: None, until: now + LIFE };
+            let remembered = Remembered { what: Use::Logged, until: now + LIFE };
             known.used.entry(token).or_insert(remembered);
         }
-        known.from = Some(from);
+        // What was lost meanwhile may stand behind what was read.
+        if known.lost == lost {
+            known.from = Some(from);
+        }
         Ok(())
     }
 
@@ -158,9 +235,10 @@ impl Known {
     }
 
     fn forget(&mut self, now: u64) {
-        if self.made.len() + self.used.len() >= FORGET_FROM {
+        if self.made.len() + self.used.len() >= self.forget_from.max(FORGET_FROM) {
             self.made.retain(|_, made| made.until >= now);
             self.used.retain(|_, used| used.until >= now);
+            self.forget_from = 2 * (self.made.len() + self.used.len());
         }
     }
 }
@@ -177,27 +255,15 @@ async fn read_uses(store: &dyn Store, from: u64) -> Result<Vec<Hash>, Error> {
 pub(crate) struct LoggedToken {
     pub(crate) hash: Hash,
     pub(crate) spiffe_id: String,
-    pub(crate) is_used: bool,
 }
 
-/// The token with this id that was made from this place of the log on, whatever became of its row.
-pub(crate) async fn logged_token(
-    store: &dyn Store,
-    id: &str,
-    from: u64,
-) -> Result<Option<LoggedToken>, Error> {
-    let mut found: Option<LoggedToken> = None;
-    read_events(store, from, |event| {
-        if let Some(found) = &mut found {
-            found.is_used |= used_token(&event) == Some(found.hash);
-        } else if TokenKind::made_by(&event.kind).is_some() && event.detail["id"] == id {
-            let hash = token_hash(&event);
-            let spiffe_id = event.subject;
-            found = hash.map(|hash| LoggedToken { hash, spiffe_id, is_used: false });
-        }
-    })
-    .await?;
-    Ok(found)
+impl LoggedToken {
+    /// The one with this id, where this event made it.
+    pub(crate) fn made_by(event: Event, id: &str) -> Option<Self> {
+        let is_it = TokenKind::made_by(&event.kind).is_some() && event.detail["id"] == id;
+        let hash = token_hash(&event).filter(|_| is_it)?;
+        Some(Self { hash, spiffe_id: event.subject })
+    }
 }
 
 /// Reads the events from this place of the log on; refused where the entries are not those that lead to
@@ -246,3 +312,31 @@ pub(crate) const LIFE: u64 = 16 * 60 * 1000;
 const FORGET_FROM: usize = 10_000;
 /// Entries read at a time.
 const PAGE: u64 = 1_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_used_once_its_request_was_committed() {
+        let known = KnownTokens::default();
+        let (token, request, another) = (Hash::of(b"t"), Hash::of(b"r"), Hash::of(b"a"));
+        let reserved = known.reserve(token, request, 0).unwrap();
+        assert!(known.reserve(token, another, 0).is_none());
+        assert!(known.used().is_empty());
+        known.give_back(&reserved);
+        let reserved = known.reserve(token, another, 0).unwrap();
+        known.settle(&reserved);
+        assert_eq!(known.used(), HashSet::from([token]));
+        assert!(known.reserve(token, request, 0).is_none());
+        known.give_back(&known.reserve(token, another, 0).unwrap());
+        assert_eq!(known.used(), HashSet::from([token]), "by its own retry");
+        // The same request twice at once: what the one gives back, the other has used.
+        let token = Hash::of(b"twice");
+        let twice = [0, 1].map(|_| known.reserve(token, request, 0).unwrap());
+        known.give_back(&twice[0]);
+        known.settle(&twice[1]);
+        known.give_back(&twice[0]);
+        assert!(known.used().contains(&token));
+    }
+}

@@ -6,7 +6,9 @@ mod support;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use api::{DenyRequest, IssueRequest, OperatorRequest, RevokeRequest, Secret, TokenFilter};
+use api::{
+    DenyRequest, IssueRequest, OperatorRequest, RevokeRequest, Secret, TokenFilter, TokenRequest,
+};
 use authority::sequencer::{ActMember, Effect, Member};
 use authority::store::faulty::FaultyStore;
 use authority::{Act, Caller, Error, EventDraft};
@@ -220,4 +222,79 @@ fn denial(spiffe_id: &SpiffeId) -> Member {
     let event = EventDraft::new("deny", &by, spiffe_id.as_str(), &detail);
     let effect = Effect::Deny { spiffe_id: spiffe_id.clone(), reason: "unspecified".to_owned() };
     Member::Act(Box::new(ActMember { event, effect, allowed_under: None }))
+}
+
+/// What is listed of each token, newest first, as their makers are.
+async fn listed(environment: &Environment, operator: &Caller) -> Vec<String> {
+    let page = environment.authority.tokens(operator, &TokenFilter::default()).await.unwrap();
+    page.items.into_iter().map(|token| token.state).collect()
+}
+
+/// A list that calls a token open, or not, says what comes of it.
+#[tokio::test]
+async fn what_is_listed_of_a_token_is_what_it_comes_to() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let second = environment.enrol("second").await;
+    let reports = "/prod/reports";
+    let before = listed(&environment, &admin).await.len();
+    let of_second = environment.token(&second, "/prod/monolith").await;
+    let shut_out = environment.token(&admin, reports).await;
+    let asked = |path| DenyRequest {
+        spiffe_id: id(path),
+        reason: "key-compromise".to_owned(),
+        named_override: None,
+    };
+    let denial = environment.authority.deny(&admin, &asked(reports)).await.unwrap();
+    deny(&environment, &admin).await;
+    let while_denied = environment.token(&admin, reports).await;
+    let used = environment.token(&admin, "/prod/monolith").await;
+    let csr = csr();
+    environment.issue_with(&used, &csr).await.unwrap();
+    let withdrawn = environment.token(&admin, "/prod/monolith").await;
+    let page = environment.authority.tokens(&admin, &TokenFilter::default()).await.unwrap();
+    environment.authority.revoke_token(&admin, &page.items[0].id).await.unwrap();
+    let open = environment.token(&admin, "/prod/monolith").await;
+
+    let tokens = [&open, &withdrawn, &used, &while_denied, &shut_out, &of_second];
+    for (allowed, expected) in [
+        (false, ["open", "revoked", "used", "void", "void", "void"]),
+        (true, ["used", "revoked", "used", "open", "void", "void"]),
+    ] {
+        if allowed {
+            environment.authority.allow(&admin, &denial.id).await.unwrap();
+        }
+        let listed = listed(&environment, &admin).await;
+        assert_eq!(listed[..listed.len() - before], expected);
+        for (state, token) in expected.into_iter().zip(tokens) {
+            let issued = environment.issue_with(token, &support::csr()).await;
+            assert_eq!(issued.is_ok(), state == "open", "{state}: {issued:?}");
+        }
+    }
+}
+
+/// The same named request tells a token again that counts, or will once a denial is lifted.
+#[tokio::test]
+async fn what_a_denial_made_void_is_not_told_again() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let ask = async |key: &str| {
+        let named = Caller { idempotency_key: Some(key.to_owned()), ..admin.clone() };
+        let asked = TokenRequest { spiffe_id: id("/prod/reports"), ttl: None, key_sha256: None };
+        environment.authority.create_token(&named, &asked).await
+    };
+    let told = ask("before").await.unwrap();
+    assert_eq!(ask("before").await.unwrap().id, told.id);
+    let (reason, named_override) = ("key-compromise".to_owned(), None);
+    let asked = DenyRequest { spiffe_id: id("/prod/reports"), reason, named_override };
+    let denial = environment.authority.deny(&admin, &asked).await.unwrap();
+    let after = ask("after").await.unwrap();
+    for is_lifted in [false, true] {
+        if is_lifted {
+            environment.authority.allow(&admin, &denial.id).await.unwrap();
+        }
+        let refused = ask("before").await.unwrap_err();
+        assert!(refused.to_string().contains("denied, since"), "{is_lifted}: {refused}");
+        assert_eq!(ask("after").await.unwrap().id, after.id, "{is_lifted}");
+    }
 }

@@ -104,6 +104,8 @@ pub(crate) struct Maker {
     pub(crate) serial_number: SerialNumber,
     /// The place of the event that made it.
     pub(crate) made_at: u64,
+    /// The id of what they made.
+    pub(crate) token: String,
 }
 
 impl Maker {
@@ -112,7 +114,8 @@ impl Maker {
         let kind = TokenKind::made_by(&event.kind)?;
         let serial_number = event.detail["made_with"].as_str()?.parse().ok()?;
         let spiffe_id = SpiffeId::parse(&event.actor).ok()?;
-        Some(Self { kind, spiffe_id, serial_number, made_at })
+        let token = event.detail["id"].as_str()?.to_owned();
+        Some(Self { kind, spiffe_id, serial_number, made_at, token })
     }
 }
 

@@ -50,7 +50,7 @@ impl Held {
         };
         // Whatever the row says: the withdrawal stands in the log.
         if is_withdrawn(&row.id) {
-            return Err(refused("the token was revoked", kind.another()));
+            return Err(refused(WITHDRAWN, kind.another()));
         }
         if row.used.is_none() {
             require_open(&row, kind, now)?;
@@ -128,7 +128,7 @@ pub(crate) fn is_made_by(event: &Event, row: &TokenRow) -> bool {
 
 fn require_open(row: &TokenRow, kind: TokenKind, now: u64) -> Result<(), Error> {
     if row.revoked {
-        return Err(refused("the token was revoked", kind.another()));
+        return Err(refused(WITHDRAWN, kind.another()));
     }
     if row.expires_at <= now {
         return Err(refused("the token has expired", kind.another()));
@@ -179,3 +179,5 @@ pub(crate) const NEW_TOKEN: &str =
     "ask an operator for a new one: countersign token create SPIFFE_ID";
 pub(crate) const ADD_AGAIN: &str = "ask who added you for a new one: `countersign operator add NAME`, \
                                     by an operator, with --again where you had one before";
+
+pub(crate) const WITHDRAWN: &str = "the token was revoked";

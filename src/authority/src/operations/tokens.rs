@@ -14,12 +14,13 @@ use tlog::Hash;
 use super::inventory::{MAX_PAGE, page_of};
 use super::policies::explain_query;
 use super::{place_after, read_answer};
+use crate::attest::token::WITHDRAWN;
 use crate::attest::{Maker, TokenKind, refused};
 use crate::authority::{Authority, Caller, RESTARTS};
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event::{self, Event};
-use crate::known_tokens::{LIFE, LoggedToken, logged_token, used_token};
+use crate::known_tokens::{LIFE, LoggedToken, used_token};
 use crate::loading::made_by;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
 use crate::sequencer::{Conflict, Effect, IdempotencyKey, KeptRequest, TokenDraft};
@@ -114,7 +115,8 @@ impl Authority {
             if let Some(made_at) = committed.await? {
                 let svid = self.authenticated(caller)?;
                 let (spiffe_id, serial_number) = (svid.spiffe_id().clone(), *svid.serial_number());
-                let maker = Maker { kind, spiffe_id, serial_number, made_at };
+                let token = kept.id.clone();
+                let maker = Maker { kind, spiffe_id, serial_number, made_at, token };
                 self.known_tokens.made(hash, made_at, maker, self.clock().unix_milliseconds());
                 let mut made = self.new_token(kept, secret, &request.spiffe_id);
                 made.warning = voided.or(made.warning);
@@ -142,6 +144,8 @@ impl Authority {
             "it has expired since".to_owned()
         } else if self.used_since(made_at, now).await?.contains(&Hash::of(&secret)) {
             "it was used since".to_owned()
+        } else if self.were_shut_out(spiffe_id, made_at) {
+            SHUT_OUT.to_owned()
         } else {
             let event = self.event_at(made_at).await?;
             let maker =
@@ -275,7 +279,7 @@ impl Authority {
         made_for: &SpiffeId,
         policy: &ActivePolicy,
     ) -> Result<(), Error> {
-        let Maker { kind, spiffe_id, serial_number, made_at } = maker;
+        let Maker { kind, spiffe_id, serial_number, made_at, token } = maker;
         let query = Query {
             principal: Principal::of(spiffe_id),
             action: kind.action(),
@@ -287,17 +291,24 @@ impl Authority {
         let folded = self.folded();
         // The token stands in the log like a certificate: what revokes either comes after it.
         let stands = folded.revocations.check(spiffe_id, serial_number, Some(*made_at));
-        let ended = folded.revocations.revoked_before(made_for);
         let why = if stands.is_err() || !policy.decide(&query).allowed {
             "the token counts no more: whoever made it was revoked since, or may not now"
+        } else if folded.is_withdrawn(token) {
+            WITHDRAWN
         } else if folded.revocations.is_denied(made_for) {
             return Err(Error::Revoked(identity::Refusal::Denied));
-        } else if ended.is_some_and(|before| *made_at < before) {
-            "the token counts no more: those for whom it was made were revoked, or denied, since"
+        } else if self.were_shut_out(made_for, *made_at) {
+            SHUT_OUT
         } else {
             return Ok(());
         };
         Err(refused(why, kind.another()))
+    }
+
+    /// Whether they were revoked as a whole, or denied, after this place of the log.
+    fn were_shut_out(&self, spiffe_id: &SpiffeId, made_at: u64) -> bool {
+        let ended = self.folded().revocations.revoked_before(spiffe_id);
+        ended.is_some_and(|before| made_at < before)
     }
 
     /// What withdraws a token, and whose it is; refused where it was used, as the log says. What its row
@@ -307,23 +318,31 @@ impl Authority {
         let now = self.clock().unix_milliseconds();
         let row = self.store().token_by_id(id.to_owned()).await?;
         let untrue = row.as_ref().and_then(|row| row.used);
-        let from = match &row {
+        let (from, logged) = match &row {
             // Nobody uses it any more: nothing comes of it, whatever its row says.
             Some(row) if row.expires_at.saturating_add(A_MINUTE) < now => {
                 self.require_unused(&row.hash, untrue).await?;
                 let effect = Effect::RevokeToken { hash: row.hash, id: id.to_owned(), untrue };
                 return Ok((effect, row.spiffe_id.to_string()));
             }
-            Some(row) => row.log_index,
-            None => self.place_before(now.saturating_sub(LIFE)).await?,
+            Some(row) => {
+                let event = self.event_at(row.log_index).await?;
+                (row.log_index, event.and_then(|event| LoggedToken::made_by(event, id)))
+            }
+            None => {
+                let from = self.place_before(now.saturating_sub(LIFE)).await?;
+                let logged = self.known_tokens.logged(self.store(), id, from).await?;
+                if logged.is_some() {
+                    tracing::error!(id, "the log says that a token was made, and its row is gone");
+                }
+                (from, logged)
+            }
         };
-        let logged = logged_token(self.store(), id, from).await?;
-        let LoggedToken { hash, spiffe_id, is_used } =
+        let LoggedToken { hash, spiffe_id } =
             logged.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
-        if row.is_none() {
-            tracing::error!(id, "the log says that a token was made, and its row is gone");
-        }
-        match is_used {
+        // One that is being used may have been committed, and is not known of yet.
+        self.require_unused(&hash, untrue).await?;
+        match self.known_tokens.was_used(self.store(), &hash, from, now).await? {
             true => Err(Error::Conflict(Conflict::TokenUsed)),
             false => Ok((Effect::RevokeToken { hash, id: id.to_owned(), untrue }, spiffe_id)),
         }
@@ -410,6 +429,8 @@ fn key_hash(hex: &str) -> Result<Hash, Error> {
     })
 }
 
+const SHUT_OUT: &str =
+    "the token counts no more: those for whom it was made were revoked, or denied, since";
 /// A token's longest and usual life.
 const TOKEN_SECONDS: u64 = 15 * 60;
 /// For which its own retry finds what it became, in milliseconds.
