@@ -63,8 +63,6 @@ pub(crate) async fn tell_shown(authority: &Authority) -> Result<bool, Error> {
 /// What this process knows of the leaves that are not accounted for.
 #[derive(Debug)]
 pub(crate) struct Accounts {
-    /// Leaves before this place were logged before this process began: others may have signed them.
-    begun_at: u64,
     known: Mutex<Known>,
 }
 
@@ -88,9 +86,9 @@ enum Signing {
 }
 
 impl Accounts {
-    /// Those of a process that begins with a log of this size.
-    pub(crate) fn starting_at(size: u64) -> Self {
-        Self { begun_at: size, known: Mutex::default() }
+    /// Where leaves before this place are accounted for.
+    pub(crate) fn from(accounted: u64) -> Self {
+        Self { known: Mutex::new(Known { accounted, ..Known::default() }) }
     }
 
     /// A leaf was logged here.
@@ -117,20 +115,12 @@ impl Accounts {
         }
     }
 
-    /// A certificate of a leaf is signed only where none can have left: it was logged by this process,
-    /// which has stored none and has not accounted for it. A second one of a leaf never leaves.
-    pub(crate) fn require_unstored(&self, place: u64) -> Result<(), Error> {
-        let known = self.known();
-        let is_stored = matches!(known.signing.get(&place), Some(Signing::Stored(_)));
-        if is_stored || place < known.accounted {
-            return Err(gone(place));
-        }
-        if place < self.begun_at {
-            let why = "a certificate was logged for this request before the CA started, and none is \
-                       stored: whether it was signed cannot be told, and it is not signed again";
-            return Err(refused(why, ANOTHER_REQUEST));
-        }
-        Ok(())
+    fn is_stored(&self, place: u64) -> bool {
+        matches!(self.of(place), Some(Signing::Stored(_)))
+    }
+
+    fn is_accounted(&self, place: u64) -> bool {
+        place < self.known().accounted
     }
 
     /// What came of storing a leaf's certificate.
@@ -291,6 +281,22 @@ impl Authority {
             );
         }
         Ok(is_its)
+    }
+
+    /// A certificate of a leaf is signed only where none has left: this process has stored none, and the
+    /// log says of none that it was issued. A second one of a leaf never leaves.
+    pub(crate) async fn require_unstored(&self, place: u64) -> Result<(), Error> {
+        if self.accounts.is_stored(place) {
+            return Err(gone(place));
+        }
+        if !self.accounts.is_accounted(place) {
+            return Ok(());
+        }
+        match self.fate_of(place).await? {
+            Fate::Untold => Ok(()),
+            Fate::Issued => Err(gone(place)),
+            Fate::Abandoned | Fate::Lost => Err(Error::Abandoned),
+        }
     }
 
     /// Whether it is the certificate that was made of the leaf with this hash: the issuer signed it, and

@@ -274,7 +274,7 @@ impl Authority {
                         return Ok(given);
                     }
                     drop(turn);
-                    self.accounts.require_unstored(leaf_index)?;
+                    self.require_unstored(leaf_index).await?;
                     // It is signed by the issuer that it was logged for.
                     let Some(issuer) = in_force.issuer_of(&record.issuer_key_hash) else {
                         return Err(Error::Abandoned);
@@ -329,14 +329,14 @@ impl Authority {
     pub(crate) async fn complete(&self, logged: Logged) -> Result<IssuedCertificate, Error> {
         let leaf_index = logged.leaf().leaf_index;
         let _turn = self.completions.turn(leaf_index).await;
-        if let Err(refused) = self.accounts.require_unstored(leaf_index) {
+        if let Err(refused) = self.require_unstored(leaf_index).await {
             let record = self.known_at(leaf_index).await?.recorded()?;
             return self.given_again(&record).await?.ok_or(refused);
         }
         let (issued, mut epoch) = self.sign(logged).await?;
         let mut instead_of = None;
         for _ in 0..RESTARTS {
-            self.accounts.require_unstored(leaf_index)?;
+            self.require_unstored(leaf_index).await?;
             let complete = CompleteMember {
                 leaf_index,
                 certificate: issued.certificate.clone(),

@@ -11,9 +11,8 @@
 //! (`completions`).
 //!
 //! Crash before the first commit: nothing happened. After it: a leaf whose certificate nobody
-//! holds. While the process lives, the same request within a minute completes it, then it is
-//! `issue.abandoned`; after a restart nobody knows whether it was signed, and it is not signed again
-//! (`accounting`): the request is refused, and a new one is made. After the
+//! holds; the same request within a minute completes it, then it is `issue.abandoned`. Of a certificate
+//! that was stored since, and is not what stands there, no second one is signed (`accounting`). After the
 //! second commit, before the answer: the same request again returns the stored bytes. Each commit is
 //! followed by its head in a file beside the database (`kept_head`), before anybody hears of it by
 //! whatever way; killed between the two, an older head stands there, to which the log leads. Where it

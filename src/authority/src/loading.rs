@@ -104,7 +104,7 @@ impl Authority {
             crls: Crls::default(),
             turns: Turns::default(),
             completions: Completions::default(),
-            accounts: Accounts::starting_at(head.edge.size()),
+            accounts: Accounts::from(head.swept),
             trust_domain,
             crl_url,
             clock,
