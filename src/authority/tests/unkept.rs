@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use api::{DenyRequest, RevokeRequest, TokenFilter, TokenRequest};
 use authority::clock::Clock;
-use authority::sequencer::{ActMember, AllowedUnder, Effect, Member};
+use authority::sequencer::{ActMember, AllowedUnder, Effect, Head, Member};
 use authority::store::StoreError;
 use authority::{Act, Caller, Error, EventDraft, FeedMessage, Subscription};
 use futures_util::FutureExt;
@@ -230,16 +230,30 @@ async fn what_grants_is_refused_before_it_is_committed_and_holds_no_restriction_
 
 #[tokio::test]
 async fn a_mixed_group_loses_none_that_only_restricts() {
+    for is_first in [true, false] {
+        mixed_group(is_first).await;
+    }
+}
+
+/// Of the first commit that fails to be kept, or of a later one.
+async fn mixed_group(is_first: bool) {
     let scene = Scene::begin().await;
-    scene.block();
-    scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
     let store = &scene.environment.store;
+    let kept = store.head().await.unwrap();
+    scene.block();
+    if !is_first {
+        scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
+    }
     let stored = |scene: &Scene| -> i64 {
         database(scene.environment.folder.path())
             .query_row("SELECT count(*) FROM revocations", [], |row| row.get(0))
             .unwrap()
     };
-    let Err(StoreError::Unkept { head, .. }) = store.head().await else { panic!("it is kept") };
+    let head = match store.head().await {
+        Err(StoreError::Unkept { head, .. }) if !is_first => Head::clone(&head),
+        Ok(_) if is_first => kept,
+        other => panic!("{is_first}: {other:?}"),
+    };
     let under =
         AllowedUnder { policy_hash: head.policy_hash, revocation_epoch: head.revocation_epoch };
     let by = Act { actor: "test", request_id: "test" };

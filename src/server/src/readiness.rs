@@ -124,7 +124,7 @@ async fn probe(authority: &Authority) {
 }
 
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// In seconds. It costs a page and a sync.
+/// In seconds. It costs a page and a sync, and what is not committed.
 pub(crate) const PROBE_EVERY: u64 = 5;
 /// It costs a look-up and a lock.
 const PROBE_LOCK_EVERY: Duration = Duration::from_millis(500);

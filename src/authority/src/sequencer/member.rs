@@ -7,7 +7,7 @@ use identity::{SerialNumber, SpiffeId};
 use tlog::Hash;
 
 use super::News;
-use crate::event::{EventDraft, RESTRICTING};
+use crate::event::{EventDraft, FOLDING, RESTRICTING};
 
 /// One request for a place in the transaction.
 #[derive(Debug, Clone)]
@@ -34,6 +34,18 @@ impl Member {
         match self {
             Self::Act(act) => RESTRICTING.contains(&act.event.kind()),
             Self::Once(once) => once.member.only_restricts(),
+            _ => false,
+        }
+    }
+
+    /// Whether it grants something by an event that the fold reads.
+    pub(crate) fn grants_by_the_fold(&self) -> bool {
+        match self {
+            Self::Act(act) => {
+                let kind = act.event.kind();
+                FOLDING.contains(&kind) && !RESTRICTING.contains(&kind)
+            }
+            Self::Once(once) => once.member.grants_by_the_fold(),
             _ => false,
         }
     }

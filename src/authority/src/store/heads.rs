@@ -189,10 +189,13 @@ impl Heads {
                 Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
                 Err(TryLockError::WouldBlock) => None,
             };
-            let gives_up = begun.elapsed() >= WAITS || self.hangs.load(Ordering::Acquire);
-            if kept.is_some() || gives_up {
+            let has_waited = begun.elapsed() >= WAITS;
+            if kept.is_some() || has_waited {
                 self.hangs.store(kept.is_none(), Ordering::Release);
                 return kept;
+            }
+            if self.hangs.load(Ordering::Acquire) {
+                return None;
             }
             std::thread::sleep(LOOKS_EVERY);
         }

@@ -10,13 +10,29 @@ use crate::kept_head::Durable;
 /// and changed back is written nevertheless.
 ///
 /// Before that a row of each table that commits write to is put there and taken away again, at the log's
-/// next place where that is its key: what stands in the way of a commit, or undoes one, is found out
-/// before somebody needs it, whatever others commit meanwhile.
+/// next place where that is its key, in a transaction that is not committed: what stands in the way of
+/// a commit, or undoes one, is found out before somebody needs it, whatever others commit meanwhile.
 pub(super) fn write(writer: &mut Writer) -> Result<(), StoreError> {
+    try_tables(writer)?;
     let Writer { connection, key, schema, place, heads, unreached, .. } = writer;
     let transaction = begin(connection, schema)?;
     let head = head::read_known(&transaction, key, heads)?;
     let cleared = unreached.clear(&transaction, head.edge.size())?;
+    for sql in ["UPDATE meta SET version = version + 1", "UPDATE meta SET version = version - 1"] {
+        one(transaction.execute(sql, []), "meta")?;
+    }
+    place.require()?;
+    transaction.commit().map_err(unavailable)?;
+    unreached.note(&cleared);
+    // It may be missing since the last commit.
+    heads.keep(key, &head, Durable::Yes)
+}
+
+fn try_tables(writer: &mut Writer) -> Result<(), StoreError> {
+    let Writer { connection, key, schema, heads, unreached, .. } = writer;
+    let transaction = begin(connection, schema)?;
+    let head = head::read_known(&transaction, key, heads)?;
+    unreached.clear(&transaction, head.edge.size())?;
     let next = read::place(head.edge.size());
     for (sql, entry) in [(APPEND, params![next, false, b""]), (TAKE_AWAY, params![next])] {
         one(transaction.execute(sql, entry), "entries")?;
@@ -33,14 +49,7 @@ pub(super) fn write(writer: &mut Writer) -> Result<(), StoreError> {
             one(transaction.execute(sql, []), table)?;
         }
     }
-    for sql in ["UPDATE meta SET version = version + 1", "UPDATE meta SET version = version - 1"] {
-        one(transaction.execute(sql, []), "meta")?;
-    }
-    place.require()?;
-    transaction.commit().map_err(unavailable)?;
-    unreached.note(&cleared);
-    // It may be missing since the last commit.
-    heads.keep(key, &head, Durable::Yes)
+    transaction.rollback().map_err(unavailable)
 }
 
 /// Takes the lock for writing, and lets it go.

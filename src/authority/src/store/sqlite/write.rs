@@ -10,12 +10,12 @@ use super::requests;
 use super::schema::Schema;
 use super::tiles::NewestTile;
 use super::{LOG, StoreError, StoredCheckpoint, Writer, head, read, unavailable};
-use crate::event::restricts;
 use crate::kept_head::Durable;
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{
     Consumes, Effect, Found, Head, LeafRow, Member, News, Outcome, Plan, Row, plan,
 };
+use crate::store::heads::Heads;
 
 /// Version of the schema. A store of another version is refused.
 pub(super) const VERSION: i64 = 7;
@@ -84,6 +84,7 @@ pub(super) fn commit(
 ) -> Result<Vec<Outcome>, StoreError> {
     let transaction = begin(connection, schema)?;
     let known = head::read_known(&transaction, key, heads);
+    let known = known.and_then(|head| require_kept(heads, key, head, &group));
     let Admitted { head, members, places, unkept } = Admitted::of(known, group)?;
     let cleared = unreached.clear(&transaction, head.edge.size())?;
     let found = find(&transaction, key, &head, &members, now).map_err(unavailable)?;
@@ -92,12 +93,8 @@ pub(super) fn commit(
     write(&transaction, newest_tile, key, &head, &plan)?;
     // Nobody hears of what was written into a file that stands nowhere any more.
     place.require()?;
-    let mut folds = plan.entries.iter().filter(|entry| entry.folds);
-    let durable = if folds.clone().next().is_some() { Durable::Yes } else { Durable::No };
-    // What is folded after it waits for it: it is found out before, whether a head can be kept.
-    if folds.any(|entry| !restricts(&entry.bytes)) {
-        heads.keep(key, &head, Durable::Yes)?;
-    }
+    let folds = plan.entries.iter().any(|entry| entry.folds);
+    let durable = if folds { Durable::Yes } else { Durable::No };
     heads.announce(&plan.head, durable);
     transaction.commit().map_err(unavailable)?;
     unreached.note(&cleared);
@@ -105,6 +102,20 @@ pub(super) fn commit(
         None => Ok(plan.outcomes),
         Some(error) => Err(error.with_outcomes(&plan, &places)),
     }
+}
+
+/// What is folded after an act that grants waits for it, and so for its head: whether one can be kept is
+/// found out before there is such an act.
+fn require_kept(
+    heads: &Heads,
+    key: &HeadKey,
+    head: Head,
+    group: &[Member],
+) -> Result<Head, StoreError> {
+    if group.iter().any(Member::grants_by_the_fold) {
+        heads.keep(key, &head, Durable::Yes)?;
+    }
+    Ok(head)
 }
 
 /// What a transaction begins with.
