@@ -600,7 +600,8 @@ impl Authority {
         Ok(self.in_force().issuer.certificate().require_begun(self.clock.now())?)
     }
 
-    /// Whether the store took what was written last, and what is allowed can be committed.
+    /// Whether the store took what was written last, and no write to it hangs; and what is allowed can be
+    /// committed.
     pub fn require_commits(&self) -> Result<(), Error> {
         self.queue.failure().now().map_or(Ok(()), Err)
     }
@@ -613,7 +614,9 @@ impl Authority {
     /// Writes to the store what changes nothing, and remembers what came of it: that there is no room
     /// is found out before somebody needs it, and that there is some again before somebody asks.
     pub async fn probe_store(&self) -> Result<(), Error> {
+        let ends = self.queue.failure().under_way().begin(self.clock.unix_milliseconds());
         let written = self.store.probe(Probe::Write).await;
+        drop(ends);
         self.queue.failure().note_probe(&written);
         written?;
         if self.queue.failure().is_restless() {
@@ -630,7 +633,9 @@ impl Authority {
 
     /// Finds out whether another process has the store locked, and remembers it.
     pub async fn probe_lock(&self) -> Result<(), Error> {
+        let ends = self.queue.failure().under_way().begin(self.clock.unix_milliseconds());
         let taken = self.store.probe(Probe::Lock).await;
+        drop(ends);
         self.queue.failure().note_lock(&taken);
         Ok(taken?)
     }

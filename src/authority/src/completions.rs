@@ -174,7 +174,9 @@ impl Authority {
             Ok(Outcome::Logged { .. } | Outcome::Replay { .. }) => {
                 self.known_tokens.settle(reserved)
             }
-            Ok(_) | Err(Error::Overloaded) => self.known_tokens.give_back(reserved),
+            Ok(_) | Err(Error::Overloaded | Error::Store(StoreError::Hangs { .. })) => {
+                self.known_tokens.give_back(reserved)
+            }
             Err(_) => self.known_tokens.lose(reserved),
         }
     }

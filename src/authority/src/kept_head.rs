@@ -8,13 +8,18 @@
 //! between 1 and 2, or where 2 fails, an older head stands here, which the log leads to. The file has two
 //! places of 512 bytes that are written in turn: a write that a crash tears leaves the other one.
 //!
-//! One thing does not wait for 2: what only restricts (it revokes, denies, withdraws a token or breaks a
-//! line) is committed and told as soon as it is read, for as long as 2 fails, though never acknowledged.
-//! Were it taken away again, somebody would be refused for no reason, and whoever was told would say so;
-//! were it withheld, a full disk would keep a revoked thief in. Whatever else comes meanwhile is refused
-//! and not committed: of a group, only its own members. A commit that grants in a way that the fold reads
-//! (an allow, a policy set, a key's step) asks before 1 whether what stands here can be kept, because what
-//! restricts after it could not be told before it is.
+//! One thing does not wait for 2: what only restricts is told as soon as it is read, and for as long as 2
+//! fails it is committed, too, where it was asked for (it revokes, denies or withdraws a token), though
+//! never acknowledged. That a line breaks comes of a renewal, which is refused meanwhile: it is told where
+//! it was committed before. Were it taken away again, somebody would be refused for no reason, and whoever
+//! was told would say so; were it withheld, a full disk would keep a revoked thief in. Whatever else comes
+//! meanwhile is refused and not committed: of a group, only its own members. A commit that grants in a way
+//! that the fold reads (an allow, a policy set, a key's step) asks before 1 whether what stands here can be
+//! kept, because what restricts after it could not be told before it is.
+//!
+//! Where 1 or 2 neither fails nor ends, because the disk hangs, the one thread that commits hangs with it:
+//! what only restricts is told of the commit that hangs in 2, and nothing more is committed, not even that,
+//! before the disk answers (`under_way`).
 //!
 //! A file that was removed or replaced under this process is written anew at the next commit, or within
 //! the seconds until the store is tried: that is told and counted, because who did it may be about to

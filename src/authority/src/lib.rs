@@ -101,6 +101,7 @@ pub mod signer;
 pub mod store;
 mod subtrees;
 mod turns;
+mod under_way;
 mod witness;
 pub mod workloads;
 

@@ -4,7 +4,8 @@
 //! no company. While a commit is on its way to the disk, the next group gathers. (To wait for those
 //! that are still signing makes larger groups and fewer of them: measured, it costs a sixth of the
 //! rate and saves no CPU.) Commits have a thread of their own, because a store may hold it up until
-//! the disk has answered.
+//! the disk has answered. Where that takes more than seconds, what waits goes on waiting, and whoever asked
+//! for it does not (`under_way`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,6 +21,7 @@ use crate::error::Error;
 use crate::limits;
 use crate::sequencer::{Conflict, Member, Outcome};
 use crate::store::{Hindrance, Store, StoreError};
+use crate::under_way::UnderWay;
 
 /// A handle on the queue; its thread ends with the last of them.
 #[derive(Debug, Clone)]
@@ -32,6 +34,7 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 pub(crate) struct Failure {
     written: Mutex<Option<StoreError>>,
+    under_way: UnderWay,
     /// Somebody was told again and again that the state had moved, and it is not known to rest.
     restless: AtomicBool,
     /// The state that the one before was told at: where it moves, others commit.
@@ -41,8 +44,16 @@ pub(crate) struct Failure {
 impl Failure {
     /// The same, as long as it lasts.
     pub(crate) fn now(&self) -> Option<Error> {
+        if let Some(since) = self.under_way.hangs_since() {
+            return Some(StoreError::Hangs { since }.into());
+        }
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
         written.map(Error::from).or_else(|| self.is_restless().then_some(Error::Restless))
+    }
+
+    /// The writes that have not ended.
+    pub(crate) fn under_way(&self) -> &UnderWay {
+        &self.under_way
     }
 
     /// Somebody was told so at this revocation epoch.
@@ -146,8 +157,14 @@ impl Queue {
         &self.failure
     }
 
-    /// Takes part in the next commit, and returns what became of it.
+    /// Takes part in the next commit, and returns what became of it. Fails at once while a write hangs,
+    /// unless it is to be done as soon as that ends, whoever waits for it.
     pub(crate) async fn submit(&self, member: Member) -> Result<Outcome, Error> {
+        if let Some(since) = self.failure.under_way.hangs_since()
+            && !waits_for_a_disk(&member)
+        {
+            return Err(StoreError::Hangs { since }.into());
+        }
         let (answer, outcome) = oneshot::channel();
         self.sender.try_send(Waiting { member, answer }).map_err(|_| {
             limits::WAITING_FOR_THE_LOG.reached();
@@ -156,6 +173,11 @@ impl Queue {
         let lost = || StoreError::Unavailable("the queue before it has ended".to_owned());
         Ok(outcome.await.map_err(|_| lost())??)
     }
+}
+
+/// What takes away, and what completes what is logged already.
+fn waits_for_a_disk(member: &Member) -> bool {
+    member.only_restricts() || matches!(member, Member::Complete(_))
 }
 
 fn run(
@@ -176,7 +198,9 @@ fn run(
             runtime.block_on(store.commit(members, clock.unix_milliseconds()))
         };
         let begun = Instant::now();
+        let ends = failure.under_way.begin(clock.unix_milliseconds());
         let committed = catch_unwind(AssertUnwindSafe(commit));
+        drop(ends);
         metrics::histogram!("countersign_commit_duration_seconds").record(begun.elapsed());
         let panicked = |_| Err(StoreError::Unavailable("a commit panicked".to_owned()));
         let committed = committed.unwrap_or_else(panicked);

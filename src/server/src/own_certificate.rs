@@ -140,8 +140,8 @@ impl OwnCertificate {
 
     /// Whether this service can do its work: issue certificates, that is.
     pub(crate) async fn ready(&self) -> Result<(), String> {
-        self.authority.require_clock().await.map_err(|error| error.to_string())?;
         self.authority.require_commits().map_err(|error| format!("{error}; nothing is issued"))?;
+        self.authority.require_clock().await.map_err(|error| error.to_string())?;
         self.authority.require_begun_issuer().map_err(|error| error.to_string())?;
         let keys = self.authority.follow_keys().await.map_err(|error| error.to_string());
         if let Some(why) = self.unusable().or_else(|| self.disbelieved()) {

@@ -128,6 +128,12 @@ fn inside(error: &Error) -> Option<(String, String)> {
             let detail = format!("the CA's store cannot be used: {file}: {why}");
             Some((detail, format!("{}; then send the same request again", by.next_step(file))))
         }
+        Error::Store(StoreError::Unsure { .. }) => Some((
+            error.to_string(),
+            "see to the disk of the CA's `state`; then send the same request again, with the same \
+             Idempotency-Key where it has one: it is answered by what was done"
+                .to_owned(),
+        )),
         Error::Halted(_) => Some((error.to_string(), HALTED_NEXT_STEP.to_owned())),
         Error::Store(_) | Error::Signer(_) | Error::Folder(_) | Error::Trust(_) => {
             Some((error.to_string(), lasts.to_owned()))
@@ -272,6 +278,17 @@ fn told_store(error: &StoreError) -> Told {
             "on the CA's host: `date -u`, and set it right; where it is right, wait ten minutes, or stop \
              the CA, countersign init --recover --accept-clock; everybody else sends the same request \
              again later",
+        ),
+        StoreError::Hangs { .. } => (
+            ProblemType::StoreUnavailable,
+            "the CA's disk does not answer: nothing was done, or the same request finds what was",
+            "send the same request again later",
+        ),
+        StoreError::Unsure { .. } => (
+            ProblemType::StoreUnavailable,
+            "the CA's disk does not answer: whether this is done is not known, and it may be done yet",
+            "send the same request again later, with the same Idempotency-Key where it has one: it is \
+             answered by what was done",
         ),
         _ => (
             ProblemType::StoreUnavailable,

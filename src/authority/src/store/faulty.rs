@@ -16,6 +16,8 @@ use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 /// What goes wrong with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
+    /// It neither fails nor returns before the test [lets it go](FaultyStore::hanging), and is persisted.
+    Hangs,
     /// The write fails, and nothing is persisted.
     NotPersisted,
     /// The write fails, but was persisted anyway.
@@ -47,11 +49,15 @@ pub enum ReadOf {
 /// Hears of each read as soon as it has begun, and makes it fail where it says so.
 pub type Reads = dyn Fn(ReadOf) -> Option<StoreError> + Send + Sync;
 
+/// Returns once a write that hangs is to go on.
+pub type Hangs = dyn Fn() + Send + Sync;
+
 /// Wraps a store and fails writes, and some reads, as told.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
     plan: Mutex<Box<Plan>>,
     reads: Box<Reads>,
+    hangs: Arc<Hangs>,
 }
 
 impl FaultyStore {
@@ -60,7 +66,14 @@ impl FaultyStore {
         inner: Arc<dyn Store>,
         plan: impl FnMut(&[Member]) -> Option<Fault> + Send + 'static,
     ) -> Self {
-        Self { inner, plan: Mutex::new(Box::new(plan)), reads: Box::new(|_| None) }
+        let plan = Mutex::new(Box::new(plan) as Box<Plan>);
+        Self { inner, plan, reads: Box::new(|_| None), hangs: Arc::new(|| ()) }
+    }
+
+    /// The same, whose writes hang until this returns where the plan says so.
+    #[must_use]
+    pub fn hanging(self, hangs: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { hangs: Arc::new(hangs), ..self }
     }
 
     /// The same, and tells of reads.
@@ -92,11 +105,15 @@ impl FaultyStore {
         async move {
             let failed = Err(StoreError::Unavailable("made to fail".to_owned()));
             match fault {
-                None => write.await,
+                None | Some(Fault::Undone) => write.await,
+                Some(Fault::Hangs) => {
+                    let hangs = Arc::clone(&self.hangs);
+                    tokio::task::spawn_blocking(move || hangs()).await.expect("it returns");
+                    write.await
+                }
                 Some(Fault::NotPersisted) => failed,
                 Some(Fault::Persisted) => write.await.and(failed),
                 Some(Fault::Unanswered) => std::future::pending().await,
-                Some(Fault::Undone) => write.await,
             }
         }
         .boxed()
@@ -122,6 +139,11 @@ impl Store for FaultyStore {
                 Ok(group.iter().map(|_| Outcome::Done { log_index }).collect())
             }
             .boxed();
+        }
+        if fault == Some(Fault::Hangs) {
+            // On the thread of commits, as a disk does it.
+            (self.hangs)();
+            return self.inner.commit(group, now);
         }
         self.failing(fault, self.inner.commit(group, now))
     }

@@ -10,11 +10,13 @@
 //! A head is given to nobody before it is kept beside the database, too ([`KeptHead`]): whoever reads one
 //! that is not keeps it first, and fails where that does ([`StoreError::Unkept`]). So nothing that grants
 //! follows from a commit, by whatever way it is heard of, that an older database, put back, would take
-//! away in silence. What only restricts does follow from it meanwhile, and more of that is committed; a
-//! head that is not kept yet is known all the same, so that this process notices if it is gone.
+//! away in silence. What only restricts does follow from it meanwhile, and where the write fails, more
+//! of that is committed; a head that is not kept yet is known all the same, so that this process notices if
+//! it is gone.
 //!
-//! One writes at a time. Where the disk does not answer that one, the others wait for a second and fail
-//! as if it had refused: what restricts is told, and readiness says why.
+//! One writes at a time. Where the disk does not answer that one, the others, who have read what it is to
+//! keep, wait for a second and fail as if it had refused: what restricts in it is told. Where it is a
+//! commit that writes, no other one begins before it ends (`under_way`).
 //!
 //! What was found to have gone back stays so: what the database is made to say afterwards may have
 //! another past.

@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use identity::{SerialNumber, SpiffeId};
+use time::format_description::well_known::Rfc3339;
 use tlog::{Hash, Tile};
 
-use crate::clock::ClockLeapt;
+use crate::clock::{ClockLeapt, from_milliseconds};
 use crate::kept_file::KeptBeside;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, Plan, TokenRow};
 use crate::shell::word;
@@ -139,6 +140,15 @@ pub(crate) async fn newest_head(store: &dyn Store) -> Result<Head, StoreError> {
     }
 }
 
+fn has_not_ended(since: u64) -> String {
+    let since = from_milliseconds(since).truncate_to_second().format(&Rfc3339).unwrap_or_default();
+    format!("the store cannot be used: a write to it of {since} has not ended")
+}
+
+/// It goes on by itself once the disk answers.
+const LOOK_AT_DISK: &str =
+    "look at the disk of the CA's `state`: kernel messages, and the mount where it is a network's";
+
 /// A duration as people compare it: in its largest unit.
 fn span(milliseconds: u64) -> String {
     let seconds = milliseconds / 1000;
@@ -235,6 +245,12 @@ pub enum StoreError {
         /// What the database says.
         why: String,
     },
+    /// A write neither fails nor returns, and nothing is committed before it does: nothing was done.
+    #[error("{}; nothing is committed before it has; {LOOK_AT_DISK}", has_not_ended(*.since))]
+    Hangs {
+        /// Since when, in milliseconds since 1970.
+        since: u64,
+    },
     /// The tables contradict each other, or the log.
     #[error("the store contradicts itself: {0}; restore a backup, nothing is issued from it")]
     Inconsistent(String),
@@ -268,6 +284,12 @@ pub enum StoreError {
         /// Those of the group, by their places in it, that were allowed under another state than this:
         /// they are decided anew. Of the others, what only restricts is done.
         moved: Vec<usize>,
+    },
+    /// The same as [`Hangs`](Self::Hangs), of what may be committed when it ends.
+    #[error("{}: whether this is done is not known; {LOOK_AT_DISK}", has_not_ended(*.since))]
+    Unsure {
+        /// Since when, in milliseconds since 1970.
+        since: u64,
     },
     /// An older database was put back below this process.
     #[error(transparent)]

@@ -191,7 +191,7 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
         leftover.refuse();
     }
     let mut response = if admitted || is_let_in(&service, &request) {
-        request.extensions_mut().insert(id);
+        request.extensions_mut().insert(id.clone());
         request.extensions_mut().insert(service.bodies.clone());
         // It is verified: that is for who has a share left.
         if let Some((note, shown)) = checkpoint_of(&request).filter(|_| admitted) {
@@ -202,7 +202,15 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
                 if let Some(peer) = request.extensions().get::<Peer>().cloned() {
                     service.authority.note_shown(peer.svid());
                 }
-                next.run(request).await
+                let answer = next.run(request);
+                match route {
+                    // It waits for what others do.
+                    paths::FEED => answer.await,
+                    _ => {
+                        let answered = service.authority.unless_it_hangs(answer).await;
+                        answered.unwrap_or_else(|error| Refused::new(error, &id.0).into_response())
+                    }
+                }
             }
             Err(refused) => {
                 drop(request);
