@@ -137,7 +137,7 @@ pub struct CertificateRecord {
     pub principal: String,
     /// The policies that allowed it, by their ids.
     pub policies: Vec<String>,
-    /// The certificate, then its issuer's, PEM; none where signing was never completed.
+    /// The certificate, then its issuer's, PEM; none in a page, nor where signing was never completed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<String>,
     /// Whether the CA's database has lost what it kept of it, or a part: the rest stands in the log. It

@@ -9,7 +9,7 @@
 //! crash accounts for a leaf again or not yet, never not at all.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use tlog::{CertificateLeaf, Hash, leaf_hash};
@@ -18,6 +18,7 @@ use crate::attest::refused;
 use crate::authority::Authority;
 use crate::error::Error;
 use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUE_LOST, ISSUED, SEEN};
+use crate::issuer::Issued;
 use crate::loading::proven_entry;
 use crate::recent_log::{Fate, Unaccounted};
 use crate::renewals::Told;
@@ -75,14 +76,25 @@ struct Known {
 }
 
 /// How far the signing of a leaf came.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Signing {
     /// It was logged here, and no certificate of it is stored.
     Begun,
     /// The certificate with this hash is stored: that left, or leaves.
     Stored(Hash),
-    /// Whether a certificate was stored is unknown: the commit failed.
-    Unsure,
+    /// Whether this certificate was stored is unknown: the commit failed. It is stored again.
+    Unsure(Arc<Issued>),
+}
+
+/// A stored certificate that leaves: it is that of its leaf, and no other one of it has left. Whatever
+/// shows a certificate to anybody takes this.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leaving<'a>(&'a [u8]);
+
+impl<'a> Leaving<'a> {
+    pub(crate) fn der(self) -> &'a [u8] {
+        self.0
+    }
 }
 
 impl Accounts {
@@ -99,19 +111,28 @@ impl Accounts {
         }
     }
 
-    /// A stored certificate leaves: where another one of its leaf did, it must not.
-    pub(crate) fn leave(&self, place: u64, certificate: &[u8]) -> Result<(), Error> {
+    /// A leaf's certificate that is stored leaves: none where another one of its leaf did.
+    pub(crate) fn leave<'a>(&self, place: u64, certificate: &'a [u8]) -> Option<Leaving<'a>> {
         let hash = Hash::of(certificate);
         let mut known = self.known();
         if place < known.accounted {
-            return Ok(());
+            return Some(Leaving(certificate));
         }
         match known.signing.insert(place, Signing::Stored(hash)) {
             Some(Signing::Stored(first)) if first != hash => {
                 known.signing.insert(place, Signing::Stored(first));
-                Err(gone(place))
+                tell_gone(place);
+                None
             }
-            _ => Ok(()),
+            _ => Some(Leaving(certificate)),
+        }
+    }
+
+    /// What was signed of a leaf, where nobody knows whether it is stored.
+    pub(crate) fn signed(&self, place: u64) -> Option<Arc<Issued>> {
+        match self.of(place) {
+            Some(Signing::Unsure(issued)) => Some(issued),
+            _ => None,
         }
     }
 
@@ -124,11 +145,12 @@ impl Accounts {
     }
 
     /// What came of storing a leaf's certificate.
-    pub(crate) fn note(&self, place: u64, certificate: &[u8], stored: &Result<Outcome, Error>) {
+    pub(crate) fn note(&self, issued: &Arc<Issued>, stored: &Result<Outcome, Error>) {
+        let place = issued.logged.leaf().leaf_index;
         let signing = match stored {
-            Ok(Outcome::Stored) => Signing::Stored(Hash::of(certificate)),
+            Ok(Outcome::Stored) => Signing::Stored(Hash::of(&issued.certificate)),
             Ok(_) => return,
-            Err(_) => Signing::Unsure,
+            Err(_) => Signing::Unsure(Arc::clone(issued)),
         };
         let held = &mut self.known().signing;
         if !matches!(held.get(&place), Some(Signing::Stored(_))) {
@@ -137,7 +159,7 @@ impl Accounts {
     }
 
     fn of(&self, place: u64) -> Option<Signing> {
-        self.known().signing.get(&place).copied()
+        self.known().signing.get(&place).cloned()
     }
 
     fn forget_before(&self, place: u64) {
@@ -151,13 +173,17 @@ impl Accounts {
     }
 }
 
-/// What was stored of a leaf is not there any more.
-fn gone(place: u64) -> Error {
+fn tell_gone(place: u64) {
     tracing::error!(
         place,
         next_step = LOOK_FOR_WRITERS,
         "the certificate of a leaf was stored, and is not what stands there: it is not signed again"
     );
+}
+
+/// What was stored of a leaf is not there any more.
+pub(crate) fn gone(place: u64) -> Error {
+    tell_gone(place);
     let why = "a certificate was made of this request, and is not what stands in the database: \
                somebody else wrote there, and a second one is not signed";
     refused(why, ANOTHER_REQUEST)
@@ -263,8 +289,20 @@ impl Authority {
         Ok(matches!(settle(self, leaf, record).await?, Some(Account::Issued(_))))
     }
 
+    /// What is stored for a leaf, on its way to anybody: none where it is not its certificate, or another
+    /// one has left.
+    pub(crate) async fn leaving<'a>(
+        &self,
+        place: u64,
+        certificate: &'a [u8],
+        issuer_key_hash: &Hash,
+    ) -> Result<Option<Leaving<'a>>, Error> {
+        let is_its = self.is_certificate_at(place, certificate, issuer_key_hash).await?;
+        Ok(is_its.then(|| self.accounts.leave(place, certificate)).flatten())
+    }
+
     /// Whether what is stored for a leaf is its certificate, by the log; tells where it is not.
-    pub(crate) async fn is_certificate_at(
+    async fn is_certificate_at(
         &self,
         place: u64,
         certificate: &[u8],

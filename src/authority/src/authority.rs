@@ -11,7 +11,7 @@ use issuance::IssuerCertificate;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tlog::Hash;
 
-use crate::accounting::{self, Accounts};
+use crate::accounting::{self, Accounts, Leaving, gone};
 use crate::attest::{Attested, INTERNAL, Purpose, TokenKind, again_by_token, refused};
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
@@ -344,21 +344,18 @@ impl Authority {
                 instead_of,
             };
             let stored = self.queue.submit(Member::Complete(complete)).await;
-            self.accounts.note(leaf_index, &issued.certificate, &stored);
+            self.accounts.note(&issued, &stored);
+            let (named, issuer) = (issued.logged.named(), &issued.logged.leaf().issuer_key_hash);
             match stored? {
                 Outcome::Stored => {
                     metrics::counter!("countersign_issued_total").increment(1);
-                    return self.hand_out(
-                        issued.logged.named(),
-                        &issued.certificate,
-                        &issued.logged.leaf().issuer_key_hash,
-                        leaf_index,
-                    );
+                    let leaving = self.accounts.leave(leaf_index, &issued.certificate);
+                    let leaving = leaving.ok_or_else(|| gone(leaf_index))?;
+                    return Ok(self.present(named, leaving, issuer, leaf_index));
                 }
                 Outcome::Existing(first) => {
-                    let issuer = &issued.logged.leaf().issuer_key_hash;
-                    if self.is_certificate_at(leaf_index, &first, issuer).await? {
-                        return self.hand_out(issued.logged.named(), &first, issuer, leaf_index);
+                    if let Some(leaving) = self.leaving(leaf_index, &first, issuer).await? {
+                        return Ok(self.present(named, leaving, issuer, leaf_index));
                     }
                     instead_of = Some(Hash::of(&first));
                 }
@@ -373,16 +370,20 @@ impl Authority {
         Err(self.restless())
     }
 
-    /// Two signatures over logged bytes, unless they were revoked meanwhile.
-    async fn sign(&self, logged: Logged) -> Result<(Issued, u64), Error> {
+    /// Two signatures over logged bytes, unless they were revoked meanwhile. What was signed of them
+    /// before, and may be stored, is what is stored.
+    async fn sign(&self, logged: Logged) -> Result<(Arc<Issued>, u64), Error> {
         self.require_whole_log_for(&logged.named().spiffe_id)?;
         let (epoch, in_force) = self.refuse_revoked(&logged).await?;
+        if let Some(issued) = self.accounts.signed(logged.leaf().leaf_index) {
+            return Ok((issued, epoch));
+        }
         let key_hash = &logged.leaf().issuer_key_hash;
         let issuer = in_force.issuer_of(key_hash).ok_or(Error::Abandoned)?;
         let issuer = Arc::clone(issuer);
         let countersignature = in_force.countersigner.countersign(&logged).await?;
         let issued = issuer.issue(logged, &countersignature).await?;
-        Ok((issued, epoch))
+        Ok((Arc::new(issued), epoch))
     }
 
     /// What was made of the same request is given again only while it is good. The commit found the
@@ -418,7 +419,7 @@ impl Authority {
     pub(crate) fn present(
         &self,
         named: &Named,
-        certificate: &[u8],
+        certificate: Leaving<'_>,
         issuer: &Hash,
         leaf_index: u64,
     ) -> IssuedCertificate {

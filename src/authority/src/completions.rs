@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::IssuedCertificate;
-use tlog::Hash;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::attest::Purpose;
@@ -143,22 +142,10 @@ impl Authority {
         else {
             return Ok(None);
         };
-        if !self.is_certificate_at(*leaf_index, certificate, issuer_key_hash).await? {
-            return Ok(None);
-        }
-        self.hand_out(&Named::from(record), certificate, issuer_key_hash, *leaf_index).map(Some)
-    }
-
-    /// The way out of a stored certificate, unless another of its leaf has left.
-    pub(crate) fn hand_out(
-        &self,
-        named: &Named,
-        certificate: &[u8],
-        issuer: &Hash,
-        leaf_index: u64,
-    ) -> Result<IssuedCertificate, Error> {
-        self.accounts.leave(leaf_index, certificate)?;
-        Ok(self.present(named, certificate, issuer, leaf_index))
+        let leaving = self.leaving(*leaf_index, certificate, issuer_key_hash).await?;
+        let present =
+            |leaving| self.present(&Named::from(record), leaving, issuer_key_hash, *leaf_index);
+        Ok(leaving.map(present))
     }
 
     /// Lets what was begun come to its end, for so long at most; says how much has not. To be called once

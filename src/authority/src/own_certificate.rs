@@ -12,7 +12,6 @@ use zeroize::Zeroizing;
 
 use crate::authority::Authority;
 use crate::error::Error;
-use crate::request::Named;
 use crate::signer::Signer;
 use crate::signer::SignerError;
 use crate::signer::file::FileSigner;
@@ -41,16 +40,16 @@ impl Authority {
             limit: LOOKED_AT,
             ..RecordQuery::default()
         };
-        let records = self.store().records(query).await?;
-        let found = records.iter().find_map(|record| {
-            let certificate = record.certificate.as_deref()?;
-            is_for(certificate, signer.public_key()).then_some((record, certificate))
-        });
-        Ok(found.map(|(record, certificate)| (self.presented(record, certificate), key)))
-    }
-
-    fn presented(&self, record: &Record, certificate: &[u8]) -> IssuedCertificate {
-        self.present(&Named::from(record), certificate, &record.issuer_key_hash, record.leaf_index)
+        let is_its = |record: &&Record| {
+            let certificate = record.certificate.as_deref();
+            certificate.is_some_and(|certificate| is_for(certificate, signer.public_key()))
+        };
+        for record in self.store().records(query).await?.iter().filter(is_its) {
+            if let Some(given) = self.given_again(record).await? {
+                return Ok(Some((given, key)));
+            }
+        }
+        Ok(None)
     }
 }
 

@@ -4,6 +4,7 @@ use api::{CertificateRecord, CertificateState, IssuedCertificate, RenewalWindow}
 use identity::pem;
 use time::OffsetDateTime;
 
+use crate::accounting::Leaving;
 use crate::attest::Facts;
 use crate::clock::from_milliseconds;
 use crate::event::Event;
@@ -13,7 +14,7 @@ use crate::store::{Record, StoreError};
 /// A stored certificate, as whoever asked for it gets it.
 pub(crate) fn issued(
     named: &Named,
-    certificate: &[u8],
+    certificate: Leaving<'_>,
     issuer_pem: &str,
     log_index: u64,
     trust_sequence: u64,
@@ -61,13 +62,8 @@ impl Origin {
     }
 }
 
-/// A certificate as operators and owners see it.
-pub(crate) fn record(
-    record: Record,
-    origin: Origin,
-    state: CertificateState,
-    issuer_pem: &str,
-) -> CertificateRecord {
+/// A certificate as operators and owners see it, without its bytes.
+pub(crate) fn record(record: Record, origin: Origin, state: CertificateState) -> CertificateRecord {
     let Origin { profile, attestor, principal, policies } = origin;
     CertificateRecord {
         spiffe_id: record.spiffe_id,
@@ -81,7 +77,7 @@ pub(crate) fn record(
         attestor,
         principal,
         policies,
-        chain: record.certificate.map(|certificate| chain(&certificate, issuer_pem)),
+        chain: None,
         row_lost: false,
         revoked: None,
         denial: None,
@@ -102,8 +98,9 @@ pub(crate) fn seconds(unix: i64) -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(unix).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
 
-fn chain(certificate: &[u8], issuer_pem: &str) -> String {
-    pem("CERTIFICATE", certificate) + issuer_pem
+/// A certificate with its issuer's, PEM.
+pub(crate) fn chain(certificate: Leaving<'_>, issuer_pem: &str) -> String {
+    pem("CERTIFICATE", certificate.der()) + issuer_pem
 }
 
 fn whole(time: OffsetDateTime) -> OffsetDateTime {

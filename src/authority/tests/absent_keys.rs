@@ -212,4 +212,12 @@ async fn the_cas_own_key_is_kept_sealed_and_its_certificate_found_again() {
     let (kept, kept_key) = environment.authority.kept_own_certificate().await.unwrap().unwrap();
     assert_eq!((kept.serial_number, kept.chain), (issued.serial_number, issued.chain));
     assert_eq!(kept_key, pkcs8);
+    // Of the same key, and by nobody: what clients would refuse is not shown to them.
+    let last = "substr(der, 1, length(der) - 1) || x'00'";
+    let change = format!(
+        "UPDATE certificates SET der = CAST({last} AS BLOB) WHERE leaf_index = {}",
+        issued.log_index
+    );
+    support::older::database(environment.folder.path()).execute_batch(&change).unwrap();
+    assert!(environment.authority.kept_own_certificate().await.unwrap().is_none());
 }

@@ -123,6 +123,63 @@ async fn what_was_not_stored_before_a_restart_is_signed_after_it() {
     assert_eq!(environment.renew(&held, &renewal).await.unwrap(), renewed);
 }
 
+/// What is signed and perhaps stored is what is stored: no second signature is made of it.
+#[tokio::test]
+async fn what_may_have_been_stored_is_stored_again() {
+    let (environment, countdown) = failing(Fault::Persisted).await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/quick").await;
+    let request = csr();
+    countdown.store(2, Ordering::SeqCst);
+    environment.issue_with(&token, &request).await.unwrap_err();
+    let path = environment.folder.path().join("countersign.db");
+    let newest = "SELECT der FROM certificates ORDER BY leaf_index DESC LIMIT 1";
+    let stored: Vec<u8> =
+        Connection::open(path).unwrap().query_row(newest, [], |row| row.get(0)).unwrap();
+    write(&environment, "DELETE FROM certificates");
+    let issued = environment.issue_with(&token, &request).await.unwrap();
+    assert!(issued.chain.starts_with(&identity::pem("CERTIFICATE", &stored)));
+    environment.verified(&issued);
+}
+
+/// Whoever is shown a certificate has it as whoever asked for it does.
+#[tokio::test]
+async fn what_was_shown_to_an_operator_has_left() {
+    let (mut environment, countdown) = failing(Fault::Persisted).await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/quick").await;
+    let request = csr();
+    countdown.store(2, Ordering::SeqCst);
+    environment.issue_with(&token, &request).await.unwrap_err();
+    // Another process knows nothing of what this one has signed.
+    environment.restart().await;
+    let all = api::CertificateFilter::default();
+    let newest = environment.authority.certificates(&operator, &all).await.unwrap().items.remove(0);
+    let shown = environment.authority.certificate(&operator, &newest.serial_number).await.unwrap();
+    environment.verify(&shown.chain.unwrap()).unwrap();
+    write(&environment, "DELETE FROM certificates");
+    require_refused(&environment, &token, &request).await;
+}
+
+#[tokio::test]
+async fn what_is_not_the_leafs_certificate_is_shown_to_nobody() {
+    for change in CHANGES {
+        let environment = Environment::start().await;
+        let operator = environment.operator().await;
+        let issued = environment.issue(&operator, "/prod/quick").await;
+        let show = async || {
+            let shown = environment.authority.certificate(&operator, &issued.serial_number).await;
+            shown.unwrap()
+        };
+        assert_eq!(show().await.chain.as_ref(), Some(&issued.chain));
+        while environment.authority.account().await.unwrap() {}
+        write(&environment, change);
+        let shown = show().await;
+        assert_eq!((shown.chain, shown.row_lost), (None, true), "{change}");
+        assert_eq!(shown.state, api::CertificateState::Valid, "{change}");
+    }
+}
+
 #[tokio::test]
 async fn the_same_request_many_times_at_once_is_given_one_certificate() {
     let environment = Environment::start().await;

@@ -27,9 +27,22 @@ impl Authority {
     ) -> Result<CertificateRecord, Error> {
         let known = self.readable(caller, serial_number).await?;
         let revoked = self.revocation_of(known.record()).await?;
+        let chain = self.chain_of(known.record()).await?;
+        // What is stored is not shown where it is not the leaf's certificate, or not the one that left.
+        let is_whole = chain.is_some() || known.record().certificate.is_none();
         let shown = self.show(known).await?;
+        let row_lost = shown.row_lost || !is_whole;
         let denial = self.folded().revoking.denial(&shown.spiffe_id);
-        Ok(CertificateRecord { revoked, denial, ..shown })
+        Ok(CertificateRecord { chain, row_lost, revoked, denial, ..shown })
+    }
+
+    /// The certificate that is stored, with its issuer's, as PEM.
+    async fn chain_of(&self, record: &Record) -> Result<Option<String>, Error> {
+        let Some(stored) = &record.certificate else { return Ok(None) };
+        let leaving = self.leaving(record.leaf_index, stored, &record.issuer_key_hash).await?;
+        let in_force = self.in_force();
+        let issuer_pem = in_force.issuer_pem(&record.issuer_key_hash);
+        Ok(leaving.map(|certificate| present::chain(certificate, issuer_pem)))
     }
 
     /// What revoked a certificate first.
@@ -173,10 +186,8 @@ impl Authority {
             true => self.state_of(&record),
             false => CertificateState::NeverIssued,
         };
-        let in_force = self.in_force();
-        let issuer_pem = in_force.issuer_pem(&record.issuer_key_hash);
         let row_lost = is_issued && record.certificate.is_none();
-        Ok(CertificateRecord { row_lost, ..present::record(record, origin, state, issuer_pem) })
+        Ok(CertificateRecord { row_lost, ..present::record(record, origin, state) })
     }
 
     /// What can be done with a certificate that was issued.
