@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
+use time::format_description::well_known::Rfc3339;
 use tlog::{CertificateLeaf, Hash, leaf_hash};
 
 use crate::attest::refused;
@@ -19,7 +20,10 @@ use crate::authority::Authority;
 use crate::error::Error;
 use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUE_LOST, ISSUED, SEEN};
 use crate::issuer::Issued;
+use crate::known;
 use crate::loading::proven_entry;
+use crate::lost_rows;
+use crate::present;
 use crate::recent_log::{Fate, Unaccounted};
 use crate::renewals::Told;
 use crate::sequencer::{ActMember, COMPLETION_MILLISECONDS, Effect, Member, Outcome};
@@ -354,8 +358,9 @@ async fn tell(authority: &Authority, kind: &'static str, place: u64) -> Result<(
     let known = authority.known_at(place).await?;
     let Record { serial_number, spiffe_id, .. } = known.record();
     if kind == ISSUE_LOST {
+        let next_step = after_loss(&known);
         tracing::error!(
-            place, %serial_number, %spiffe_id, next_step = REVOKE,
+            place, %serial_number, %spiffe_id, next_step,
             "a certificate is accounted for as lost: whether it was signed the database does not say"
         );
     }
@@ -366,9 +371,24 @@ async fn tell(authority: &Authority, kind: &'static str, place: u64) -> Result<(
     authority.submit(Member::Act(Box::new(act))).await.map(drop)
 }
 
-/// Its holder, if there is one, attests again.
-const REVOKE: &str = "where no process of the CA has ended or failed in that minute, somebody wrote to \
-    the database; in any case: countersign revoke SERIAL --reason superseded";
+/// What to do about one that may have been signed. Its holder, if there is one, replaces it by renewing;
+/// without its record, by attesting again.
+fn after_loss(certificate: &known::Known) -> String {
+    let known::Known::Recorded(Record { serial_number, spiffe_id, not_before, not_after, .. }) =
+        certificate
+    else {
+        return lost_rows::NEXT_STEP.to_owned();
+    };
+    let window =
+        present::renewal_window(present::seconds(*not_before), present::seconds(*not_after));
+    let until = window.end.format(&Rfc3339).unwrap_or_default();
+    format!(
+        "where no process of the CA has ended or failed in that minute, somebody wrote to the database; \
+         whoever holds the certificate renews it by {until}: wait for that, and where `countersign list \
+         --id {spiffe_id}` shows no newer one then: countersign revoke {serial_number} --reason superseded"
+    )
+}
+
 /// It makes another certificate; a renewal of which nobody has shown anything is replaced so, too.
 const ANOTHER_REQUEST: &str =
     "make a new request, with a new key, and a new token or another Idempotency-Key";

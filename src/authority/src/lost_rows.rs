@@ -139,7 +139,7 @@ impl Authority {
     }
 }
 
-const NEXT_STEP: &str = "where a copy of the database holds them, put the newest one back (README: \
+pub(crate) const NEXT_STEP: &str = "where a copy of the database holds them, put the newest one back (README: \
     what to back up); where none does, their holders attest again by a token, and: countersign \
     revoke SERIAL --reason superseded";
 /// Looked up at a time.

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use authority::Error;
 use authority::store::faulty::{Fault, FaultyStore, ReadOf};
 use authority::store::{RecordQuery, Store, StoreError};
+use support::told::Told;
 use support::{Environment, csr};
 
 /// Which write to fail, counted from when the fault is armed; 0 fails none.
@@ -115,7 +116,13 @@ async fn a_request_left_half_done_is_not_completed_after_a_minute_and_told_as_lo
     let error = environment.issue_with(&token, &request).await.unwrap_err();
     assert!(matches!(error, Error::Abandoned), "{error}");
     environment.clock.advance(time::Duration::seconds(60));
+    let (told, _listening) = Told::listen();
     while environment.authority.account().await.unwrap() {}
+    // Whoever holds it renews it in the sixth tenth of its day; it is revoked only once nobody has.
+    let told = told.with("accounted for as lost");
+    let next = "renews it by 2026-11-22T02:23:36Z: wait for that, and where `countersign list --id \
+                spiffe://pay.example/prod/reports` shows no newer one then: countersign revoke ";
+    assert!(told.len() == 1 && told[0].contains(next), "{told:?}");
     let size = environment.store.head().await.unwrap().edge.size();
     let last = environment.store.entries(size - 2, 1).await.unwrap().remove(0);
     // What failed may have been stored: that it was not signed nobody knows.

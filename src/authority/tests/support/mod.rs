@@ -4,6 +4,7 @@
 
 pub(crate) mod older;
 pub(crate) mod rotation;
+pub(crate) mod told;
 
 use std::collections::BTreeMap;
 use std::path::Path;
