@@ -103,14 +103,19 @@ async fn logged(store: &dyn Store, index: u64) -> Result<Record, Error> {
     tracing::debug!(index, "the record of a certificate is gone: its leaf is asked");
     let unread = || StoreError::Inconsistent(format!("entry {index} of the log is no certificate"));
     let entry = proven_entry(store, index).await?.ok_or_else(unread)?;
-    let leaf = CertificateLeaf::parse(&entry).map_err(|_| unread())?;
-    let (_, tbs) = TbsCertificate::from_der(&leaf.tbs_certificate).map_err(|_| unread())?;
-    Ok(Record {
+    Ok(said_by_leaf(index, &entry).ok_or_else(unread)?)
+}
+
+/// The same, of an entry that is proved; none where it is no certificate.
+pub(crate) fn said_by_leaf(index: u64, entry: &[u8]) -> Option<Record> {
+    let leaf = CertificateLeaf::parse(entry).ok()?;
+    let (_, tbs) = TbsCertificate::from_der(&leaf.tbs_certificate).ok()?;
+    Some(Record {
         leaf_index: index,
         issued_at: leaf.timestamp,
         issuer_key_hash: leaf.issuer_key_hash,
-        serial_number: SerialNumber::from_octets(tbs.raw_serial()).map_err(|_| unread())?,
-        spiffe_id: named_by(&tbs).ok_or_else(unread)?,
+        serial_number: SerialNumber::from_octets(tbs.raw_serial()).ok()?,
+        spiffe_id: named_by(&tbs)?,
         profile: String::new(),
         not_before: tbs.validity().not_before.timestamp(),
         not_after: tbs.validity().not_after.timestamp(),

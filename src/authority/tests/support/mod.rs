@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
+pub(crate) mod before;
 pub(crate) mod older;
 pub(crate) mod rotation;
 pub(crate) mod told;

@@ -5,9 +5,10 @@
 //! call shown is not replaced any more, and lets no rotation go on; what they call replaced is renewed in
 //! any case, by a certificate of its own line. Who follows whom in a line say its records, which are sealed;
 //! that there is one, the log. Where the record of a renewal is gone, or not as this CA wrote it, nobody can
-//! tell what it renewed: what it may have been is renewed no more, and its holder attests again.
+//! tell what it renewed: what it may have been is renewed no more, and its holder attests again. Nor is a
+//! certificate passed over whose event cannot be read: what its leaf says counts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use identity::{SerialNumber, SpiffeId};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -19,6 +20,7 @@ use super::write::{self, VERSION};
 use super::{Record, StoreError, head, schema, unavailable};
 use crate::attest::Facts;
 use crate::event::{Act, EventDraft, ISSUE, RENEW_UPGRADE, is_of};
+use crate::known::said_by_leaf;
 use crate::recent_log::Announced;
 use crate::seal::HeadKey;
 use crate::sequencer::{ActMember, Effect, Found, Head, Member, plan};
@@ -28,6 +30,10 @@ use crate::sequencer::{ActMember, Effect, Found, Head, Member, plan};
 pub(super) struct Told {
     pub(super) renewed: usize,
     pub(super) shown: usize,
+    /// What is renewed no more.
+    pub(super) closed: usize,
+    /// Whose.
+    pub(super) closed_of: BTreeSet<SpiffeId>,
 }
 
 /// A `renew.upgrade` event's detail, by places in the log.
@@ -63,7 +69,8 @@ pub(super) fn tell_the_log(
         .execute_batch(STEP)
         .and_then(|()| transaction.execute("UPDATE meta SET version = ?1", [VERSION]))
         .map_err(schema::not_of_version(version))?;
-    Ok(Told { renewed: said.renewed.len(), shown: said.shown.len() })
+    let (renewed, shown) = (said.renewed.len(), said.shown.len());
+    Ok(Told { renewed, shown, closed: said.closed.len(), closed_of: said.closed_of })
 }
 
 fn member(detail: &UpgradeDetail<'_>) -> Member {
@@ -78,6 +85,7 @@ struct Said {
     renewed: Vec<[u64; 2]>,
     shown: Vec<u64>,
     closed: Vec<u64>,
+    closed_of: BTreeSet<SpiffeId>,
     /// Of what was renewed a second time, told after the others.
     again: Vec<[u64; 2]>,
     /// The newest of each line.
@@ -86,11 +94,45 @@ struct Said {
     last: HashMap<SpiffeId, HashSet<u64>>,
 }
 
+/// A certificate, as its event says, or else as it does itself.
+#[derive(Debug)]
+struct Leaf {
+    place: u64,
+    spiffe_id: SpiffeId,
+    serial_number: SerialNumber,
+    /// In seconds since 1970.
+    not_after: i64,
+    /// It begins a line.
+    is_first: bool,
+}
+
+impl Leaf {
+    fn of(
+        place: u64,
+        entry: &[u8],
+        announced: Option<Announced>,
+        is_first: bool,
+    ) -> Result<Self, StoreError> {
+        let (spiffe_id, serial_number, not_after) = match announced {
+            Some(Announced { subject, detail, .. }) => {
+                (subject, detail.serial_number, detail.not_after)
+            }
+            None => {
+                let unread = || format!("entry {place} of the log is no certificate");
+                let said = said_by_leaf(place, entry);
+                let said = said.ok_or_else(|| StoreError::Inconsistent(unread()))?;
+                (said.spiffe_id, said.serial_number, said.not_after)
+            }
+        };
+        Ok(Self { place, spiffe_id, serial_number, not_after, is_first })
+    }
+}
+
 impl Said {
     /// From the first certificate on that lives; one that has ended may have renewed it. The entries are
     /// proved to be under the head's root before.
     fn of(transaction: &Transaction<'_>, key: &HeadKey, head: &Head) -> Result<Self, StoreError> {
-        let (mut said, mut announced, mut lives) = (Self::default(), None, false);
+        let (mut said, mut event, mut lives) = (Self::default(), None, false);
         let sql = "SELECT place, bytes FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
         let mut entries = transaction.prepare(sql).map_err(unavailable)?;
         let of_the_log = [read::FIRST_PLACE, read::LAST_PLACE];
@@ -99,12 +141,14 @@ impl Said {
             let place = read::number(row, 0).map_err(unavailable)? - read::FIRST_PLACE as u64;
             let entry = row.get_ref(1).and_then(|it| Ok(it.as_blob()?)).map_err(unavailable)?;
             if entry.first() == Some(&b'{') {
-                announced = Announced::read(entry).map(|it| (it, is_of(entry, ISSUE)));
-            } else if let Some((leaf, is_first)) = announced.take() {
-                lives |= leaf.detail.not_after > (head.at / 1000) as i64;
-                if lives {
-                    said.leaf(transaction, key, place, leaf, is_first).map_err(unavailable)?;
-                }
+                event = Some((Announced::read(entry), is_of(entry, ISSUE)));
+                continue;
+            }
+            let (announced, is_first) = event.take().unwrap_or_default();
+            let leaf = Leaf::of(place, entry, announced, is_first)?;
+            lives |= leaf.not_after > (head.at / 1000) as i64;
+            if lives {
+                said.leaf(transaction, key, leaf).map_err(unavailable)?;
             }
         }
         said.renewed.append(&mut said.again);
@@ -115,21 +159,19 @@ impl Said {
         &mut self,
         transaction: &Transaction<'_>,
         key: &HeadKey,
-        place: u64,
-        leaf: Announced,
-        is_first: bool,
+        Leaf { place, spiffe_id, serial_number, is_first, .. }: Leaf,
     ) -> rusqlite::Result<()> {
-        let serial_number = leaf.detail.serial_number;
         let recorded = record_at(transaction, key, place)?.and_then(in_line);
         // The log says of a first certificate that it begins a line.
         let line = match is_first {
             true => Some(serial_number),
             false => recorded.map(|(_, line)| line),
         };
-        let last = self.last.entry(leaf.subject).or_default();
+        let last = self.last.entry(spiffe_id.clone()).or_default();
         let Some(line) = line else {
             self.closed.extend(last.drain());
             self.closed.push(place);
+            self.closed_of.insert(spiffe_id);
             return Ok(());
         };
         if let Some(before) = self.newest.insert(line, place) {

@@ -3,9 +3,10 @@
 //!
 //! Afterwards no version of before opens it: they know neither its schema nor the seal of its head.
 
-use identity::TrustDomain;
+use identity::{SpiffeId, TrustDomain};
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::renewals::Told;
 use super::write::{RENEWALS_IN_ROWS, UNSEALED_RECORDS, UNSEALED_REQUESTS};
 use super::{StoreError, head, read, records, renewals, requests, schema, unavailable};
 use crate::seal::HeadKey;
@@ -54,8 +55,32 @@ pub(super) fn bring_up_to_date(
         "the log tells from now on what was renewed, and what was shown: no earlier version opens this \
          database any more"
     );
+    tell_closed(&told);
     Ok(())
 }
+
+/// Whose certificates are renewed no more: each ends, and its holder with it, unless somebody acts.
+fn tell_closed(Told { closed, closed_of, .. }: &Told) {
+    if *closed == 0 {
+        return;
+    }
+    let named: Vec<&str> = closed_of.iter().take(NAMED).map(SpiffeId::as_str).collect();
+    let more = closed_of.len() - named.len();
+    let named = named.join(" ");
+    tracing::error!(
+        certificates = closed,
+        identities = closed_of.len(),
+        named,
+        more,
+        next_step = "before they end (`countersign list --id SPIFFE_ID` says when), for each: `countersign \
+                     token create SPIFFE_ID`, and its holder attests again by that token",
+        "certificates are not renewed any more: the record of a renewal of their identity is gone, or is \
+         not as this CA wrote it, and which of them it renewed cannot be told"
+    );
+}
+
+/// In one line of diagnostics.
+const NAMED: usize = 20;
 
 /// Makes of a store what a version of before had left: for tests of those that are brought up to date.
 #[cfg(any(test, feature = "test-seams"))]
