@@ -4,11 +4,13 @@
 mod support;
 
 use api::TokenFilter;
-use authority::Event;
+use authority::clock::Clock;
+use authority::sequencer::{ActMember, Effect, Member};
+use authority::{Act, Event, EventDraft};
 use rusqlite::{Connection, params};
 use support::older::RENEWALS_IN_ROWS;
 use support::{Environment, csr, id, open, reopen};
-use tlog::{Hash, TreeEdge, leaf_hash};
+use tlog::{Hash, Tile, TileKind, TreeEdge, leaf_hash};
 
 /// A CA with something to undo: a revoked certificate, a denied identity, a withdrawn token.
 async fn environment() -> Environment {
@@ -356,4 +358,34 @@ async fn certificate_of_the_issuer_is_the_one_that_a_root_signed() {
     })
     .await;
     assert!(refusal.contains("signed by no root of this CA"), "{refusal}");
+}
+
+/// What is made of it meanwhile does not outlast it.
+#[tokio::test]
+async fn a_tile_that_was_changed_for_a_moment_is_read_again() {
+    let environment = environment().await;
+    let event = EventDraft::new("backup", &Act { actor: "test", request_id: "" }, "", &());
+    let act = ActMember { event, effect: Effect::None, allowed_under: None };
+    let group = vec![Member::Act(Box::new(act)); 600];
+    let now = environment.clock.unix_milliseconds();
+    environment.store.commit(group, now).await.unwrap();
+    let database = database(&environment);
+    let first = "level = 0 AND tile_index = 0";
+    let sql = format!("SELECT hashes FROM tiles WHERE {first}");
+    let right: Vec<u8> = database.query_row(&sql, [], |row| row.get(0)).unwrap();
+    let mut edge = TreeEdge::new();
+    right.chunks(32).for_each(|hash| edge.push(Hash::try_from(hash).unwrap()));
+    let size = environment.store.head().await.unwrap().edge.size();
+    let above = Tile::in_tree(TileKind::Hashes { level: 1 }, 0, size).unwrap();
+    let starts_right = async || {
+        let tile = environment.store.tile(above).await.unwrap().unwrap();
+        tile.starts_with(edge.root().as_bytes())
+    };
+    let change = |to: &[u8]| {
+        database.execute(&format!("UPDATE tiles SET hashes = ?1 WHERE {first}"), [to]).unwrap();
+    };
+    change(&[0; 256 * 32]);
+    assert!(!starts_right().await);
+    change(&right);
+    assert!(starts_right().await, "what was changed is remembered");
 }

@@ -134,9 +134,14 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 /// The newest head, kept or not: for whoever looks what stands in the log, and gives nobody anything by
 /// it. Whatever is given is committed first, or asked of [`Store::head`].
 pub(crate) async fn newest_head(store: &dyn Store) -> Result<Head, StoreError> {
-    match store.head().await {
+    newest(store.head().await)
+}
+
+/// The same, of what was read.
+fn newest(read: Result<Head, StoreError>) -> Result<Head, StoreError> {
+    match read {
         Err(StoreError::Unkept { head, .. }) => Ok(Head::clone(&head)),
-        head => head,
+        read => read,
     }
 }
 

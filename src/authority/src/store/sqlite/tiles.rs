@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::mem;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use tlog::{Hash, Subtree, TILE_WIDTH, Tile, TileKind, TreeEdge, leaf_hash};
+use tlog::{Hash, TILE_WIDTH, Tile, TileKind, TreeEdge, leaf_hash};
 
 use super::unreached::full_tiles;
 use super::write::one;
@@ -13,6 +13,7 @@ use super::{LOG, StoreError, head, read, unavailable};
 use crate::seal::HeadKey;
 use crate::sequencer::{Entry, Head};
 use crate::store::heads::Heads;
+use crate::store::newest;
 
 /// The hashes of the newest tile of level 0 while it fills, so that a full one is not read back.
 ///
@@ -33,8 +34,7 @@ impl NewestTile {
     ) -> Result<(), StoreError> {
         if self.size != size {
             let (index, width) = (size / TILE_WIDTH, size % TILE_WIDTH);
-            *self =
-                Self { size, hashes: compute(transaction, &Roots::default(), 0, index, width)? };
+            *self = Self { size, hashes: hashes_of_entries(transaction, index, width)? };
         }
         for entry in appended {
             self.hashes.extend(entry.hash.as_bytes());
@@ -50,27 +50,57 @@ impl NewestTile {
 
 /// Roots of full tiles: what the tiles above them are made of that are not full yet, each time that
 /// somebody asks for one. To hash all that is below would cost 65,000 hashes.
+///
+/// Only those are remembered that add up to the log's head: a tile that somebody changed for a moment is
+/// read again.
 #[derive(Debug, Default)]
 pub(super) struct Roots(Mutex<HashMap<(u8, u64), Hash>>);
 
 impl Roots {
-    fn of(&self, connection: &Connection, level: u8, index: u64) -> Result<Hash, StoreError> {
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(root) = known().get(&(level, index)) {
-            return Ok(*root);
-        }
-        let tile = stored(connection, level, index)?.ok_or_else(|| {
-            StoreError::Inconsistent(format!("tile {index} of level {level} is gone"))
+    /// The hashes of a tile above level 0 that the log of this head has not filled, as far as that reaches.
+    fn unfilled(
+        &self,
+        connection: &Connection,
+        head: &Head,
+        level: u8,
+        reach: Tile,
+    ) -> Result<Vec<u8>, StoreError> {
+        let mut read = Vec::new();
+        let bytes = compute(connection, level, reach.index(), reach.width().into(), |below| {
+            let known = self.known().get(&(level - 1, below)).copied();
+            known.map_or_else(
+                || {
+                    let root = root_of(connection, level - 1, below)?;
+                    read.push(((level - 1, below), root));
+                    Ok(root)
+                },
+                Ok,
+            )
         })?;
-        let root = root(&tile)?;
-        let mut known = known();
-        // Of tiles that were filled since, too: nobody asks for those any more.
-        if known.len() >= MOST_ROOTS {
-            known.clear();
+        if !read.is_empty() && adds_up(head, reach, &bytes) {
+            let mut known = self.known();
+            // Of tiles that were filled since, too: nobody asks for those any more.
+            if known.len() + read.len() > MOST_ROOTS {
+                known.clear();
+            }
+            known.extend(read);
         }
-        known.insert((level, index), root);
-        Ok(root)
+        Ok(bytes)
     }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<(u8, u64), Hash>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether what the head says of a tile's hashes is so.
+fn adds_up(head: &Head, tile: Tile, bytes: &[u8]) -> bool {
+    let size = head.edge.size();
+    let mut said = tlog::edge_subtrees(size).into_iter().zip(head.edge.hashes());
+    said.all(|(subtree, kept)| {
+        let is_elsewhere = Tile::holding(subtree, size).is_ok_and(|holding| holding != tile);
+        is_elsewhere || tlog::subtree_hash_in_tile(bytes, subtree).is_ok_and(|hash| hash == *kept)
+    })
 }
 
 /// More than the tiles that are not full, one of each level, can be made of.
@@ -79,13 +109,13 @@ const MOST_ROOTS: usize = 8 * TILE_WIDTH as usize;
 /// Stores the tiles above level 0 that the log's `size`th entry fills.
 fn complete_above(transaction: &Transaction<'_>, size: u64) -> Result<(), StoreError> {
     let mut filled = size / TILE_WIDTH;
-    let roots = Roots::default();
     for level in 1..8 {
         if !filled.is_multiple_of(TILE_WIDTH) {
             break;
         }
         filled /= TILE_WIDTH;
-        let hashes = compute(transaction, &roots, level, filled - 1, TILE_WIDTH)?;
+        let root_of = |below| root_of(transaction, level - 1, below);
+        let hashes = compute(transaction, level, filled - 1, TILE_WIDTH, root_of)?;
         store(transaction, level, filled - 1, &hashes)?;
     }
     Ok(())
@@ -113,32 +143,39 @@ pub(super) fn tile(
     roots: &Roots,
     tile: Tile,
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let head = match head::read_known(connection, key, heads) {
-        // Whoever looks at the log itself looks at that, too.
-        Err(StoreError::Unkept { head, .. }) => Head::clone(&head),
-        head => head?,
-    };
+    // Whoever looks at the log itself looks at what is not kept, too.
+    let head = newest(head::read_known(connection, key, heads))?;
     let size = head.edge.size();
     let reach = Tile::in_tree(tile.kind(), tile.index(), size);
     if reach.is_err() || reach.is_ok_and(|reach| reach.width() < tile.width()) {
         return Ok(None);
     }
     let width = u64::from(tile.width());
-    match tile.kind() {
-        TileKind::Entries => bundle(connection, tile.index(), width).map(Some),
-        TileKind::Hashes { level } => {
-            hashes(connection, roots, level, tile.index(), width, size).map(Some)
+    let bytes = match tile.kind() {
+        TileKind::Entries => return bundle(connection, tile.index(), width).map(Some),
+        TileKind::Hashes { level } if level > 0 && tile.index() >= full_tiles(level, size) => {
+            let reach = Tile::in_tree(tile.kind(), tile.index(), size).map_err(inconsistent)?;
+            roots.unfilled(connection, &head, level, reach)?
         }
-    }
+        TileKind::Hashes { level } => hashes(connection, level, tile.index(), width, size)?,
+    };
+    Ok(Some(first(bytes, width)))
 }
 
 /// Recomputes the right edge from tiles and entries and compares it with the head: what loading
 /// needs of the tree, whatever its size.
 pub(super) fn verify_edge(connection: &Connection, head: &Head) -> Result<(), StoreError> {
     let size = head.edge.size();
-    let roots = Roots::default();
+    // Those of one tile follow one another.
+    let mut newest: Option<(Tile, Vec<u8>)> = None;
     for (subtree, kept) in tlog::edge_subtrees(size).into_iter().zip(head.edge.hashes()) {
-        if subtree_hash(connection, &roots, subtree, size)? != *kept {
+        let holding = Tile::holding(subtree, size).map_err(inconsistent)?;
+        let held = newest.take_if(|(held, _)| *held == holding);
+        let (_, bytes) = newest.insert(match held {
+            Some(held) => held,
+            None => (holding, hashes_in(connection, holding, size)?),
+        });
+        if tlog::subtree_hash_in_tile(bytes, subtree).map_err(inconsistent)? != *kept {
             return Err(StoreError::Inconsistent(format!(
                 "the log's tiles do not add up to its head at {size} entries"
             )));
@@ -147,26 +184,17 @@ pub(super) fn verify_edge(connection: &Connection, head: &Head) -> Result<(), St
     Ok(())
 }
 
-/// The hash of a complete subtree within a log of `size` entries.
-fn subtree_hash(
-    connection: &Connection,
-    roots: &Roots,
-    subtree: Subtree,
-    size: u64,
-) -> Result<Hash, StoreError> {
-    let holding = Tile::holding(subtree, size).map_err(inconsistent)?;
-    let TileKind::Hashes { level } = holding.kind() else {
+fn hashes_in(connection: &Connection, tile: Tile, size: u64) -> Result<Vec<u8>, StoreError> {
+    let TileKind::Hashes { level } = tile.kind() else {
         return Err(StoreError::Inconsistent("a subtree lies in no bundle".to_owned()));
     };
-    let bytes = hashes(connection, roots, level, holding.index(), holding.width().into(), size)?;
-    tlog::subtree_hash_in_tile(&bytes, subtree).map_err(inconsistent)
+    hashes(connection, level, tile.index(), tile.width().into(), size)
 }
 
 /// A tile that a log of `size` entries has not filled is nowhere stored by this CA, whatever stands
 /// there.
 fn hashes(
     connection: &Connection,
-    roots: &Roots,
     level: u8,
     index: u64,
     width: u64,
@@ -177,12 +205,16 @@ fn hashes(
         false => None,
     };
     match stored {
-        Some(mut full) => {
-            full.truncate(width as usize * 32);
-            Ok(full)
+        Some(full) => Ok(first(full, width)),
+        None => {
+            compute(connection, level, index, width, |below| root_of(connection, level - 1, below))
         }
-        None => compute(connection, roots, level, index, width),
     }
+}
+
+fn first(mut hashes: Vec<u8>, width: u64) -> Vec<u8> {
+    hashes.truncate(width as usize * 32);
+    hashes
 }
 
 fn stored(connection: &Connection, level: u8, index: u64) -> Result<Option<Vec<u8>>, StoreError> {
@@ -199,30 +231,40 @@ fn stored(connection: &Connection, level: u8, index: u64) -> Result<Option<Vec<u
 /// Level 0 holds the hashes of entries, each level above the roots of full tiles below.
 fn compute(
     connection: &Connection,
-    roots: &Roots,
     level: u8,
+    index: u64,
+    width: u64,
+    root_of: impl FnMut(u64) -> Result<Hash, StoreError>,
+) -> Result<Vec<u8>, StoreError> {
+    if level == 0 {
+        return hashes_of_entries(connection, index, width);
+    }
+    let first = index * TILE_WIDTH;
+    let roots: Result<Vec<Hash>, _> = (first..first + width).map(root_of).collect();
+    Ok(roots?.iter().flat_map(|root| *root.as_bytes()).collect())
+}
+
+fn hashes_of_entries(
+    connection: &Connection,
     index: u64,
     width: u64,
 ) -> Result<Vec<u8>, StoreError> {
     let first = index * TILE_WIDTH;
-    let mut bytes = Vec::with_capacity(width as usize * 32);
-    if level == 0 {
-        let entries = read::entries(connection, first, width)?;
-        for entry in &entries {
-            bytes.extend(leaf_hash(entry).as_bytes());
-        }
-    } else {
-        for below in first..first + width {
-            bytes.extend(roots.of(connection, level - 1, below)?.as_bytes());
-        }
-    }
-    if bytes.len() != width as usize * 32 {
+    let entries = read::entries(connection, first, width)?;
+    if entries.len() as u64 != width {
         return Err(StoreError::Inconsistent(format!(
             "the log lacks entries between {first} and {}",
             first + width
         )));
     }
-    Ok(bytes)
+    Ok(entries.iter().flat_map(|entry| *leaf_hash(entry).as_bytes()).collect())
+}
+
+fn root_of(connection: &Connection, level: u8, index: u64) -> Result<Hash, StoreError> {
+    let tile = stored(connection, level, index)?.ok_or_else(|| {
+        StoreError::Inconsistent(format!("tile {index} of level {level} is gone"))
+    })?;
+    root(&tile)
 }
 
 fn root(tile: &[u8]) -> Result<Hash, StoreError> {
@@ -251,22 +293,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lies_below_a_tile_is_hashed_once() {
+    fn what_lies_below_a_tile_is_hashed_once_where_it_adds_up_to_the_head() {
         let mut database = Connection::open_in_memory().unwrap();
         database.execute_batch(schema::TABLES).unwrap();
         let transaction = database.transaction().unwrap();
         let full = |first: u8| leaf_hash(&[first]).as_bytes().repeat(TILE_WIDTH as usize);
+        let mut head = Head::empty();
         for index in 0..3 {
             store(&transaction, 0, index, &full(index as u8)).unwrap();
+            (0..TILE_WIDTH).for_each(|_| head.edge.push(leaf_hash(&[index as u8])));
         }
         transaction.commit().unwrap();
         let roots = Roots::default();
-        let computed = compute(&database, &roots, 1, 0, 3).unwrap();
-        let root_of = |first: u8| root(&full(first)).unwrap();
-        assert_eq!(computed, [0, 1, 2].map(|first| *root_of(first).as_bytes()).concat());
+        let kind = TileKind::Hashes { level: 1 };
+        let reach = Tile::in_tree(kind, 0, head.edge.size()).unwrap();
+        let unfilled = |roots: &Roots| roots.unfilled(&database, &head, 1, reach);
+        let right = [0, 1, 2].map(|first| *root(&full(first)).unwrap().as_bytes()).concat();
+        let change = |to: u8| {
+            let tile = (full(to),);
+            database.execute("UPDATE tiles SET hashes = ?1 WHERE tile_index = 1", tile).unwrap();
+        };
+        change(7);
+        assert_ne!(unfilled(&roots).unwrap(), right);
+        change(1);
+        assert_eq!(unfilled(&roots).unwrap(), right);
         database.execute_batch("DELETE FROM tiles").unwrap();
-        assert_eq!(compute(&database, &roots, 1, 0, 3).unwrap(), computed);
-        let gone = compute(&database, &Roots::default(), 1, 0, 3).unwrap_err();
+        assert_eq!(unfilled(&roots).unwrap(), right);
+        let gone = unfilled(&Roots::default()).unwrap_err();
         assert!(matches!(gone, StoreError::Inconsistent(why) if why.contains("tile 0 of level 0")));
     }
 }
