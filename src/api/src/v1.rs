@@ -467,8 +467,8 @@ pub struct TokenRecord {
     #[cfg_attr(feature = "openapi", schema(value_type = crate::schema::SpiffeId))]
     pub spiffe_id: SpiffeId,
     /// `open`, `used`, `expired`, `revoked`, or `void` where its maker was revoked since, or may not
-    /// make it now, where those for whom it was made were revoked or denied since, and while they are
-    /// denied.
+    /// make it now, where those for whom it was made were revoked or denied since, while they are
+    /// denied, and, where it makes an operator, while somebody has a certificate of that name.
     pub state: String,
     /// Who made it.
     #[serde(default)]
@@ -551,7 +551,7 @@ pub enum OperatorState {
     Able,
     /// Denied until allowed again.
     Denied,
-    /// Added, and their token is not used yet.
+    /// Added, and their token is open.
     Invited,
     /// They hold no certificate that is good.
     Lapsed,

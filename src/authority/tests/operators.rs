@@ -14,6 +14,7 @@ use api::{
 use authority::sequencer::{Effect, Member};
 use authority::store::faulty::FaultyStore;
 use authority::{Caller, Error};
+use support::older::database;
 use support::{Environment, csr, id, policy_files, request};
 
 const BOB: &str = "/countersign/operator/bob";
@@ -312,6 +313,7 @@ async fn what_a_revoked_operator_added_is_void_or_listed_for_review() {
     let carol = add(&environment, &second, &named("carol")).await.unwrap();
     let review = revoke(&environment, &admin, "/countersign/operator/second").await;
     told_to_be_added(join(&environment, &carol).await, "whoever made it");
+    assert_eq!(listed(&environment, &admin, "carol").await.state, OperatorState::Lapsed);
     let subjects: Vec<(&str, &str)> =
         review.iter().map(|act| (act.kind.as_str(), act.subject.as_str())).collect();
     let (bobs, carols) = (id(BOB), id("/countersign/operator/carol"));
@@ -320,6 +322,34 @@ async fn what_a_revoked_operator_added_is_void_or_listed_for_review() {
     environment.authority.status(&bob).await.unwrap();
     // Another adds the one who was not let in.
     added(&environment, &admin, "carol").await;
+}
+
+/// What is listed is what an issue would say.
+#[tokio::test]
+async fn nobody_is_invited_by_a_token_that_counts_no_more() {
+    let environment = Environment::start().await;
+    let admin = environment.operator().await;
+    let states = async || {
+        let page = environment.authority.tokens(&admin, &TokenFilter::default()).await.unwrap();
+        let state = page.items[0].state.clone();
+        (state, listed(&environment, &admin, "bob").await.state)
+    };
+    let first = add(&environment, &admin, &named("bob")).await.unwrap();
+    assert_eq!(states().await, ("open".to_owned(), OperatorState::Invited));
+    let bob = environment.enrol("bob").await;
+    told_to_be_added(join(&environment, &first).await, "has a certificate that is good");
+    assert_eq!(states().await, ("void".to_owned(), OperatorState::Able));
+
+    let serial_number = bob.svid.as_ref().unwrap().serial_number().to_string();
+    environment.revoke(&admin, &serial_number).await;
+    let used = add(&environment, &admin, &again("bob")).await.unwrap();
+    let bob = join(&environment, &used).await.unwrap();
+    let serial_number = bob.svid.as_ref().unwrap().serial_number().to_string();
+    environment.revoke(&admin, &serial_number).await;
+    let unused = "UPDATE tokens SET used_by = NULL, used_leaf = NULL";
+    database(environment.folder.path()).execute_batch(unused).unwrap();
+    join(&environment, &used).await.unwrap_err();
+    assert_eq!(states().await, ("used".to_owned(), OperatorState::Lapsed));
 }
 
 #[tokio::test]

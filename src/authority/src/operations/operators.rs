@@ -19,7 +19,7 @@ use crate::error::{Denied, Error};
 use crate::policy::{Action, ActivePolicy, administers};
 use crate::present;
 use crate::sequencer::{RevocationTarget, TokenRow};
-use crate::store::{RecordQuery, TokenQuery};
+use crate::store::RecordQuery;
 
 impl Authority {
     /// Makes somebody new an operator; returns the token by which they get their first certificate.
@@ -124,8 +124,9 @@ impl Authority {
     /// Which token counts no more once this one is made.
     pub(super) async fn voided_by(&self, making: Made<'_>) -> Result<Option<String>, Error> {
         let Made::NewOperator { name, .. } = making else { return Ok(None) };
-        let since = self.folded().operator_since(name);
-        Ok(self.invitation(since).await?.map(|TokenRow { id, .. }| {
+        let Some(since) = self.folded().operator_since(name) else { return Ok(None) };
+        let open = self.open_token(since, &self.policy()).await?;
+        Ok(open.map(|TokenRow { id, .. }| {
             format!("the token {id}, made for this operator before, counts no more")
         }))
     }
@@ -141,19 +142,6 @@ impl Authority {
         Ok(Page { items, next: None })
     }
 
-    /// The token of the addition at this place of the log, while it can be used.
-    async fn invitation(&self, since: Option<u64>) -> Result<Option<TokenRow>, Error> {
-        let Some(since) = since else { return Ok(None) };
-        let query = TokenQuery { before: Some(since + 1), limit: 1 };
-        let newest = self.store().tokens(query).await?.tokens.into_iter().next();
-        let now = self.clock().unix_milliseconds();
-        let is_open = |token: &TokenRow| {
-            let is_there = token.log_index == since && !token.revoked;
-            is_there && token.used.is_none() && token.expires_at > now
-        };
-        Ok(newest.map(|(token, _)| token).filter(is_open))
-    }
-
     async fn operator_record(
         &self,
         spiffe_id: SpiffeId,
@@ -161,12 +149,11 @@ impl Authority {
     ) -> Result<OperatorRecord, Error> {
         let name = spiffe_id.operator_name().unwrap_or_default().to_owned();
         let since = self.folded().operator_since(&name);
-        let event = match since {
-            Some(since) => self.event_at(since).await?,
-            None => None,
+        let (event, invited) = match since {
+            Some(since) => (self.event_at(since).await?, self.open_token(since, policy).await?),
+            None => (None, None),
         };
         let certificate = self.longest_certificate(&spiffe_id).await?;
-        let invited = self.invitation(since).await?;
         let state = if self.folded().revocations.is_denied(&spiffe_id) {
             OperatorState::Denied
         } else if certificate.is_some() && administers(policy, &spiffe_id) {

@@ -23,7 +23,7 @@ use crate::event::{self, Event};
 use crate::known_tokens::{LIFE, LoggedToken, used_token};
 use crate::loading::made_by;
 use crate::policy::{Action, ActivePolicy, Principal, Query};
-use crate::sequencer::{Conflict, Effect, IdempotencyKey, KeptRequest, TokenDraft};
+use crate::sequencer::{Conflict, Effect, IdempotencyKey, KeptRequest, TokenDraft, TokenRow};
 use crate::signer::SignerError;
 use crate::store::{StoreError, TokenQuery};
 
@@ -242,31 +242,76 @@ impl Authority {
         let mut items = Vec::new();
         for (row, entry) in page.tokens {
             let event = entry.and_then(|entry| Event::parse(&entry).ok());
-            let maker = event.as_ref().and_then(|event| Maker::read(event, row.log_index));
-            let counts = maker
-                .is_some_and(|maker| self.require_maker(&maker, &row.spiffe_id, &policy).is_ok());
-            let made_by = event.map(|event| event.actor).unwrap_or_default();
-            // Of those that could be used the log says what became of them.
-            let (is_used, is_withdrawn) = match row.expires_at > now {
-                true => (used.contains(&row.hash), self.folded().is_withdrawn(&row.id)),
-                false => (row.used.is_some(), row.revoked),
-            };
-            let state = match (is_used, is_withdrawn) {
-                (true, _) => "used",
-                (false, true) => "revoked",
-                _ if row.expires_at <= now => "expired",
-                _ if !counts => "void",
-                _ => "open",
-            };
+            let state = self.token_state(&row, event.as_ref(), &used, &policy, now).await?;
             items.push(TokenRecord {
                 id: row.id,
                 spiffe_id: row.spiffe_id,
                 state: state.to_owned(),
                 expires_at: from_milliseconds(row.expires_at),
-                made_by,
+                made_by: event.map(|event| event.actor).unwrap_or_default(),
             });
         }
         Ok(Page { items, next: page.next.map(|next| next.to_string()) })
+    }
+
+    /// What comes of a token, by the event that its row says made it: an open one is what an issue takes.
+    async fn token_state(
+        &self,
+        row: &TokenRow,
+        event: Option<&Event>,
+        used: &HashSet<Hash>,
+        policy: &ActivePolicy,
+        now: u64,
+    ) -> Result<&'static str, Error> {
+        // Of those that could be used the log says what became of them.
+        let is_live = row.expires_at > now;
+        let (is_used, is_withdrawn) = match is_live {
+            true => (used.contains(&row.hash), self.folded().is_withdrawn(&row.id)),
+            false => (row.used.is_some(), row.revoked),
+        };
+        Ok(match (is_used, is_withdrawn) {
+            (true, _) => "used",
+            (false, true) => "revoked",
+            _ if !is_live => "expired",
+            _ if !self.counts(row, event, policy).await? => "void",
+            _ => OPEN,
+        })
+    }
+
+    /// Whether whoever made a token still vouches for it, and nobody has the place that it makes.
+    async fn counts(
+        &self,
+        row: &TokenRow,
+        event: Option<&Event>,
+        policy: &ActivePolicy,
+    ) -> Result<bool, Error> {
+        let maker = event.and_then(|event| Maker::read(event, row.log_index));
+        let Some(maker) = maker else { return Ok(false) };
+        if self.require_maker(&maker, &row.spiffe_id, policy).is_err() {
+            return Ok(false);
+        }
+        match self.require_new(&maker, &row.spiffe_id).await {
+            Err(Error::Attestation { .. }) => Ok(false),
+            counts => counts.map(|()| true),
+        }
+    }
+
+    /// The token that the event at this place of the log made, while an issue takes it.
+    pub(super) async fn open_token(
+        &self,
+        made_at: u64,
+        policy: &ActivePolicy,
+    ) -> Result<Option<TokenRow>, Error> {
+        let query = TokenQuery { before: Some(made_at + 1), limit: 1 };
+        let newest = self.store().tokens(query).await?.tokens.into_iter().next();
+        let Some((row, entry)) = newest.filter(|(row, _)| row.log_index == made_at) else {
+            return Ok(None);
+        };
+        let now = self.clock().unix_milliseconds();
+        let used = self.used_since(made_at, now).await?;
+        let event = entry.and_then(|entry| Event::parse(&entry).ok());
+        let state = self.token_state(&row, event.as_ref(), &used, policy, now).await?;
+        Ok((state == OPEN).then_some(row))
     }
 
     /// What somebody made counts until it is used only while they could make it still: neither they
@@ -431,6 +476,7 @@ fn key_hash(hex: &str) -> Result<Hash, Error> {
 
 const SHUT_OUT: &str =
     "the token counts no more: those for whom it was made were revoked, or denied, since";
+const OPEN: &str = "open";
 /// A token's longest and usual life.
 const TOKEN_SECONDS: u64 = 15 * 60;
 /// For which its own retry finds what it became, in milliseconds.
