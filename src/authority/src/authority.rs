@@ -274,7 +274,6 @@ impl Authority {
                         return Ok(given);
                     }
                     drop(turn);
-                    self.require_unstored(leaf_index).await?;
                     // It is signed by the issuer that it was logged for.
                     let Some(issuer) = in_force.issuer_of(&record.issuer_key_hash) else {
                         return Err(Error::Abandoned);
