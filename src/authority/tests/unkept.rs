@@ -110,6 +110,8 @@ async fn a_revocation_is_told_that_is_not_kept_and_neither_acknowledged_nor_read
 
         let authority = &scene.environment.authority;
         assert!(authority.require_commits().is_err(), "it is not ready");
+        // An operator who asks what is the matter is answered.
+        authority.status(&scene.operator).await.unwrap();
         assert!(authority.heartbeat().await.is_err(), "nobody is told that this is all");
         scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
         fs::remove_dir(scene.head()).unwrap();
