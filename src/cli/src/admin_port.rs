@@ -10,8 +10,7 @@ use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::error::Error;
-use crate::report::library_error;
+use crate::error::{Error, library_error};
 
 /// The error itself, or that the address is the admin port's, where that is why.
 pub(crate) async fn recognised(error: anyhow::Error) -> anyhow::Error {

@@ -4,9 +4,8 @@
 
 use std::ffi::OsStr;
 use std::io::Write;
-use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::carried;
 use crate::columns;
@@ -14,9 +13,11 @@ use crate::commands::{
     allow, bundle, completions, config, contexts, denials, deny, dev, init, inspect, issue, keys,
     lint, list, operators, policy, renew, revoke, serve, show, token, trust, verify,
 };
+use crate::diagnostics::{self, EVERYTHING, LogFormat};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::output::{Format, Lines, Notes, Output, to_stderr};
+use crate::options::GlobalOptions;
+use crate::output::{Lines, to_stderr};
 use crate::report;
 
 /// The whole command line.
@@ -34,33 +35,28 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// Options that every command takes.
-#[derive(Debug, Clone, Default, Args)]
-#[command(next_help_heading = "Global options")]
-pub(crate) struct GlobalOptions {
-    /// The CA's URL, https://HOST:PORT; else the context's
-    #[arg(long, global = true, env = "COUNTERSIGN_URL", hide_env_values = true)]
-    pub(crate) url: Option<String>,
-    /// The context to use instead of the current one
-    #[arg(long, global = true, value_name = "NAME")]
-    pub(crate) context: Option<String>,
-    /// Show one JSON object, or one per line for lists
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
-    /// Show results, warnings and errors only
-    #[arg(long, short, global = true)]
-    pub(crate) quiet: bool,
-    /// Show diagnostics, on stderr
-    #[arg(long, global = true, conflicts_with = "quiet")]
-    pub(crate) verbose: bool,
-    /// Do not ask for confirmation
-    #[arg(long, global = true)]
-    pub(crate) yes: bool,
-    // The environment is read here and nowhere else.
-    #[arg(long, global = true, hide = true, env = "XDG_CONFIG_HOME")]
-    pub(crate) config_home: Option<PathBuf>,
-    #[arg(long, global = true, hide = true, env = "HOME")]
-    pub(crate) home: Option<PathBuf>,
+impl Cli {
+    /// The form of what the command writes to stderr.
+    pub(crate) fn lines(&self) -> Lines {
+        match &self.command {
+            Command::Serve(serve) if serve.log_format == LogFormat::Json => Lines::Diagnostics,
+            _ => Lines::Text,
+        }
+    }
+
+    /// Starts diagnostics: all of them with `--verbose`; without it, those of the service that an
+    /// operator must see, and none of other commands.
+    pub(crate) fn start_diagnostics(&self) {
+        match (&self.command, self.options.verbose) {
+            // It starts them itself, because it listens to them too.
+            (Command::Dev(_), _) => {}
+            (Command::Serve(serve), verbose) => {
+                diagnostics::start(if verbose { EVERYTHING } else { "info" }, serve.log_format);
+            }
+            (_, true) => diagnostics::start(EVERYTHING, LogFormat::Text),
+            _ => {}
+        }
+    }
 }
 
 /// The commands, grouped by [`GROUPS`].
@@ -130,19 +126,9 @@ pub(crate) enum Command {
     Completions(completions::Arguments),
 }
 
-impl GlobalOptions {
-    /// Where results and notes go.
-    pub(crate) fn output(&self) -> Output {
-        Output {
-            format: if self.json { Format::Json } else { Format::Human },
-            notes: if self.quiet { Notes::Hidden } else { Notes::Shown },
-            lines: Lines::Text,
-        }
-    }
-}
-
 /// Parses the command line; ends the process with 2 where it cannot be understood.
 pub(crate) fn parse() -> Cli {
+    carried::know(command);
     let mut command = without_empty_variables(command());
     if std::env::args_os().nth(1).is_none() {
         // clap's own way counts HOME among the arguments. There is nobody left to tell if it fails.

@@ -7,12 +7,12 @@ use authority::setup;
 use identity::{TrustDomain, TrustPin};
 use server::Config;
 
-use crate::args::GlobalOptions;
 use crate::carried;
-use crate::commands::Session;
 use crate::context::held_trust;
 use crate::contexts::{Context, Contexts};
 use crate::error::Error;
+use crate::options::GlobalOptions;
+use crate::session::Session;
 use crate::svid_directory::SvidDirectory;
 use crate::trust::HeldTrust;
 

@@ -7,12 +7,11 @@
 //! every text of the workspace keeps to this is tested in `next_step`.
 
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
-use crate::args;
 use crate::shell;
 
 /// Each as one word of a command line; none where it was left out.
@@ -24,6 +23,12 @@ pub(crate) struct Carried {
 
 /// As this process was called. There is one command line, and everything that is told follows it.
 static CARRIED: Mutex<Carried> = Mutex::new(Carried { config: None, context: None });
+
+/// Says which commands there are. Until then none is found in a text.
+pub(crate) fn know(commands: fn() -> clap::Command) {
+    // The same ones, where it was said before.
+    let _ = COMMANDS.set(LazyLock::new(commands));
+}
 
 /// Keeps what the command line says. What comes from a variable, the next command finds there.
 pub(crate) fn keep(matches: &ArgMatches) {
@@ -123,13 +128,14 @@ pub(crate) struct Typed {
 /// backticks that it stands in; `countersign` that no command follows is a name.
 pub(crate) fn commands_in(text: &str) -> Vec<Typed> {
     let mut found: Vec<Typed> = Vec::new();
+    let Some(commands) = COMMANDS.get() else { return found };
     for (at, _) in text.match_indices(NAME) {
         let begin = at + NAME.len();
         if found.last().is_some_and(|before| begin < before.end) {
             continue;
         }
         let Some((words, length)) = shell::words(&text[begin..]) else { continue };
-        let (mut command, mut names) = (&*COMMANDS, Vec::new());
+        let (mut command, mut names) = (&**commands, Vec::new());
         for word in &words {
             let Some(below) = command.find_subcommand(word) else { break };
             command = below;
@@ -143,8 +149,8 @@ pub(crate) fn commands_in(text: &str) -> Vec<Typed> {
     found
 }
 
-/// All of them: diagnostics are looked through line by line.
-static COMMANDS: LazyLock<clap::Command> = LazyLock::new(args::command);
+/// Made once: diagnostics are looked through line by line.
+static COMMANDS: OnceLock<LazyLock<clap::Command>> = OnceLock::new();
 const NAME: &str = "countersign ";
 /// Behind a command that somebody else types, where his own context is.
 const THEIRS: [&str; 2] = ["by another operator", "by an operator"];
@@ -171,8 +177,10 @@ const WITHOUT_CONTEXT: [&str; 16] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args;
 
     fn called(line: &str) -> Carried {
+        know(args::command);
         let words = line.split(' ');
         Carried::of(&args::command().try_get_matches_from(words).unwrap())
     }
@@ -224,6 +232,7 @@ mod tests {
 
     #[test]
     fn the_commands_without_a_context_are_commands() {
+        know(args::command);
         for name in WITHOUT_CONTEXT {
             let found = commands_in(&format!("countersign {name}"));
             assert_eq!(found.len(), 1, "{name}");

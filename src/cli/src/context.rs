@@ -1,29 +1,29 @@
 //! A context, opened: the CA's client, with the operator's credentials.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use api::{Attestation, ProblemType, Ttl};
+use api::{Attestation, ProblemType};
 use countersign::{AuthorityClient, Credentials, Error as LibraryError};
-use identity::{SerialNumber, SpiffeId};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::bundle_file;
 use crate::chain;
 use crate::clock;
-use crate::commands::Session;
 use crate::commands::target::Target;
 use crate::contexts::{Context, Contexts};
 use crate::error::Error;
 use crate::installation::Installation;
+use crate::own_svid::{OwnSvid, RECOVER};
 use crate::pending::Line;
 use crate::refused_svid::{Owner, ShownSvid};
 use crate::renewal::Due;
 use crate::seen_log::{SeenLog, WentBack};
+use crate::session::Session;
 use crate::shell;
 use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
-use crate::svid_record::{SvidRecord, Wish};
+use crate::svid_record::SvidRecord;
 use crate::table;
 use crate::trust::HeldTrust;
 
@@ -286,65 +286,3 @@ pub(crate) fn is_own_path(path: &str, session: &Session) -> bool {
 fn own(session: &Session) -> Result<OwnSvid, Error> {
     OwnSvid::read(&SvidDirectory::at(directory(session)?)?)
 }
-
-/// Whom the SVID in a context's folder names, and until when.
-pub(crate) fn own_svid(directory: &Path) -> Result<(SpiffeId, OffsetDateTime), Error> {
-    let svid = OwnSvid::read(&SvidDirectory::at(directory)?)?;
-    Ok((svid.spiffe_id, svid.not_after))
-}
-
-/// What `svid.pem` says of the operator.
-struct OwnSvid {
-    spiffe_id: SpiffeId,
-    serial_number: Option<SerialNumber>,
-    not_before: OffsetDateTime,
-    not_after: OffsetDateTime,
-}
-
-impl OwnSvid {
-    fn read(directory: &SvidDirectory) -> Result<Self, Error> {
-        let pem = directory.read(CHAIN)?.ok_or_else(|| Error::NoSvid {
-            directory: directory.path().to_owned(),
-            missing: CHAIN,
-            repair: RECOVER.to_owned(),
-        })?;
-        let malformed = |why| Error::Malformed { path: directory.join(CHAIN), why };
-        let certificates = chain::parse(&pem).map_err(malformed)?;
-        let leaf = chain::read(&certificates[0]).map_err(malformed)?;
-        let spiffe_id =
-            chain::spiffe_id(&leaf).ok_or_else(|| malformed("it names no SPIFFE ID".to_owned()))?;
-        Ok(Self {
-            spiffe_id,
-            serial_number: chain::serial_number(&leaf),
-            not_before: leaf.validity().not_before.to_datetime(),
-            not_after: leaf.validity().not_after.to_datetime(),
-        })
-    }
-
-    fn due(&self, now: OffsetDateTime) -> Due {
-        Due::at_half_life(self.not_before, self.not_after, now)
-    }
-
-    /// The same again: `init` wrote no `svid.json` that says what was asked for.
-    fn wish(&self) -> Wish {
-        let life = self.not_after - self.not_before - BACKDATED;
-        let ttl = std::time::Duration::try_from(life).ok().map(Ttl);
-        Wish { ttl, ..Wish::only(self.spiffe_id.clone()) }
-    }
-
-    fn expired(&self, directory: &Path) -> Error {
-        let name = self.spiffe_id.operator_name().unwrap_or("NAME");
-        Error::Expired {
-            directory: directory.to_owned(),
-            not_after: self.not_after,
-            repair: format!(
-                "`countersign operator add {name} --again`, by another operator; without one: \
-                 countersign init --recover --operator {name} (on the CA's host)"
-            ),
-        }
-    }
-}
-
-/// Certificates begin this long before they are issued.
-pub(crate) const BACKDATED: time::Duration = time::Duration::MINUTE;
-const RECOVER: &str = "countersign init --recover (on the CA's host)";

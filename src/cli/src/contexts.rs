@@ -14,11 +14,10 @@ use std::path::{Path, PathBuf};
 use identity::TrustPin;
 use serde::{Deserialize, Serialize};
 
-use crate::args::GlobalOptions;
 use crate::dev_folder::DevFolder;
 use crate::error::Error;
 use crate::files::{self, Lock};
-use crate::operator_place;
+use crate::options::GlobalOptions;
 use crate::svid_directory::{KEY, SvidDirectory};
 
 /// Every context, and the current one.
@@ -230,7 +229,7 @@ pub(crate) fn make_current(name: &str, options: &GlobalOptions) -> Result<(), Er
 
 /// The context whose folder is there, with a key and the record of an SVID.
 pub(crate) fn forgotten(name: &str, options: &GlobalOptions) -> Option<Context> {
-    operator_place::require_name(name).ok()?;
+    require_name(name).ok()?;
     let path = folder(options).ok()?.join(name);
     let directory = SvidDirectory::at(&path).ok()?;
     let record = directory.record().ok()??;
@@ -303,6 +302,20 @@ fn read(path: &Path) -> Result<Contexts, Error> {
 
 /// Dozens of contexts.
 const ABOUT: usize = 16 * 1024;
+/// Of a context. Longer file names there are nowhere.
+pub(crate) const MAX_NAME: usize = 255;
+
+/// Refuses a name that a folder may not bear.
+pub(crate) fn require_name(name: &str) -> Result<(), Error> {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    if (1..=MAX_NAME).contains(&name.len())
+        && name.chars().all(is_plain)
+        && !name.starts_with(['.', '-'])
+    {
+        return Ok(());
+    }
+    Err(Error::ContextName(name.to_owned()))
+}
 
 #[cfg(test)]
 mod tests {

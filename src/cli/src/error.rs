@@ -1,6 +1,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use identity::{Refusal, SerialNumber, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
@@ -8,7 +9,7 @@ use time::OffsetDateTime;
 use crate::clock;
 use crate::exit::Exit;
 use crate::other_file::OtherFile;
-use crate::passphrase::{self, Fault};
+use crate::passphrase_rules::{Fault, From as PassphraseFrom};
 use crate::table;
 
 /// What went wrong on this side of the network. The CA's problems are [`countersign::Error`].
@@ -202,9 +203,9 @@ pub(crate) enum Error {
     /// Another process holds a directory.
     #[error(
         "another process has held {} for {} s (an `issue` or `renew`, or whoever has it open)",
-        .0.display(), crate::files::PATIENCE.as_secs()
+        lock.display(), waited.as_secs()
     )]
-    Taken(PathBuf),
+    Taken { lock: PathBuf, waited: Duration },
     /// The text of a bootstrap token has another form. It is never repeated.
     #[error("{}: {why}", path.display())]
     Token { path: PathBuf, why: String, spiffe_id: SpiffeId },
@@ -231,7 +232,7 @@ pub(crate) enum Error {
     UnusableTrust { path: PathBuf, why: String, repair: String },
     /// A passphrase opens none of the keys that it is for.
     #[error("key file {key} does not open with {from}")]
-    WrongPassphrase { key: String, from: passphrase::From },
+    WrongPassphrase { key: String, from: PassphraseFrom },
     /// A file cannot be written.
     #[error("cannot write {}", named(path))]
     Write { path: PathBuf, source: io::Error },
@@ -325,7 +326,7 @@ impl Error {
             | Self::Token { .. }
             | Self::UnknownContext { .. } => Exit::Usage,
             Self::RefusedSvid { .. } => Exit::Refused,
-            Self::Server { .. } | Self::Taken(_) => Exit::Unreachable,
+            Self::Server { .. } | Self::Taken { .. } => Exit::Unreachable,
             Self::Answer(_)
             | Self::OldTrust { .. }
             | Self::Trust(_)
@@ -355,5 +356,70 @@ fn configuration(path: &Path, source: &server::ConfigError) -> String {
     match source {
         server::ConfigError::Read { .. } => source.to_string(),
         _ => format!("{}: {source}", path.display()),
+    }
+}
+
+/// The exit code of a failure: that of the innermost cause which has one.
+pub(crate) fn exit_of(failure: &anyhow::Error) -> Exit {
+    let of_cause = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<Error>() {
+        Some(error) => Some(error.exit()),
+        None => cause.downcast_ref().map(Exit::of_library),
+    };
+    failure.chain().filter_map(of_cause).last().unwrap_or(Exit::Failed)
+}
+
+/// The library's error in a chain, whether or not one of ours holds it.
+pub(crate) fn library_error(error: &anyhow::Error) -> Option<&countersign::Error> {
+    error.chain().find_map(|cause| match cause.downcast_ref::<Error>() {
+        Some(Error::Library(library)) => Some(library),
+        _ => cause.downcast_ref::<countersign::Error>(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::{Problem, ProblemType};
+    use countersign::Error as LibraryError;
+
+    fn problem(problem_type: ProblemType) -> anyhow::Error {
+        LibraryError::Authority(Box::new(Problem {
+            problem_type,
+            title: "title".into(),
+            status: problem_type.status(),
+            detail: "detail".into(),
+            request_id: "1".into(),
+            next_step: None,
+            policies: vec![],
+            rule: None,
+        }))
+        .into()
+    }
+
+    #[test]
+    fn each_problem_of_the_ca_has_its_exit_code() {
+        for &(kind, name, status) in ProblemType::ALL {
+            let expected = match status {
+                401 | 403 => Exit::Refused,
+                429 | 503 => Exit::Unreachable,
+                _ => Exit::Failed,
+            };
+            assert_eq!(exit_of(&problem(kind)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn our_own_errors_keep_their_exit_code_below_context() {
+        let error = anyhow::Error::new(Error::NoContext).context("while listing");
+        assert_eq!(exit_of(&error), Exit::Usage);
+        assert_eq!(exit_of(&anyhow::anyhow!("anything else")), Exit::Failed);
+    }
+
+    #[test]
+    fn what_does_not_verify_exits_5() {
+        let expired = Refusal::NoCertificate;
+        assert_eq!(exit_of(&Error::Unacceptable(expired).into()), Exit::Unverified);
+        let trust = LibraryError::from(identity::Error::PinSyntax);
+        assert_eq!(exit_of(&trust.into()), Exit::Unverified);
     }
 }

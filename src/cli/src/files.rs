@@ -166,7 +166,7 @@ impl Lock {
                 }
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
                 Err(TryLockError::WouldBlock) if begun.elapsed() >= patience => {
-                    return Err(Error::Taken(path));
+                    return Err(Error::Taken { lock: path, waited: patience });
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_AGAIN),
             }
@@ -276,7 +276,7 @@ fn begin(folder: &Folder) -> io::Result<NewFile> {
 const LOCK: &str = ".countersign.lock";
 const PRIVATE: u32 = 0o600;
 /// Longer than a renewal takes that asks a CA which does not answer.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Of the files beside an SVID, the largest is the trust state: some kilobytes.
 const MAX_FILE: u64 = 4 << 20;
@@ -368,7 +368,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let _held = Lock::of(directory.path()).unwrap();
         let refused = within(directory.path(), Duration::from_millis(1));
-        assert!(matches!(refused, Err(Error::Taken(_))), "{refused:?}");
+        assert!(matches!(refused, Err(Error::Taken { .. })), "{refused:?}");
     }
 
     #[test]

@@ -24,6 +24,7 @@ mod crl_file;
 mod description;
 mod destination;
 mod dev_folder;
+mod diagnostics;
 mod error;
 mod escape;
 mod exit;
@@ -33,9 +34,12 @@ mod installation;
 mod memory;
 mod next_step;
 mod operator_place;
+mod options;
 mod other_file;
 mod output;
+mod own_svid;
 mod passphrase;
+mod passphrase_rules;
 mod pending;
 mod policy_folder;
 mod presented;
@@ -44,7 +48,9 @@ mod refused_svid;
 mod renewal;
 mod report;
 mod seen_log;
+mod session;
 mod shell;
+mod subject;
 mod svid_directory;
 mod svid_record;
 mod table;
@@ -59,10 +65,11 @@ use mimalloc::MiMalloc;
 use server::BLOCKING_THREADS;
 use tokio::runtime::Builder;
 
-use crate::commands::Session;
+use crate::error::exit_of;
 use crate::exit::Exit;
 use crate::memory::Swap;
 use crate::output::Lines;
+use crate::session::Session;
 
 /// A certificate costs some hundred allocations: with the system's allocator a tenth of its time.
 #[global_allocator]
@@ -84,9 +91,9 @@ fn main() -> ExitCode {
 
 async fn run(swap: Swap) -> Exit {
     let cli = args::parse();
-    report::start_diagnostics(&cli);
+    cli.start_diagnostics();
     tracing::debug!(?swap, "memory is not dumpable");
-    let lines = report::lines(&cli.command);
+    let lines = cli.lines();
     let session = Session::new(cli.options).with_lines(lines);
     match commands::run(cli.command, &session).await {
         Ok(exit) => exit,
@@ -96,7 +103,7 @@ async fn run(swap: Swap) -> Exit {
                 Lines::Diagnostics => report::event(&error),
                 Lines::Text => report::error(&error),
             }
-            Exit::of(&error)
+            exit_of(&error)
         }
     }
 }

@@ -10,9 +10,8 @@ use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
 use identity::{CountersignatureRule, Refusal};
 
 use crate::clock;
-use crate::error::{Error, Held};
-use crate::passphrase::From;
-use crate::report::library_error;
+use crate::error::{Error, Held, library_error};
+use crate::passphrase_rules::From;
 use crate::shell::quoted;
 use crate::table;
 
@@ -260,7 +259,7 @@ impl Error {
                     quoted(path)
                 ));
             }
-            Self::Taken(path) => {
+            Self::Taken { lock: path, .. } => {
                 return Some(format!(
                     "fuser {} says who; then the same command again",
                     quoted(path)

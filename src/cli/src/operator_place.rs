@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use identity::{SpiffeId, TrustDomain, TrustPin};
 
-use crate::args::GlobalOptions;
-use crate::context::own_svid;
-use crate::contexts::{self, Contexts};
+use crate::contexts::{self, Contexts, MAX_NAME};
 use crate::error::Error;
+use crate::options::GlobalOptions;
+use crate::own_svid::own_svid;
 use crate::svid_directory::{Contents, KEY, SvidDirectory};
 
 /// A context's name, and its folder.
@@ -101,7 +101,7 @@ impl OperatorPlace {
         is_of_this_ca: &dyn Fn(&TrustPin) -> bool,
         options: &GlobalOptions,
     ) -> Result<(Self, Inhabitant), Error> {
-        require_name(&name)?;
+        contexts::require_name(&name)?;
         let contexts = Contexts::load(options)?;
         let context = contexts.all().find(|(other, ..)| *other == name).map(|(_, it, _)| it);
         let directory = match context {
@@ -136,22 +136,7 @@ pub(crate) fn operator_id(trust_domain: &TrustDomain, name: &str) -> Result<Spif
         .ok_or_else(|| Error::OperatorName(name.to_owned()))
 }
 
-/// A folder may bear it.
-pub(crate) fn require_name(name: &str) -> Result<(), Error> {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-    if (1..=MAX_NAME).contains(&name.len())
-        && name.chars().all(is_plain)
-        && !name.starts_with(['.', '-'])
-    {
-        return Ok(());
-    }
-    Err(Error::ContextName(name.to_owned()))
-}
-
 fn recorded_pin(directory: &Path) -> Option<TrustPin> {
     let record = SvidDirectory::at(directory).and_then(|directory| directory.record());
     record.ok().flatten().map(|record| record.trust_pin)
 }
-
-/// Longer file names there are nowhere.
-const MAX_NAME: usize = 255;

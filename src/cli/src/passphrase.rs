@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::output::to_stderr;
+use crate::passphrase_rules::{Fault, From, MIN_CHARACTERS, accept};
 
 /// Where one comes from.
 #[derive(Debug)]
@@ -22,28 +23,6 @@ pub(crate) struct Source {
     pub(crate) setting: &'static str,
     /// What it opens.
     pub(crate) what: &'static str,
-}
-
-/// Where a passphrase came from that opens nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum From {
-    #[error("this passphrase, that of {} (check `{setting}`)", path.display())]
-    File { setting: &'static str, path: PathBuf },
-    #[error("the passphrase that you typed")]
-    Typed,
-}
-
-/// Why a passphrase is not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
-    #[error("it has a line break or another control character inside, which nobody could type")]
-    Control,
-    #[error("the two that were typed differ")]
-    Differs,
-    #[error("it is that of the keys of `serve`: who learns one has the root, too")]
-    Same,
-    #[error("it has fewer than {MIN_CHARACTERS} characters")]
-    TooShort,
 }
 
 impl Source {
@@ -150,19 +129,6 @@ pub(crate) fn is_one_file(online: &Source, offline: &Source) -> bool {
     online.file.is_some() && online.file == offline.file
 }
 
-fn accept(passphrase: &str, other: Option<&Secret>) -> Result<Secret, Fault> {
-    if passphrase.trim().chars().count() < MIN_CHARACTERS {
-        return Err(Fault::TooShort);
-    }
-    if passphrase.chars().any(|c| c.is_control() && c != '\t') {
-        return Err(Fault::Control);
-    }
-    if other.is_some_and(|other| other.expose() == passphrase) {
-        return Err(Fault::Same);
-    }
-    Ok(Secret::new(passphrase))
-}
-
 fn line(text: &str) -> &str {
     text.trim_end_matches(['\r', '\n'])
 }
@@ -188,7 +154,6 @@ pub(crate) fn ask(prompt: &str) -> Result<Zeroizing<String>, String> {
     })
 }
 
-const MIN_CHARACTERS: usize = 12;
 const TRIES: usize = 3;
 const RULES: &str = "\
 Two new passphrases: each has 12 characters or more, and they differ. The first
@@ -242,18 +207,5 @@ mod tests {
             let refused = typed(answers).1.unwrap_err();
             assert!(refused.contains(expected), "{refused}");
         }
-    }
-
-    #[test]
-    fn what_nobody_could_type_is_not_taken() {
-        for odd in ["two lines,\nof which one", "a NUL\0 inside of it", "behind it a NUL\0"] {
-            assert!(matches!(accept(odd, None), Err(Fault::Control)), "{odd:?}");
-        }
-    }
-
-    #[test]
-    fn characters_are_counted_and_not_bytes() {
-        assert!(accept("zwölf Zeich", None).is_err());
-        assert!(accept("zwölf Zeiche", None).is_ok());
     }
 }

@@ -11,7 +11,6 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::chain::Chain;
 use crate::error::Error;
 
 /// What a server proved about the key of the certificate that it showed.
@@ -23,8 +22,10 @@ pub(crate) enum Possession {
     Unproved,
 }
 
-/// Shakes hands with a server, whoever it is, and reads its chain. Sends nothing.
-pub(crate) async fn read(address: &HostPort) -> Result<Chain, Error> {
+/// Shakes hands with a server, whoever it is, and reads its chain, end entity first. Sends nothing.
+pub(crate) async fn read(
+    address: &HostPort,
+) -> Result<(Vec<CertificateDer<'static>>, Possession), Error> {
     let (host, port) = (address.host.as_str(), address.port);
     let address = address.to_string();
     let failed =
@@ -47,9 +48,7 @@ pub(crate) async fn read(address: &HostPort) -> Result<Chain, Error> {
     // Some servers hang up on a client without a certificate, after they have shown theirs.
     let seen = verifier.seen.lock().unwrap_or_else(PoisonError::into_inner);
     match (&*seen, outcome) {
-        (Seen { chain, possession }, _) if !chain.is_empty() => {
-            Ok(Chain { certificates: chain.clone(), possession: Some(*possession) })
-        }
+        (Seen { chain, possession }, _) if !chain.is_empty() => Ok((chain.clone(), *possession)),
         (_, Err((why, speaks_tls))) => Err(failed(why, speaks_tls)),
         (_, Ok(())) => Err(failed("it showed no certificate".to_owned(), true)),
     }

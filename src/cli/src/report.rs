@@ -2,16 +2,10 @@
 
 use api::Problem;
 use countersign::Error as LibraryError;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use crate::args::{Cli, Command, GlobalOptions};
-use crate::commands::serve::LogFormat;
-use crate::error::Error;
-use crate::escape;
+use crate::error::library_error;
 use crate::next_step;
-use crate::output::{Lines, indented, to_stderr};
+use crate::output::{indented, to_stderr};
 
 /// Tells the user, on stderr.
 pub(crate) fn error(error: &anyhow::Error) {
@@ -24,70 +18,6 @@ pub(crate) fn event(error: &anyhow::Error) {
     let why: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
     let why = (!why.is_empty()).then(|| why.join(": "));
     tracing::error!(why, next, "{error}");
-}
-
-/// The form of what a command writes to stderr.
-pub(crate) fn lines(command: &Command) -> Lines {
-    match command {
-        Command::Serve(serve) if serve.log_format == LogFormat::Json => Lines::Diagnostics,
-        _ => Lines::Text,
-    }
-}
-
-/// Sends diagnostics (tracing events) to stderr: all of them with `--verbose`; without it, those
-/// of the service that an operator must see, and none of other commands.
-pub(crate) fn start_diagnostics(cli: &Cli) {
-    match (&cli.command, cli.options.verbose) {
-        // It starts them itself, because it listens to them too.
-        (Command::Dev(_), _) => {}
-        (Command::Serve(serve), verbose) => {
-            start_diagnostics_by(if verbose { EVERYTHING } else { "info" }, serve.log_format);
-        }
-        (_, true) => start_diagnostics_by(EVERYTHING, LogFormat::Text),
-        _ => {}
-    }
-}
-
-/// The same for `dev`: of its services, which run in front of somebody, only errors are shown; that
-/// one of them is cut off stands among what `dev` tells itself.
-pub(crate) fn start_diagnostics_of_dev(
-    listener: impl Layer<Registry> + Send + Sync,
-    options: &GlobalOptions,
-) {
-    let filter = if options.verbose { EVERYTHING } else { "error,countersign::upkeep::own=off" };
-    let shown = tracing_subscriber::fmt::layer()
-        .fmt_fields(escape::fields())
-        .with_writer(escape::diagnostics)
-        .with_ansi(false)
-        .log_internal_errors(false)
-        .with_filter(EnvFilter::new(filter));
-    tracing_subscriber::registry().with(listener).with(shown).init();
-}
-
-/// One filter before everything: what it leaves out costs nothing.
-///
-/// Where stderr is a file on a disk that is full, what cannot be written is lost, and nothing else:
-/// an event about that would be written there too, and end the task that has something to say.
-fn start_diagnostics_by(filter: &str, format: LogFormat) {
-    if format == LogFormat::Json {
-        tracing_subscriber::fmt()
-            .json()
-            .flatten_event(true)
-            .with_writer(escape::json_diagnostics)
-            .log_internal_errors(false)
-            .with_env_filter(EnvFilter::new(filter))
-            .init();
-        // A bug is told in the stream's form, too.
-        std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
-        return;
-    }
-    tracing_subscriber::fmt()
-        .fmt_fields(escape::fields())
-        .with_writer(escape::diagnostics)
-        .with_ansi(false)
-        .log_internal_errors(false)
-        .with_env_filter(EnvFilter::new(filter))
-        .init();
 }
 
 fn render(error: &anyhow::Error) -> String {
@@ -117,14 +47,6 @@ fn problem(error: &anyhow::Error) -> Option<&Problem> {
     }
 }
 
-/// The library's error in a chain, whether or not one of ours holds it.
-pub(crate) fn library_error(error: &anyhow::Error) -> Option<&LibraryError> {
-    error.chain().find_map(|cause| match cause.downcast_ref::<Error>() {
-        Some(Error::Library(library)) => Some(library),
-        _ => cause.downcast_ref::<LibraryError>(),
-    })
-}
-
 fn render_problem(problem: &Problem, step: Option<String>) -> String {
     let what = indented(&format!("{}: {}", problem.title, problem.detail));
     let mut text = format!("error: {what}\n");
@@ -143,11 +65,10 @@ fn render_problem(problem: &Problem, step: Option<String>) -> String {
     text
 }
 
-const EVERYTHING: &str = "debug,hyper=info,rustls=info,h2=info";
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use api::ProblemType;
 
     #[test]

@@ -9,9 +9,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 use x509_parser::prelude::X509Certificate;
 
-use crate::chain::{self, Chain};
+use crate::chain;
 use crate::clock;
 use crate::presented::Possession;
+use crate::subject::Chain;
 use crate::table;
 
 /// What was found.

@@ -4,10 +4,10 @@ use clap::Args;
 use identity::SpiffeId;
 use serde::Serialize;
 
-use super::Session;
 use crate::context::{self, OpenContext};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::session::Session;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

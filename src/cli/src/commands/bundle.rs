@@ -2,10 +2,10 @@
 
 use clap::{Subcommand, ValueEnum};
 
-use super::Session;
 use crate::context;
 use crate::exit::Exit;
 use crate::output::Format as OutputFormat;
+use crate::session::Session;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -3,9 +3,8 @@
 use clap::Args;
 use clap_complete::{Shell, generate};
 
-use super::Session;
-use crate::args;
 use crate::exit::Exit;
+use crate::session::Session;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
@@ -13,9 +12,13 @@ pub(crate) struct Arguments {
     shell: Shell,
 }
 
-pub(crate) fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
+pub(crate) fn run(
+    arguments: &Arguments,
+    mut all: clap::Command,
+    session: &Session,
+) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
-    generate(arguments.shell, &mut args::command(), "countersign", &mut script);
+    generate(arguments.shell, &mut all, "countersign", &mut script);
     session.output.bytes(&script)?;
     Ok(Exit::Done)
 }

@@ -4,11 +4,11 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use server::Capacity;
 
-use super::Session;
 use crate::ca_host::{self, ConfigFile};
 use crate::exit::Exit;
 use crate::files;
 use crate::policy_folder;
+use crate::session::Session;
 use crate::table;
 
 #[derive(Debug, Subcommand)]

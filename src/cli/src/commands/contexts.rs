@@ -3,11 +3,11 @@
 use clap::Subcommand;
 use serde::Serialize;
 
-use super::Session;
 use crate::clock;
-use crate::context::own_svid;
 use crate::contexts::{self, Contexts};
 use crate::exit::Exit;
+use crate::own_svid::own_svid;
+use crate::session::Session;
 use crate::shell;
 use crate::table;
 

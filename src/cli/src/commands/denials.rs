@@ -4,10 +4,10 @@ use api::Denial;
 use clap::Subcommand;
 use time::OffsetDateTime;
 
-use super::Session;
 use crate::clock;
 use crate::context;
 use crate::exit::Exit;
+use crate::session::Session;
 use crate::table;
 
 #[derive(Debug, Subcommand)]

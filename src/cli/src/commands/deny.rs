@@ -12,10 +12,11 @@ use super::consent::{self, Whose};
 use super::review::Review;
 use super::revoke::count;
 use super::target::{Reason, Target};
-use super::{Session, known, reach};
+use super::{known, reach};
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::session::Session;
 use crate::table;
 
 #[derive(Debug, Args)]

@@ -13,7 +13,6 @@ use clap::{Args, ValueEnum};
 use identity::{SpiffeId, TrustPin, TrustState};
 use server::Config;
 
-use super::Session;
 use crate::ca_host::{self, ConfigFile};
 use crate::clock;
 use crate::contexts::{self, Context, MakeCurrent};
@@ -22,6 +21,7 @@ use crate::exit::Exit;
 use crate::files;
 use crate::operator_place::{OperatorPlace, operator_id};
 use crate::policy_folder;
+use crate::session::Session;
 
 /// What to make.
 #[derive(Debug, Args)]

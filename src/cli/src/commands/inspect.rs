@@ -2,14 +2,15 @@
 
 use clap::Args;
 
-use super::Session;
-use crate::chain::{self, Subject};
+use crate::chain;
 use crate::clock;
 use crate::description::Description;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::folder_contents::FolderContents;
 use crate::presented::Possession;
+use crate::session::Session;
+use crate::subject::{self, Subject};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -18,7 +19,7 @@ and sends nothing. Of a folder: the certificate, whether the key is its own,
 bundle, CRLs, and the newest checkpoint that was seen. No key is shown, ever.")]
 pub(crate) struct Arguments {
     /// A PEM or DER file (- is stdin), an SVID's folder, or a server
-    #[arg(value_name = "FILE|DIR|HOST:PORT", value_parser = chain::subject())]
+    #[arg(value_name = "FILE|DIR|HOST:PORT", value_parser = subject::subject())]
     subject: Subject,
 }
 

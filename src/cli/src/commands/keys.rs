@@ -15,7 +15,6 @@ use serde_json::json;
 use server::Config;
 use time::OffsetDateTime;
 
-use super::Session;
 use crate::ca_context;
 use crate::ca_host::ConfigFile;
 use crate::clock;
@@ -24,6 +23,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files::Lock;
 use crate::report;
+use crate::session::Session;
 use crate::table;
 
 #[derive(Debug, Subcommand)]

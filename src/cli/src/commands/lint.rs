@@ -3,15 +3,15 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::Session;
-use crate::chain::{self, Subject};
 use crate::exit::Exit;
+use crate::session::Session;
+use crate::subject::{self, Subject};
 use crate::table;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// PEM or DER (- is stdin), an SVID's folder, or a server; of a chain, the first certificate is checked
-    #[arg(value_name = "FILE|DIR|HOST:PORT", value_parser = chain::subject())]
+    #[arg(value_name = "FILE|DIR|HOST:PORT", value_parser = subject::subject())]
     subject: Subject,
 }
 

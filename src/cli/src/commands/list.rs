@@ -4,11 +4,11 @@ use api::{CertificateFilter, CertificateRecord, CertificateState, Ttl};
 use clap::Args;
 use time::OffsetDateTime;
 
-use super::Session;
 use crate::clock;
 use crate::context;
 use crate::exit::Exit;
 use crate::output::Format;
+use crate::session::Session;
 use crate::shell;
 use crate::table;
 

@@ -32,38 +32,16 @@ pub(crate) mod token;
 pub(crate) mod trust;
 pub(crate) mod verify;
 
-use crate::args::{Command, GlobalOptions};
+use crate::args::{self, Command};
 use crate::exit::Exit;
-use crate::output::{Lines, Output};
-
-/// What every command gets.
-#[derive(Debug)]
-pub(crate) struct Session {
-    /// The global options.
-    pub(crate) options: GlobalOptions,
-    /// Where results and notes go.
-    pub(crate) output: Output,
-}
-
-impl Session {
-    /// Takes the global options.
-    pub(crate) fn new(options: GlobalOptions) -> Self {
-        Self { output: options.output(), options }
-    }
-
-    /// The same, with notes and warnings in another form.
-    pub(crate) fn with_lines(mut self, lines: Lines) -> Self {
-        self.output.lines = lines;
-        self
-    }
-}
+use crate::session::Session;
 
 /// Runs one command.
 pub(crate) async fn run(command: Command, session: &Session) -> anyhow::Result<Exit> {
     match command {
         Command::Allow(arguments) => allow::run(arguments, session).await,
         Command::Bundle(command) => bundle::run(&command, session),
-        Command::Completions(arguments) => completions::run(&arguments, session),
+        Command::Completions(arguments) => completions::run(&arguments, args::command(), session),
         Command::Config(command) => config::run(&command, session),
         Command::Context(command) => contexts::run(&command, session),
         Command::Denial(command) => denials::run(command, session).await,

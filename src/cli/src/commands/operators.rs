@@ -15,10 +15,10 @@ use serde_json::json;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use super::deny;
 use super::issue::{read_token, summary, warn_of_readers};
 use super::target::Reason;
 use super::token::TokenPlace;
-use super::{Session, deny};
 use crate::chain;
 use crate::clock;
 use crate::context;
@@ -27,8 +27,10 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::installation::Installation;
 use crate::operator_place::{OperatorPlace, operator_id};
+use crate::own_svid::own_svid;
 use crate::passphrase;
 use crate::pending::{Line, PendingRequest};
+use crate::session::Session;
 use crate::shell;
 use crate::svid_directory::SvidDirectory;
 use crate::svid_record::Wish;
@@ -237,7 +239,7 @@ impl Newcomer {
     async fn has_svid(&self, session: &Session) -> Result<bool, Error> {
         let OperatorPlace { name, directory: path } = &self.place;
         let has_context = Contexts::load(&session.options)?.all().any(|(other, ..)| other == name);
-        let is_theirs = context::own_svid(path)
+        let is_theirs = own_svid(path)
             .is_ok_and(|(who, not_after)| who == self.wish.spiffe_id && not_after > clock::now());
         if has_context || !is_theirs {
             return Ok(false);
@@ -255,7 +257,7 @@ impl Newcomer {
     }
 }
 
-fn told_context(name: &str, options: &crate::args::GlobalOptions) -> Result<String, Error> {
+fn told_context(name: &str, options: &crate::options::GlobalOptions) -> Result<String, Error> {
     let contexts = Contexts::load(options)?;
     let is_current = contexts.select(None).is_ok_and(|(current, _)| current == name);
     Ok(match is_current {

@@ -11,12 +11,13 @@ use identity::SpiffeId;
 use issuance::DnsName;
 use serde::Serialize;
 
+use super::policy_check;
 use super::policy_losses::{self, Loss};
-use super::{Session, policy_check};
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::policy_folder;
+use crate::session::Session;
 use crate::table;
 
 #[derive(Debug, Subcommand)]

@@ -9,10 +9,10 @@ use clap::Args;
 use serde_json::json;
 use server::Config;
 
-use super::Session;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::policy_folder;
+use crate::session::Session;
 use crate::shell;
 
 #[derive(Debug, Args)]

@@ -8,10 +8,10 @@ use authority::workloads::{Row, Workloads};
 use countersign::AuthorityClient;
 use serde::Serialize;
 
-use super::Session;
 use super::consent::{self, Elsewhere};
 use crate::context;
 use crate::error::Error;
+use crate::session::Session;
 
 /// What somebody may not have any more.
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use api::{ClosedBy, HeldBack, RevocationReach, WaitingInstance, WaitingState};
 use countersign::AuthorityClient;
 
-use super::Session;
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::session::Session;
 
 /// Waits so long for every live workload to have what an entry of the log revokes, but for those of whom
 /// it is known that they will not say so in that time; none where the CA does not say. It is revoked whatever comes of asking.

@@ -12,13 +12,12 @@ use time::OffsetDateTime;
 use tokio::process::Command;
 
 use self::holder::{Holder, Place};
-use super::Session;
 use super::issue::{self, Attest};
 use crate::bundle_file;
 use crate::clock;
 use crate::context;
 use crate::crl_file;
-use crate::error::{Error, Refused};
+use crate::error::{Error, Refused, exit_of};
 use crate::exit::Exit;
 use crate::files::Lock;
 use crate::installation::Installation;
@@ -26,6 +25,7 @@ use crate::pending::Line;
 use crate::renewal::Due;
 use crate::report;
 use crate::seen_log::SeenLog;
+use crate::session::Session;
 use crate::svid_directory::SvidDirectory;
 use crate::svid_record::Wish;
 use crate::table;
@@ -81,7 +81,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
         return Ok(due.unwrap_or_else(|error| {
             report::error(&error);
             // 1 says "not due" here.
-            Some(Exit::of(&error)).filter(|exit| *exit != Exit::Failed).unwrap_or(Exit::Usage)
+            Some(exit_of(&error)).filter(|exit| *exit != Exit::Failed).unwrap_or(Exit::Usage)
         }));
     }
     renew(arguments, session).await?;

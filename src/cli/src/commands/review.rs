@@ -6,9 +6,9 @@ use api::{ActFilter, ActOnRecord, Denial, Revocation};
 use countersign::AuthorityClient;
 use identity::SpiffeId;
 
-use super::Session;
 use crate::error::Error;
 use crate::output::Format;
+use crate::session::Session;
 use crate::table;
 
 /// What an answer says of it.

@@ -6,12 +6,13 @@ use countersign::AuthorityClient;
 use serde::Serialize;
 
 use super::consent::{self, Whose};
+use super::reach;
 use super::review::Review;
 use super::target::{Reason, Target};
-use super::{Session, reach};
 use crate::context::{self, OpenContext};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::session::Session;
 use crate::table;
 
 #[derive(Debug, Args)]

@@ -2,12 +2,13 @@
 
 use std::sync::mpsc;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-use super::Session;
 use crate::ca_host::{self, ConfigFile};
 use crate::carried::{carried, keep_config};
+use crate::diagnostics::LogFormat;
 use crate::exit::Exit;
+use crate::session::Session;
 
 /// Which CA to run.
 #[derive(Debug, Args)]
@@ -17,15 +18,6 @@ pub(crate) struct Arguments {
     /// The form of diagnostics, on stderr
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub(crate) log_format: LogFormat,
-}
-
-/// The form of diagnostics.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum LogFormat {
-    /// One object a line
-    Json,
-    /// For people
-    Text,
 }
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {

@@ -8,12 +8,13 @@ use serde_json::json;
 use time::OffsetDateTime;
 
 use super::list::state;
+use super::review;
 use super::target::Target;
-use super::{Session, review};
 use crate::clock;
 use crate::context::{self, OpenContext};
 use crate::error::Error;
 use crate::exit::Exit;
+use crate::session::Session;
 use crate::table;
 
 #[derive(Debug, Args)]

@@ -4,10 +4,11 @@ use api::{ConnectionsStatus, LostRow, LostRows, Status};
 use authority::HALTED_NEXT_STEP;
 use time::OffsetDateTime;
 
-use super::{Session, keys};
+use super::keys;
 use crate::clock;
 use crate::context;
 use crate::exit::Exit;
+use crate::session::Session;
 use crate::table;
 
 pub(crate) async fn run(session: &Session) -> anyhow::Result<Exit> {

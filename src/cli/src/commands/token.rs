@@ -10,7 +10,6 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use super::Session;
 use crate::chain;
 use crate::clock;
 use crate::context;
@@ -19,6 +18,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::other_file::OtherFile;
+use crate::session::Session;
 use crate::shell;
 use crate::table;
 

@@ -9,7 +9,6 @@ use time::OffsetDateTime;
 use tlog::Hash;
 use zeroize::Zeroizing;
 
-use super::Session;
 use crate::chain;
 use crate::clock;
 use crate::context;
@@ -17,6 +16,7 @@ use crate::destination::{Destination, Replaced};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::other_file::OtherFile;
+use crate::session::Session;
 use crate::svid_directory::{RECORD, SvidDirectory, TRUST_NOTE};
 use crate::svid_record::SvidRecord;
 use crate::table;

@@ -7,17 +7,18 @@ use clap::Args;
 use identity::TrustPin;
 use serde::Serialize;
 
-use super::Session;
 use super::list::state;
 use crate::bundle_file;
-use crate::chain::{self, Chain, Subject};
+use crate::chain;
 use crate::clock;
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::folder_contents::KeyState;
+use crate::session::Session;
 use crate::shell;
+use crate::subject::{self, Chain, Subject};
 use crate::svid_directory::SvidDirectory;
 use crate::table;
 use crate::trust::HeldTrust;
@@ -31,7 +32,7 @@ trust state in it, unless another is named, and its key is compared. Nobody is a
 any rule fails.")]
 pub(crate) struct Arguments {
     /// A chain (- is stdin), an SVID's folder, or a server that shows a chain
-    #[arg(value_name = "FILE|DIR|HOST:PORT", value_parser = chain::subject())]
+    #[arg(value_name = "FILE|DIR|HOST:PORT", value_parser = subject::subject())]
     subject: Subject,
     /// Verify by this signed trust state instead of the context's
     #[arg(long, value_name = "FILE", requires = "trust_pin")]

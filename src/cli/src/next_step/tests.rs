@@ -5,14 +5,21 @@ use clap::ArgMatches;
 
 use super::*;
 use crate::args;
-use crate::carried::{Carried, commands_in};
-use crate::passphrase::Fault;
+use crate::carried::{self, Carried, Typed};
+use crate::passphrase_rules::Fault;
+
+/// The commands of ours in a text.
+fn commands_in(text: &str) -> Vec<Typed> {
+    carried::know(args::command);
+    carried::commands_in(text)
+}
 
 /// A command is marked in its text, and so can be typed whole: before the options of this run are put
 /// behind it, and after.
 #[test]
 fn every_command_that_is_named_to_users_can_be_typed() {
     let config = Path::new("/a b/it's \"hers\"; `rm` $HOME/ca.toml");
+    carried::know(args::command);
     let carried = Carried::with(config, "pay.example");
     let mut wrong = Vec::new();
     let mut seen = 0;
@@ -76,7 +83,7 @@ fn every_path_in_a_step_is_one_word() {
             ended: time::OffsetDateTime::UNIX_EPOCH,
             source: Box::new(Error::Read { path: path(), source: io() }),
         },
-        Error::Taken(path()),
+        Error::Taken { lock: path(), waited: std::time::Duration::from_secs(60) },
     ];
     for error in errors {
         let step = error.next_step().unwrap();

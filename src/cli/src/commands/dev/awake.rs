@@ -9,12 +9,12 @@ use countersign::CutOffRule;
 use identity::{SerialNumber, SpiffeId};
 use time::OffsetDateTime;
 
-use super::super::Session;
 use super::services::{self, Services};
 use super::{Dev, TOKENS};
 use crate::ca_host;
 use crate::clock;
 use crate::context;
+use crate::session::Session;
 
 impl Dev {
     /// Looks, for as long as `dev` runs, whether anybody has overslept.

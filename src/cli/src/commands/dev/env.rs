@@ -8,11 +8,11 @@ use clap::Args;
 use identity::SpiffeId;
 use serde_json::{Value, json};
 
-use super::super::Session;
 use super::{MONOLITH_URL, shown};
 use crate::context;
 use crate::exit::Exit;
 use crate::files;
+use crate::session::Session;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {

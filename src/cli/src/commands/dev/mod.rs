@@ -30,18 +30,18 @@ use tlog::{Checkpoint, VerifierKey};
 use self::lines::folded;
 use self::refusals::Refusals;
 use self::services::{Services, Starter};
-use super::Session;
-use crate::args::GlobalOptions;
 use crate::ca_host;
 use crate::clock;
 use crate::context::OpenContext;
 use crate::contexts::{self, Context};
 use crate::dev_folder::{self, Afterwards, DevFolder, Running as Claim};
+use crate::diagnostics;
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
+use crate::options::GlobalOptions;
 use crate::pending::Line;
-use crate::report;
+use crate::session::Session;
 use crate::svid_directory::SvidDirectory;
 use crate::svid_record::Wish;
 use crate::trust::HeldTrust;
@@ -73,7 +73,7 @@ enum Tour {
 
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     let (refusals, listener) = Refusals::new();
-    report::start_diagnostics_of_dev(listener, &session.options);
+    diagnostics::start_of_dev(listener, session.options.verbose);
     if let Some(DevCommand::Env(arguments)) = arguments.command {
         let named = session.options.context.clone();
         let running =

@@ -11,7 +11,6 @@ use tlog::{EntryKind, TILE_WIDTH, Tile, TileKind, TreeEdge};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc;
 
-use super::Session;
 use super::forger::forge;
 use super::refusals::Refused;
 use super::roles::{Call, Tally};
@@ -19,6 +18,7 @@ use super::services::Services;
 use super::{DOMAIN, Dev, milliseconds};
 use crate::clock;
 use crate::context::OpenContext;
+use crate::session::Session;
 
 impl Dev {
     /// Shows one thing after another.

@@ -3,13 +3,13 @@
 use countersign::{AuthorityClient, Error as LibraryError};
 use time::OffsetDateTime;
 
-use super::super::Session;
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::refused_svid::{Owner, ShownSvid, again_by_request, again_by_token};
 use crate::renewal::Due;
 use crate::seen_log::SeenLog;
+use crate::session::Session;
 use crate::svid_directory::{RECORD, SvidDirectory};
 use crate::svid_record::{SvidRecord, Wish};
 use crate::trust::HeldTrust;
