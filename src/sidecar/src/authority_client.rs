@@ -1,7 +1,6 @@
 //! The CA's HTTP API, typed.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use api::{
     ActFilter, ActOnRecord, ActivePolicy, Attestation, BootstrapToken, CertificateFilter,
@@ -36,7 +35,7 @@ use crate::welcome::Welcome;
 /// Nothing is sent before the server has proved to be that CA. Each method fails with
 /// [`Error::Authority`] where the CA says no. Nothing is tried twice once it was sent, but for what
 /// an `Idempotency-Key` makes sure is done once: an act (to revoke, to deny, to create a token, a step
-/// of a key) has a name of its own, and where its answer is lost at once, it is asked for once more.
+/// of a key) has a name of its own, and where its answer is lost with the connection, it is asked for once more.
 pub struct AuthorityClient {
     http: HttpClient,
     verification: Arc<Verification>,
@@ -298,9 +297,9 @@ impl AuthorityClient {
     ) -> Result<T, Error> {
         let name = header_value("Idempotency-Key", &fresh_name()?)?;
         let headers = HeaderMap::from_iter([(IDEMPOTENCY_KEY, name)]);
-        let begun = Instant::now();
         match self.send(Method::POST, path, headers.clone(), body).await {
-            Err(Error::Unreachable { .. }) if begun.elapsed() < AT_ONCE => {
+            // Whoever waited until time ran out decides themselves whether to ask again.
+            Err(error @ Error::Unreachable { .. }) if !error.is_of_time() => {
                 self.send(Method::POST, path, headers, body).await
             }
             answered => answered,
@@ -386,8 +385,6 @@ fn query<const N: usize>(fields: [(&str, Option<String>); N]) -> String {
 
 /// draft-ietf-httpapi-idempotency-key-header §2.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
-/// Whoever waited longer for an answer decides themselves whether to ask again.
-const AT_ONCE: Duration = Duration::from_secs(5);
 const EVENT_STREAM: &str = "text/event-stream";
 
 #[cfg(test)]
