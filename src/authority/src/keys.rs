@@ -15,13 +15,14 @@ use zeroize::Zeroizing;
 use crate::files::{Readers, SecretError, read_secret, sync_folder, write_for_owner};
 use crate::seal::HeadKey;
 use crate::signer::file::{self, FileSigner, KeyKind};
-use crate::signer::{Signer, SignerError, sealed};
+use crate::signer::sealed::{self, Passphrase};
+use crate::signer::{Signer, SignerError};
 
 /// The sealed keys of a folder, opened. Clones share what is open.
 #[derive(Debug, Clone)]
 pub struct Keys {
     folder: PathBuf,
-    passphrase: Secret,
+    passphrase: Arc<Passphrase>,
     open: Arc<Mutex<Vec<OpenKey>>>,
     /// Files that did not open, as they were then.
     failed: Arc<Mutex<HashMap<PathBuf, (Stamp, SignerError)>>>,
@@ -49,7 +50,7 @@ impl Keys {
         Self::open_folder(offline_folder(state), passphrase)
     }
 
-    /// Makes the first keys for these purposes, side by side: each costs 600,000 rounds.
+    /// Makes the first keys for these purposes, side by side.
     pub(crate) fn generate(
         folder: PathBuf,
         passphrase: &Secret,
@@ -61,13 +62,14 @@ impl Keys {
         if purposes.contains(&KeyPurpose::Log) {
             wanted.push((KeyKind::Ed25519, HEAD.to_owned()));
         }
+        let passphrase = Arc::new(Passphrase::new(passphrase));
         let make = |(kind, name): &(KeyKind, String)| {
             let path = folder.join(name);
-            let signer = FileSigner::generate(*kind, &path, passphrase)?;
+            let signer = FileSigner::generate(*kind, &path, &passphrase)?;
             Ok(OpenKey::new(path, signer))
         };
         let open = side_by_side(&wanted, make).into_iter().collect::<Result<_, SignerError>>()?;
-        let (passphrase, open) = (passphrase.clone(), Arc::new(Mutex::new(open)));
+        let open = Arc::new(Mutex::new(open));
         Ok(Self { folder, passphrase, open, failed: Arc::default() })
     }
 
@@ -87,7 +89,7 @@ impl Keys {
             let path = folder.display().to_string();
             return Err(SignerError::File { path, why: FOLDER_GONE.to_owned() });
         }
-        let (passphrase, open) = (passphrase.clone(), Arc::default());
+        let (passphrase, open) = (Arc::new(Passphrase::new(passphrase)), Arc::default());
         let keys = Self { folder, passphrase, open, failed: Arc::default() };
         let failed = keys.look_again()?;
         if !keys.open_keys().is_empty() {
@@ -363,7 +365,7 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((is.ino(), is.len(), is.ctime(), is.ctime_nsec()))
 }
 
-/// Each costs 600,000 rounds of PBKDF2.
+/// In a folder of before, each costs 600,000 rounds of PBKDF2.
 fn side_by_side<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, SignerError> + Sync,

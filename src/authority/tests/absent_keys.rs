@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use api::{DenyRequest, KeyPurpose, KeyStep, Secret};
 use authority::signer::SignerError;
-use authority::signer::file::{FileSigner, KeyKind};
+use authority::signer::file::{FileSigner, KeyKind, Passphrase};
 use authority::{Caller, Error, Keys};
 use identity::feed::Envelope;
 use support::rotation::take;
@@ -159,7 +159,8 @@ async fn a_file_that_others_may_read_or_that_has_another_passphrase_is_absent_to
     fs::set_permissions(&readable, fs::Permissions::from_mode(0o644)).unwrap();
     let foreign = before.file(Countersignature);
     fs::rename(&foreign, before.lost()).unwrap();
-    FileSigner::generate(KeyKind::EcdsaP256, &foreign, &Secret::new("another")).unwrap();
+    FileSigner::generate(KeyKind::EcdsaP256, &foreign, &Passphrase::new(&Secret::new("another")))
+        .unwrap();
     before.restart().await;
     let Before { environment, token, .. } = &before;
     assert_eq!(absent(environment.issue_with(token, &csr()).await), "issuer");

@@ -10,7 +10,7 @@ use api::{
 };
 use authority::clock::Clock;
 use authority::signer::Signer;
-use authority::signer::file::{FileSigner, KeyKind};
+use authority::signer::file::{FileSigner, KeyKind, Passphrase};
 use authority::signer::spy::SpySigner;
 use authority::{Caller, Error, Event};
 use identity::{Der, TrustState};
@@ -132,7 +132,7 @@ async fn steps_out_of_order_are_refused() {
     let another = FileSigner::generate(
         KeyKind::EcdsaP256,
         &environment.folder.path().join("elsewhere.key"),
-        &api::Secret::new("elsewhere"),
+        &Passphrase::new(&api::Secret::new("elsewhere")),
     );
     let public_key = Der::new(another.unwrap().public_key());
     let id = format!("{:?}", Hash::of(public_key.as_bytes()));

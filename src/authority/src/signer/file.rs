@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use api::Secret;
 use aws_lc_rs::encoding::{AsDer, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
@@ -11,6 +10,7 @@ use futures_util::future::BoxFuture;
 use tlog::Hash;
 use zeroize::Zeroizing;
 
+pub use super::sealed::Passphrase;
 use super::sealed::{self, Unopened};
 use super::{Signer, SignerError};
 use crate::files::{Readers, SecretError, read_secret, write_for_owner};
@@ -38,8 +38,13 @@ enum Key {
 
 impl FileSigner {
     /// Makes a key and writes it, sealed, with mode 0600, for its folder's owner, whoever makes it:
-    /// `serve` has to read it. Costs 600,000 rounds of PBKDF2.
-    pub fn generate(kind: KeyKind, path: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
+    /// `serve` has to read it. The first of a passphrase costs
+    /// 600,000 rounds of PBKDF2.
+    pub fn generate(
+        kind: KeyKind,
+        path: &Path,
+        passphrase: &Passphrase,
+    ) -> Result<Self, SignerError> {
         Self::generate_at(kind, |_| path.to_owned(), passphrase).map(|(signer, _)| signer)
     }
 
@@ -47,7 +52,7 @@ impl FileSigner {
     pub(crate) fn generate_at(
         kind: KeyKind,
         path: impl FnOnce(&Hash) -> PathBuf,
-        passphrase: &Secret,
+        passphrase: &Passphrase,
     ) -> Result<(Self, PathBuf), SignerError> {
         let no_key = || SignerError::Refused("no key could be made".to_owned());
         let pkcs8 = generate(kind).map_err(|_| no_key())?;
@@ -59,7 +64,7 @@ impl FileSigner {
     }
 
     /// Opens a sealed key that nobody but its owner may read.
-    pub fn open(path: &Path, passphrase: &Secret) -> Result<Self, SignerError> {
+    pub fn open(path: &Path, passphrase: &Passphrase) -> Result<Self, SignerError> {
         let pem = read_secret(path, Readers::Owner).map_err(|error| unread(path, &error))?;
         let pkcs8 = sealed::open(&pem, passphrase).map_err(|why| unopened(path, why))?;
         Self::from_pkcs8(pkcs8.as_bytes())
@@ -137,6 +142,7 @@ pub(crate) fn unopened(path: &Path, why: Unopened) -> SignerError {
     let path = path.display().to_string();
     match why {
         Unopened::NoKey(what) => SignerError::Damaged { path, what },
+        Unopened::Otherwise => SignerError::File { path, why: OTHERWISE.to_owned() },
         Unopened::Passphrase => SignerError::Passphrase { path },
     }
 }
@@ -145,15 +151,19 @@ fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
     SignerError::File { path: path.display().to_string(), why: why.to_string() }
 }
 
+const OTHERWISE: &str = "it is sealed in another way than PBES2 with PBKDF2 (SHA-256) and AES-256-CBC; \
+    seal it so with: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 600000";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api::Secret;
     use std::fs;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
     use std::process::Command;
 
-    fn passphrase() -> Secret {
-        Secret::new("correct horse battery staple")
+    fn passphrase(text: &str) -> Passphrase {
+        Passphrase::new(&Secret::new(text))
     }
 
     #[test]
@@ -161,10 +171,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for kind in [KeyKind::EcdsaP256, KeyKind::Ed25519] {
             let path = folder.path().join("sealed.key");
-            let made = FileSigner::generate(kind, &path, &passphrase()).unwrap();
+            let made =
+                FileSigner::generate(kind, &path, &passphrase("correct horse battery staple"))
+                    .unwrap();
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
             let pass = folder.path().join("pass");
-            fs::write(&pass, passphrase().expose()).unwrap();
+            fs::write(&pass, "correct horse battery staple").unwrap();
             let public = Command::new("openssl")
                 .args(["pkey", "-pubout", "-outform", "DER", "-in"])
                 .arg(&path)
@@ -173,7 +185,8 @@ mod tests {
                 .output()
                 .unwrap();
             assert_eq!(public.stdout, made.public_key(), "{:?}", public);
-            let again = FileSigner::open(&path, &passphrase()).unwrap();
+            let again =
+                FileSigner::open(&path, &passphrase("correct horse battery staple")).unwrap();
             assert_eq!(again.public_key(), made.public_key());
         }
     }
@@ -182,14 +195,19 @@ mod tests {
     fn a_wrong_passphrase_or_a_readable_file_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sealed.key");
-        FileSigner::generate(KeyKind::EcdsaP256, &path, &passphrase()).unwrap();
+        FileSigner::generate(
+            KeyKind::EcdsaP256,
+            &path,
+            &passphrase("correct horse battery staple"),
+        )
+        .unwrap();
         assert!(matches!(
-            FileSigner::open(&path, &Secret::new("wrong")),
+            FileSigner::open(&path, &passphrase("wrong")),
             Err(SignerError::Passphrase { .. })
         ));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         assert!(matches!(
-            FileSigner::open(&path, &passphrase()),
+            FileSigner::open(&path, &passphrase("correct horse battery staple")),
             Err(SignerError::Mode { mode: 0o640, .. })
         ));
     }
@@ -213,7 +231,12 @@ mod tests {
         for make in makes {
             drop(fs::remove_file(&path));
             make(&roots, &path).unwrap();
-            FileSigner::generate(KeyKind::EcdsaP256, &path, &passphrase()).unwrap();
+            FileSigner::generate(
+                KeyKind::EcdsaP256,
+                &path,
+                &passphrase("correct horse battery staple"),
+            )
+            .unwrap();
             let (key, others) =
                 (fs::symlink_metadata(&path).unwrap(), fs::metadata(&roots).unwrap());
             assert_eq!((key.uid(), key.gid(), key.mode() & 0o7777), (HIM, HIM, 0o600));
