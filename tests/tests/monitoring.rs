@@ -128,7 +128,7 @@ fn prometheus_own_tool_finds_nothing() {
 
 fn promtool(arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.arg("120").arg(made("promtool")).args(arguments).current_dir(folder());
+    command.arg("600").arg(made("promtool")).args(arguments).current_dir(folder());
     command
 }
 
