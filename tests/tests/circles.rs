@@ -1,0 +1,174 @@
+//! Modules that know of each other in a circle cannot be read one after another.
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use syn::visit::{self, Visit};
+use syn::{Attribute, Item, UseTree};
+
+/// Module → those that its product code names.
+type Named = BTreeMap<String, BTreeSet<String>>;
+
+#[test]
+fn no_module_of_the_command_line_is_in_a_circle() {
+    let named = named("cli");
+    assert!(named.len() > 50 && named["commands::issue"].contains("context"), "{named:?}");
+    assert_eq!(circles(&named), [""; 0]);
+}
+
+#[test]
+fn a_circle_is_found_and_what_only_leads_to_it_is_not_in_it() {
+    let named = |all: &[(&str, &[&str])]| -> Named {
+        let set = |to: &[&str]| to.iter().map(ToString::to_string).collect();
+        all.iter().map(|(from, to)| ((*from).to_owned(), set(to))).collect()
+    };
+    let all = named(&[("a", &["b"]), ("b", &["c", "d"]), ("c", &["b"]), ("d", &[])]);
+    assert_eq!(circles(&all), ["b", "c"]);
+}
+
+#[test]
+fn every_way_to_name_a_module_is_seen_and_tests_are_not() {
+    let modules = ["", "a", "a::b", "c", "d", "e", "f"].map(ToOwned::to_owned);
+    let source = "
+        use crate::{c::{Thing, other}, d};
+        pub(crate) fn all() -> crate::e::It { super::from_above() }
+        #[cfg(all(test, unix))] mod tests { use crate::f; }
+        #[cfg(test)] fn seam() -> crate::f::It {}";
+    let found = names("a::b", source, &modules.into());
+    assert_eq!(found, ["c", "d", "e"].map(ToOwned::to_owned).into());
+}
+
+/// Those modules that lead back to themselves.
+fn circles(named: &Named) -> Vec<&str> {
+    let leads_back = |from: &&String| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![*from]);
+        while let Some(module) = next.pop() {
+            next.extend(named[module].iter().filter(|to| seen.insert(*to)));
+        }
+        seen.contains(from)
+    };
+    named.keys().filter(leads_back).map(String::as_str).collect()
+}
+
+fn named(crate_folder: &str) -> Named {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src").join(crate_folder).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    let module = |file: &PathBuf| {
+        let within = file.strip_prefix(&root).unwrap().with_extension("");
+        let parts: Vec<_> = within.iter().map(|part| part.to_str().unwrap()).collect();
+        let parts = match parts.split_last() {
+            Some((&("mod" | "main" | "lib"), folder)) => folder,
+            _ => &parts[..],
+        };
+        parts.join("::")
+    };
+    let modules: BTreeSet<String> = files.iter().map(module).collect();
+    let of = |file: &PathBuf| {
+        let from = module(file);
+        let found = names(&from, &fs::read_to_string(file).unwrap(), &modules);
+        (from, found)
+    };
+    // Tests that have a file of their own name what they test.
+    files.iter().filter(|file| !file.ends_with("tests.rs")).map(of).collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => collect(&path, files),
+            false if path.extension().is_some_and(|is| is == "rs") => files.push(path),
+            false => {}
+        }
+    }
+}
+
+/// The other modules that the product code of one names. Its parent is none: they are read together.
+fn names(from: &str, source: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut paths = Paths(Vec::new());
+    paths.visit_file(&syn::parse_file(source).unwrap());
+    let resolved = paths.0.iter().filter_map(|path| resolve(from, path, modules));
+    let is_above = |to: &str| from == to || from.starts_with(&format!("{to}::"));
+    resolved.filter(|to| !is_above(to)).collect()
+}
+
+/// The innermost module that a path goes through; none where it leads out of the crate.
+fn resolve(from: &str, path: &[String], modules: &BTreeSet<String>) -> Option<String> {
+    let mut base: Vec<&str> = from.split("::").filter(|part| !part.is_empty()).collect();
+    let mut rest = path;
+    match path.first()?.as_str() {
+        "crate" => (base, rest) = (vec![], &path[1..]),
+        "super" => {
+            while rest.first().is_some_and(|part| part == "super") {
+                base.pop();
+                rest = &rest[1..];
+            }
+        }
+        "self" => rest = &path[1..],
+        _ => {}
+    }
+    let is_relative = rest.len() == path.len();
+    (0..=rest.len()).rev().find_map(|length| {
+        let parts = base.iter().copied().chain(rest[..length].iter().map(String::as_str));
+        let module = parts.collect::<Vec<_>>().join("::");
+        (modules.contains(&module) && !(is_relative && length == 0)).then_some(module)
+    })
+}
+
+/// The paths in a file that may lead to modules of the same crate.
+struct Paths(Vec<Vec<String>>);
+
+impl Paths {
+    fn expand(&mut self, before: &[String], tree: &UseTree) {
+        let with = |name: String| before.iter().cloned().chain([name]).collect::<Vec<_>>();
+        match tree {
+            UseTree::Path(path) => self.expand(&with(path.ident.to_string()), &path.tree),
+            UseTree::Name(name) => self.0.push(with(name.ident.to_string())),
+            UseTree::Rename(name) => self.0.push(with(name.ident.to_string())),
+            UseTree::Glob(_) => self.0.push(before.to_vec()),
+            UseTree::Group(group) => group.items.iter().for_each(|tree| self.expand(before, tree)),
+        }
+    }
+}
+
+impl<'ast> Visit<'ast> for Paths {
+    fn visit_item(&mut self, item: &'ast Item) {
+        if !attributes(item).iter().any(is_for_tests) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if !item.attrs.iter().any(is_for_tests) {
+            self.expand(&[], &item.tree);
+        }
+    }
+
+    /// `pub(crate)` names nobody.
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        self.0.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
+        visit::visit_path(self, path);
+    }
+}
+
+fn attributes(item: &Item) -> &[Attribute] {
+    match item {
+        Item::Const(item) => &item.attrs,
+        Item::Fn(item) => &item.attrs,
+        Item::Impl(item) => &item.attrs,
+        Item::Mod(item) => &item.attrs,
+        Item::Static(item) => &item.attrs,
+        Item::Struct(item) => &item.attrs,
+        _ => &[],
+    }
+}
+
+fn is_for_tests(attribute: &Attribute) -> bool {
+    let Ok(list) = attribute.meta.require_list() else { return false };
+    list.path.is_ident("cfg") && list.tokens.to_string().contains("test")
+}
