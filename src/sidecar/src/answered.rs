@@ -1,69 +1,67 @@
 //! Whether a connection over HTTP/1 is between two requests.
+//!
+//! hyper alone knows whether all of a body has come and all of its answer was taken in. It starts the
+//! clock of a header when both are so, and at no other time.
 
+use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
 
-/// Whether the last request has been answered to its end, and nothing of it can still come: it had no
-/// body.
+use hyper::rt::{Sleep, Timer};
+use hyper_util::rt::TokioTimer;
+
+/// Whether the last request has been answered to its end, and nothing of it can still come.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Answered(Arc<Requests>);
-
-#[derive(Debug, Default)]
-struct Requests {
-    /// How many have begun.
-    begun: AtomicU64,
-    /// The last of those without a body that was answered; 0 before there is one.
-    answered: AtomicU64,
-}
+pub(crate) struct Answered(Arc<AtomicU8>);
 
 impl Answered {
-    /// That all of the last request's answer was handed to HTTP.
-    pub(crate) fn is_last_word(&self) -> bool {
-        let begun = self.0.begun.load(Ordering::Acquire);
-        begun > 0 && self.0.answered.load(Ordering::Acquire) == begun
-    }
-
-    /// Another request begins, or may.
+    /// HTTP begins, and waits for its first request.
     pub(crate) fn begin(&self) {
-        self.0.begun.fetch_add(1, Ordering::AcqRel);
+        self.0.store(FIRST, Ordering::Release);
     }
 
-    /// Of the request that has just begun: to be kept until all of its answer is handed to HTTP, which
-    /// may let go of it only after another has begun.
-    pub(crate) fn answering(&self) -> Answering {
-        Answering { request: self.0.begun.load(Ordering::Acquire), requests: Arc::clone(&self.0) }
+    /// A request has come.
+    pub(crate) fn asked(&self) {
+        self.0.store(ASKED, Ordering::Release);
     }
-}
 
-/// An answer on its way.
-#[derive(Debug)]
-pub(crate) struct Answering {
-    request: u64,
-    requests: Arc<Requests>,
-}
+    /// That another request is waited for.
+    pub(crate) fn is_last_word(&self) -> bool {
+        self.0.load(Ordering::Acquire) == ANSWERED
+    }
 
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.requests.answered.store(self.request, Ordering::Release);
+    fn awaits_header(&self) {
+        let _ = self.0.compare_exchange(ASKED, ANSWERED, Ordering::AcqRel, Ordering::Acquire);
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// No request has come yet.
+const FIRST: u8 = 0;
+const ASKED: u8 = 1;
+const ANSWERED: u8 = 2;
 
-    #[test]
-    fn a_late_end_of_one_answer_says_nothing_of_the_next() {
-        let answered = Answered::default();
-        assert!(!answered.is_last_word());
-        answered.begin();
-        let first = answered.answering();
-        answered.begin();
-        drop(first);
-        assert!(!answered.is_last_word());
-        drop(answered.answering());
-        assert!(answered.is_last_word());
-        answered.begin();
-        assert!(!answered.is_last_word());
+/// hyper's clock, of which a header is the only use over HTTP/1.
+#[derive(Debug, Clone)]
+pub(crate) struct HeaderClock(pub(crate) Answered);
+
+impl Timer for HeaderClock {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Sleep>> {
+        self.0.awaits_header();
+        TokioTimer::new().sleep(duration)
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
+        self.0.awaits_header();
+        TokioTimer::new().sleep_until(deadline)
+    }
+
+    fn now(&self) -> Instant {
+        TokioTimer::new().now()
+    }
+
+    fn reset(&self, sleep: &mut Pin<Box<dyn Sleep>>, deadline: Instant) {
+        self.0.awaits_header();
+        TokioTimer::new().reset(sleep, deadline);
     }
 }

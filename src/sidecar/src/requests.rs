@@ -16,7 +16,7 @@ use hyper::body::{Body, Incoming};
 use hyper::rt::Executor;
 use hyper::service::Service;
 
-use crate::answered::{Answered, Answering};
+use crate::answered::Answered;
 use crate::error::BoxError;
 use crate::frames::Asked;
 use crate::headers::{Headers, Held};
@@ -69,7 +69,7 @@ impl<S> Requests<S> {
         Self { headers: Some(Headers::new(most)), ..self }
     }
 
-    /// For HTTP/1: answers without end are put aside, and it is told when the others have ended.
+    /// For HTTP/1: answers without end are put aside, and it is told when a request has come.
     pub(crate) fn for_http1(self, put_aside: &Arc<PutAside>, answered: &Answered) -> Self {
         let http1 = Http1 { put_aside: Arc::clone(put_aside), answered: answered.clone() };
         Self { http1: Some(http1), ..self }
@@ -151,22 +151,13 @@ where
         let is_whole = request.body().is_end_stream();
         let may_go = request.method() == Method::GET && request.version() == Version::HTTP_11;
         if let Some(http1) = &self.http1 {
-            http1.answered.begin();
+            http1.answered.asked();
         }
-        let http1 = self.http1.as_ref().filter(|_| is_whole);
-        let put_aside = http1.filter(|_| may_go).map(|http1| Arc::clone(&http1.put_aside));
-        let answering = http1.map(|http1| http1.answered.answering());
+        let http1 = self.http1.as_ref().filter(|_| is_whole && may_go);
+        let put_aside = http1.map(|http1| Arc::clone(&http1.put_aside));
         if !waits {
             let answer = Box::pin(self.service.call(request));
-            return Handling::Begun {
-                answer,
-                unread,
-                last_answer,
-                in_flight,
-                asked,
-                put_aside,
-                answering,
-            };
+            return Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside };
         }
         let (service, room) = (self.service.clone(), Arc::clone(&unread));
         let answer = Box::pin(async move {
@@ -174,7 +165,7 @@ where
             drop(waiting);
             service.call(request).await
         });
-        Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside, answering }
+        Handling::Begun { answer, unread, last_answer, in_flight, asked, put_aside }
     }
 }
 
@@ -187,7 +178,6 @@ pub(crate) enum Handling<R, E> {
         in_flight: Option<Held>,
         asked: Asked,
         put_aside: Option<Arc<PutAside>>,
-        answering: Option<Answering>,
     },
     /// It waits for the end of the task that it is in, which is near.
     Dropped,
@@ -208,7 +198,7 @@ where
             Self::Begun { last_answer: Some(last_answer), .. } if last_answer.has_ended() => {
                 Poll::Pending
             }
-            Self::Begun { answer, unread, last_answer, in_flight, asked, put_aside, answering } => {
+            Self::Begun { answer, unread, last_answer, in_flight, asked, put_aside } => {
                 let _turn = Turn(Arc::clone(unread));
                 let mut answer = ready!(answer.as_mut().poll(cx)).map_err(Into::into)?;
                 drop(in_flight.take());
@@ -223,8 +213,7 @@ where
                 };
                 // What is put aside is not hyper's: it is left waiting, and is dropped.
                 answer.map_or(Poll::Pending, |answer| {
-                    let answering = answering.take();
-                    Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread, answering))))
+                    Poll::Ready(Ok(answer.map(|body| Counted::new(body, unread))))
                 })
             }
             Self::Dropped => Poll::Pending,

@@ -16,8 +16,6 @@ use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::sync::Notify;
 
-use crate::answered::Answering;
-
 /// The bytes of one connection's answers that nobody has read.
 #[derive(Debug)]
 pub(crate) struct Unread {
@@ -125,15 +123,14 @@ pub(crate) struct Counted<B> {
     body: Pin<Box<B>>,
     whole: Option<Waiting>,
     unread: Arc<Unread>,
-    _answering: Option<Answering>,
 }
 
 impl<B: Body> Counted<B> {
-    pub(crate) fn new(body: B, unread: &Arc<Unread>, answering: Option<Answering>) -> Self {
+    pub(crate) fn new(body: B, unread: &Arc<Unread>) -> Self {
         let exact = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
         let whole = exact.filter(|bytes| *bytes > 0).map(|bytes| Waiting::new(bytes, unread));
         let (body, unread) = (Box::pin(body), Arc::clone(unread));
-        Self { body, whole, unread, _answering: answering }
+        Self { body, whole, unread }
     }
 }
 
@@ -245,7 +242,7 @@ mod tests {
     const MOST: usize = 1000;
 
     fn answer(bytes: usize, unread: &Arc<Unread>) -> Counted<Full<Bytes>> {
-        Counted::new(Full::new(Bytes::from(vec![0; bytes])), unread, None)
+        Counted::new(Full::new(Bytes::from(vec![0; bytes])), unread)
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! hyper keeps a buffer of 8 KiB for each direction as long as it serves a connection. Most connections
 //! say nothing most of the time: so hyper begins with the first byte of a request, and where a request
-//! without a body was answered, it is put away with its buffers until the next one comes.
+//! was read to its end and answered, it is put away with its buffers until the next one comes.
 
 use std::io;
 use std::pin::Pin;
@@ -15,12 +15,12 @@ use http::{Request, Response};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1::{self, Parts};
 use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 
 use super::{BUFFER, closed, drive, past, until_end};
-use crate::answered::Answered;
+use crate::answered::{Answered, HeaderClock};
 use crate::error::BoxError;
 use crate::limits::Limits;
 use crate::paced::Paced;
@@ -53,7 +53,7 @@ where
     let mut requests = requests.for_http1(&put_aside, &answered);
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(HeaderClock(answered.clone()))
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(BUFFER);
     let mut came = Bytes::new();
@@ -72,6 +72,7 @@ where
             let Some(first) = first else { return shut(stream, connection).await };
             came = Bytes::copy_from_slice(&[first]);
         }
+        answered.begin();
         let flushed = Flushed::default();
         let begun = Begun { came, stream, flushed: flushed.clone() };
         let http = Box::pin(builder.serve_connection(TokioIo::new(begun), requests));
@@ -103,7 +104,6 @@ where
         // An empty one has its buffer still.
         came = if read_buf.is_empty() { Bytes::new() } else { read_buf };
         requests = service;
-        answered.begin();
     }
 }
 

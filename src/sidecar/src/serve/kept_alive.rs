@@ -29,7 +29,7 @@ struct Client {
 
 impl Client {
     /// Of a server that answers with the method, the path and the body, or without having read that
-    /// where the path is `/early` or `/kept`; `/long` has a long answer.
+    /// where the path is `/early`, `/kept` or `/later`; `/long` has a long answer.
     fn new() -> Self {
         let (ours, stream) = duplex(1024);
         let room = Arc::<AtomicUsize>::default();
@@ -45,6 +45,7 @@ impl Client {
                     std::future::pending::<()>().await;
                     drop(body);
                 })),
+                "/later" => drop(tokio::spawn(body.collect())),
                 "/long" => text += &"x".repeat(50_000),
                 _ => {
                     let body = body.collect().await.unwrap().to_bytes();
@@ -135,6 +136,34 @@ async fn no_buffer_is_kept_before_the_first_request_nor_between_two() {
         client.hear(end).await;
         assert!(client.is_at_rest().await, "{path}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_buffer_is_kept_after_a_body_that_was_read_to_its_end() {
+    let mut client = Client::new();
+    for head in ["content-length: 5\r\n\r\n", "transfer-encoding: chunked\r\n\r\n5\r\n"] {
+        let post = format!("POST /b HTTP/1.1\r\nhost: ca\r\n{head}123");
+        client.say(&post).await;
+        assert!(!client.is_at_rest().await, "half a body");
+        client.say(if head.ends_with("5\r\n") { "45\r\n0\r\n\r\n" } else { "45" }).await;
+        client.hear("POST /b 12345.").await;
+        assert!(client.is_at_rest().await, "{head}");
+    }
+    client.say(GET).await;
+    client.hear("GET /a .").await;
+}
+
+/// Whoever is answered before all of their body has come may go on with both.
+#[tokio::test(start_paused = true)]
+async fn a_body_that_ends_after_its_answer_is_none_of_the_next_request() {
+    let mut client = Client::new();
+    client.say(&POST.replace("/b", "/later")).await;
+    client.hear("POST /later .").await;
+    assert!(!client.is_at_rest().await);
+    client.say("12345").await;
+    assert!(client.is_at_rest().await);
+    client.say(GET).await;
+    client.hear("GET /a .").await;
 }
 
 #[tokio::test(start_paused = true)]
