@@ -55,6 +55,8 @@ impl Limits {
     /// HTTP/2: bytes of the headers in flight of a client without a certificate, and of each of its
     /// frames but a body's: 8 KiB, which is what many servers take of a header.
     pub const STRANGERS_HEADERS: usize = 8 * 1024;
+    /// HTTP/2: requests in flight on one connection of a client without a certificate: 2.
+    pub const STRANGERS_STREAMS: u32 = 2;
     /// Bytes that a peer may send in a handshake before we answer, beside the first record of what it
     /// asks: several times a hello, or a chain.
     pub const HANDSHAKE: usize = 8 * 1024;

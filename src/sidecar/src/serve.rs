@@ -196,11 +196,12 @@ impl Http2 {
         }
     }
 
-    /// A stranger asks for trust, and for its first certificate: little, and one or two at once. What
-    /// it sends is read into a buffer that has room for its largest frame, and keeps it.
+    /// A stranger asks for trust, and for its first certificate: little, and one or two at once, each of
+    /// which holds some kilobytes while it is on its way. What it sends is read into a buffer that has
+    /// room for its largest frame, and keeps it.
     fn of_stranger(limits: &Limits) -> Self {
         Self {
-            streams: limits.streams.min(4),
+            streams: limits.streams.min(Limits::STRANGERS_STREAMS),
             frame: Limits::STRANGERS_HEADERS as u32,
             stream_window: Limits::STRANGERS_HEADERS as u32,
             // The protocol's own: there is no smaller one.

@@ -26,7 +26,6 @@ pub(crate) async fn issue(
 ) -> Result<impl IntoResponse, Refused> {
     let Body { caller, value, .. } = body;
     let key = caller.idempotency_key.as_deref();
-    // Boxed: a request has no room for it while its body is on the way.
     let issued = Box::pin(service.authority.issue(&caller, &value, key)).await;
     let issued = issued.map_err(|error| Refused::new(error, &caller.request_id))?;
     let is_renewal = matches!(value.attestation, Attestation::Svid {})

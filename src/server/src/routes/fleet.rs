@@ -17,7 +17,7 @@ pub(crate) async fn report(
     body: Body<Report>,
 ) -> Result<StatusCode, Refused> {
     let Body { caller, value, .. } = body;
-    let taken = service.authority.report(&caller, value).await;
+    let taken = Box::pin(service.authority.report(&caller, value)).await;
     taken.map_err(|error| Refused::new(error, &caller.request_id))?;
     Ok(StatusCode::NO_CONTENT)
 }

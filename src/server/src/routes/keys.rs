@@ -35,7 +35,7 @@ pub(crate) async fn step(
     let step: KeyStep = step
         .parse()
         .map_err(|why: String| Refused::request(ProblemType::NotFound, why, None, request_id))?;
-    let outcome = service.authority.key_step(&body.caller, &id, step, &body.value).await;
+    let outcome = Box::pin(service.authority.key_step(&body.caller, &id, step, &body.value)).await;
     let outcome = outcome.map_err(|error| Refused::new(error, request_id))?;
     let purpose = body.value.purpose;
     let did = Did::new("key step taken", format_args!("{step} {purpose} {id}"));

@@ -1,4 +1,7 @@
 //! The routes: one table, which the router is built of and a test enumerates.
+//!
+//! What a handler calls once it has a body is boxed: a request has no room for it while its body is on
+//! the way.
 
 mod certificates;
 pub(crate) mod described;
@@ -195,7 +198,8 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
         request.extensions_mut().insert(service.bodies.clone());
         // It is verified: that is for who has a share left.
         if let Some((note, shown)) = checkpoint_of(&request).filter(|_| admitted) {
-            service.authority.witness(&note, shown).await;
+            // Boxed: a request has no room for it while it is answered.
+            Box::pin(service.authority.witness(&note, shown)).await;
         }
         match may_ask(&service, &request) {
             Ok(()) => {
@@ -383,4 +387,36 @@ fn allowed(path: Option<&str>) -> String {
 
 fn id_of(request: &Request) -> String {
     request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the future of a handler with two arguments.
+    fn size<A, B, F: Future>(_: impl Fn(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    fn size_of_three<A, B, C, F: Future>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn no_handler_has_room_for_what_follows_while_its_body_is_on_the_way() {
+        let sizes = [
+            ("issue", size(certificates::issue)),
+            ("revoke", size(operators::revoke)),
+            ("deny", size(operators::deny)),
+            ("create_token", size(operators::create_token)),
+            ("add_operator", size(operators::add_operator)),
+            ("report", size(fleet::report)),
+            ("step", size_of_three(keys::step)),
+        ];
+        let large: Vec<_> = sizes.iter().filter(|(_, size)| *size > MOST).collect();
+        assert!(large.is_empty(), "{large:?} of {sizes:?}");
+    }
+
+    /// What the body says, and little more.
+    const MOST: usize = 2 * 1024;
 }

@@ -35,7 +35,7 @@ pub(crate) async fn revoke(
         let is_serial = target.parse().is_ok_and(|it: SerialNumber| it == *svid.serial_number());
         is_serial || *target == svid.spiffe_id().as_str()
     });
-    let done = service.authority.revoke(&body.caller, &body.value).await;
+    let done = Box::pin(service.authority.revoke(&body.caller, &body.value)).await;
     let done = done.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let status = if done.log_index.is_some() { StatusCode::CREATED } else { StatusCode::OK };
     let what = if done.log_index.is_some() { "revoked" } else { "nothing to revoke" };
@@ -62,7 +62,7 @@ pub(crate) async fn deny(
     body: Body<DenyRequest>,
 ) -> Result<impl IntoResponse, Refused> {
     let _answering = body.last_answer_to(|svid| body.value.spiffe_id == *svid.spiffe_id());
-    let denial = service.authority.deny(&body.caller, &body.value).await;
+    let denial = Box::pin(service.authority.deny(&body.caller, &body.value)).await;
     let denial = denial.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let did = Did::new("denied", &denial.spiffe_id).at(denial.id.parse().ok());
     Ok((StatusCode::CREATED, Extension(did), Json(denial)))
@@ -112,7 +112,7 @@ pub(crate) async fn create_token(
     State(service): State<Service>,
     body: Body<TokenRequest>,
 ) -> Result<impl IntoResponse, Refused> {
-    let made = service.authority.create_token(&body.caller, &body.value).await;
+    let made = Box::pin(service.authority.create_token(&body.caller, &body.value)).await;
     let made = made.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     let did = Did::new("token made", format_args!("{} for {}", made.id, made.spiffe_id));
@@ -151,7 +151,7 @@ pub(crate) async fn add_operator(
     State(service): State<Service>,
     body: Body<OperatorRequest>,
 ) -> Result<impl IntoResponse, Refused> {
-    let made = service.authority.add_operator(&body.caller, &body.value).await;
+    let made = Box::pin(service.authority.add_operator(&body.caller, &body.value)).await;
     let made = made.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     let did = Did::new("operator added", format_args!("{} by token {}", made.spiffe_id, made.id));
@@ -196,7 +196,8 @@ pub(crate) async fn replace_policies(
     let body: Body<PolicyFiles> = Body::read(request, &policy_sets::LIMIT).await?;
     let is_expected = |hash: &str| precondition.holds(&format!("\"{hash}\""));
     let replaced =
-        service.authority.replace_policies_if(&caller, &body.value.files, is_expected).await;
+        Box::pin(service.authority.replace_policies_if(&caller, &body.value.files, is_expected))
+            .await;
     let ActivePolicy { hash, files } = replaced.map_err(|error| Refused::new(error, id))?;
     Ok((Extension(Did::new("policy set replaced", &hash)), shown(&service, &hash, &files)))
 }

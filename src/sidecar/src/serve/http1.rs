@@ -163,7 +163,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Begun<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.came.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+            return self.poll_piece(cx, buffer);
         }
         let fits = self.came.len().min(buffer.remaining());
         buffer.put_slice(&self.came[..fits]);
@@ -173,8 +173,19 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Begun<IO> {
         }
         self.came = Bytes::new();
         // What is behind it may be there, too. Where that fails, the next read fails, or is the end.
-        let _ = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let _ = self.poll_piece(cx, buffer);
         Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncRead + Unpin> Begun<IO> {
+    /// hyper doubles its buffer where a read fills it, and keeps that while a body is on its way.
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut (&mut self.stream).take(PIECE)).poll_read(cx, buffer)
     }
 }
 
@@ -212,3 +223,6 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Begun<IO> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+/// What a read brings at most: not quite hyper's smallest buffer.
+const PIECE: u64 = 8 * 1024 - 1;

@@ -31,7 +31,12 @@ impl Client {
     /// Of a server that answers with the method, the path and the body, or without having read that
     /// where the path is `/early`, `/kept` or `/later`; `/long` has a long answer.
     fn new() -> Self {
-        let (ours, stream) = duplex(1024);
+        Self::with_room(1024)
+    }
+
+    /// The same where so many bytes may be on their way.
+    fn with_room(bytes: usize) -> Self {
+        let (ours, stream) = duplex(bytes);
         let room = Arc::<AtomicUsize>::default();
         let ours = Watched { stream: ours, room: Arc::clone(&room) };
         let remote = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
@@ -151,6 +156,18 @@ async fn no_buffer_is_kept_after_a_body_that_was_read_to_its_end() {
     }
     client.say(GET).await;
     client.hear("GET /a .").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_comes_fast_and_stops_keeps_no_larger_buffer() {
+    let mut client = Client::with_room(64 * 1024);
+    client.say(&POST.replace("5\r", "50000\r")).await;
+    client.say(&"x".repeat(49_999)).await;
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let room = client.room.load(Ordering::Relaxed);
+    assert!(room < 8 * 1024, "{room}");
+    client.say("x").await;
+    client.hear("x.").await;
 }
 
 /// Whoever is answered before all of their body has come may go on with both.
