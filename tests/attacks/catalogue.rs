@@ -1,5 +1,6 @@
 //! The attacks: what each does, to which CA, and what it may cost.
 
+use std::net::Ipv4Addr;
 use std::pin::Pin;
 
 use anyhow::Context;
@@ -22,6 +23,8 @@ pub(crate) struct Attack {
     pub(crate) configuration: &'static str,
     /// Revocations that a newcomer is told: without and with `--long`.
     pub(crate) revocations: [usize; 2],
+    /// Where honest strangers come from.
+    pub(crate) strangers_from: Ipv4Addr,
     /// Per cent of a core that the CA may spend.
     pub(crate) most_cpu: Option<f64>,
 }
@@ -127,6 +130,7 @@ const fn of(name: &'static str, what: &'static str, run: fn(Attacker) -> Running
         open_files_long: None,
         configuration: "requests_per_second = 0",
         revocations: [0, 0],
+        strangers_from: Ipv4Addr::LOCALHOST,
         most_cpu: None,
     }
 }
@@ -141,6 +145,13 @@ const fn flood(name: &'static str, what: &'static str, run: fn(Attacker) -> Runn
     Attack { most_cpu: Some(5.0 * floods::CONNECTIONS as f64), ..of(name, what, run) }
 }
 
+/// Places are so few that the operators' address, with twenty new connections a second, has as many as
+/// any of the attacker's: strangers come from another.
 const fn few_files(name: &'static str, what: &'static str, run: fn(Attacker) -> Running) -> Attack {
-    Attack { open_files: Some(512), open_files_long: Some(1_024), ..of(name, what, run) }
+    Attack {
+        open_files: Some(512),
+        open_files_long: Some(1_024),
+        strangers_from: Ipv4Addr::new(127, 0, 2, 1),
+        ..of(name, what, run)
+    }
 }

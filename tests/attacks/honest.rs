@@ -1,6 +1,7 @@
 //! Whoever is there for what the CA is for: operators that issue, strangers that ask for the trust
 //! state and for their first certificate, at a fixed pace.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -71,11 +72,11 @@ impl Latencies {
 }
 
 impl Honest {
-    pub(crate) fn at(environment: &Environment) -> anyhow::Result<Self> {
+    pub(crate) fn at(environment: &Environment, strangers_from: IpAddr) -> anyhow::Result<Self> {
         let operator = Target::of(environment)?.door;
         let bundle = ".config/countersign/pay.example/bundle.pem";
         let bundle = std::fs::read(environment.path(bundle))?;
-        let stranger = Door::of_stranger(environment.address(), &bundle)?;
+        let stranger = Door::of_stranger(environment.address(), &bundle)?.from(strangers_from);
         let requests = Requests::make(REQUESTS, environment)?;
         let verifier = verifier(environment)
             .inspect_err(|error| eprintln!("no verifier of this library's: {error:#}"));

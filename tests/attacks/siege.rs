@@ -49,7 +49,7 @@ pub(crate) fn lay<'a>(
     let environment = Environment::start_with(&settings);
     let without = open_files(Process(environment.server_pid()));
     environment.issue(IDENTITY, FOLDER);
-    let honest = Honest::at(&environment)?;
+    let honest = Honest::at(&environment, attack.strangers_from.into())?;
     honest.revoke(attack.revocations[usize::from(is_long)])?;
     let ((), quiet) = during(&environment, &honest, || {
         thread::sleep(lengths.quiet);
