@@ -26,10 +26,14 @@ pub struct Problem {
     /// The policies that decided, by their ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
-    /// The rule of a certificate request that was broken.
+    /// The rule of a certificate request that was broken; or [`ABANDONED`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }
+
+/// The rule that what was logged is signed within a minute or never: the same request comes to
+/// nothing, whenever it is sent again.
+pub const ABANDONED: &str = "abandoned";
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

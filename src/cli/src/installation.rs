@@ -1,6 +1,6 @@
 //! The way of a new SVID into its directory, for `issue`, `renew` and operators alike.
 
-use api::{Attestation, IssueRequest, IssuedCertificate, ProblemType};
+use api::{ABANDONED, Attestation, IssueRequest, IssuedCertificate, ProblemType};
 use countersign::AuthorityClient;
 use identity::SerialNumber;
 use time::OffsetDateTime;
@@ -113,10 +113,40 @@ fn is_refusal(error: &countersign::Error) -> bool {
 /// Whether sending this very request again can never succeed.
 fn is_final(error: &countersign::Error) -> bool {
     match error {
-        countersign::Error::Authority(problem) => matches!(
-            problem.problem_type,
-            ProblemType::CsrInvalid | ProblemType::IdempotencyMismatch
-        ),
+        countersign::Error::Authority(problem) => {
+            problem.rule.as_deref() == Some(ABANDONED)
+                || matches!(
+                    problem.problem_type,
+                    ProblemType::CsrInvalid | ProblemType::IdempotencyMismatch
+                )
+        }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use api::Problem;
+
+    /// A request that waits for its answer would be sent again and again, until the SVID has expired.
+    #[test]
+    fn what_can_never_succeed_is_not_sent_again() {
+        let told = |problem_type: ProblemType, rule: Option<&str>| {
+            countersign::Error::Authority(Box::new(Problem {
+                problem_type,
+                title: "title".into(),
+                status: problem_type.status(),
+                detail: "detail".into(),
+                request_id: "1".into(),
+                next_step: None,
+                policies: vec![],
+                rule: rule.map(ToOwned::to_owned),
+            }))
+        };
+        assert!(is_final(&told(ProblemType::Conflict, Some(ABANDONED))));
+        assert!(is_final(&told(ProblemType::CsrInvalid, Some("key"))));
+        assert!(!is_final(&told(ProblemType::Conflict, None)), "the denial may be lifted");
+        assert!(!is_final(&told(ProblemType::StoreUnavailable, None)));
     }
 }

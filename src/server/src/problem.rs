@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Problem, ProblemType, Ttl};
+use api::{ABANDONED, Problem, ProblemType, Ttl};
 use authority::policy::PolicyError;
 use authority::sequencer::Conflict;
 use authority::signer::SignerError;
@@ -39,6 +39,7 @@ impl Refused {
         match error {
             Error::Budget { seconds, .. } => retry_after = Some(seconds),
             Error::Denied(denied) => problem.policies = denied.policies,
+            Error::Abandoned => problem.rule = Some(ABANDONED.to_owned()),
             _ => {}
         }
         let inside = inside.map(|(detail, next_step)| {
@@ -172,8 +173,11 @@ fn told(error: &Error) -> Told {
             (ProblemType::RateLimited, text, Some(step))
         }
         Error::Conflict(conflict) => told_conflict(*conflict),
-        Error::Restless | Error::Abandoned => {
-            (ProblemType::Conflict, text, next("send the request again"))
+        Error::Restless => (ProblemType::Conflict, text, next("send the request again")),
+        Error::Abandoned => {
+            let step = "make another request, with a key of its own; where it is by token or has an \
+                        Idempotency-Key, with a new one";
+            (ProblemType::Conflict, text, next(step))
         }
         Error::Denied(denied) => {
             (ProblemType::PolicyDenied, denied.reason.clone(), denied.next_step.clone())
@@ -418,6 +422,15 @@ mod tests {
         assert_eq!(answer.headers()[header::RETRY_AFTER], "5");
         let error = Error::Policy(PolicyError::Cedar("it does not parse".to_owned()));
         assert_eq!(Refused::new(error, "0").into_response().status(), StatusCode::BAD_REQUEST);
+    }
+
+    /// Whoever sends the same again hears the same for as long as it is kept.
+    #[test]
+    fn what_was_abandoned_is_told_by_its_rule_and_another_request_is_asked_for() {
+        let told = Refused::new(Error::Abandoned, "0").problem;
+        assert_eq!((told.status, told.rule.as_deref()), (409, Some(ABANDONED)));
+        assert!(told.next_step.unwrap().contains("another request"));
+        assert_eq!(Refused::new(Error::Restless, "0").problem.rule, None);
     }
 
     #[tokio::test]
