@@ -21,7 +21,7 @@ pub use acts::{ActFilter, ActOnRecord};
 pub use fleet::*;
 pub use keys::*;
 pub use life::{LifeLeft, LifeWarning};
-pub use problem::{ABANDONED, Problem, ProblemType};
+pub use problem::{ABANDONED, Problem, ProblemType, UNSURE};
 pub use secret::Secret;
 pub use token::BootstrapToken;
 pub use ttl::Ttl;

@@ -26,7 +26,7 @@ pub struct Problem {
     /// The policies that decided, by their ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
-    /// The rule of a certificate request that was broken; or [`ABANDONED`].
+    /// The rule of a certificate request that was broken; or [`ABANDONED`], or [`UNSURE`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }
@@ -34,6 +34,8 @@ pub struct Problem {
 /// The rule that what was logged is signed within a minute or never: the same request comes to
 /// nothing, whenever it is sent again.
 pub const ABANDONED: &str = "abandoned";
+/// It may be done yet: the same request, under the same Idempotency-Key, finds it.
+pub const UNSURE: &str = "unsure";
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -47,6 +47,7 @@ use crate::sequencer::{
 use crate::setup;
 use crate::store::{Probe, Record, Store, StoreError};
 use crate::turns::Turns;
+use crate::under_way::LeftBehind;
 use crate::witness::Witnesses;
 
 /// The CA of one trust domain.
@@ -82,6 +83,7 @@ pub struct Authority {
     pub(crate) crls: Crls,
     pub(crate) turns: Turns,
     pub(crate) completions: Completions,
+    pub(crate) left_behind: LeftBehind,
     pub(crate) accounts: Accounts,
 }
 
@@ -244,7 +246,7 @@ impl Authority {
             let crl_url = self.crl_url_of(issuer);
             let prepared = authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
             let member = Arc::new(prepared.into_member(&caller.request_id, idempotency.clone()));
-            let place = self.completions.place()?;
+            let place = self.completions.place_for_others()?;
             let (taken, spent) = match self.take_for_issue(caller, &attested, by_token).await {
                 Ok(taken) => (taken, None),
                 // What was asked for before is given again whatever is left.
@@ -286,7 +288,7 @@ impl Authority {
                         authorized.prepare(issuer, serial_number, now, crl_url.as_deref())?;
                     let member = prepared.into_member(&caller.request_id, idempotency);
                     let logged = self.replay(&record, &member).await?;
-                    let place = self.completions.place()?;
+                    let place = self.completions.place_for_others()?;
                     let engine = Arc::clone(self);
                     return place.finish(async move { engine.complete(logged).await }).await?;
                 }
@@ -614,7 +616,7 @@ impl Authority {
     /// Writes to the store what changes nothing, and remembers what came of it: that there is no room
     /// is found out before somebody needs it, and that there is some again before somebody asks.
     pub async fn probe_store(&self) -> Result<(), Error> {
-        let ends = self.queue.failure().under_way().begin(self.clock.unix_milliseconds());
+        let ends = self.queue.failure().probe().begin(self.clock.unix_milliseconds());
         let written = self.store.probe(Probe::Write).await;
         drop(ends);
         self.queue.failure().note_probe(&written);
@@ -633,7 +635,7 @@ impl Authority {
 
     /// Finds out whether another process has the store locked, and remembers it.
     pub async fn probe_lock(&self) -> Result<(), Error> {
-        let ends = self.queue.failure().under_way().begin(self.clock.unix_milliseconds());
+        let ends = self.queue.failure().probe().begin(self.clock.unix_milliseconds());
         let taken = self.store.probe(Probe::Lock).await;
         drop(ends);
         self.queue.failure().note_lock(&taken);

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::known_tokens::Reserved;
 use crate::limits;
 use crate::one_at_a_time::{OneAtATime, Turn};
+use crate::queue::{MAX_WAITING, RESERVED};
 use crate::request::{Logged, Named};
 use crate::sequencer::{CertificateMember, Member, Outcome};
 use crate::store::{Record, StoreError};
@@ -55,6 +56,15 @@ impl Completions {
     /// Waits until nobody else completes the leaf at this place of the log, or gives its certificate again.
     pub(crate) async fn turn(&self, leaf_index: u64) -> Turn {
         self.turns.turn(leaf_index).await
+    }
+
+    /// For what is not urgent: some places are left for what takes away.
+    pub(crate) fn place_for_others(&self) -> Result<Place, Error> {
+        if self.places.available_permits() <= RESERVED {
+            limits::COMPLETIONS.reached();
+            return Err(Error::Overloaded);
+        }
+        self.place()
     }
 
     pub(crate) fn place(&self) -> Result<Place, Error> {
@@ -170,4 +180,4 @@ impl Authority {
 }
 
 /// As many as may wait for the log.
-pub(crate) const MAX_COMPLETIONS: usize = crate::queue::MAX_WAITING;
+pub(crate) const MAX_COMPLETIONS: usize = MAX_WAITING;

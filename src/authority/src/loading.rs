@@ -38,6 +38,7 @@ use crate::signer::absent::AbsentKey;
 use crate::store::{RecordQuery, Store, StoreError, newest_head};
 use crate::subtrees::Subtrees;
 use crate::turns::Turns;
+use crate::under_way::LeftBehind;
 use crate::witness::Witnesses;
 
 /// Held by who opens keys: how the last attempt failed.
@@ -104,6 +105,7 @@ impl Authority {
             crls: Crls::default(),
             turns: Turns::default(),
             completions: Completions::default(),
+            left_behind: LeftBehind::default(),
             accounts: Accounts::from(head.swept),
             trust_domain,
             crl_url,

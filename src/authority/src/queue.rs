@@ -14,19 +14,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::limits;
 use crate::sequencer::{Conflict, Member, Outcome};
 use crate::store::{Hindrance, Store, StoreError};
-use crate::under_way::UnderWay;
+use crate::under_way::{HANGS_AFTER, NOT_READY_AFTER, UnderWay};
 
 /// A handle on the queue; its thread ends with the last of them.
 #[derive(Debug, Clone)]
 pub(crate) struct Queue {
     sender: SyncSender<Waiting>,
+    /// Places for what is not urgent.
+    others: Arc<Semaphore>,
     failure: Arc<Failure>,
 }
 
@@ -34,7 +36,8 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 pub(crate) struct Failure {
     written: Mutex<Option<StoreError>>,
-    under_way: UnderWay,
+    commit: UnderWay,
+    probe: UnderWay,
     /// Somebody was told again and again that the state had moved, and it is not known to rest.
     restless: AtomicBool,
     /// The state that the one before was told at: where it moves, others commit.
@@ -44,16 +47,25 @@ pub(crate) struct Failure {
 impl Failure {
     /// The same, as long as it lasts.
     pub(crate) fn now(&self) -> Option<Error> {
-        if let Some(since) = self.under_way.hangs_since() {
-            return Some(StoreError::Hangs { since }.into());
-        }
+        // Who has the store locked is known before the next write has waited for it.
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        written.map(Error::from).or_else(|| self.is_restless().then_some(Error::Restless))
+        let hangs = || {
+            let all = [&self.commit, &self.probe];
+            let since = all.into_iter().find_map(|write| write.hangs_since(NOT_READY_AFTER));
+            since.map(|since| StoreError::Hangs { since })
+        };
+        let store = written.or_else(hangs).map(Error::from);
+        store.or_else(|| self.is_restless().then_some(Error::Restless))
     }
 
-    /// The writes that have not ended.
-    pub(crate) fn under_way(&self) -> &UnderWay {
-        &self.under_way
+    /// Since when nothing can be committed, in milliseconds since 1970, because a commit does not end.
+    pub(crate) fn commit_hangs_since(&self) -> Option<u64> {
+        self.commit.hangs_since(HANGS_AFTER)
+    }
+
+    /// The probe that has not ended.
+    pub(crate) fn probe(&self) -> &UnderWay {
+        &self.probe
     }
 
     /// Somebody was told so at this revocation epoch.
@@ -136,6 +148,7 @@ fn end(failure: &mut Option<StoreError>) {
 struct Waiting {
     member: Member,
     answer: oneshot::Sender<Result<Outcome, StoreError>>,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Queue {
@@ -149,7 +162,8 @@ impl Queue {
             .name("commits".to_owned())
             .spawn(move || run(&waiting, &*store, &*clock, &runtime, &noted))
             .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        Ok(Self { sender, failure })
+        let others = Arc::new(Semaphore::new(MAX_WAITING - RESERVED));
+        Ok(Self { sender, others, failure })
     }
 
     /// Whether the last write failed.
@@ -160,16 +174,23 @@ impl Queue {
     /// Takes part in the next commit, and returns what became of it. Fails at once while a write hangs,
     /// unless it is to be done as soon as that ends, whoever waits for it.
     pub(crate) async fn submit(&self, member: Member) -> Result<Outcome, Error> {
-        if let Some(since) = self.failure.under_way.hangs_since()
-            && !waits_for_a_disk(&member)
+        let is_urgent = waits_for_a_disk(&member);
+        if let Some(since) = self.failure.commit_hangs_since()
+            && !is_urgent
         {
             return Err(StoreError::Hangs { since }.into());
         }
-        let (answer, outcome) = oneshot::channel();
-        self.sender.try_send(Waiting { member, answer }).map_err(|_| {
+        let overloaded = || {
             limits::WAITING_FOR_THE_LOG.reached();
             Error::Overloaded
-        })?;
+        };
+        let place = match is_urgent {
+            true => None,
+            false => Some(Arc::clone(&self.others).try_acquire_owned().map_err(|_| overloaded())?),
+        };
+        let (answer, outcome) = oneshot::channel();
+        let waiting = Waiting { member, answer, _place: place };
+        self.sender.try_send(waiting).map_err(|_| overloaded())?;
         let lost = || StoreError::Unavailable("the queue before it has ended".to_owned());
         Ok(outcome.await.map_err(|_| lost())??)
     }
@@ -198,7 +219,7 @@ fn run(
             runtime.block_on(store.commit(members, clock.unix_milliseconds()))
         };
         let begun = Instant::now();
-        let ends = failure.under_way.begin(clock.unix_milliseconds());
+        let ends = failure.commit.begin(clock.unix_milliseconds());
         let committed = catch_unwind(AssertUnwindSafe(commit));
         drop(ends);
         metrics::histogram!("countersign_commit_duration_seconds").record(begun.elapsed());
@@ -247,6 +268,9 @@ const GIVES_WAY: usize = 8;
 const MAX_GROUP: usize = 256;
 /// Requests that may wait; beyond it callers are told to come again.
 pub(crate) const MAX_WAITING: usize = 4096;
+/// Of these, for what takes away and what is logged already: the others may fill all of theirs before it
+/// is found out that a commit hangs.
+pub(crate) const RESERVED: usize = 1024;
 
 #[cfg(test)]
 mod tests {

@@ -1,30 +1,24 @@
-//! Writes to the store that are under way. A disk that stalls (NFS, EBS) lets a write neither fail nor
+//! A write to the store that is under way. A disk that stalls (NFS, EBS) lets a write neither fail nor
 //! return: then nothing can be committed, and whoever waits is told so within seconds.
 //!
 //! What waits behind such a write may still be committed: whoever asked for it hears that this is not
-//! known, and the same request finds what was done. Of what comes meanwhile, only what restricts and what
-//! is logged already is let in (`queue`): of the rest nothing was done, and it can be asked for elsewhere.
+//! known, what they asked for goes on to its end without them, and the same request finds what was done. Of
+//! what comes meanwhile, only what restricts and what is logged already is let in (`queue`): of the rest
+//! nothing was done, and it can be asked for elsewhere.
 
-use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
 
 use crate::authority::Authority;
 use crate::error::Error;
 use crate::store::StoreError;
 
-/// The commits and probes of one process. What else holds up the store holds up the next probe, too.
+/// The newest of those that are made one after another; none once it has ended.
 #[derive(Debug, Default)]
-pub(crate) struct UnderWay(Mutex<Begun>);
-
-#[derive(Debug, Default)]
-struct Begun {
-    count: u64,
-    /// In the order in which they began.
-    writes: BTreeMap<u64, Write>,
-}
+pub(crate) struct UnderWay(Mutex<Option<Write>>);
 
 #[derive(Debug, Clone, Copy)]
 struct Write {
@@ -35,56 +29,84 @@ struct Write {
 
 /// A write, which ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Ends<'a> {
-    of: &'a UnderWay,
-    number: u64,
-}
+pub(crate) struct Ends<'a>(&'a UnderWay);
 
 impl UnderWay {
     /// A write begins, at this time in milliseconds since 1970.
     pub(crate) fn begin(&self, at: u64) -> Ends<'_> {
-        let mut begun = self.begun();
-        begun.count += 1;
-        let number = begun.count;
-        begun.writes.insert(number, Write { begun: Instant::now(), at });
-        Ends { of: self, number }
+        *self.write() = Some(Write { begun: Instant::now(), at });
+        Ends(self)
     }
 
-    /// Since when the oldest has not ended, in milliseconds since 1970; none while each may yet end.
-    pub(crate) fn hangs_since(&self) -> Option<u64> {
-        let begun = self.begun();
-        let oldest = begun.writes.values().next();
-        oldest.filter(|write| write.begun.elapsed() >= HANGS_AFTER).map(|write| write.at)
+    /// Since when it has not ended, in milliseconds since 1970; none before so long has passed.
+    pub(crate) fn hangs_since(&self, after: Duration) -> Option<u64> {
+        self.write().filter(|write| write.begun.elapsed() >= after).map(|write| write.at)
     }
 
-    fn begun(&self) -> MutexGuard<'_, Begun> {
+    fn write(&self) -> MutexGuard<'_, Option<Write>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Ends<'_> {
     fn drop(&mut self) {
-        self.of.begun().writes.remove(&self.number);
+        *self.0.write() = None;
     }
 }
 
+/// Requests that go on without whoever asked.
+#[derive(Debug)]
+pub(crate) struct LeftBehind(Arc<Semaphore>);
+
+impl Default for LeftBehind {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(MAX_LEFT_BEHIND)))
+    }
+}
+
+/// What a request may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asks {
+    /// To be told something.
+    ToBeTold,
+    /// That something is done.
+    ToBeDone,
+}
+
 impl Authority {
-    /// What comes of a request, unless a write to the store hangs on which it may wait. Then it goes on
-    /// without whoever asked: whether it is done is not known.
-    pub async fn unless_it_hangs<T>(&self, request: impl Future<Output = T>) -> Result<T, Error> {
-        let mut request = pin!(request);
+    /// What comes of a request, unless a commit hangs on which it may wait. Then whoever asked hears so
+    /// now, and what is to be done goes on: of its steps, none is left out.
+    pub async fn unless_it_hangs<T: Send + 'static>(
+        &self,
+        asks: Asks,
+        request: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let mut request = Box::pin(request);
         loop {
             if let Ok(done) = tokio::time::timeout(LOOKS_EVERY, &mut request).await {
                 return Ok(done);
             }
-            if let Some(since) = self.queue.failure().under_way().hangs_since() {
-                return Err(StoreError::Unsure { since }.into());
+            let Some(since) = self.queue.failure().commit_hangs_since() else { continue };
+            if asks == Asks::ToBeTold {
+                return Err(StoreError::Hangs { since }.into());
             }
+            // Beyond these it is as where a client goes away.
+            if let Ok(place) = Arc::clone(&self.left_behind.0).try_acquire_owned() {
+                tokio::spawn(async move {
+                    request.await;
+                    drop(place);
+                });
+            }
+            return Err(StoreError::Unsure { since }.into());
         }
     }
 }
 
 /// As long as a disk may take that answers at all: readiness is as patient.
-const HANGS_AFTER: Duration = Duration::from_secs(5);
+pub(crate) const NOT_READY_AFTER: Duration = Duration::from_secs(5);
+/// Longer than 64 MiB of pages take, which a commit may have to move (SQLite's WAL).
+pub(crate) const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// Whoever comes while a write hangs waits no longer.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
+/// Each waits for one commit.
+const MAX_LEFT_BEHIND: usize = 1024;

@@ -4,17 +4,18 @@
 
 mod support;
 
+use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use api::DenyRequest;
+use api::{Attestation, Denial, DenyRequest, IssueRequest, IssuedCertificate, Secret};
 use authority::sequencer::Member;
 use authority::store::faulty::{Fault, FaultyStore};
 use authority::store::{RecordQuery, Store, StoreError};
-use authority::{Caller, Error, Event};
-use support::{Environment, csr, id};
+use authority::{Asks, Caller, Error, Event};
+use support::{Environment, anonymous, csr, id, request};
 
 /// A disk that stalls at the next write, until it is told to go on.
 struct Disk {
@@ -65,19 +66,31 @@ async fn until(is_so: impl AsyncFn() -> bool) {
 }
 
 /// As the server asks it: a request is not waited for in vain.
-async fn asked<T>(
+async fn asked<T: Send + 'static>(
     environment: &Environment,
-    request: impl Future<Output = Result<T, Error>>,
+    request: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    let bound = Duration::from_secs(60);
-    let told = tokio::time::timeout(bound, environment.authority.unless_it_hangs(request)).await;
+    let asked = environment.authority.unless_it_hangs(Asks::ToBeDone, request);
+    let told = tokio::time::timeout(Duration::from_secs(60), asked).await;
     told.expect("it waits for ever").and_then(|done| done)
 }
 
-async fn deny(environment: &Environment, by: &Caller) -> Result<api::Denial, Error> {
+async fn deny(environment: &Environment, by: &Caller, path: &str) -> Result<Denial, Error> {
     let reason = "key-compromise".to_owned();
-    let request = DenyRequest { spiffe_id: id("/prod/reports"), reason, named_override: None };
-    asked(environment, environment.authority.deny(by, &request)).await
+    let request = DenyRequest { spiffe_id: id(path), reason, named_override: None };
+    let (authority, by) = (Arc::clone(&environment.authority), by.clone());
+    asked(environment, async move { authority.deny(&by, &request).await }).await
+}
+
+async fn issue(
+    environment: &Environment,
+    token: &Secret,
+    csr: &str,
+) -> Result<IssuedCertificate, Error> {
+    let authority = Arc::clone(&environment.authority);
+    let attestation = Attestation::Token { token: token.clone() };
+    let body = IssueRequest { attestation, ..request(csr) };
+    asked(environment, async move { authority.issue(&anonymous(), &body, None).await }).await
 }
 
 async fn denials(environment: &Environment) -> usize {
@@ -97,7 +110,7 @@ async fn what_is_asked_while_a_commit_hangs_is_answered_and_what_was_done_is_fou
     let token = environment.token(&operator, "/prod/quick").await;
     let named = Caller { idempotency_key: Some("deny-1".to_owned()), ..operator.clone() };
     disk.stall();
-    let first = deny(&environment, &named).await;
+    let first = deny(&environment, &named, REPORTS).await;
     assert!(is_unsure(&first), "{first:?}");
     disk.reached().await;
     let told = environment.authority.require_commits().unwrap_err().to_string();
@@ -105,14 +118,14 @@ async fn what_is_asked_while_a_commit_hangs_is_answered_and_what_was_done_is_fou
 
     // What grants is not done, and is told so; what restricts waits for the disk.
     let request = csr();
-    let refused = asked(&environment, environment.issue_with(&token, &request)).await;
+    let refused = issue(&environment, &token, &request).await;
     assert!(matches!(refused, Err(Error::Store(StoreError::Hangs { .. }))), "{refused:?}");
-    let again = deny(&environment, &named).await;
+    let again = deny(&environment, &named, REPORTS).await;
     assert!(is_unsure(&again), "{again:?}");
 
     disk.go_on(&environment).await;
-    let done = deny(&environment, &named).await.unwrap();
-    assert_eq!(deny(&environment, &named).await.unwrap(), done);
+    let done = deny(&environment, &named, REPORTS).await.unwrap();
+    assert_eq!(deny(&environment, &named, REPORTS).await.unwrap(), done);
     assert_eq!(denials(&environment).await, 1);
     environment.verified(&environment.issue_with(&token, &request).await.unwrap());
 }
@@ -124,13 +137,13 @@ async fn a_certificate_whose_commit_hung_is_made_once_and_the_same_request_is_gi
     let token = environment.token(&operator, "/prod/quick").await;
     let request = csr();
     disk.stall();
-    let first = asked(&environment, environment.issue_with(&token, &request)).await;
+    let first = issue(&environment, &token, &request).await;
     assert!(is_unsure(&first), "{first:?}");
     disk.go_on(&environment).await;
     let query = RecordQuery { spiffe_id: Some(id("/prod/quick")), limit: 9, ..Default::default() };
     let records = async || environment.store.records(query.clone()).await.unwrap();
     until(async || records().await.first().is_some_and(|it| it.certificate.is_some())).await;
-    let issued = asked(&environment, environment.issue_with(&token, &request)).await.unwrap();
+    let issued = issue(&environment, &token, &request).await.unwrap();
     environment.verified(&issued);
     assert_eq!(records().await.len(), 1);
 }
@@ -146,3 +159,32 @@ async fn a_write_that_hangs_is_found_out_by_the_probe() {
     disk.go_on(&environment).await;
     probe.await.unwrap().unwrap();
 }
+
+/// The state that they were decided under moves with the first that is committed.
+#[tokio::test]
+async fn of_what_restricts_all_is_done_once_the_commit_ends() {
+    let (environment, disk) = environment().await;
+    let operator = environment.operator().await;
+    disk.stall();
+    for path in [REPORTS, "/prod/monolith", "/prod/batch"] {
+        let told = deny(&environment, &operator, path).await;
+        assert!(is_unsure(&told), "{told:?}");
+    }
+    disk.go_on(&environment).await;
+    until(async || denials(&environment).await == 3).await;
+}
+
+/// Whoever is only to be told something hears that nothing was done.
+#[tokio::test]
+async fn a_question_is_answered_by_what_is_the_matter() {
+    let (environment, disk) = environment().await;
+    let operator = environment.operator().await;
+    disk.stall();
+    assert!(is_unsure(&deny(&environment, &operator, REPORTS).await));
+    let question = environment.authority.unless_it_hangs(Asks::ToBeTold, pending::<()>());
+    let told = question.await;
+    assert!(matches!(told, Err(Error::Store(StoreError::Hangs { .. }))), "{told:?}");
+    disk.go_on(&environment).await;
+}
+
+const REPORTS: &str = "/prod/reports";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{ABANDONED, Problem, ProblemType, Ttl};
+use api::{ABANDONED, Problem, ProblemType, Ttl, UNSURE};
 use authority::policy::PolicyError;
 use authority::sequencer::Conflict;
 use authority::signer::SignerError;
@@ -40,6 +40,7 @@ impl Refused {
             Error::Budget { seconds, .. } => retry_after = Some(seconds),
             Error::Denied(denied) => problem.policies = denied.policies,
             Error::Abandoned => problem.rule = Some(ABANDONED.to_owned()),
+            Error::Store(StoreError::Unsure { .. }) => problem.rule = Some(UNSURE.to_owned()),
             _ => {}
         }
         let inside = inside.map(|(detail, next_step)| {
@@ -132,7 +133,7 @@ fn inside(error: &Error) -> Option<(String, String)> {
         Error::Store(StoreError::Unsure { .. }) => Some((
             error.to_string(),
             "see to the disk of the CA's `state`; then send the same request again, with the same \
-             Idempotency-Key where it has one: it is answered by what was done"
+             Idempotency-Key: it is answered by what was done. Without one, look first whether it is"
                 .to_owned(),
         )),
         Error::Halted(_) => Some((error.to_string(), HALTED_NEXT_STEP.to_owned())),
@@ -291,8 +292,8 @@ fn told_store(error: &StoreError) -> Told {
         StoreError::Unsure { .. } => (
             ProblemType::StoreUnavailable,
             "the CA's disk does not answer: whether this is done is not known, and it may be done yet",
-            "send the same request again later, with the same Idempotency-Key where it has one: it is \
-             answered by what was done",
+            "send the same request again later, with the same Idempotency-Key: it is answered by what \
+             was done. Without one, look first whether it is",
         ),
         _ => (
             ProblemType::StoreUnavailable,

@@ -151,7 +151,7 @@ fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
     SignerError::File { path: path.display().to_string(), why: why.to_string() }
 }
 
-const OTHERWISE: &str = "it is sealed in another way than PBES2 with PBKDF2 (SHA-256) and AES-256-CBC; \
+const OTHERWISE: &str = "it is sealed in another way than PBES2 with PBKDF2 (SHA-2) and AES-CBC; \
     seal it so with: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 600000";
 
 #[cfg(test)]

@@ -91,12 +91,7 @@ impl Derived {
 
     /// Whoever comes first pays for the rounds. None where this is not what we derive by.
     fn key(&self, passphrase: &Secret) -> Option<UnboundCipherKey> {
-        let prf = match self.kdf.prf {
-            Pbkdf2Prf::HmacWithSha256 => PBKDF2_HMAC_SHA256,
-            Pbkdf2Prf::HmacWithSha384 => PBKDF2_HMAC_SHA384,
-            Pbkdf2Prf::HmacWithSha512 => PBKDF2_HMAC_SHA512,
-            _ => return None,
-        };
+        let prf = algorithm(self.kdf.prf)?;
         let rounds = NonZeroU32::new(self.kdf.iteration_count)?;
         let (algorithm, length) = match self.length {
             16 => (&AES_128, 16),
@@ -121,15 +116,20 @@ impl std::fmt::Debug for Derived {
 
 /// Seals a PKCS#8 key; the result is PEM, `ENCRYPTED PRIVATE KEY`.
 pub(crate) fn seal(key: &[u8], passphrase: &Passphrase) -> Result<String, pkcs8::Error> {
-    // What is sealed is a key.
     PrivateKeyInfoRef::try_from(key)?;
+    encrypt(key, passphrase)
+}
+
+fn encrypt(key: &[u8], passphrase: &Passphrase) -> Result<String, pkcs8::Error> {
     let (derived, iv) = (passphrase.to_seal()?, random()?);
     let context = EncryptionContext::Iv128(FixedLength::from(iv));
-    let mut encrypted = key.to_vec();
+    // With room for the padding: a vector that grows leaves the key behind.
+    let mut encrypted = Zeroizing::new(Vec::with_capacity(key.len() + BLOCK));
+    encrypted.extend_from_slice(key);
     derived
         .key(&passphrase.secret)
         .and_then(|by| PaddedBlockEncryptingKey::cbc_pkcs7(by).ok())
-        .and_then(|by| by.less_safe_encrypt(&mut encrypted, context).ok())
+        .and_then(|by| by.less_safe_encrypt(&mut *encrypted, context).ok())
         .ok_or(pkcs8::Error::KeyMalformed(pkcs8::KeyError::Invalid))?;
     let encryption = EncryptionScheme::Aes256Cbc { iv };
     let sealed = EncryptedPrivateKeyInfoRef {
@@ -158,6 +158,15 @@ pub(crate) fn open(pem: &str, passphrase: &Passphrase) -> Result<SecretDocument,
     opened.ok_or(Unopened::Passphrase)
 }
 
+fn algorithm(prf: Pbkdf2Prf) -> Option<pbkdf2::Algorithm> {
+    match prf {
+        Pbkdf2Prf::HmacWithSha256 => Some(PBKDF2_HMAC_SHA256),
+        Pbkdf2Prf::HmacWithSha384 => Some(PBKDF2_HMAC_SHA384),
+        Pbkdf2Prf::HmacWithSha512 => Some(PBKDF2_HMAC_SHA512),
+        _ => None,
+    }
+}
+
 /// What is derived by, the initialization vector, and the key's length.
 fn parameters(scheme: &Scheme) -> Option<(Pbkdf2Params, [u8; 16], usize)> {
     let Scheme::Pbes2(Parameters { kdf, encryption }) = scheme else { return None };
@@ -168,8 +177,10 @@ fn parameters(scheme: &Scheme) -> Option<(Pbkdf2Params, [u8; 16], usize)> {
         _ => return None,
     };
     let kdf = kdf.pbkdf2()?;
-    let fits = kdf.key_length.is_none_or(|named| usize::from(named) == length);
-    fits.then_some((*kdf, *iv, length))
+    let is_derived_by_us = algorithm(kdf.prf).is_some()
+        && (1..=MOST_ROUNDS).contains(&kdf.iteration_count)
+        && kdf.key_length.is_none_or(|named| usize::from(named) == length);
+    is_derived_by_us.then_some((*kdf, *iv, length))
 }
 
 /// None where what comes out is no key: padding alone is right by chance once in 256 times.
@@ -211,6 +222,10 @@ fn without_block(pem: &str) -> Unopened {
 }
 
 const ROUNDS: u32 = 600_000;
+/// Seconds: a file that asks for more is no key of anybody's.
+const MOST_ROUNDS: u32 = 10_000_000;
+/// Of the cipher, in bytes.
+const BLOCK: usize = 16;
 /// Of a key, in bytes.
 const LONGEST: usize = 32;
 const GARBLED: &str = "what it holds is garbled";
@@ -294,7 +309,19 @@ mod tests {
             assert_eq!(open(&sealed, &ours).unwrap_err(), Unopened::Passphrase, "{options:?}");
         }
         salt_and_iv(&seal(&key, &ours).unwrap());
-        let scrypt = sealed_by_openssl(&key, WORDS, &["-scrypt"]);
-        assert_eq!(open(&scrypt, &ours).unwrap_err(), Unopened::Otherwise);
+        let known = ours.all().len();
+        for options in [&["-scrypt"][..], &["-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA1"]] {
+            let sealed = sealed_by_openssl(&key, WORDS, options);
+            assert_eq!(open(&sealed, &ours).unwrap_err(), Unopened::Otherwise, "{options:?}");
+        }
+        assert_eq!(ours.all().len(), known);
+    }
+
+    /// As where another passphrase's padding is right by chance, once in 256 times.
+    #[test]
+    fn what_decrypts_to_no_key_is_not_opened() {
+        let ours = passphrase();
+        let sealed = encrypt(b"padded well, and no key", &ours).unwrap();
+        assert_eq!(open(&sealed, &ours).unwrap_err(), Unopened::Passphrase);
     }
 }

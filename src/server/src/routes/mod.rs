@@ -14,9 +14,10 @@ mod trust;
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
 use authority::policy::Action;
-use authority::{Authority, Shown};
+use authority::{Asks, Authority, Shown};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{MatchedPath, Request, State};
@@ -181,6 +182,9 @@ fn handlers(path: &str) -> MethodRouter<Service> {
     }
 }
 
+/// A checkpoint that a caller shows is compared with the log, which takes milliseconds.
+const WITNESSED_WITHIN: Duration = Duration::from_secs(5);
+
 /// Gives each request its id, and one source no more than its share; lets in who may ask.
 async fn admit(State(service): State<Service>, request: Request, next: Next) -> Response {
     let id = RequestId::fresh();
@@ -198,20 +202,24 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
         request.extensions_mut().insert(service.bodies.clone());
         // It is verified: that is for who has a share left.
         if let Some((note, shown)) = checkpoint_of(&request).filter(|_| admitted) {
-            // Boxed: a request has no room for it while it is answered.
-            Box::pin(service.authority.witness(&note, shown)).await;
+            // Boxed: a request has no room for it while it is answered. Where the disk hangs, it comes with
+            // the next request.
+            let witness = Box::pin(service.authority.witness(&note, shown));
+            drop(tokio::time::timeout(WITNESSED_WITHIN, witness).await);
         }
         match may_ask(&service, &request) {
             Ok(()) => {
                 if let Some(peer) = request.extensions().get::<Peer>().cloned() {
                     service.authority.note_shown(peer.svid());
                 }
+                let is_safe = request.method().is_safe();
+                let asks = if is_safe { Asks::ToBeTold } else { Asks::ToBeDone };
                 let answer = next.run(request);
                 match route {
                     // It waits for what others do.
                     paths::FEED => answer.await,
                     _ => {
-                        let answered = service.authority.unless_it_hangs(answer).await;
+                        let answered = service.authority.unless_it_hangs(asks, answer).await;
                         answered.unwrap_or_else(|error| Refused::new(error, &id.0).into_response())
                     }
                 }

@@ -29,6 +29,7 @@ use identity::TrustDomain;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tlog::{Hash, Tile};
+use tokio::sync::Semaphore;
 
 pub use self::migration::Migrated;
 use self::place::Place;
@@ -359,14 +360,45 @@ fn lock_writer(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
 fn blocking<'a, T: Send + 'static>(
     job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
 ) -> Answer<'a, T> {
-    let waiting = metrics::gauge!(WAITING);
-    waiting.increment(1.0);
-    let job = move || {
-        waiting.decrement(1.0);
-        job()
+    let waits = Waits::begin();
+    let begin = move |turn| {
+        let job = move || {
+            drop(waits);
+            let done = job();
+            drop(turn);
+            done
+        };
+        tokio::task::spawn_blocking(job).map(|done| done.unwrap_or_else(|_| Err(gone())))
     };
-    tokio::task::spawn_blocking(job).map(|done| done.unwrap_or_else(|_| Err(gone()))).boxed()
+    match TURNS.try_acquire() {
+        Ok(turn) => begin(turn).boxed(),
+        // Whoever goes away before their turn leaves nothing behind.
+        Err(_) => async move {
+            let turn = TURNS.acquire().await.map_err(|_| gone())?;
+            begin(turn).await
+        }
+        .boxed(),
+    }
 }
+
+/// A job that no thread has begun.
+struct Waits;
+
+impl Waits {
+    fn begin() -> Self {
+        metrics::gauge!(WAITING).increment(1.0);
+        Self
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        metrics::gauge!(WAITING).decrement(1.0);
+    }
+}
+
+/// Of jobs that threads do or are about to: while a disk hangs, no more wait for one.
+static TURNS: Semaphore = Semaphore::const_new(1024);
 
 /// Reading connections, opened as needed and kept.
 struct Readers {
