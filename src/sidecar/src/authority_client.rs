@@ -1,6 +1,7 @@
 //! The CA's HTTP API, typed.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::{
     ActFilter, ActOnRecord, ActivePolicy, Attestation, BootstrapToken, CertificateFilter,
@@ -18,13 +19,14 @@ use identity::{SerialNumber, Trust};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tlog::Hash;
+use tokio::time::Instant;
 
 use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::error::{AnswerFault, ConfigurationFault, Error};
 use crate::feed_stream::FeedStream;
 use crate::handshake::{ExpectedServer, client_config};
-use crate::http_client::{Answer, HttpClient, header_value, percent_encode};
+use crate::http_client::{Answer, EXCHANGE_TIMEOUT, HttpClient, header_value, percent_encode};
 use crate::resumption::Tls;
 use crate::verification::Verification;
 use crate::welcome::Welcome;
@@ -35,7 +37,8 @@ use crate::welcome::Welcome;
 /// Nothing is sent before the server has proved to be that CA. Each method fails with
 /// [`Error::Authority`] where the CA says no. Nothing is tried twice once it was sent, but for what
 /// an `Idempotency-Key` makes sure is done once: an act (to revoke, to deny, to create a token, a step
-/// of a key) has a name of its own, and where its answer is lost with the connection, it is asked for once more.
+/// of a key) has a name of its own. Where its answer is lost with the connection, or the CA waits for
+/// its disk, it is asked for again for some seconds.
 pub struct AuthorityClient {
     http: HttpClient,
     verification: Arc<Verification>,
@@ -289,7 +292,7 @@ impl AuthorityClient {
         self.send(Method::POST, path, HeaderMap::new(), body).await
     }
 
-    /// Asks for what is to be done once.
+    /// Asks for what is to be done once: again, under the same name, where nobody knows whether it is.
     async fn act<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -297,12 +300,24 @@ impl AuthorityClient {
     ) -> Result<T, Error> {
         let name = header_value("Idempotency-Key", &fresh_name()?)?;
         let headers = HeaderMap::from_iter([(IDEMPOTENCY_KEY, name)]);
-        match self.send(Method::POST, path, headers.clone(), body).await {
-            // Whoever waited until time ran out decides themselves whether to ask again.
-            Err(error @ Error::Unreachable { .. }) if !error.is_of_time() => {
-                self.send(Method::POST, path, headers, body).await
+        let (begun, mut pauses) = (Instant::now(), AGAIN_AFTER.iter());
+        let mut unknown = None;
+        loop {
+            let answered = self.send(Method::POST, path, headers.clone(), body).await;
+            let first = match (answered, unknown.take()) {
+                (Err(error), None) if error.leaves_unknown() => error,
+                // Of a CA that is away by now, the second error says less than the first.
+                (Err(Error::Unreachable { .. }), Some(first)) => first,
+                (Err(error), Some(first)) if error.leaves_unknown() => first,
+                (answered, _) => return answered,
+            };
+            match pauses.next() {
+                Some(pause) if begun.elapsed() < EXCHANGE_TIMEOUT => {
+                    tokio::time::sleep(*pause).await;
+                }
+                _ => return Err(first),
             }
-            answered => answered,
+            unknown = Some(first);
         }
     }
 
@@ -383,6 +398,9 @@ fn query<const N: usize>(fields: [(&str, Option<String>); N]) -> String {
     })
 }
 
+/// A CA that is started anew listens within seconds, and a disk that hung may answer.
+const AGAIN_AFTER: [Duration; 3] =
+    [Duration::from_secs(1), Duration::from_secs(3), Duration::from_secs(5)];
 /// draft-ietf-httpapi-idempotency-key-header §2.
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const EVENT_STREAM: &str = "text/event-stream";

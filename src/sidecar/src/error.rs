@@ -1,10 +1,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use api::Problem;
+use api::{Problem, UNSURE};
 use identity::{Refusal, SerialNumber, SpiffeId};
 use rustls::AlertDescription;
-use tokio::time::error::Elapsed;
 
 use crate::obstacle::questions;
 use crate::refusal::RefusedPeer;
@@ -279,13 +278,18 @@ pub(crate) struct OtherServer {
 }
 
 impl Error {
-    /// Whether an answer was waited for until time ran out.
-    pub(crate) fn is_of_time(&self) -> bool {
-        let Self::Unreachable { source, .. } = self else { return false };
-        find::<Elapsed>(source.as_ref()).is_some()
-            || find::<hyper::Error>(source.as_ref()).is_some_and(hyper::Error::is_timeout)
-            || find::<io::Error>(source.as_ref())
-                .is_some_and(|error| error.kind() == io::ErrorKind::TimedOut)
+    /// Whether what was asked for may be done: the answer was lost with the connection, or the CA waits
+    /// for its disk.
+    pub(crate) fn leaves_unknown(&self) -> bool {
+        match self {
+            Self::Authority(problem) => problem.rule.as_deref() == Some(UNSURE),
+            // What was never connected has no error of HTTP's.
+            Self::Unreachable { source, .. } => {
+                let exchange = find::<hyper::Error>(source.as_ref());
+                exchange.is_some_and(|error| !error.is_timeout())
+            }
+            _ => false,
+        }
     }
 
     /// Whether the same may succeed later: the CA is away, busy or in trouble.
@@ -472,26 +476,4 @@ fn see_own(serial_number: Option<&SerialNumber>) -> String {
 
 fn next_step(problem: &Problem) -> String {
     problem.next_step.as_ref().map(|step| format!("\n{step}")).unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::future::pending;
-    use std::time::Duration;
-
-    #[tokio::test]
-    async fn a_lost_connection_is_not_of_time() {
-        let unreachable =
-            |source: BoxError| Error::Unreachable { url: "https://ca".into(), source };
-        let elapsed = tokio::time::timeout(Duration::ZERO, pending::<()>()).await.unwrap_err();
-        let connecting = tokio::time::timeout(Duration::ZERO, pending::<()>()).await.unwrap_err();
-        for ran_out in [elapsed.into(), io::Error::from(connecting).into()] {
-            assert!(unreachable(ran_out).is_of_time());
-        }
-        for lost in [io::ErrorKind::ConnectionRefused, io::ErrorKind::ConnectionReset] {
-            assert!(!unreachable(io::Error::from(lost).into()).is_of_time(), "{lost:?}");
-        }
-        assert!(!Error::FeedEnded.is_of_time());
-    }
 }

@@ -330,7 +330,7 @@ const MAX_BODY: usize = 8 * 1024 * 1024;
 /// The lists of two issuers with half a million certificates each, as PEM.
 const MAX_CRLS: usize = 80 * 1024 * 1024;
 /// From the wish to the last byte of the answer, the connection included.
-const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often HTTP/2 looks whether the CA still lives, while an answer is awaited or streamed: a
 /// connection that leads nowhere is not taken again.
 const PING: Duration = Duration::from_secs(5);

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// How long a *body* may take is the service's question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections with verified peers open at once: 8,192. An idle one weighs some 24 KiB with
-    /// HTTP's buffers, so this is 200 MiB. Where they are scarce, [`Places`](crate::Places) says who
+    /// Connections with verified peers open at once: 8,192. One on which an answer is under way weighs
+    /// some 24 KiB with HTTP's buffers, so this is 200 MiB. Where they are scarce, [`Places`](crate::Places) says who
     /// gives way. Stay below the limit of open files too, with [`handshakes`](Self::handshakes): see
     /// [`within_open_files`](Self::within_open_files).
     pub connections: usize,

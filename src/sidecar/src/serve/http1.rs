@@ -76,7 +76,7 @@ where
         let flushed = Flushed::default();
         let begun = Begun { came, stream, flushed: flushed.clone() };
         let http = Box::pin(builder.serve_connection(TokioIo::new(begun), requests));
-        let is_taken = || put_aside.is_there() || answered.is_last_word() && flushed.is_all();
+        let is_taken = || flushed.is_all() && (put_aside.is_there() || answered.is_last_word());
         let (http, failed) = match drive(http, connection, &unread, end(), is_taken).await {
             Ok(None) => return Ok(()),
             Ok(Some(http)) => (http, None),
@@ -163,7 +163,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Begun<IO> {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         if self.came.is_empty() {
-            return self.poll_piece(cx, buffer);
+            return self.poll_piece(cx, buffer, PIECE);
         }
         let fits = self.came.len().min(buffer.remaining());
         buffer.put_slice(&self.came[..fits]);
@@ -173,7 +173,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Begun<IO> {
         }
         self.came = Bytes::new();
         // What is behind it may be there, too. Where that fails, the next read fails, or is the end.
-        let _ = self.poll_piece(cx, buffer);
+        let _ = self.poll_piece(cx, buffer, PIECE.saturating_sub(fits as u64));
         Poll::Ready(Ok(()))
     }
 }
@@ -184,8 +184,9 @@ impl<IO: AsyncRead + Unpin> Begun<IO> {
         &mut self,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
+        most: u64,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut (&mut self.stream).take(PIECE)).poll_read(cx, buffer)
+        Pin::new(&mut (&mut self.stream).take(most)).poll_read(cx, buffer)
     }
 }
 
@@ -226,3 +227,24 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Begun<IO> {
 
 /// What a read brings at most: not quite hyper's smallest buffer.
 const PIECE: u64 = 8 * 1024 - 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::task::noop_waker_ref;
+
+    /// hyper's buffer has 8 KiB, and grows with the first read that fills it.
+    #[test]
+    fn no_read_fills_hypers_buffer_what_came_before_it_included() {
+        for came in [0, 1, 5_000] {
+            let stream = &[b'x'; 20_000][..];
+            let came = Bytes::from(vec![b'x'; came]);
+            let mut begun = Begun { came, stream, flushed: Flushed::default() };
+            let mut room = [0; 8 * 1024];
+            let mut buffer = ReadBuf::new(&mut room);
+            let mut cx = Context::from_waker(noop_waker_ref());
+            assert!(Pin::new(&mut begun).poll_read(&mut cx, &mut buffer).is_ready());
+            assert_eq!(buffer.filled().len(), 8 * 1024 - 1);
+        }
+    }
+}
