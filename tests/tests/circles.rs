@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::{self, Visit};
-use syn::{Attribute, Item, UseTree};
+use syn::{Attribute, ImplItem, Item, Meta, UseTree};
 
 /// Module → those that its product code names.
 type Named = BTreeMap<String, BTreeSet<String>>;
@@ -16,6 +17,10 @@ fn no_module_of_the_command_line_is_in_a_circle() {
     let named = named("cli");
     assert!(named.len() > 50 && named["commands::issue"].contains("context"), "{named:?}");
     assert_eq!(circles(&named), [""; 0]);
+    let above = |from: &str| ["args", "commands"].contains(&from) || from.starts_with("commands::");
+    for (from, to) in named.iter().filter(|(from, _)| !above(from) && !from.is_empty()) {
+        assert!(!to.iter().any(|to| to.starts_with("commands")), "{from} names a command");
+    }
 }
 
 #[test]
@@ -30,14 +35,17 @@ fn a_circle_is_found_and_what_only_leads_to_it_is_not_in_it() {
 
 #[test]
 fn every_way_to_name_a_module_is_seen_and_tests_are_not() {
-    let modules = ["", "a", "a::b", "c", "d", "e", "f"].map(ToOwned::to_owned);
+    let modules = ["", "a", "a::b", "c", "d", "e", "f", "g"].map(ToOwned::to_owned);
     let source = "
-        use crate::{c::{Thing, other}, d};
-        pub(crate) fn all() -> crate::e::It { super::from_above() }
+        use crate::c::{Thing, other};
+        #[error(\"{}\", crate::d::told(.0))]
+        pub(crate) struct Told(u8);
+        pub(crate) fn all() -> crate::e::It { super::from_above(); format!(\"{}\", crate::g::text()) }
+        #[cfg(test)] enum Seam { It(crate::f::It) }
         #[cfg(all(test, unix))] mod tests { use crate::f; }
         #[cfg(test)] fn seam() -> crate::f::It {}";
     let found = names("a::b", source, &modules.into());
-    assert_eq!(found, ["c", "d", "e"].map(ToOwned::to_owned).into());
+    assert_eq!(found, ["c", "d", "e", "g"].map(ToOwned::to_owned).into());
 }
 
 /// Those modules that lead back to themselves.
@@ -91,7 +99,7 @@ fn names(from: &str, source: &str, modules: &BTreeSet<String>) -> BTreeSet<Strin
     let mut paths = Paths(Vec::new());
     paths.visit_file(&syn::parse_file(source).unwrap());
     let resolved = paths.0.iter().filter_map(|path| resolve(from, path, modules));
-    let is_above = |to: &str| from == to || from.starts_with(&format!("{to}::"));
+    let is_above = |to: &str| to.is_empty() || from == to || from.starts_with(&format!("{to}::"));
     resolved.filter(|to| !is_above(to)).collect()
 }
 
@@ -134,6 +142,32 @@ impl Paths {
     }
 }
 
+impl Paths {
+    /// What is written for a macro: the paths in it that say where they begin.
+    fn tokens(&mut self, tokens: TokenStream) {
+        let mut path: Option<Vec<String>> = None;
+        for token in tokens {
+            match token {
+                TokenTree::Ident(word) => {
+                    let (word, begun) = (word.to_string(), path.take());
+                    path = match begun {
+                        Some(begun) => Some([begun, vec![word]].concat()),
+                        None => ["crate", "super"].contains(&&*word).then(|| vec![word]),
+                    };
+                }
+                TokenTree::Punct(mark) if mark.as_char() == ':' => {}
+                other => {
+                    self.0.extend(path.take());
+                    if let TokenTree::Group(group) = other {
+                        self.tokens(group.stream());
+                    }
+                }
+            }
+        }
+        self.0.extend(path);
+    }
+}
+
 impl<'ast> Visit<'ast> for Paths {
     fn visit_item(&mut self, item: &'ast Item) {
         if !attributes(item).iter().any(is_for_tests) {
@@ -150,6 +184,27 @@ impl<'ast> Visit<'ast> for Paths {
     /// `pub(crate)` names nobody.
     fn visit_visibility(&mut self, _: &'ast syn::Visibility) {}
 
+    fn visit_attribute(&mut self, attribute: &'ast Attribute) {
+        if let Meta::List(list) = &attribute.meta {
+            self.tokens(list.tokens.clone());
+        }
+    }
+
+    fn visit_macro(&mut self, called: &'ast syn::Macro) {
+        self.tokens(called.tokens.clone());
+    }
+
+    fn visit_impl_item(&mut self, item: &'ast ImplItem) {
+        let attributes = match item {
+            ImplItem::Const(item) => &item.attrs[..],
+            ImplItem::Fn(item) => &item.attrs,
+            _ => &[],
+        };
+        if !attributes.iter().any(is_for_tests) {
+            visit::visit_impl_item(self, item);
+        }
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         self.0.push(path.segments.iter().map(|segment| segment.ident.to_string()).collect());
         visit::visit_path(self, path);
@@ -159,16 +214,21 @@ impl<'ast> Visit<'ast> for Paths {
 fn attributes(item: &Item) -> &[Attribute] {
     match item {
         Item::Const(item) => &item.attrs,
+        Item::Enum(item) => &item.attrs,
         Item::Fn(item) => &item.attrs,
         Item::Impl(item) => &item.attrs,
         Item::Mod(item) => &item.attrs,
         Item::Static(item) => &item.attrs,
         Item::Struct(item) => &item.attrs,
+        Item::Trait(item) => &item.attrs,
+        Item::Type(item) => &item.attrs,
         _ => &[],
     }
 }
 
 fn is_for_tests(attribute: &Attribute) -> bool {
     let Ok(list) = attribute.meta.require_list() else { return false };
-    list.path.is_ident("cfg") && list.tokens.to_string().contains("test")
+    let tokens = list.tokens.to_string();
+    let words: Vec<&str> = tokens.split(|c: char| !c.is_alphanumeric() && c != '"').collect();
+    list.path.is_ident("cfg") && words.contains(&"test") && !words.contains(&"not")
 }

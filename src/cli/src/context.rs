@@ -11,7 +11,6 @@ use zeroize::Zeroizing;
 use crate::bundle_file;
 use crate::chain;
 use crate::clock;
-use crate::commands::target::Target;
 use crate::contexts::{Context, Contexts};
 use crate::error::Error;
 use crate::installation::Installation;
@@ -25,6 +24,7 @@ use crate::shell;
 use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
 use crate::svid_record::SvidRecord;
 use crate::table;
+use crate::target::Target;
 use crate::trust::HeldTrust;
 
 /// What a command needs to ask the CA as the operator.

@@ -54,6 +54,7 @@ mod subject;
 mod svid_directory;
 mod svid_record;
 mod table;
+mod target;
 mod text;
 mod trust;
 mod verdict;

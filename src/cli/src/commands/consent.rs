@@ -5,11 +5,11 @@ use std::io::{self, BufRead, IsTerminal};
 
 use api::Override;
 
-use super::target::Target;
 use crate::context;
 use crate::error::Error;
 use crate::output::to_stderr;
 use crate::session::Session;
+use crate::target::Target;
 
 /// What becomes of an act where nobody can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,13 +11,13 @@ use serde::Serialize;
 use super::consent::{self, Whose};
 use super::review::Review;
 use super::revoke::count;
-use super::target::{Reason, Target};
 use super::{known, reach};
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::session::Session;
 use crate::table;
+use crate::target::{Reason, Target};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -27,7 +27,6 @@ pub(crate) mod revoke;
 pub(crate) mod serve;
 pub(crate) mod show;
 pub(crate) mod status;
-pub(crate) mod target;
 pub(crate) mod token;
 pub(crate) mod trust;
 pub(crate) mod verify;

@@ -17,7 +17,6 @@ use zeroize::Zeroizing;
 
 use super::deny;
 use super::issue::{read_token, summary, warn_of_readers};
-use super::target::Reason;
 use super::token::TokenPlace;
 use crate::chain;
 use crate::clock;
@@ -35,6 +34,7 @@ use crate::shell;
 use crate::svid_directory::SvidDirectory;
 use crate::svid_record::Wish;
 use crate::table;
+use crate::target::Reason;
 use crate::trust::HeldTrust;
 
 #[derive(Debug, Subcommand)]

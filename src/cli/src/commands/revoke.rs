@@ -8,12 +8,12 @@ use serde::Serialize;
 use super::consent::{self, Whose};
 use super::reach;
 use super::review::Review;
-use super::target::{Reason, Target};
 use crate::context::{self, OpenContext};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::session::Session;
 use crate::table;
+use crate::target::{Reason, Target};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\

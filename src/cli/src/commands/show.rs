@@ -9,13 +9,13 @@ use time::OffsetDateTime;
 
 use super::list::state;
 use super::review;
-use super::target::Target;
 use crate::clock;
 use crate::context::{self, OpenContext};
 use crate::error::Error;
 use crate::exit::Exit;
 use crate::session::Session;
 use crate::table;
+use crate::target::Target;
 
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
