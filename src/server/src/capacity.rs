@@ -104,6 +104,7 @@ impl Capacity {
             ("limits.store_probed_every", format!("{PROBE_EVERY} s")),
             ("limits.requests_per_connection", streams.to_string()),
             ("limits.requests_per_connection_of_strangers", Limits::STRANGERS_STREAMS.to_string()),
+            ("limits.requests_with_a_body_of_strangers", Limits::STRANGERS_BODIES.to_string()),
             ("limits.requests_at_once_of_a_token", crate::rate::OF_A_TOKEN.to_string()),
             ("limits.request_body", format!("{} KiB", MAX_BODY / 1024)),
             ("limits.bodies_of_strangers", mebibytes(OF_STRANGERS)),

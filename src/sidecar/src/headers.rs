@@ -1,5 +1,5 @@
 //! What the headers of HTTP/2 requests hold: those in flight on one connection, and of these the ones
-//! that wait until their peer has read more.
+//! that wait until their peer has read more; and how many of them have a body.
 //!
 //! What would make them hold more is refused, as the protocol has it (RFC 9113 §8.7): it was not begun,
 //! and may be sent again. So is a request with a body that would have to wait: its body would, too.
@@ -17,18 +17,21 @@ use crate::limits::Limits;
 pub(crate) struct Headers {
     in_flight: Arc<Budget>,
     waiting: Arc<Budget>,
+    bodies: Arc<Budget>,
 }
 
 impl Headers {
-    /// With room for so many bytes in all.
-    pub(crate) fn new(most: usize) -> Self {
+    /// With room for so many bytes in all, and so many requests with a body.
+    pub(crate) fn new(most: usize, bodies: usize) -> Self {
         let of = |most| Arc::new(Budget { most, held: AtomicUsize::new(0) });
-        Self { in_flight: of(most), waiting: of(most.min(Limits::WAITING)) }
+        let waiting = of(most.min(Limits::WAITING));
+        Self { in_flight: of(most), waiting, bodies: of(bodies) }
     }
 
-    /// Room for a request's header until it is answered.
-    pub(crate) fn begin(&self, request: &Request<Incoming>) -> Option<Held> {
-        self.in_flight.take(size(request))
+    /// Room for a request, its header and its body, until it is answered.
+    pub(crate) fn begin(&self, request: &Request<Incoming>) -> Option<[Held; 2]> {
+        let body = self.bodies.take(usize::from(!request.body().is_end_stream()))?;
+        Some([self.in_flight.take(size(request))?, body])
     }
 
     /// The same until the request may begin.
@@ -44,23 +47,23 @@ struct Budget {
 }
 
 impl Budget {
-    fn take(self: &Arc<Self>, bytes: usize) -> Option<Held> {
-        let before = self.held.fetch_add(bytes, Ordering::AcqRel);
-        let held = Held { bytes, budget: Arc::clone(self) };
-        (before + bytes <= self.most).then_some(held)
+    fn take(self: &Arc<Self>, amount: usize) -> Option<Held> {
+        let before = self.held.fetch_add(amount, Ordering::AcqRel);
+        let held = Held { amount, budget: Arc::clone(self) };
+        (before + amount <= self.most).then_some(held)
     }
 }
 
-/// Bytes that are given back when this is dropped.
+/// What is given back when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Held {
-    bytes: usize,
+    amount: usize,
     budget: Arc<Budget>,
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.budget.held.fetch_sub(self.bytes, Ordering::AcqRel);
+        self.budget.held.fetch_sub(self.amount, Ordering::AcqRel);
     }
 }
 

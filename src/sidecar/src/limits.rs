@@ -55,8 +55,12 @@ impl Limits {
     /// HTTP/2: bytes of the headers in flight of a client without a certificate, and of each of its
     /// frames but a body's: 8 KiB, which is what many servers take of a header.
     pub const STRANGERS_HEADERS: usize = 8 * 1024;
-    /// HTTP/2: requests in flight on one connection of a client without a certificate: 2.
-    pub const STRANGERS_STREAMS: u32 = 2;
+    /// HTTP/2: requests in flight on one connection of a client without a certificate: 4, as some clients
+    /// fail that want more at once (the JDK's: "too many concurrent streams").
+    pub const STRANGERS_STREAMS: u32 = 4;
+    /// HTTP/2: those of them that have a body, which holds some kilobytes while it is on its way: 2. One
+    /// more is not begun (`REFUSED_STREAM`).
+    pub const STRANGERS_BODIES: usize = 2;
     /// Bytes that a peer may send in a handshake before we answer, beside the first record of what it
     /// asks: several times a hello, or a chain.
     pub const HANDSHAKE: usize = 8 * 1024;

@@ -64,9 +64,9 @@ impl<S> Requests<S> {
         Self { service, connection, place, remote, begun, settled, unread, headers, http1 }
     }
 
-    /// For HTTP/2: headers of requests in flight hold so many bytes at most.
-    pub(crate) fn with_headers(self, most: usize) -> Self {
-        Self { headers: Some(Headers::new(most)), ..self }
+    /// For HTTP/2: headers of requests in flight hold so many bytes at most, and so many have a body.
+    pub(crate) fn with_headers(self, most: usize, bodies: usize) -> Self {
+        Self { headers: Some(Headers::new(most, bodies)), ..self }
     }
 
     /// For HTTP/1: answers without end are put aside, and it is told when a request has come.
@@ -83,12 +83,16 @@ impl<S> Requests<S> {
         self.connection.as_ref()
     }
 
-    /// What its header holds until it is answered, and until it may begin; none where there is no room.
-    fn hold(&self, request: &Request<Incoming>, waits: bool) -> Option<[Option<Held>; 2]> {
-        let Some(headers) = &self.headers else { return Some([None, None]) };
+    /// What it holds until it is answered, and until it may begin; none where there is no room.
+    fn hold(
+        &self,
+        request: &Request<Incoming>,
+        waits: bool,
+    ) -> Option<(Option<[Held; 2]>, Option<Held>)> {
+        let Some(headers) = &self.headers else { return Some((None, None)) };
         let in_flight = headers.begin(request)?;
         let waiting = if waits { Some(headers.wait(request)?) } else { None };
-        Some([Some(in_flight), waiting])
+        Some((Some(in_flight), waiting))
     }
 
     /// The answers that wait for their reader.
@@ -140,7 +144,7 @@ where
         }
         let unread = Arc::clone(&self.unread);
         let waits = !unread.has_room();
-        let Some([in_flight, waiting]) = self.hold(&request, waits) else {
+        let Some((in_flight, waiting)) = self.hold(&request, waits) else {
             metrics::counter!("countersign_requests_not_begun_total").increment(1);
             return Handling::Refused;
         };
@@ -175,7 +179,7 @@ pub(crate) enum Handling<R, E> {
         answer: Pin<Box<dyn Future<Output = Result<R, E>> + Send>>,
         unread: Arc<Unread>,
         last_answer: Option<LastAnswer>,
-        in_flight: Option<Held>,
+        in_flight: Option<[Held; 2]>,
         asked: Asked,
         put_aside: Option<Arc<PutAside>>,
     },

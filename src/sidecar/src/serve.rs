@@ -183,6 +183,8 @@ struct Http2 {
     connection_window: u32,
     /// Bytes of headers in flight.
     headers: usize,
+    /// Requests in flight that have a body.
+    bodies: usize,
 }
 
 impl Http2 {
@@ -193,6 +195,7 @@ impl Http2 {
             stream_window: 4 * BUFFER as u32,
             connection_window: 16 * BUFFER as u32,
             headers: limits.headers,
+            bodies: usize::MAX,
         }
     }
 
@@ -207,6 +210,7 @@ impl Http2 {
             // The protocol's own: there is no smaller one.
             connection_window: 65_535,
             headers: limits.headers.min(Limits::STRANGERS_HEADERS),
+            bodies: Limits::STRANGERS_BODIES,
         }
     }
 }
@@ -245,7 +249,7 @@ async fn serve_requests<IO, S, B>(
                 .keep_alive_interval(limits.ping_interval)
                 .keep_alive_timeout(limits.ping_timeout);
             let stream = TokioIo::new(stream.with_frames(most.frame, requests.settled()));
-            let requests = requests.with_headers(most.headers);
+            let requests = requests.with_headers(most.headers, most.bodies);
             let end = until_end(draining, limits.idle_timeout, requests.begun());
             let http = Box::pin(http.serve_connection(stream, requests));
             let unread = Arc::clone(&unread);

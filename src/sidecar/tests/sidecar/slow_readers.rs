@@ -195,6 +195,33 @@ async fn http_2_requests_that_wait_hold_few_headers_and_no_body() {
     }
 }
 
+/// A stranger's requests with bodies are two at once, and those without go on beside them.
+#[tokio::test]
+async fn http_2_of_a_strangers_bodies_few_are_on_their_way() {
+    let authority = TestAuthority::new();
+    let whole = async |body: Bytes| format!("{}", body.len());
+    let router = Router::new().route("/", get(async || "hello").post(whole));
+    let server = start(&authority, router, Limits::default()).await;
+    let (requests, _connection) = http_2_that_grants_nothing(&authority, &server).await;
+    let mut requests = soon(requests.ready()).await.unwrap();
+    let mut post = |requests: &mut SendRequest<Bytes>| {
+        let request = Request::post("https://ca/").body(()).unwrap();
+        requests.send_request(request, false).unwrap()
+    };
+    let (first, mut its_body) = post(&mut requests);
+    let (second, mut the_other) = post(&mut requests);
+    let (third, _) = post(&mut requests);
+    let refused = soon(third).await.unwrap_err();
+    assert_eq!(refused.reason(), Some(Reason::REFUSED_STREAM));
+    let request = Request::get("https://ca/").body(()).unwrap();
+    let question = requests.send_request(request, true).unwrap().0;
+    assert_eq!(soon(question).await.unwrap().status(), 200);
+    for (asked, body) in [(first, &mut its_body), (second, &mut the_other)] {
+        body.send_data(Bytes::from_static(b"12"), true).unwrap();
+        assert_eq!(soon(asked).await.unwrap().status(), 200);
+    }
+}
+
 /// Whoever reads, and asks for more than one connection's share of headers, gets all that it asks again.
 #[tokio::test]
 async fn http_2_headers_in_flight_have_a_share() {
