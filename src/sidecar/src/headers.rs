@@ -24,7 +24,7 @@ impl Headers {
     /// With room for so many bytes in all, and so many requests with a body.
     pub(crate) fn new(most: usize, bodies: usize) -> Self {
         let of = |most| Arc::new(Budget { most, held: AtomicUsize::new(0) });
-        let waiting = of(most.min(Limits::WAITING));
+        let waiting = of((most / 2).min(Limits::WAITING));
         Self { in_flight: of(most), waiting, bodies: of(bodies) }
     }
 
