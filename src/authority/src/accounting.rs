@@ -26,7 +26,7 @@ use crate::lost_rows;
 use crate::present;
 use crate::recent_log::{Fate, Unaccounted};
 use crate::renewals::Told;
-use crate::sequencer::{ActMember, COMPLETION_MILLISECONDS, Effect, Member, Outcome};
+use crate::sequencer::{ActMember, COMPLETION_MILLISECONDS, Conflict, Effect, Member, Outcome};
 use crate::store::{Record, RecordKey, StoreError};
 
 /// An `issued` event's detail.
@@ -213,14 +213,16 @@ pub(crate) async fn account(authority: &Authority) -> Result<bool, Error> {
     let mut certificates = Vec::new();
     let mut up_to = None;
     for (leaf, record) in leaves.iter().zip(records) {
-        match settle(authority, leaf, record).await? {
+        let settled = match settle(authority, leaf, record).await? {
+            Some(Account::Abandoned | Account::Lost) => close(authority, leaf).await?,
+            settled => settled,
+        };
+        match settled {
             None => break,
-            Some(Account::Abandoned) => tell(authority, ISSUE_ABANDONED, leaf.index).await?,
             Some(Account::Issued(hash)) => {
                 certificates.push(IssuedLine { index: leaf.index, sha256: format!("{hash:?}") });
             }
-            Some(Account::Lost) => tell(authority, ISSUE_LOST, leaf.index).await?,
-            Some(Account::Told) => {}
+            Some(Account::Abandoned | Account::Lost | Account::Told) => {}
         }
         up_to = Some(leaf.index + 1);
     }
@@ -249,6 +251,20 @@ async fn stored(
         found.extend(records.into_iter().flatten().map(|record| (record.leaf_index, record)));
     }
     Ok(places.iter().map(|place| found.remove(place)).collect())
+}
+
+/// Says of a leaf that it was abandoned, or is lost. It is decided in the leaf's turn: a commit that stores
+/// its certificate may have begun in time and take long, and what came of it is known then.
+async fn close(authority: &Authority, leaf: &Unaccounted) -> Result<Option<Account>, Error> {
+    let _turn = authority.completions.turn(leaf.index).await;
+    let record = stored(authority, std::slice::from_ref(leaf)).await?.pop().flatten();
+    let settled = settle(authority, leaf, record).await?;
+    match settled {
+        Some(Account::Abandoned) => tell_abandoned(authority, leaf.index).await?,
+        Some(Account::Lost) => tell_lost(authority, leaf.index).await?,
+        None | Some(Account::Issued(_) | Account::Told) => {}
+    }
+    Ok(settled)
 }
 
 /// None while it may still be signed.
@@ -353,22 +369,41 @@ impl Authority {
     }
 }
 
-/// Says of one leaf what became of it.
-async fn tell(authority: &Authority, kind: &'static str, place: u64) -> Result<(), Error> {
+/// The commit refuses it where something is stored for the leaf: of that, nobody knows.
+async fn tell_abandoned(authority: &Authority, place: u64) -> Result<(), Error> {
+    let known = authority.known_at(place).await?;
+    let effect = Effect::Abandon { leaf_index: place };
+    match tell(authority, ISSUE_ABANDONED, &known, effect).await? {
+        Outcome::Refused(Conflict::NotAbandoned) => tell_lost(authority, place).await,
+        _ => Ok(()),
+    }
+}
+
+async fn tell_lost(authority: &Authority, place: u64) -> Result<(), Error> {
     let known = authority.known_at(place).await?;
     let Record { serial_number, spiffe_id, .. } = known.record();
-    if kind == ISSUE_LOST {
-        let next_step = after_loss(&known);
-        tracing::error!(
-            place, %serial_number, %spiffe_id, next_step,
-            "a certificate is accounted for as lost: whether it was signed the database does not say"
-        );
-    }
-    let detail = serde_json::json!({ "index": place, "serial_number": serial_number.to_string() });
+    let next_step = after_loss(&known);
+    tracing::error!(
+        place, %serial_number, %spiffe_id, next_step,
+        "a certificate is accounted for as lost: whether it was signed the database does not say"
+    );
+    tell(authority, ISSUE_LOST, &known, Effect::None).await.map(drop)
+}
+
+/// Says of one leaf what became of it.
+async fn tell(
+    authority: &Authority,
+    kind: &'static str,
+    certificate: &known::Known,
+    effect: Effect,
+) -> Result<Outcome, Error> {
+    let Record { leaf_index, serial_number, spiffe_id, .. } = certificate.record();
+    let serial_number = serial_number.to_string();
+    let detail = serde_json::json!({ "index": leaf_index, "serial_number": serial_number });
     let by = Act { actor: "authority", request_id: "" };
     let event = EventDraft::new(kind, &by, spiffe_id.as_str(), &detail);
-    let act = ActMember { event, effect: Effect::None, allowed_under: None };
-    authority.submit(Member::Act(Box::new(act))).await.map(drop)
+    let act = ActMember { event, effect, allowed_under: None };
+    authority.submit(Member::Act(Box::new(act))).await
 }
 
 /// What to do about one that may have been signed. Its holder, if there is one, replaces it by renewing;

@@ -3,14 +3,18 @@
 
 mod support;
 
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use api::{CertificateFilter, CertificateState, IssuedCertificate, KeyPurpose};
 use authority::sequencer::{Effect, Member};
 use authority::signer::SignerError;
 use authority::signer::spy::SpySigner;
-use authority::store::faulty::{Fault, FaultyStore};
+use authority::store::Store;
+use authority::store::faulty::{Fault, FaultyStore, ReadOf};
 use authority::{Caller, Event};
 use rusqlite::Connection;
 use rustls_pki_types::CertificateDer;
@@ -207,3 +211,96 @@ async fn what_nobody_knows_of_is_lost_once_and_no_row_of_it() {
     let lost = environment.authority.lost_rows().await.unwrap().unwrap();
     assert_eq!(lost.certificates, 1, "its record was there");
 }
+
+/// Somebody else wrote it.
+#[tokio::test]
+async fn what_has_something_stored_for_it_is_not_called_abandoned() {
+    let (environment, refuses, _) = refusing().await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    refuses.store(true, Ordering::SeqCst);
+    environment.issue_with(&token, &csr()).await.unwrap_err();
+    refuses.store(false, Ordering::SeqCst);
+    let index = environment.store.head().await.unwrap().edge.size() - 1;
+    tamper(&environment, &format!("INSERT INTO certificates VALUES ({index}, x'00')"));
+    environment.clock.advance(Duration::minutes(3));
+    account(&environment).await;
+    assert_eq!(accounts(&environment, index).await, (vec!["issue.lost".to_owned()], None));
+    assert!(environment.store.head().await.unwrap().swept > index);
+}
+
+/// The disk stalls at the commit that stores a certificate. It goes on once somebody has looked for that, and
+/// looks at the log to say that it is not there.
+#[tokio::test]
+async fn what_a_slow_commit_has_stored_is_issued_though_it_was_looked_for_before() {
+    let (reaches, reached) = channel();
+    let (goes_on, waits) = channel();
+    let waits = Mutex::new(waits);
+    let (stalls, is_looked_for) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (is_stalling, looked_for) = (Arc::clone(&stalls), Arc::clone(&is_looked_for));
+    let folder = Arc::<Mutex<Option<PathBuf>>>::default();
+    let of_reads = Arc::clone(&folder);
+    let wrap = |store| -> Arc<dyn Store> {
+        let plan = move |group: &[Member]| {
+            let stores = group.iter().any(|member| matches!(member, Member::Complete(_)));
+            (stores && is_stalling.swap(false, Ordering::SeqCst)).then_some(Fault::Hangs)
+        };
+        let hangs = move || {
+            reaches.send(()).unwrap();
+            waits.lock().unwrap().recv_timeout(BOUND).unwrap();
+        };
+        let ends_after_the_look = move |read| {
+            match read {
+                // What is read from here on is not stored yet.
+                ReadOf::Records if of_reads.lock().unwrap().is_some() => {
+                    looked_for.store(true, Ordering::SeqCst);
+                }
+                ReadOf::Head if looked_for.swap(false, Ordering::SeqCst) => {
+                    let folder = of_reads.lock().unwrap().take().unwrap();
+                    goes_on.send(()).unwrap();
+                    until_stored(&folder);
+                }
+                _ => {}
+            }
+            None
+        };
+        Arc::new(FaultyStore::new(store, plan).hanging(hangs).on_read(ends_after_the_look))
+    };
+    let environment = Environment::start_with(|keys, _| keys, wrap).await;
+    let operator = environment.operator().await;
+    account(&environment).await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    let authority = Arc::clone(&environment.authority);
+    stalls.store(true, Ordering::SeqCst);
+    let issues = tokio::spawn(async move {
+        let attestation = api::Attestation::Token { token };
+        let body = api::IssueRequest { attestation, ..support::request(&csr()) };
+        authority.issue(&support::anonymous(), &body, None).await
+    });
+    while reached.try_recv().is_err() {
+        assert!(!issues.is_finished());
+        tokio::task::yield_now().await;
+    }
+    environment.clock.advance(Duration::minutes(3));
+    *folder.lock().unwrap() = Some(environment.folder.path().to_owned());
+    account(&environment).await;
+    let issued = issues.await.unwrap().unwrap();
+    account(&environment).await;
+    let said = accounts(&environment, issued.log_index).await;
+    assert_eq!(said, (vec!["issued".to_owned()], Some(hash(&issued))));
+    let shown = environment.authority.certificate(&operator, &issued.serial_number).await.unwrap();
+    assert_eq!(shown.state, CertificateState::Valid);
+}
+
+/// All that is logged has its certificate.
+fn until_stored(folder: &Path) {
+    let database = Connection::open(folder.join("countersign.db")).unwrap();
+    let sql = "SELECT (SELECT count(*) FROM records) = (SELECT count(*) FROM certificates)";
+    let begun = Instant::now();
+    while !database.query_row(sql, [], |row| row.get::<_, bool>(0)).unwrap() {
+        assert!(begun.elapsed() < BOUND, "it does not come to that");
+        std::thread::yield_now();
+    }
+}
+
+const BOUND: std::time::Duration = std::time::Duration::from_secs(60);

@@ -99,6 +99,11 @@ pub struct AllowedUnder {
 /// What an event does beside standing in the log.
 #[derive(Debug, Clone)]
 pub enum Effect {
+    /// Says of a leaf that it has no certificate, and never will: refused where that is not so.
+    Abandon {
+        /// The leaf.
+        leaf_index: u64,
+    },
     /// Makes an operator, and the token by which somebody becomes it.
     AddOperator {
         /// The name.

@@ -164,6 +164,9 @@ pub enum Conflict {
     /// The line of renewals is broken.
     #[error("this line of renewals was broken by a second renewal")]
     LineageBroken,
+    /// What is to be called abandoned has something stored for it, or may yet have.
+    #[error("the leaf has a certificate, or may yet have one")]
+    NotAbandoned,
     /// Another policy set came into force.
     #[error("another policy set is in force")]
     PolicyMoved,

@@ -8,7 +8,7 @@ use tlog::{CertificateLeaf, Hash, leaf_hash};
 
 use super::{
     ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Conflict, Consumes,
-    Effect, Entry, Found, Head, KeptRequest, Member, OnceMember, Outcome, Plan, Renewed,
+    Effect, Entry, Found, Head, KeptRequest, LeafRow, Member, OnceMember, Outcome, Plan, Renewed,
     RevocationTarget, Row, TokenRow,
 };
 use crate::clock::from_milliseconds;
@@ -255,7 +255,7 @@ impl Planning {
         {
             return Outcome::Existing(first.clone());
         }
-        if self.at.saturating_sub(leaf.logged_at) > COMPLETION_MILLISECONDS {
+        if !self.is_in_time(leaf) {
             return Outcome::Abandoned;
         }
         if member.revocation_epoch != self.plan.head.revocation_epoch {
@@ -265,6 +265,11 @@ impl Planning {
         let CompleteMember { leaf_index, certificate: der, .. } = member;
         self.plan.rows.push(Row::Certificate { leaf_index, der, replaces });
         Outcome::Stored
+    }
+
+    /// Whether a certificate may be stored for it.
+    fn is_in_time(&self, leaf: &LeafRow) -> bool {
+        self.at.saturating_sub(leaf.logged_at) <= COMPLETION_MILLISECONDS
     }
 
     fn act(&mut self, member: &ActMember, found: &mut Found) -> Outcome {
@@ -291,6 +296,10 @@ impl Planning {
 
     fn effect_conflict(&self, effect: &Effect, found: &Found) -> Option<Conflict> {
         match effect {
+            Effect::Abandon { leaf_index } => {
+                let is_open = |leaf: &LeafRow| leaf.certificate.is_some() || self.is_in_time(leaf);
+                found.leaves.get(leaf_index).is_some_and(is_open).then_some(Conflict::NotAbandoned)
+            }
             Effect::ActivatePolicy { expected: Some(expected), .. }
                 if *expected != self.plan.head.policy_hash =>
             {
@@ -321,7 +330,7 @@ impl Planning {
             at,
         };
         let row = match effect {
-            Effect::None => return,
+            Effect::Abandon { .. } | Effect::None => return,
             Effect::ChangeKeys(ChangedKeys { issuer, trust_state }) => {
                 let issuer = issuer.clone().map(|(certificate, key_hash)| Row::Issuer {
                     certificate,

@@ -212,6 +212,7 @@ fn find_for(
             find_leaf(transaction, complete.leaf_index, found)?;
         }
         Member::Act(act) => match &act.effect {
+            Effect::Abandon { leaf_index } => find_leaf(transaction, *leaf_index, found)?,
             Effect::NumberCrl { issuer_key_hash, .. } => {
                 let number = read::crl_number(transaction, issuer_key_hash)?;
                 found.crl_numbers.extend(number.map(|number| (*issuer_key_hash, number)));
