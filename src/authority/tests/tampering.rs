@@ -9,6 +9,7 @@ use authority::sequencer::{ActMember, Effect, Member};
 use authority::{Act, Event, EventDraft};
 use rusqlite::{Connection, params};
 use support::older::RENEWALS_IN_ROWS;
+use support::told::Told;
 use support::{Environment, csr, id, open, reopen};
 use tlog::{Hash, Tile, TileKind, TreeEdge, leaf_hash};
 
@@ -360,9 +361,9 @@ async fn certificate_of_the_issuer_is_the_one_that_a_root_signed() {
     assert!(refusal.contains("signed by no root of this CA"), "{refusal}");
 }
 
-/// What is made of it meanwhile does not outlast it.
+/// It is told once, and lasts as long as it is so; nothing that is made of it outlasts it.
 #[tokio::test]
-async fn a_tile_that_was_changed_for_a_moment_is_read_again() {
+async fn a_tile_that_does_not_add_up_to_the_head_is_given_to_nobody() {
     let environment = environment().await;
     let event = EventDraft::new("backup", &Act { actor: "test", request_id: "" }, "", &());
     let act = ActMember { event, effect: Effect::None, allowed_under: None };
@@ -377,15 +378,25 @@ async fn a_tile_that_was_changed_for_a_moment_is_read_again() {
     right.chunks(32).for_each(|hash| edge.push(Hash::try_from(hash).unwrap()));
     let size = environment.store.head().await.unwrap().edge.size();
     let above = Tile::in_tree(TileKind::Hashes { level: 1 }, 0, size).unwrap();
-    let starts_right = async || {
-        let tile = environment.store.tile(above).await.unwrap().unwrap();
-        tile.starts_with(edge.root().as_bytes())
-    };
-    let change = |to: &[u8]| {
-        database.execute(&format!("UPDATE tiles SET hashes = ?1 WHERE {first}"), [to]).unwrap();
-    };
-    change(&[0; 256 * 32]);
-    assert!(!starts_right().await);
-    change(&right);
-    assert!(starts_right().await, "what was changed is remembered");
+    let (told, _listening) = Told::listen();
+    environment.authority.probe_store().await.unwrap();
+    for (broken, why) in [
+        ("UPDATE tiles SET hashes = zeroblob(8192)", "do not add up to its head"),
+        ("DELETE FROM tiles", "is gone"),
+    ] {
+        database.execute(&format!("{broken} WHERE {first}"), []).unwrap();
+        for _ in 0..2 {
+            let refused = environment.authority.tile(above).await.unwrap_err().to_string();
+            assert!(refused.contains(why), "{refused}");
+            environment.authority.probe_store().await.unwrap_err();
+            environment.authority.require_commits().unwrap_err();
+        }
+        assert_eq!(told.with(why).len(), 1);
+        let mend = "INSERT OR REPLACE INTO tiles VALUES (1, 0, 0, ?1)";
+        database.execute(mend, [&right]).unwrap();
+        environment.authority.probe_store().await.unwrap();
+        environment.authority.require_commits().unwrap();
+    }
+    let tile = environment.authority.tile(above).await.unwrap();
+    assert!(tile.starts_with(edge.root().as_bytes()), "what was changed is remembered");
 }

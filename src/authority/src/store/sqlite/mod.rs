@@ -269,9 +269,10 @@ impl Store for SqliteStore {
     }
 
     fn probe(&self, depth: Probe) -> Answer<'_, ()> {
-        self.write(match depth {
-            Probe::Lock => probe::lock,
-            Probe::Write => probe::write,
+        let roots = Arc::clone(&self.roots);
+        self.write(move |writer| match depth {
+            Probe::Lock => probe::lock(writer),
+            Probe::Write => probe::write(writer, &roots),
         })
     }
 

@@ -2,6 +2,7 @@
 
 use rusqlite::params;
 
+use super::tiles::Roots;
 use super::write::{APPEND, begin, one};
 use super::{PROBE_WAITS, StoreError, WRITER_WAITS, Writer, head, read, unavailable};
 use crate::kept_head::Durable;
@@ -11,12 +12,14 @@ use crate::kept_head::Durable;
 ///
 /// Before that a row of each table that commits write to is put there and taken away again, at the log's
 /// next place where that is its key, in a transaction that is not committed: what stands in the way of
-/// a commit, or undoes one, is found out before somebody needs it, whatever others commit meanwhile.
-pub(super) fn write(writer: &mut Writer) -> Result<(), StoreError> {
+/// a commit, or undoes one, is found out before somebody needs it, whatever others commit meanwhile. Where
+/// somebody who read tiles has found that they do not add up to the head, it is looked at whether they do.
+pub(super) fn write(writer: &mut Writer, roots: &Roots) -> Result<(), StoreError> {
     try_tables(writer)?;
     let Writer { connection, key, schema, place, heads, unreached, .. } = writer;
     let transaction = begin(connection, schema)?;
     let head = head::read_known(&transaction, key, heads)?;
+    roots.require_no_doubt(&transaction, &head)?;
     let cleared = unreached.clear(&transaction, head.edge.size())?;
     for sql in ["UPDATE meta SET version = version + 1", "UPDATE meta SET version = version - 1"] {
         one(transaction.execute(sql, []), "meta")?;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
@@ -51,14 +52,35 @@ impl NewestTile {
 /// Roots of full tiles: what the tiles above them are made of that are not full yet, each time that
 /// somebody asks for one. To hash all that is below would cost 65,000 hashes.
 ///
-/// Only those are remembered that add up to the log's head: a tile that somebody changed for a moment is
-/// read again.
+/// Only those are remembered that add up to the log's head, and given to anybody: a tile that somebody
+/// changed for a moment is read again.
 #[derive(Debug, Default)]
-pub(super) struct Roots(Mutex<HashMap<(u8, u64), Hash>>);
+pub(super) struct Roots {
+    known: Mutex<HashMap<(u8, u64), Hash>>,
+    /// Some were gone or did not add up, and it is not known that all do.
+    doubted: AtomicBool,
+}
 
 impl Roots {
     /// The hashes of a tile above level 0 that the log of this head has not filled, as far as that reaches.
+    ///
+    /// Those below are full under this head, and none of them ever changes: they add up to it whatever is
+    /// committed while they are read.
     fn unfilled(
+        &self,
+        connection: &Connection,
+        head: &Head,
+        level: u8,
+        reach: Tile,
+    ) -> Result<Vec<u8>, StoreError> {
+        let made = self.make(connection, head, level, reach);
+        if matches!(made, Err(StoreError::Inconsistent(_))) {
+            self.doubted.store(true, Ordering::Release);
+        }
+        made
+    }
+
+    fn make(
         &self,
         connection: &Connection,
         head: &Head,
@@ -77,7 +99,10 @@ impl Roots {
                 Ok,
             )
         })?;
-        if !read.is_empty() && adds_up(head, reach, &bytes) {
+        if !read.is_empty() {
+            if !adds_up(head, reach, &bytes) {
+                return Err(does_not_add_up(head));
+            }
             let mut known = self.known();
             // Of tiles that were filled since, too: nobody asks for those any more.
             if known.len() + read.len() > MOST_ROOTS {
@@ -88,8 +113,22 @@ impl Roots {
         Ok(bytes)
     }
 
+    /// Fails while the log's tiles do not add up to its head, once that was noticed.
+    pub(super) fn require_no_doubt(
+        &self,
+        connection: &Connection,
+        head: &Head,
+    ) -> Result<(), StoreError> {
+        if !self.doubted.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let verified = verify_edge(connection, head);
+        self.doubted.fetch_or(verified.is_err(), Ordering::AcqRel);
+        verified
+    }
+
     fn known(&self) -> MutexGuard<'_, HashMap<(u8, u64), Hash>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,12 +215,16 @@ pub(super) fn verify_edge(connection: &Connection, head: &Head) -> Result<(), St
             None => (holding, hashes_in(connection, holding, size)?),
         });
         if tlog::subtree_hash_in_tile(bytes, subtree).map_err(inconsistent)? != *kept {
-            return Err(StoreError::Inconsistent(format!(
-                "the log's tiles do not add up to its head at {size} entries"
-            )));
+            return Err(does_not_add_up(head));
         }
     }
     Ok(())
+}
+
+fn does_not_add_up(head: &Head) -> StoreError {
+    let size = head.edge.size();
+    let why = format!("the log's tiles do not add up to its head at {size} entries");
+    StoreError::Inconsistent(why)
 }
 
 fn hashes_in(connection: &Connection, tile: Tile, size: u64) -> Result<Vec<u8>, StoreError> {
@@ -314,12 +357,34 @@ mod tests {
             database.execute("UPDATE tiles SET hashes = ?1 WHERE tile_index = 1", tile).unwrap();
         };
         change(7);
-        assert_ne!(unfilled(&roots).unwrap(), right);
+        let refused = unfilled(&roots).unwrap_err().to_string();
+        assert!(refused.contains("do not add up to its head at 768 entries"), "{refused}");
         change(1);
         assert_eq!(unfilled(&roots).unwrap(), right);
         database.execute_batch("DELETE FROM tiles").unwrap();
         assert_eq!(unfilled(&roots).unwrap(), right);
         let gone = unfilled(&Roots::default()).unwrap_err();
         assert!(matches!(gone, StoreError::Inconsistent(why) if why.contains("tile 0 of level 0")));
+    }
+
+    #[test]
+    fn a_log_that_grows_while_its_tiles_are_read_adds_up() {
+        let mut database = Connection::open_in_memory().unwrap();
+        database.execute_batch(schema::TABLES).unwrap();
+        let (mut head, mut newest_tile) = (Head::empty(), NewestTile::default());
+        let kind = TileKind::Hashes { level: 1 };
+        let mut read: Vec<(Head, Tile)> = Vec::new();
+        for number in 0..12_u8 {
+            let entry = Entry { bytes: vec![number], hash: leaf_hash(&[number]), folds: false };
+            let transaction = database.transaction().unwrap();
+            newest_tile.grow(&transaction, head.edge.size(), &vec![entry; 100]).unwrap();
+            transaction.commit().unwrap();
+            (0..100).for_each(|_| head.edge.push(leaf_hash(&[number])));
+            let reach = Tile::in_tree(kind, 0, head.edge.size()).ok();
+            read.extend(reach.map(|reach| (head.clone(), reach)));
+            for (before, reach) in &read {
+                Roots::default().unfilled(&database, before, 1, *reach).unwrap();
+            }
+        }
     }
 }
