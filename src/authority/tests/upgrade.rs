@@ -379,3 +379,45 @@ async fn what_was_renewed_by_what_has_ended_is_renewed() {
     let environment = upgraded(environment, &rows).await;
     assert!(refused(&environment, &held).await);
 }
+
+fn hidden(place: u64) -> String {
+    format!("PRAGMA foreign_keys = OFF; DELETE FROM records WHERE leaf_index = {place}")
+}
+
+/// So many hours and a half, of which the log knows.
+async fn later(environment: &Environment, hours: i64) {
+    environment.clock.advance(time::Duration::hours(hours) + time::Duration::minutes(30));
+    let operator = environment.operator().await;
+    environment.token(&operator, "/prod/quick").await;
+}
+
+#[tokio::test]
+async fn what_has_ended_is_not_told_as_renewed_no_more() {
+    let (environment, elder, _, request) = issued().await;
+    let lasts = Lasts(elder.not_after.unix_timestamp() + 48 * 3600);
+    renewed_until(&environment, &elder, 1, &request, lasts).await;
+    let operator = environment.operator().await;
+    let first = environment.issue(&operator, "/prod/monolith").await;
+    let renewal = renewed_before(&environment, &first, 1, &csr()).await;
+    later(&environment, 24).await;
+    let (told, _listening) = Told::listen();
+    let environment = upgraded(environment, &hidden(renewal.place)).await;
+    assert_eq!(told.with("not renewed any more"), <[String; 0]>::default());
+    let told = events(&environment, "renew.upgrade").await;
+    assert!(told.iter().all(|event| event.detail["closed"] == serde_json::json!([])), "{told:?}");
+}
+
+/// It ended, and what it may have renewed lives.
+#[tokio::test]
+async fn what_a_hidden_renewal_that_has_ended_may_have_renewed_is_renewed_no_more() {
+    let (environment, first, held, request) = issued().await;
+    let lasts = Lasts(first.not_after.unix_timestamp() - 3600);
+    let renewal = renewed_until(&environment, &first, 1, &request, lasts).await;
+    later(&environment, 23).await;
+    let (told, _listening) = Told::listen();
+    let environment = upgraded(environment, &hidden(renewal.place)).await;
+    let told = told.with("not renewed any more");
+    assert!(told[0].contains("certificates=1 identities=1"), "{told:?}");
+    let refused = environment.renew(&held, &csr()).await.unwrap_err().to_string();
+    assert!(refused.contains("cannot be told"), "{refused}");
+}

@@ -8,7 +8,8 @@
 //! tell what it renewed: what it may have been is renewed no more, and its holder attests again. Nor is a
 //! certificate passed over whose event cannot be read: what its leaf says counts.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
+use std::mem;
 
 use identity::{SerialNumber, SpiffeId};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -84,14 +85,15 @@ fn member(detail: &UpgradeDetail<'_>) -> Member {
 struct Said {
     renewed: Vec<[u64; 2]>,
     shown: Vec<u64>,
+    /// What has ended is not among them: nobody renews it.
     closed: Vec<u64>,
     closed_of: BTreeSet<SpiffeId>,
     /// Of what was renewed a second time, told after the others.
     again: Vec<[u64; 2]>,
     /// The newest of each line.
     newest: HashMap<SerialNumber, u64>,
-    /// Those of each identity that nothing follows, as far as is known.
-    last: HashMap<SpiffeId, HashSet<u64>>,
+    /// Those of each identity that live and that nothing follows, as far as is known, in their order.
+    last: HashMap<SpiffeId, BTreeSet<u64>>,
 }
 
 /// A certificate, as its event says, or else as it does itself.
@@ -100,8 +102,8 @@ struct Leaf {
     place: u64,
     spiffe_id: SpiffeId,
     serial_number: SerialNumber,
-    /// In seconds since 1970.
-    not_after: i64,
+    /// At the log's newest time.
+    lives: bool,
     /// It begins a line.
     is_first: bool,
 }
@@ -112,6 +114,7 @@ impl Leaf {
         entry: &[u8],
         announced: Option<Announced>,
         is_first: bool,
+        head: &Head,
     ) -> Result<Self, StoreError> {
         let (spiffe_id, serial_number, not_after) = match announced {
             Some(Announced { subject, detail, .. }) => {
@@ -124,7 +127,8 @@ impl Leaf {
                 (said.spiffe_id, said.serial_number, said.not_after)
             }
         };
-        Ok(Self { place, spiffe_id, serial_number, not_after, is_first })
+        let lives = not_after >= (head.at / 1000) as i64;
+        Ok(Self { place, spiffe_id, serial_number, lives, is_first })
     }
 }
 
@@ -132,7 +136,7 @@ impl Said {
     /// From the first certificate on that lives; one that has ended may have renewed it. The entries are
     /// proved to be under the head's root before.
     fn of(transaction: &Transaction<'_>, key: &HeadKey, head: &Head) -> Result<Self, StoreError> {
-        let (mut said, mut event, mut lives) = (Self::default(), None, false);
+        let (mut said, mut event, mut has_begun) = (Self::default(), None, false);
         let sql = "SELECT place, bytes FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
         let mut entries = transaction.prepare(sql).map_err(unavailable)?;
         let of_the_log = [read::FIRST_PLACE, read::LAST_PLACE];
@@ -145,9 +149,9 @@ impl Said {
                 continue;
             }
             let (announced, is_first) = event.take().unwrap_or_default();
-            let leaf = Leaf::of(place, entry, announced, is_first)?;
-            lives |= leaf.not_after > (head.at / 1000) as i64;
-            if lives {
+            let leaf = Leaf::of(place, entry, announced, is_first, head)?;
+            has_begun |= leaf.lives;
+            if has_begun {
                 said.leaf(transaction, key, leaf).map_err(unavailable)?;
             }
         }
@@ -159,7 +163,7 @@ impl Said {
         &mut self,
         transaction: &Transaction<'_>,
         key: &HeadKey,
-        Leaf { place, spiffe_id, serial_number, is_first, .. }: Leaf,
+        Leaf { place, spiffe_id, serial_number, lives, is_first }: Leaf,
     ) -> rusqlite::Result<()> {
         let recorded = record_at(transaction, key, place)?.and_then(in_line);
         // The log says of a first certificate that it begins a line.
@@ -169,16 +173,18 @@ impl Said {
         };
         let last = self.last.entry(spiffe_id.clone()).or_default();
         let Some(line) = line else {
-            self.closed.extend(last.drain());
-            self.closed.push(place);
-            self.closed_of.insert(spiffe_id);
+            last.extend(lives.then_some(place));
+            if !last.is_empty() {
+                self.closed.extend(mem::take(last));
+                self.closed_of.insert(spiffe_id);
+            }
             return Ok(());
         };
         if let Some(before) = self.newest.insert(line, place) {
             last.remove(&before);
             self.renewed.push([before, place]);
         }
-        last.insert(place);
+        last.extend(lives.then_some(place));
         self.rows_of(transaction, key, (place, &serial_number), &line)
     }
 
