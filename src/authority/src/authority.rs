@@ -11,7 +11,7 @@ use issuance::IssuerCertificate;
 use rustls_pki_types::{CertificateDer, UnixTime};
 use tlog::Hash;
 
-use crate::accounting::{self, Accounts, Leaving, gone};
+use crate::accounting;
 use crate::attest::{Attested, INTERNAL, Purpose, TokenKind, again_by_token, refused};
 use crate::budgets::Budgets;
 use crate::checkpoint::{Checkpoints, origin};
@@ -25,6 +25,7 @@ use crate::hastened::Hastened;
 use crate::issuer::Issued;
 use crate::keys::Keys;
 use crate::known_tokens::{KnownTokens, Reserved};
+use crate::leaving::{Accounts, Leaving, gone};
 use crate::lines::Lines;
 use crate::loading::{Opening, proven_entry};
 use crate::lost_rows::LostRows;

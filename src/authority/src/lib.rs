@@ -71,6 +71,7 @@ mod keys;
 mod known;
 mod known_tokens;
 mod leaves;
+mod leaving;
 mod limits;
 mod lines;
 mod loading;

@@ -9,7 +9,6 @@ use identity::{SpiffeId, TrustDomain};
 use tlog::{Hash, leaf_hash};
 use tokio::runtime::Handle;
 
-use crate::accounting::Accounts;
 use crate::authority::{Authority, Parts};
 use crate::budgets::Budgets;
 use crate::checkpoint::Checkpoints;
@@ -20,6 +19,7 @@ use crate::event::{Event, FOLDING};
 use crate::feed::Feed;
 use crate::fleet::Fleet;
 use crate::known_tokens::KnownTokens;
+use crate::leaving::Accounts;
 use crate::lines::Lines;
 use crate::lost_rows::LostRows;
 use crate::operations::Listed;

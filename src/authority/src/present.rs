@@ -4,10 +4,10 @@ use api::{CertificateRecord, CertificateState, IssuedCertificate, RenewalWindow}
 use identity::pem;
 use time::OffsetDateTime;
 
-use crate::accounting::Leaving;
 use crate::attest::Facts;
 use crate::clock::from_milliseconds;
 use crate::event::Event;
+use crate::leaving::Leaving;
 use crate::request::Named;
 use crate::store::{Record, StoreError};
 
