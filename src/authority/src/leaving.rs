@@ -35,8 +35,9 @@ pub(crate) enum Signing {
     Unsure(Arc<Issued>),
 }
 
-/// A stored certificate that leaves: it is that of its leaf, and no other one of it has left. Whatever
-/// shows a certificate to anybody takes this.
+/// A stored certificate that leaves: it is that of its leaf, and no other one of it has left, as far as this
+/// process knows: of what another stored, it knows that the row's certificate is the leaf's. Whatever shows a
+/// certificate to anybody takes this.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leaving<'a>(&'a [u8]);
 

@@ -38,8 +38,7 @@ enum Key {
 
 impl FileSigner {
     /// Makes a key and writes it, sealed, with mode 0600, for its folder's owner, whoever makes it:
-    /// `serve` has to read it. The first of a passphrase costs
-    /// 600,000 rounds of PBKDF2.
+    /// `serve` has to read it. The first of a passphrase costs 600,000 rounds of PBKDF2.
     pub fn generate(
         kind: KeyKind,
         path: &Path,
