@@ -201,7 +201,7 @@ async fn http_2_of_a_strangers_bodies_few_are_on_their_way() {
     let server = start(&authority, router, Limits::default()).await;
     let (requests, _connection) = http_2_that_grants_nothing(&authority, &server).await;
     let mut requests = soon(requests.ready()).await.unwrap();
-    let mut post = |requests: &mut SendRequest<Bytes>| {
+    let post = |requests: &mut SendRequest<Bytes>| {
         let request = Request::post("https://ca/").body(()).unwrap();
         requests.send_request(request, false).unwrap()
     };
