@@ -26,7 +26,8 @@ pub struct Problem {
     /// The policies that decided, by their ids.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
-    /// The rule of a certificate request that was broken; or [`ABANDONED`], or [`UNSURE`].
+    /// The rule of a certificate request that was broken; `abandoned` where the same request comes to
+    /// nothing whenever it is sent again, `unsure` where what was asked for may be done yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
 }

@@ -42,8 +42,8 @@ use crate::request::{Asked, Logged, Named};
 use crate::revocation::Folded;
 use crate::rotation::InForce;
 use crate::sequencer::{
-    AllowedUnder, CertificateMember, CompleteMember, Conflict, Consumes, IdempotencyKey, Member,
-    Outcome, RecordDraft,
+    AllowedUnder, COMPLETION_MILLISECONDS, CertificateMember, CompleteMember, Conflict, Consumes,
+    IdempotencyKey, Member, Outcome, RecordDraft,
 };
 use crate::setup;
 use crate::store::{Probe, Record, Store, StoreError};
@@ -376,6 +376,10 @@ impl Authority {
     /// before, and may be stored, is what is stored.
     async fn sign(&self, logged: Logged) -> Result<(Arc<Issued>, u64), Error> {
         self.require_whole_log_for(&logged.named().spiffe_id)?;
+        let age = self.clock.unix_milliseconds().saturating_sub(logged.leaf().timestamp);
+        if age > COMPLETION_MILLISECONDS {
+            return Err(Error::Abandoned);
+        }
         let (epoch, in_force) = self.refuse_revoked(&logged).await?;
         if let Some(issued) = self.accounts.signed(logged.leaf().leaf_index) {
             return Ok((issued, epoch));

@@ -4,7 +4,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::IssuedCertificate;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -161,8 +161,11 @@ impl Authority {
     /// Lets what was begun come to its end, for so long at most; says how much has not. To be called once
     /// nobody can ask any more: what was logged and is not signed then never will be.
     pub async fn finish_completions(&self, within: Duration) -> usize {
-        self.completions.ended(within).await;
-        self.completing()
+        let begun = Instant::now();
+        // They may begin what is to be completed.
+        let left_behind = self.left_behind.ended(within).await;
+        self.completions.ended(within.saturating_sub(begun.elapsed())).await;
+        left_behind + self.completing()
     }
 
     fn settle(&self, reserved: Option<&Reserved>, outcome: &Result<Outcome, Error>) {

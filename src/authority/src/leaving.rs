@@ -99,8 +99,9 @@ impl Accounts {
         let place = issued.logged.leaf().leaf_index;
         let signing = match stored {
             Ok(Outcome::Stored) => Signing::Stored(Hash::of(&issued.certificate)),
+            // It was signed, though it never leaves: that nobody did is not said of it.
+            Ok(Outcome::Abandoned) | Err(_) => Signing::Unsure(Arc::clone(issued)),
             Ok(_) => return,
-            Err(_) => Signing::Unsure(Arc::clone(issued)),
         };
         let held = &mut self.known().signing;
         if !matches!(held.get(&place), Some(Signing::Stored(_))) {

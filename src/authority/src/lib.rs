@@ -122,5 +122,5 @@ pub use operations::explain_query;
 pub use own_names::{Claim, OwnNames};
 pub use permitted_names::NotPermitted;
 pub use seal::HeadKey;
-pub use under_way::Asks;
+pub use under_way::{Asks, MAX_LEFT_BEHIND};
 pub use witness::Shown;

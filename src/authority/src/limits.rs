@@ -52,7 +52,7 @@ pub(crate) const CERTIFICATE_NAMES: Limit = Limit::count("certificate_names", re
 pub(crate) const CERTIFICATE_REQUEST: Limit =
     Limit::bytes("certificate_request", issuance::MAX_REQUEST);
 pub(crate) const COMPLETIONS: Limit =
-    Limit::count("completions", crate::completions::MAX_COMPLETIONS);
+    Limit::count("completions", crate::completions::MAX_COMPLETIONS - queue::RESERVED);
 pub(crate) const FEED_SUBSCRIPTIONS: Limit =
     Limit::count("feed_subscriptions_per_line", crate::feed::SUBSCRIPTIONS);
 pub(crate) const FEED_CERTIFICATES: Limit =
@@ -82,7 +82,7 @@ pub(crate) const SCHEMA_DEPTH: Limit = Limit::count("schema_depth", policy::MAX_
 pub(crate) const SCHEMA_TYPES: Limit = Limit::count("schema_types", policy::MAX_TYPES);
 pub(crate) const SCHEMA_WORDS: Limit = Limit::count("schema_words", policy::MAX_EXPANDED);
 pub(crate) const WAITING_FOR_THE_LOG: Limit =
-    Limit::count("waiting_for_the_log", queue::MAX_WAITING);
+    Limit::count("waiting_for_the_log", queue::MAX_WAITING - queue::RESERVED);
 
 /// All of them.
 pub const LIMITS: &[Limit] = &[

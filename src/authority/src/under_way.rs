@@ -58,6 +58,15 @@ impl Drop for Ends<'_> {
 #[derive(Debug)]
 pub(crate) struct LeftBehind(Arc<Semaphore>);
 
+impl LeftBehind {
+    /// Waits until none is left, for so long at most; says how many are.
+    pub(crate) async fn ended(&self, within: Duration) -> usize {
+        let all = self.0.acquire_many(MAX_LEFT_BEHIND as u32);
+        drop(tokio::time::timeout(within, all).await);
+        MAX_LEFT_BEHIND - self.0.available_permits()
+    }
+}
+
 impl Default for LeftBehind {
     fn default() -> Self {
         Self(Arc::new(Semaphore::new(MAX_LEFT_BEHIND)))
@@ -67,33 +76,40 @@ impl Default for LeftBehind {
 /// What a request may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks {
-    /// To be told something.
-    ToBeTold,
+    /// To be given a certificate: what is logged of it is completed whoever waits (`completions`).
+    ToBeCertified,
     /// That something is done.
     ToBeDone,
+    /// To be told something.
+    ToBeTold,
 }
 
 impl Authority {
-    /// What comes of a request, unless a commit hangs on which it may wait. Then whoever asked hears so
-    /// now, and what is to be done goes on: of its steps, none is left out.
+    /// What comes of a request, unless a write hangs on which it may wait. Then whoever asked hears so
+    /// now, and what is to be done goes on to its end, which is shown to `ended`.
     pub async fn unless_it_hangs<T: Send + 'static>(
         &self,
         asks: Asks,
         request: impl Future<Output = T> + Send + 'static,
+        ended: impl FnOnce(T) + Send + 'static,
     ) -> Result<T, Error> {
         let mut request = Box::pin(request);
         loop {
             if let Ok(done) = tokio::time::timeout(LOOKS_EVERY, &mut request).await {
                 return Ok(done);
             }
-            let Some(since) = self.queue.failure().commit_hangs_since() else { continue };
-            if asks == Asks::ToBeTold {
-                return Err(StoreError::Hangs { since }.into());
-            }
-            // Beyond these it is as where a client goes away.
-            if let Ok(place) = Arc::clone(&self.left_behind.0).try_acquire_owned() {
+            let failure = self.queue.failure();
+            let probe = || failure.probe().hangs_since(HANGS_AFTER);
+            let Some(since) = failure.commit_hangs_since().or_else(probe) else { continue };
+            let place = match asks {
+                Asks::ToBeTold => return Err(StoreError::Hangs { since }.into()),
+                Asks::ToBeCertified => None,
+                // Beyond these it is as where a client goes away.
+                Asks::ToBeDone => Arc::clone(&self.left_behind.0).try_acquire_owned().ok(),
+            };
+            if let Some(place) = place {
                 tokio::spawn(async move {
-                    request.await;
+                    ended(request.await);
                     drop(place);
                 });
             }
@@ -108,5 +124,5 @@ pub(crate) const NOT_READY_AFTER: Duration = Duration::from_secs(5);
 pub(crate) const HANGS_AFTER: Duration = Duration::from_secs(10);
 /// Whoever comes while a write hangs waits no longer.
 const LOOKS_EVERY: Duration = Duration::from_secs(1);
-/// Each waits for one commit.
-const MAX_LEFT_BEHIND: usize = 1024;
+/// Requests that go on without whoever asked: each is an act, and waits for one commit.
+pub const MAX_LEFT_BEHIND: usize = 1024;

@@ -70,7 +70,7 @@ async fn asked<T: Send + 'static>(
     environment: &Environment,
     request: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    let asked = environment.authority.unless_it_hangs(Asks::ToBeDone, request);
+    let asked = environment.authority.unless_it_hangs(Asks::ToBeDone, request, drop);
     let told = tokio::time::timeout(Duration::from_secs(60), asked).await;
     told.expect("it waits for ever").and_then(|done| done)
 }
@@ -181,7 +181,7 @@ async fn a_question_is_answered_by_what_is_the_matter() {
     let operator = environment.operator().await;
     disk.stall();
     assert!(is_unsure(&deny(&environment, &operator, REPORTS).await));
-    let question = environment.authority.unless_it_hangs(Asks::ToBeTold, pending::<()>());
+    let question = environment.authority.unless_it_hangs(Asks::ToBeTold, pending::<()>(), drop);
     let told = question.await;
     assert!(matches!(told, Err(Error::Store(StoreError::Hangs { .. }))), "{told:?}");
     disk.go_on(&environment).await;

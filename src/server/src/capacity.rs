@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use authority::{CRL_LIMIT, FEED_BACKLOG, LIMITS};
+use authority::{CRL_LIMIT, FEED_BACKLOG, LIMITS, MAX_LEFT_BEHIND};
 use countersign::Limits;
 use identity::feed::{MAX_CHUNK, MAX_CHUNKS};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -101,6 +101,7 @@ impl Capacity {
             ("limits.feed_snapshot", mebibytes(MAX_CHUNKS * MAX_CHUNK)),
             ("limits.crl_certificates", CRL_LIMIT.to_string()),
             ("limits.threads_for_disks", BLOCKING_THREADS.to_string()),
+            ("limits.acts_left_behind", MAX_LEFT_BEHIND.to_string()),
             ("limits.store_probed_every", format!("{PROBE_EVERY} s")),
             ("limits.requests_per_connection", streams.to_string()),
             ("limits.requests_per_connection_of_strangers", Limits::STRANGERS_STREAMS.to_string()),

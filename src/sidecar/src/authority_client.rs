@@ -306,9 +306,8 @@ impl AuthorityClient {
             let answered = self.send(Method::POST, path, headers.clone(), body).await;
             let first = match (answered, unknown.take()) {
                 (Err(error), None) if error.leaves_unknown() => error,
-                // Of a CA that is away by now, the second error says less than the first.
-                (Err(Error::Unreachable { .. }), Some(first)) => first,
-                (Err(error), Some(first)) if error.leaves_unknown() => first,
+                // Of a CA that is away by now, or busy, the next error says less than the first.
+                (Err(error), Some(first)) if error.is_temporary() => first,
                 (answered, _) => return answered,
             };
             match pauses.next() {

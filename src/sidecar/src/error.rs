@@ -278,8 +278,8 @@ pub(crate) struct OtherServer {
 }
 
 impl Error {
-    /// Whether what was asked for may be done: the answer was lost with the connection, or the CA waits
-    /// for its disk.
+    /// Whether what was asked for may be done, and is asked for again: the answer was lost with the
+    /// connection, or the CA waits for its disk. Whoever waited until time ran out decides themselves.
     pub(crate) fn leaves_unknown(&self) -> bool {
         match self {
             Self::Authority(problem) => problem.rule.as_deref() == Some(UNSURE),

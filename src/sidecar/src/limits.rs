@@ -50,8 +50,7 @@ pub struct Limits {
 impl Limits {
     /// HTTP/2: bytes of the headers of requests that wait, on one connection, until its peer has read
     /// more of what was answered: a hundred of the usual size, and half of those in flight at most. What
-    /// is beyond that is not begun
-    /// (`REFUSED_STREAM`), nor is what has a body.
+    /// is beyond that is not begun (`REFUSED_STREAM`), nor is what has a body.
     pub const WAITING: usize = 16 * 1024;
     /// HTTP/2: bytes of the headers in flight of a client without a certificate, and of each of its
     /// frames but a body's: 8 KiB, which is what many servers take of a header.

@@ -298,7 +298,8 @@ impl Planning {
         match effect {
             Effect::Abandon { leaf_index } => {
                 let is_open = |leaf: &LeafRow| leaf.certificate.is_some() || self.is_in_time(leaf);
-                found.leaves.get(leaf_index).is_some_and(is_open).then_some(Conflict::NotAbandoned)
+                // What its certificate was, nobody can tell where its record is gone.
+                found.leaves.get(leaf_index).is_none_or(is_open).then_some(Conflict::NotAbandoned)
             }
             Effect::ActivatePolicy { expected: Some(expected), .. }
                 if *expected != self.plan.head.policy_hash =>

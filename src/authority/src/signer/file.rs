@@ -150,7 +150,8 @@ fn file_error(path: &Path, why: &dyn std::fmt::Display) -> SignerError {
     SignerError::File { path: path.display().to_string(), why: why.to_string() }
 }
 
-const OTHERWISE: &str = "it is sealed in another way than PBES2 with PBKDF2 (SHA-2) and AES-CBC; \
+const OTHERWISE: &str = "it is sealed in another way than PBES2 with PBKDF2 (SHA-256, -384 or -512, \
+    at most 10,000,000 rounds) and AES-CBC; \
     seal it so with: openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA256 -iter 600000";
 
 #[cfg(test)]

@@ -212,14 +212,28 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
                 if let Some(peer) = request.extensions().get::<Peer>().cloned() {
                     service.authority.note_shown(peer.svid());
                 }
-                let is_safe = request.method().is_safe();
-                let asks = if is_safe { Asks::ToBeTold } else { Asks::ToBeDone };
+                let asks = match route {
+                    _ if request.method().is_safe() => Asks::ToBeTold,
+                    // The next one comes soon.
+                    paths::OWN_REPORT => Asks::ToBeTold,
+                    paths::CERTIFICATES => Asks::ToBeCertified,
+                    _ => Asks::ToBeDone,
+                };
                 let answer = next.run(request);
                 match route {
                     // It waits for what others do.
                     paths::FEED => answer.await,
                     _ => {
-                        let answered = service.authority.unless_it_hangs(asks, answer).await;
+                        let request_id = id.0.clone();
+                        let ended = move |answer: Response| {
+                            let status = answer.status().as_u16();
+                            tracing::info!(
+                                request_id,
+                                status,
+                                "what waited for the disk has ended"
+                            );
+                        };
+                        let answered = service.authority.unless_it_hangs(asks, answer, ended).await;
                         answered.unwrap_or_else(|error| Refused::new(error, &id.0).into_response())
                     }
                 }

@@ -165,7 +165,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Begun<IO> {
         if self.came.is_empty() {
             return self.poll_piece(cx, buffer, PIECE);
         }
-        let fits = self.came.len().min(buffer.remaining());
+        let fits = self.came.len().min(buffer.remaining()).min(PIECE as usize);
         buffer.put_slice(&self.came[..fits]);
         self.came.advance(fits);
         if !self.came.is_empty() {
@@ -236,7 +236,7 @@ mod tests {
     /// hyper's buffer has 8 KiB, and grows with the first read that fills it.
     #[test]
     fn no_read_fills_hypers_buffer_what_came_before_it_included() {
-        for came in [0, 1, 5_000] {
+        for came in [0, 1, 5_000, 20_000] {
             let stream = &[b'x'; 20_000][..];
             let came = Bytes::from(vec![b'x'; came]);
             let mut begun = Begun { came, stream, flushed: Flushed::default() };
