@@ -11,10 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use identity::{SerialNumber, VerifiedSvid};
 
 use crate::attest::{Attested, Purpose};
-use crate::authority::{Authority, Caller};
+use crate::caller::Caller;
 use crate::error::Error;
 use crate::policy::Principal;
 use crate::sequencer::RevocationTarget;
+use crate::view::View;
 
 /// How much one line of renewals may do in an hour; 0 lifts a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +101,56 @@ impl Budgets {
     }
 }
 
+impl Budgets {
+    /// How much one line of renewals may do from now on.
+    pub(crate) fn limit(&self, limits: BudgetLimits) {
+        self.spent().limits = limits;
+    }
+
+    /// What the log has to carry for a certificate; a one-time token has its maker's word.
+    pub(crate) async fn for_issue(
+        &self,
+        view: &View,
+        caller: &Caller,
+        attested: &Attested,
+        by_token: bool,
+    ) -> Result<Option<Taken>, Error> {
+        let Some(svid) = limited(caller).filter(|_| !by_token) else {
+            return Ok(None);
+        };
+        let now = view.clock.unix_milliseconds();
+        match attested.purpose {
+            Purpose::Renew { lineage } => self.take(Budget::Renew, lineage, now),
+            Purpose::Issue => {
+                let line = view.line_of(svid.serial_number()).await?;
+                self.take(Budget::Issue, line, now)
+            }
+        }
+    }
+
+    /// What the log and everybody who verifies have to carry for a revocation. One that ends the
+    /// caller's own certificate is never refused: it is the last that this certificate asks for.
+    pub(crate) async fn for_revocation(
+        &self,
+        view: &View,
+        caller: &Caller,
+        target: &RevocationTarget,
+    ) -> Result<Option<Taken>, Error> {
+        let Some(svid) = limited(caller) else {
+            return Ok(None);
+        };
+        let ends_itself = match target {
+            RevocationTarget::Identity(id) => id == svid.spiffe_id(),
+            RevocationTarget::Serial(serial_number) => serial_number == svid.serial_number(),
+        };
+        if ends_itself {
+            return Ok(None);
+        }
+        let line = view.line_of(svid.serial_number()).await?;
+        self.take(Budget::Revoke, line, view.clock.unix_milliseconds())
+    }
+}
+
 impl Spent {
     fn take(&mut self, key: (Budget, SerialNumber), now: u64) -> Result<Option<Taken>, Error> {
         let per_hour = key.0.per_hour(&self.limits);
@@ -126,54 +177,6 @@ impl Spent {
             self.full_at.retain(|_, full_at| *full_at > now);
             self.tidy_from = self.full_at.len() * 2;
         }
-    }
-}
-
-impl Authority {
-    /// How much one line of renewals may do from now on.
-    pub fn limit_budgets(&self, limits: BudgetLimits) {
-        self.budgets.spent().limits = limits;
-    }
-
-    /// What the log has to carry for a certificate; a one-time token has its maker's word.
-    pub(crate) async fn take_for_issue(
-        &self,
-        caller: &Caller,
-        attested: &Attested,
-        by_token: bool,
-    ) -> Result<Option<Taken>, Error> {
-        let Some(svid) = limited(caller).filter(|_| !by_token) else {
-            return Ok(None);
-        };
-        let now = self.clock.unix_milliseconds();
-        match attested.purpose {
-            Purpose::Renew { lineage } => self.budgets.take(Budget::Renew, lineage, now),
-            Purpose::Issue => {
-                let line = self.line_of(svid.serial_number()).await?;
-                self.budgets.take(Budget::Issue, line, now)
-            }
-        }
-    }
-
-    /// What the log and everybody who verifies have to carry for a revocation. One that ends the
-    /// caller's own certificate is never refused: it is the last that this certificate asks for.
-    pub(crate) async fn take_for_revocation(
-        &self,
-        caller: &Caller,
-        target: &RevocationTarget,
-    ) -> Result<Option<Taken>, Error> {
-        let Some(svid) = limited(caller) else {
-            return Ok(None);
-        };
-        let ends_itself = match target {
-            RevocationTarget::Identity(id) => id == svid.spiffe_id(),
-            RevocationTarget::Serial(serial_number) => serial_number == svid.serial_number(),
-        };
-        if ends_itself {
-            return Ok(None);
-        }
-        let line = self.line_of(svid.serial_number()).await?;
-        self.budgets.take(Budget::Revoke, line, self.clock.unix_milliseconds())
     }
 }
 

@@ -34,9 +34,9 @@ use tlog::{Checkpoint, Hash, VerifierKey};
 use crate::checkpoint::{verifier_key, verify};
 use crate::error::Error;
 use crate::files::{MAX_STATE, read_state, sync_folder};
+use crate::fold::ledger::KeyLedger;
+use crate::fold::load_keys;
 use crate::keys::Keys;
-use crate::loading::load_keys;
-use crate::rotation::KeyLedger;
 use crate::store::Store;
 
 /// Every key that may have signed a checkpoint of this log.

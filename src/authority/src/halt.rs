@@ -1,21 +1,17 @@
 //! What outlives a restart: why nothing is issued, and the checkpoint that speaks against the log.
-//! And what an operator has lifted.
 //!
 //! A halt is a file beside the database and not a row in it, which would be gone with the next older
 //! database that is put back. Trust: whoever can remove it can put back databases, too.
 
 use std::path::Path;
 
-use api::KeyPurpose;
-use tlog::{Checkpoint, Hash};
+use tlog::Checkpoint;
 
+use crate::checkpoint::contradiction;
 use crate::error::Error;
-use crate::event::Event;
 use crate::evidence::{EvidenceFile, LogKeys};
 use crate::files::write_private;
-use crate::rotation::KeyLedger;
 use crate::store::Store;
-use crate::witness::contradiction;
 
 /// A reason to issue nothing; in its file, the reason, an empty line, and what was seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,44 +77,5 @@ impl Halt {
     /// Writes it whole or not at all.
     pub(crate) fn write(&self, path: &Path) -> std::io::Result<()> {
         write_private(path, &[self.why.as_bytes(), b"\n\n", &self.seen].concat())
-    }
-}
-
-/// A halt that an operator has lifted, as its event tells.
-///
-/// Judged is every checkpoint up to the one seen: whoever saw a part of what is lost holds some of
-/// them, and would halt the CA again for as long as the part is lost. Nobody who lacks the entries
-/// can tell these from the checkpoints of a second loss, so until the log has outgrown that size, or
-/// has a new key, a second loss that leaves the lifting in the log halts nothing. The other way to be
-/// wrong would let everyone with an old checkpoint stop the CA, for ever. Where the lifting itself is
-/// lost it counts no more.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lift {
-    size: u64,
-    /// The log's keys that were known then. A later one has signed none of what was judged.
-    log_keys: Vec<Hash>,
-}
-
-impl Lift {
-    /// The detail of the event that lifts a halt.
-    pub(crate) fn detail(Halt { why, checkpoint, seen }: &Halt) -> serde_json::Value {
-        serde_json::json!({
-            "note_sha256": format!("{:?}", Hash::of(seen)),
-            "root": format!("{:?}", checkpoint.root),
-            "size": checkpoint.size,
-            "why": why,
-        })
-    }
-
-    /// Reads it back, after these keys.
-    pub(crate) fn read(event: &Event, keys: &KeyLedger) -> Option<Self> {
-        let log_keys = keys.keys().filter(|key| key.purpose == KeyPurpose::Log);
-        let log_keys = log_keys.map(|key| key.id).collect();
-        Some(Self { size: event.detail["size"].as_u64()?, log_keys })
-    }
-
-    /// Whether a checkpoint of this size, signed by these keys, is judged.
-    pub(crate) fn covers(&self, size: u64, signed_by: &[Hash]) -> bool {
-        size <= self.size && signed_by.iter().all(|key| self.log_keys.contains(key))
     }
 }

@@ -10,12 +10,12 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::checkpoint::disagreement;
 use crate::error::Error;
 use crate::evidence::{EvidenceFile, LogKeys};
 use crate::halt::Halt;
 use crate::kept_file::{KeptBeside, KeptFile};
 use crate::store::Store;
-use crate::witness::disagreement;
 
 /// What the kept checkpoint says about the log.
 #[derive(Debug)]

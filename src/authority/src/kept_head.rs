@@ -39,6 +39,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use tlog::{Checkpoint, Hash};
 
+use crate::checkpoint::disagreement;
 use crate::error::Error;
 use crate::evidence::EvidenceFile;
 use crate::halt::Halt;
@@ -47,7 +48,6 @@ use crate::kept_file::{KeptBeside, KeptFile};
 use crate::seal::HeadKey;
 use crate::sequencer::Head;
 use crate::store::{Store, StoreError};
-use crate::witness::disagreement;
 
 /// Whether what is written must outlive the machine, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! what it refuses or cuts is counted under the same name. Limits of connections and bodies are the
 //! server's; budgets are configured, and have counters of their own.
 
-use crate::{fleet, operations, policy, queue, reach, request};
+use crate::policy;
 
 /// One of them.
 #[derive(Debug, Clone, Copy)]
@@ -41,48 +41,55 @@ impl Limit {
         }
     }
 
+    /// How much it is.
+    pub(crate) const fn most(&self) -> usize {
+        self.most
+    }
+
     /// Counts what it has refused or cut.
     pub(crate) fn reached(&self) {
         metrics::counter!("countersign_limits_reached_total", "limit" => self.name).increment(1);
     }
 }
 
-pub(crate) const ACTS_FOR_REVIEW: Limit = Limit::count("acts_for_review", operations::ACTS_SHOWN);
-pub(crate) const CERTIFICATE_NAMES: Limit = Limit::count("certificate_names", request::MAX_NAMES);
+pub(crate) const ACTS_FOR_REVIEW: Limit = Limit::count("acts_for_review", 100);
+pub(crate) const CERTIFICATE_NAMES: Limit = Limit::count("certificate_names", 100);
 pub(crate) const CERTIFICATE_REQUEST: Limit =
     Limit::bytes("certificate_request", issuance::MAX_REQUEST);
-pub(crate) const COMPLETIONS: Limit =
-    Limit::count("completions", crate::completions::MAX_COMPLETIONS - queue::RESERVED);
-pub(crate) const FEED_SUBSCRIPTIONS: Limit =
-    Limit::count("feed_subscriptions_per_line", crate::feed::SUBSCRIPTIONS);
-pub(crate) const FEED_CERTIFICATES: Limit =
-    Limit::count("feed_certificates_per_line", crate::feed::SUBSCRIBED_CERTIFICATES);
-pub(crate) const IDEMPOTENCY_KEY: Limit =
-    Limit::bytes("idempotency_key", operations::MAX_REQUEST_NAME);
+pub(crate) const COMPLETIONS: Limit = Limit::count("completions", MAX_WAITING - RESERVED);
+pub(crate) const FEED_SUBSCRIPTIONS: Limit = Limit::count("feed_subscriptions_per_line", 16);
+pub(crate) const FEED_CERTIFICATES: Limit = Limit::count("feed_certificates_per_line", 32);
+/// In bytes; a UUID has 36.
+pub(crate) const IDEMPOTENCY_KEY: Limit = Limit::bytes("idempotency_key", 255);
 pub(crate) const LOG_ENTRY: Limit = Limit::bytes("log_entry", tlog::MAX_ENTRY);
-pub(crate) const PAGE: Limit = Limit::count("page", operations::MAX_PAGE);
+pub(crate) const PAGE: Limit = Limit::count("page", 1000);
 pub(crate) const POLICY_DEPTH: Limit = Limit::count("policy_depth", policy::MAX_DEPTH);
 pub(crate) const POLICY_FILE_NAMES: Limit =
     Limit::bytes("policy_file_names", policy::MAX_NAMES_BYTES);
 pub(crate) const POLICY_NESTED_PATHS: Limit =
     Limit::count("policy_nested_paths", policy::MAX_NESTED_PATHS);
 pub(crate) const POLICY_SET: Limit = Limit::bytes("policy_set", api::MAX_POLICY_BYTES);
-pub(crate) const PROFILE_NAME: Limit = Limit::bytes("profile_name", request::MAX_PROFILE);
-pub(crate) const REACH_NAMED: Limit = Limit::count("reach_named", reach::MAX_WAITING);
-pub(crate) const REPORT_CONNECTIONS: Limit =
-    Limit::count("report_connections", fleet::MAX_CONNECTIONS as usize);
-pub(crate) const REPORT_IDENTITIES: Limit =
-    Limit::bytes("report_identities", fleet::MAX_PEERS_BYTES);
-pub(crate) const REPORT_PEERS: Limit = Limit::count("report_peers", fleet::MAX_PEERS);
-pub(crate) const REPORT_REVOCATIONS: Limit = Limit::count("report_revocations", fleet::MAX_CLOSED);
-pub(crate) const REPORTS: Limit = Limit::count("reports", fleet::MAX_INSTANCES);
-pub(crate) const REPORTS_PER_IDENTITY: Limit =
-    Limit::count("reports_per_identity", fleet::MAX_PER_IDENTITY);
+pub(crate) const PROFILE_NAME: Limit = Limit::bytes("profile_name", 64);
+pub(crate) const REACH_NAMED: Limit = Limit::count("reach_named", 1000);
+/// A connection is a file descriptor, and this is how many Linux lets one process have
+/// (`fs.nr_open`, 2^20 unless somebody raised it).
+pub(crate) const REPORT_CONNECTIONS: Limit = Limit::count("report_connections", 1 << 20);
+pub(crate) const REPORT_IDENTITIES: Limit = Limit::bytes("report_identities", 16 * 1024);
+pub(crate) const REPORT_PEERS: Limit = Limit::count("report_peers", 200);
+pub(crate) const REPORT_REVOCATIONS: Limit = Limit::count("report_revocations", 100);
+pub(crate) const REPORTS: Limit = Limit::count("reports", 10_000);
+pub(crate) const REPORTS_PER_IDENTITY: Limit = Limit::count("reports_per_identity", 200);
 pub(crate) const SCHEMA_DEPTH: Limit = Limit::count("schema_depth", policy::MAX_SCHEMA_DEPTH);
 pub(crate) const SCHEMA_TYPES: Limit = Limit::count("schema_types", policy::MAX_TYPES);
 pub(crate) const SCHEMA_WORDS: Limit = Limit::count("schema_words", policy::MAX_EXPANDED);
 pub(crate) const WAITING_FOR_THE_LOG: Limit =
-    Limit::count("waiting_for_the_log", queue::MAX_WAITING - queue::RESERVED);
+    Limit::count("waiting_for_the_log", MAX_WAITING - RESERVED);
+
+/// Requests that may wait; beyond it callers are told to come again.
+pub(crate) const MAX_WAITING: usize = 4096;
+/// Of these, for what takes away and what is logged already: the others may fill all of theirs before it
+/// is found out that a commit hangs.
+pub(crate) const RESERVED: usize = 1024;
 
 /// All of them.
 pub const LIMITS: &[Limit] = &[
@@ -137,16 +144,16 @@ mod tests {
     #[test]
     fn each_is_listed_once_and_counted_somewhere() {
         let own = include_str!("limits.rs").split("#[cfg(test)]").next().unwrap();
-        let constants =
-            own.split("pub(crate) const ").skip(1).filter_map(|it| it.split(':').next());
-        let constants: BTreeSet<&str> = constants.filter(|it| *it != "NAMES").collect();
+        let constants = own.split("pub(crate) const ").skip(1);
+        let constants = constants.filter_map(|it| it.split_once(": Limit =")).map(|(it, _)| it);
+        let constants: BTreeSet<&str> = constants.collect();
         let names: BTreeSet<&str> = LIMIT_NAMES.iter().copied().collect();
         assert_eq!((names.len(), LIMITS.len()), (constants.len(), constants.len()));
         let mut product = String::new();
         read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")), &mut product);
         for constant in constants {
-            let is_counted = |line: &&str| line.contains(constant) && line.contains("limits::");
-            assert!(product.lines().any(|line| is_counted(&line)), "{constant}");
+            let counts = format!("limits::{constant}.reached()");
+            assert!(product.contains(&counts), "{constant}");
         }
     }
 

@@ -5,11 +5,11 @@ use identity::pem;
 use time::OffsetDateTime;
 
 use crate::attest::Facts;
+use crate::certificate::request::Named;
 use crate::clock::from_milliseconds;
 use crate::event::Event;
-use crate::leaving::Leaving;
-use crate::request::Named;
 use crate::store::{Record, StoreError};
+use crate::view::leaving::Leaving;
 
 /// A stored certificate, as whoever asked for it gets it.
 pub(crate) fn issued(

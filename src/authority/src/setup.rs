@@ -11,6 +11,7 @@ mod policies;
 mod root_again;
 mod unfinished;
 
+use crate::writer::checkpoints::Checkpoints;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,28 +30,28 @@ pub use self::lost::replace_lost_issuer;
 pub use self::policies::{policies_in_force, replace_policies};
 use self::unfinished::Unfinished;
 pub use self::unfinished::next_by_parent;
-use crate::checkpoint::{Checkpoints, origin, verifier_key};
+use crate::checkpoint::{origin, verifier_key};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::evidence::LogKeys;
 use crate::files::{MAX_STATE, create_private_folder, read_state, write_private};
+use crate::fold::Folded;
+use crate::fold::load_keys;
 use crate::kept::KeptCheckpoint;
 use crate::kept_file::KeptBeside;
 use crate::keys::{Keys, offline_folder, online_folder};
-use crate::loading::load_keys;
 use crate::operations::policy_change;
 use crate::parent_chain::ParentChain;
 use crate::policy::PolicySet;
-use crate::queue::Failure;
-use crate::revocation::Folded;
-use crate::rotation::InForce;
 use crate::rotation::ceremony;
 use crate::sequencer::{self, ActMember, ChangedKeys, Effect, Member, Outcome};
 use crate::shell::quoted;
 use crate::signer::Signer;
 use crate::store::sqlite::{Held, Migrated, SqliteStore};
 use crate::store::{Store, StoreError};
+use crate::view::in_force::InForce;
+use crate::writer::queue::Failure;
 
 /// What a new CA is made from.
 #[derive(Debug)]

@@ -33,8 +33,9 @@ impl Before {
         let environment = Environment::start().await;
         let operator = environment.operator().await;
         let token = environment.token(&operator, "/prod/reports").await;
-        let crl = environment.authority.crl(&environment.authority.issuer_id()).await.unwrap();
-        environment.authority.sign_checkpoint().await.unwrap();
+        let crl =
+            environment.authority.crls.crl(&environment.authority.view.issuer_id()).await.unwrap();
+        environment.authority.writer.sign_checkpoint().await.unwrap();
         Self { environment, operator, token, crl }
     }
 
@@ -65,7 +66,7 @@ impl Before {
             reason: "unspecified".to_owned(),
             named_override: None,
         };
-        self.environment.authority.deny(&self.operator, &deny).await.unwrap();
+        self.environment.authority.operations.deny(&self.operator, &deny).await.unwrap();
     }
 }
 
@@ -82,18 +83,18 @@ async fn revocations_are_taken_and_told_and_trust_is_served_whatever_key_is_abse
     for purpose in SERVES {
         let before = Before::restart_without(purpose).await;
         let authority = &before.environment.authority;
-        assert_eq!(authority.trust_state(&Default::default()).unwrap().sequence, 1);
+        assert_eq!(authority.view.trust_state(&Default::default()).unwrap().sequence, 1);
         before.deny().await;
         if purpose == Feed {
-            assert_eq!(absent(authority.heartbeat().await), "feed");
-            assert_eq!(absent(authority.subscribe(&before.operator, None).await), "feed");
+            assert_eq!(absent(authority.feed.heartbeat().await), "feed");
+            assert_eq!(absent(authority.feed.subscribe(&before.operator, None).await), "feed");
             continue;
         }
-        let mut subscription = authority.subscribe(&before.operator, Some(0)).await.unwrap();
-        authority.heartbeat().await.unwrap();
+        let mut subscription = authority.feed.subscribe(&before.operator, Some(0)).await.unwrap();
+        authority.feed.heartbeat().await.unwrap();
         for _ in 0..2 {
             let told = subscription.next().await.unwrap();
-            Envelope::parse(told.line()).unwrap().verify(authority.trust().state()).unwrap();
+            Envelope::parse(told.line()).unwrap().verify(authority.view.trust().state()).unwrap();
         }
     }
 }
@@ -107,49 +108,49 @@ async fn nothing_is_issued_or_logged_without_a_key_that_makes_or_proves_a_certif
         let refused = environment.issue_with(token, &csr()).await;
         assert_eq!(absent(refused), purpose.name());
         assert_eq!(environment.store.head().await.unwrap().edge.size(), size, "it was logged");
-        let told = environment.authority.follow_keys().await.unwrap_err().to_string();
+        let told = environment.authority.view.follow_keys().await.unwrap_err().to_string();
         assert!(told.contains(&format!("without the {purpose} key no ")), "{told}");
 
         fs::rename(before.lost(), before.file(purpose)).unwrap();
         environment.clock.advance(time::Duration::seconds(5));
         environment.verified(&environment.issue_with(token, &csr()).await.unwrap());
-        environment.authority.follow_keys().await.unwrap();
-        environment.authority.sign_checkpoint().await.unwrap();
+        environment.authority.view.follow_keys().await.unwrap();
+        environment.authority.writer.sign_checkpoint().await.unwrap();
     }
     let before = Before::restart_without(Feed).await;
     before.environment.issue_with(&before.token, &csr()).await.unwrap();
     fs::rename(before.lost(), before.file(Feed)).unwrap();
     before.environment.clock.advance(time::Duration::seconds(5));
-    before.environment.authority.follow_keys().await.unwrap();
-    before.environment.authority.heartbeat().await.unwrap();
+    before.environment.authority.view.follow_keys().await.unwrap();
+    before.environment.authority.feed.heartbeat().await.unwrap();
 }
 
 #[tokio::test]
 async fn without_the_issuer_its_last_list_is_served_until_it_expires() {
     let before = Before::restart_without(Issuer).await;
     let authority = &before.environment.authority;
-    let issuer = authority.issuer_id();
+    let issuer = authority.view.issuer_id();
     before.deny().await;
     let size = before.environment.store.head().await.unwrap().edge.size();
-    assert_eq!(authority.crl(&issuer).await.unwrap(), before.crl);
+    assert_eq!(authority.crls.crl(&issuer).await.unwrap(), before.crl);
     before.environment.clock.advance(time::Duration::hours(25));
-    assert_eq!(absent(authority.crl(&issuer).await), "issuer");
+    assert_eq!(absent(authority.crls.crl(&issuer).await), "issuer");
     assert_eq!(before.environment.store.head().await.unwrap().edge.size(), size, "it was logged");
 
     let before = Before::restart_without(Countersignature).await;
     let authority = &before.environment.authority;
     before.deny().await;
-    assert_ne!(authority.crl(&authority.issuer_id()).await.unwrap(), before.crl);
+    assert_ne!(authority.crls.crl(&authority.view.issuer_id()).await.unwrap(), before.crl);
 }
 
 #[tokio::test]
 async fn without_the_logs_key_the_last_checkpoint_stays() {
     let before = Before::restart_without(Log).await;
     let authority = &before.environment.authority;
-    let newest = authority.checkpoint().unwrap();
+    let newest = authority.writer.checkpoint().unwrap();
     before.deny().await;
-    assert_eq!(absent(authority.sign_checkpoint().await), "log");
-    assert_eq!(authority.checkpoint().unwrap(), newest);
+    assert_eq!(absent(authority.writer.sign_checkpoint().await), "log");
+    assert_eq!(authority.writer.checkpoint().unwrap(), newest);
 }
 
 #[tokio::test]
@@ -164,12 +165,12 @@ async fn a_file_that_others_may_read_or_that_has_another_passphrase_is_absent_to
     before.restart().await;
     let Before { environment, token, .. } = &before;
     assert_eq!(absent(environment.issue_with(token, &csr()).await), "issuer");
-    let told = environment.authority.follow_keys().await.unwrap_err().to_string();
+    let told = environment.authority.view.follow_keys().await.unwrap_err().to_string();
     assert!(told.contains("chmod 600"), "{told}");
 
     fs::set_permissions(&readable, fs::Permissions::from_mode(0o600)).unwrap();
     environment.clock.advance(time::Duration::seconds(5));
-    let told = environment.authority.follow_keys().await.unwrap_err().to_string();
+    let told = environment.authority.view.follow_keys().await.unwrap_err().to_string();
     assert!(told.contains("countersignature") && told.contains("passphrase"), "{told}");
     fs::rename(before.lost(), &foreign).unwrap();
     environment.clock.advance(time::Duration::seconds(5));
@@ -186,31 +187,32 @@ async fn a_key_that_is_lost_for_good_is_replaced_by_a_rotation() {
             take(environment, &offline, operator, purpose, step).await.unwrap();
         }
         environment.issue_with(token, &csr()).await.unwrap();
-        environment.authority.heartbeat().await.unwrap();
-        environment.authority.follow_keys().await.unwrap();
+        environment.authority.feed.heartbeat().await.unwrap();
+        environment.authority.view.follow_keys().await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn the_cas_own_key_is_kept_sealed_and_its_certificate_found_again() {
     let environment = Environment::start().await;
-    assert!(environment.authority.kept_own_certificate().await.unwrap().is_none());
+    assert!(environment.authority.issuing.kept_own_certificate().await.unwrap().is_none());
     let key = rcgen::KeyPair::generate().unwrap();
     let request = rcgen::CertificateParams::default().serialize_request(&key).unwrap();
     let own = identity::SpiffeId::authority(&support::trust_domain());
     let body =
         api::IssueRequest { spiffe_id: Some(own), ..support::request(&request.pem().unwrap()) };
-    let issued = environment.authority.issue_internal(&body, "own").await.unwrap();
+    let issued = environment.authority.issuing.issue_internal(&body, "own").await.unwrap();
     let pkcs8 = zeroize::Zeroizing::new(key.serialize_der());
-    environment.authority.keep_own_key(pkcs8.clone()).await.unwrap();
+    environment.authority.issuing.keep_own_key(pkcs8.clone()).await.unwrap();
     // Another of its certificates, whose key was not kept.
     let other = api::IssueRequest { csr: csr(), ..body };
-    environment.authority.issue_internal(&other, "own").await.unwrap();
+    environment.authority.issuing.issue_internal(&other, "own").await.unwrap();
 
     let path = environment.folder.path().join("keys/own-certificate.sealed");
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     assert!(fs::read_to_string(&path).unwrap().starts_with("-----BEGIN ENCRYPTED PRIVATE KEY"));
-    let (kept, kept_key) = environment.authority.kept_own_certificate().await.unwrap().unwrap();
+    let (kept, kept_key) =
+        environment.authority.issuing.kept_own_certificate().await.unwrap().unwrap();
     assert_eq!((kept.serial_number, kept.chain), (issued.serial_number, issued.chain));
     assert_eq!(kept_key, pkcs8);
     // Of the same key, and by nobody: what clients would refuse is not shown to them.
@@ -220,5 +222,5 @@ async fn the_cas_own_key_is_kept_sealed_and_its_certificate_found_again() {
         issued.log_index
     );
     support::older::database(environment.folder.path()).execute_batch(&change).unwrap();
-    assert!(environment.authority.kept_own_certificate().await.unwrap().is_none());
+    assert!(environment.authority.issuing.kept_own_certificate().await.unwrap().is_none());
 }

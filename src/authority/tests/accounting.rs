@@ -30,7 +30,7 @@ fn tamper(environment: &Environment, sql: &str) {
 }
 
 async fn account(environment: &Environment) {
-    while environment.authority.account().await.unwrap() {}
+    while environment.authority.issuing.account().await.unwrap() {}
 }
 
 /// What the log says of a leaf: kinds of events, and the hash of its certificate.
@@ -109,7 +109,8 @@ async fn what_no_row_tells_after_a_restart_is_lost_and_holds_nobody_up() {
         let swept = environment.store.head().await.unwrap().swept;
         assert!(swept > second.log_index, "{change}");
         // It counts as issued: shown as such, and revoked by its number.
-        let shown = environment.authority.certificate(&operator, &first.serial_number).await;
+        let shown =
+            environment.authority.operations.certificate(&operator, &first.serial_number).await;
         assert_eq!(shown.unwrap().state, CertificateState::Valid, "{change}");
         environment.revoke(&operator, &first.serial_number.to_string()).await;
     }
@@ -165,16 +166,23 @@ async fn what_is_known_to_be_unsigned_is_abandoned_and_stays_so() {
     environment.clock.advance(Duration::minutes(3));
     // A crash between what the log says of it and the cursor behind it.
     fails.store(true, Ordering::SeqCst);
-    environment.authority.account().await.unwrap_err();
+    environment.authority.issuing.account().await.unwrap_err();
     fails.store(false, Ordering::SeqCst);
     environment.restart().await;
     account(&environment).await;
     assert_eq!(accounts(&environment, index).await, (vec!["issue.abandoned".to_owned()], None));
     assert!(environment.store.head().await.unwrap().swept > index);
-    while environment.authority.look_for_lost_rows().await.unwrap() {}
-    assert!(environment.authority.lost_rows().await.unwrap().is_none());
+    while environment.authority.operations.look_for_lost_rows().await.unwrap() {}
+    assert!(environment.authority.operations.lost_rows().await.unwrap().is_none());
     let all = CertificateFilter::default();
-    let newest = environment.authority.certificates(&operator, &all).await.unwrap().items.remove(0);
+    let newest = environment
+        .authority
+        .operations
+        .certificates(&operator, &all)
+        .await
+        .unwrap()
+        .items
+        .remove(0);
     assert_eq!((newest.row_lost, newest.state), (false, CertificateState::NeverIssued));
 }
 
@@ -192,7 +200,7 @@ async fn what_nobody_knows_of_is_lost_once_and_no_row_of_it() {
     environment.clock.advance(Duration::minutes(3));
     // A crash between what the log says of it and the cursor behind it.
     fails.store(true, Ordering::SeqCst);
-    environment.authority.account().await.unwrap_err();
+    environment.authority.issuing.account().await.unwrap_err();
     fails.store(false, Ordering::SeqCst);
     for _ in 0..2 {
         environment.restart().await;
@@ -200,15 +208,22 @@ async fn what_nobody_knows_of_is_lost_once_and_no_row_of_it() {
         assert_eq!(accounts(&environment, index).await, (vec!["issue.lost".to_owned()], None));
         assert!(environment.store.head().await.unwrap().swept > index);
         // There may never have been more than its record: no copy of the database is to be put back.
-        while environment.authority.look_for_lost_rows().await.unwrap() {}
-        assert!(environment.authority.lost_rows().await.unwrap().is_none());
+        while environment.authority.operations.look_for_lost_rows().await.unwrap() {}
+        assert!(environment.authority.operations.lost_rows().await.unwrap().is_none());
     }
     let all = CertificateFilter::default();
-    let newest = environment.authority.certificates(&operator, &all).await.unwrap().items.remove(0);
+    let newest = environment
+        .authority
+        .operations
+        .certificates(&operator, &all)
+        .await
+        .unwrap()
+        .items
+        .remove(0);
     assert_eq!((newest.row_lost, newest.state), (true, CertificateState::Valid));
     tamper(&environment, &format!("DELETE FROM records WHERE leaf_index = {index}"));
-    while environment.authority.look_for_lost_rows().await.unwrap() {}
-    let lost = environment.authority.lost_rows().await.unwrap().unwrap();
+    while environment.authority.operations.look_for_lost_rows().await.unwrap() {}
+    let lost = environment.authority.operations.lost_rows().await.unwrap().unwrap();
     assert_eq!(lost.certificates, 1, "its record was there");
 }
 
@@ -275,7 +290,7 @@ async fn what_a_slow_commit_has_stored_is_issued_though_it_was_looked_for_before
     let issues = tokio::spawn(async move {
         let attestation = api::Attestation::Token { token };
         let body = api::IssueRequest { attestation, ..support::request(&csr()) };
-        authority.issue(&support::anonymous(), &body, None).await
+        authority.issuing.issue(&support::anonymous(), &body, None).await
     });
     while reached.try_recv().is_err() {
         assert!(!issues.is_finished());
@@ -288,7 +303,12 @@ async fn what_a_slow_commit_has_stored_is_issued_though_it_was_looked_for_before
     account(&environment).await;
     let said = accounts(&environment, issued.log_index).await;
     assert_eq!(said, (vec!["issued".to_owned()], Some(hash(&issued))));
-    let shown = environment.authority.certificate(&operator, &issued.serial_number).await.unwrap();
+    let shown = environment
+        .authority
+        .operations
+        .certificate(&operator, &issued.serial_number)
+        .await
+        .unwrap();
     assert_eq!(shown.state, CertificateState::Valid);
 }
 

@@ -16,13 +16,14 @@ use support::{Environment, csr, id};
 async fn deny(authority: &Authority, operator: &Caller) -> Denial {
     let (spiffe_id, reason) = (id("/prod/reports"), "key-compromise".to_owned());
     authority
+        .operations
         .deny(operator, &DenyRequest { spiffe_id, reason, named_override: None })
         .await
         .unwrap()
 }
 
 async fn is_denied(authority: &Authority, operator: &Caller) -> bool {
-    !authority.denials(operator).await.unwrap().items.is_empty()
+    !authority.operations.denials(operator).await.unwrap().items.is_empty()
 }
 
 #[tokio::test]
@@ -33,12 +34,12 @@ async fn who_lifts_an_older_denial_does_not_lift_a_newer_one() {
     let first = deny(authority, &operator).await;
     let second = deny(authority, &operator).await;
     assert_ne!(first.id, second.id);
-    let refused = authority.allow(&operator, &first.id).await.unwrap_err();
+    let refused = authority.operations.allow(&operator, &first.id).await.unwrap_err();
     assert!(matches!(refused, Error::NotFound(_)), "{refused}");
     assert!(is_denied(authority, &operator).await);
-    authority.allow(&operator, &second.id).await.unwrap();
+    authority.operations.allow(&operator, &second.id).await.unwrap();
     assert!(!is_denied(authority, &operator).await);
-    assert!(authority.allow(&operator, &second.id).await.is_err(), "twice");
+    assert!(authority.operations.allow(&operator, &second.id).await.is_err(), "twice");
 }
 
 /// Ten lift a denial while another makes a new one: what was acknowledged last holds.
@@ -53,7 +54,7 @@ async fn an_acknowledged_denial_holds_whoever_lifts_an_older_one() {
             .map(|_| {
                 let (authority, operator) = (Arc::clone(authority), Arc::clone(&operator));
                 let id = old.id.clone();
-                tokio::spawn(async move { drop(authority.allow(&operator, &id).await) })
+                tokio::spawn(async move { drop(authority.operations.allow(&operator, &id).await) })
             })
             .collect();
         for _ in 0..round % 10 {
@@ -62,7 +63,7 @@ async fn an_acknowledged_denial_holds_whoever_lifts_an_older_one() {
         let new = deny(authority, &operator).await;
         join_all(lifts).await;
         assert!(is_denied(authority, &operator).await, "round {round}");
-        authority.allow(&operator, &new.id).await.unwrap();
+        authority.operations.allow(&operator, &new.id).await.unwrap();
     }
 }
 
@@ -73,7 +74,7 @@ async fn thirty_denials_at_once_are_all_done() {
     let operator = environment.operator().await;
     let made = join_all((0..30).map(|_| deny(&environment.authority, &operator))).await;
     let newest = made.iter().map(|denial| denial.id.parse::<u64>().unwrap()).max().unwrap();
-    let standing = environment.authority.denials(&operator).await.unwrap().items;
+    let standing = environment.authority.operations.denials(&operator).await.unwrap().items;
     assert_eq!(standing[0].id, newest.to_string());
 }
 
@@ -83,10 +84,12 @@ async fn a_token_that_was_used_is_not_said_to_be_withdrawn() {
     let operator = environment.operator().await;
     let token = environment.token(&operator, "/prod/reports").await;
     let authority = &environment.authority;
-    let made =
-        authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items[0].id.clone();
+    let made = authority.operations.tokens(&operator, &TokenFilter::default()).await.unwrap().items
+        [0]
+    .id
+    .clone();
     environment.issue_with(&token, &csr()).await.unwrap();
-    let refused = authority.revoke_token(&operator, &made).await.unwrap_err();
+    let refused = authority.operations.revoke_token(&operator, &made).await.unwrap_err();
     assert!(matches!(refused, Error::Conflict(Conflict::TokenUsed)), "{refused}");
 }
 
@@ -95,10 +98,11 @@ async fn who_replaces_the_policy_set_is_told_of_its_own() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let authority = &environment.authority;
-    let shown = authority.policies(&operator).unwrap();
+    let shown = authority.operations.policies(&operator).unwrap();
     let size = || async { environment.store.head().await.unwrap().edge.size() };
     let before = size().await;
-    let same = authority.replace_policies(&operator, &shown.files, &shown.hash).await.unwrap();
+    let same =
+        authority.operations.replace_policies(&operator, &shown.files, &shown.hash).await.unwrap();
     assert_eq!((same.hash.as_str(), size().await), (shown.hash.as_str(), before));
 }
 

@@ -39,7 +39,7 @@ async fn one_broken_record_hides_no_other_and_stops_nobody() {
         for path in ["/prod/monolith", "/prod/reports", "/prod/quick"] {
             expected.insert(0, environment.issue(&operator, path).await);
         }
-        while environment.authority.account().await.unwrap() {}
+        while environment.authority.issuing.account().await.unwrap() {}
         let index = expected[1].log_index;
         tamper(&environment, &broken.replace('?', &index.to_string()));
         if restarts {
@@ -51,11 +51,16 @@ async fn one_broken_record_hides_no_other_and_stops_nobody() {
         assert_eq!(places, [expected[0].log_index, expected[2].log_index], "{broken}");
         // Once it was noticed, it is listed, too, and said to be lost.
         for noticed in [false, true] {
-            while noticed && environment.authority.look_for_lost_rows().await.unwrap() {}
+            while noticed && environment.authority.operations.look_for_lost_rows().await.unwrap() {}
             let (mut listed, mut filter) = (Vec::new(), api::CertificateFilter::default());
             filter.limit = Some(1);
             while listed.is_empty() || filter.after.is_some() {
-                let page = environment.authority.certificates(&operator, &filter).await.unwrap();
+                let page = environment
+                    .authority
+                    .operations
+                    .certificates(&operator, &filter)
+                    .await
+                    .unwrap();
                 listed.extend(page.items);
                 filter.after = page.next;
             }
@@ -75,12 +80,12 @@ async fn one_broken_record_hides_no_other_and_stops_nobody() {
             dry_run: false,
             named_override: None,
         };
-        environment.authority.revoke(&holder, &revoke).await.unwrap();
+        environment.authority.operations.revoke(&holder, &revoke).await.unwrap();
         environment.renew(&environment.caller(&expected[0]), &csr()).await.unwrap();
         environment.authority.status(&operator).await.unwrap();
-        environment.authority.crl(&environment.authority.issuer_id()).await.unwrap();
-        environment.authority.operators(&operator).await.unwrap();
-        while environment.authority.account().await.unwrap() {}
+        environment.authority.crls.crl(&environment.authority.view.issuer_id()).await.unwrap();
+        environment.authority.operations.operators(&operator).await.unwrap();
+        while environment.authority.issuing.account().await.unwrap() {}
         let swept = environment.store.head().await.unwrap().swept;
         assert!(swept > expected[0].log_index + 1, "{broken}");
     }

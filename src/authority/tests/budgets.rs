@@ -20,7 +20,7 @@ async fn revoke(
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(caller, &request).await
+    environment.authority.operations.revoke(caller, &request).await
 }
 
 /// The shipped policies let nobody but operators revoke another's certificate.
@@ -85,10 +85,15 @@ async fn revoking_others_is_limited_and_ending_oneself_is_not_nor_is_an_operator
     let limits = BudgetLimits { revocations_per_hour: 1, ..BudgetLimits::default() };
     environment.authority.limit_budgets(limits);
     let operator = environment.operator().await;
-    let active = environment.authority.policies(&operator).unwrap();
+    let active = environment.authority.operations.policies(&operator).unwrap();
     let mut files = active.files;
     files.insert("replicas.cedar".to_owned(), MAY_REVOKE_REPLICAS.to_owned());
-    environment.authority.replace_policies(&operator, &files, &active.hash).await.unwrap();
+    environment
+        .authority
+        .operations
+        .replace_policies(&operator, &files, &active.hash)
+        .await
+        .unwrap();
     let mut replicas = Vec::new();
     for _ in 0..5 {
         replicas.push(environment.issue(&operator, "/prod/reports").await.serial_number);

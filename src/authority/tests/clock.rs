@@ -26,13 +26,13 @@ async fn a_clock_that_is_ahead_for_four_seconds_writes_nothing_there() {
         environment.clock.advance(Duration::seconds(1));
         let refused = environment.issue_with(&token, &csr()).await;
         assert!(matches!(refused, Err(Error::Store(StoreError::ClockLeapt(_)))), "{refused:?}");
-        let told = environment.authority.require_clock().await.unwrap_err().to_string();
+        let told = environment.authority.view.require_clock().await.unwrap_err().to_string();
         assert!(told.contains("--accept-clock"), "{told}");
     }
     assert_eq!(environment.store.head().await.unwrap().at, before.at);
     environment.clock.leap(-AHEAD);
     environment.issue_with(&token, &csr()).await.unwrap();
-    environment.authority.require_clock().await.unwrap();
+    environment.authority.view.require_clock().await.unwrap();
 }
 
 #[tokio::test]
@@ -43,7 +43,7 @@ async fn a_clock_that_was_put_right_is_believed_after_ten_minutes() {
     environment.clock.leap(Duration::hours(1));
     assert!(environment.issue_with(&token, &csr()).await.is_err());
     environment.clock.advance(Duration::minutes(10));
-    environment.authority.require_clock().await.unwrap();
+    environment.authority.view.require_clock().await.unwrap();
 }
 
 #[tokio::test]
@@ -51,11 +51,11 @@ async fn a_log_that_went_ahead_goes_on_from_the_clock_that_the_host_accepts() {
     let mut environment = Environment::start().await;
     let operator = environment.operator().await;
     environment.clock.leap(AHEAD);
-    environment.authority.require_clock().await.unwrap_err();
+    environment.authority.view.require_clock().await.unwrap_err();
     environment.clock.advance(Duration::minutes(10));
     let future = environment.operator().await;
     environment.clock.leap(-AHEAD);
-    let behind = environment.authority.require_clock().await.unwrap_err();
+    let behind = environment.authority.view.require_clock().await.unwrap_err();
     assert!(matches!(behind, Error::Store(StoreError::ClockBehind { .. })), "{behind:?}");
     assert!(behind.to_string().contains("--accept-clock"));
 
@@ -65,7 +65,7 @@ async fn a_log_that_went_ahead_goes_on_from_the_clock_that_the_host_accepts() {
     let again = setup::reset_clock(&trust_domain(), &**store, clock).await.unwrap();
     assert_eq!(again, None, "it is done once");
     environment.restart().await;
-    environment.authority.require_clock().await.unwrap();
+    environment.authority.view.require_clock().await.unwrap();
     environment.issue(&operator, "/prod/reports").await;
     assert_eq!(
         environment
@@ -117,7 +117,7 @@ async fn a_ca_that_was_made_while_the_clock_was_ahead_says_so_and_is_certified_a
         let (pin, before) = (environment.pin, environment.trust());
         let spiffe_id = Some(SpiffeId::authority(&trust_domain()));
         let body = api::IssueRequest { spiffe_id, ..request(&csr()) };
-        let refused = environment.authority.issue_internal(&body, "serve").await;
+        let refused = environment.authority.issuing.issue_internal(&body, "serve").await;
         let refused = refused.unwrap_err().to_string();
         assert!(
             refused.contains("the issuer's certificate begins at 2026-11-21T11:59:00Z"),
@@ -125,13 +125,13 @@ async fn a_ca_that_was_made_while_the_clock_was_ahead_says_so_and_is_certified_a
         );
         assert!(refused.contains("the clock says 20"), "{refused}");
         assert!(refused.contains("countersign init --recover --accept-clock"), "{refused}");
-        environment.authority.require_begun_issuer().unwrap_err();
+        environment.authority.view.require_begun_issuer().unwrap_err();
         assert_eq!(to_certify_again(&environment).await, Some(Again::BeginsLater));
 
         assert_eq!(certify_again(&environment).await, CertifiedAgain::RootAndIssuer);
         assert_eq!(to_certify_again(&environment).await, None);
         environment.restart().await;
-        environment.authority.require_begun_issuer().unwrap();
+        environment.authority.view.require_begun_issuer().unwrap();
         let operator = environment.operator().await;
         let issued = environment.issue(&operator, "/prod/reports").await;
         let trust = environment.trust();
@@ -166,8 +166,8 @@ async fn an_issuer_certified_where_the_clock_is_ahead_is_not_prepared() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let offline = environment.offline_keys();
-    let trust = environment.authority.trust();
-    let keys = environment.authority.keys(&operator).await.unwrap().items;
+    let trust = environment.authority.view.trust();
+    let keys = environment.authority.rotation.keys(&operator).await.unwrap().items;
     let elsewhere = ManualClock::new(environment.clock.now() + Duration::hours(1));
     for purpose in [KeyPurpose::Issuer, KeyPurpose::Root] {
         let ceremonies = Ceremonies {
@@ -178,7 +178,7 @@ async fn an_issuer_certified_where_the_clock_is_ahead_is_not_prepared() {
             clock: &elsewhere,
         };
         let ask = async |id: &str, step, request: &KeyStepRequest| {
-            environment.authority.key_step(&operator, id, step, request).await
+            environment.authority.rotation.key_step(&operator, id, step, request).await
         };
         let refused = ceremonies.take(purpose, KeyStep::Prepare, ask).await.unwrap_err();
         assert!(refused.to_string().contains("begins at"), "{purpose}: {refused}");

@@ -105,7 +105,7 @@ fn asks(
     let authority = Arc::clone(&environment.authority);
     let attestation = api::Attestation::Token { token: token.clone() };
     let body = api::IssueRequest { attestation, ..support::request(&csr) };
-    async move { authority.issue(&support::anonymous(), &body, None).await }
+    async move { authority.issuing.issue(&support::anonymous(), &body, None).await }
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_commit_that_failed_gives_its_budget_back_though_nobody_waits_for_it()
     let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);
     let (authority, caller) = (Arc::clone(&environment.authority), held.clone());
     let body = support::request(&csr());
-    let renews = async move { authority.issue(&caller, &body, None).await };
+    let renews = async move { authority.issuing.issue(&caller, &body, None).await };
     gate.abandon(renews, Some(Fault::NotPersisted)).await;
     let other = csr();
     until(async || environment.renew(&held, &other).await.is_ok()).await;
@@ -165,13 +165,13 @@ async fn strangers_who_go_away_have_one_crl_logged_for_each_epoch() {
     for epoch in 1..=2 {
         let issued = environment.issue(&operator, "/prod/reports").await;
         environment.revoke(&operator, &issued.serial_number.to_string()).await;
-        let issuer = environment.authority.issuer_id();
+        let issuer = environment.authority.view.issuer_id();
         for _ in 0..3 {
             let (authority, issuer) = (Arc::clone(&environment.authority), issuer.clone());
-            let asks = async move { authority.crl(&issuer).await.map(drop) };
+            let asks = async move { authority.crls.crl(&issuer).await.map(drop) };
             gate.abandon_any(asks).await;
         }
-        environment.authority.crl(&issuer).await.unwrap();
+        environment.authority.crls.crl(&issuer).await.unwrap();
         assert_eq!(logged_crls(&environment).await, epoch);
     }
 }
@@ -187,14 +187,14 @@ async fn a_crl_that_cannot_be_stored_is_not_logged_again_at_once() {
         }))
     };
     let environment = Environment::start_with(|keys, _| keys, wrap).await;
-    let issuer = environment.authority.issuer_id();
+    let issuer = environment.authority.view.issuer_id();
     for _ in 0..5 {
-        environment.authority.crl(&issuer).await.unwrap_err();
+        environment.authority.crls.crl(&issuer).await.unwrap_err();
     }
     assert_eq!(logged_crls(&environment).await, 1);
     fails.store(false, Ordering::SeqCst);
     environment.clock.advance(time::Duration::seconds(6));
-    environment.authority.crl(&issuer).await.unwrap();
+    environment.authority.crls.crl(&issuer).await.unwrap();
     assert_eq!(logged_crls(&environment).await, 2);
 }
 
@@ -223,14 +223,14 @@ async fn a_ca_is_ready_while_others_commit_though_one_is_too_slow() {
         reason: "unspecified".to_owned(),
         named_override: None,
     };
-    environment.authority.require_commits().unwrap();
+    environment.authority.writer.require_commits().unwrap();
     let now = authority::clock::Clock::unix_milliseconds(&*environment.clock);
     moves.store(now, Ordering::SeqCst);
-    let refused = environment.authority.deny(&operator, &request).await.unwrap_err();
+    let refused = environment.authority.operations.deny(&operator, &request).await.unwrap_err();
     assert!(matches!(refused, Error::Restless), "{refused}");
-    environment.authority.require_commits().unwrap();
+    environment.authority.writer.require_commits().unwrap();
     moves.store(0, Ordering::SeqCst);
-    environment.authority.deny(&operator, &request).await.unwrap();
+    environment.authority.operations.deny(&operator, &request).await.unwrap();
 }
 
 fn denial() -> Member {

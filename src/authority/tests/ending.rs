@@ -10,7 +10,7 @@ use support::{Environment, id};
 use time::{Duration, OffsetDateTime};
 
 fn told(environment: &Environment) -> Vec<(KeyPurpose, LifeLeft, String)> {
-    let warnings = environment.authority.life_warnings().into_iter();
+    let warnings = environment.authority.rotation.life_warnings().into_iter();
     warnings.map(|it| (it.key, it.left, it.next_step)).collect()
 }
 
@@ -21,7 +21,7 @@ fn wait_until(environment: &Environment, time: OffsetDateTime) {
 #[tokio::test]
 async fn an_issuer_is_warned_of_at_a_half_a_quarter_and_a_twelfth_of_its_life() {
     let environment = Environment::start().await;
-    let end = environment.authority.lives()[1].2;
+    let end = environment.authority.rotation.lives()[1].2;
     assert_eq!(told(&environment), []);
     for (left, expected) in [(184, None), (180, Some(LifeLeft::Half))] {
         wait_until(&environment, end - Duration::days(left));
@@ -34,21 +34,22 @@ async fn an_issuer_is_warned_of_at_a_half_a_quarter_and_a_twelfth_of_its_life() 
         assert_eq!(told(&environment), [(KeyPurpose::Issuer, expected, next)]);
         let operator = environment.operator().await;
         let status = environment.authority.status(&operator).await.unwrap();
-        assert_eq!(status.warnings, environment.authority.life_warnings());
+        assert_eq!(status.warnings, environment.authority.rotation.life_warnings());
     }
     // What it says ends it.
     let (operator, offline) = (environment.operator().await, environment.offline_keys());
     for step in [KeyStep::Prepare, KeyStep::Activate] {
         take(&environment, &offline, &operator, KeyPurpose::Issuer, step).await.unwrap();
     }
-    environment.authority.follow_keys().await.unwrap();
+    environment.authority.view.follow_keys().await.unwrap();
     assert_eq!(told(&environment), []);
 }
 
 #[tokio::test]
 async fn a_root_is_warned_of_and_its_step_is_named() {
     let environment = Environment::start().await;
-    let (root, issuer) = (environment.authority.lives()[0], environment.authority.lives()[1]);
+    let (root, issuer) =
+        (environment.authority.rotation.lives()[0], environment.authority.rotation.lives()[1]);
     assert_eq!((root.0, issuer.0), (KeyPurpose::Root, KeyPurpose::Issuer));
     for (days, left) in [(1820, LifeLeft::Half), (910, LifeLeft::Quarter), (300, LifeLeft::Twelfth)]
     {
@@ -65,7 +66,7 @@ async fn a_root_is_warned_of_and_its_step_is_named() {
 async fn operators_who_can_act_are_counted_by_the_certificate_that_ends_last() {
     let environment = Environment::start().await;
     let lives = async || {
-        let lives = environment.authority.lives_of_operators().await.unwrap();
+        let lives = environment.authority.operations.lives_of_operators().await.unwrap();
         let mut hours: Vec<i64> =
             lives.iter().map(|(_, end)| (*end - environment.clock.now()).whole_hours()).collect();
         hours.sort();
@@ -86,7 +87,7 @@ async fn operators_who_can_act_are_counted_by_the_certificate_that_ends_last() {
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(&second, &revoke).await.unwrap();
+    environment.authority.operations.revoke(&second, &revoke).await.unwrap();
     assert_eq!(lives().await, [last], "the revoked one cannot act");
     assert!(environment.authority.status(&admin).await.is_err());
     environment.clock.advance(Duration::days(8));

@@ -17,7 +17,7 @@ fn broken(token: &Secret) -> IssueRequest {
 
 async fn asked(environment: &Environment, token: &Secret) -> Error {
     let key = Some("a key\u{7f}");
-    environment.authority.issue(&anonymous(), &broken(token), key).await.unwrap_err()
+    environment.authority.issuing.issue(&anonymous(), &broken(token), key).await.unwrap_err()
 }
 
 #[tokio::test]
@@ -38,13 +38,14 @@ async fn evidence_is_judged_before_what_it_is_brought_for() {
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(&operator, &revoke).await.unwrap();
+    environment.authority.operations.revoke(&operator, &revoke).await.unwrap();
     let short = TokenRequest {
         spiffe_id: id("/prod/reports"),
         ttl: Some("1s".parse().unwrap()),
         key_sha256: None,
     };
-    let expired = environment.authority.create_token(&operator, &short).await.unwrap().token;
+    let expired =
+        environment.authority.operations.create_token(&operator, &short).await.unwrap().token;
     environment.clock.advance(time::Duration::seconds(2));
     let unknown = {
         let elsewhere = Environment::start().await;
@@ -76,9 +77,9 @@ async fn who_may_not_act_is_told_that_before_what_is_wrong_with_the_act() {
     let revocation = RevokeRequest { target, reason, dry_run: true, named_override: None };
     for caller in [&anonymous(), &workload, &operator] {
         let refusals = [
-            environment.authority.create_token(caller, &token).await.map(drop),
-            environment.authority.deny(caller, &denial).await.map(drop),
-            environment.authority.revoke(caller, &revocation).await.map(drop),
+            environment.authority.operations.create_token(caller, &token).await.map(drop),
+            environment.authority.operations.deny(caller, &denial).await.map(drop),
+            environment.authority.operations.revoke(caller, &revocation).await.map(drop),
         ];
         for refusal in refusals.map(Result::unwrap_err) {
             let as_expected = match &caller.svid {

@@ -20,7 +20,7 @@ async fn revoke(
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(caller, &request).await
+    environment.authority.operations.revoke(caller, &request).await
 }
 
 /// A replica with its certificate.
@@ -71,9 +71,9 @@ async fn a_replica_revokes_what_it_renewed_and_then_itself() {
 async fn a_policy_set_of_before_goes_on_and_means_what_it_meant() {
     let mut environment = Environment::start().await;
     let operator = environment.operator().await;
-    let active = environment.authority.policies(&operator).unwrap().hash;
+    let active = environment.authority.operations.policies(&operator).unwrap().hash;
     let before = files_of_before();
-    environment.authority.replace_policies(&operator, &before, &active).await.unwrap();
+    environment.authority.operations.replace_policies(&operator, &before, &active).await.unwrap();
     environment.restart().await;
 
     let (one, _) = replica(&environment, &operator).await;

@@ -94,12 +94,12 @@ async fn a_failed_revocation_is_in_force_or_not_at_all() {
             named_override: None,
         };
         armed.at(1);
-        environment.authority.revoke(&operator, &request).await.unwrap_err();
-        environment.authority.refresh().await.unwrap();
+        environment.authority.operations.revoke(&operator, &request).await.unwrap_err();
+        environment.authority.view.refresh().await.unwrap();
         let caller = environment.caller(&issued);
         let renewed = environment.renew(&caller, &csr()).await;
         assert_eq!(renewed.is_ok(), fault == Fault::NotPersisted);
-        environment.authority.revoke(&operator, &request).await.unwrap();
+        environment.authority.operations.revoke(&operator, &request).await.unwrap();
         assert!(environment.renew(&caller, &csr()).await.is_err());
     }
 }
@@ -117,7 +117,7 @@ async fn a_request_left_half_done_is_not_completed_after_a_minute_and_told_as_lo
     assert!(matches!(error, Error::Abandoned), "{error}");
     environment.clock.advance(time::Duration::seconds(60));
     let (told, _listening) = Told::listen();
-    while environment.authority.account().await.unwrap() {}
+    while environment.authority.issuing.account().await.unwrap() {}
     // Whoever holds it renews it in the sixth tenth of its day; it is revoked only once nobody has.
     let told = told.with("accounted for as lost");
     let next = "renews it by 2026-11-22T02:23:36Z: wait for that, and where `countersign list --id \
@@ -128,12 +128,12 @@ async fn a_request_left_half_done_is_not_completed_after_a_minute_and_told_as_lo
     // What failed may have been stored: that it was not signed nobody knows.
     assert!(String::from_utf8(last).unwrap().contains("issue.lost"));
     let all = api::CertificateFilter::default();
-    let page = environment.authority.certificates(&operator, &all).await.unwrap();
+    let page = environment.authority.operations.certificates(&operator, &all).await.unwrap();
     let newest = &page.items[0];
     assert_eq!((newest.state, newest.row_lost), (api::CertificateState::Valid, true));
     // Nobody is told to put back a copy of the database for it.
-    while environment.authority.look_for_lost_rows().await.unwrap() {}
-    assert!(environment.authority.lost_rows().await.unwrap().is_none());
+    while environment.authority.operations.look_for_lost_rows().await.unwrap() {}
+    assert!(environment.authority.operations.lost_rows().await.unwrap().is_none());
 }
 
 /// Whatever is written, and whoever wrote it: the CA does its work no more, until it does.
@@ -154,16 +154,16 @@ async fn a_checkpoint_that_cannot_be_written_counts_as_any_commit() {
         .await;
         let (authority, operator) = (&environment.authority, environment.operator().await);
         environment.issue(&operator, "/prod/reports").await;
-        authority.require_commits().unwrap();
+        authority.writer.require_commits().unwrap();
         fails.store(true, Ordering::SeqCst);
-        authority.sign_checkpoint().await.unwrap_err();
-        authority.require_commits().unwrap_err();
+        authority.writer.sign_checkpoint().await.unwrap_err();
+        authority.writer.require_commits().unwrap_err();
         // That nobody has it locked says nothing of what else is the matter.
-        authority.probe_lock().await.unwrap();
-        authority.require_commits().unwrap_err();
+        authority.writer.probe_lock().await.unwrap();
+        authority.writer.require_commits().unwrap_err();
         fails.store(false, Ordering::SeqCst);
         environment.issue(&operator, "/prod/reports").await;
-        authority.require_commits().unwrap();
+        authority.writer.require_commits().unwrap();
     }
 }
 
@@ -198,12 +198,12 @@ async fn a_store_that_does_not_answer_for_a_moment_has_nothing_read_again() {
     let environment = Environment::start_with(|keys, _| keys, wrap).await;
     let operator = environment.operator().await;
     environment.issue(&operator, "/prod/reports").await;
-    environment.authority.account().await.unwrap();
+    environment.authority.issuing.account().await.unwrap();
     assert!(from_the_start.swap(0, Ordering::SeqCst) > 0, "it is read once");
     environment.issue(&operator, "/prod/reports").await;
     fails.store(true, Ordering::SeqCst);
-    environment.authority.account().await.unwrap_err();
+    environment.authority.issuing.account().await.unwrap_err();
     fails.store(false, Ordering::SeqCst);
-    environment.authority.account().await.unwrap();
+    environment.authority.issuing.account().await.unwrap();
     assert_eq!(from_the_start.load(Ordering::SeqCst), 0);
 }

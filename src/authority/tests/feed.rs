@@ -32,7 +32,7 @@ impl Listener {
     async fn start(environment: &Environment, caller: &Caller, after: Option<u64>) -> Self {
         let authority = Arc::clone(&environment.authority);
         Self {
-            subscription: authority.subscribe(caller, after).await.unwrap(),
+            subscription: authority.feed.subscribe(caller, after).await.unwrap(),
             now: environment.clock.unix_milliseconds(),
             state: FeedState::new(support::trust_domain()),
             held: Revocations::default(),
@@ -43,7 +43,7 @@ impl Listener {
     /// What the next message asks for; what it says is applied.
     async fn hear(&mut self) -> FeedUpdate {
         let Line::Message(envelope) = self.line().await else { panic!("no chunk is awaited") };
-        let verified = envelope.verify(self.authority.trust().state()).unwrap();
+        let verified = envelope.verify(self.authority.view.trust().state()).unwrap();
         let mut update = self.state.accept(verified, self.now).unwrap();
         if let FeedUpdate::Assemble(mut assembly) = update {
             while assembly.missing() > 0 {
@@ -89,7 +89,7 @@ async fn a_revocation_is_told_before_the_call_that_made_it_returns() {
     assert!(matches!(told, Ok(FeedUpdate::Apply(items)) if items.len() == 1));
     assert_eq!(listener.state.position().sequence, log_index);
     assert!(listener.held.is_serial_revoked(&issued.serial_number));
-    environment.authority.heartbeat().await.unwrap();
+    environment.authority.feed.heartbeat().await.unwrap();
     assert_eq!(listener.hear().await, FeedUpdate::Nothing);
     let size = environment.store.checkpoint().await.unwrap().unwrap().size;
     assert_eq!(listener.state.checkpoint_size(), Some(size));
@@ -101,7 +101,7 @@ async fn every_subscriber_hears_the_same_bytes() {
     let operator = environment.operator().await;
     let mut subscriptions = Vec::new();
     for _ in 0..16 {
-        subscriptions.push(environment.authority.subscribe(&operator, Some(0)).await.unwrap());
+        subscriptions.push(environment.authority.feed.subscribe(&operator, Some(0)).await.unwrap());
     }
     revoke(&environment, &operator, id("/prod/reports").as_str()).await;
     let first = soon(subscriptions[0].next()).await.unwrap();
@@ -120,7 +120,8 @@ async fn a_newcomer_hears_what_it_lacks() {
         indexes.push(revoke(&environment, &operator, id(path).as_str()).await);
     }
     let first = async |after| {
-        let mut subscription = environment.authority.subscribe(&operator, after).await.unwrap();
+        let mut subscription =
+            environment.authority.feed.subscribe(&operator, after).await.unwrap();
         match soon(subscription.next_news(Duration::ZERO)).await {
             Some(told) => format!("{:?}", message(&told).content),
             None => "nothing".to_owned(),
@@ -139,11 +140,11 @@ async fn a_newcomer_hears_what_it_lacks() {
 async fn a_poll_waits_past_heartbeats_for_news() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
-    let mut subscription = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    let mut subscription = environment.authority.feed.subscribe(&operator, Some(0)).await.unwrap();
     let mut poll = pin!(subscription.next_news(Duration::from_secs(3600)));
     for _ in 0..2 {
         assert!(tokio::time::timeout(Duration::ZERO, poll.as_mut()).await.is_err(), "it waits");
-        environment.authority.heartbeat().await.unwrap();
+        environment.authority.feed.heartbeat().await.unwrap();
     }
     revoke(&environment, &operator, id("/prod/reports").as_str()).await;
     let told = soon(poll).await.unwrap();
@@ -154,11 +155,11 @@ async fn a_poll_waits_past_heartbeats_for_news() {
 async fn a_poll_without_news_ends_with_the_newest_heartbeat() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
-    let mut polling = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
-    let mut streaming = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    let mut polling = environment.authority.feed.subscribe(&operator, Some(0)).await.unwrap();
+    let mut streaming = environment.authority.feed.subscribe(&operator, Some(0)).await.unwrap();
     let mut newest = None;
     for _ in 0..2 {
-        environment.authority.heartbeat().await.unwrap();
+        environment.authority.feed.heartbeat().await.unwrap();
         newest = soon(streaming.next()).await;
     }
     let told = soon(polling.next_news(Duration::ZERO)).await;
@@ -176,7 +177,7 @@ async fn all_nodes_and_restarts_derive_the_same_position() {
         reason: "key-compromise".to_owned(),
         named_override: None,
     };
-    let denial = environment.authority.deny(&operator, &request).await.unwrap();
+    let denial = environment.authority.operations.deny(&operator, &request).await.unwrap();
     let mut before = Listener::start(&environment, &operator, None).await;
     drop(before.hear().await);
     environment.restart().await;
@@ -184,7 +185,7 @@ async fn all_nodes_and_restarts_derive_the_same_position() {
     drop(after.hear().await);
     assert_eq!((after.state.position(), &after.held), (before.state.position(), &before.held));
 
-    environment.authority.allow(&operator, &denial.id).await.unwrap();
+    environment.authority.operations.allow(&operator, &denial.id).await.unwrap();
     assert!(matches!(after.hear().await, FeedUpdate::Apply(_)));
     assert!(!after.held.is_denied(&id("/prod/monolith")));
 }
@@ -193,11 +194,11 @@ async fn all_nodes_and_restarts_derive_the_same_position() {
 async fn a_message_is_never_older_than_the_one_before() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
-    let mut subscription = environment.authority.subscribe(&operator, None).await.unwrap();
+    let mut subscription = environment.authority.feed.subscribe(&operator, None).await.unwrap();
     let mut newest = message(&soon(subscription.next()).await.unwrap()).at;
     for _ in 0..3 {
         environment.clock.advance(time::Duration::seconds(-1));
-        environment.authority.heartbeat().await.unwrap();
+        environment.authority.feed.heartbeat().await.unwrap();
         let at = message(&soon(subscription.next()).await.unwrap()).at;
         assert!(at > newest);
         newest = at;
@@ -210,7 +211,7 @@ async fn a_snapshot_is_made_again_before_subscribers_take_it_for_a_replay() {
     let operator = environment.operator().await;
     revoke(&environment, &operator, id("/prod/reports").as_str()).await;
     let snapshot = async || {
-        let mut subscription = environment.authority.subscribe(&operator, None).await.unwrap();
+        let mut subscription = environment.authority.feed.subscribe(&operator, None).await.unwrap();
         message(&soon(subscription.next()).await.unwrap()).at
     };
     let first = snapshot().await;
@@ -224,10 +225,10 @@ async fn a_snapshot_is_made_again_before_subscribers_take_it_for_a_replay() {
 async fn a_slow_subscriber_is_dropped_and_the_others_are_not() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
-    let mut slow = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
-    let mut quick = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    let mut slow = environment.authority.feed.subscribe(&operator, Some(0)).await.unwrap();
+    let mut quick = environment.authority.feed.subscribe(&operator, Some(0)).await.unwrap();
     for _ in 0..300 {
-        environment.authority.heartbeat().await.unwrap();
+        environment.authority.feed.heartbeat().await.unwrap();
         assert!(soon(quick.next()).await.is_some());
     }
     assert_eq!(soon(slow.next()).await, None);
@@ -239,13 +240,13 @@ async fn a_subscriber_hears_nothing_once_its_certificate_is_revoked_or_expired()
     let operator = environment.operator().await;
     let issued = environment.issue(&operator, "/prod/reports").await;
     let caller = environment.caller(&issued);
-    let mut subscription = environment.authority.subscribe(&caller, Some(0)).await.unwrap();
+    let mut subscription = environment.authority.feed.subscribe(&caller, Some(0)).await.unwrap();
     revoke(&environment, &operator, &issued.serial_number.to_string()).await;
     assert_eq!(soon(subscription.next()).await, None);
-    assert!(environment.authority.subscribe(&caller, None).await.is_err());
+    assert!(environment.authority.feed.subscribe(&caller, None).await.is_err());
 
     let caller = environment.caller(&environment.issue(&operator, "/prod/monolith").await);
-    let mut subscription = environment.authority.subscribe(&caller, None).await.unwrap();
+    let mut subscription = environment.authority.feed.subscribe(&caller, None).await.unwrap();
     environment.clock.advance(time::Duration::hours(25));
     assert_eq!(soon(subscription.next()).await, None);
 }
@@ -269,9 +270,9 @@ async fn while_the_feed_key_does_not_sign_no_heartbeat_hides_a_revocation() {
     let mut listener = Listener::start(&environment, &operator, Some(0)).await;
     broken.store(true, Ordering::Relaxed);
     let log_index = revoke(&environment, &operator, id("/prod/reports").as_str()).await;
-    assert!(environment.authority.heartbeat().await.is_err());
+    assert!(environment.authority.feed.heartbeat().await.is_err());
     broken.store(false, Ordering::Relaxed);
-    environment.authority.refresh().await.unwrap();
+    environment.authority.view.refresh().await.unwrap();
     assert!(matches!(listener.hear().await, FeedUpdate::Apply(_)));
     assert_eq!(listener.state.position().sequence, log_index);
 }
@@ -360,27 +361,27 @@ async fn a_revocation_leaves_the_ca_and_its_snapshots_a_day_after_its_certificat
     // It lives for a day; then, for whoever's clock is behind, a day more.
     environment.clock.advance(time::Duration::hours(48));
     let second = revoked(&environment, "/prod/quick").await;
-    environment.authority.forget_expired().await.unwrap();
+    environment.authority.view.forget_expired().await.unwrap();
     let held = told(&environment).await;
     assert!(held.is_serial_revoked(&first) && held.is_serial_revoked(&second));
     environment.clock.advance(time::Duration::minutes(61));
     // Nothing was logged since: the clock alone does not count.
     let logged = environment.store.head().await.unwrap().at / 1000;
-    assert_eq!(environment.authority.forget_expired().await.unwrap(), logged);
+    assert_eq!(environment.authority.view.forget_expired().await.unwrap(), logged);
     assert!(told(&environment).await.is_serial_revoked(&first));
     let now = environment.clock.unix_milliseconds() / 1000;
-    assert_eq!(environment.authority.forget_expired().await.unwrap(), now, "something was");
+    assert_eq!(environment.authority.view.forget_expired().await.unwrap(), now, "something was");
     environment.clock.advance(time::Duration::minutes(6));
     let held = told(&environment).await;
     assert!(!held.is_serial_revoked(&first) && held.is_serial_revoked(&second));
     assert_eq!(held.identities().count(), 1);
 
     environment.clock.leap(time::Duration::days(9));
-    assert!(environment.authority.forget_expired().await.is_err(), "a clock that leapt ahead");
+    assert!(environment.authority.view.forget_expired().await.is_err(), "a clock that leapt ahead");
     environment.clock.leap(time::Duration::days(-9));
     // A restart folds the whole log, finds the tables as they should be, and forgets again.
     environment.restart().await;
-    environment.authority.forget_expired().await.unwrap();
+    environment.authority.view.forget_expired().await.unwrap();
     assert!(!told(&environment).await.is_serial_revoked(&first));
 }
 
@@ -388,13 +389,15 @@ async fn a_revocation_leaves_the_ca_and_its_snapshots_a_day_after_its_certificat
 async fn one_certificate_has_its_share_of_subscriptions_and_gets_it_back() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
-    let subscribe = || environment.authority.subscribe(&operator, Some(0));
+    let subscribe = || environment.authority.feed.subscribe(&operator, Some(0));
     let mut subscriptions = Vec::new();
     for _ in 0..16 {
         subscriptions.push(subscribe().await.unwrap());
     }
     assert!(matches!(subscribe().await, Err(Error::Subscriptions(16))));
-    assert!(environment.authority.subscribe(&environment.operator().await, None).await.is_ok());
+    assert!(
+        environment.authority.feed.subscribe(&environment.operator().await, None).await.is_ok()
+    );
     subscriptions.pop();
     assert!(subscribe().await.is_ok());
 }
@@ -408,12 +411,12 @@ async fn certificates_of_one_line_share_subscriptions_and_each_has_its_first() {
     let mut firsts = 0;
     for _ in 0..16 {
         let caller = environment.caller(&held);
-        subscriptions.push(environment.authority.subscribe(&caller, Some(0)).await.unwrap());
+        subscriptions.push(environment.authority.feed.subscribe(&caller, Some(0)).await.unwrap());
     }
     for _ in 0..40 {
         held = environment.renew(&environment.caller(&held), &support::csr()).await.unwrap();
         let caller = environment.caller(&held);
-        let subscribe = || environment.authority.subscribe(&caller, Some(0));
+        let subscribe = || environment.authority.feed.subscribe(&caller, Some(0));
         match subscribe().await {
             Ok(subscription) => {
                 subscriptions.push(subscription);
@@ -428,15 +431,15 @@ async fn certificates_of_one_line_share_subscriptions_and_each_has_its_first() {
     // What ended makes room, and another line has its own.
     subscriptions.clear();
     let caller = environment.caller(&held);
-    environment.authority.subscribe(&caller, Some(0)).await.unwrap();
+    environment.authority.feed.subscribe(&caller, Some(0)).await.unwrap();
     let other = environment.issue(&operator, "/prod/reports").await;
-    environment.authority.subscribe(&environment.caller(&other), Some(0)).await.unwrap();
+    environment.authority.feed.subscribe(&environment.caller(&other), Some(0)).await.unwrap();
 }
 
 #[tokio::test]
 async fn strangers_do_not_listen() {
     let environment = Environment::start().await;
-    let refused = environment.authority.subscribe(&support::anonymous(), None).await;
+    let refused = environment.authority.feed.subscribe(&support::anonymous(), None).await;
     assert!(matches!(refused, Err(Error::Attestation { .. })));
 }
 
@@ -447,6 +450,6 @@ async fn another_key_in_the_feed_keys_place_signs_nothing() {
     std::fs::copy(folder.join("log.key"), folder.join("feed.key")).unwrap();
     let keys = Keys::open(environment.folder.path(), &api::Secret::new("online")).unwrap();
     let opened = support::open(&environment.store, &keys, &environment.clock, environment.pin);
-    let refused = opened.await.unwrap().heartbeat().await.unwrap_err().to_string();
+    let refused = opened.await.unwrap().feed.heartbeat().await.unwrap_err().to_string();
     assert!(refused.contains("holds the feed key") && refused.contains("backup"), "{refused}");
 }

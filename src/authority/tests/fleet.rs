@@ -26,11 +26,11 @@ async fn report(
 ) {
     let closed = vec![ClosedConnections { log_index: sequence, connections }];
     let report = Report { feed_sequence: sequence, closed, ..Report::default() };
-    environment.authority.report(&environment.caller(issued), report).await.unwrap();
+    environment.authority.fleet.report(&environment.caller(issued), report).await.unwrap();
 }
 
 async fn reach(environment: &Environment, operator: &Caller, index: u64) -> RevocationReach {
-    environment.authority.revocation_reach(operator, index).await.unwrap()
+    environment.authority.fleet.revocation_reach(operator, index).await.unwrap()
 }
 
 #[tokio::test]
@@ -68,18 +68,19 @@ async fn whoever_holds_a_revocation_back_does_not_have_it_yet() {
     let second = revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
     let report = |held_back| Report { feed_sequence: second, held_back, ..Report::default() };
     let holding = report(held_back(second, u64::MAX, 4, 600));
-    environment.authority.report(&caller, holding).await.unwrap();
+    environment.authority.fleet.report(&caller, holding).await.unwrap();
     let waiting = reach(&environment, &operator, second).await;
     assert_eq!((waiting.live, waiting.reached, waiting.silent), (1, 0, 0));
     assert_eq!(waiting.waiting[0].held_back, held_back(second, second, 4, 600));
     assert_eq!(reach(&environment, &operator, first).await.reached, 1, "that one it has");
     environment
         .authority
+        .fleet
         .report(&caller, report(held_back(second + 1, second + 9, 4, 600)))
         .await
         .unwrap();
     assert_eq!(reach(&environment, &operator, second).await.reached, 1, "of none that is");
-    environment.authority.report(&caller, report(None)).await.unwrap();
+    environment.authority.fleet.report(&caller, report(None)).await.unwrap();
     assert_eq!(reach(&environment, &operator, second).await.reached, 1);
 }
 
@@ -89,7 +90,7 @@ async fn whoever_reports_is_waited_for_and_whoever_is_silent_is_named() {
     let operator = environment.operator().await;
     let monolith = environment.issue(&operator, "/prod/monolith").await;
     let caller = environment.caller(&monolith);
-    let mut subscription = environment.authority.subscribe(&caller, None).await.unwrap();
+    let mut subscription = environment.authority.feed.subscribe(&caller, None).await.unwrap();
     assert!(subscription.next().await.is_some());
     let log_index = revoke(&environment, &operator, id("/prod/reports").as_str()).await;
     let listening = reach(&environment, &operator, log_index).await;
@@ -116,15 +117,15 @@ async fn a_renewed_certificate_takes_the_place_of_the_one_before_and_of_no_other
         ..Report::default()
     };
     let authority = &environment.authority;
-    let list = || authority.workloads(&operator, &WorkloadFilter::default()).unwrap().items;
+    let list = || authority.fleet.workloads(&operator, &WorkloadFilter::default()).unwrap().items;
     let serials = || list().iter().map(|it| it.serial_number).collect::<BTreeSet<_>>();
-    authority.report(&environment.caller(&other), replaces(&first)).await.unwrap();
-    authority.report(&environment.caller(&sibling), replaces(&first)).await.unwrap();
+    authority.fleet.report(&environment.caller(&other), replaces(&first)).await.unwrap();
+    authority.fleet.report(&environment.caller(&sibling), replaces(&first)).await.unwrap();
     let (first_number, sibling_number) = (first.serial_number, sibling.serial_number);
     let expected = BTreeSet::from([first_number, sibling_number, other.serial_number]);
     assert_eq!(serials(), expected, "nobody silences another, of its identity or not");
     let renewed = environment.renew(&environment.caller(&first), &support::csr()).await.unwrap();
-    authority.report(&environment.caller(&renewed), replaces(&first)).await.unwrap();
+    authority.fleet.report(&environment.caller(&renewed), replaces(&first)).await.unwrap();
     let expected = BTreeSet::from([renewed.serial_number, sibling_number, other.serial_number]);
     assert_eq!(serials(), expected);
 }
@@ -132,7 +133,7 @@ async fn a_renewed_certificate_takes_the_place_of_the_one_before_and_of_no_other
 /// Reports that so many connections are open, and nothing else.
 async fn has_open(environment: &Environment, issued: &IssuedCertificate, open_connections: u64) {
     let report = Report { open_connections, ..Report::default() };
-    environment.authority.report(&environment.caller(issued), report).await.unwrap();
+    environment.authority.fleet.report(&environment.caller(issued), report).await.unwrap();
 }
 
 #[tokio::test]
@@ -151,8 +152,8 @@ async fn what_is_said_to_be_closed_counts_as_far_as_it_can_be_true() {
     let closed = vec![ClosedConnections { log_index, connections: 1 << 20 }];
     let open_connections = 1 << 20;
     let again = Report { feed_sequence: log_index, closed, open_connections, ..Report::default() };
-    environment.authority.report(&environment.caller(&liar), again.clone()).await.unwrap();
-    environment.authority.report(&environment.caller(&liar), again).await.unwrap();
+    environment.authority.fleet.report(&environment.caller(&liar), again.clone()).await.unwrap();
+    environment.authority.fleet.report(&environment.caller(&liar), again).await.unwrap();
     let told = reach(&environment, &operator, log_index).await;
     assert_eq!(told.connections_closed, 4000 + 1024);
     let by = |by: &api::ClosedBy| (by.serial_number, by.connections, by.claimed);
@@ -164,7 +165,7 @@ async fn what_is_said_to_be_closed_counts_as_far_as_it_can_be_true() {
     let closed = vec![ClosedConnections { log_index, connections: 4000 }];
     let replaces = Some(honest.serial_number);
     let after = Report { feed_sequence: log_index, closed, replaces, ..Report::default() };
-    environment.authority.report(&environment.caller(&renewed), after).await.unwrap();
+    environment.authority.fleet.report(&environment.caller(&renewed), after).await.unwrap();
     let told = reach(&environment, &operator, log_index).await;
     assert_eq!(told.connections_closed, 4000 + 1024, "its word goes on with its new certificate");
     revoke(&environment, &operator, &liar.serial_number.to_string()).await;
@@ -231,7 +232,8 @@ async fn whose_certificate_is_no_good_any_more_is_not_waited_for() {
     let token = environment.token(&operator, "/prod/quick").await;
     let attestation = api::Attestation::Token { token };
     let body = api::IssueRequest { attestation, csr: support::csr(), ..body };
-    let short = environment.authority.issue(&support::anonymous(), &body, None).await.unwrap();
+    let short =
+        environment.authority.issuing.issue(&support::anonymous(), &body, None).await.unwrap();
     environment.clock.advance(time::Duration::seconds(280));
     for issued in [&denied, &revoked, &short] {
         report(&environment, issued, 0, 0).await;
@@ -243,7 +245,7 @@ async fn whose_certificate_is_no_good_any_more_is_not_waited_for() {
         reason: "unspecified".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(&operator, &asked).await.unwrap();
+    environment.authority.operations.deny(&operator, &asked).await.unwrap();
     revoke(&environment, &operator, &revoked.serial_number.to_string()).await;
     environment.clock.advance(time::Duration::seconds(30));
     let told = reach(&environment, &operator, log_index).await;
@@ -260,21 +262,21 @@ async fn workloads_come_in_pages_with_the_age_of_their_reports() {
     }
     environment.clock.advance(time::Duration::seconds(5));
     let mut filter = WorkloadFilter { limit: Some(2), after: None };
-    let first = environment.authority.workloads(&operator, &filter).unwrap();
+    let first = environment.authority.fleet.workloads(&operator, &filter).unwrap();
     assert_eq!(first.items.len(), 2);
     assert_eq!(first.items[0].spiffe_id, id("/prod/monolith"));
     assert_eq!(first.items[0].report_seconds_ago, Some(5));
     filter.after = first.next;
-    let last = environment.authority.workloads(&operator, &filter).unwrap();
+    let last = environment.authority.fleet.workloads(&operator, &filter).unwrap();
     assert_eq!((last.items.len(), last.next), (1, None));
     filter.after = Some("elsewhere".to_owned());
     assert!(matches!(
-        environment.authority.workloads(&operator, &filter),
+        environment.authority.fleet.workloads(&operator, &filter),
         Err(Error::Invalid { .. })
     ));
     environment.clock.advance(time::Duration::hours(2));
     let operator = environment.operator().await;
-    let forgotten = environment.authority.workloads(&operator, &WorkloadFilter::default());
+    let forgotten = environment.authority.fleet.workloads(&operator, &WorkloadFilter::default());
     assert!(forgotten.unwrap().items.is_empty());
 }
 
@@ -285,17 +287,19 @@ async fn reports_are_bounded_and_read_by_operators_alone() {
     let issued = environment.issue(&operator, "/prod/reports").await;
     let caller = environment.caller(&issued);
     let peers = vec![id("/prod/monolith"); 201];
-    let large = environment.authority.report(&caller, Report { peers, ..Report::default() }).await;
+    let large =
+        environment.authority.fleet.report(&caller, Report { peers, ..Report::default() }).await;
     assert!(matches!(large, Err(Error::Invalid { .. })));
-    let stranger = environment.authority.report(&support::anonymous(), Report::default()).await;
+    let stranger =
+        environment.authority.fleet.report(&support::anonymous(), Report::default()).await;
     assert!(matches!(stranger, Err(Error::Attestation { .. })));
-    let listed = environment.authority.workloads(&caller, &WorkloadFilter::default());
+    let listed = environment.authority.fleet.workloads(&caller, &WorkloadFilter::default());
     assert!(matches!(listed, Err(Error::Denied(_))));
     let log_index = revoke(&environment, &operator, id("/prod/quick").as_str()).await;
-    let asked = environment.authority.revocation_reach(&caller, log_index).await;
+    let asked = environment.authority.fleet.revocation_reach(&caller, log_index).await;
     assert!(matches!(asked, Err(Error::Denied(_))));
     for none in [log_index - 1, log_index + 1, u64::MAX] {
-        let asked = environment.authority.revocation_reach(&operator, none).await;
+        let asked = environment.authority.fleet.revocation_reach(&operator, none).await;
         assert!(matches!(asked, Err(Error::NotFound(_))), "{none}");
     }
 }
@@ -321,7 +325,7 @@ async fn a_report_of_what_no_process_can_have_had_is_refused_whole() {
         Report { held_back: held_back(1, 2, 5, 86_401), ..Report::default() },
     ];
     for lie in lies {
-        let refused = environment.authority.report(&caller, lie.clone()).await;
+        let refused = environment.authority.fleet.report(&caller, lie.clone()).await;
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{lie:?}");
     }
     let reach = reach(&environment, &operator, log_index).await;
@@ -344,8 +348,9 @@ async fn nobody_reports_to_be_further_than_the_ca() {
         seconds_without_authority: u64::MAX,
         ..Report::default()
     };
-    environment.authority.report(&environment.caller(&issued), claims).await.unwrap();
-    let list = environment.authority.workloads(&operator, &WorkloadFilter::default()).unwrap();
+    environment.authority.fleet.report(&environment.caller(&issued), claims).await.unwrap();
+    let list =
+        environment.authority.fleet.workloads(&operator, &WorkloadFilter::default()).unwrap();
     let held = list.items[0].report.as_ref().unwrap();
     assert_eq!((held.trust_sequence, held.feed_sequence), (1, told));
     assert!(held.checkpoint_size.unwrap() <= told + 1);

@@ -53,7 +53,7 @@ impl Disk {
 
     async fn go_on(&self, environment: &Environment) {
         self.go.send(()).unwrap();
-        until(async || environment.authority.require_commits().is_ok()).await;
+        until(async || environment.authority.writer.require_commits().is_ok()).await;
     }
 }
 
@@ -70,7 +70,7 @@ async fn asked<T: Send + 'static>(
     environment: &Environment,
     request: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
-    let asked = environment.authority.unless_it_hangs(Asks::ToBeDone, request, drop);
+    let asked = environment.authority.writer.unless_it_hangs(Asks::ToBeDone, request, drop);
     let told = tokio::time::timeout(Duration::from_secs(60), asked).await;
     told.expect("it waits for ever").and_then(|done| done)
 }
@@ -79,7 +79,7 @@ async fn deny(environment: &Environment, by: &Caller, path: &str) -> Result<Deni
     let reason = "key-compromise".to_owned();
     let request = DenyRequest { spiffe_id: id(path), reason, named_override: None };
     let (authority, by) = (Arc::clone(&environment.authority), by.clone());
-    asked(environment, async move { authority.deny(&by, &request).await }).await
+    asked(environment, async move { authority.operations.deny(&by, &request).await }).await
 }
 
 async fn issue(
@@ -90,7 +90,8 @@ async fn issue(
     let authority = Arc::clone(&environment.authority);
     let attestation = Attestation::Token { token: token.clone() };
     let body = IssueRequest { attestation, ..request(csr) };
-    asked(environment, async move { authority.issue(&anonymous(), &body, None).await }).await
+    asked(environment, async move { authority.issuing.issue(&anonymous(), &body, None).await })
+        .await
 }
 
 async fn denials(environment: &Environment) -> usize {
@@ -113,7 +114,7 @@ async fn what_is_asked_while_a_commit_hangs_is_answered_and_what_was_done_is_fou
     let first = deny(&environment, &named, REPORTS).await;
     assert!(is_unsure(&first), "{first:?}");
     disk.reached().await;
-    let told = environment.authority.require_commits().unwrap_err().to_string();
+    let told = environment.authority.writer.require_commits().unwrap_err().to_string();
     assert!(told.contains("2026-11-21T12:00:00Z") && told.contains("has not ended"), "{told}");
 
     // What grants is not done, and is told so; what restricts waits for the disk.
@@ -154,8 +155,8 @@ async fn a_write_that_hangs_is_found_out_by_the_probe() {
     let (environment, disk) = environment().await;
     disk.stall();
     let authority = Arc::clone(&environment.authority);
-    let probe = tokio::spawn(async move { authority.probe_store().await });
-    until(async || environment.authority.require_commits().is_err()).await;
+    let probe = tokio::spawn(async move { authority.writer.probe_store().await });
+    until(async || environment.authority.writer.require_commits().is_err()).await;
     disk.go_on(&environment).await;
     probe.await.unwrap().unwrap();
 }
@@ -181,7 +182,8 @@ async fn a_question_is_answered_by_what_is_the_matter() {
     let operator = environment.operator().await;
     disk.stall();
     assert!(is_unsure(&deny(&environment, &operator, REPORTS).await));
-    let question = environment.authority.unless_it_hangs(Asks::ToBeTold, pending::<()>(), drop);
+    let question =
+        environment.authority.writer.unless_it_hangs(Asks::ToBeTold, pending::<()>(), drop);
     let told = question.await;
     assert!(matches!(told, Err(Error::Store(StoreError::Hangs { .. }))), "{told:?}");
     disk.go_on(&environment).await;

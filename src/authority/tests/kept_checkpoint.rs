@@ -16,11 +16,11 @@ use tlog::{Checkpoint, Hash};
 /// A CA with an older checkpoint, and its newest.
 async fn environment() -> (Environment, Vec<u8>, Vec<u8>) {
     let environment = Environment::start().await;
-    environment.authority.sign_checkpoint().await.unwrap();
-    let older = environment.authority.checkpoint().unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
+    let older = environment.authority.writer.checkpoint().unwrap();
     environment.operator().await;
-    environment.authority.sign_checkpoint().await.unwrap();
-    let newest = environment.authority.checkpoint().unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
+    let newest = environment.authority.writer.checkpoint().unwrap();
     assert_ne!(older, newest);
     (environment, older, newest)
 }
@@ -45,9 +45,9 @@ async fn what_the_database_says_of_the_newest_checkpoint_is_neither_told_nor_kep
         // The row says that it covers the whole log.
         let put = "UPDATE checkpoints SET note = ?1";
         database(&environment).execute(put, [note]).unwrap();
-        environment.authority.heartbeat().await.unwrap();
-        assert_eq!(environment.authority.checkpoint().unwrap(), newest);
-        assert_eq!(environment.authority.sign_checkpoint().await.unwrap(), size);
+        environment.authority.feed.heartbeat().await.unwrap();
+        assert_eq!(environment.authority.writer.checkpoint().unwrap(), newest);
+        assert_eq!(environment.authority.writer.sign_checkpoint().await.unwrap(), size);
         assert_eq!(environment.store.checkpoint().await.unwrap().unwrap().note, newest);
         assert_eq!(fs::read(&file).unwrap(), newest);
     }
@@ -58,18 +58,18 @@ async fn a_row_that_claims_more_puts_no_checkpoint_off() {
     let (environment, _, newest) = environment().await;
     let put = "UPDATE checkpoints SET size = ?1";
     database(&environment).execute(put, params![1_000_000]).unwrap();
-    let size = environment.authority.sign_checkpoint().await.unwrap();
+    let size = environment.authority.writer.sign_checkpoint().await.unwrap();
     let stored = environment.store.checkpoint().await.unwrap().unwrap();
     assert_eq!((size, stored.size), (parsed(&newest).size, size));
-    environment.authority.require_commits().unwrap();
+    environment.authority.writer.require_commits().unwrap();
 }
 
 #[tokio::test]
 async fn a_kept_checkpoint_that_is_removed_or_replaced_under_a_running_ca_is_written_anew() {
     let (environment, older, _) = environment().await;
     let operator = environment.operator().await;
-    environment.authority.sign_checkpoint().await.unwrap();
-    let newest = environment.authority.checkpoint().unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
+    let newest = environment.authority.writer.checkpoint().unwrap();
     let replaced_files =
         async || environment.authority.status(&operator).await.unwrap().replaced_files;
     assert!(replaced_files().await.is_empty());
@@ -87,12 +87,12 @@ async fn a_kept_checkpoint_that_is_removed_or_replaced_under_a_running_ca_is_wri
     for replace in replaced {
         replace(&file);
         // Nothing was logged since.
-        environment.authority.sign_checkpoint().await.unwrap();
+        environment.authority.writer.sign_checkpoint().await.unwrap();
         assert!(fs::symlink_metadata(&file).unwrap().is_file());
         assert_eq!(fs::read(&file).unwrap(), newest);
     }
     assert_eq!(replaced_files().await, ["checkpoint"]);
     fs::remove_file(environment.folder.path().join("head")).unwrap();
-    environment.authority.probe_store().await.unwrap();
+    environment.authority.writer.probe_store().await.unwrap();
     assert_eq!(replaced_files().await, ["checkpoint", "head"]);
 }

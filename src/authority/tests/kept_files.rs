@@ -42,14 +42,14 @@ struct History {
 impl History {
     async fn begin() -> Self {
         let environment = Environment::start().await;
-        environment.authority.sign_checkpoint().await.unwrap();
+        environment.authority.writer.sign_checkpoint().await.unwrap();
         let state = environment.folder.path().to_owned();
         let (older, of_older) = (copy(&state), files(&state));
         environment.operator().await;
-        environment.authority.sign_checkpoint().await.unwrap();
+        environment.authority.writer.sign_checkpoint().await.unwrap();
         let (newest, of_newest) = (copy(&state), files(&state));
         let other = Environment::start().await;
-        other.authority.sign_checkpoint().await.unwrap();
+        other.authority.writer.sign_checkpoint().await.unwrap();
         let of_other = files(other.folder.path());
         Self { environment, older, newest, of_older, of_newest, of_other }
     }
@@ -81,8 +81,8 @@ impl History {
         let (store, keys) = (&environment.store, &environment.keys);
         let opened = support::open(store, keys, &environment.clock, environment.pin).await;
         environment.authority = opened.unwrap();
-        environment.authority.keep_halts(environment.folder.path()).await?;
-        Ok(environment.authority.halted())
+        environment.authority.writer.keep_halts(environment.folder.path()).await?;
+        Ok(environment.authority.view.halted())
     }
 
     /// What a command on the CA's host does of it before it writes.
@@ -145,7 +145,7 @@ async fn ends_well(history: &mut History, database: Of, beside: [Of; 3]) {
     assert_eq!(tries, usize::from(!foreign.is_empty()) + usize::from(is_behind), "{what}");
     assert_eq!(history.serves().await.unwrap(), None, "{what}");
     assert!(!history.state().join("halted").exists(), "{what}");
-    history.environment.authority.sign_checkpoint().await.unwrap();
+    history.environment.authority.writer.sign_checkpoint().await.unwrap();
     history.recovers().await.unwrap();
 }
 
@@ -175,7 +175,7 @@ async fn a_halt_that_an_earlier_version_kept_halts_until_it_is_set_aside() {
     // It is no evidence: what somebody shows, of whatever size, takes its place.
     let log = history.environment.keys.first(api::KeyPurpose::Log).unwrap();
     let shown = signed_by(&*log, remembered.size - 1, tlog::Hash::new([7; 32])).await;
-    history.environment.authority.witness(&shown, Shown::ByWorkload).await;
+    history.environment.authority.writer.witness(&shown, Shown::ByWorkload).await;
     assert!(fs::read(&halted).unwrap().ends_with(&shown));
 
     history.put(Of::Older, older);
@@ -184,8 +184,8 @@ async fn a_halt_that_an_earlier_version_kept_halts_until_it_is_set_aside() {
     assert_eq!((lifted.set_aside.len(), lifted.why), (1, None));
     assert_eq!(history.serves().await.unwrap(), None);
     // Nothing that it said is judged by that.
-    history.environment.authority.witness(&history.of_newest[1], Shown::ByWorkload).await;
-    assert!(history.environment.authority.halted().is_some());
+    history.environment.authority.writer.witness(&history.of_newest[1], Shown::ByWorkload).await;
+    assert!(history.environment.authority.view.halted().is_some());
 
     // The newest database is back.
     history.put(Of::Newest, [Of::Newest, Of::Newest, Of::Absent]);

@@ -83,6 +83,7 @@ async fn each_limit_of_a_policy_set_is_counted() {
     ] {
         environment
             .authority
+            .operations
             .replace_policies_if(&operator, &files, |_| true)
             .await
             .expect_err(limit);
@@ -102,19 +103,19 @@ async fn each_limit_of_a_request_is_counted() {
 
     let names: Vec<String> = (0..101).map(|at| format!("n{at}.internal")).collect();
     let many = api::IssueRequest { dns: Some(names), ..request(&csr()) };
-    authority.issue(&workload, &many, None).await.unwrap_err();
+    authority.issuing.issue(&workload, &many, None).await.unwrap_err();
     let padded = format!("{}{}", csr(), "\n".repeat(64 * 1024));
-    authority.issue(&workload, &request(&padded), None).await.unwrap_err();
+    authority.issuing.issue(&workload, &request(&padded), None).await.unwrap_err();
     let profile = api::IssueRequest { profile: Some("a".repeat(65)), ..request(&csr()) };
-    authority.issue(&workload, &profile, None).await.unwrap_err();
+    authority.issuing.issue(&workload, &profile, None).await.unwrap_err();
     let named = "a".repeat(256);
-    authority.issue(&workload, &request(&csr()), Some(&named)).await.unwrap_err();
+    authority.issuing.issue(&workload, &request(&csr()), Some(&named)).await.unwrap_err();
     let page = CertificateFilter { limit: Some(1001), ..CertificateFilter::default() };
-    authority.certificates(&operator, &page).await.unwrap();
+    authority.operations.certificates(&operator, &page).await.unwrap();
     let closed = |log_index| ClosedConnections { log_index, connections: 0 };
     let revocations = Report { closed: (0..101).map(closed).collect(), ..Report::default() };
-    authority.report(&workload, revocations).await.unwrap_err();
-    let subscribe = |caller: Caller| async move { authority.subscribe(&caller, None).await };
+    authority.fleet.report(&workload, revocations).await.unwrap_err();
+    let subscribe = |caller: Caller| async move { authority.feed.subscribe(&caller, None).await };
     let mut held = Vec::new();
     for _ in 0..16 {
         held.push(subscribe(workload.clone()).await.unwrap());

@@ -40,12 +40,12 @@ fn revocation(target: &str) -> RevokeRequest {
 }
 
 async fn look(environment: &Environment) {
-    while environment.authority.look_for_lost_rows().await.unwrap() {}
+    while environment.authority.operations.look_for_lost_rows().await.unwrap() {}
 }
 
 async fn lost(environment: &Environment) -> Vec<String> {
     look(environment).await;
-    let lost = environment.authority.lost_rows().await.unwrap();
+    let lost = environment.authority.operations.lost_rows().await.unwrap();
     lost.into_iter().flat_map(|lost| lost.newest).map(|row| row.spiffe_id.to_string()).collect()
 }
 
@@ -53,7 +53,7 @@ async fn issued_and_lost(sql: &str) -> (Environment, Caller, IssuedCertificate) 
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let issued = environment.issue(&operator, "/prod/reports").await;
-    while environment.authority.account().await.unwrap() {}
+    while environment.authority.issuing.account().await.unwrap() {}
     tamper(&environment, sql);
     (environment, operator, issued)
 }
@@ -67,17 +67,19 @@ async fn what_the_log_holds_is_revoked_by_its_number_though_its_rows_are_gone() 
         }
         let target = issued.serial_number.to_string();
         let trial = RevokeRequest { dry_run: true, ..revocation(&target) };
-        let tried = environment.authority.revoke(&operator, &trial).await.unwrap();
+        let tried = environment.authority.operations.revoke(&operator, &trial).await.unwrap();
         assert_eq!((tried.certificates, tried.log_index), (1, None), "{sql}");
-        let done = environment.authority.revoke(&operator, &revocation(&target)).await.unwrap();
+        let done =
+            environment.authority.operations.revoke(&operator, &revocation(&target)).await.unwrap();
         assert!(done.log_index.is_some(), "{sql}");
         assert_eq!((&done.spiffe_id, done.certificates), (&issued.spiffe_id, 1), "{sql}");
-        let again = environment.authority.revoke(&operator, &revocation(&target)).await.unwrap();
+        let again =
+            environment.authority.operations.revoke(&operator, &revocation(&target)).await.unwrap();
         let earlier = again.earlier.map(|earlier| earlier.log_index);
         assert_eq!((again.log_index, earlier), (None, done.log_index), "{sql}");
         let caller = environment.caller(&issued);
         environment.renew(&caller, &csr()).await.expect_err("it is revoked");
-        let listed = environment.authority.crl(&environment.authority.issuer_id()).await;
+        let listed = environment.authority.crls.crl(&environment.authority.view.issuer_id()).await;
         let serial = issued.serial_number.as_octets();
         assert!(listed.unwrap().windows(serial.len()).any(|it| it == serial), "{sql}");
     }
@@ -86,20 +88,21 @@ async fn what_the_log_holds_is_revoked_by_its_number_though_its_rows_are_gone() 
 #[tokio::test]
 async fn a_number_that_nobody_has_and_one_that_ended_days_ago_are_still_unknown() {
     let (environment, operator, issued) = issued_and_lost(DELETIONS[0]).await;
-    let unknown = environment.authority.revoke(&operator, &revocation("0123456789")).await;
+    let unknown =
+        environment.authority.operations.revoke(&operator, &revocation("0123456789")).await;
     assert!(matches!(unknown, Err(Error::NotFound(_))), "{unknown:?}");
     // Another workload learns nothing of it, as of any other.
     let other = environment.issue(&operator, "/prod/quick").await;
     let other = environment.caller(&other);
-    let shown = environment.authority.certificate(&other, &issued.serial_number).await;
+    let shown = environment.authority.operations.certificate(&other, &issued.serial_number).await;
     assert!(matches!(shown, Err(Error::NotFound(_))), "{shown:?}");
     let revoke = revocation(&issued.serial_number.to_string());
-    let refused = environment.authority.revoke(&other, &revoke).await;
+    let refused = environment.authority.operations.revoke(&other, &revoke).await;
     assert!(matches!(refused, Err(Error::NotFound(_))), "{refused:?}");
     environment.clock.advance(Duration::hours(30));
     let operator = environment.operator().await;
     let target = issued.serial_number.to_string();
-    let ended = environment.authority.revoke(&operator, &revocation(&target)).await;
+    let ended = environment.authority.operations.revoke(&operator, &revocation(&target)).await;
     assert!(matches!(ended, Err(Error::NothingToRevoke(_))), "{ended:?}");
 }
 
@@ -108,7 +111,8 @@ async fn it_is_shown_and_listed_as_the_log_says_and_says_that_its_rows_are_lost(
     for sql in [DELETIONS[0], DELETIONS[1], "DELETE FROM certificates"] {
         let (environment, operator, issued) = issued_and_lost(sql).await;
         let authority = &environment.authority;
-        let shown = authority.certificate(&operator, &issued.serial_number).await.unwrap();
+        let shown =
+            authority.operations.certificate(&operator, &issued.serial_number).await.unwrap();
         assert_eq!((shown.row_lost, shown.state), (true, CertificateState::Valid), "{sql}");
         assert_eq!((&shown.spiffe_id, &*shown.profile), (&issued.spiffe_id, "default"), "{sql}");
         assert_eq!((&*shown.attestor, shown.log_index), ("token", issued.log_index), "{sql}");
@@ -124,7 +128,7 @@ async fn it_is_shown_and_listed_as_the_log_says_and_says_that_its_rows_are_lost(
             };
             let mut listed = Vec::new();
             loop {
-                let page = authority.certificates(&operator, &filter).await.unwrap();
+                let page = authority.operations.certificates(&operator, &filter).await.unwrap();
                 listed.extend(page.items);
                 filter.after = page.next;
                 if filter.after.is_none() {
@@ -138,8 +142,9 @@ async fn it_is_shown_and_listed_as_the_log_says_and_says_that_its_rows_are_lost(
             assert!(listed.iter().all(|it| it.row_lost), "{sql}: {listed:?}");
         }
         let revoke = revocation(&issued.serial_number.to_string());
-        authority.revoke(&operator, &revoke).await.unwrap();
-        let shown = authority.certificate(&operator, &issued.serial_number).await.unwrap();
+        authority.operations.revoke(&operator, &revoke).await.unwrap();
+        let shown =
+            authority.operations.certificate(&operator, &issued.serial_number).await.unwrap();
         assert_eq!(shown.state, CertificateState::Revoked, "{sql}");
         assert!(shown.revoked.is_some(), "{sql}");
     }
@@ -150,7 +155,7 @@ async fn whoever_holds_it_is_told_to_attest_again_and_can() {
     for sql in DELETIONS {
         let (environment, operator, issued) = issued_and_lost(sql).await;
         let caller = environment.caller(&issued);
-        let window = environment.authority.renewal(&caller, &issued.serial_number).await;
+        let window = environment.authority.operations.renewal(&caller, &issued.serial_number).await;
         let renewed = environment.renew(&caller, &csr()).await;
         for refused in [window.map(drop), renewed.map(drop)] {
             let Err(Error::Attestation { why, next_step }) = refused else {
@@ -170,7 +175,7 @@ async fn lost_rows_are_noticed_at_the_start_and_later_and_it_is_noticed_when_the
         let mut environment = Environment::start().await;
         let operator = environment.operator().await;
         environment.issue(&operator, "/prod/reports").await;
-        while environment.authority.account().await.unwrap() {}
+        while environment.authority.issuing.account().await.unwrap() {}
         assert_eq!(lost(&environment).await, Vec::<String>::new());
         tamper(&environment, "VACUUM");
         let (database, copy) = (
@@ -207,7 +212,7 @@ async fn what_ended_a_day_ago_is_not_lost() {
 }
 
 async fn next_step(environment: &Environment, operator: &Caller, of: KeyPurpose) -> NextStep {
-    let keys = environment.authority.keys(operator).await.unwrap().items;
+    let keys = environment.authority.rotation.keys(operator).await.unwrap().items;
     let mut prepared =
         keys.into_iter().filter(|key| key.purpose == of && key.state == KeyState::Prepared);
     prepared.next().unwrap().next.unwrap()
@@ -226,7 +231,7 @@ async fn a_rotation_waits_for_what_the_log_alone_knows() {
         assert_eq!(next.waiting, 1, "{sql}");
         assert_eq!(next.certificates[0].serial_number, issued.serial_number, "{sql}");
         let revoke = revocation(&issued.serial_number.to_string());
-        environment.authority.revoke(&operator, &revoke).await.unwrap();
+        environment.authority.operations.revoke(&operator, &revoke).await.unwrap();
         assert_eq!(next_step(&environment, &operator, purpose).await.waiting, 0, "{sql}");
     }
 }
@@ -241,7 +246,7 @@ async fn what_could_not_be_told_is_told_the_next_time_and_once() {
                 WHERE place = (SELECT max(place) FROM entries WHERE substr(bytes, 1, 1) = x'00')";
     let (told, _listening) = Told::listen();
     tamper(&environment, changed);
-    environment.authority.look_for_lost_rows().await.unwrap_err();
+    environment.authority.operations.look_for_lost_rows().await.unwrap_err();
     assert!(told.with("certificates=").is_empty());
     tamper(&environment, back);
     for _ in 0..2 {

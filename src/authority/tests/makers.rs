@@ -24,13 +24,13 @@ async fn deny(environment: &Environment, operator: &Caller) -> api::Denial {
         reason: "unspecified".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(operator, &asked).await.unwrap()
+    environment.authority.operations.deny(operator, &asked).await.unwrap()
 }
 
 async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> api::Revocation {
     let (target, reason) = (target.to_owned(), "key-compromise".to_owned());
     let asked = RevokeRequest { target, reason, dry_run: false, named_override: None };
-    environment.authority.revoke(operator, &asked).await.unwrap()
+    environment.authority.operations.revoke(operator, &asked).await.unwrap()
 }
 
 fn serial_number(caller: &Caller) -> String {
@@ -60,7 +60,7 @@ async fn tokens_of_a_denied_operator_issue_nothing_even_once_it_is_allowed_again
     for token in &tokens {
         assert!(environment.issue_with(token, &csr()).await.is_err());
     }
-    environment.authority.allow(&admin, &denial.id).await.unwrap();
+    environment.authority.operations.allow(&admin, &denial.id).await.unwrap();
     for token in &tokens {
         require_void(&environment, token).await;
     }
@@ -92,14 +92,16 @@ async fn tokens_for_who_was_revoked_or_denied_since_issue_nothing_even_once_it_i
     for (path, is_added) in [("/prod/reports", false), (THIRD, true)] {
         for is_denied in [true, false] {
             let token = match is_added {
-                true => environment.authority.add_operator(&admin, &add).await.unwrap().token,
+                true => {
+                    environment.authority.operations.add_operator(&admin, &add).await.unwrap().token
+                }
                 false => environment.token(&admin, path).await,
             };
             if is_denied {
                 let (reason, named_override) = ("key-compromise".to_owned(), None);
                 let asked = DenyRequest { spiffe_id: id(path), reason, named_override };
-                let denial = environment.authority.deny(&admin, &asked).await.unwrap();
-                environment.authority.allow(&admin, &denial.id).await.unwrap();
+                let denial = environment.authority.operations.deny(&admin, &asked).await.unwrap();
+                environment.authority.operations.allow(&admin, &denial.id).await.unwrap();
             } else {
                 if is_added {
                     environment.enrol("third").await;
@@ -122,10 +124,15 @@ async fn tokens_of_an_operator_whom_policy_dismissed_issue_nothing() {
     let environment = Environment::start().await;
     let admin = environment.operator().await;
     let (_, [token, _]) = made(&environment).await;
-    let mut shown = environment.authority.policies(&admin).unwrap();
+    let mut shown = environment.authority.operations.policies(&admin).unwrap();
     let table = shown.files.get_mut("workloads.json").unwrap();
     *table = table.replace(&format!("{SECOND:?}"), "");
-    environment.authority.replace_policies(&admin, &shown.files, &shown.hash).await.unwrap();
+    environment
+        .authority
+        .operations
+        .replace_policies(&admin, &shown.files, &shown.hash)
+        .await
+        .unwrap();
     require_void(&environment, &token).await;
 }
 
@@ -137,7 +144,7 @@ async fn a_makers_expired_certificate_takes_nothing_away() {
         ttl: Some("5m".parse().unwrap()),
         ..request(&csr())
     };
-    let issued = environment.authority.issue_internal(&body, "init").await.unwrap();
+    let issued = environment.authority.issuing.issue_internal(&body, "init").await.unwrap();
     let token = environment.token(&environment.caller(&issued), "/prod/reports").await;
     environment.clock.advance(time::Duration::minutes(10));
     environment.issue_with(&token, &csr()).await.unwrap();
@@ -162,15 +169,19 @@ async fn what_an_operator_did_stays_and_is_listed_for_review() {
     let environment = Environment::start().await;
     let admin = environment.operator().await;
     let second = environment.enrol("second").await;
-    let mut shown = environment.authority.policies(&second).unwrap();
+    let mut shown = environment.authority.operations.policies(&second).unwrap();
     let table = shown.files.get_mut("workloads.json").unwrap();
     *table = table.replace(r#"{"id": "/prod/monolith"}"#, r#"{"id": "/prod/other"}"#);
-    let changed =
-        environment.authority.replace_policies(&second, &shown.files, &shown.hash).await.unwrap();
+    let changed = environment
+        .authority
+        .operations
+        .replace_policies(&second, &shown.files, &shown.hash)
+        .await
+        .unwrap();
     let revoked = revoke(&environment, &admin, id(SECOND).as_str()).await;
     let kinds: Vec<&str> = revoked.review.iter().map(|act| act.kind.as_str()).collect();
     assert_eq!(kinds, ["policy.change"]);
-    assert_eq!(environment.authority.policies(&admin).unwrap().hash, changed.hash);
+    assert_eq!(environment.authority.operations.policies(&admin).unwrap().hash, changed.hash);
     environment.issue(&admin, "/prod/reports").await;
     let nothing = revoke(&environment, &admin, id("/prod/reports").as_str()).await;
     assert!(nothing.review.is_empty());
@@ -183,7 +194,13 @@ async fn the_list_of_tokens_says_who_made_each_and_which_are_void() {
     environment.token(&admin, "/prod/reports").await;
     made(&environment).await;
     revoke(&environment, &admin, id(SECOND).as_str()).await;
-    let listed = environment.authority.tokens(&admin, &TokenFilter::default()).await.unwrap().items;
+    let listed = environment
+        .authority
+        .operations
+        .tokens(&admin, &TokenFilter::default())
+        .await
+        .unwrap()
+        .items;
     let told: Vec<_> =
         listed.iter().map(|token| (token.made_by.as_str(), token.state.as_str())).collect();
     let (admin, second) = (id("/countersign/operator/admin"), id(SECOND));
@@ -226,7 +243,8 @@ fn denial(spiffe_id: &SpiffeId) -> Member {
 
 /// What is listed of each token, newest first, as their makers are.
 async fn listed(environment: &Environment, operator: &Caller) -> Vec<String> {
-    let page = environment.authority.tokens(operator, &TokenFilter::default()).await.unwrap();
+    let page =
+        environment.authority.operations.tokens(operator, &TokenFilter::default()).await.unwrap();
     page.items.into_iter().map(|token| token.state).collect()
 }
 
@@ -245,15 +263,16 @@ async fn what_is_listed_of_a_token_is_what_it_comes_to() {
         reason: "key-compromise".to_owned(),
         named_override: None,
     };
-    let denial = environment.authority.deny(&admin, &asked(reports)).await.unwrap();
+    let denial = environment.authority.operations.deny(&admin, &asked(reports)).await.unwrap();
     deny(&environment, &admin).await;
     let while_denied = environment.token(&admin, reports).await;
     let used = environment.token(&admin, "/prod/monolith").await;
     let csr = csr();
     environment.issue_with(&used, &csr).await.unwrap();
     let withdrawn = environment.token(&admin, "/prod/monolith").await;
-    let page = environment.authority.tokens(&admin, &TokenFilter::default()).await.unwrap();
-    environment.authority.revoke_token(&admin, &page.items[0].id).await.unwrap();
+    let page =
+        environment.authority.operations.tokens(&admin, &TokenFilter::default()).await.unwrap();
+    environment.authority.operations.revoke_token(&admin, &page.items[0].id).await.unwrap();
     let open = environment.token(&admin, "/prod/monolith").await;
 
     let tokens = [&open, &withdrawn, &used, &while_denied, &shut_out, &of_second];
@@ -262,7 +281,7 @@ async fn what_is_listed_of_a_token_is_what_it_comes_to() {
         (true, ["used", "revoked", "used", "open", "void", "void"]),
     ] {
         if allowed {
-            environment.authority.allow(&admin, &denial.id).await.unwrap();
+            environment.authority.operations.allow(&admin, &denial.id).await.unwrap();
         }
         let listed = listed(&environment, &admin).await;
         assert_eq!(listed[..listed.len() - before], expected);
@@ -281,17 +300,17 @@ async fn what_a_denial_made_void_is_not_told_again() {
     let ask = async |key: &str| {
         let named = Caller { idempotency_key: Some(key.to_owned()), ..admin.clone() };
         let asked = TokenRequest { spiffe_id: id("/prod/reports"), ttl: None, key_sha256: None };
-        environment.authority.create_token(&named, &asked).await
+        environment.authority.operations.create_token(&named, &asked).await
     };
     let told = ask("before").await.unwrap();
     assert_eq!(ask("before").await.unwrap().id, told.id);
     let (reason, named_override) = ("key-compromise".to_owned(), None);
     let asked = DenyRequest { spiffe_id: id("/prod/reports"), reason, named_override };
-    let denial = environment.authority.deny(&admin, &asked).await.unwrap();
+    let denial = environment.authority.operations.deny(&admin, &asked).await.unwrap();
     let after = ask("after").await.unwrap();
     for is_lifted in [false, true] {
         if is_lifted {
-            environment.authority.allow(&admin, &denial.id).await.unwrap();
+            environment.authority.operations.allow(&admin, &denial.id).await.unwrap();
         }
         let refused = ask("before").await.unwrap_err();
         assert!(refused.to_string().contains("denied, since"), "{is_lifted}: {refused}");

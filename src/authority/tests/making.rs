@@ -70,7 +70,7 @@ async fn require_ca(state: &Path, created: Created) {
     let clock = Arc::new(ManualClock::new(NOW));
     let store: Arc<dyn authority::store::Store> = Arc::new(store);
     let authority = support::open(&store, &keys, &clock, pin).await.unwrap();
-    assert!(!authority.checkpoint().unwrap().is_empty());
+    assert!(!authority.writer.checkpoint().unwrap().is_empty());
     assert!(!state.join(UNFINISHED).exists());
 }
 

@@ -55,9 +55,9 @@ async fn apply_with(
         files.insert("all.cedar".to_owned(), format!("{shipped}\n{forbid}"));
     }
     let authority = &environment.authority;
-    let active = authority.policies(operator).unwrap().hash;
+    let active = authority.operations.policies(operator).unwrap().hash;
     let files: BTreeMap<String, String> = files;
-    authority.replace_policies(operator, &files, &active).await.unwrap();
+    authority.operations.replace_policies(operator, &files, &active).await.unwrap();
 }
 
 /// Asks by a new token for these names, and says nothing of names where there are none of both.
@@ -68,7 +68,7 @@ async fn ask(
     ip: Option<&[&str]>,
 ) -> Result<IssuedCertificate, Error> {
     let token = environment.token(operator, REPORTS).await;
-    environment.authority.issue(&anonymous(), &by_token(&token, dns, ip), None).await
+    environment.authority.issuing.issue(&anonymous(), &by_token(&token, dns, ip), None).await
 }
 
 fn by_token(token: &Secret, dns: Option<&[&str]>, ip: Option<&[&str]>) -> IssueRequest {
@@ -96,7 +96,8 @@ async fn whoever_speaks_of_no_names_has_those_of_the_row() {
     let operator = environment.operator().await;
     let by_token = ask(&environment, &operator, None, None).await.unwrap();
     let by_operator = IssueRequest { spiffe_id: Some(id(REPORTS)), ..request(&csr()) };
-    let by_operator = environment.authority.issue(&operator, &by_operator, None).await.unwrap();
+    let by_operator =
+        environment.authority.issuing.issue(&operator, &by_operator, None).await.unwrap();
     for issued in [by_token, by_operator] {
         assert_eq!(names(&issued), ["reports.internal", "10.0.0.1"]);
         assert_eq!(event(&environment, &issued).await.detail["names_from"], "row");
@@ -187,7 +188,7 @@ async fn the_cas_own_names_and_more_than_a_certificate_has_are_in_no_default() {
         dns: Some(vec!["late.internal".to_owned()]),
         ..request(&csr())
     };
-    environment.authority.issue_internal(&own, "own").await.unwrap();
+    environment.authority.issuing.issue_internal(&own, "own").await.unwrap();
     let issued = ask(&environment, &operator, None, None).await.unwrap();
     assert_eq!(names(&issued), ["reports.internal", "10.0.0.1"]);
 
@@ -208,7 +209,7 @@ async fn silence_and_none_are_two_requests_and_each_is_answered_alike_for_ever()
     let none = IssueRequest { dns: Some(vec![]), ..silent.clone() };
     let ask = |body: IssueRequest| {
         let (authority, operator) = (&environment.authority, &operator);
-        async move { authority.issue(operator, &body, Some("key")).await }
+        async move { authority.issuing.issue(operator, &body, Some("key")).await }
     };
     let issued = ask(silent.clone()).await.unwrap();
     let mismatch = ask(none).await;
@@ -241,10 +242,10 @@ async fn a_row_that_changed_between_log_and_signature_changes_no_certificate() {
         let token = environment.token(&operator, REPORTS).await;
         let body = by_token(&token, None, None);
         armed.store(true, Ordering::SeqCst);
-        let lost = environment.authority.issue(&anonymous(), &body, None).await;
+        let lost = environment.authority.issuing.issue(&anonymous(), &body, None).await;
         assert!(matches!(lost, Err(Error::Store(_))), "{lost:?}");
         apply(&environment, &operator, dns, &["10.0.0.1"]).await;
-        environment.authority.issue(&anonymous(), &body, None).await
+        environment.authority.issuing.issue(&anonymous(), &body, None).await
     };
     let issued = begun(&["more.internal", "reports.internal"]).await.unwrap();
     assert_eq!(names(&issued), ["reports.internal", "10.0.0.1"]);
@@ -268,7 +269,7 @@ async fn a_question_that_speaks_of_no_names_is_explained_with_those_of_the_row()
             profile: None,
             extent: None,
         };
-        environment.authority.explain(&operator, &asked).unwrap()
+        environment.authority.operations.explain(&operator, &asked).unwrap()
     };
     let silent = explain("issue", None);
     let assumed = "the names of its row: reports.internal, 10.0.0.1";

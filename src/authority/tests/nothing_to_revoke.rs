@@ -20,7 +20,7 @@ async fn tried(environment: &Environment, operator: &Caller, target: &str, dry_r
         named_override: None,
     };
     let before = size(environment).await;
-    let answer = environment.authority.revoke(operator, &request).await;
+    let answer = environment.authority.operations.revoke(operator, &request).await;
     Tried { answer, entries_written: size(environment).await - before }
 }
 
@@ -70,7 +70,7 @@ async fn what_is_nobody_s_id_is_neither_denied_nor_revoked() {
         let spiffe_id = target.parse().unwrap();
         let reason = "key-compromise".to_owned();
         let asked = DenyRequest { spiffe_id, reason, named_override: None };
-        refused(environment.authority.deny(&operator, &asked).await.map(drop));
+        refused(environment.authority.operations.deny(&operator, &asked).await.map(drop));
         assert_eq!(size(&environment).await, before);
     }
 }
@@ -130,7 +130,8 @@ async fn a_certificate_that_comes_while_it_is_revoked_is_revoked_or_later() {
                 continue;
             }
         };
-        let record = environment.authority.certificate(&operator, &issued.serial_number).await;
+        let record =
+            environment.authority.operations.certificate(&operator, &issued.serial_number).await;
         let is_revoked = record.unwrap().state == api::CertificateState::Revoked;
         // Revoked at an index behind it, or the answer says that there was nothing yet.
         let covered = match tried.answer {

@@ -33,7 +33,7 @@ async fn add(
     by: &Caller,
     asked: &OperatorRequest,
 ) -> Result<NewToken, Error> {
-    environment.authority.add_operator(by, asked).await
+    environment.authority.operations.add_operator(by, asked).await
 }
 
 /// The new operator's first certificate.
@@ -49,20 +49,20 @@ async fn added(environment: &Environment, by: &Caller, name: &str) -> Caller {
 }
 
 async fn listed(environment: &Environment, by: &Caller, name: &str) -> OperatorRecord {
-    let page = environment.authority.operators(by).await.unwrap();
+    let page = environment.authority.operations.operators(by).await.unwrap();
     page.items.into_iter().find(|operator| operator.name == name).unwrap()
 }
 
 async fn revoke(environment: &Environment, by: &Caller, path: &str) -> Vec<ActOnRecord> {
     let (target, reason) = (id(path).to_string(), "superseded".to_owned());
     let asked = RevokeRequest { target, reason, dry_run: false, named_override: None };
-    environment.authority.revoke(by, &asked).await.unwrap().review
+    environment.authority.operations.revoke(by, &asked).await.unwrap().review
 }
 
 async fn deny(environment: &Environment, by: &Caller, path: &str) -> String {
     let (spiffe_id, reason) = (id(path), "unspecified".to_owned());
     let asked = DenyRequest { spiffe_id, reason, named_override: None };
-    environment.authority.deny(by, &asked).await.unwrap().id
+    environment.authority.operations.deny(by, &asked).await.unwrap().id
 }
 
 /// The step is one that policy lets somebody take: an operator is added, and gets no workload's token.
@@ -127,10 +127,15 @@ async fn whoever_is_no_operator_adds_none_whatever_policies_say() {
     let unlisted = environment.enrol("eve").await;
     told(add(&environment, &unlisted, &named("bob")).await, "AddOperator");
 
-    let mut files = environment.authority.policies(&admin).unwrap();
+    let mut files = environment.authority.operations.policies(&admin).unwrap();
     let everybody = "@id(\"everything\") permit(principal, action, resource);".to_owned();
     files.files.insert("all.cedar".to_owned(), everybody);
-    environment.authority.replace_policies(&admin, &files.files, &files.hash).await.unwrap();
+    environment
+        .authority
+        .operations
+        .replace_policies(&admin, &files.files, &files.hash)
+        .await
+        .unwrap();
     told(add(&environment, &workload, &named("bob")).await, "only operators add others");
 }
 
@@ -139,7 +144,7 @@ async fn policy_says_who_adds_operators() {
     let environment = Environment::start().await;
     let admin = environment.operator().await;
     let second = environment.enrol("second").await;
-    let mut files = environment.authority.policies(&admin).unwrap();
+    let mut files = environment.authority.operations.policies(&admin).unwrap();
     let only = format!(
         "@id(\"only-admin\") forbid(principal, action == Action::\"AddOperator\", resource) \
          unless {{ principal == Operator::\"{}\" }};",
@@ -147,7 +152,12 @@ async fn policy_says_who_adds_operators() {
     );
     files.files.insert("adding.cedar".to_owned(), only);
     let token = add(&environment, &second, &named("bob")).await.unwrap();
-    environment.authority.replace_policies(&admin, &files.files, &files.hash).await.unwrap();
+    environment
+        .authority
+        .operations
+        .replace_policies(&admin, &files.files, &files.hash)
+        .await
+        .unwrap();
     told(add(&environment, &second, &named("carol")).await, "only-admin");
     told(join(&environment, &token).await, "whoever made it");
     added(&environment, &admin, "carol").await;
@@ -158,7 +168,7 @@ async fn policy_says_who_adds_operators() {
 async fn under_a_schema_of_before_whoever_changes_policies_adds_operators() {
     let environment = Environment::start().await;
     let admin = environment.operator().await;
-    let mut files = environment.authority.policies(&admin).unwrap();
+    let mut files = environment.authority.operations.policies(&admin).unwrap();
     let schema = files.files.get_mut("schema.cedarschema").unwrap();
     let from = schema.find("action AddOperator").unwrap();
     let end = from + schema[from..].find("};").unwrap() + 2;
@@ -167,7 +177,12 @@ async fn under_a_schema_of_before_whoever_changes_policies_adds_operators() {
     let from = policies.find("@id(\"operator-adds-operators\")").unwrap();
     let end = from + policies[from..].find("};\n").unwrap() + 2;
     policies.replace_range(from..end, "");
-    environment.authority.replace_policies(&admin, &files.files, &files.hash).await.unwrap();
+    environment
+        .authority
+        .operations
+        .replace_policies(&admin, &files.files, &files.hash)
+        .await
+        .unwrap();
     let bob = added(&environment, &admin, "bob").await;
     environment.authority.status(&bob).await.unwrap();
     let issued = environment.issue(&admin, "/prod/reports").await;
@@ -211,7 +226,7 @@ async fn whoever_was_removed_is_added_again_only_once_allowed() {
     assert!(environment.authority.status(&bob).await.is_err());
     assert_eq!(listed(&environment, &admin, "bob").await.state, OperatorState::Denied);
     told(add(&environment, &admin, &again("bob")).await, "is denied");
-    environment.authority.allow(&admin, &denial).await.unwrap();
+    environment.authority.operations.allow(&admin, &denial).await.unwrap();
     assert!(environment.authority.status(&bob).await.is_err(), "what he had stays revoked");
     let token = add(&environment, &admin, &again("bob")).await.unwrap();
     join(&environment, &token).await.unwrap();
@@ -232,7 +247,7 @@ async fn a_token_counts_once_for_a_while_and_for_the_key_that_it_names() {
     added(&environment, &admin, "carol").await;
 
     let withdrawn = add(&environment, &admin, &named("erin")).await.unwrap();
-    environment.authority.revoke_token(&admin, &withdrawn.id).await.unwrap();
+    environment.authority.operations.revoke_token(&admin, &withdrawn.id).await.unwrap();
     told_to_be_added(join(&environment, &withdrawn).await, "revoked");
 
     let key_sha256 = Some("00".repeat(32));
@@ -250,6 +265,7 @@ async fn of_two_tokens_for_one_name_the_newer_counts_and_none_once_somebody_has_
     told(join(&environment, &older).await, "a newer one was made");
     let states: Vec<String> = environment
         .authority
+        .operations
         .tokens(&admin, &TokenFilter::default())
         .await
         .unwrap()
@@ -330,7 +346,8 @@ async fn nobody_is_invited_by_a_token_that_counts_no_more() {
     let environment = Environment::start().await;
     let admin = environment.operator().await;
     let states = async || {
-        let page = environment.authority.tokens(&admin, &TokenFilter::default()).await.unwrap();
+        let page =
+            environment.authority.operations.tokens(&admin, &TokenFilter::default()).await.unwrap();
         let state = page.items[0].state.clone();
         (state, listed(&environment, &admin, "bob").await.state)
     };
@@ -362,10 +379,10 @@ async fn the_last_operator_able_to_act_stays_even_where_others_are_invited() {
         reason: "unspecified".to_owned(),
         named_override: None,
     };
-    let refused = environment.authority.deny(&admin, &asked).await;
+    let refused = environment.authority.operations.deny(&admin, &asked).await;
     assert!(matches!(refused, Err(Error::LocksOut(_))), "{refused:?}");
     let bob = join(&environment, &token).await.unwrap();
-    environment.authority.deny(&bob, &asked).await.unwrap();
+    environment.authority.operations.deny(&bob, &asked).await.unwrap();
 }
 
 #[tokio::test]
@@ -434,7 +451,8 @@ async fn who_asks_to_be_an_operator_is_told_the_operators_way_to_another_token()
         let ask = async |path: &str| {
             let attestation = Attestation::Token { token: token.clone() };
             let body = IssueRequest { spiffe_id: Some(id(path)), attestation, ..request(&csr()) };
-            let refused = environment.authority.issue(&support::anonymous(), &body, None).await;
+            let refused =
+                environment.authority.issuing.issue(&support::anonymous(), &body, None).await;
             match refused.unwrap_err() {
                 Error::Attestation { next_step, .. } => next_step,
                 other => panic!("{what}: {other:?}"),

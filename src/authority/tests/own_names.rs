@@ -26,8 +26,8 @@ async fn apply(
     operator: &Caller,
     files: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
-    let active = authority.policies(operator)?.hash;
-    authority.replace_policies(operator, files, &active).await.map(drop)
+    let active = authority.operations.policies(operator)?.hash;
+    authority.operations.replace_policies(operator, files, &active).await.map(drop)
 }
 
 /// The CA's own certificate, with these names.
@@ -37,7 +37,7 @@ async fn certify_itself(environment: &Environment, dns: &[&str]) {
         dns: Some(dns.iter().map(|name| (*name).to_owned()).collect()),
         ..request(&csr())
     };
-    environment.authority.issue_internal(&body, "own").await.unwrap();
+    environment.authority.issuing.issue_internal(&body, "own").await.unwrap();
 }
 
 async fn ask(
@@ -51,7 +51,7 @@ async fn ask(
         attestation: Attestation::Token { token },
         ..request(&csr())
     };
-    environment.authority.issue(&anonymous(), &body, None).await
+    environment.authority.issuing.issue(&anonymous(), &body, None).await
 }
 
 fn reason(refused: Result<IssuedCertificate, Error>) -> String {
@@ -104,7 +104,7 @@ async fn a_row_of_before_gives_nobody_a_name_that_the_ca_has_taken_since() {
         profile: None,
         extent: None,
     };
-    assert!(!environment.authority.explain(&operator, &asked).unwrap().allowed);
+    assert!(!environment.authority.operations.explain(&operator, &asked).unwrap().allowed);
 
     ask(&environment, &operator, &["reports.internal"]).await.unwrap();
 }

@@ -68,7 +68,7 @@ async fn start([root, above, issuer]: [&str; 3]) -> Environment {
     let Outcomes::Ready(pin) = created.outcome else { panic!("it is certified") };
     let (keys, store) = (created.keys, created.store as Arc<dyn Store>);
     let authority = support::open(&store, &keys, &clock, pin).await.unwrap();
-    authority.keep_halts(folder.path()).await.unwrap();
+    authority.writer.keep_halts(folder.path()).await.unwrap();
     Environment { folder, clock, store, keys, pin, authority }
 }
 
@@ -129,18 +129,22 @@ async fn ask(
         body.dns = Some(dns.iter().map(|name| (*name).to_owned()).collect());
         body.ip = Some(ip.iter().map(|address| address.parse().unwrap()).collect());
     }
-    environment.authority.issue(&anonymous(), &body, None).await
+    environment.authority.issuing.issue(&anonymous(), &body, None).await
 }
 
 /// Replaces the policy set by one of many rows, of which one lists this name.
 async fn apply(authority: &Authority, operator: &Caller, name: &str) -> Result<(), Error> {
-    let active = authority.policies(operator)?.hash;
+    let active = authority.operations.policies(operator)?.hash;
     let rows = (0..250).map(|row| {
         let name = if row == 173 { name } else { "same.internal" };
         serde_json::json!({ "id": format!("/row/{row}"), "dns": [name], "ip": ["10.0.0.7"] })
     });
     let table = serde_json::json!({ "workloads": rows.collect::<Vec<_>>() });
-    authority.replace_policies(operator, &files(&table.to_string()), &active).await.map(drop)
+    authority
+        .operations
+        .replace_policies(operator, &files(&table.to_string()), &active)
+        .await
+        .map(drop)
 }
 
 fn files(workloads: &str) -> BTreeMap<String, String> {
@@ -189,17 +193,17 @@ async fn what_is_known_to_be_permitted_costs_no_signature() {
     let operator = environment.operator().await;
     let names = r#""dns": ["a.internal", "b.internal"], "ip": ["10.0.0.1"]"#;
     let rows = files(&format!(r#"{{"workloads": [{{"id": "/prod/reports", {names}}}]}}"#));
-    let active = environment.authority.policies(&operator).unwrap().hash;
-    environment.authority.replace_policies(&operator, &rows, &active).await.unwrap();
+    let active = environment.authority.operations.policies(&operator).unwrap().hash;
+    environment.authority.operations.replace_policies(&operator, &rows, &active).await.unwrap();
     for _ in 0..2 {
         // Found out when the rows were applied, or at the start.
-        let before = environment.authority.names_verified();
+        let before = environment.authority.view.names_verified();
         assert!(before > 0);
         let issued = environment.issue(&operator, "/prod/reports").await;
         environment.renew(&environment.caller(&issued), &csr()).await.unwrap();
         let token = environment.token(&operator, "/prod/reports").await;
         ask(&environment, &token, (&["b.internal"], &[])).await.unwrap();
-        assert_eq!(environment.authority.names_verified(), before);
+        assert_eq!(environment.authority.view.names_verified(), before);
         environment.restart().await;
     }
 }
@@ -213,9 +217,9 @@ async fn names_that_are_permitted_one_by_one_are_refused_where_nobody_compares_t
     let operator = environment.operator().await;
     let names: Vec<String> = (0..100).map(|number| format!("n{number}.internal")).collect();
     let apply = async |rows: Vec<serde_json::Value>| {
-        let active = environment.authority.policies(&operator).unwrap().hash;
+        let active = environment.authority.operations.policies(&operator).unwrap().hash;
         let rows = files(&serde_json::json!({ "workloads": rows }).to_string());
-        environment.authority.replace_policies(&operator, &rows, &active).await
+        environment.authority.operations.replace_policies(&operator, &rows, &active).await
     };
     let row = |(number, name)| serde_json::json!({ "id": format!("/row/{number}"), "dns": [name] });
     apply(names.iter().enumerate().map(row).collect()).await.unwrap();
@@ -262,7 +266,7 @@ async fn a_row_that_lists_what_no_certificate_can_bear_is_told_when_it_is_applie
     apply(&environment.authority, &operator, "row.internal").await.unwrap();
     // One that was applied before the issuer was certified, which is told at the start.
     let environment = start(["", PERMITTED, ""]).await;
-    let error = environment.authority.require_permitted_rows().unwrap_err();
+    let error = environment.authority.view.require_permitted_rows().unwrap_err();
     assert!(error.to_string().contains("row \"/prod/reports\": reports.example"), "{error}");
 }
 
@@ -280,9 +284,10 @@ async fn what_is_not_permitted_is_explained() {
         extent: None,
     };
     for dns in [Some("reports.example"), None] {
-        let explained = environment.authority.explain(&operator, &asked(dns)).unwrap();
+        let explained = environment.authority.operations.explain(&operator, &asked(dns)).unwrap();
         assert!(!explained.allowed && explained.reason.contains("name constraints"), "{dns:?}");
     }
-    let explained = environment.authority.explain(&operator, &asked(Some("reports.internal")));
+    let explained =
+        environment.authority.operations.explain(&operator, &asked(Some("reports.internal")));
     assert!(explained.unwrap().allowed);
 }

@@ -51,7 +51,7 @@ async fn no_ca_key_signs_what_the_log_does_not_hold() {
     let caller = environment.caller(&issued);
     environment.renew(&caller, &csr()).await.unwrap();
     let issuer = environment.authority.status(&operator).await.unwrap().issuers[0].id.clone();
-    environment.authority.crl(&issuer).await.unwrap();
+    environment.authority.crls.crl(&issuer).await.unwrap();
     let looked_up = looked_up.lock().unwrap();
     assert_eq!(*looked_up, ["leaf", "leaf", "leaf", "event"]);
 }
@@ -103,7 +103,7 @@ async fn a_renewal_keeps_names_and_facts_and_is_judged_again() {
         attestation: Attestation::Token { token },
         ..request(&csr())
     };
-    let first = environment.authority.issue(&anonymous(), &body, None).await.unwrap();
+    let first = environment.authority.issuing.issue(&anonymous(), &body, None).await.unwrap();
     let caller = environment.caller(&first);
     let renewed = environment.renew(&caller, &csr()).await.unwrap();
     let text = names(&renewed.chain);
@@ -111,9 +111,10 @@ async fn a_renewal_keeps_names_and_facts_and_is_judged_again() {
     assert_eq!(renewed.not_after - renewed.not_before, first.not_after - first.not_before);
 
     let files = [("workloads.json".to_owned(), r#"{"workloads":[{"id":"/prod/x"}]}"#.to_owned())];
-    let hash = environment.authority.policies(&operator).unwrap().hash;
+    let hash = environment.authority.operations.policies(&operator).unwrap().hash;
     environment
         .authority
+        .operations
         .replace_policies(&operator, &files.into_iter().collect(), &hash)
         .await
         .unwrap();
@@ -140,12 +141,12 @@ async fn the_same_request_again_returns_the_same_certificate() {
 
     let body = IssueRequest { spiffe_id: Some(id("/prod/monolith")), ..request(&csr) };
     let authority = &environment.authority;
-    let named = authority.issue(&operator, &body, Some("key")).await.unwrap();
-    assert_eq!(authority.issue(&operator, &body, Some("key")).await.unwrap(), named);
+    let named = authority.issuing.issue(&operator, &body, Some("key")).await.unwrap();
+    assert_eq!(authority.issuing.issue(&operator, &body, Some("key")).await.unwrap(), named);
     let other = IssueRequest { ttl: Some("1h".parse().unwrap()), ..body.clone() };
-    let mismatch = authority.issue(&operator, &other, Some("key")).await.unwrap_err();
+    let mismatch = authority.issuing.issue(&operator, &other, Some("key")).await.unwrap_err();
     assert!(mismatch.to_string().contains("Idempotency-Key"), "{mismatch}");
-    assert_ne!(authority.issue(&operator, &body, None).await.unwrap(), named);
+    assert_ne!(authority.issuing.issue(&operator, &body, None).await.unwrap(), named);
 }
 
 #[tokio::test]
@@ -203,7 +204,7 @@ async fn each_misuse_of_a_token_is_refused_by_name() {
         attestation: Attestation::Token { token: token.clone() },
         ..request(&csr())
     };
-    let error = environment.authority.issue(&anonymous(), &body, None).await.unwrap_err();
+    let error = environment.authority.issuing.issue(&anonymous(), &body, None).await.unwrap_err();
     assert!(refused(error).contains("is for spiffe://pay.example/prod/reports"));
 
     environment.clock.advance(time::Duration::minutes(16));
@@ -215,14 +216,20 @@ async fn each_misuse_of_a_token_is_refused_by_name() {
     let error = environment.issue_with(&token, &csr()).await.unwrap_err();
     assert!(refused(error).contains("used"));
 
-    let page = environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap();
+    let page =
+        environment.authority.operations.tokens(&operator, &TokenFilter::default()).await.unwrap();
     assert_eq!(page.items[0].state, "used");
     let token = environment.token(&operator, "/prod/reports").await;
-    let open =
-        environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items[0]
-            .id
-            .clone();
-    environment.authority.revoke_token(&operator, &open).await.unwrap();
+    let open = environment
+        .authority
+        .operations
+        .tokens(&operator, &TokenFilter::default())
+        .await
+        .unwrap()
+        .items[0]
+        .id
+        .clone();
+    environment.authority.operations.revoke_token(&operator, &open).await.unwrap();
     let error = environment.issue_with(&token, &csr()).await.unwrap_err();
     assert!(refused(error).contains("revoked"));
 
@@ -284,24 +291,24 @@ async fn policy_names_the_row_and_the_command() {
     let authority = &environment.authority;
 
     let body = ask(id("/prod/unknown"), &[]);
-    let refusal = denied(authority.issue(&operator, &body, None).await.unwrap_err());
+    let refusal = denied(authority.issuing.issue(&operator, &body, None).await.unwrap_err());
     assert!(refusal.reason.contains("no row"), "{refusal:?}");
     assert!(refusal.next_step.unwrap().contains("policy apply"));
 
     let body = ask(id("/prod/reports"), &["monolith.internal"]);
-    let refusal = denied(authority.issue(&operator, &body, None).await.unwrap_err());
+    let refusal = denied(authority.issuing.issue(&operator, &body, None).await.unwrap_err());
     assert_eq!(refusal.row.as_deref(), Some("/prod/reports"));
     assert!(refusal.reason.contains("monolith.internal"), "{refusal:?}");
 
     let body = ask(id("/countersign/operator/eve"), &[]);
-    denied(authority.issue(&operator, &body, None).await.unwrap_err());
+    denied(authority.issuing.issue(&operator, &body, None).await.unwrap_err());
     let body = ask(id("/countersign/authority"), &[]);
-    denied(authority.issue(&operator, &body, None).await.unwrap_err());
+    denied(authority.issuing.issue(&operator, &body, None).await.unwrap_err());
 
     let workload = environment.issue(&operator, "/prod/reports").await;
     let workload = environment.caller(&workload);
     let body = ask(id("/prod/monolith"), &[]);
-    denied(authority.issue(&workload, &body, None).await.unwrap_err());
+    denied(authority.issuing.issue(&workload, &body, None).await.unwrap_err());
     denied(authority.status(&workload).await.unwrap_err());
     let revoke = RevokeRequest {
         target: id("/prod/monolith").to_string(),
@@ -309,7 +316,7 @@ async fn policy_names_the_row_and_the_command() {
         dry_run: false,
         named_override: None,
     };
-    denied(authority.revoke(&workload, &revoke).await.unwrap_err());
+    denied(authority.operations.revoke(&workload, &revoke).await.unwrap_err());
 }
 
 #[tokio::test]
@@ -322,7 +329,8 @@ async fn a_second_operator_comes_from_the_table() {
         ttl: None,
         key_sha256: None,
     };
-    let refused = environment.authority.create_token(&operator, &asked).await.unwrap_err();
+    let refused =
+        environment.authority.operations.create_token(&operator, &asked).await.unwrap_err();
     assert!(refused.to_string().contains("operators-are-themselves"), "{refused}");
     environment.authority.status(&second).await.unwrap();
     let asked = ExplainRequest {
@@ -334,7 +342,7 @@ async fn a_second_operator_comes_from_the_table() {
         profile: None,
         extent: None,
     };
-    assert!(!environment.authority.explain(&second, &asked).unwrap().allowed);
+    assert!(!environment.authority.operations.explain(&second, &asked).unwrap().allowed);
 }
 
 #[tokio::test]
@@ -343,7 +351,7 @@ async fn foreign_and_contradicting_names_are_refused() {
     let operator = environment.operator().await;
     let foreign = identity::SpiffeId::parse("spiffe://other.example/prod/reports").unwrap();
     let body = IssueRequest { spiffe_id: Some(foreign), ..request(&csr()) };
-    let error = environment.authority.issue(&operator, &body, None).await.unwrap_err();
+    let error = environment.authority.issuing.issue(&operator, &body, None).await.unwrap_err();
     assert!(error.to_string().contains("trust domain"), "{error}");
 }
 
@@ -355,8 +363,9 @@ async fn another_tenants_certificate_does_not_exist() {
     let monolith = environment.issue(&operator, "/prod/monolith").await;
     let caller = environment.caller(&reports);
     let authority = &environment.authority;
-    assert!(authority.certificate(&caller, &reports.serial_number).await.is_ok());
-    let hidden = authority.certificate(&caller, &monolith.serial_number).await.unwrap_err();
+    assert!(authority.operations.certificate(&caller, &reports.serial_number).await.is_ok());
+    let hidden =
+        authority.operations.certificate(&caller, &monolith.serial_number).await.unwrap_err();
     assert!(matches!(hidden, Error::NotFound(_)), "{hidden}");
 }
 
@@ -365,7 +374,7 @@ async fn every_leaf_is_accounted_for() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let issued = environment.issue(&operator, "/prod/reports").await;
-    while environment.authority.account().await.unwrap() {}
+    while environment.authority.issuing.account().await.unwrap() {}
     let head = environment.store.head().await.unwrap();
     assert_eq!(head.swept, issued.log_index + 1);
     let newest = environment.store.entries(head.edge.size() - 1, 1).await.unwrap();
@@ -400,7 +409,12 @@ async fn the_state_survives_a_restart_and_serves_one_process() {
     let operator = environment.operator().await;
     let issued = environment.issue(&operator, "/prod/reports").await;
     environment.restart().await;
-    let shown = environment.authority.certificate(&operator, &issued.serial_number).await.unwrap();
+    let shown = environment
+        .authority
+        .operations
+        .certificate(&operator, &issued.serial_number)
+        .await
+        .unwrap();
     assert_eq!(shown.chain.as_deref(), Some(issued.chain.as_str()));
     let second = SqliteStore::open(
         environment.folder.path(),

@@ -64,7 +64,7 @@ impl Counted {
     }
 
     fn in_force(&self) -> Hash {
-        *self.environment.authority.policy().set().hash()
+        *self.environment.authority.view.policy().set().hash()
     }
 }
 
@@ -73,7 +73,7 @@ async fn those_who_notice_a_new_set_at_once_have_it_read_once() {
     let counted = Counted::start().await;
     let hash = counted.put_another().await;
     let authority = &counted.environment.authority;
-    let followed = futures_util::future::join_all((0..30).map(|_| authority.refresh())).await;
+    let followed = futures_util::future::join_all((0..30).map(|_| authority.view.refresh())).await;
     assert!(followed.iter().all(Result::is_ok));
     assert_eq!((counted.reads(), counted.in_force()), (1, hash));
 }
@@ -83,7 +83,7 @@ async fn who_goes_away_leaves_it_to_be_finished() {
     let counted = Counted::start().await;
     let hash = counted.put_another().await;
     let authority = Arc::clone(&counted.environment.authority);
-    let first = tokio::spawn(async move { authority.refresh().await });
+    let first = tokio::spawn(async move { authority.view.refresh().await });
     let begun = Instant::now();
     while counted.reads() == 0 {
         assert!(begun.elapsed() < Duration::from_secs(60), "nobody reads it");
@@ -92,7 +92,7 @@ async fn who_goes_away_leaves_it_to_be_finished() {
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     assert_ne!(counted.in_force(), hash, "it is under way");
-    counted.environment.authority.refresh().await.unwrap();
+    counted.environment.authority.view.refresh().await.unwrap();
     assert_eq!((counted.reads(), counted.in_force()), (1, hash));
 }
 
@@ -103,7 +103,7 @@ async fn another_operator_is_known_without_the_set_being_read() {
     let admin = environment.operator().await;
     let name = "third".to_owned();
     let asked = OperatorRequest { name, ttl: None, key_sha256: None, again: false };
-    let token = environment.authority.add_operator(&admin, &asked).await.unwrap().token;
+    let token = environment.authority.operations.add_operator(&admin, &asked).await.unwrap().token;
     let third = environment.caller(&environment.issue_with(&token, &csr()).await.unwrap());
     environment.authority.status(&third).await.unwrap();
     assert_eq!(counted.reads(), 0);
@@ -116,11 +116,11 @@ async fn what_cannot_be_parsed_is_read_once_and_keeps_no_later_set_out() {
     files.insert("broken.cedar".to_owned(), "permit (".to_owned());
     counted.put(Hash::of(b"broken"), &files).await;
     for _ in 0..3 {
-        let refused = counted.environment.authority.refresh().await.unwrap_err();
+        let refused = counted.environment.authority.view.refresh().await.unwrap_err();
         assert!(refused.to_string().contains("broken.cedar"), "{refused}");
     }
     assert_eq!(counted.reads(), 1);
     let hash = counted.put_another().await;
-    counted.environment.authority.refresh().await.unwrap();
+    counted.environment.authority.view.refresh().await.unwrap();
     assert_eq!(counted.in_force(), hash);
 }

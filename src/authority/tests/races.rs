@@ -64,13 +64,13 @@ async fn a_certificate_half_issued_is_revoked_with_its_identity() {
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(&operator, &request).await.unwrap();
+    environment.authority.operations.revoke(&operator, &request).await.unwrap();
     let issued = environment.issue(&operator, "/prod/reports").await;
     let database = environment.folder.path().join("countersign.db");
     let second = rusqlite::Connection::open(database).unwrap();
     let forgotten = [issued.log_index as i64];
     second.execute("DELETE FROM certificates WHERE leaf_index = ?1", forgotten).unwrap();
-    let again = environment.authority.revoke(&operator, &request).await.unwrap();
+    let again = environment.authority.operations.revoke(&operator, &request).await.unwrap();
     assert!(again.log_index.is_some(), "{again:?}");
 }
 

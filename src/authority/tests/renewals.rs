@@ -41,7 +41,7 @@ async fn renewed() -> (Environment, Caller, IssuedCertificate) {
 
 fn shown(environment: &Environment, issued: &IssuedCertificate) -> Caller {
     let caller = environment.caller(issued);
-    environment.authority.note_shown(caller.svid.as_ref().unwrap());
+    environment.authority.view.note_shown(caller.svid.as_ref().unwrap());
     caller
 }
 
@@ -71,7 +71,7 @@ async fn no_row_gives_a_second_renewal_with_another_key_and_none_breaks_the_line
     for (change, restarts) in CHANGES.iter().flat_map(|it| [(it, false), (it, true)]) {
         let (mut environment, held, renewed) = renewed().await;
         let newest = shown(&environment, &renewed);
-        while environment.authority.account().await.unwrap() {}
+        while environment.authority.issuing.account().await.unwrap() {}
         let copy = environment.folder.path().join("copy");
         let copied = format!("VACUUM INTO '{}'", copy.display());
         tamper(&environment, &copied);
@@ -105,7 +105,7 @@ async fn that_a_certificate_was_shown_is_logged_once_and_outlives_a_restart() {
             environment.restart().await;
         }
         shown(&environment, &renewed);
-        while environment.authority.account().await.unwrap() {}
+        while environment.authority.issuing.account().await.unwrap() {}
         let told = events(&environment, "seen").await.into_iter();
         let told: Vec<u64> = told
             .flat_map(|event| event.detail["indexes"].as_array().unwrap().clone())
@@ -165,14 +165,15 @@ async fn that_a_renewal_was_revoked_is_known_for_longer_than_it_lived() {
     };
     let token = environment.token(&operator, "/prod/reports").await;
     let body = lives(6 * 24 * 3600, Attestation::Token { token });
-    let held = environment.authority.issue(&support::anonymous(), &body, None).await.unwrap();
+    let held =
+        environment.authority.issuing.issue(&support::anonymous(), &body, None).await.unwrap();
     let held = environment.caller(&held);
     let body = lives(3600, Attestation::Svid {});
-    let renewed = environment.authority.issue(&held, &body, None).await.unwrap();
+    let renewed = environment.authority.issuing.issue(&held, &body, None).await.unwrap();
     environment.revoke(&operator, &renewed.serial_number.to_string()).await;
     environment.clock.advance(time::Duration::days(2));
     environment.operator().await;
-    environment.authority.forget_expired().await.unwrap();
+    environment.authority.view.forget_expired().await.unwrap();
     let refused = environment.renew(&held, &csr()).await.unwrap_err().to_string();
     assert!(refused.contains("renewed by is revoked"), "{refused}");
 }
@@ -184,7 +185,7 @@ async fn of_many_renewals_at_once_each_finds_what_the_one_before_did() {
     let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);
     let asks = |csr: String| {
         let (authority, held) = (Arc::clone(&environment.authority), held.clone());
-        async move { authority.issue(&held, &support::request(&csr), None).await }
+        async move { authority.issuing.issue(&held, &support::request(&csr), None).await }
     };
     let same = csr();
     let mut tasks = tokio::task::JoinSet::new();
@@ -258,7 +259,8 @@ impl Nodes {
         self.armed.store(true, Ordering::SeqCst);
         let (authority, caller) = (Arc::clone(&self.first.authority), caller.clone());
         let body = support::request(csr);
-        let renewal = tokio::spawn(async move { authority.issue(&caller, &body, None).await });
+        let renewal =
+            tokio::spawn(async move { authority.issuing.issue(&caller, &body, None).await });
         let begun = Instant::now();
         while self.reached.try_recv().is_err() {
             assert!(begun.elapsed() < PATIENCE, "nothing is committed");
@@ -270,7 +272,7 @@ impl Nodes {
     }
 
     async fn renew_by_second(&self, caller: &Caller, csr: &str) -> IssuedCertificate {
-        self.second.issue(caller, &support::request(csr), None).await.unwrap()
+        self.second.issuing.issue(caller, &support::request(csr), None).await.unwrap()
     }
 }
 
@@ -307,8 +309,8 @@ async fn what_was_shown_to_another_process_is_not_replaced() {
     let renewed = nodes.first.renew(&held, &csr()).await.unwrap();
     let meanwhile = async {
         let shown = nodes.first.caller(&renewed);
-        nodes.second.note_shown(shown.svid.as_ref().unwrap());
-        nodes.second.tell_shown().await.unwrap();
+        nodes.second.view.note_shown(shown.svid.as_ref().unwrap());
+        nodes.second.issuing.tell_shown().await.unwrap();
     };
     assert!(renewed_already(nodes.renew_while(&held, &csr(), meanwhile).await));
 }
@@ -325,7 +327,8 @@ async fn what_another_process_has_revoked_is_not_replaced() {
         named_override: None,
         dry_run: false,
     };
-    let meanwhile = async { drop(nodes.second.revoke(&operator, &request).await.unwrap()) };
+    let meanwhile =
+        async { drop(nodes.second.operations.revoke(&operator, &request).await.unwrap()) };
     let refused = nodes.renew_while(&held, &csr(), meanwhile).await.unwrap_err().to_string();
     assert!(refused.contains("renewed by is revoked"), "{refused}");
 }
@@ -347,8 +350,8 @@ async fn what_is_logged_of_other_lines_changes_nothing() {
     let lost = nodes.first.renew(&held, &csr()).await.unwrap();
     let meanwhile = async {
         let renewed = nodes.renew_by_second(&other, &csr()).await;
-        nodes.second.note_shown(nodes.first.caller(&renewed).svid.as_ref().unwrap());
-        nodes.second.tell_shown().await.unwrap();
+        nodes.second.view.note_shown(nodes.first.caller(&renewed).svid.as_ref().unwrap());
+        nodes.second.issuing.tell_shown().await.unwrap();
     };
     let size = nodes.first.store.head().await.unwrap().edge.size();
     let replaced = nodes.renew_while(&held, &csr(), meanwhile).await.unwrap();

@@ -25,14 +25,14 @@ async fn ask(
         token.map_or(Attestation::Svid {}, |token| Attestation::Token { token: token.clone() });
     let spiffe_id = Some(id("/prod/reports"));
     let body = IssueRequest { attestation, spiffe_id, ..request(csr) };
-    environment.authority.issue(caller, &body, Some("csr")).await
+    environment.authority.issuing.issue(caller, &body, Some("csr")).await
 }
 
 async fn revoke(environment: &Environment, operator: &Caller, issued: &IssuedCertificate) {
     let target = issued.serial_number.to_string();
     let reason = "key-compromise".to_owned();
     let request = RevokeRequest { target, reason, dry_run: false, named_override: None };
-    environment.authority.revoke(operator, &request).await.unwrap();
+    environment.authority.operations.revoke(operator, &request).await.unwrap();
 }
 
 #[tokio::test]

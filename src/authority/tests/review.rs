@@ -22,22 +22,22 @@ const EVIL: &str = "/countersign/operator/evil";
 async fn deny(environment: &Environment, operator: &Caller, path: &str) -> Denial {
     let (spiffe_id, reason) = (id(path), "key-compromise".to_owned());
     let asked = DenyRequest { spiffe_id, reason, named_override: None };
-    environment.authority.deny(operator, &asked).await.unwrap()
+    environment.authority.operations.deny(operator, &asked).await.unwrap()
 }
 
 async fn add(environment: &Environment, adder: &Caller, name: &str) -> api::Secret {
     let name = name.to_owned();
     let asked = OperatorRequest { name, ttl: None, key_sha256: None, again: false };
-    environment.authority.add_operator(adder, &asked).await.unwrap().token
+    environment.authority.operations.add_operator(adder, &asked).await.unwrap().token
 }
 
 /// As if this one had done so many things that are recorded and do nothing else.
 async fn act(environment: &Environment, by: &str, kind: &'static str, count: usize) {
-    let (by, hash) = (id(by), environment.authority.policy().set().hash().to_owned());
+    let (by, hash) = (id(by), environment.authority.view.policy().set().hash().to_owned());
     let by = Act { actor: by.as_str(), request_id: "test" };
     let detail = serde_json::json!({ "hash": format!("{hash:?}") });
     let draft = EventDraft::new(kind, &by, "policies", &detail);
-    let files = serde_json::to_string(environment.authority.policy().set().files()).unwrap();
+    let files = serde_json::to_string(environment.authority.view.policy().set().files()).unwrap();
     let member = || {
         let files = files.clone();
         let effect = Effect::ActivatePolicy { expected: None, files, hash };
@@ -46,7 +46,7 @@ async fn act(environment: &Environment, by: &str, kind: &'static str, count: usi
     let group = std::iter::repeat_with(member).take(count).collect();
     let now = environment.clock.unix_milliseconds();
     environment.store.commit(group, now).await.unwrap();
-    environment.authority.refresh().await.unwrap();
+    environment.authority.view.refresh().await.unwrap();
 }
 
 /// So many tokens that an operator has made for a workload.
@@ -81,7 +81,7 @@ async fn all_acts(environment: &Environment, caller: &Caller, by: &str) -> Vec<A
     let mut filter = ActFilter { by: id(by), limit: Some(60), after: None };
     let mut acts = Vec::new();
     loop {
-        let page = environment.authority.acts(caller, &filter).await.unwrap();
+        let page = environment.authority.operations.acts(caller, &filter).await.unwrap();
         assert!(page.items.len() <= 60);
         acts.extend(page.items);
         match page.next {
@@ -100,7 +100,7 @@ async fn no_number_of_policy_changes_hides_whom_an_operator_added_or_gave_a_cert
     environment.issue_with(&token, &csr()).await.unwrap();
     let by_token = environment.issue(&second, "/prod/reports").await;
     let body = api::IssueRequest { spiffe_id: Some(id("/prod/monolith")), ..request(&csr()) };
-    let by_itself = environment.authority.issue(&second, &body, None).await.unwrap();
+    let by_itself = environment.authority.issuing.issue(&second, &body, None).await.unwrap();
     act(&environment, SECOND, "policy.change", 101).await;
     let denial = deny(&environment, &admin, SECOND).await;
     let review = &denial.review;
@@ -149,11 +149,12 @@ async fn tokens_of_others_push_none_out_of_the_lists() {
     add(&environment, &admin, "bob").await;
     tokens(&environment, "/countersign/operator/admin", 1001).await;
     let authority = &environment.authority;
-    let first = authority.tokens(&admin, &TokenFilter::default()).await.unwrap();
+    let first = authority.operations.tokens(&admin, &TokenFilter::default()).await.unwrap();
     let after = first.next.clone();
-    let last = authority.tokens(&admin, &TokenFilter { limit: None, after }).await.unwrap();
+    let last =
+        authority.operations.tokens(&admin, &TokenFilter { limit: None, after }).await.unwrap();
     assert_eq!((first.items.len(), last.items.len(), last.next), (1000, 3, None));
-    let operators = authority.operators(&admin).await.unwrap().items;
+    let operators = authority.operations.operators(&admin).await.unwrap().items;
     let bob = operators.iter().find(|operator| operator.name == "bob").unwrap();
     assert_eq!(bob.state, OperatorState::Invited);
     let denial = deny(&environment, &admin, SECOND).await;
@@ -182,7 +183,7 @@ async fn one_list_of_acts_has_all_its_pages_whatever_is_done_meanwhile() {
     assert_eq!((all.len(), scanned()), (5, 1));
     let page = async |by: &str, after: Option<&str>| {
         let filter = ActFilter { by: id(by), limit: Some(2), after: after.map(str::to_owned) };
-        environment.authority.acts(&admin, &filter).await.unwrap()
+        environment.authority.operations.acts(&admin, &filter).await.unwrap()
     };
     let mut paged = page(SECOND, None).await;
     assert_eq!(scanned(), 0, "the log stands where it stood");
@@ -217,17 +218,20 @@ async fn the_list_of_acts_is_for_those_who_read_the_inventory_and_takes_its_own_
     };
     let authority = &environment.authority;
     let workload = environment.caller(&issued);
-    let denied = authority.acts(&workload, &filter(None)).await;
+    let denied = authority.operations.acts(&workload, &filter(None)).await;
     assert!(matches!(denied, Err(Error::Denied(_))), "{denied:?}");
-    let stranger = authority.acts(&support::anonymous(), &filter(None)).await;
+    let stranger = authority.operations.acts(&support::anonymous(), &filter(None)).await;
     assert!(matches!(stranger, Err(Error::Attestation { .. })), "{stranger:?}");
     for after in ["x", "-1", "1.0", ""] {
-        let refused = authority.acts(&admin, &filter(Some(after))).await;
+        let refused = authority.operations.acts(&admin, &filter(Some(after))).await;
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{after:?}: {refused:?}");
     }
     let largest = u64::MAX.to_string();
-    assert_eq!(authority.acts(&admin, &filter(Some(&largest))).await.unwrap().items.len(), 1);
-    assert!(authority.acts(&admin, &filter(Some("0"))).await.unwrap().items.is_empty());
+    assert_eq!(
+        authority.operations.acts(&admin, &filter(Some(&largest))).await.unwrap().items.len(),
+        1
+    );
+    assert!(authority.operations.acts(&admin, &filter(Some("0"))).await.unwrap().items.is_empty());
     let nobody = ActFilter { by: id("/prod/nobody"), ..filter(None) };
-    assert!(authority.acts(&admin, &nobody).await.unwrap().items.is_empty());
+    assert!(authority.operations.acts(&admin, &nobody).await.unwrap().items.is_empty());
 }

@@ -24,18 +24,18 @@ async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> a
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(operator, &request).await.unwrap()
+    environment.authority.operations.revoke(operator, &request).await.unwrap()
 }
 
 async fn deny(environment: &Environment, operator: &Caller, spiffe_id: SpiffeId) -> api::Denial {
     let request =
         DenyRequest { spiffe_id, reason: "key-compromise".to_owned(), named_override: None };
-    environment.authority.deny(operator, &request).await.unwrap()
+    environment.authority.operations.deny(operator, &request).await.unwrap()
 }
 
 async fn crl_serials(environment: &Environment, operator: &Caller) -> Vec<String> {
     let issuer = environment.authority.status(operator).await.unwrap().issuers[0].id.clone();
-    let der = environment.authority.crl(&issuer).await.unwrap();
+    let der = environment.authority.crls.crl(&issuer).await.unwrap();
     let (_, crl) = CertificateRevocationList::from_der(&der).unwrap();
     crl.iter_revoked_certificates()
         .map(|revoked| {
@@ -57,7 +57,12 @@ async fn a_revoked_certificate_renews_no_more_and_attests_afresh() {
     assert!(error.to_string().contains("revoked"), "{error}");
     environment.issue(&operator, "/prod/reports").await;
     assert_eq!(crl_serials(&environment, &operator).await, [issued.serial_number.to_string()]);
-    let record = environment.authority.certificate(&operator, &issued.serial_number).await.unwrap();
+    let record = environment
+        .authority
+        .operations
+        .certificate(&operator, &issued.serial_number)
+        .await
+        .unwrap();
     assert_eq!(record.state, CertificateState::Revoked);
 }
 
@@ -81,14 +86,14 @@ async fn a_denied_identity_stays_out_until_it_is_allowed() {
     let issued = environment.issue(&operator, "/prod/reports").await;
     let token = environment.token(&operator, "/prod/reports").await;
     let denial = deny(&environment, &operator, id("/prod/reports")).await;
-    let listed = environment.authority.denials(&operator).await.unwrap().items;
+    let listed = environment.authority.operations.denials(&operator).await.unwrap().items;
     assert_eq!(listed, std::slice::from_ref(&denial));
 
     assert!(environment.renew(&environment.caller(&issued), &csr()).await.is_err());
     let error = environment.issue_with(&token, &csr()).await.unwrap_err();
     assert!(matches!(error, Error::Revoked(identity::Refusal::Denied)), "{error}");
 
-    environment.authority.allow(&operator, &denial.id).await.unwrap();
+    environment.authority.operations.allow(&operator, &denial.id).await.unwrap();
     environment.issue_with(&token, &csr()).await.unwrap_err();
     environment.issue(&operator, "/prod/reports").await;
     assert!(environment.renew(&environment.caller(&issued), &csr()).await.is_err());
@@ -106,7 +111,7 @@ async fn revoking_twice_or_trying_changes_nothing() {
         dry_run: true,
         named_override: None,
     };
-    let tried = environment.authority.revoke(&operator, &dry).await.unwrap();
+    let tried = environment.authority.operations.revoke(&operator, &dry).await.unwrap();
     assert_eq!((tried.certificates, tried.log_index), (1, None));
     assert!(revoke(&environment, &operator, &target).await.log_index.is_some());
     let size = environment.store.head().await.unwrap().edge.size();
@@ -141,7 +146,7 @@ async fn a_crl_lists_a_certificate_once_with_what_revoked_it_first() {
     environment.clock.advance(time::Duration::hours(1));
     deny(&environment, &operator, id("/prod/reports")).await;
     let issuer = environment.authority.status(&operator).await.unwrap().issuers[0].id.clone();
-    let der = environment.authority.crl(&issuer).await.unwrap();
+    let der = environment.authority.crls.crl(&issuer).await.unwrap();
     let (_, crl) = CertificateRevocationList::from_der(&der).unwrap();
     let listed: Vec<_> = crl
         .iter_revoked_certificates()
@@ -174,7 +179,7 @@ async fn revoke_numbers(environment: &Environment, count: u64) {
         let now = environment.clock.unix_milliseconds();
         environment.store.commit(group, now).await.unwrap();
     }
-    environment.authority.refresh().await.unwrap();
+    environment.authority.view.refresh().await.unwrap();
 }
 
 /// On one thread, as a small machine has it. The only thread for what takes long is held from the
@@ -214,7 +219,7 @@ fn others_are_served_while_a_crl_is_made() {
         heads.count_again();
         let serving = async {
             gate.is_held.notified().await;
-            environment.authority.trust_state(&api::TrustQuery::default()).unwrap();
+            environment.authority.view.trust_state(&api::TrustQuery::default()).unwrap();
             // Whoever made it on this thread has by now asked for it to be logged.
             for _ in 0..100_000 {
                 tokio::task::yield_now().await;
@@ -240,12 +245,12 @@ async fn that_a_crl_is_too_long_is_found_once_until_more_is_revoked_or_some_may_
     };
     let environment = Environment::start_with(|keys, _| keys, wrap).await;
     let authority = &environment.authority;
-    authority.limit_crls(2);
+    authority.crls.limit_crls(2);
     revoke_numbers(&environment, 3).await;
     let refused = async |asked: usize| {
         gathered.store(0, Ordering::SeqCst);
         for _ in 0..asked {
-            let refused = authority.crl(&authority.issuer_id()).await.unwrap_err();
+            let refused = authority.crls.crl(&authority.view.issuer_id()).await.unwrap_err();
             assert!(matches!(refused, Error::CrlTooLong { most: 2 }), "{refused}");
         }
         gathered.load(Ordering::SeqCst)
@@ -256,8 +261,8 @@ async fn that_a_crl_is_too_long_is_found_once_until_more_is_revoked_or_some_may_
     environment.clock.advance(time::Duration::minutes(6));
     assert_eq!(refused(5).await, 1, "some may have expired");
     environment.clock.advance(time::Duration::minutes(6));
-    authority.limit_crls(4);
-    authority.crl(&authority.issuer_id()).await.unwrap();
+    authority.crls.limit_crls(4);
+    authority.crls.crl(&authority.view.issuer_id()).await.unwrap();
 }
 
 /// What the making of a CRL waits for.
@@ -327,7 +332,7 @@ impl Gate {
 
 async fn made_crl(environment: &Environment, operator: &Caller) -> bytes::Bytes {
     let issuer = environment.authority.status(operator).await.unwrap().issuers[0].id.clone();
-    environment.authority.crl(&issuer).await.unwrap()
+    environment.authority.crls.crl(&issuer).await.unwrap()
 }
 
 #[tokio::test]
@@ -339,7 +344,7 @@ async fn the_revocation_state_survives_a_restart() {
     deny(&environment, &operator, id("/prod/monolith")).await;
     environment.restart().await;
     assert!(environment.renew(&environment.caller(&issued), &csr()).await.is_err());
-    assert_eq!(environment.authority.denials(&operator).await.unwrap().items.len(), 1);
+    assert_eq!(environment.authority.operations.denials(&operator).await.unwrap().items.len(), 1);
 }
 
 #[tokio::test]
@@ -358,7 +363,7 @@ async fn tables_that_contradict_the_log_are_refused() {
         let operator = environment.operator().await;
         let issued = environment.issue(&operator, "/prod/reports").await;
         revoke(&environment, &operator, &issued.serial_number.to_string()).await;
-        environment.authority.sign_checkpoint().await.unwrap();
+        environment.authority.writer.sign_checkpoint().await.unwrap();
         let database = environment.folder.path().join("countersign.db");
         let second = rusqlite::Connection::open(&database).unwrap();
         second.execute_batch(tampering).unwrap();

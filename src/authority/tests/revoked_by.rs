@@ -11,14 +11,14 @@ use support::{Environment, NOW, id};
 async fn revoke(environment: &Environment, caller: &Caller, target: &str, reason: &str) -> u64 {
     let (target, reason) = (target.to_owned(), reason.to_owned());
     let request = RevokeRequest { target, reason, dry_run: false, named_override: None };
-    let done = environment.authority.revoke(caller, &request).await.unwrap();
+    let done = environment.authority.operations.revoke(caller, &request).await.unwrap();
     done.log_index.unwrap()
 }
 
 async fn deny(environment: &Environment, caller: &Caller, path: &str) -> api::Denial {
     let reason = "privilege-withdrawn".to_owned();
     let request = DenyRequest { spiffe_id: id(path), reason, named_override: None };
-    environment.authority.deny(caller, &request).await.unwrap()
+    environment.authority.operations.deny(caller, &request).await.unwrap()
 }
 
 async fn shown(
@@ -26,7 +26,7 @@ async fn shown(
     issued: &api::IssuedCertificate,
 ) -> Result<api::CertificateRecord, Error> {
     let auditor = environment.operator().await;
-    environment.authority.certificate(&auditor, &issued.serial_number).await
+    environment.authority.operations.certificate(&auditor, &issued.serial_number).await
 }
 
 fn tamper(environment: &Environment, sql: &str) {
@@ -129,7 +129,7 @@ async fn a_denial_says_who_and_why_until_it_is_lifted() {
     deny(&environment, &admin, "/prod/reports").await;
     let anew = deny(&environment, &second, "/prod/reports").await;
     assert_eq!(anew.by, id("/countersign/operator/second").as_str());
-    let denials = environment.authority.denials(&admin).await.unwrap();
+    let denials = environment.authority.operations.denials(&admin).await.unwrap();
     assert_eq!(denials.items, std::slice::from_ref(&anew));
 
     let record = shown(&environment, &issued).await.unwrap();
@@ -138,10 +138,10 @@ async fn a_denial_says_who_and_why_until_it_is_lifted() {
     assert_eq!((revoked.kind.as_str(), revoked.target), ("deny", id("/prod/reports").to_string()));
     assert_eq!(revoked.by, id("/countersign/operator/admin").as_str(), "the first denial did it");
 
-    environment.authority.allow(&admin, &anew.id).await.unwrap();
+    environment.authority.operations.allow(&admin, &anew.id).await.unwrap();
     let record = shown(&environment, &issued).await.unwrap();
     assert_eq!((record.denial, record.revoked.is_some()), (None, true));
-    assert_eq!(environment.authority.denials(&admin).await.unwrap().items, []);
+    assert_eq!(environment.authority.operations.denials(&admin).await.unwrap().items, []);
 }
 
 #[tokio::test]
@@ -151,7 +151,7 @@ async fn lists_leave_it_to_the_single_record() {
     environment.issue(&admin, "/prod/reports").await;
     deny(&environment, &admin, "/prod/reports").await;
     let filter = CertificateFilter { revoked: true, ..CertificateFilter::default() };
-    let page = environment.authority.certificates(&admin, &filter).await.unwrap();
+    let page = environment.authority.operations.certificates(&admin, &filter).await.unwrap();
     let told = page.items.iter().map(|record| (&record.revoked, &record.denial));
     assert_eq!(told.collect::<Vec<_>>(), [(&None, &None)]);
 }
@@ -173,7 +173,7 @@ async fn whoever_changes_rows_changes_nothing_of_what_is_told() {
     assert_eq!(shown(&environment, &issued).await.unwrap(), before);
     tamper(&environment, "DELETE FROM revocations");
     assert_eq!(shown(&environment, &issued).await.unwrap(), before);
-    assert_eq!(environment.authority.denials(&admin).await.unwrap().items, [denial]);
+    assert_eq!(environment.authority.operations.denials(&admin).await.unwrap().items, [denial]);
     revoke(&environment, &admin, id("/prod/reports").as_str(), "superseded").await;
     tamper(&environment, "UPDATE records SET not_after = 1 + issued_at / 1000 - 10 * 86400");
     let other = shown(&environment, &other).await.unwrap();

@@ -73,7 +73,7 @@ async fn no_pair_of_old_and_new_fails_at_any_step_of_any_key() {
     );
     // Whoever starts with the first pin finds its way over every replaced trust key.
     let trust = fleet.by_pin();
-    assert_eq!(trust.state(), fleet.environment.authority.trust().state());
+    assert_eq!(trust.state(), fleet.environment.authority.view.trust().state());
     assert_ne!(trust.state().pin(), fleet.environment.pin);
 }
 
@@ -128,7 +128,7 @@ impl Fleet {
             workload.trust = self.after(&workload.trust);
             let trust_sequence = workload.trust.state().sequence;
             let report = Report { trust_sequence, ..Report::default() };
-            self.environment.authority.report(&caller, report).await.unwrap();
+            self.environment.authority.fleet.report(&caller, report).await.unwrap();
         }
         self.workloads = workloads;
     }
@@ -137,11 +137,11 @@ impl Fleet {
     async fn assert_all_pairs(&self, when: &str) {
         let now = self.environment.clock.now();
         let operator = self.environment.operator().await;
-        let mut feed = self.environment.authority.subscribe(&operator, None).await.unwrap();
+        let mut feed = self.environment.authority.feed.subscribe(&operator, None).await.unwrap();
         let message = feed.next().await.unwrap();
         let envelope = || Envelope::parse(message.line()).unwrap();
-        self.environment.authority.sign_checkpoint().await.unwrap();
-        let checkpoint = self.environment.authority.checkpoint().unwrap();
+        self.environment.authority.writer.sign_checkpoint().await.unwrap();
+        let checkpoint = self.environment.authority.writer.checkpoint().unwrap();
         let alive = || self.workloads.iter().filter(|workload| workload.issued.not_after > now);
         for verifier in alive() {
             let state = verifier.trust.state();
@@ -172,7 +172,7 @@ impl Fleet {
     fn by_pin(&self) -> Trust {
         let pin = self.environment.pin;
         let query = TrustQuery { pin: Some(pin.to_string()), after: None };
-        let first = self.environment.authority.trust_state(&query).unwrap();
+        let first = self.environment.authority.view.trust_state(&query).unwrap();
         let state = TrustState::verify_pinned(&first.note, &pin).unwrap();
         self.after(&Trust::new(state).unwrap())
     }
@@ -181,7 +181,7 @@ impl Fleet {
         let mut held = held.state().clone();
         loop {
             let query = TrustQuery { pin: None, after: Some(held.sequence) };
-            let next = self.environment.authority.trust_state(&query).unwrap();
+            let next = self.environment.authority.view.trust_state(&query).unwrap();
             if next.sequence == held.sequence {
                 return Trust::new(held).unwrap();
             }
@@ -191,7 +191,7 @@ impl Fleet {
 
     async fn keys_in_use(&self, purpose: KeyPurpose) -> usize {
         let operator = self.environment.operator().await;
-        let keys = self.environment.authority.keys(&operator).await.unwrap().items;
+        let keys = self.environment.authority.rotation.keys(&operator).await.unwrap().items;
         let in_use =
             |key: &&api::KeyRecord| key.purpose == purpose && key.state != KeyState::Retired;
         keys.iter().filter(in_use).count()

@@ -71,8 +71,8 @@ async fn rotate_through(fault: Fault) -> usize {
                 failed += 1;
             }
             // As the service does, ten times a second.
-            environment.authority.refresh().await.unwrap();
-            environment.authority.follow_keys().await.unwrap();
+            environment.authority.view.refresh().await.unwrap();
+            environment.authority.view.follow_keys().await.unwrap();
             if is_done(&environment, &operator, *purpose, *step).await {
                 break;
             }
@@ -93,7 +93,7 @@ async fn is_done(
     purpose: KeyPurpose,
     step: KeyStep,
 ) -> bool {
-    let keys = environment.authority.keys(operator).await.unwrap().items;
+    let keys = environment.authority.rotation.keys(operator).await.unwrap().items;
     let has = |state| keys.iter().any(|key| key.purpose == purpose && key.state == state);
     match step {
         Prepare => has(KeyState::Prepared),

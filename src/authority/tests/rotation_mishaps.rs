@@ -42,7 +42,7 @@ async fn a_request_logged_before_the_keys_changed_is_completed() {
     failing.store(true, Ordering::Relaxed);
     environment.issue_with(&token, &csr).await.unwrap_err();
     failing.store(false, Ordering::Relaxed);
-    let old = environment.authority.issuer_id();
+    let old = environment.authority.view.issuer_id();
     // Made known after it was logged: what was logged is in no wait, for nobody holds it.
     environment.clock.advance(time::Duration::seconds(30));
     for (purpose, step) in [(Issuer, Prepare), (Issuer, Activate), (Countersignature, Prepare)] {
@@ -51,7 +51,7 @@ async fn a_request_logged_before_the_keys_changed_is_completed() {
     let issued = environment.issue_with(&token, &csr).await.unwrap();
     let svid = environment.verified(&issued);
     assert_eq!(format!("{:?}", svid.issuer_key_hash()), old);
-    assert_ne!(environment.authority.issuer_id(), old);
+    assert_ne!(environment.authority.view.issuer_id(), old);
     assert_eq!(environment.issue_with(&token, &csr).await.unwrap(), issued);
 }
 
@@ -75,7 +75,7 @@ async fn a_prepared_key_whose_file_is_lost_is_given_up() {
     }
     let operator = environment.operator().await;
     environment.verified(&environment.issue(&operator, "/prod/reports").await);
-    environment.authority.heartbeat().await.unwrap();
+    environment.authority.feed.heartbeat().await.unwrap();
 }
 
 /// The one file that a rotation made.
@@ -106,8 +106,8 @@ async fn what_the_trust_state_names_is_not_removed_on_the_authoritys_word() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let offline = environment.offline_keys();
-    let trust = environment.authority.trust();
-    let mut keys = environment.authority.keys(&operator).await.unwrap().items;
+    let trust = environment.authority.view.trust();
+    let mut keys = environment.authority.rotation.keys(&operator).await.unwrap().items;
     for key in keys.iter_mut().filter(|key| key.purpose == Trust) {
         key.state = KeyState::Retired;
     }
@@ -119,7 +119,7 @@ async fn what_the_trust_state_names_is_not_removed_on_the_authoritys_word() {
         clock: &*environment.clock,
     };
     let ask = async |id: &str, step, request: &KeyStepRequest| {
-        environment.authority.key_step(&operator, id, step, request).await
+        environment.authority.rotation.key_step(&operator, id, step, request).await
     };
     let refused = ceremonies.take(Issuer, Prepare, ask).await.unwrap_err();
     assert!(refused.to_string().contains("names it"), "{refused}");
@@ -132,7 +132,7 @@ async fn a_thief_of_a_retired_log_key_halts_nobody() {
     let operator = environment.operator().await;
     let offline = environment.offline_keys();
     let stolen = environment.keys.first(Log).unwrap();
-    let key = VerifierKey::parse(&environment.authority.trust().state().log.key).unwrap();
+    let key = VerifierKey::parse(&environment.authority.view.trust().state().log.key).unwrap();
     for step in [Prepare, Activate, Retire] {
         take(&environment, &offline, &operator, Log, step).await.unwrap();
     }
@@ -141,8 +141,8 @@ async fn a_thief_of_a_retired_log_key_halts_nobody() {
     let signature = stolen.sign(text.as_bytes()).await.unwrap();
     let note = SignedNote::unsigned(text).unwrap();
     let note = note.with_signature(key.name(), key.key_id(), &signature).unwrap().encode();
-    environment.authority.witness(&note, Shown::ByStranger).await;
-    assert_eq!(environment.authority.halted(), None);
+    environment.authority.writer.witness(&note, Shown::ByStranger).await;
+    assert_eq!(environment.authority.view.halted(), None);
 }
 
 #[tokio::test]
@@ -215,16 +215,16 @@ async fn while_an_active_key_is_missing_revocations_are_told_and_nothing_is_issu
     for purpose in [Countersignature, Feed, Issuer, Log] {
         let (environment, operator, lost) = without_the_key(purpose).await;
         let authority = &environment.authority;
-        let before = authority.trust();
-        let issuer = authority.issuer_id();
-        let mut subscription = authority.subscribe(&operator, Some(0)).await.unwrap();
+        let before = authority.view.trust();
+        let issuer = authority.view.issuer_id();
+        let mut subscription = authority.feed.subscribe(&operator, Some(0)).await.unwrap();
         let deny = DenyRequest {
             spiffe_id: id("/prod/quick"),
             reason: "unspecified".to_owned(),
             named_override: None,
         };
-        authority.deny(&operator, &deny).await.unwrap();
-        authority.heartbeat().await.unwrap();
+        authority.operations.deny(&operator, &deny).await.unwrap();
+        authority.feed.heartbeat().await.unwrap();
         for _ in 0..2 {
             let told = subscription.next().await.unwrap();
             Envelope::parse(told.line()).unwrap().verify(before.state()).unwrap();
@@ -234,7 +234,7 @@ async fn while_an_active_key_is_missing_revocations_are_told_and_nothing_is_issu
         let size = environment.store.head().await.unwrap().edge.size();
         let refused = environment.issue_with(&token, &csr()).await.unwrap_err();
         assert!(matches!(refused, Error::Signer(_)), "{refused}");
-        let refused = authority.crl(&issuer).await.unwrap_err();
+        let refused = authority.crls.crl(&issuer).await.unwrap_err();
         assert!(matches!(refused, Error::Signer(_)), "{refused}");
         let offline = environment.offline_keys();
         let refused = take(&environment, &offline, &operator, Trust, Prepare).await.unwrap_err();
@@ -244,7 +244,7 @@ async fn while_an_active_key_is_missing_revocations_are_told_and_nothing_is_issu
         std::fs::rename(lost, environment.folder.path().join("keys/found.key")).unwrap();
         environment.clock.advance(time::Duration::seconds(5));
         environment.verified(&environment.issue_with(&token, &csr()).await.unwrap());
-        authority.crl(&issuer).await.unwrap();
+        authority.crls.crl(&issuer).await.unwrap();
     }
 }
 
@@ -252,13 +252,13 @@ async fn while_an_active_key_is_missing_revocations_are_told_and_nothing_is_issu
 async fn a_missing_key_is_looked_for_by_one_at_a_time_and_not_at_once_again() {
     let (environment, _, lost) = without_the_key(Issuer).await;
     let authority = &environment.authority;
-    authority.refresh().await.unwrap();
-    let (first, second) = tokio::join!(authority.follow_keys(), authority.follow_keys());
+    authority.view.refresh().await.unwrap();
+    let (first, second) = tokio::join!(authority.view.follow_keys(), authority.view.follow_keys());
     assert!(matches!(first, Err(Error::Signer(SignerError::Missing { .. }))), "{first:?}");
     assert!(matches!(second, Err(Error::Signer(SignerError::NotInForce(_)))), "{second:?}");
     std::fs::rename(lost, environment.folder.path().join("keys/found.key")).unwrap();
-    let soon = authority.follow_keys().await.unwrap_err();
+    let soon = authority.view.follow_keys().await.unwrap_err();
     assert!(soon.to_string().contains("no file in"), "{soon}");
     environment.clock.advance(time::Duration::seconds(5));
-    authority.follow_keys().await.unwrap();
+    authority.view.follow_keys().await.unwrap();
 }

@@ -86,7 +86,7 @@ async fn a_step_waits_for_who_holds_an_older_certificate_and_names_it() {
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(&operator, &revoke).await.unwrap();
+    environment.authority.operations.revoke(&operator, &revoke).await.unwrap();
     take(&environment, &offline, &operator, Feed, Activate).await.unwrap();
 }
 
@@ -98,12 +98,12 @@ async fn a_report_of_an_older_trust_state_acknowledges_nothing() {
     let issued = environment.issue(&operator, "/prod/reports").await;
     let caller = environment.caller(&issued);
     let report = |trust_sequence| api::Report { trust_sequence, ..api::Report::default() };
-    let before = environment.authority.trust().state().sequence;
+    let before = environment.authority.view.trust().state().sequence;
     take(&environment, &offline, &operator, Countersignature, Prepare).await.unwrap();
-    environment.authority.report(&caller, report(before)).await.unwrap();
+    environment.authority.fleet.report(&caller, report(before)).await.unwrap();
     let early = take(&environment, &offline, &operator, Countersignature, Activate).await;
     assert!(matches!(early, Err(Error::Waits(_))), "{early:?}");
-    environment.authority.report(&caller, report(before + 1)).await.unwrap();
+    environment.authority.fleet.report(&caller, report(before + 1)).await.unwrap();
     take(&environment, &offline, &operator, Countersignature, Activate).await.unwrap();
 }
 
@@ -124,10 +124,10 @@ async fn steps_out_of_order_are_refused() {
     let active = key(&environment, &operator, Issuer, KeyState::Active).await;
     let asked =
         KeyStepRequest { purpose: Issuer, public_key: None, certificate: None, trust_state: None };
-    let retire = environment.authority.key_step(&operator, &active, Retire, &asked).await;
+    let retire = environment.authority.rotation.key_step(&operator, &active, Retire, &asked).await;
     assert!(retire.unwrap_err().to_string().contains("is active"));
     let wrong = KeyStepRequest { purpose: Feed, ..asked.clone() };
-    let wrong = environment.authority.key_step(&operator, &active, Retire, &wrong).await;
+    let wrong = environment.authority.rotation.key_step(&operator, &active, Retire, &wrong).await;
     assert!(matches!(wrong, Err(Error::NotFound(_))), "{wrong:?}");
     let another = FileSigner::generate(
         KeyKind::EcdsaP256,
@@ -138,7 +138,7 @@ async fn steps_out_of_order_are_refused() {
     let id = format!("{:?}", Hash::of(public_key.as_bytes()));
     let elsewhere = KeyStepRequest { public_key: Some(public_key), ..asked };
     let unknown = KeyStepRequest { purpose: Countersignature, ..elsewhere };
-    let refused = environment.authority.key_step(&operator, &id, Prepare, &unknown).await;
+    let refused = environment.authority.rotation.key_step(&operator, &id, Prepare, &unknown).await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("no file in") && refused.contains(&id), "{refused}");
 }
@@ -149,7 +149,7 @@ async fn key(
     purpose: KeyPurpose,
     state: KeyState,
 ) -> String {
-    let keys = environment.authority.keys(operator).await.unwrap().items;
+    let keys = environment.authority.rotation.keys(operator).await.unwrap().items;
     keys.into_iter().find(|key| key.purpose == purpose && key.state == state).unwrap().id
 }
 
@@ -163,14 +163,18 @@ async fn only_operators_take_steps_and_a_lost_answer_is_answered_again() {
         KeyStepRequest { purpose: Issuer, public_key: None, certificate: None, trust_state: None };
     take(&environment, &offline, &operator, Issuer, Prepare).await.unwrap();
     let prepared = key(&environment, &operator, Issuer, KeyState::Prepared).await;
-    let denied = environment.authority.key_step(&workload, &prepared, Activate, &asked).await;
+    let denied =
+        environment.authority.rotation.key_step(&workload, &prepared, Activate, &asked).await;
     assert!(matches!(denied, Err(Error::Denied(_))), "{denied:?}");
     let stranger = support::anonymous();
-    let denied = environment.authority.key_step(&stranger, &prepared, Activate, &asked).await;
+    let denied =
+        environment.authority.rotation.key_step(&stranger, &prepared, Activate, &asked).await;
     assert!(matches!(denied, Err(Error::Attestation { .. })), "{denied:?}");
 
-    let first = environment.authority.key_step(&operator, &prepared, Activate, &asked).await;
-    let again = environment.authority.key_step(&operator, &prepared, Activate, &asked).await;
+    let first =
+        environment.authority.rotation.key_step(&operator, &prepared, Activate, &asked).await;
+    let again =
+        environment.authority.rotation.key_step(&operator, &prepared, Activate, &asked).await;
     assert_eq!(first.unwrap(), again.unwrap());
 }
 
@@ -179,13 +183,13 @@ async fn policy_tells_the_rotation_of_trust_from_any_other() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let offline = environment.offline_keys();
-    let mut files = environment.authority.policies(&operator).unwrap();
+    let mut files = environment.authority.operations.policies(&operator).unwrap();
     let trust_needs_another = r#"@id("trust-needs-another")
         forbid (principal, action == Action::"RotateKey", resource)
         when { ["root", "trust"].contains(context.key) && context.step == "prepare" };"#;
     files.files.insert("trust.cedar".to_owned(), trust_needs_another.to_owned());
     let (hash, files) = (files.hash.clone(), files.files);
-    environment.authority.replace_policies(&operator, &files, &hash).await.unwrap();
+    environment.authority.operations.replace_policies(&operator, &files, &hash).await.unwrap();
     let denied = take(&environment, &offline, &operator, Trust, Prepare).await.unwrap_err();
     assert!(denied.to_string().contains("trust-needs-another"), "{denied}");
     take(&environment, &offline, &operator, Feed, Prepare).await.unwrap();
@@ -197,7 +201,7 @@ async fn what_the_offline_keys_did_not_sign_is_refused() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let offline = environment.offline_keys();
-    let before = environment.authority.trust_note();
+    let before = environment.authority.view.trust_note();
     let refused = async |purpose, change: &dyn Fn(&mut KeyStepRequest)| {
         let step = (purpose, Prepare);
         let taken = take_changed(&environment, &offline, &operator, step, change).await;
@@ -232,7 +236,7 @@ async fn what_the_offline_keys_did_not_sign_is_refused() {
 
     let missing = refused(Countersignature, &|request| request.trust_state = None);
     assert!(missing.await.contains("announced and then signed"));
-    assert_eq!(environment.authority.trust_note(), before);
+    assert_eq!(environment.authority.view.trust_note(), before);
 }
 
 /// The trust key signed it, but it is another change than the step's.
@@ -244,7 +248,7 @@ async fn a_trust_state_that_says_more_than_the_step_is_refused() {
     let trust_key = offline.first(Trust).unwrap();
     let name = TrustState::signer_name(&support::trust_domain());
     let evil = {
-        let trust = environment.authority.trust();
+        let trust = environment.authority.view.trust();
         let mut next = trust.state().clone();
         next.sequence += 1;
         let key = environment.keys.unused_or_new(Feed, &[]).unwrap();
@@ -279,7 +283,7 @@ async fn a_trust_state_of_another_step_is_refused() {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let offline = environment.offline_keys();
-    let before = environment.authority.trust_note();
+    let before = environment.authority.view.trust_note();
     let kept: Mutex<Option<OfflineSignature>> = Mutex::default();
     let keep = |request: &mut KeyStepRequest| {
         if let Some(OfflineSignature::Signed { .. }) = &request.trust_state {
@@ -298,7 +302,7 @@ async fn a_trust_state_of_another_step_is_refused() {
     let refused = take_changed(&environment, &offline, &operator, step, exchange).await;
     let refused = refused.unwrap_err().to_string();
     assert!(refused.contains("something else than this step"), "{refused}");
-    assert_eq!(environment.authority.trust_note(), before);
+    assert_eq!(environment.authority.view.trust_note(), before);
     // Neither key is taken for the other; both steps can still be taken.
     for purpose in [Feed, Countersignature] {
         take(&environment, &offline, &operator, purpose, Prepare).await.unwrap();
@@ -317,7 +321,7 @@ async fn certificates_asked_for_while_the_issuer_changes_are_whole() {
             tokio::spawn(async move {
                 let spiffe_id = Some(support::id("/prod/reports"));
                 let body = IssueRequest { spiffe_id, ..request(&csr()) };
-                environment.authority.issue(&operator, &body, None).await.unwrap()
+                environment.authority.issuing.issue(&operator, &body, None).await.unwrap()
             })
         })
         .collect();
@@ -360,23 +364,24 @@ async fn a_restart_in_the_midst_of_every_rotation_finds_every_key() {
                     .unwrap();
             environment.restart().await;
             environment.verified(&issued);
-            environment.authority.heartbeat().await.unwrap();
+            environment.authority.feed.heartbeat().await.unwrap();
         }
     }
     // Both issuers' revocation lists are served until the old one retires; afterwards its last.
     let operator = environment.operator().await;
     let retiring = key(&environment, &operator, Issuer, KeyState::Retiring).await;
-    environment.authority.crl(&retiring).await.unwrap();
+    environment.authority.crls.crl(&retiring).await.unwrap();
     environment.clock.advance(time::Duration::hours(25));
     let operator = environment.operator().await;
     take(&environment, &offline, &operator, Issuer, Retire).await.unwrap();
-    environment.authority.crl(&retiring).await.unwrap();
+    environment.authority.crls.crl(&retiring).await.unwrap();
     let keys = std::fs::read_dir(environment.folder.path().join("keys")).unwrap().count();
     assert_eq!(keys, 8, "the retired issuer's file is gone, the others are there");
     let now = environment.clock.now();
     assert!(
         environment
             .authority
+            .rotation
             .keys(&operator)
             .await
             .unwrap()
@@ -396,9 +401,9 @@ async fn a_token_carries_the_pin_of_the_newest_trust_keys() {
     }
     let token = environment.token(&operator, "/prod/reports").await;
     let parsed: api::BootstrapToken = token.expose().parse().unwrap();
-    assert!(parsed.pin().names(environment.authority.trust().state()));
-    assert!(!environment.pin.names(environment.authority.trust().state()));
+    assert!(parsed.pin().names(environment.authority.view.trust().state()));
+    assert!(!environment.pin.names(environment.authority.view.trust().state()));
     let attestation = Attestation::Token { token };
     let body = IssueRequest { attestation, ..request(&csr()) };
-    environment.authority.issue(&support::anonymous(), &body, None).await.unwrap();
+    environment.authority.issuing.issue(&support::anonymous(), &body, None).await.unwrap();
 }

@@ -34,11 +34,11 @@ async fn revoke(
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(operator, &request).await
+    environment.authority.operations.revoke(operator, &request).await
 }
 
 async fn crl(environment: &Environment) -> bytes::Bytes {
-    environment.authority.crl(&environment.authority.issuer_id()).await.unwrap()
+    environment.authority.crls.crl(&environment.authority.view.issuer_id()).await.unwrap()
 }
 
 /// What a CRL lists: serial numbers with times and reasons.
@@ -243,14 +243,21 @@ async fn a_token_is_withdrawn_by_the_log_and_not_by_its_row() {
         let environment = Environment::start().await;
         let operator = environment.operator().await;
         let token = environment.token(&operator, "/prod/quick").await;
-        let made =
-            environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
+        let made = environment
+            .authority
+            .operations
+            .tokens(&operator, &TokenFilter::default())
+            .await
+            .unwrap()
+            .items;
         tamper(&environment, marked);
-        let listed = environment.authority.tokens(&operator, &TokenFilter::default()).await;
+        let listed =
+            environment.authority.operations.tokens(&operator, &TokenFilter::default()).await;
         assert_eq!(listed.unwrap().items[0].state, "open", "{marked}");
-        environment.authority.revoke_token(&operator, &made[0].id).await.unwrap();
+        environment.authority.operations.revoke_token(&operator, &made[0].id).await.unwrap();
         tamper(&environment, unmarked);
-        let listed = environment.authority.tokens(&operator, &TokenFilter::default()).await;
+        let listed =
+            environment.authority.operations.tokens(&operator, &TokenFilter::default()).await;
         assert_eq!(listed.unwrap().items[0].state, "revoked", "{marked}");
         environment.issue_with(&token, &csr()).await.unwrap_err();
     }
@@ -266,10 +273,11 @@ async fn a_use_that_was_taken_back_is_listed_and_the_token_not_withdrawn() {
         if restarts {
             environment.restart().await;
         }
-        let listed = environment.authority.tokens(&operator, &TokenFilter::default()).await;
+        let listed =
+            environment.authority.operations.tokens(&operator, &TokenFilter::default()).await;
         let token = listed.unwrap().items.remove(0);
         assert_eq!(token.state, "used");
-        let refused = environment.authority.revoke_token(&operator, &token.id).await;
+        let refused = environment.authority.operations.revoke_token(&operator, &token.id).await;
         assert!(matches!(refused, Err(Error::Conflict(Conflict::TokenUsed))), "{refused:?}");
     }
 }
@@ -297,7 +305,8 @@ async fn a_token_s_row_that_this_ca_did_not_write_hides_no_other_and_is_withdraw
         let other = environment.token(&operator, "/prod/reports").await;
         let token = environment.token(&operator, "/prod/quick").await;
         let authority = &environment.authority;
-        let listed = authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
+        let listed =
+            authority.operations.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
         let [broken, whole] = [&listed[0].id, &listed[1].id];
         let database = database(&environment);
         let sql = format!(
@@ -305,11 +314,11 @@ async fn a_token_s_row_that_this_ca_did_not_write_hides_no_other_and_is_withdraw
              UPDATE tokens SET {change} WHERE id = '{broken}'"
         );
         database.execute_batch(&sql).unwrap_or_else(|error| panic!("{change}: {error}"));
-        let left = authority.tokens(&operator, &TokenFilter::default()).await;
+        let left = authority.operations.tokens(&operator, &TokenFilter::default()).await;
         let left = left.unwrap_or_else(|error| panic!("{change}: {error}")).items;
         assert!(left.iter().any(|it| it.id == *whole), "{change}");
         for id in [broken, whole] {
-            let withdrawn = authority.revoke_token(&operator, id).await;
+            let withdrawn = authority.operations.revoke_token(&operator, id).await;
             withdrawn.unwrap_or_else(|error| panic!("{change}: {error}"));
         }
         database
@@ -336,12 +345,12 @@ async fn no_row_keeps_a_denial_from_being_lifted() {
         let reason = "unspecified".to_owned();
         let asked = DenyRequest { spiffe_id, reason, named_override: None };
         let authority = &environment.authority;
-        let denial = authority.deny(&operator, &asked).await.unwrap();
+        let denial = authority.operations.deny(&operator, &asked).await.unwrap();
         tamper(&environment, change);
-        let lifted = authority.allow(&operator, &denial.id).await;
+        let lifted = authority.operations.allow(&operator, &denial.id).await;
         lifted.unwrap_or_else(|error| panic!("{change}: {error}"));
-        assert_eq!(authority.denials(&operator).await.unwrap().items, []);
-        let again = authority.allow(&operator, &denial.id).await;
+        assert_eq!(authority.operations.denials(&operator).await.unwrap().items, []);
+        let again = authority.operations.allow(&operator, &denial.id).await;
         assert!(matches!(again, Err(Error::NotFound(_))), "{again:?}");
         environment.issue(&operator, "/prod/quick").await;
     }
@@ -361,12 +370,14 @@ async fn a_token_whose_row_is_gone_is_withdrawn_and_stays_so_when_the_row_is_bac
         let token = environment.token(&operator, "/prod/quick").await;
         let used = environment.token(&operator, "/prod/reports").await;
         environment.issue_with(&used, &csr()).await.unwrap();
-        let listed = environment.authority.tokens(&operator, &TokenFilter::default()).await;
+        let listed =
+            environment.authority.operations.tokens(&operator, &TokenFilter::default()).await;
         let listed = listed.unwrap().items;
         let id_of = |state: &str| listed.iter().find(|it| it.state == state).unwrap().id.clone();
         let database = database(&environment);
         database.execute_batch(hidden).unwrap();
-        let withdraw = async |id: String| environment.authority.revoke_token(&operator, &id).await;
+        let withdraw =
+            async |id: String| environment.authority.operations.revoke_token(&operator, &id).await;
         let refused = withdraw(id_of("used")).await;
         assert!(matches!(refused, Err(Error::Conflict(Conflict::TokenUsed))), "{refused:?}");
         let unknown = withdraw("0123456789abcdef".to_owned()).await;
@@ -423,7 +434,7 @@ async fn the_last_operator_is_the_last_whatever_the_tables_hide() {
             reason: "unspecified".to_owned(),
             named_override: None,
         };
-        let refused = environment.authority.deny(&operator, &deny).await;
+        let refused = environment.authority.operations.deny(&operator, &deny).await;
         assert!(matches!(refused, Err(Error::LocksOut(_))), "{hidden}: {refused:?}");
         let add = api::OperatorRequest {
             name: "admin".to_owned(),
@@ -431,7 +442,7 @@ async fn the_last_operator_is_the_last_whatever_the_tables_hide() {
             ttl: None,
             key_sha256: None,
         };
-        let refused = environment.authority.add_operator(&operator, &add).await;
+        let refused = environment.authority.operations.add_operator(&operator, &add).await;
         assert!(matches!(refused, Err(Error::Occupied { .. })), "{hidden}: {refused:?}");
     }
 }
@@ -453,7 +464,7 @@ async fn a_store_of_before_records_were_sealed_is_compared_with_its_log_and_seal
     environment.renew(&environment.caller(&renewed), &csr()).await.unwrap();
     revoke(&environment, &operator, &issued.serial_number.to_string()).await.unwrap();
     tamper(&environment, UNSEAL);
-    let refused = environment.authority.refresh().await;
+    let refused = environment.authority.view.refresh().await;
     assert!(refused.is_err(), "another schema is noticed at once");
 }
 

@@ -67,7 +67,7 @@ async fn what_left_is_given_again_or_nothing_is() {
         let copy = environment.folder.path().join("copy");
         write(&environment, &format!("VACUUM INTO '{}'", copy.display()));
         if restarts {
-            while environment.authority.account().await.unwrap() {}
+            while environment.authority.issuing.account().await.unwrap() {}
         }
         write(&environment, change);
         if restarts {
@@ -154,8 +154,20 @@ async fn what_was_shown_to_an_operator_has_left() {
     // Another process knows nothing of what this one has signed.
     environment.restart().await;
     let all = api::CertificateFilter::default();
-    let newest = environment.authority.certificates(&operator, &all).await.unwrap().items.remove(0);
-    let shown = environment.authority.certificate(&operator, &newest.serial_number).await.unwrap();
+    let newest = environment
+        .authority
+        .operations
+        .certificates(&operator, &all)
+        .await
+        .unwrap()
+        .items
+        .remove(0);
+    let shown = environment
+        .authority
+        .operations
+        .certificate(&operator, &newest.serial_number)
+        .await
+        .unwrap();
     environment.verify(&shown.chain.unwrap()).unwrap();
     write(&environment, "DELETE FROM certificates");
     require_refused(&environment, &token, &request).await;
@@ -168,11 +180,15 @@ async fn what_is_not_the_leafs_certificate_is_shown_to_nobody() {
         let operator = environment.operator().await;
         let issued = environment.issue(&operator, "/prod/quick").await;
         let show = async || {
-            let shown = environment.authority.certificate(&operator, &issued.serial_number).await;
+            let shown = environment
+                .authority
+                .operations
+                .certificate(&operator, &issued.serial_number)
+                .await;
             shown.unwrap()
         };
         assert_eq!(show().await.chain.as_ref(), Some(&issued.chain));
-        while environment.authority.account().await.unwrap() {}
+        while environment.authority.issuing.account().await.unwrap() {}
         write(&environment, change);
         let shown = show().await;
         assert_eq!((shown.chain, shown.row_lost), (None, true), "{change}");

@@ -26,7 +26,7 @@ impl Newcomer {
     async fn start(environment: &Environment, caller: &Caller) -> Self {
         let authority = Arc::clone(&environment.authority);
         Self {
-            subscription: authority.subscribe(caller, None).await.unwrap(),
+            subscription: authority.feed.subscribe(caller, None).await.unwrap(),
             now: environment.clock.unix_milliseconds(),
             state: FeedState::new(support::trust_domain()),
             held: Revocations::default(),
@@ -44,7 +44,7 @@ impl Newcomer {
         let Line::Message(envelope) = Line::parse(told.line()).unwrap() else {
             panic!("no chunk is awaited")
         };
-        let verified = envelope.verify(self.authority.trust().state()).unwrap();
+        let verified = envelope.verify(self.authority.view.trust().state()).unwrap();
         self.state.accept(verified, self.now).unwrap()
     }
 
@@ -86,7 +86,7 @@ async fn revoked(count: u64) -> (Environment, Caller) {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     revoke(&environment, &operator, id("/prod/reports").as_str()).await;
-    environment.authority.pretend_revoked(|held| {
+    environment.authority.view.pretend_revoked(|held| {
         (0..count).for_each(|number| held.revoke_serial(serial(number)));
     });
     (environment, operator)
@@ -99,7 +99,7 @@ async fn revoke(environment: &Environment, operator: &Caller, target: &str) -> u
 async fn deny(environment: &Environment, operator: &Caller, spiffe_id: SpiffeId) -> String {
     let reason = "key-compromise".to_owned();
     let request = DenyRequest { spiffe_id, reason, named_override: None };
-    environment.authority.deny(operator, &request).await.unwrap().id
+    environment.authority.operations.deny(operator, &request).await.unwrap().id
 }
 
 #[tokio::test]
@@ -115,7 +115,7 @@ async fn a_million_revocations_reach_a_newcomer() {
     assert_eq!(newcomer.held.serials().count(), 1_000_000);
     assert!(newcomer.held.is_serial_revoked(&serial(999_999)));
     assert_eq!(newcomer.held.identities().count(), 1);
-    environment.authority.heartbeat().await.unwrap();
+    environment.authority.feed.heartbeat().await.unwrap();
     assert_eq!(newcomer.follow().await, FeedUpdate::Nothing, "it has all there is");
 }
 
@@ -147,7 +147,7 @@ async fn what_comes_while_a_snapshot_is_read_follows_it() {
     let head = newcomer.head().await;
     // More than a listener may be behind, and another snapshot is made for others.
     for number in 0..150 {
-        environment.authority.heartbeat().await.unwrap();
+        environment.authority.feed.heartbeat().await.unwrap();
         revoke(&environment, &operator, id(&format!("/prod/{number}")).as_str()).await;
     }
     environment.clock.advance(time::Duration::minutes(6));
@@ -191,7 +191,7 @@ async fn nobody_is_told_once_more_of_a_denial_that_was_lifted() {
     let (environment, operator) = revoked(10).await;
     let denied = deny(&environment, &operator, id("/prod/monolith")).await;
     drop(Newcomer::start(&environment, &operator).await);
-    environment.authority.allow(&operator, &denied).await.unwrap();
+    environment.authority.operations.allow(&operator, &denied).await.unwrap();
     let mut newcomer = Newcomer::start(&environment, &operator).await;
     let head = newcomer.head().await;
     drop(newcomer.take_rest(head).await);
@@ -204,7 +204,7 @@ async fn whoever_reads_a_snapshot_for_longer_than_it_is_kept_must_ask_again() {
     let (environment, operator) = revoked(10_000).await;
     let mut slow = Newcomer::start(&environment, &operator).await;
     let head = slow.head().await;
-    let polled = environment.authority.subscribe(&operator, None).await;
+    let polled = environment.authority.feed.subscribe(&operator, None).await;
     let mut polled = polled.unwrap();
     drop(soon(polled.next_news(Duration::ZERO)).await.unwrap());
     assert!(matches!(polled.next_of_snapshot(), Some(Ok(_))));
@@ -224,10 +224,10 @@ async fn whoever_reads_a_snapshot_for_longer_than_it_is_kept_must_ask_again() {
 #[tokio::test]
 async fn a_poll_is_answered_with_the_head_and_all_chunks() {
     let (environment, operator) = revoked(10_000).await;
-    let mut subscription = environment.authority.subscribe(&operator, None).await.unwrap();
+    let mut subscription = environment.authority.feed.subscribe(&operator, None).await.unwrap();
     let told = soon(subscription.next_news(Duration::ZERO)).await.unwrap();
     let Line::Message(envelope) = Line::parse(told.line()).unwrap() else { panic!("a head") };
-    let verified = envelope.verify(environment.authority.trust().state()).unwrap();
+    let verified = envelope.verify(environment.authority.view.trust().state()).unwrap();
     let Content::Snapshot(head) = verified.message().content.clone() else { panic!("a head") };
     let mut count = 0;
     while let Some(chunk) = subscription.next_of_snapshot() {
@@ -241,10 +241,10 @@ async fn a_poll_is_answered_with_the_head_and_all_chunks() {
 #[tokio::test]
 async fn more_items_at_once_than_are_remembered_send_listeners_back_for_a_snapshot() {
     let (environment, operator) = revoked(10).await;
-    let mut listening = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+    let mut listening = environment.authority.feed.subscribe(&operator, Some(0)).await.unwrap();
     drop(soon(listening.next()).await);
-    environment.authority.pretend_told(10_001);
-    environment.authority.refresh().await.unwrap();
+    environment.authority.view.pretend_told(10_001);
+    environment.authority.view.refresh().await.unwrap();
     assert_eq!(soon(listening.next()).await, None);
     let mut newcomer = Newcomer::start(&environment, &operator).await;
     let head = newcomer.head().await;
@@ -258,7 +258,7 @@ async fn a_snapshot_can_be_asked_for_that_is_not_older_than_what_one_has() {
     drop(Newcomer::start(&environment, &operator).await);
     let last = revoke(&environment, &operator, id("/prod/monolith").as_str()).await;
     let reached = async |start: Start| {
-        let subscription = environment.authority.subscribe(&operator, start).await.unwrap();
+        let subscription = environment.authority.feed.subscribe(&operator, start).await.unwrap();
         let mut newcomer =
             Newcomer { subscription, ..Newcomer::start(&environment, &operator).await };
         let head = newcomer.head().await;

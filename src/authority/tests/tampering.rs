@@ -24,14 +24,14 @@ async fn environment() -> Environment {
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(&operator, &revoke).await.unwrap();
+    environment.authority.operations.revoke(&operator, &revoke).await.unwrap();
     let deny = api::DenyRequest {
         spiffe_id: id("/prod/monolith"),
         reason: "unspecified".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(&operator, &deny).await.unwrap();
-    environment.authority.account().await.unwrap();
+    environment.authority.operations.deny(&operator, &deny).await.unwrap();
+    environment.authority.issuing.account().await.unwrap();
     environment
 }
 
@@ -195,9 +195,14 @@ async fn a_running_ca_takes_no_head_and_no_token_that_it_did_not_write() {
     let operator = environment.operator().await;
     let token = environment.token(&operator, "/prod/quick").await;
     let withdrawn = environment.token(&operator, "/prod/quick").await;
-    let made =
-        environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap().items;
-    environment.authority.revoke_token(&operator, &made[0].id).await.unwrap();
+    let made = environment
+        .authority
+        .operations
+        .tokens(&operator, &TokenFilter::default())
+        .await
+        .unwrap()
+        .items;
+    environment.authority.operations.revoke_token(&operator, &made[0].id).await.unwrap();
     let database = database(&environment);
     database.execute_batch("UPDATE tokens SET revoked_index = NULL").unwrap();
     let refused = environment.issue_with(&withdrawn, &csr()).await.unwrap_err().to_string();
@@ -208,9 +213,9 @@ async fn a_running_ca_takes_no_head_and_no_token_that_it_did_not_write() {
     let events = "UPDATE entries SET folds = 0 WHERE instr(bytes, '\"type\":\"revoke\"');
                   UPDATE head SET revocation_epoch = revocation_epoch - 1";
     database.execute_batch(events).unwrap();
-    let stopped = environment.authority.refresh().await.unwrap_err().to_string();
+    let stopped = environment.authority.view.refresh().await.unwrap_err().to_string();
     assert!(stopped.contains("not sealed"), "{stopped}");
-    let checkpoint = environment.authority.sign_checkpoint().await;
+    let checkpoint = environment.authority.writer.sign_checkpoint().await;
     assert!(checkpoint.unwrap_err().to_string().contains("not sealed"));
 }
 
@@ -292,19 +297,19 @@ async fn a_sealed_store_without_its_key_is_refused_and_says_what_to_do() {
 #[tokio::test]
 async fn an_older_database_is_noticed_by_the_checkpoint_beside_it() {
     let environment = environment().await;
-    environment.authority.sign_checkpoint().await.unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
     let Environment { folder, clock, store, keys, pin, authority } = environment;
     drop((authority, store));
     let (database, older) = (folder.path().join("countersign.db"), folder.path().join("older.db"));
     Connection::open(&database).unwrap().execute("VACUUM INTO ?1", [older.to_str()]).unwrap();
     let store = reopen(folder.path(), &keys).await.unwrap();
     let authority = open(&store, &keys, &clock, pin).await.unwrap();
-    authority.keep_halts(folder.path()).await.unwrap();
-    assert!(authority.halted().is_none());
+    authority.writer.keep_halts(folder.path()).await.unwrap();
+    assert!(authority.view.halted().is_none());
     let environment = Environment { folder, clock, store, keys, pin, authority };
     let operator = environment.operator().await;
     environment.issue(&operator, "/prod/quick").await;
-    environment.authority.sign_checkpoint().await.unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
     let Environment { folder, clock, store, keys, pin, authority } = environment;
     drop((authority, store));
     for beside in ["countersign.db-wal", "countersign.db-shm"] {
@@ -313,8 +318,8 @@ async fn an_older_database_is_noticed_by_the_checkpoint_beside_it() {
     std::fs::rename(&older, &database).unwrap();
     let store = reopen(folder.path(), &keys).await.unwrap();
     let authority = open(&store, &keys, &clock, pin).await.unwrap();
-    authority.keep_halts(folder.path()).await.unwrap();
-    let why = authority.halted().unwrap();
+    authority.writer.keep_halts(folder.path()).await.unwrap();
+    let why = authority.view.halted().unwrap();
     assert!(why.contains("beside its database") && why.contains("older database"), "{why}");
 }
 
@@ -332,7 +337,7 @@ async fn no_certificate_is_revoked_by_what_a_changed_row_says_of_its_end() {
         dry_run: false,
         named_override: None,
     };
-    let done = environment.authority.revoke(&operator, &revoke).await.unwrap();
+    let done = environment.authority.operations.revoke(&operator, &revoke).await.unwrap();
     let place = done.log_index.unwrap();
     let event = environment.store.entries(place, 1).await.unwrap().pop().unwrap();
     let ends = Event::parse(&event).unwrap().detail["not_after"].as_i64();
@@ -341,7 +346,7 @@ async fn no_certificate_is_revoked_by_what_a_changed_row_says_of_its_end() {
     environment.issue(&operator, "/prod/reports").await;
     assert!(database(&environment).execute(earlier, []).unwrap() > 0);
     let revoke = api::RevokeRequest { target: id("/prod/reports").to_string(), ..revoke };
-    let done = environment.authority.revoke(&operator, &revoke).await.unwrap();
+    let done = environment.authority.operations.revoke(&operator, &revoke).await.unwrap();
     assert_eq!(done.certificates, 1);
 }
 
@@ -379,24 +384,24 @@ async fn a_tile_that_does_not_add_up_to_the_head_is_given_to_nobody() {
     let size = environment.store.head().await.unwrap().edge.size();
     let above = Tile::in_tree(TileKind::Hashes { level: 1 }, 0, size).unwrap();
     let (told, _listening) = Told::listen();
-    environment.authority.probe_store().await.unwrap();
+    environment.authority.writer.probe_store().await.unwrap();
     for (broken, why) in [
         ("UPDATE tiles SET hashes = zeroblob(8192)", "do not add up to its head"),
         ("DELETE FROM tiles", "is gone"),
     ] {
         database.execute(&format!("{broken} WHERE {first}"), []).unwrap();
         for _ in 0..2 {
-            let refused = environment.authority.tile(above).await.unwrap_err().to_string();
+            let refused = environment.authority.view.tile(above).await.unwrap_err().to_string();
             assert!(refused.contains(why), "{refused}");
-            environment.authority.probe_store().await.unwrap_err();
-            environment.authority.require_commits().unwrap_err();
+            environment.authority.writer.probe_store().await.unwrap_err();
+            environment.authority.writer.require_commits().unwrap_err();
         }
         assert_eq!(told.with(why).len(), 1);
         let mend = "INSERT OR REPLACE INTO tiles VALUES (1, 0, 0, ?1)";
         database.execute(mend, [&right]).unwrap();
-        environment.authority.probe_store().await.unwrap();
-        environment.authority.require_commits().unwrap();
+        environment.authority.writer.probe_store().await.unwrap();
+        environment.authority.writer.require_commits().unwrap();
     }
-    let tile = environment.authority.tile(above).await.unwrap();
+    let tile = environment.authority.view.tile(above).await.unwrap();
     assert!(tile.starts_with(edge.root().as_bytes()), "what was changed is remembered");
 }

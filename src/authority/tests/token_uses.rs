@@ -51,7 +51,7 @@ async fn who_lists_tokens_takes_nobody_their_own_retry() {
     let (mut environment, token, request) = used().await;
     environment.restart().await;
     let operator = environment.operator().await;
-    environment.authority.tokens(&operator, &TokenFilter::default()).await.unwrap();
+    environment.authority.operations.tokens(&operator, &TokenFilter::default()).await.unwrap();
     environment.issue_with(&token, &request).await.unwrap();
     require_used(&environment, &token).await;
 }
@@ -120,7 +120,7 @@ async fn an_entry_that_was_changed_proves_no_use_and_no_other_maker() {
         reason: "key-compromise".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(&admin, &deny).await.unwrap();
+    environment.authority.operations.deny(&admin, &deny).await.unwrap();
     let refused = environment.issue_with(&token, &csr()).await.unwrap_err();
     assert!(refused.to_string().contains("whoever made it"), "{refused}");
 

@@ -9,7 +9,7 @@ use support::{Environment, id, policy_files};
 
 async fn token(environment: &Environment, operator: &Caller, path: &str) -> NewToken {
     let asked = TokenRequest { spiffe_id: id(path), ttl: None, key_sha256: None };
-    environment.authority.create_token(operator, &asked).await.unwrap()
+    environment.authority.operations.create_token(operator, &asked).await.unwrap()
 }
 
 #[tokio::test]
@@ -36,8 +36,8 @@ async fn a_policy_that_permits_what_has_no_row_leaves_nothing_to_warn_of() {
     let permit = r#"permit (principal is Identity, action == Action::"Issue", resource is Identity)
         when { principal == resource && resource in Path::"/jobs" };"#;
     files.insert("all.cedar".to_owned(), format!("{shipped}\n{permit}"));
-    let active = environment.authority.policies(&operator).unwrap().hash;
-    environment.authority.replace_policies(&operator, &files, &active).await.unwrap();
+    let active = environment.authority.operations.policies(&operator).unwrap().hash;
+    environment.authority.operations.replace_policies(&operator, &files, &active).await.unwrap();
     assert_eq!(token(&environment, &operator, "/jobs/nightly").await.warning, None);
     assert!(token(&environment, &operator, "/other").await.warning.is_some());
 }
@@ -48,7 +48,7 @@ async fn a_token_for_a_denied_identity_names_what_lifts_the_denial() {
     let operator = environment.operator().await;
     let (spiffe_id, reason) = (id("/prod/reports"), "key-compromise".to_owned());
     let deny = DenyRequest { spiffe_id, reason, named_override: None };
-    environment.authority.deny(&operator, &deny).await.unwrap();
+    environment.authority.operations.deny(&operator, &deny).await.unwrap();
     let made = token(&environment, &operator, "/prod/reports").await;
     assert!(made.warning.unwrap().contains("is denied"));
     let step = made.next_step.unwrap();

@@ -23,7 +23,7 @@ async fn deny(environment: &Environment, operator: &Caller) -> Result<api::Denia
         reason: "key-compromise".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(operator, &request).await
+    environment.authority.operations.deny(operator, &request).await
 }
 
 async fn revoke(environment: &Environment, operator: &Caller) -> Result<api::Revocation, Error> {
@@ -33,7 +33,7 @@ async fn revoke(environment: &Environment, operator: &Caller) -> Result<api::Rev
         dry_run: false,
         named_override: None,
     };
-    environment.authority.revoke(operator, &request).await
+    environment.authority.operations.revoke(operator, &request).await
 }
 
 fn inconsistent<T: std::fmt::Debug>(answer: Result<T, Error>) -> String {
@@ -65,8 +65,8 @@ async fn an_act_that_a_trigger_undoes_is_not_acknowledged() {
     }
     assert!(inconsistent(revoke(&environment, &operator).await).contains("undo_"));
     assert!(inconsistent(deny(&environment, &operator).await).contains("undo_"));
-    assert!(environment.authority.probe_store().await.is_err());
-    assert!(environment.authority.require_commits().is_err(), "it is not ready");
+    assert!(environment.authority.writer.probe_store().await.is_err());
+    assert!(environment.authority.writer.require_commits().is_err(), "it is not ready");
     let refused = starts(environment).await.unwrap_err().to_string();
     assert!(refused.contains("trigger") && refused.contains("restore a backup"), "{refused}");
 }
@@ -90,7 +90,7 @@ async fn an_act_that_is_not_in_the_log_when_it_is_read_back_is_not_acknowledged(
         assert!(why.contains("does not hold it"), "{why}");
     }
     let asked = api::TokenRequest { spiffe_id: id("/prod/quick"), ttl: None, key_sha256: None };
-    inconsistent(environment.authority.create_token(&operator, &asked).await);
+    inconsistent(environment.authority.operations.create_token(&operator, &asked).await);
     undoes.store(false, Ordering::SeqCst);
     revoke(&environment, &operator).await.unwrap().log_index.unwrap();
 }
@@ -106,8 +106,8 @@ async fn a_row_in_the_place_of_the_next_entry_is_deleted_while_it_is_known_where
         database.execute("INSERT INTO entries VALUES (?1, 0, x'7b7d')", [place]).unwrap();
     };
     put(0).await;
-    environment.authority.probe_store().await.unwrap();
-    environment.authority.require_commits().unwrap();
+    environment.authority.writer.probe_store().await.unwrap();
+    environment.authority.writer.require_commits().unwrap();
     put(0).await;
     deny(&environment, &operator).await.unwrap();
     // Another process cannot tell them from entries whose head was taken back.
@@ -126,11 +126,14 @@ async fn nothing_is_acknowledged_that_goes_into_a_removed_database() {
         fs::rename(&path, &aside).unwrap();
         let refused = deny(&environment, &operator).await.unwrap_err().to_string();
         assert!(refused.contains(removed) && refused.contains("removed"), "{refused}");
-        assert!(environment.authority.probe_store().await.is_err());
+        assert!(environment.authority.writer.probe_store().await.is_err());
         fs::copy(&aside, &path).unwrap();
-        assert!(environment.authority.probe_store().await.is_err(), "another file is another");
+        assert!(
+            environment.authority.writer.probe_store().await.is_err(),
+            "another file is another"
+        );
         fs::rename(&aside, &path).unwrap();
-        environment.authority.probe_store().await.unwrap();
+        environment.authority.writer.probe_store().await.unwrap();
         deny(&environment, &operator).await.unwrap();
     }
 }

@@ -32,13 +32,13 @@ impl Scene {
         let environment = Environment::start().await;
         let operator = environment.operator().await;
         let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);
-        let heard = environment.authority.subscribe(&operator, Some(0)).await.unwrap();
+        let heard = environment.authority.feed.subscribe(&operator, Some(0)).await.unwrap();
         let in_process = Arc::<Mutex<Revocations>>::default();
         let told = Arc::clone(&in_process);
         let apply = move |items: &[identity::feed::FeedItem]| {
             items.iter().for_each(|item| item.apply(&mut told.lock().unwrap()));
         };
-        environment.authority.listen(|_| {}, Box::new(apply));
+        environment.authority.view.listen(|_| {}, Box::new(apply));
         Self { environment, operator, held, heard, in_process }
     }
 
@@ -59,7 +59,7 @@ impl Scene {
             dry_run: false,
             named_override: None,
         };
-        self.environment.authority.revoke(by, &request).await
+        self.environment.authority.operations.revoke(by, &request).await
     }
 
     async fn deny(&self) -> Result<api::Denial, Error> {
@@ -72,12 +72,12 @@ impl Scene {
             reason: "key-compromise".to_owned(),
             named_override: None,
         };
-        self.environment.authority.deny(&self.operator, &request).await
+        self.environment.authority.operations.deny(&self.operator, &request).await
     }
 
     /// Looks at the log, as is done all the time, and is told that its newest commit is not kept.
     async fn look(&self) {
-        let unkept = self.environment.authority.refresh().await.unwrap_err().to_string();
+        let unkept = self.environment.authority.view.refresh().await.unwrap_err().to_string();
         assert!(unkept.contains("before anybody is told"), "{unkept}");
     }
 
@@ -109,15 +109,15 @@ async fn a_revocation_is_told_that_is_not_kept_and_neither_acknowledged_nor_read
         assert!(scene.next().is_none(), "once");
 
         let authority = &scene.environment.authority;
-        assert!(authority.require_commits().is_err(), "it is not ready");
+        assert!(authority.writer.require_commits().is_err(), "it is not ready");
         // An operator who asks what is the matter is answered.
         authority.status(&scene.operator).await.unwrap();
-        assert!(authority.heartbeat().await.is_err(), "nobody is told that this is all");
+        assert!(authority.feed.heartbeat().await.is_err(), "nobody is told that this is all");
         scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
         fs::remove_dir(scene.head()).unwrap();
-        authority.refresh().await.unwrap();
-        authority.probe_store().await.unwrap();
-        authority.require_commits().unwrap();
+        authority.view.refresh().await.unwrap();
+        authority.writer.probe_store().await.unwrap();
+        authority.writer.require_commits().unwrap();
         assert!(scene.next().is_none(), "it is told already");
     }
 }
@@ -130,10 +130,13 @@ async fn newcomers_hear_of_a_denial_that_is_not_kept() {
     scene.look().await;
     assert!(scene.is_refused());
     let authority = &scene.environment.authority;
-    let mut newcomer = authority.subscribe(&scene.operator, Some(0)).await.unwrap();
+    let mut newcomer = authority.feed.subscribe(&scene.operator, Some(0)).await.unwrap();
     let told = newcomer.next().now_or_never().flatten().expect("it is told at once");
     assert!(String::from_utf8_lossy(told.line()).contains("deny"), "{told:?}");
-    assert!(authority.subscribe(&scene.held, Some(0)).await.is_err(), "who is denied is not heard");
+    assert!(
+        authority.feed.subscribe(&scene.held, Some(0)).await.is_err(),
+        "who is denied is not heard"
+    );
 }
 
 #[tokio::test]
@@ -145,7 +148,7 @@ async fn a_revocation_that_was_told_and_is_taken_away_halts() {
     scene.look().await;
     fs::remove_dir(scene.head()).unwrap();
     put_back(scene.environment.folder.path(), &older);
-    let refused = scene.environment.authority.refresh().await;
+    let refused = scene.environment.authority.view.refresh().await;
     assert!(matches!(refused, Err(Error::Halted(_))), "{refused:?}");
     assert!(scene.is_refused(), "who was told goes on refusing");
 }
@@ -155,7 +158,8 @@ async fn what_only_restricts_is_committed_and_told_for_as_long_as_no_head_is_kep
     let mut scene = Scene::begin().await;
     let authority = Arc::clone(&scene.environment.authority);
     let open = scene.environment.token(&scene.operator, "/prod/monolith").await;
-    let made = authority.tokens(&scene.operator, &TokenFilter::default()).await.unwrap().items;
+    let made =
+        authority.operations.tokens(&scene.operator, &TokenFilter::default()).await.unwrap().items;
     let open_id = made.iter().find(|it| it.state == "open").unwrap().id.clone();
     let quick = scene.environment.issue(&scene.operator, "/prod/quick").await;
     let kept = fs::read(scene.head()).unwrap();
@@ -173,7 +177,7 @@ async fn what_only_restricts_is_committed_and_told_for_as_long_as_no_head_is_kep
         dry_run: false,
         named_override: None,
     };
-    authority.revoke(&scene.operator, &all_of_quick).await.unwrap_err();
+    authority.operations.revoke(&scene.operator, &all_of_quick).await.unwrap_err();
     scene.look().await;
     let checked = |scene: &Scene| {
         let svid = scene.environment.caller(&quick).svid.unwrap();
@@ -182,32 +186,37 @@ async fn what_only_restricts_is_committed_and_told_for_as_long_as_no_head_is_kep
     };
     assert!(checked(&scene), "an identity is revoked");
     assert!(scene.next().is_some());
-    authority.revoke_token(&scene.operator, &open_id).await.unwrap_err();
+    authority.operations.revoke_token(&scene.operator, &open_id).await.unwrap_err();
     scene.look().await;
     scene.deny().await.unwrap_err();
     scene.look().await;
     assert!(scene.in_process.lock().unwrap().is_denied(&id("/prod/reports")));
     assert!(scene.next().is_some());
-    let denials = authority.denials(&scene.operator).await.unwrap();
+    let denials = authority.operations.denials(&scene.operator).await.unwrap();
     assert_eq!(denials.items.len(), 1, "operators see it, too");
 
     // Nothing that grants has come of any of it.
     let asked = TokenRequest { spiffe_id: id("/prod/quick"), ttl: None, key_sha256: None };
-    authority.create_token(&scene.operator, &asked).await.unwrap_err();
+    authority.operations.create_token(&scene.operator, &asked).await.unwrap_err();
     scene.environment.renew(&scene.environment.caller(&quick), &csr()).await.unwrap_err();
-    assert!(authority.crl(&authority.issuer_id()).await.is_err(), "it is a commit of its own");
-    assert!(authority.require_commits().is_err() && authority.heartbeat().await.is_err());
+    assert!(
+        authority.crls.crl(&authority.view.issuer_id()).await.is_err(),
+        "it is a commit of its own"
+    );
+    assert!(
+        authority.writer.require_commits().is_err() && authority.feed.heartbeat().await.is_err()
+    );
 
     // A crash leaves the head of before, to which the larger database leads.
     fs::remove_dir(scene.head()).unwrap();
     fs::write(scene.head(), kept).unwrap();
     scene.environment.restart().await;
     let authority = &scene.environment.authority;
-    assert_eq!(authority.halted(), None);
-    assert_eq!(authority.denials(&scene.operator).await.unwrap().items.len(), 1);
+    assert_eq!(authority.view.halted(), None);
+    assert_eq!(authority.operations.denials(&scene.operator).await.unwrap().items.len(), 1);
     scene.environment.issue_with(&open, &csr()).await.unwrap_err();
     scene.environment.renew(&scene.held, &csr()).await.unwrap_err();
-    authority.probe_store().await.unwrap();
+    authority.writer.probe_store().await.unwrap();
     scene.environment.issue(&scene.operator, "/prod/monolith").await;
 }
 
@@ -218,15 +227,15 @@ async fn what_grants_is_refused_before_it_is_committed_and_holds_no_restriction_
     let authority = Arc::clone(&scene.environment.authority);
     scene.block();
     for _ in 0..2 {
-        authority.allow(&scene.operator, &denial.id).await.unwrap_err();
+        authority.operations.allow(&scene.operator, &denial.id).await.unwrap_err();
     }
     scene.deny_path("/prod/monolith").await.unwrap_err();
     scene.look().await;
     assert!(scene.in_process.lock().unwrap().is_denied(&id("/prod/monolith")));
     fs::remove_dir(scene.head()).unwrap();
-    authority.refresh().await.unwrap();
+    authority.view.refresh().await.unwrap();
     assert!(scene.in_process.lock().unwrap().is_denied(&id("/prod/reports")));
-    authority.allow(&scene.operator, &denial.id).await.unwrap();
+    authority.operations.allow(&scene.operator, &denial.id).await.unwrap();
     assert!(!scene.in_process.lock().unwrap().is_denied(&id("/prod/reports")));
 }
 
@@ -298,7 +307,7 @@ async fn revocations_at_once_are_all_done_while_no_head_is_kept() {
         tokio::spawn(async move {
             let reason = "superseded".to_owned();
             let request = DenyRequest { spiffe_id: id(path), reason, named_override: None };
-            authority.deny(&operator, &request).await.unwrap_err()
+            authority.operations.deny(&operator, &request).await.unwrap_err()
         })
     });
     for denial in denials {

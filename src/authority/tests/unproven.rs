@@ -64,11 +64,11 @@ fn remove(path: &Path) {
 /// It halts nothing, lifts nothing, is named, and the documented command gets it out of the way.
 async fn is_refused_and_set_aside(environment: &mut Environment, file: &Path, what: &str) {
     let state = environment.folder.path().to_owned();
-    let refused = environment.authority.keep_halts(&state).await.unwrap_err();
+    let refused = environment.authority.writer.keep_halts(&state).await.unwrap_err();
     let said = refused.to_string();
     assert!(matches!(refused, Error::Unproven { .. }), "{what}: {said}");
     assert!(said.contains(&file.display().to_string()), "{what}: {said}");
-    assert_eq!(environment.authority.halted(), None, "{what}");
+    assert_eq!(environment.authority.view.halted(), None, "{what}");
     let no_halt = require_no_halt(environment).await.unwrap_err();
     assert!(matches!(no_halt, Error::Unproven { .. }), "{what}: {no_halt}");
 
@@ -84,7 +84,7 @@ async fn is_refused_and_set_aside(environment: &mut Environment, file: &Path, wh
     remove(aside);
     require_no_halt(environment).await.unwrap();
     environment.restart().await;
-    assert_eq!(environment.authority.halted(), None, "{what}");
+    assert_eq!(environment.authority.view.halted(), None, "{what}");
     assert!(!state.join("halted").exists(), "{what}");
 }
 
@@ -95,7 +95,7 @@ async fn require_no_halt(environment: &Environment) -> Result<(), Error> {
 
 async fn prepared() -> (Environment, PathBuf) {
     let environment = Environment::start().await;
-    environment.authority.sign_checkpoint().await.unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
     let state = environment.folder.path().to_owned();
     (environment, state)
 }
@@ -140,8 +140,8 @@ async fn what_was_set_aside_hides_no_later_loss() {
     let size = environment.store.head().await.unwrap().edge.size();
     let log = environment.keys.first(Log).unwrap();
     let seen = signed_by(&*log, size + 1, ROOT).await;
-    environment.authority.witness(&seen, Shown::ByStranger).await;
-    assert!(environment.authority.halted().is_some());
+    environment.authority.writer.witness(&seen, Shown::ByStranger).await;
+    assert!(environment.authority.view.halted().is_some());
 }
 
 #[tokio::test]
@@ -149,15 +149,15 @@ async fn a_halt_is_not_lifted_in_passing_where_somebody_put_a_file_there() {
     let (mut environment, state) = prepared().await;
     let log = environment.keys.first(Log).unwrap();
     let larger = signed_by(&*log, 1_000_000, ROOT).await;
-    environment.authority.witness(&larger, Shown::ByWorkload).await;
-    let why = environment.authority.halted().unwrap();
+    environment.authority.writer.witness(&larger, Shown::ByWorkload).await;
+    let why = environment.authority.view.halted().unwrap();
     fs::write(state.join("checkpoint"), "no checkpoint").unwrap();
     let first = environment.lift_halt().await.unwrap();
     assert_eq!((first.set_aside.len(), first.why), (1, None));
     let halted = require_no_halt(&environment).await.unwrap_err();
     assert!(matches!(halted, Error::Halted(ref is) if *is == why), "{halted}");
     environment.restart().await;
-    assert_eq!(environment.authority.halted().as_ref(), Some(&why));
+    assert_eq!(environment.authority.view.halted().as_ref(), Some(&why));
     assert_eq!(environment.lift_halt().await.unwrap().why, Some(why));
 }
 
@@ -166,13 +166,13 @@ async fn the_largest_checkpoint_is_the_one_that_is_lifted() {
     let (mut environment, state) = prepared().await;
     let log = environment.keys.first(Log).unwrap();
     let shown = signed_by(&*log, 1_000, ROOT).await;
-    environment.authority.witness(&shown, Shown::ByWorkload).await;
+    environment.authority.writer.witness(&shown, Shown::ByWorkload).await;
     fs::write(state.join("checkpoint"), signed_by(&*log, 2_000, ROOT).await).unwrap();
     let why = environment.lift_halt().await.unwrap().why.unwrap();
     assert!(why.contains("2000 entries"), "{why}");
     environment.restart().await;
-    environment.authority.witness(&shown, Shown::ByWorkload).await;
-    assert_eq!(environment.authority.halted(), None);
+    environment.authority.writer.witness(&shown, Shown::ByWorkload).await;
+    assert_eq!(environment.authority.view.halted(), None);
 }
 
 #[tokio::test]
@@ -199,7 +199,7 @@ async fn a_checkpoint_of_a_key_that_was_retired_since_counts() {
     }
     fs::write(state.join("checkpoint"), signed_by(&*before, 1_000_000, ROOT).await).unwrap();
     environment.restart().await;
-    let why = environment.authority.halted().unwrap();
+    let why = environment.authority.view.halted().unwrap();
     assert!(why.contains("beside its database"), "{why}");
 }
 
@@ -213,7 +213,7 @@ async fn a_checkpoint_of_a_key_that_the_older_log_does_not_name_counts() {
     environment.keys = Keys::open(&state, &api::Secret::new("online")).unwrap();
     fs::write(state.join("checkpoint"), signed_by(&*later.1, 1_000_000, ROOT).await).unwrap();
     environment.restart().await;
-    assert!(environment.authority.halted().is_some());
+    assert!(environment.authority.view.halted().is_some());
 }
 
 #[tokio::test]

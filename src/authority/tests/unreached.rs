@@ -40,7 +40,7 @@ async fn deny(environment: &Environment, operator: &Caller, path: &str) -> Resul
         reason: "key-compromise".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(operator, &request).await.map(drop)
+    environment.authority.operations.deny(operator, &request).await.map(drop)
 }
 
 /// What it says that it is, it is.
@@ -84,8 +84,8 @@ async fn what_is_written_ahead_of_the_log_keeps_nobody_from_anything() {
         let renewed = environment.renew(&environment.caller(&first), &csr()).await.unwrap();
         is_of(&environment, &renewed, "/prod/quick");
         write(&environment, &ahead).await;
-        environment.authority.probe_store().await.unwrap();
-        environment.authority.require_commits().unwrap();
+        environment.authority.writer.probe_store().await.unwrap();
+        environment.authority.writer.require_commits().unwrap();
         // What stands there at a start is no disagreement with the log.
         if table != "entries" {
             write(&environment, &ahead).await;
@@ -108,7 +108,7 @@ async fn what_stands_where_the_log_has_been_stays() {
     let before = tables.map(|table| rows(&environment, table));
     // Of somebody else, too: it is not told apart by who wrote last.
     assert_eq!(write(&environment, "UPDATE meta SET version = version + 0 * ?1").await, 1);
-    environment.authority.probe_store().await.unwrap();
+    environment.authority.writer.probe_store().await.unwrap();
     assert_eq!(tables.map(|table| rows(&environment, table)), before);
 }
 
@@ -128,12 +128,12 @@ async fn a_tile_that_was_put_before_its_time_ends_nothing() {
                 environment.restart().await;
             }
             // The part of it that is filled is not read from there.
-            environment.authority.sign_checkpoint().await.unwrap();
+            environment.authority.writer.sign_checkpoint().await.unwrap();
             while environment.store.head().await.unwrap().edge.size() < 514 {
                 environment.token(&operator, "/prod/quick").await;
             }
             deny(&environment, &operator, "/prod/monolith").await.unwrap();
-            environment.authority.require_commits().unwrap();
+            environment.authority.writer.require_commits().unwrap();
             environment.restart().await;
             assert_eq!(rows(&environment, "tiles"), 2, "{tile}");
         }
@@ -228,11 +228,11 @@ async fn a_table_that_takes_nothing_shows_before_somebody_needs_it() {
         let operator = environment.operator().await;
         environment.issue(&operator, "/prod/quick").await;
         deny(&environment, &operator, "/prod/monolith").await.unwrap();
-        environment.authority.sign_checkpoint().await.unwrap();
-        environment.authority.probe_store().await.unwrap();
+        environment.authority.writer.sign_checkpoint().await.unwrap();
+        environment.authority.writer.probe_store().await.unwrap();
         damage(&environment, table);
-        environment.authority.probe_store().await.expect_err(table);
-        environment.authority.require_commits().expect_err(table);
+        environment.authority.writer.probe_store().await.expect_err(table);
+        environment.authority.writer.require_commits().expect_err(table);
     }
 }
 
@@ -272,7 +272,7 @@ async fn a_rotation_takes_its_step_where_somebody_put_the_next_trust_state() {
         write(&environment, &foreign.replace("?1", "1 + 0 * ?1")).await;
         let purpose = if sequence == 2 { KeyPurpose::Feed } else { KeyPurpose::Countersignature };
         take(&environment, &offline, &operator, purpose, KeyStep::Prepare).await.unwrap();
-        assert_eq!(environment.authority.trust().state().sequence, sequence);
+        assert_eq!(environment.authority.view.trust().state().sequence, sequence);
     }
 }
 

@@ -125,7 +125,7 @@ async fn who_renewed_with_a_certificate_has_shown_it() {
 }
 
 async fn waiting(environment: &Environment, operator: &Caller) -> u64 {
-    let keys = environment.authority.keys(operator).await.unwrap().items;
+    let keys = environment.authority.rotation.keys(operator).await.unwrap().items;
     let is_it =
         |key: &&api::KeyRecord| key.purpose == KeyPurpose::Feed && key.state == KeyState::Prepared;
     keys.iter().find(is_it).unwrap().next.clone().unwrap().waiting
@@ -142,7 +142,7 @@ async fn what_rows_call_shown_lets_no_rotation_go_on() {
     let environment = upgraded(environment, &rows).await;
     assert_eq!(waiting(&environment, &operator).await, 1);
     let renewed = environment.renew(&held, &request).await.unwrap();
-    environment.authority.note_shown(environment.caller(&renewed).svid.as_ref().unwrap());
+    environment.authority.view.note_shown(environment.caller(&renewed).svid.as_ref().unwrap());
     assert_eq!(waiting(&environment, &operator).await, 0);
 }
 

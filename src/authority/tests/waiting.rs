@@ -16,7 +16,7 @@ fn tamper(environment: &Environment, sql: &str) {
 }
 
 async fn next_step(environment: &Environment, operator: &Caller) -> NextStep {
-    let keys = environment.authority.keys(operator).await.unwrap().items;
+    let keys = environment.authority.rotation.keys(operator).await.unwrap().items;
     let is_it =
         |key: &&api::KeyRecord| key.purpose == KeyPurpose::Feed && key.state == KeyState::Prepared;
     keys.iter().find(is_it).unwrap().next.clone().unwrap()
@@ -65,9 +65,9 @@ async fn a_renewed_certificate_is_waited_for_until_the_new_one_is_shown() {
     take(&environment, &offline, &operator, KeyPurpose::Feed, KeyStep::Prepare).await.unwrap();
     let renewed = environment.renew(&held, &csr()).await.unwrap();
     assert_eq!(next_step(&environment, &operator).await.waiting, 1);
-    environment.authority.note_shown(environment.caller(&renewed).svid.as_ref().unwrap());
+    environment.authority.view.note_shown(environment.caller(&renewed).svid.as_ref().unwrap());
     assert_eq!(next_step(&environment, &operator).await.waiting, 0);
-    while environment.authority.account().await.unwrap() {}
+    while environment.authority.issuing.account().await.unwrap() {}
     environment.restart().await;
     assert_eq!(next_step(&environment, &operator).await.waiting, 0, "the log says so");
 }

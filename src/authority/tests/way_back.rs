@@ -24,7 +24,7 @@ async fn deny(
 ) -> Result<(), Error> {
     let (spiffe_id, reason) = (id(path), "unspecified".to_owned());
     let asked = DenyRequest { spiffe_id, reason, named_override };
-    environment.authority.deny(by, &asked).await.map(drop)
+    environment.authority.operations.deny(by, &asked).await.map(drop)
 }
 
 async fn revoke(
@@ -35,7 +35,7 @@ async fn revoke(
 ) -> Result<(), Error> {
     let reason = "unspecified".to_owned();
     let asked = RevokeRequest { target, reason, dry_run, named_override: None };
-    environment.authority.revoke(by, &asked).await.map(drop)
+    environment.authority.operations.revoke(by, &asked).await.map(drop)
 }
 
 fn serial_number(caller: &Caller) -> String {
@@ -46,7 +46,7 @@ fn serial_number(caller: &Caller) -> String {
 async fn certify_itself(environment: &Environment) -> Result<api::IssuedCertificate, Error> {
     let spiffe_id = Some(SpiffeId::authority(&trust_domain()));
     let body = IssueRequest { spiffe_id, ..request(&csr()) };
-    environment.authority.issue_internal(&body, "serve").await
+    environment.authority.issuing.issue_internal(&body, "serve").await
 }
 
 fn locks_out(refused: Result<(), Error>) {
@@ -94,14 +94,14 @@ async fn an_operator_who_cannot_read_the_policy_set_cannot_act() {
         let environment = Environment::start().await;
         let admin = environment.operator().await;
         let second = environment.enrol("second").await;
-        let mut shown = environment.authority.policies(&admin).unwrap();
+        let mut shown = environment.authority.operations.policies(&admin).unwrap();
         let policy = format!(
             r#"forbid (principal == Operator::"{}", action == Action::"{action}", resource);"#,
             id(SECOND)
         );
         shown.files.insert("mine.cedar".to_owned(), policy);
         let authority = &environment.authority;
-        authority.replace_policies(&admin, &shown.files, &shown.hash).await.unwrap();
+        authority.operations.replace_policies(&admin, &shown.files, &shown.hash).await.unwrap();
         locks_out(deny(&environment, &second, ADMIN, None).await);
         deny(&environment, &admin, SECOND, None).await.unwrap();
     }
@@ -130,10 +130,11 @@ async fn two_operators_who_deny_each_other_do_not_both_succeed() {
 async fn a_policy_set_that_leaves_nobody_able_to_act_is_refused() {
     let environment = Environment::start().await;
     let second = environment.enrol("second").await;
-    let mut shown = environment.authority.policies(&second).unwrap();
+    let mut shown = environment.authority.operations.policies(&second).unwrap();
     let table = shown.files.get_mut("workloads.json").unwrap();
     *table = table.replace(&format!("{SECOND:?}"), "");
-    let changed = environment.authority.replace_policies(&second, &shown.files, &shown.hash);
+    let changed =
+        environment.authority.operations.replace_policies(&second, &shown.files, &shown.hash);
     assert!(matches!(changed.await, Err(Error::Policy(_))));
 }
 

@@ -89,7 +89,7 @@ async fn certify_itself(environment: &Environment) -> Result<IssuedCertificate, 
         ip: Some(vec!["10.9.9.9".parse().unwrap()]),
         ..request(&csr())
     };
-    environment.authority.issue_internal(&body, "own-certificate").await
+    environment.authority.issuing.issue_internal(&body, "own-certificate").await
 }
 
 fn operators(name: &str) -> IssueRequest {
@@ -99,7 +99,7 @@ fn operators(name: &str) -> IssueRequest {
 
 /// As `init` and `init --recover` ask.
 async fn recover(environment: &Environment) -> Result<IssuedCertificate, Error> {
-    environment.authority.issue_internal(&operators("admin"), "init").await
+    environment.authority.issuing.issue_internal(&operators("admin"), "init").await
 }
 
 async fn apply(
@@ -107,8 +107,8 @@ async fn apply(
     by: &Caller,
     files: &BTreeMap<String, String>,
 ) -> Result<(), Error> {
-    let active = environment.authority.policies(by).unwrap().hash;
-    environment.authority.replace_policies(by, files, &active).await.map(drop)
+    let active = environment.authority.operations.policies(by).unwrap().hash;
+    environment.authority.operations.replace_policies(by, files, &active).await.map(drop)
 }
 
 #[tokio::test]
@@ -132,7 +132,10 @@ async fn what_depends_on_no_policy_set_is_only_what_the_ca_needs() {
     let environment = Environment::start().await;
     for path in ["/prod/reports", "", "/countersigned/x"] {
         let body = IssueRequest { spiffe_id: Some(id(path)), ..request(&csr()) };
-        assert!(environment.authority.issue_internal(&body, "init").await.is_err(), "{path}");
+        assert!(
+            environment.authority.issuing.issue_internal(&body, "init").await.is_err(),
+            "{path}"
+        );
     }
 }
 
@@ -142,7 +145,7 @@ async fn operators_renew_and_join_whatever_a_set_makes_of_the_profile_default() 
         let environment = Environment::start().await;
         let admin = environment.caller(&recover(&environment).await.unwrap());
         apply(&environment, &admin, &set(policies, default)).await.unwrap();
-        let renewed = environment.authority.issue(&admin, &operators("admin"), None).await;
+        let renewed = environment.authority.issuing.issue(&admin, &operators("admin"), None).await;
         let renewed = renewed.unwrap_or_else(|error| panic!("{default}: {error}"));
         assert_eq!((renewed.not_after - NOW).unsigned_abs(), OPERATOR_LIFE);
         let asked = OperatorRequest {
@@ -151,10 +154,11 @@ async fn operators_renew_and_join_whatever_a_set_makes_of_the_profile_default() 
             key_sha256: None,
             again: false,
         };
-        let token = environment.authority.add_operator(&admin, &asked).await.unwrap().token;
+        let token =
+            environment.authority.operations.add_operator(&admin, &asked).await.unwrap().token;
         let attestation = api::Attestation::Token { token };
         let body = IssueRequest { attestation, ..operators("newcomer") };
-        let joined = environment.authority.issue(&support::anonymous(), &body, None).await;
+        let joined = environment.authority.issuing.issue(&support::anonymous(), &body, None).await;
         joined.unwrap_or_else(|error| panic!("{default}: {error}"));
     }
 }
@@ -180,7 +184,7 @@ async fn a_set_under_which_its_operator_could_not_renew_is_refused_with_a_way_ou
     let files = set(&mended, AS_SHIPPED);
     PolicySet::parse(&files).unwrap().require_way_on(None, None).unwrap();
     apply(&environment, &admin, &files).await.unwrap();
-    environment.authority.issue(&admin, &operators("admin"), None).await.unwrap();
+    environment.authority.issuing.issue(&admin, &operators("admin"), None).await.unwrap();
     let token = environment.token(&admin, "/prod/reports").await;
     let refused = environment.issue_with(&token, &csr()).await;
     assert!(matches!(refused, Err(Error::Denied(_))), "a workload asks for a day: {refused:?}");
@@ -252,7 +256,7 @@ async fn the_host_replaces_a_set_that_lets_nobody_replace_it() {
     let nothing = r#"@id("everything") forbid (principal, action, resource);"#;
     put_into_force(&mut environment, &set(nothing, RSA_ONLY)).await;
     let admin = environment.operator().await;
-    assert!(environment.authority.policies(&admin).is_err());
+    assert!(environment.authority.operations.policies(&admin).is_err());
     let store = std::sync::Arc::clone(&environment.store);
     let in_force = setup::policies_in_force(&*store).await.unwrap();
     assert_eq!(in_force["mine.cedar"], nothing);

@@ -32,7 +32,7 @@ async fn deny(environment: &Environment, operator: &Caller) -> Result<api::Denia
         reason: "key-compromise".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(operator, &request).await
+    environment.authority.operations.deny(operator, &request).await
 }
 
 /// A revocation was acknowledged, no checkpoint signed, and then the database of before put back.
@@ -40,7 +40,7 @@ async fn revoked_and_put_back() -> (Environment, Caller, Caller) {
     let environment = Environment::start().await;
     let operator = environment.operator().await;
     let held = environment.caller(&environment.issue(&operator, "/prod/reports").await);
-    environment.authority.sign_checkpoint().await.unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
     let older = copy(environment.folder.path());
     let serial = held.svid.as_ref().unwrap().serial_number().to_string();
     environment.revoke(&operator, &serial).await;
@@ -54,16 +54,17 @@ async fn a_revocation_that_was_put_back_before_its_checkpoint_halts_the_running_
     let why = is_halted(deny(&environment, &operator).await);
     assert!(why.contains("an older database was put back"), "{why}");
     environment.renew(&held, &support::csr()).await.unwrap_err();
-    is_halted(environment.authority.refresh().await);
-    assert_eq!(environment.authority.halted().as_ref(), Some(&why));
-    is_halted(environment.authority.require_clock().await);
-    assert!(environment.authority.require_commits().is_err(), "it is not ready");
-    assert!(environment.authority.probe_store().await.is_err());
-    assert!(environment.authority.sign_checkpoint().await.is_err());
+    is_halted(environment.authority.view.refresh().await);
+    assert_eq!(environment.authority.view.halted().as_ref(), Some(&why));
+    is_halted(environment.authority.view.require_clock().await);
+    assert!(environment.authority.writer.require_commits().is_err(), "it is not ready");
+    assert!(environment.authority.writer.probe_store().await.is_err());
+    assert!(environment.authority.writer.sign_checkpoint().await.is_err());
     // The log's key has signed what was lost: whoever verifies checkpoints believes it.
     let kept = fs::read_to_string(environment.folder.path().join("halted")).unwrap();
     let (_, note) = kept.split_once("\n\n").unwrap();
-    let key = tlog::VerifierKey::parse(&environment.authority.trust().state().log.key).unwrap();
+    let key =
+        tlog::VerifierKey::parse(&environment.authority.view.trust().state().log.key).unwrap();
     tlog::Checkpoint::verify(note.as_bytes(), key.name(), &key).unwrap();
 }
 
@@ -76,7 +77,7 @@ async fn a_revocation_that_was_put_back_before_its_checkpoint_halts_the_next_sta
         }
         for _ in 0..2 {
             environment.restart().await;
-            let why = environment.authority.halted().unwrap();
+            let why = environment.authority.view.halted().unwrap();
             assert!(why.contains("beside its database, a sealed head"), "{why}");
             assert!(environment.authority.status(&operator).await.unwrap().halted.is_some());
             is_halted(environment.renew(&held, &support::csr()).await);
@@ -102,7 +103,7 @@ async fn a_halt_by_the_kept_head_is_lifted_as_others_are_and_the_head_kept_anew(
     assert_ne!(fs::read(state.join("head")).unwrap(), kept);
     setup::require_no_halt(&domain, &state, &*store, &keys).await.unwrap();
     environment.restart().await;
-    assert_eq!(environment.authority.halted(), None);
+    assert_eq!(environment.authority.view.halted(), None);
     environment.renew(&held, &support::csr()).await.unwrap();
 }
 
@@ -128,8 +129,8 @@ async fn no_certificate_leaves_whose_leaf_was_put_back_before_it_was_signed() {
     let why = is_halted(environment.issue_with(&token, &support::csr()).await);
     assert!(why.contains("an older database was put back"), "{why}");
     assert!(behind.lock().unwrap().is_none(), "it was put back");
-    assert!(environment.authority.refresh().await.is_err());
-    assert!(environment.authority.halted().is_some());
+    assert!(environment.authority.view.refresh().await.is_err());
+    assert!(environment.authority.view.halted().is_some());
 }
 
 #[tokio::test]
@@ -144,14 +145,14 @@ async fn another_past_of_the_same_size_halts() {
     // Whoever puts back the whole folder is caught by what others have seen, and by nothing here.
     fs::remove_file(state.join("head")).unwrap();
     environment.restart().await;
-    assert_eq!(environment.authority.halted(), None);
+    assert_eq!(environment.authority.view.halted(), None);
     let clock = time::Duration::seconds(1);
     environment.clock.advance(clock);
     deny(&environment, &operator).await.unwrap();
     let other = copy(&state);
     fs::write(state.join("head"), &kept).unwrap();
     environment.restart().await;
-    let why = environment.authority.halted().unwrap();
+    let why = environment.authority.view.halted().unwrap();
     assert!(why.contains("the log's are others"), "{why}");
     fs::remove_file(state.join("halted")).unwrap();
 
@@ -162,7 +163,7 @@ async fn another_past_of_the_same_size_halts() {
     environment.clock.advance(clock);
     deny(&environment, &operator).await.unwrap();
     put_back(&state, &other);
-    let why = is_halted(environment.authority.refresh().await);
+    let why = is_halted(environment.authority.view.refresh().await);
     assert!(why.contains("are not those that it had"), "{why}");
 }
 
@@ -178,7 +179,7 @@ async fn a_crash_before_the_head_was_kept_is_none_that_anybody_notices() {
         assert_ne!(fs::read(&file).unwrap(), kept);
         fs::write(&file, kept).unwrap();
         environment.restart().await;
-        assert_eq!(environment.authority.halted(), None);
+        assert_eq!(environment.authority.view.halted(), None);
     }
     // Torn in either of its places: the other one counts.
     for torn in [0, 512] {
@@ -187,7 +188,7 @@ async fn a_crash_before_the_head_was_kept_is_none_that_anybody_notices() {
         kept[torn + 100] ^= 1;
         fs::write(&file, kept).unwrap();
         environment.restart().await;
-        assert_eq!(environment.authority.halted(), None);
+        assert_eq!(environment.authority.view.halted(), None);
     }
     let mode = std::os::unix::fs::PermissionsExt::mode(&fs::metadata(&file).unwrap().permissions());
     assert_eq!(mode & 0o777, 0o600);
@@ -198,21 +199,21 @@ async fn a_folder_that_is_restored_whole_goes_on_until_somebody_shows_it_more() 
     let mut environment = Environment::start().await;
     let operator = environment.operator().await;
     let state = environment.folder.path().to_owned();
-    environment.authority.sign_checkpoint().await.unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
     let older = copy(&state);
     let beside = ["head", "checkpoint"].map(|file| (file, fs::read(state.join(file)).unwrap()));
     environment.issue(&operator, "/prod/reports").await;
-    environment.authority.sign_checkpoint().await.unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
     let seen = environment.store.checkpoint().await.unwrap().unwrap().note;
     put_back(&state, &older);
     for (file, contents) in beside {
         fs::write(state.join(file), contents).unwrap();
     }
     environment.restart().await;
-    assert_eq!(environment.authority.halted(), None);
+    assert_eq!(environment.authority.view.halted(), None);
     environment.issue(&operator, "/prod/reports").await;
-    environment.authority.witness(&seen, Shown::ByWorkload).await;
-    assert!(environment.authority.halted().is_some());
+    environment.authority.writer.witness(&seen, Shown::ByWorkload).await;
+    assert!(environment.authority.view.halted().is_some());
 }
 
 #[tokio::test]
@@ -228,13 +229,13 @@ async fn a_kept_head_that_this_ca_did_not_seal_is_no_evidence() {
     for contents in [Vec::new(), b"head".to_vec(), of_another, larger.into_bytes()] {
         fs::write(&file, contents).unwrap();
         let state = environment.folder.path().to_owned();
-        let refused = environment.authority.keep_halts(&state).await.unwrap_err();
+        let refused = environment.authority.writer.keep_halts(&state).await.unwrap_err();
         assert!(matches!(refused, Error::Unproven { .. }), "{refused}");
         assert!(refused.to_string().contains(&file.display().to_string()), "{refused}");
         let lifted = environment.lift_halt().await.unwrap();
         assert_eq!((lifted.set_aside[0].0.as_path(), lifted.why), (file.as_path(), None));
         environment.restart().await;
-        assert_eq!(environment.authority.halted(), None);
+        assert_eq!(environment.authority.view.halted(), None);
         assert!(file.exists(), "it is kept anew");
     }
 }
@@ -263,15 +264,15 @@ async fn nobody_takes_an_older_snapshot_for_a_smaller_database() {
         let reading = Arc::clone(&environment);
         tasks.spawn(async move {
             for _ in 0..50 {
-                reading.authority.refresh().await.unwrap();
-                reading.authority.sign_checkpoint().await.unwrap();
+                reading.authority.view.refresh().await.unwrap();
+                reading.authority.writer.sign_checkpoint().await.unwrap();
             }
         });
     }
     while let Some(ended) = tasks.join_next().await {
         ended.unwrap();
     }
-    assert_eq!(environment.authority.halted(), None);
+    assert_eq!(environment.authority.view.halted(), None);
 }
 
 /// What stands in the head's place cannot be written to, nor removed.
@@ -299,7 +300,7 @@ async fn nobody_acts_upon_a_commit_whose_head_is_not_kept() {
     let authority = &environment.authority;
     for caller in [&named, &named, &operator] {
         // Committed at the first try, found as done at the second, folded at the third.
-        let refused = authority.revoke(caller, &revoke()).await.unwrap_err();
+        let refused = authority.operations.revoke(caller, &revoke()).await.unwrap_err();
         assert!(refused.to_string().contains("before anybody is told"), "{refused}");
     }
     let stored: u64 = database(&state)
@@ -307,27 +308,30 @@ async fn nobody_acts_upon_a_commit_whose_head_is_not_kept() {
         .unwrap() as u64;
     assert_eq!(stored, size + 1, "the first is in the database, and nothing after it");
     for unheard in [
-        authority.refresh().await.unwrap_err(),
-        authority.sign_checkpoint().await.unwrap_err(),
-        authority.heartbeat().await.unwrap_err(),
-        authority.log_size().await.unwrap_err(),
+        authority.view.refresh().await.unwrap_err(),
+        authority.writer.sign_checkpoint().await.unwrap_err(),
+        authority.feed.heartbeat().await.unwrap_err(),
+        authority.view.log_size().await.unwrap_err(),
     ] {
         assert!(unheard.to_string().contains("before anybody is told"), "{unheard}");
     }
     let named_by = operator.svid.as_ref().unwrap().spiffe_id().to_string();
     let found = environment.store.kept_request(named_by, "once".to_owned(), 0).await;
     assert!(found.unwrap_err().to_string().contains("before anybody is told"));
-    assert!(authority.require_commits().is_err() && authority.probe_store().await.is_err());
+    assert!(
+        authority.writer.require_commits().is_err()
+            && authority.writer.probe_store().await.is_err()
+    );
 
     // A crash now leaves an older head, which the log leads to; here it can be written again.
     fs::remove_dir(state.join("head")).unwrap();
-    let done = authority.revoke(&named, &revoke()).await.unwrap();
+    let done = authority.operations.revoke(&named, &revoke()).await.unwrap();
     assert_eq!(done.log_index, Some(size), "what was done is found");
     assert_ne!(fs::read(state.join("head")).unwrap(), kept);
-    authority.probe_store().await.unwrap();
-    authority.require_commits().unwrap();
+    authority.writer.probe_store().await.unwrap();
+    authority.writer.require_commits().unwrap();
     environment.restart().await;
-    assert_eq!(environment.authority.halted(), None);
+    assert_eq!(environment.authority.view.halted(), None);
     environment.renew(&held, &support::csr()).await.unwrap_err();
 }
 
@@ -346,12 +350,12 @@ async fn a_kept_head_that_is_removed_or_replaced_under_a_running_ca_is_written_a
             fs::write(&file, stale).unwrap();
         }
         // Nothing is committed: it is tried whether the store takes what is written.
-        environment.authority.probe_store().await.unwrap();
+        environment.authority.writer.probe_store().await.unwrap();
         assert_ne!(fs::read(&file).unwrap(), stale);
     }
     put_back(&state, &older);
     environment.restart().await;
-    let why = environment.authority.halted().unwrap();
+    let why = environment.authority.view.halted().unwrap();
     assert!(why.contains("a sealed head"), "{why}");
 }
 

@@ -20,7 +20,7 @@ async fn signed(environment: &Environment, size: u64, root: Hash) -> Vec<u8> {
 }
 
 async fn newest(environment: &Environment) -> Vec<u8> {
-    environment.authority.sign_checkpoint().await.unwrap();
+    environment.authority.writer.sign_checkpoint().await.unwrap();
     environment.store.checkpoint().await.unwrap().unwrap().note
 }
 
@@ -62,22 +62,22 @@ async fn a_signed_checkpoint_larger_than_the_log_stops_issuing_and_says_so() {
     let issued = environment.issue(&operator, "/prod/reports").await;
     let size = environment.store.head().await.unwrap().edge.size();
     let larger = signed(&environment, size + 1, Hash::new([7; 32])).await;
-    environment.authority.witness(&larger, Shown::ByStranger).await;
-    let why = environment.authority.halted().unwrap();
+    environment.authority.writer.witness(&larger, Shown::ByStranger).await;
+    let why = environment.authority.view.halted().unwrap();
     assert!(why.contains(&format!("{} entries, and the log has {size}", size + 1)), "{why}");
     assert!(environment.authority.status(&operator).await.unwrap().halted.is_some());
     assert!(!issues(&environment).await);
     let renewed = environment.renew(&environment.caller(&issued), &support::csr()).await;
     assert!(matches!(renewed, Err(Error::Halted(_))));
     assert_eq!(environment.store.head().await.unwrap().edge.size(), size, "nothing was logged");
-    assert!(matches!(environment.authority.sign_checkpoint().await, Err(Error::Halted(_))));
+    assert!(matches!(environment.authority.writer.sign_checkpoint().await, Err(Error::Halted(_))));
 
     let deny = api::DenyRequest {
         spiffe_id: id("/prod/quick"),
         reason: "unspecified".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(&operator, &deny).await.unwrap();
+    environment.authority.operations.deny(&operator, &deny).await.unwrap();
 }
 
 #[tokio::test]
@@ -88,9 +88,9 @@ async fn another_root_at_a_size_that_the_log_had_stops_issuing() {
     environment.issue(&operator, "/prod/reports").await;
     newest(&environment).await;
     let other = signed(&environment, size, Hash::new([7; 32])).await;
-    environment.authority.witness(&other, Shown::ByStranger).await;
+    environment.authority.writer.witness(&other, Shown::ByStranger).await;
     assert!(issues(&environment).await, "a stranger with an old checkpoint is not listened to");
-    environment.authority.witness(&other, Shown::ByWorkload).await;
+    environment.authority.writer.witness(&other, Shown::ByWorkload).await;
     assert!(!issues(&environment).await);
 }
 
@@ -102,7 +102,7 @@ async fn checkpoints_that_the_log_leads_to_change_nothing() {
         let seen = newest(&environment).await;
         environment.issue(&operator, "/prod/reports").await;
         for _ in 0..2 {
-            environment.authority.witness(&seen, Shown::ByWorkload).await;
+            environment.authority.writer.witness(&seen, Shown::ByWorkload).await;
         }
     }
     assert!(issues(&environment).await);
@@ -116,11 +116,12 @@ async fn what_the_logs_key_did_not_sign_changes_nothing() {
         size: 1_000_000,
         root: Hash::new([7; 32]),
     };
-    let key = tlog::VerifierKey::parse(&environment.authority.trust().state().log.key).unwrap();
+    let key =
+        tlog::VerifierKey::parse(&environment.authority.view.trust().state().log.key).unwrap();
     let forged = SignedNote::unsigned(text.text()).unwrap();
     let forged = forged.with_signature(key.name(), key.key_id(), &[7; 64]).unwrap().encode();
     for note in [&forged[..], b"", b"\xff", b"pay.example/log\n5\n", &vec![b'a'; 100_000]] {
-        environment.authority.witness(note, Shown::ByWorkload).await;
+        environment.authority.writer.witness(note, Shown::ByWorkload).await;
     }
     assert!(issues(&environment).await);
 }
@@ -135,11 +136,11 @@ async fn a_database_put_back_below_a_running_ca_is_noticed() {
     newest(&environment).await;
     let newer = head();
     put(older);
-    assert!(matches!(environment.authority.refresh().await, Err(Error::Halted(_))));
+    assert!(matches!(environment.authority.view.refresh().await, Err(Error::Halted(_))));
     assert!(!issues(&environment).await);
-    assert!(environment.authority.heartbeat().await.is_err(), "it knows of nothing new");
+    assert!(environment.authority.feed.heartbeat().await.is_err(), "it knows of nothing new");
     put(newer);
-    let grown = environment.authority.refresh().await;
+    let grown = environment.authority.view.refresh().await;
     assert!(matches!(grown, Err(Error::Halted(_))), "it may have another past");
     let kept = fs::read_to_string(environment.folder.path().join("halted")).unwrap();
     assert!(kept.contains("an older database was put back\n\npay.example/log\n"), "{kept}");
@@ -154,10 +155,10 @@ async fn a_halted_ca_tells_nobody_of_another_past() {
         reason: "unspecified".to_owned(),
         named_override: None,
     };
-    environment.authority.deny(&operator, &deny).await.unwrap();
+    environment.authority.operations.deny(&operator, &deny).await.unwrap();
     let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
-    environment.authority.witness(&larger, Shown::ByWorkload).await;
-    let subscribe = |after| environment.authority.subscribe(&operator, after);
+    environment.authority.writer.witness(&larger, Shown::ByWorkload).await;
+    let subscribe = |after| environment.authority.feed.subscribe(&operator, after);
     assert!(matches!(subscribe(Some(1)).await, Err(Error::Halted(_))), "nothing stands there");
     assert!(subscribe(Some(0)).await.is_ok());
     assert!(subscribe(None).await.is_ok());
@@ -167,18 +168,18 @@ async fn a_halted_ca_tells_nobody_of_another_past() {
 async fn a_halt_outlives_a_restart_and_the_ca_keeps_its_own_certificate() {
     let mut environment = Environment::start().await;
     let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
-    environment.authority.witness(&larger, Shown::ByWorkload).await;
-    let why = environment.authority.halted().unwrap();
+    environment.authority.writer.witness(&larger, Shown::ByWorkload).await;
+    let why = environment.authority.view.halted().unwrap();
     for _ in 0..2 {
         environment.restart().await;
-        assert_eq!(environment.authority.halted().as_deref(), Some(&*why));
+        assert_eq!(environment.authority.view.halted().as_deref(), Some(&*why));
         assert!(!issues(&environment).await);
     }
     let own = api::IssueRequest {
-        spiffe_id: Some(SpiffeId::authority(environment.authority.trust_domain())),
+        spiffe_id: Some(SpiffeId::authority(environment.authority.view.trust_domain())),
         ..support::request(&support::csr())
     };
-    environment.authority.issue_internal(&own, "test").await.unwrap();
+    environment.authority.issuing.issue_internal(&own, "test").await.unwrap();
     let mode = fs::metadata(environment.folder.path().join("halted")).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
 }
@@ -198,7 +199,7 @@ async fn a_restart_on_the_log_that_was_seen_ends_a_halt() {
     for (seen, is_halted) in [(other, true), (ours, false)] {
         fs::write(&file, [&b"an older database was put back\n\n"[..], &seen].concat()).unwrap();
         environment.restart().await;
-        assert_eq!(environment.authority.halted().is_some(), is_halted);
+        assert_eq!(environment.authority.view.halted().is_some(), is_halted);
         assert_eq!((file.exists(), issues(&environment).await), (is_halted, !is_halted));
     }
 }
@@ -215,13 +216,13 @@ async fn a_database_that_lacks_a_part_of_what_was_seen_does_not_end_a_halt() {
     put_back(&environment, oldest);
     for seen in [(size, root), (size + 9, Hash::new([7; 32])), (size + 5, Hash::new([8; 32]))] {
         let seen = signed(&environment, seen.0, seen.1).await;
-        environment.authority.witness(&seen, Shown::ByStranger).await;
+        environment.authority.writer.witness(&seen, Shown::ByStranger).await;
     }
-    let why = environment.authority.halted().unwrap();
+    let why = environment.authority.view.halted().unwrap();
     assert!(why.contains(&format!("{} entries", size + 9)), "{why}");
     put_back(&environment, newer);
     environment.restart().await;
-    assert_eq!(environment.authority.halted(), Some(why));
+    assert_eq!(environment.authority.view.halted(), Some(why));
 }
 
 #[tokio::test]
@@ -229,7 +230,7 @@ async fn a_halt_that_cannot_be_read_lifts_nothing() {
     let environment = Environment::start().await;
     for damaged in [&b""[..], b"why", b"why\n\n", b"why\n\npay.example/log\nmany\n", b"\xff\n\n"] {
         fs::write(environment.folder.path().join("halted"), damaged).unwrap();
-        let kept = environment.authority.keep_halts(environment.folder.path()).await;
+        let kept = environment.authority.writer.keep_halts(environment.folder.path()).await;
         assert!(matches!(kept, Err(Error::Unproven { .. })), "{damaged:?}");
     }
 }
@@ -238,8 +239,8 @@ async fn a_halt_that_cannot_be_read_lifts_nothing() {
 async fn a_halt_that_is_lifted_is_logged_and_returns_only_with_who_has_seen_more() {
     let mut environment = Environment::start().await;
     let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
-    environment.authority.witness(&larger, Shown::ByWorkload).await;
-    let why = environment.authority.halted().unwrap();
+    environment.authority.writer.witness(&larger, Shown::ByWorkload).await;
+    let why = environment.authority.view.halted().unwrap();
     let index = environment.store.head().await.unwrap().edge.size();
     assert_eq!(lift(&environment).await, Some(why.clone()));
     let entry = environment.store.entries(index, 1).await.unwrap().pop().unwrap();
@@ -252,11 +253,11 @@ async fn a_halt_that_is_lifted_is_logged_and_returns_only_with_who_has_seen_more
     assert!(issues(&environment).await);
     let within = signed(&environment, 999_999, Hash::new([8; 32])).await;
     for judged in [&larger, &within] {
-        environment.authority.witness(judged, Shown::ByWorkload).await;
+        environment.authority.writer.witness(judged, Shown::ByWorkload).await;
         assert!(issues(&environment).await);
     }
     let beyond = signed(&environment, 1_000_001, Hash::new([7; 32])).await;
-    environment.authority.witness(&beyond, Shown::ByStranger).await;
+    environment.authority.writer.witness(&beyond, Shown::ByStranger).await;
     assert!(!issues(&environment).await);
 }
 
@@ -268,19 +269,19 @@ async fn lift(environment: &Environment) -> Option<String> {
 async fn what_a_later_log_key_signed_was_judged_by_nobody() {
     let mut environment = Environment::start().await;
     let larger = signed(&environment, 1_000_000, Hash::new([7; 32])).await;
-    environment.authority.witness(&larger, Shown::ByWorkload).await;
+    environment.authority.writer.witness(&larger, Shown::ByWorkload).await;
     lift(&environment).await.unwrap();
     environment.restart().await;
     let operator = environment.operator().await;
     let offline = environment.offline_keys();
     take(&environment, &offline, &operator, Log, KeyStep::Prepare).await.unwrap();
-    let keys = environment.authority.keys(&operator).await.unwrap().items;
+    let keys = environment.authority.rotation.keys(&operator).await.unwrap().items;
     let prepared = keys.iter().find(|key| key.state == KeyState::Prepared).unwrap();
     let id = Hash::of(prepared.public_key.as_bytes());
     let later = environment.keys.signer(Log, &id).unwrap();
     let other = signed_by(&*later, 999_999, Hash::new([8; 32])).await;
-    environment.authority.witness(&larger, Shown::ByWorkload).await;
+    environment.authority.writer.witness(&larger, Shown::ByWorkload).await;
     assert!(issues(&environment).await);
-    environment.authority.witness(&other, Shown::ByWorkload).await;
+    environment.authority.writer.witness(&other, Shown::ByWorkload).await;
     assert!(!issues(&environment).await);
 }

@@ -286,7 +286,7 @@ pub(crate) async fn engine_by(
         trust_pin,
     };
     let authority = Authority::open(parts).await?;
-    authority.keep_halts(&config.state).await?;
+    authority.writer.keep_halts(&config.state).await?;
     Ok(Arc::new(authority))
 }
 
@@ -298,11 +298,11 @@ pub(crate) async fn install_operator(
     pin: TrustPin,
     directory: &Path,
 ) -> anyhow::Result<SpiffeId> {
-    let spiffe_id = SpiffeId::operator(authority.trust_domain(), name)?;
+    let spiffe_id = SpiffeId::operator(authority.view.trust_domain(), name)?;
     let wish = Wish { ttl: Some(Ttl(OPERATOR_LIFE)), ..Wish::only(spiffe_id.clone()) };
     let directory = SvidDirectory::create(directory)?;
     let lock = directory.lock()?;
-    let held = HeldTrust::from_note(authority.trust_note().to_vec(), &pin)?;
+    let held = HeldTrust::from_note(authority.view.trust_note().to_vec(), &pin)?;
     let mut contents = held.contents();
     directory.require_room(&lock, &contents)?;
     let pending = PendingRequest::generate(&wish)?;
@@ -315,7 +315,7 @@ pub(crate) async fn install_operator(
         ttl: wish.ttl,
         attestation: Attestation::Svid {},
     };
-    let issued = authority.issue_internal(&body, "init").await?;
+    let issued = authority.issuing.issue_internal(&body, "init").await?;
     let record = SvidRecord::new(&issued, &wish, url, held.pin());
     contents.insert(CHAIN, Zeroizing::new(issued.chain.into_bytes()));
     contents.insert(KEY, Zeroizing::new(pending.key.as_bytes().to_vec()));

@@ -12,7 +12,7 @@ pub(crate) async fn warn(authority: Arc<Authority>) {
     let mut told = Told::default();
     loop {
         for LifeWarning { key, id, not_after, left, next_step } in
-            told.news(authority.life_warnings())
+            told.news(authority.rotation.life_warnings())
         {
             tracing::warn!(%key, id, %not_after, %left, next_step, "a certificate of the CA's ends");
         }

@@ -57,14 +57,14 @@ pub(crate) async fn look(authority: Arc<Authority>, readiness: Readiness) {
         if looks.is_multiple_of(LOOKS_FOR_OPERATORS) {
             look_for_operators(&authority).await;
         }
-        gauge!("countersign_halted").set(f64::from(u8::from(authority.halted().is_some())));
-        gauge!("countersign_completions_open").set(authority.completing() as f64);
+        gauge!("countersign_halted").set(f64::from(u8::from(authority.view.halted().is_some())));
+        gauge!("countersign_completions_open").set(authority.writer.completing() as f64);
         gauge!("countersign_strangers_open").set(readiness.places.handshaking() as f64);
-        if let Ok(size) = authority.log_size().await {
+        if let Ok(size) = authority.view.log_size().await {
             gauge!("countersign_log_entries").set(size as f64);
         }
         let (begin, end) = readiness.own.validity();
-        let lives = authority.lives().into_iter();
+        let lives = authority.rotation.lives().into_iter();
         let lives = lives.map(|(key, begin, end)| (key.to_string(), begin, end));
         for (of, begin, end) in lives.chain([("own".to_owned(), begin, end)]) {
             tell_life(of, begin, end);
@@ -76,7 +76,7 @@ pub(crate) async fn look(authority: Arc<Authority>, readiness: Readiness) {
 /// Who can act, and until when the first and the last of them can: not one series for each, because how
 /// many there are is the table's to say.
 async fn look_for_operators(authority: &Authority) {
-    let lives = match authority.lives_of_operators().await {
+    let lives = match authority.operations.lives_of_operators().await {
         Ok(lives) => lives,
         Err(error) => {
             tracing::warn!(%error, "cannot tell when operators' certificates end");

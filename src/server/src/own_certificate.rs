@@ -70,7 +70,7 @@ impl OwnCertificate {
         loop {
             tokio::time::sleep(LOOK_AGAIN).await;
             // Looked at often, a clock that is slewed does not seem to leap.
-            let is_steady = self.authority.clock().require_steady().is_ok();
+            let is_steady = self.authority.view.clock().require_steady().is_ok();
             metrics::gauge!("countersign_clock_steady").set(f64::from(u8::from(is_steady)));
             let unusable = self.unusable();
             if unusable.is_none() && !self.is_due() {
@@ -102,27 +102,27 @@ impl OwnCertificate {
 
     fn is_due(&self) -> bool {
         let Times { renewal, signing_since, .. } = self.times();
-        self.authority.clock().now() >= renewal.start
-            || self.authority.signing_since() > signing_since
+        self.authority.view.clock().now() >= renewal.start
+            || self.authority.view.signing_since() > signing_since
     }
 
     /// Why clients refuse it now, if they do.
     fn unusable(&self) -> Option<String> {
         let Times { not_before, not_after, serial_number, leaf_index, .. } = self.times();
-        let now = self.authority.clock().now();
+        let now = self.authority.view.clock().now();
         if now < not_before {
             return Some(format!("the CA's own certificate begins at {not_before} only"));
         }
         if not_after < now {
             return Some("the CA's own certificate has expired".to_owned());
         }
-        let refused = self.authority.require_own(&serial_number, leaf_index).err();
+        let refused = self.authority.view.require_own(&serial_number, leaf_index).err();
         refused.map(|refusal| format!("the CA's own certificate is refused: {refusal}"))
     }
 
     /// Why clients refuse what is above it, by their own rules: another one would fare no better.
     fn disbelieved(&self) -> Option<String> {
-        let refused = self.authority.verify_as_peer(&self.times().chain, Usage::Server).err();
+        let refused = self.authority.view.verify_as_peer(&self.times().chain, Usage::Server).err();
         refused.map(|refusal| {
             format!(
                 "every client refuses the CA's own certificate: {refusal}; look at `names` in the \
@@ -140,10 +140,13 @@ impl OwnCertificate {
 
     /// Whether this service can do its work: issue certificates, that is.
     pub(crate) async fn ready(&self) -> Result<(), String> {
-        self.authority.require_commits().map_err(|error| format!("{error}; nothing is issued"))?;
-        self.authority.require_clock().await.map_err(|error| error.to_string())?;
-        self.authority.require_begun_issuer().map_err(|error| error.to_string())?;
-        let keys = self.authority.follow_keys().await.map_err(|error| error.to_string());
+        self.authority
+            .writer
+            .require_commits()
+            .map_err(|error| format!("{error}; nothing is issued"))?;
+        self.authority.view.require_clock().await.map_err(|error| error.to_string())?;
+        self.authority.view.require_begun_issuer().map_err(|error| error.to_string())?;
+        let keys = self.authority.view.follow_keys().await.map_err(|error| error.to_string());
         if let Some(why) = self.unusable().or_else(|| self.disbelieved()) {
             // It may be why.
             return Err(match keys {
@@ -151,9 +154,9 @@ impl OwnCertificate {
                 Ok(()) => why,
             });
         }
-        self.authority.refresh().await.map_err(|error| error.to_string())?;
+        self.authority.view.refresh().await.map_err(|error| error.to_string())?;
         keys?;
-        self.authority.halted().map_or(Ok(()), Err)
+        self.authority.view.halted().map_or(Ok(()), Err)
     }
 
     fn times(&self) -> Times {
@@ -163,7 +166,7 @@ impl OwnCertificate {
 
 /// The certificate that was kept, with its key.
 async fn kept(authority: &Authority, error: SignerError) -> Result<Certified, ServerError> {
-    let kept = authority.kept_own_certificate().await;
+    let kept = authority.issuing.kept_own_certificate().await;
     // Which key is missing says more than that this one, too, does not open.
     let kept = kept.inspect_err(|error| tracing::error!(%error, "no certificate of before"));
     let Some((issued, key)) = kept.ok().flatten() else {
@@ -190,21 +193,21 @@ async fn certify(
     ip: &[std::net::IpAddr],
 ) -> Result<Certified, ServerError> {
     let unusable = |error: rcgen::Error| ServerError::OwnKey(error.to_string());
-    let signing_since = authority.signing_since();
+    let signing_since = authority.view.signing_since();
     let key = rcgen::KeyPair::generate().map_err(unusable)?;
     let request = rcgen::CertificateParams::default().serialize_request(&key).map_err(unusable)?;
     let body = IssueRequest {
         csr: request.pem().map_err(unusable)?,
-        spiffe_id: Some(SpiffeId::authority(authority.trust_domain())),
+        spiffe_id: Some(SpiffeId::authority(authority.view.trust_domain())),
         dns: Some(dns.to_vec()),
         ip: Some(ip.to_vec()),
         profile: None,
         ttl: None,
         attestation: Attestation::Svid {},
     };
-    let issued = authority.issue_internal(&body, "own-certificate").await?;
+    let issued = authority.issuing.issue_internal(&body, "own-certificate").await?;
     let key = Zeroizing::new(key.serialize_der());
-    let kept = authority.keep_own_key(key.clone()).await;
+    let kept = authority.issuing.keep_own_key(key.clone()).await;
     drop(kept.inspect_err(|error| {
         tracing::error!(%error, "a restart without the issuer's key will have no certificate");
     }));

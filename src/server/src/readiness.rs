@@ -112,12 +112,12 @@ impl Told {
 /// and then, and each second once it did not. What came of it is remembered.
 async fn probe(authority: &Authority) {
     for turn in 0_u64.. {
-        let has_failed = authority.require_commits().is_err();
+        let has_failed = authority.writer.require_commits().is_err();
         let every = if has_failed { LOOK_AGAIN } else { Duration::from_secs(PROBE_EVERY) };
         let turns = every.as_millis() / PROBE_LOCK_EVERY.as_millis();
         drop(match u128::from(turn) % turns {
-            0 => authority.probe_store().await,
-            _ => authority.probe_lock().await,
+            0 => authority.writer.probe_store().await,
+            _ => authority.writer.probe_lock().await,
         });
         tokio::time::sleep(PROBE_LOCK_EVERY).await;
     }

@@ -102,7 +102,7 @@ pub async fn start(
     let (admin_listener, admin_address) = listen("admin_listen", config.admin_listen)?;
     authority.limit_budgets((&config.budgets).into());
     let own = Arc::new(OwnCertificate::issue(Arc::clone(&authority), config).await?);
-    let verification = Verification::new(Trust::clone(&authority.trust()));
+    let verification = Verification::new(Trust::clone(&authority.view.trust()));
     follow_revocations(&authority, &verification);
     let tls = countersign::server_config(own.credentials(), Arc::clone(&verification), None)?;
     let (held, forgetting) = (Arc::clone(&verification), Arc::clone(&verification));
@@ -123,7 +123,7 @@ pub async fn start(
         crl_text: CrlText::default(),
         policy_sets: PolicySets::default(),
         bodies: Bodies::default(),
-        description: openapi::document(authority.trust_domain()).to_string().into(),
+        description: openapi::document(authority.view.trust_domain()).to_string().into(),
         stopped: stopped.clone(),
     });
     let service = MapResponse::new(router(service), without_length_where_unmodified);
@@ -189,16 +189,16 @@ impl Running {
             tracing::warn!("what goes on beside requests has not ended in time");
         }
         let left = until(COMPLETIONS).saturating_duration_since(Instant::now());
-        let left = authority.finish_completions(left).await;
+        let left = authority.writer.finish_completions(left).await;
         if left > 0 {
             tracing::warn!(
                 left,
                 "what was begun has not ended in time: certificates of it may be logged and never signed"
             );
         }
-        let told = timeout_at(until(SHOWN), authority.tell_shown()).await;
+        let told = timeout_at(until(SHOWN), authority.issuing.tell_shown()).await;
         warn_of(told, "which certificates were shown is not told");
-        let signed = timeout_at(until(SHARES), authority.sign_checkpoint()).await;
+        let signed = timeout_at(until(SHARES), authority.writer.sign_checkpoint()).await;
         warn_of(signed, "no last checkpoint");
         drained
     }
@@ -245,8 +245,8 @@ fn places(authority: &Arc<Authority>, limits: Limits) -> Places {
             let authority = Arc::clone(&authority);
             Box::pin(async move {
                 // A handshake is enough: who asks for nothing holds the key, too.
-                authority.note_shown(peer.svid());
-                let asked = tokio::time::timeout(PATIENCE, authority.line(peer.svid())).await;
+                authority.view.note_shown(peer.svid());
+                let asked = tokio::time::timeout(PATIENCE, authority.view.line(peer.svid())).await;
                 let line = asked.unwrap_or_else(|_| *peer.serial_number());
                 // Whatever the store does: an operator is one.
                 Standing { line, is_reserved: peer.spiffe_id().is_reserved() }
@@ -258,7 +258,7 @@ fn places(authority: &Arc<Authority>, limits: Limits) -> Places {
 /// The verifier hears of each revocation before the call that made it returns.
 fn follow_revocations(authority: &Authority, verification: &Arc<Verification>) {
     let held = Arc::clone(verification);
-    authority.listen(
+    authority.view.listen(
         |until_now| verification.update_revocations(|held| held.clone_from(until_now)),
         Box::new(move |items| {
             held.update_revocations(|held| items.iter().for_each(|item| item.apply(held)));
@@ -296,10 +296,10 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 async fn sign_checkpoints(authority: Arc<Authority>) {
     loop {
         tokio::time::sleep(CHECKPOINT_EVERY).await;
-        match authority.sign_checkpoint().await {
+        match authority.writer.sign_checkpoint().await {
             Ok(size) => {
                 metrics::gauge!("countersign_checkpoint_size").set(size as f64);
-                let now = authority.clock().now().unix_timestamp();
+                let now = authority.view.clock().now().unix_timestamp();
                 metrics::gauge!("countersign_checkpoint_timestamp_seconds").set(now as f64);
             }
             Err(error) => complain(&error, "cannot sign a checkpoint"),
@@ -312,10 +312,10 @@ async fn sign_checkpoints(authority: Arc<Authority>) {
 async fn watch_head(authority: Arc<Authority>, verification: Arc<Verification>) {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
-        if let Err(error) = authority.refresh().await {
+        if let Err(error) = authority.view.refresh().await {
             complain(&error, "cannot follow the log's head");
         }
-        let trust = authority.trust();
+        let trust = authority.view.trust();
         if trust.state().sequence > verification.trust().state().sequence {
             verification.replace_trust(Trust::clone(&trust));
         }
@@ -328,8 +328,8 @@ async fn watch_keys(authority: Arc<Authority>) {
     loop {
         tokio::time::sleep(WATCH_EVERY).await;
         // It has told why it failed.
-        drop(authority.follow_keys().await);
-        metrics::gauge!("countersign_keys_absent").set(authority.absent_keys() as f64);
+        drop(authority.view.follow_keys().await);
+        metrics::gauge!("countersign_keys_absent").set(authority.view.absent_keys() as f64);
     }
 }
 
@@ -337,7 +337,7 @@ async fn watch_keys(authority: Arc<Authority>) {
 async fn look_for_lost_rows(authority: Arc<Authority>) {
     let mut is_first_round = true;
     loop {
-        let more = authority.look_for_lost_rows().await;
+        let more = authority.operations.look_for_lost_rows().await;
         if let Err(error) = &more {
             complain(error, "cannot look for the rows of certificates");
         }
@@ -351,7 +351,7 @@ async fn look_for_lost_rows(authority: Arc<Authority>) {
 /// What ended a day ago needs no revocation: not in the engine, nor in the verifier of clients.
 async fn forget_expired(authority: Arc<Authority>, verification: Arc<Verification>) {
     loop {
-        match authority.forget_expired().await {
+        match authority.view.forget_expired().await {
             Ok(now) if verification.with_revocations(|held| held.has_expired(now)) => {
                 verification.update_revocations_aside(|held| {
                     held.forget_expired(now);
@@ -370,9 +370,9 @@ async fn beat(authority: Arc<Authority>) {
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         beats.tick().await;
-        match authority.heartbeat().await {
+        match authority.feed.heartbeat().await {
             Ok(()) => {
-                let now = authority.clock().now().unix_timestamp();
+                let now = authority.view.clock().now().unix_timestamp();
                 metrics::gauge!("countersign_feed_heartbeat_timestamp_seconds").set(now as f64);
             }
             Err(error) => complain(&error, "no heartbeat of the feed"),
@@ -391,7 +391,7 @@ fn complain(error: &authority::Error, what: &str) {
 
 async fn account(authority: Arc<Authority>) {
     loop {
-        match authority.account().await {
+        match authority.issuing.account().await {
             Ok(true) => {}
             Ok(false) => tokio::time::sleep(ACCOUNT_EVERY).await,
             Err(error) => {
@@ -405,7 +405,7 @@ async fn account(authority: Arc<Authority>) {
 async fn summarise_refusals(authority: Arc<Authority>) {
     loop {
         tokio::time::sleep(SUMMARISE_EVERY).await;
-        if let Err(error) = authority.summarise_refusals().await {
+        if let Err(error) = authority.issuing.summarise_refusals().await {
             tracing::warn!(%error, "cannot log how many strangers were refused");
         }
     }

@@ -225,7 +225,7 @@ impl Scene {
         ];
         let secrets =
             vec![other_own.serial_number.to_string(), "/prod/batch".to_owned(), "-----".to_owned()];
-        let trust = identity::Trust::clone(&service.authority.trust());
+        let trust = identity::Trust::clone(&service.authority.view.trust());
         let mut stranger = support::wire::Wire::open(&service, None).await;
         let description = stranger.ask("GET /v1/openapi.json").await.body;
         let description = serde_json::from_str(&description).unwrap();
@@ -265,7 +265,7 @@ impl Scene {
             .replace("{log_index}", "9999")
             .replace("{step}", "activate")
             .replace("{*path}", "0/255")
-            .replace("{issuer}", &self.service.authority.issuer_id());
+            .replace("{issuer}", &self.service.authority.view.issuer_id());
         let body = if line.is_broken { "{".to_owned() } else { body(line, &self.service) };
         let head = format!(
             "{} {path} HTTP/1.1\r\nhost: ca\r\nif-match: \"0\"\r\ncontent-length: {}",
@@ -294,7 +294,7 @@ async fn exchange(
     head: &str,
     body: &str,
 ) -> std::io::Result<String> {
-    let expected = ExpectedServer::authority(service.authority.trust_domain());
+    let expected = ExpectedServer::authority(service.authority.view.trust_domain());
     let config = client_config(Verification::new(trust.clone()), expected, credentials).unwrap();
     let mut config = rustls::ClientConfig::clone(&config);
     config.alpn_protocols.clear();
@@ -347,10 +347,10 @@ const REPORT: &str = r#"{"trust_sequence":1,"feed_sequence":0,"open_connections"
 
 /// An operator's certificate, made on the CA's host.
 async fn operator(service: &Service, name: &str) -> Option<Arc<Credentials>> {
-    let id = SpiffeId::operator(service.authority.trust_domain(), name).unwrap();
+    let id = SpiffeId::operator(service.authority.view.trust_domain(), name).unwrap();
     let (csr, key) = csr();
     let body = IssueRequest { spiffe_id: Some(id), ..request(csr, Attestation::Svid {}) };
-    let issued = service.authority.issue_internal(&body, "init").await.unwrap();
+    let issued = service.authority.issuing.issue_internal(&body, "init").await.unwrap();
     Some(credentials(&issued, key))
 }
 

@@ -25,7 +25,7 @@ impl<'a> Follower<'a> {
     async fn start(service: &'a Service, client: &AuthorityClient, after: Option<u64>) -> Self {
         Self {
             stream: soon(client.feed(after)).await.unwrap(),
-            state: FeedState::new(service.authority.trust_domain().clone()),
+            state: FeedState::new(service.authority.view.trust_domain().clone()),
             held: Revocations::default(),
             service,
         }
@@ -33,7 +33,7 @@ impl<'a> Follower<'a> {
 
     async fn hear(&mut self) -> FeedUpdate {
         let Line::Message(envelope) = self.line().await else { panic!("no chunk is awaited") };
-        let verified = envelope.verify(self.service.authority.trust().state()).unwrap();
+        let verified = envelope.verify(self.service.authority.view.trust().state()).unwrap();
         let now = self.service.clock.unix_milliseconds() + 10_000;
         let mut update = self.state.accept(verified, now).unwrap();
         if let FeedUpdate::Assemble(mut assembly) = update {
@@ -106,11 +106,11 @@ async fn heartbeats_carry_the_newest_checkpoint_and_trust() {
     let (_, monolith) = service.workload("/prod/monolith").await;
     let mut follower = Follower::start(&service, &monolith, Some(0)).await;
     assert_eq!(follower.hear().await, FeedUpdate::Nothing);
-    let trust = (1, Hash::of(&service.authority.trust_note()));
+    let trust = (1, Hash::of(&service.authority.view.trust_note()));
     assert_eq!(follower.state.trust(), Some(trust));
     monolith.set_checkpoint(follower.state.checkpoint().unwrap());
     monolith.report(&Report::default()).await.unwrap();
-    assert_eq!(service.authority.halted(), None);
+    assert_eq!(service.authority.view.halted(), None);
     drop(follower);
     service.running.stop().await;
 }
@@ -138,7 +138,7 @@ async fn a_large_snapshot_comes_in_chunks_and_the_feed_goes_on_after_it() {
     let operator = service.operator().await;
     let (_, monolith) = service.workload("/prod/monolith").await;
     revoke(&service, &operator, "spiffe://pay.example/prod/reports").await;
-    service.authority.pretend_revoked(|held| {
+    service.authority.view.pretend_revoked(|held| {
         for number in 0..100_000_u64 {
             let octets = [&[0x5a; 12][..], &number.to_be_bytes()].concat();
             held.revoke_serial(identity::SerialNumber::from_octets(&octets).unwrap());
@@ -189,7 +189,7 @@ async fn a_client_that_saw_more_of_the_log_stops_the_ca() {
     let operator = service.operator().await;
     let (_, monolith) = service.workload("/prod/monolith").await;
     assert!(operator.status().await.unwrap().halted.is_none());
-    let key = tlog::VerifierKey::parse(&service.authority.trust().state().log.key).unwrap();
+    let key = tlog::VerifierKey::parse(&service.authority.view.trust().state().log.key).unwrap();
     let (origin, size) = (key.name().to_owned(), 1_000_000);
     let text = Checkpoint { origin, size, root: Hash::new([7; 32]) }.text();
     let signature =

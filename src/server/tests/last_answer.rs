@@ -21,7 +21,7 @@ async fn a_sole_operator_that_denies_itself_by_name_is_told_so() {
     let service = Service::start(time::Duration::ZERO).await;
     let operator = service.operator().await;
     operator.status().await.unwrap();
-    let id = SpiffeId::operator(service.authority.trust_domain(), "admin").unwrap();
+    let id = SpiffeId::operator(service.authority.view.trust_domain(), "admin").unwrap();
     let deny = DenyRequest {
         spiffe_id: id.clone(),
         reason: "cessation-of-operation".to_owned(),
@@ -49,8 +49,8 @@ async fn a_workload_that_revokes_its_certificate_is_told_so() {
 
 /// An operator's connection by HTTP/1.1, byte by byte.
 async fn connect(service: &Service, credentials: &Arc<Credentials>) -> TlsStream<TcpStream> {
-    let verification = Verification::new(identity::Trust::clone(&service.authority.trust()));
-    let expected = ExpectedServer::authority(service.authority.trust_domain());
+    let verification = Verification::new(identity::Trust::clone(&service.authority.view.trust()));
+    let expected = ExpectedServer::authority(service.authority.view.trust_domain());
     let config = client_config(verification, expected, Some(Arc::clone(credentials))).unwrap();
     let mut config = rustls::ClientConfig::clone(&config);
     config.alpn_protocols.clear();
@@ -63,10 +63,10 @@ async fn connect(service: &Service, credentials: &Arc<Credentials>) -> TlsStream
 #[tokio::test]
 async fn nothing_that_comes_after_ones_own_end_is_answered_and_no_other_connection_stays() {
     let service = Service::start(time::Duration::ZERO).await;
-    let id = SpiffeId::operator(service.authority.trust_domain(), "admin").unwrap();
+    let id = SpiffeId::operator(service.authority.view.trust_domain(), "admin").unwrap();
     let (csr, key) = csr();
     let body = IssueRequest { spiffe_id: Some(id.clone()), ..request(csr, Attestation::Svid {}) };
-    let issued = service.authority.issue_internal(&body, "init").await.unwrap();
+    let issued = service.authority.issuing.issue_internal(&body, "init").await.unwrap();
     let credentials = credentials(&issued, key);
     let mut acting = connect(&service, &credentials).await;
     let mut other = connect(&service, &credentials).await;

@@ -210,7 +210,7 @@ async fn parameters_that_nobody_reads_are_refused_and_nothing_is_done() {
     assert_eq!(denied.problem(), "request-invalid");
     assert_eq!(wire.ask("GET /v1/denials").await.body, r#"{"items":[]}"#);
     // Readers of CRLs add what no cache has seen.
-    let crl = format!("GET /crl/{}?no-cache=1", service.authority.issuer_id());
+    let crl = format!("GET /crl/{}?no-cache=1", service.authority.view.issuer_id());
     for path in [&*crl, "GET /log/checkpoint?1", "GET /v1/keys?", "GET /v1/certificates?"] {
         assert_eq!(wire.ask(path).await.status, 200, "{path}");
     }
@@ -358,7 +358,7 @@ async fn a_policy_set_is_replaced_where_if_match_names_it_strongly() {
 async fn a_crl_is_found_by_its_issuers_id_as_lists_and_certificates_have_it() {
     let service = service().await;
     let mut wire = Wire::open(&service, None).await;
-    let id = service.authority.issuer_id();
+    let id = service.authority.view.issuer_id();
     let whole = wire.ask(&format!("GET /crl/{id}")).await;
     assert_eq!((whole.status, whole.field("content-type")), (200, Some("application/pkix-crl")));
     for named in [&id[..16], &id[..40], &id.to_uppercase()] {
@@ -383,10 +383,10 @@ async fn a_crl_is_found_by_its_issuers_id_as_lists_and_certificates_have_it() {
 }
 
 async fn operator(service: &Service) -> Arc<Credentials> {
-    let id = identity::SpiffeId::operator(service.authority.trust_domain(), "admin").unwrap();
+    let id = identity::SpiffeId::operator(service.authority.view.trust_domain(), "admin").unwrap();
     let (csr, key) = support::csr();
     let request = support::request(csr, api::Attestation::Svid {});
     let body = api::IssueRequest { spiffe_id: Some(id), ..request };
-    let issued = service.authority.issue_internal(&body, "init").await.unwrap();
+    let issued = service.authority.issuing.issue_internal(&body, "init").await.unwrap();
     support::credentials(&issued, key)
 }

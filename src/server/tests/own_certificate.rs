@@ -16,8 +16,8 @@ use tokio_rustls::TlsConnector;
 
 /// The serial number of the certificate that a client meets now.
 async fn presented(service: &Service) -> SerialNumber {
-    let trust = identity::Trust::clone(&service.authority.trust());
-    let expected = ExpectedServer::authority(service.authority.trust_domain());
+    let trust = identity::Trust::clone(&service.authority.view.trust());
+    let expected = ExpectedServer::authority(service.authority.view.trust_domain());
     let config = client_config(Verification::new(trust), expected, None).unwrap();
     let address: SocketAddr = service.running.address;
     let stream = TcpStream::connect(address).await.unwrap();
@@ -45,7 +45,7 @@ async fn the_cas_own_certificate_is_renewed_without_a_restart() {
 async fn the_cas_own_certificate_is_replaced_as_soon_as_it_is_revoked() {
     let service = Service::start(time::Duration::ZERO).await;
     let first = presented(&service).await;
-    service.revoke_in_the_store(&SpiffeId::authority(service.authority.trust_domain())).await;
+    service.revoke_in_the_store(&SpiffeId::authority(service.authority.view.trust_domain())).await;
     let begun = Instant::now();
     while presented(&service).await == first {
         assert!(begun.elapsed() < PATIENCE, "it was not replaced");

@@ -77,15 +77,15 @@ async fn neither_is_one_that_asked_for_what_anybody_may_have_or_for_what_it_may_
 async fn a_handshake_without_any_request_is_enough() {
     let renewed = Renewed::begin().await;
     let service = &renewed.service;
-    let trust = identity::Trust::clone(&service.authority.trust());
-    let expected = ExpectedServer::authority(service.authority.trust_domain());
+    let trust = identity::Trust::clone(&service.authority.view.trust());
+    let expected = ExpectedServer::authority(service.authority.view.trust_domain());
     let shown = Some(Arc::clone(&renewed.new));
     let config = client_config(Verification::new(trust), expected, shown).unwrap();
     let stream = TcpStream::connect(service.running.address).await.unwrap();
     let name = ServerName::from(service.running.address.ip());
     let _stream = TlsConnector::from(config).connect(name, stream).await.unwrap();
     let begun = Instant::now();
-    while !service.authority.has_seen(renewed.issued.log_index) {
+    while !service.authority.view.has_seen(renewed.issued.log_index) {
         assert!(begun.elapsed() < PATIENCE, "the handshake was not noted");
         tokio::task::yield_now().await;
     }

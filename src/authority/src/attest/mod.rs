@@ -1,6 +1,6 @@
 //! Attestors: from evidence to a principal with facts.
 
-mod proof;
+pub(crate) mod proof;
 pub(crate) mod svid;
 pub(crate) mod token;
 
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::event::{Event, OPERATOR_CREATE, TOKEN_CREATE};
 use crate::policy::{Action, Principal};
-use crate::sequencer::Consumes;
+use crate::sequencer::{Conflict, Consumes};
 
 /// What evidence proved.
 #[derive(Debug, Clone)]
@@ -236,5 +236,30 @@ mod tests {
             assert_eq!(read.names_from(), expected);
             assert_eq!(serde_json::to_string(&read).unwrap(), facts);
         }
+    }
+}
+
+/// What the transaction refused, told as the earlier checks would have told it.
+pub(crate) fn refusal(conflict: Conflict, spiffe_id: &SpiffeId) -> Error {
+    let kind = TokenKind::needed_by(Some(spiffe_id));
+    let new_token = kind.another();
+    match conflict {
+        Conflict::TokenExpired
+        | Conflict::TokenKey
+        | Conflict::TokenRevoked
+        | Conflict::TokenUnknown
+        | Conflict::TokenUsed => refused(conflict.to_string(), new_token),
+        Conflict::RenewalRevoked => {
+            refused(conflict.to_string(), format!("attest again: {}", again_by_token(spiffe_id)))
+        }
+        Conflict::LineageBroken | Conflict::RenewedTwice => refused(
+            conflict.to_string(),
+            format!(
+                "somebody else may hold your key: `countersign revoke {spiffe_id} --reason \
+                 key-compromise`, by {}",
+                kind.begun_again()
+            ),
+        ),
+        other => Error::Conflict(other),
     }
 }

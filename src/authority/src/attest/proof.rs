@@ -6,10 +6,11 @@ use identity::{SpiffeId, VerifiedSvid};
 
 use super::token::Held;
 use super::{Attested, refused, svid};
-use crate::authority::{Authority, Caller};
+use crate::caller::Caller;
+use crate::certificate::request::Asked;
 use crate::error::Error;
-use crate::request::Asked;
 use crate::sequencer::Consumes;
+use crate::view::View;
 
 /// Evidence that is good, whatever it is brought for.
 pub(crate) enum Proof<'a> {
@@ -17,38 +18,29 @@ pub(crate) enum Proof<'a> {
     Token(Box<Held>),
 }
 
-impl Proof<'_> {
-    pub(crate) fn require_unused(&self) -> Result<(), Error> {
-        match self {
-            Self::Svid(_) => Ok(()),
-            Self::Token(held) => held.require_unused(),
-        }
-    }
-}
-
-impl Authority {
+impl<'a> Proof<'a> {
     /// Looks at evidence alone.
-    pub(crate) async fn examine<'a>(
-        &self,
+    pub(crate) async fn examine(
+        view: &View,
         caller: &'a Caller,
         evidence: &Attestation,
         asked: Option<&SpiffeId>,
-    ) -> Result<Proof<'a>, Error> {
+    ) -> Result<Self, Error> {
         match (evidence, &caller.svid) {
             (Attestation::Token { token }, _) => {
-                let is_withdrawn = |id: &str| self.folded().is_withdrawn(id);
-                let now = self.clock().unix_milliseconds();
-                let (store, known) = (self.store(), &self.known_tokens);
+                let is_withdrawn = |id: &str| view.folded().is_withdrawn(id);
+                let now = view.clock().unix_milliseconds();
+                let (store, known) = (view.store(), &view.known_tokens);
                 let held = Held::find(store, known, (token, asked), now, is_withdrawn);
                 let held = held.await?;
                 if let Some((maker, made_for)) = held.vouched() {
-                    self.require_maker(maker, made_for, &self.policy())?;
+                    view.require_maker(maker, made_for, &view.policy())?;
                 }
-                Ok(Proof::Token(Box::new(held)))
+                Ok(Self::Token(Box::new(held)))
             }
             (Attestation::Svid {}, Some(svid)) => {
-                self.require_live(svid)?;
-                Ok(Proof::Svid(svid))
+                view.require_live(svid)?;
+                Ok(Self::Svid(svid))
             }
             (Attestation::Svid {}, None) => Err(refused(
                 "attestation svid needs a client certificate, and this connection has none",
@@ -57,22 +49,30 @@ impl Authority {
         }
     }
 
-    pub(crate) async fn attest(&self, proof: Proof<'_>, asked: &Asked) -> Result<Attested, Error> {
+    /// Says what it proves, for this request.
+    pub(crate) async fn attest(self, view: &View, asked: &Asked) -> Result<Attested, Error> {
         let spiffe_id = asked.spiffe_id.as_ref();
-        let now = self.clock().unix_milliseconds();
-        match proof {
-            Proof::Token(held) => {
-                let (store, known) = (self.store(), &self.known_tokens);
+        let now = view.clock().unix_milliseconds();
+        match self {
+            Self::Token(held) => {
+                let (store, known) = (view.store(), &view.known_tokens);
                 held.attest(store, known, &asked.request, spiffe_id, now).await
             }
-            Proof::Svid(svid) => {
-                self.see(svid);
-                let attested = svid::attest(self, svid, spiffe_id, now).await?;
+            Self::Svid(svid) => {
+                view.see(svid);
+                let attested = svid::attest(view, svid, spiffe_id, now).await?;
                 if let Consumes::Renewal { lineage, .. } = &attested.consumes {
-                    self.require_unbroken(lineage, svid.spiffe_id())?;
+                    view.require_unbroken(lineage, svid.spiffe_id())?;
                 }
                 Ok(attested)
             }
+        }
+    }
+
+    pub(crate) fn require_unused(&self) -> Result<(), Error> {
+        match self {
+            Self::Svid(_) => Ok(()),
+            Self::Token(held) => held.require_unused(),
         }
     }
 }

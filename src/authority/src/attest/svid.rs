@@ -3,21 +3,21 @@
 use identity::{SpiffeId, VerifiedSvid};
 
 use super::{Attested, Earlier, Facts, Purpose, SVID, again_by_token, known_attestor, refused};
-use crate::authority::Authority;
 use crate::error::Error;
 use crate::policy::Principal;
 use crate::sequencer::Consumes;
+use crate::view::View;
 
 /// Takes a certificate that was verified in this connection's handshake.
 pub(crate) async fn attest(
-    authority: &Authority,
+    view: &View,
     svid: &VerifiedSvid,
     asked: Option<&SpiffeId>,
     now: u64,
 ) -> Result<Attested, Error> {
     match asked {
         Some(asked) if asked != svid.spiffe_id() => Ok(for_another(svid, asked, now)),
-        _ => renewal(authority, svid).await,
+        _ => renewal(view, svid).await,
     }
 }
 
@@ -36,9 +36,9 @@ fn for_another(svid: &VerifiedSvid, asked: &SpiffeId, now: u64) -> Attested {
 }
 
 /// The facts are those of the last attestation: a renewal proves nothing new.
-async fn renewal(authority: &Authority, svid: &VerifiedSvid) -> Result<Attested, Error> {
+async fn renewal(view: &View, svid: &VerifiedSvid) -> Result<Attested, Error> {
     let serial_number = *svid.serial_number();
-    let known = authority.known(&serial_number).await?;
+    let known = view.known(&serial_number).await?;
     let known = known.filter(|known| known.record().spiffe_id == *svid.spiffe_id());
     let record = known.ok_or_else(|| {
         refused(

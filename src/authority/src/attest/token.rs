@@ -9,11 +9,11 @@ use tlog::Hash;
 use super::{Attested, Maker, Purpose, TOKEN, TokenKind, refused};
 use crate::error::Error;
 use crate::event::Event;
-use crate::known_tokens::KnownTokens;
-use crate::loading::made_by;
 use crate::policy::Principal;
+use crate::proven::made_by;
 use crate::sequencer::{Consumes, TokenRow};
 use crate::store::Store;
+use crate::view::known_tokens::KnownTokens;
 
 /// A token that counts, as far as that can be said before the request that comes with it is read.
 #[derive(Debug)]

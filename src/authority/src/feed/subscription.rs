@@ -8,15 +8,16 @@ use identity::{SerialNumber, VerifiedSvid};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::chunks::{Next, Reading};
-use super::{FEED_BACKLOG, FeedMessage, FirstMessage, Kind, Start};
-use crate::authority::{Authority, Caller};
+use super::{Feed, FirstMessage, Start};
+use crate::caller::Caller;
 use crate::error::Error;
 use crate::limits;
+use crate::view::telling::{FEED_BACKLOG, FeedMessage, Kind};
 
 /// The messages that one subscriber hears, in order.
 #[derive(Debug)]
 pub struct Subscription {
-    authority: Arc<Authority>,
+    feed: Arc<Feed>,
     svid: VerifiedSvid,
     /// What it is told before all others.
     first: Option<FirstMessage>,
@@ -91,7 +92,7 @@ impl Drop for Place {
     }
 }
 
-impl Authority {
+impl Feed {
     /// Subscribes a caller that begins here; or, by an option, after an item, or with nothing.
     ///
     /// Any certificate of the trust domain may listen, for as long as it is valid.
@@ -101,24 +102,24 @@ impl Authority {
         start: impl Into<Start>,
     ) -> Result<Subscription, Error> {
         let start = start.into();
-        let svid = self.authenticated(caller)?;
-        self.require_live(svid)?;
-        let line = self.line(svid).await;
-        let place = self.feed().places.take(line, *svid.serial_number());
+        let svid = self.view.authenticated(caller)?;
+        self.view.require_live(svid)?;
+        let line = self.view.line(svid).await;
+        let place = self.places.take(line, *svid.serial_number());
         let place = place.map_err(Error::Subscriptions)?;
         let (Start::After(has) | Start::Snapshot { at_least: has }) = start;
-        if has > self.folded().items.newest().sequence {
+        if has > self.view.folded().items.newest().sequence {
             // Another node may have told of what this one has not read yet.
-            self.refresh().await?;
+            self.view.refresh().await?;
         }
-        self.see(svid);
+        self.view.see(svid);
         let mut subscription = Subscription {
-            authority: Arc::clone(self),
+            feed: Arc::clone(self),
             svid: svid.clone(),
             first: None,
             rest: None,
             from: 0,
-            messages: self.feed().listeners.subscribe(),
+            messages: self.view.telling.listen(),
             is_slow: false,
             _place: place,
         };
@@ -139,16 +140,16 @@ impl Subscription {
                 Err(TooSlow) => return None,
             },
         };
-        self.authority.require_live(&self.svid).ok()?;
-        self.authority.fleet().see(&self.svid, self.authority.clock().unix_milliseconds());
+        self.feed.view.require_live(&self.svid).ok()?;
+        self.feed.instances.see(&self.svid, self.feed.view.clock().unix_milliseconds());
         Some(message)
     }
 
     /// Is told first what it lacks.
     async fn begin(&mut self, start: Start) -> Result<(), Error> {
         // Listen first: what is told between both is heard twice, and not missed.
-        let messages = self.authority.feed().listeners.subscribe();
-        let first = self.authority.first_message(start).await?;
+        let messages = self.feed.view.telling.listen();
+        let first = self.feed.first_message(start).await?;
         self.rest = None;
         // Where nothing came since, what it has not heard yet are heartbeats.
         if first.is_some() || self.messages.len() > FEED_BACKLOG {
@@ -263,7 +264,7 @@ pub struct TooSlow;
 
 /// The subscriptions to the feed that one line of renewals may have, beside the first of each of its
 /// certificates. One is enough; those that were cut off take a moment to be noticed.
-pub const SUBSCRIPTIONS: usize = 16;
+pub const SUBSCRIPTIONS: usize = limits::FEED_SUBSCRIPTIONS.most();
 /// The certificates of one line that may listen: more than an honest one ever has in use at once.
-pub const SUBSCRIBED_CERTIFICATES: usize = 32;
+pub const SUBSCRIBED_CERTIFICATES: usize = limits::FEED_CERTIFICATES.most();
 const SUBSCRIBERS: &str = "countersign_feed_subscribers";

@@ -2,22 +2,25 @@
 
 use api::{CertificateFilter, CertificateRecord, CertificateState, Page, RenewalWindow, RevokedBy};
 use identity::{SerialNumber, SpiffeId};
+use std::sync::PoisonError;
 
+use super::Operations;
 use super::revocations::logged_end;
-use super::{LONGEST_VALIDITY_MILLISECONDS, PAGE, place_after};
-use crate::authority::{Authority, Caller};
+use super::{PAGE, place_after};
+use crate::caller::Caller;
 use crate::error::Error;
 use crate::event::Event;
-use crate::known::Known;
+use crate::fold::LONGEST_VALIDITY_MILLISECONDS;
+use crate::fold::revoking::revoked_by;
 use crate::limits;
-use crate::loading::proven_entry;
 use crate::policy::Action;
 use crate::present::{self, Origin};
-use crate::recent_log::Fate;
-use crate::revoking::revoked_by;
+use crate::proven::proven_entry;
 use crate::store::{Record, RecordQuery, StoreError};
+use crate::view::known::Known;
+use crate::view::recent_log::Fate;
 
-impl Authority {
+impl Operations {
     /// One certificate's record, with who revoked it or denies its identity; for others than its
     /// owner and operators it does not exist.
     pub async fn certificate(
@@ -32,15 +35,15 @@ impl Authority {
         let is_whole = chain.is_some() || known.record().certificate.is_none();
         let shown = self.show(known).await?;
         let row_lost = shown.row_lost || !is_whole;
-        let denial = self.folded().revoking.denial(&shown.spiffe_id);
+        let denial = self.view.folded().revoking.denial(&shown.spiffe_id);
         Ok(CertificateRecord { chain, row_lost, revoked, denial, ..shown })
     }
 
     /// The certificate that is stored, with its issuer's, as PEM.
     async fn chain_of(&self, record: &Record) -> Result<Option<String>, Error> {
         let Some(stored) = &record.certificate else { return Ok(None) };
-        let leaving = self.leaving(record.leaf_index, stored, &record.issuer_key_hash).await?;
-        let in_force = self.in_force();
+        let leaving = self.view.leaving(record.leaf_index, stored, &record.issuer_key_hash).await?;
+        let in_force = self.view.in_force();
         let issuer_pem = in_force.issuer_pem(&record.issuer_key_hash);
         Ok(leaving.map(|certificate| present::chain(certificate, issuer_pem)))
     }
@@ -48,9 +51,10 @@ impl Authority {
     /// What revoked a certificate first.
     pub(super) async fn revocation_of(&self, record: &Record) -> Result<Option<RevokedBy>, Error> {
         // What a row says of identity, place and end decides whether it is revoked.
-        let not_after = present::seconds(logged_end(self.store(), record).await?);
+        let not_after = present::seconds(logged_end(self.view.store(), record).await?);
         let Record { spiffe_id, serial_number, leaf_index, .. } = record;
-        let place = self.folded().revoking.first(spiffe_id, serial_number, *leaf_index, not_after);
+        let place =
+            self.view.folded().revoking.first(spiffe_id, serial_number, *leaf_index, not_after);
         match place {
             Some(place) => Ok(Some(self.revoked_at(place).await?)),
             None => Ok(None),
@@ -59,7 +63,7 @@ impl Authority {
 
     /// What the event at this place says, which the fold has seen revoke something.
     pub(super) async fn revoked_at(&self, log_index: u64) -> Result<RevokedBy, StoreError> {
-        let entry = proven_entry(self.store(), log_index).await?;
+        let entry = proven_entry(self.view.store(), log_index).await?;
         let event = entry.and_then(|entry| Event::parse(&entry).ok());
         event.and_then(|event| revoked_by(log_index, event)).ok_or_else(|| {
             StoreError::Inconsistent(format!("entry {log_index} revoked something, and is gone"))
@@ -73,7 +77,12 @@ impl Authority {
         serial_number: &SerialNumber,
     ) -> Result<RenewalWindow, Error> {
         let record = self.readable(caller, serial_number).await?.recorded()?;
-        if let Some(window) = self.hastened().window(&record.spiffe_id, record.leaf_index) {
+        if let Some(window) = self
+            .hastened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .window(&record.spiffe_id, record.leaf_index)
+        {
             return Ok(window);
         }
         let (not_before, not_after) =
@@ -88,8 +97,12 @@ impl Authority {
         spiffe_id: &SpiffeId,
         window: RenewalWindow,
     ) -> Result<(), Error> {
-        let before = self.store().head().await?.edge.size();
-        self.hastened().insert(spiffe_id.clone(), before, window);
+        let before = self.view.store().head().await?.edge.size();
+        self.hastened.lock().unwrap_or_else(PoisonError::into_inner).insert(
+            spiffe_id.clone(),
+            before,
+            window,
+        );
         Ok(())
     }
 
@@ -99,11 +112,11 @@ impl Authority {
         caller: &Caller,
         filter: &CertificateFilter,
     ) -> Result<Page<CertificateRecord>, Error> {
-        self.authorize(caller, Action::ListInventory, None)?;
+        self.view.authorize(caller, Action::ListInventory, None)?;
         let limit = page_of(filter.limit.unwrap_or(100));
         let mut query = self.record_query(filter)?;
         let horizon = filter.expiring.map(|within| {
-            self.clock().now().unix_timestamp().saturating_add_unsigned(within.0.as_secs())
+            self.view.clock().now().unix_timestamp().saturating_add_unsigned(within.0.as_secs())
         });
         let mut items = Vec::new();
         loop {
@@ -137,12 +150,12 @@ impl Authority {
     /// A page of certificates, newest first, and whether it is the last: those of the records, and
     /// those that the log alone knows, once that was noticed.
     async fn page(&self, query: &RecordQuery) -> Result<(Vec<Known>, bool), Error> {
-        let records = self.store().records(query.clone()).await?;
+        let records = self.view.store().records(query.clone()).await?;
         let is_last = records.len() < query.limit as usize;
         let first = records.last().filter(|_| !is_last).map_or(0, |record| record.leaf_index);
         let mut page: Vec<Known> = records.into_iter().map(Known::Recorded).collect();
         for place in self.lost_rows.between(first, query.before.unwrap_or(u64::MAX)) {
-            let known = self.known_at(place).await?;
+            let known = self.view.known_at(place).await?;
             if let Known::Logged(record) = &known
                 && query.takes(record)
             {
@@ -158,10 +171,10 @@ impl Authority {
         caller: &Caller,
         serial_number: &SerialNumber,
     ) -> Result<Known, Error> {
-        self.authenticated(caller)?;
+        self.view.authenticated(caller)?;
         let none = || Error::NotFound(format!("certificate {serial_number}"));
-        let known = self.known(serial_number).await?.ok_or_else(none)?;
-        match self.authorize(caller, Action::ReadInventory, Some(&known.record().spiffe_id)) {
+        let known = self.view.known(serial_number).await?.ok_or_else(none)?;
+        match self.view.authorize(caller, Action::ReadInventory, Some(&known.record().spiffe_id)) {
             Err(Error::Denied(_)) => Err(none()),
             other => other.map(|_| known),
         }
@@ -170,7 +183,7 @@ impl Authority {
     async fn show(&self, known: Known) -> Result<CertificateRecord, Error> {
         let leaf_index = known.record().leaf_index;
         let is_kept = known.record().certificate.is_some();
-        let fate = if is_kept { Fate::Issued } else { self.fate_of(leaf_index).await? };
+        let fate = if is_kept { Fate::Issued } else { self.view.fate_of(leaf_index).await? };
         let (record, origin, is_issued) = match known {
             Known::Recorded(record) => {
                 let origin = Origin::of_record(&record)?;
@@ -178,7 +191,7 @@ impl Authority {
             }
             // Whether it was signed the log may not say any more.
             Known::Logged(record) => {
-                let origin = Origin::of_event(self.issue_event(leaf_index).await?);
+                let origin = Origin::of_event(self.view.issue_event(leaf_index).await?);
                 (record, origin, fate != Fate::Abandoned)
             }
         };
@@ -193,8 +206,8 @@ impl Authority {
     /// What can be done with a certificate that was issued.
     fn state_of(&self, record: &Record) -> CertificateState {
         let Record { spiffe_id, serial_number, leaf_index, not_after, .. } = record;
-        let has_ended = *not_after < self.clock().now().unix_timestamp();
-        let folded = self.folded();
+        let has_ended = *not_after < self.view.clock().now().unix_timestamp();
+        let folded = self.view.folded();
         // What has ended is revoked by what came before that alone.
         let first = || {
             let ended = present::seconds(*not_after);
@@ -209,7 +222,7 @@ impl Authority {
     }
 
     fn record_query(&self, filter: &CertificateFilter) -> Result<RecordQuery, Error> {
-        let now = self.clock().now();
+        let now = self.view.clock().now();
         let live_only = filter.revoked || filter.expiring.is_some();
         Ok(RecordQuery {
             // An ID without a wildcard has an index.
@@ -218,7 +231,7 @@ impl Authority {
             ends_after: live_only.then(|| now.unix_timestamp() - 1),
             // Nothing issued longer ago than the longest validity can still be valid.
             issued_since: live_only.then(|| {
-                self.clock().unix_milliseconds().saturating_sub(LONGEST_VALIDITY_MILLISECONDS)
+                self.view.clock().unix_milliseconds().saturating_sub(LONGEST_VALIDITY_MILLISECONDS)
             }),
             limit: PAGE,
         })
@@ -260,8 +273,7 @@ pub(super) fn page_of(asked: u32) -> u32 {
     asked.clamp(1, MAX_PAGE as u32)
 }
 
-/// Records of one page.
-pub(crate) const MAX_PAGE: usize = 1000;
+pub(super) const MAX_PAGE: usize = limits::PAGE.most();
 
 #[cfg(test)]
 mod tests {

@@ -9,19 +9,18 @@
 use api::{NewToken, OperatorRecord, OperatorRequest, OperatorState, Page, TokenRequest};
 use identity::SpiffeId;
 
+use super::Operations;
 use super::tokens::Made;
 use super::way_back::operators;
-use crate::attest::token::ADD_AGAIN;
-use crate::attest::{Maker, TokenKind, refused};
-use crate::authority::{Authority, Caller};
+use crate::caller::Caller;
 use crate::clock::from_milliseconds;
 use crate::error::{Denied, Error};
 use crate::policy::{Action, ActivePolicy, administers};
 use crate::present;
-use crate::sequencer::{RevocationTarget, TokenRow};
+use crate::sequencer::TokenRow;
 use crate::store::RecordQuery;
 
-impl Authority {
+impl Operations {
     /// Makes somebody new an operator; returns the token by which they get their first certificate.
     /// Only operators do it, whatever policies say.
     pub async fn add_operator(
@@ -29,15 +28,15 @@ impl Authority {
         caller: &Caller,
         request: &OperatorRequest,
     ) -> Result<NewToken, Error> {
-        let adder = self.authenticated(caller)?.spiffe_id().clone();
+        let adder = self.view.authenticated(caller)?.spiffe_id().clone();
         let spiffe_id = self.operator_called(&request.name)?;
-        self.authorize(caller, Action::AddOperator, Some(&spiffe_id))?;
+        self.view.authorize(caller, Action::AddOperator, Some(&spiffe_id))?;
         if adder.operator_name().is_none() {
             let reason = format!("{adder} is no operator, and only operators add others");
             let denied = Denied { reason, policies: Vec::new(), row: None, next_step: None };
             return Err(Error::Denied(Box::new(denied)));
         }
-        let named = self.named(caller, api::paths::OPERATORS, request)?;
+        let named = caller.named(api::paths::OPERATORS, request)?;
         let token =
             TokenRequest { spiffe_id, ttl: request.ttl, key_sha256: request.key_sha256.clone() };
         let made = Made::NewOperator { name: &request.name, again: request.again };
@@ -45,7 +44,8 @@ impl Authority {
     }
 
     fn operator_called(&self, name: &str) -> Result<SpiffeId, Error> {
-        let id = SpiffeId::operator(self.trust_domain(), name).map_err(|error| error.to_string());
+        let id =
+            SpiffeId::operator(self.view.trust_domain(), name).map_err(|error| error.to_string());
         let id = id.and_then(|id| match id.operator_name() {
             Some(_) if name.len() > MAX_NAME => Err(format!("it has more than {MAX_NAME} letters")),
             Some(_) => Ok(id),
@@ -66,12 +66,12 @@ impl Authority {
             let why = format!("{name} was not added: {why}");
             Err(Error::Occupied { why, next_step })
         };
-        if self.folded().revocations.is_denied(id) {
+        if self.view.folded().revocations.is_denied(id) {
             let step =
                 format!("if they are to come back: `countersign allow {id}`, then the same again");
             return occupied(format!("{id} is denied"), step);
         }
-        if self.is_held(id).await? {
+        if self.view.is_held(id).await? {
             let step = format!(
                 "choose another name; or, if it is the same person with a new key, first: countersign \
                  revoke {id} --reason superseded"
@@ -88,44 +88,21 @@ impl Authority {
         Ok(())
     }
 
-    /// Of the tokens for one name the newest counts alone.
-    pub(super) fn require_newest_addition(&self, id: &SpiffeId, made_at: u64) -> Result<(), Error> {
-        let name = id.operator_name().unwrap_or_default();
-        if self.folded().operator_since(name) == Some(made_at) {
-            return Ok(());
-        }
-        Err(refused("the token counts no more: a newer one was made for this operator", ADD_AGAIN))
-    }
-
-    /// Refuses the token of a new operator whose place somebody has taken meanwhile.
-    pub(crate) async fn require_new(&self, maker: &Maker, id: &SpiffeId) -> Result<(), Error> {
-        if maker.kind == TokenKind::NewOperator && self.is_held(id).await? {
-            let why = format!("the token counts no more: {id} has a certificate that is good");
-            return Err(refused(why, ADD_AGAIN));
-        }
-        Ok(())
-    }
-
-    /// Whether a certificate of this identity is logged that has neither expired nor been revoked.
-    async fn is_held(&self, id: &SpiffeId) -> Result<bool, Error> {
-        Ok(self.held(&RevocationTarget::Identity(id.clone()), id).await?.unrevoked)
-    }
-
     /// Whether a certificate of this identity was ever logged: one that has ended since only its record
     /// tells.
     async fn was_issued(&self, id: &SpiffeId) -> Result<bool, Error> {
-        if !self.live_records(id, 0).await?.is_empty() {
+        if !self.view.live_records(id, 0).await?.is_empty() {
             return Ok(true);
         }
         let query = RecordQuery { spiffe_id: Some(id.clone()), limit: 1, ..RecordQuery::default() };
-        Ok(!self.store().records(query).await?.is_empty())
+        Ok(!self.view.store().records(query).await?.is_empty())
     }
 
     /// Which token counts no more once this one is made.
     pub(super) async fn voided_by(&self, making: Made<'_>) -> Result<Option<String>, Error> {
         let Made::NewOperator { name, .. } = making else { return Ok(None) };
-        let Some(since) = self.folded().operator_since(name) else { return Ok(None) };
-        let open = self.open_token(since, &self.policy()).await?;
+        let Some(since) = self.view.folded().operator_since(name) else { return Ok(None) };
+        let open = self.open_token(since, &self.view.policy()).await?;
         Ok(open.map(|TokenRow { id, .. }| {
             format!("the token {id}, made for this operator before, counts no more")
         }))
@@ -133,10 +110,10 @@ impl Authority {
 
     /// Every operator, by name.
     pub async fn operators(&self, caller: &Caller) -> Result<Page<OperatorRecord>, Error> {
-        self.authorize(caller, Action::ListInventory, None)?;
-        let policy = self.policy();
+        self.view.authorize(caller, Action::ListInventory, None)?;
+        let policy = self.view.policy();
         let mut items = Vec::new();
-        for id in operators(&policy, self.trust_domain()) {
+        for id in operators(&policy, self.view.trust_domain()) {
             items.push(self.operator_record(id, &policy).await?);
         }
         Ok(Page { items, next: None })
@@ -148,13 +125,15 @@ impl Authority {
         policy: &ActivePolicy,
     ) -> Result<OperatorRecord, Error> {
         let name = spiffe_id.operator_name().unwrap_or_default().to_owned();
-        let since = self.folded().operator_since(&name);
+        let since = self.view.folded().operator_since(&name);
         let (event, invited) = match since {
-            Some(since) => (self.event_at(since).await?, self.open_token(since, policy).await?),
+            Some(since) => {
+                (self.view.event_at(since).await?, self.open_token(since, policy).await?)
+            }
             None => (None, None),
         };
         let certificate = self.longest_certificate(&spiffe_id).await?;
-        let state = if self.folded().revocations.is_denied(&spiffe_id) {
+        let state = if self.view.folded().revocations.is_denied(&spiffe_id) {
             OperatorState::Denied
         } else if certificate.is_some() && administers(policy, &spiffe_id) {
             OperatorState::Able

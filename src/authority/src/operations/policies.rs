@@ -6,23 +6,25 @@ use api::{ExplainRequest, Explanation, RevocationExtent};
 use issuance::{DnsName, KeyType};
 use tlog::Hash;
 
+use super::Operations;
 use crate::attest::Names;
 use crate::attest::{SVID, TOKEN};
-use crate::authority::{Authority, Caller, RESTARTS};
+use crate::caller::Caller;
+use crate::certificate::request::{claimed, explain, listed};
 use crate::error::{Denied, Error};
 use crate::event::{self, Act, EventDraft};
 use crate::policy::{
     Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, OPERATOR_LIFE, PolicySet, Principal,
     Query, require_operator,
 };
-use crate::request::{claimed, explain, listed};
 use crate::sequencer::{Conflict, Effect};
+use crate::writer::RESTARTS;
 
-impl Authority {
+impl Operations {
     /// The active policy set.
     pub fn policies(&self, caller: &Caller) -> Result<api::ActivePolicy, Error> {
-        self.authorize(caller, Action::ReadPolicy, None)?;
-        Ok(shown_policy(self.policy().set()))
+        self.view.authorize(caller, Action::ReadPolicy, None)?;
+        Ok(shown_policy(self.view.policy().set()))
     }
 
     /// Replaces the policy set if `expected` is still the hash of the one in force.
@@ -42,43 +44,44 @@ impl Authority {
         files: &BTreeMap<String, String>,
         is_expected: impl Fn(&str) -> bool,
     ) -> Result<api::ActivePolicy, Error> {
-        self.refresh().await?;
-        self.authorize(caller, Action::ChangePolicy, None)?;
+        self.view.refresh().await?;
+        self.view.authorize(caller, Action::ChangePolicy, None)?;
         // RFC 9110 §13.2.1: before what came along is looked at.
-        if !is_expected(&format!("{:?}", self.policy().set().hash())) {
+        if !is_expected(&format!("{:?}", self.view.policy().set().hash())) {
             return Err(Error::Conflict(Conflict::PolicyMoved));
         }
-        let operators = self.policy().operators().clone();
+        let operators = self.view.policy().operators().clone();
         let files = files.clone();
         let parse = move || PolicySet::parse_owned(files);
-        let next = ActivePolicy::parse_apart(parse, self.trust_domain().clone(), operators).await?;
-        self.own_names_now().refuse_rows(next.set().workloads())?;
-        self.in_force().refuse_rows(next.set().workloads())?;
+        let next =
+            ActivePolicy::parse_apart(parse, self.view.trust_domain().clone(), operators).await?;
+        self.view.own_names_now().refuse_rows(next.set().workloads())?;
+        self.view.in_force().refuse_rows(next.set().workloads())?;
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
-            let allowed_under = self.authorize(caller, Action::ChangePolicy, None)?;
+            let allowed_under = self.view.authorize(caller, Action::ChangePolicy, None)?;
             let in_force = allowed_under.policy_hash;
             if !is_expected(&format!("{in_force:?}")) {
                 return Err(Error::Conflict(Conflict::PolicyMoved));
             }
             if *next.set().hash() == in_force {
-                if self.holds(allowed_under).await? {
+                if self.writer.holds(allowed_under).await? {
                     return Ok(shown_policy(next.set()));
                 }
                 continue;
             }
             self.require_administration(caller, &next)?;
-            let (draft, effect) = policy_change(next.set(), Some(in_force), &self.by(caller));
-            if self.commit(allowed_under, draft, effect).await?.is_some() {
+            let (draft, effect) = policy_change(next.set(), Some(in_force), &caller.by());
+            if self.writer.commit(allowed_under, draft, effect).await?.is_some() {
                 return Ok(shown_policy(next.set()));
             }
         }
-        Err(self.restless())
+        Err(self.writer.restless())
     }
 
     /// Whoever replaces the policy set must be able to replace it again, and to renew until then.
     fn require_administration(&self, caller: &Caller, next: &ActivePolicy) -> Result<(), Error> {
-        let operator = self.authenticated(caller)?.spiffe_id().clone();
+        let operator = self.view.authenticated(caller)?.spiffe_id().clone();
         let decide = |query: &Query| Ok(next.decide(query));
         Ok(require_operator(&operator, OPERATOR_LIFE, decide)?)
     }
@@ -86,13 +89,13 @@ impl Authority {
     /// Which policy decides, and why. A renewal or an issue is explained as `token` attestation
     /// would see it.
     pub fn explain(&self, caller: &Caller, asked: &ExplainRequest) -> Result<Explanation, Error> {
-        self.authorize(caller, Action::ReadPolicy, None)?;
+        self.view.authorize(caller, Action::ReadPolicy, None)?;
         // It changes nothing, so there is nothing to do once.
-        self.named(caller, api::paths::EXPLAIN, asked)?;
-        let (policy, own_names) = (self.policy(), self.own_names_now());
+        caller.named(api::paths::EXPLAIN, asked)?;
+        let (policy, own_names) = (self.view.policy(), self.view.own_names_now());
         let id = &asked.resource;
         let permits = |names: &Names| {
-            let refused = self.in_force().refuse_names(&names.dns, &names.ip);
+            let refused = self.view.in_force().refuse_names(&names.dns, &names.ip);
             refused.map_err(|found| found.denied(id, &policy))
         };
         if asked.dns.is_none() && asked.ip.is_none() && concerns_names(&asked.action) {
@@ -122,7 +125,7 @@ fn concerns_names(action: &str) -> bool {
     ["issue", "renew"].iter().any(|known| action.eq_ignore_ascii_case(known))
 }
 
-/// What was not said of names is taken as [`Asked::authorize`](crate::request::Asked::authorize)
+/// What was not said of names is taken as [`Asked::authorize`](crate::certificate::request::Asked::authorize)
 /// takes it: those of the row; where policy has something against them, none, but for a renewal, by
 /// which nobody is to lose some.
 fn explain_silence(

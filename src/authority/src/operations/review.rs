@@ -16,9 +16,10 @@ use std::sync::Arc;
 use api::{ActFilter, ActOnRecord, Page};
 use identity::SpiffeId;
 
+use super::Operations;
 use super::inventory::page_of;
 use super::{PAGE, place_after};
-use crate::authority::{Authority, Caller};
+use crate::caller::Caller;
 use crate::error::Error;
 use crate::event::{
     ALLOW, Event, ISSUE, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, OPERATOR_CREATE, POLICY_CHANGE,
@@ -60,14 +61,14 @@ impl Listing {
     }
 }
 
-impl Authority {
+impl Operations {
     /// A page of what somebody did that stays, newest first; whoever they are by now.
     pub async fn acts(
         &self,
         caller: &Caller,
         filter: &ActFilter,
     ) -> Result<Page<ActOnRecord>, Error> {
-        self.authorize(caller, Action::ListInventory, None)?;
+        self.view.authorize(caller, Action::ListInventory, None)?;
         let before = place_after(filter.after.as_deref())?.unwrap_or(u64::MAX);
         let limit = page_of(filter.limit.unwrap_or(100)) as usize;
         let acts = self.listed(&filter.by, before).await?;
@@ -82,13 +83,13 @@ impl Authority {
     async fn listed(&self, by: &SpiffeId, before: u64) -> Result<Arc<[ActOnRecord]>, Error> {
         let mut kept = self.listed.0.lock().await;
         // What the log is now, for whoever begins; later pages are of what it was then.
-        let before = before.min(self.follow_log().await?);
+        let before = before.min(self.view.follow_log().await?);
         if let Some(listing) = kept.as_ref().filter(|listing| listing.has(by, before)) {
             return Ok(Arc::clone(&listing.acts));
         }
         // It is not needed while another takes its place.
         *kept = None;
-        let size = self.log_size().await?;
+        let size = self.view.log_size().await?;
         let (acts, _) = self.acts_of(by, usize::MAX).await?;
         let acts: Arc<[ActOnRecord]> = acts.into();
         if acts.len() <= LISTED {
@@ -103,7 +104,7 @@ impl Authority {
         let read = self.acts_of(spiffe_id, PAGES_OF_TOKENS).await;
         let (acts, tokens_from) = read.unwrap_or_else(|error| {
             tracing::warn!(%error, "the certificates that somebody gave are not listed for review");
-            (self.folded().acts_of(spiffe_id.as_str()), Some(u64::MAX))
+            (self.view.folded().acts_of(spiffe_id.as_str()), Some(u64::MAX))
         });
         let able = self.able_among(&acts).await.unwrap_or_default();
         Review { tokens_from, ..chosen(acts, &able) }
@@ -115,10 +116,10 @@ impl Authority {
         spiffe_id: &SpiffeId,
         pages: usize,
     ) -> Result<(Vec<ActOnRecord>, Option<u64>), Error> {
-        let mut acts = self.folded().acts_of(spiffe_id.as_str());
+        let mut acts = self.view.folded().acts_of(spiffe_id.as_str());
         let (used, tokens_from) = self.used_tokens_of(spiffe_id, pages).await?;
         acts.extend(used);
-        acts.extend(self.issued_for_others(spiffe_id).await?);
+        acts.extend(self.view.issued_for_others(spiffe_id).await?);
         acts.sort_by_key(|act| Reverse(act.log_index));
         Ok((acts, tokens_from))
     }
@@ -134,7 +135,7 @@ impl Authority {
         let mut query = TokenQuery { before: None, limit: PAGE };
         let mut used = Vec::new();
         for _ in 0..pages {
-            let page = self.store().tokens(query.clone()).await?;
+            let page = self.view.store().tokens(query.clone()).await?;
             for (row, entry) in page.tokens {
                 let Some((_, log_index)) = row.used else { continue };
                 let event = entry.and_then(|entry| Event::parse(&entry).ok());
@@ -159,8 +160,9 @@ impl Authority {
         let ids: HashSet<&str> = added.map(|act| act.subject.as_str()).collect();
         let ids: Vec<SpiffeId> =
             ids.into_iter().filter_map(|id| SpiffeId::parse(id).ok()).collect();
-        let leaves = self.leaves_of(&ids, self.clock().now().unix_timestamp() - 1).await?;
-        let folded = self.folded();
+        let leaves =
+            self.view.leaves_of(&ids, self.view.clock().now().unix_timestamp() - 1).await?;
+        let folded = self.view.folded();
         let is_able = |id: &SpiffeId, newest: Option<u64>| {
             newest.is_some_and(|leaf| folded.revoking.last(id).is_none_or(|place| place < leaf))
         };
@@ -216,8 +218,7 @@ const RANKS: &[&str] = &[
 ];
 /// Acts of the list that is kept for its next pages: some ten megabytes. A longer one is made for each.
 const LISTED: usize = 100_000;
-/// Acts that an answer names.
-pub(crate) const ACTS_SHOWN: usize = 100;
+const ACTS_SHOWN: usize = limits::ACTS_FOR_REVIEW.most();
 /// The newest 5,000 tokens are looked at before an answer: it is to come at once, however many there are.
 const PAGES_OF_TOKENS: usize = 10;
 /// Of them, as many of each kind as there are, up to this many.

@@ -16,22 +16,20 @@ use time::format_description::well_known::Rfc3339;
 use tlog::CertificateLeaf;
 use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
-use super::read_answer;
+use super::Operations;
 use super::review::Review;
-use crate::authority::{Authority, Caller, RESTARTS};
+use crate::caller::Caller;
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
-use crate::known::Known;
-use crate::loading::proven_entry;
 use crate::policy::Action;
-use crate::recent_log::Fate;
-use crate::sequencer::{
-    AllowedUnder, COMPLETION_MILLISECONDS, Effect, KeptRequest, RevocationTarget,
-};
+use crate::proven::proven_entry;
+use crate::sequencer::{AllowedUnder, Effect, KeptRequest, RevocationTarget};
 use crate::store::{Record, Store, StoreError};
+use crate::writer::RESTARTS;
+use crate::writer::once::read_answer;
 
-impl Authority {
+impl Operations {
     /// Revokes one certificate, or all of an identity issued so far. Doing it twice changes
     /// nothing. Where nobody has one that has not expired, nothing is written, and it is an error:
     /// whoever means to keep somebody out would take the entry for it, and has mistyped or means to
@@ -41,19 +39,19 @@ impl Authority {
         caller: &Caller,
         request: &RevokeRequest,
     ) -> Result<Revocation, Error> {
-        self.authenticated(caller)?;
+        self.view.authenticated(caller)?;
         let (target, spiffe_id, not_after) = self.revocation_target(&request.target).await?;
         let extent = self.extent(caller, &target, &spiffe_id).await?;
         self.may_revoke(caller, extent, &target, &spiffe_id)?;
         let reason = reason(&request.reason)?;
-        self.require_member(&spiffe_id)?;
+        self.view.require_member(&spiffe_id)?;
         require_somebody(&spiffe_id)?;
-        let named = self.named(caller, api::paths::REVOCATIONS, request)?;
+        let named = caller.named(api::paths::REVOCATIONS, request)?;
         let named = named.as_ref();
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
             let allowed_under = self.may_revoke(caller, extent, &target, &spiffe_id)?;
-            if let Some(kept) = self.kept(named).await? {
+            if let Some(kept) = self.view.kept(named).await? {
                 return self.revoked_before(&kept, &spiffe_id).await;
             }
             let mut done = Revocation {
@@ -68,14 +66,14 @@ impl Authority {
                 review_more: 0,
                 review_tokens_from: None,
             };
-            let held = self.held(&target, &spiffe_id).await?;
+            let held = self.view.held(&target, &spiffe_id).await?;
             done.certificates = held.live;
             // What is held is looked at after the state that it is judged by was read; where that
             // still stands under the head lock, this is the answer of the moment of the look.
             let is_done = !held.unrevoked && (held.any || self.is_revoked(&target));
             // A trial ends as the act would.
             if !held.any && !is_done {
-                if self.holds(allowed_under).await? {
+                if self.writer.holds(allowed_under).await? {
                     return Err(Error::NothingToRevoke(request.target.clone()));
                 }
                 continue;
@@ -90,23 +88,23 @@ impl Authority {
                 return Ok(done);
             }
             if is_done {
-                if self.holds_once(allowed_under, named, kept_answer(&done)).await? {
+                if self.writer.holds_once(allowed_under, named, kept_answer(&done)).await? {
                     return Ok(done);
                 }
                 continue;
             }
-            let place = self.completions.place()?;
-            let taken = self.take_for_revocation(caller, &target).await?;
+            let place = self.writer.tasks.place()?;
+            let taken = self.budgets.for_revocation(&self.view, caller, &target).await?;
             let mut detail = revocation_detail(&target, &reason, not_after);
             name_override(&mut detail, request.named_override);
             let effect = Effect::Revoke { target: target.clone(), reason: reason.clone() };
-            let draft = self.draft(caller, event::REVOKE, spiffe_id.as_str(), &detail);
+            let draft = caller.draft(event::REVOKE, spiffe_id.as_str(), &detail);
             let answer = kept_answer(&done);
             let (engine, named) = (Arc::clone(self), named.cloned());
             let commit = async move {
                 let named = named.as_ref();
                 let committed =
-                    engine.commit_once(allowed_under, draft, effect, named, answer).await;
+                    engine.writer.commit_once(allowed_under, draft, effect, named, answer).await;
                 if !matches!(committed, Ok(Some(_))) {
                     engine.budgets.give_back(taken);
                 }
@@ -118,7 +116,7 @@ impl Authority {
                 return Ok(reviewed(done, self.review_of(&spiffe_id).await));
             }
         }
-        Err(self.restless())
+        Err(self.writer.restless())
     }
 
     /// What revoked it before, for whoever may read that.
@@ -128,17 +126,17 @@ impl Authority {
         target: &RevocationTarget,
         spiffe_id: &SpiffeId,
     ) -> Result<Option<RevokedBy>, Error> {
-        if self.authorize(caller, Action::ReadInventory, Some(spiffe_id)).is_err() {
+        if self.view.authorize(caller, Action::ReadInventory, Some(spiffe_id)).is_err() {
             return Ok(None);
         }
         match target {
             RevocationTarget::Identity(id) => {
-                let place = self.folded().revoking.last(id);
+                let place = self.view.folded().revoking.last(id);
                 let Some(place) = place else { return Ok(None) };
                 Ok(Some(self.revoked_at(place).await?))
             }
             RevocationTarget::Serial(serial_number) => {
-                let Some(known) = self.known(serial_number).await? else { return Ok(None) };
+                let Some(known) = self.view.known(serial_number).await? else { return Ok(None) };
                 self.revocation_of(known.record()).await
             }
         }
@@ -164,7 +162,7 @@ impl Authority {
         target: &RevocationTarget,
         spiffe_id: &SpiffeId,
     ) -> Result<AllowedUnder, Error> {
-        let denied = match self.authorize(caller, Action::Revoke(extent), Some(spiffe_id)) {
+        let denied = match self.view.authorize(caller, Action::Revoke(extent), Some(spiffe_id)) {
             Err(Error::Denied(denied)) => denied,
             authorized => return authorized,
         };
@@ -172,7 +170,7 @@ impl Authority {
             return Err(Error::Denied(denied));
         };
         // A serial number that they may not read does not exist for them.
-        Err(match self.authorize(caller, Action::ReadInventory, Some(spiffe_id)) {
+        Err(match self.view.authorize(caller, Action::ReadInventory, Some(spiffe_id)) {
             Err(Error::Denied(_)) => Error::NotFound(format!("certificate {serial_number}")),
             Err(error) => error,
             Ok(_) => Error::Denied(denied),
@@ -183,35 +181,35 @@ impl Authority {
     /// denied already is denied anew: who lifts an earlier denial does not lift this one.
     pub async fn deny(&self, caller: &Caller, request: &DenyRequest) -> Result<Denial, Error> {
         let spiffe_id = &request.spiffe_id;
-        self.authorize(caller, Action::Deny, Some(spiffe_id))?;
+        self.view.authorize(caller, Action::Deny, Some(spiffe_id))?;
         let reason = reason(&request.reason)?;
-        self.require_member(spiffe_id)?;
+        self.view.require_member(spiffe_id)?;
         require_somebody(spiffe_id)?;
-        let named = self.named(caller, api::paths::DENIALS, request)?;
+        let named = caller.named(api::paths::DENIALS, request)?;
         let named = named.as_ref();
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
-            let allowed_under = self.authorize(caller, Action::Deny, Some(spiffe_id))?;
-            if let Some(log_index) = self.kept(named).await?.and_then(|kept| kept.place) {
+            let allowed_under = self.view.authorize(caller, Action::Deny, Some(spiffe_id))?;
+            if let Some(log_index) = self.view.kept(named).await?.and_then(|kept| kept.place) {
                 return Ok(self.denied_at(log_index, caller, request).await);
             }
             let loss = RevocationTarget::Identity(spiffe_id.clone());
             self.require_way_back(&loss, spiffe_id, request.named_override).await?;
             let mut detail = serde_json::json!({ "reason": reason });
             name_override(&mut detail, request.named_override);
-            let draft = self.draft(caller, event::DENY, spiffe_id.as_str(), &detail);
+            let draft = caller.draft(event::DENY, spiffe_id.as_str(), &detail);
             let effect = Effect::Deny { spiffe_id: spiffe_id.clone(), reason: reason.clone() };
             let committed =
-                self.commit_once(allowed_under, draft, effect, named, String::new()).await?;
+                self.writer.commit_once(allowed_under, draft, effect, named, String::new()).await?;
             if let Some(log_index) = committed {
                 return Ok(self.denied_at(log_index, caller, request).await);
             }
         }
-        Err(self.restless())
+        Err(self.writer.restless())
     }
 
     async fn denied_at(&self, log_index: u64, caller: &Caller, request: &DenyRequest) -> Denial {
-        let in_force = self.folded().revoking.denial(&request.spiffe_id);
+        let in_force = self.view.folded().revoking.denial(&request.spiffe_id);
         let this = in_force.filter(|denial| denial.id == log_index.to_string());
         let Review { acts, counts, more, tokens_from } = self.review_of(&request.spiffe_id).await;
         Denial {
@@ -231,37 +229,37 @@ impl Authority {
     /// Lifts the denial with this id, and no later one of the same identity. Certificates that it
     /// revoked stay revoked.
     pub async fn allow(&self, caller: &Caller, id: &str) -> Result<(), Error> {
-        self.authenticated(caller)?;
+        self.view.authenticated(caller)?;
         let none = || Error::NotFound(format!("denial {id} in force"));
         let denied_at = id.parse().ok().filter(|at: &u64| at.to_string() == id).ok_or_else(none)?;
         let _turn = self.turns.take(caller).await;
         for _ in 0..RESTARTS {
-            self.refresh().await?;
-            let denied = self.folded().revoking.denied_at(denied_at).cloned();
+            self.view.refresh().await?;
+            let denied = self.view.folded().revoking.denied_at(denied_at).cloned();
             let spiffe_id = denied.ok_or_else(none)?;
-            let allowed_under = match self.authorize(caller, Action::Allow, Some(&spiffe_id)) {
+            let allowed_under = match self.view.authorize(caller, Action::Allow, Some(&spiffe_id)) {
                 Err(Error::Denied(_)) => return Err(none()),
                 authorized => authorized?,
             };
             // By the fold, whatever rows say, and as it is under the state that the commit compares.
-            if self.folded().revoking.denied_at(denied_at).is_none() {
+            if self.view.folded().revoking.denied_at(denied_at).is_none() {
                 return Err(none());
             }
             let detail = serde_json::json!({ "denied_at": id });
-            let draft = self.draft(caller, event::ALLOW, spiffe_id.as_str(), &detail);
+            let draft = caller.draft(event::ALLOW, spiffe_id.as_str(), &detail);
             let effect = Effect::Allow { spiffe_id };
-            if self.commit(allowed_under, draft, effect).await?.is_some() {
+            if self.writer.commit(allowed_under, draft, effect).await?.is_some() {
                 return Ok(());
             }
         }
-        Err(self.restless())
+        Err(self.writer.restless())
     }
 
     /// Denied identities, with who denied each, when and why, as the log says.
     pub async fn denials(&self, caller: &Caller) -> Result<Page<Denial>, Error> {
-        self.authorize(caller, Action::ListInventory, None)?;
-        self.refresh_to_decide().await?;
-        Ok(Page { items: self.folded().revoking.denials(), next: None })
+        self.view.authorize(caller, Action::ListInventory, None)?;
+        self.view.refresh_to_decide().await?;
+        Ok(Page { items: self.view.folded().revoking.denials(), next: None })
     }
 
     /// Of a certificate also its last second, since 1970.
@@ -279,11 +277,11 @@ impl Authority {
                 why: error.to_string(),
                 next_step: Some("give a serial number in hex, or a SPIFFE ID".to_owned()),
             })?;
-        let known = self.known(&serial_number).await?;
+        let known = self.view.known(&serial_number).await?;
         let known = known.ok_or_else(|| Error::NotFound(format!("certificate {serial_number}")))?;
         // Of the logged certificate, whatever the row says: who puts an earlier end there would have
         // the revocation forgotten while the certificate lives.
-        let not_after = logged_end(self.store(), known.record()).await?;
+        let not_after = logged_end(self.view.store(), known.record()).await?;
         let spiffe_id = known.record().spiffe_id.clone();
         Ok((RevocationTarget::Serial(serial_number), spiffe_id, Some(not_after)))
     }
@@ -296,60 +294,19 @@ impl Authority {
         target: &RevocationTarget,
         spiffe_id: &SpiffeId,
     ) -> Result<RevocationExtent, Error> {
-        let svid = self.authenticated(caller)?;
+        let svid = self.view.authenticated(caller)?;
         let RevocationTarget::Serial(serial_number) = target else {
             return Ok(RevocationExtent::Identity);
         };
         let is_own = serial_number == svid.serial_number()
             || spiffe_id == svid.spiffe_id()
-                && self.line_of(serial_number).await? == self.line_of(svid.serial_number()).await?;
+                && self.view.line_of(serial_number).await?
+                    == self.view.line_of(svid.serial_number()).await?;
         Ok(if is_own { RevocationExtent::Own } else { RevocationExtent::Certificate })
     }
 
-    /// What there is of a target that has not expired; of an identity by the log's leaves: a row that is
-    /// hidden hides nothing.
-    pub(super) async fn held(
-        &self,
-        target: &RevocationTarget,
-        spiffe_id: &SpiffeId,
-    ) -> Result<Held, Error> {
-        let now = self.clock().now().unix_timestamp();
-        let mut held = Held::default();
-        if let RevocationTarget::Serial(serial_number) = target {
-            let known = self.known(serial_number).await?;
-            if let Some(record) = known.as_ref().map(Known::record)
-                && record.not_after >= now
-            {
-                self.count(record, self.fate_of(record.leaf_index).await?, &mut held);
-            }
-            return Ok(held);
-        }
-        for record in self.live_records(spiffe_id, now - 1).await? {
-            let is_kept = record.certificate.is_some();
-            let fate = if is_kept { Fate::Issued } else { self.fate_of(record.leaf_index).await? };
-            self.count(&record, fate, &mut held);
-        }
-        Ok(held)
-    }
-
-    fn count(&self, record: &Record, fate: Fate, held: &mut Held) {
-        let checked = self.folded().revocations.check(
-            &record.spiffe_id,
-            &record.serial_number,
-            Some(record.leaf_index),
-        );
-        // What is logged may still be signed for a minute: it counts.
-        let age = self.clock().unix_milliseconds().saturating_sub(record.issued_at);
-        let issued = record.certificate.is_some()
-            || matches!(fate, Fate::Issued | Fate::Lost)
-            || age <= COMPLETION_MILLISECONDS;
-        held.any = true;
-        held.unrevoked |= checked.is_ok();
-        held.live += u64::from(issued && checked.is_ok());
-    }
-
     fn is_revoked(&self, target: &RevocationTarget) -> bool {
-        let folded = self.folded();
+        let folded = self.view.folded();
         match target {
             RevocationTarget::Serial(serial) => folded.revocations.is_serial_revoked(serial),
             RevocationTarget::Identity(id) => {
@@ -361,21 +318,10 @@ impl Authority {
     /// When the event at this place was logged. What is committed is done, whether or not it can be
     /// read back: then it was now.
     async fn time_of(&self, log_index: u64) -> OffsetDateTime {
-        let event = self.event_at(log_index).await.ok().flatten();
+        let event = self.view.event_at(log_index).await.ok().flatten();
         let at = event.and_then(|event| OffsetDateTime::parse(&event.at, &Rfc3339).ok());
-        at.unwrap_or_else(|| from_milliseconds(self.clock().unix_milliseconds()))
+        at.unwrap_or_else(|| from_milliseconds(self.view.clock().unix_milliseconds()))
     }
-}
-
-/// What there is that has not expired. What was logged and never signed is there, too: whoever had
-/// the issuer's key may hold it.
-#[derive(Debug, Default)]
-pub(super) struct Held {
-    any: bool,
-    /// Some of it is not revoked.
-    pub(super) unrevoked: bool,
-    /// How many certificates a revocation would newly cover.
-    live: u64,
 }
 
 /// Refuses what is nobody's ID, by which whoever names it may mean everybody below: an ID means itself

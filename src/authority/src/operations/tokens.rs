@@ -11,21 +11,24 @@ use identity::SpiffeId;
 use serde::{Deserialize, Serialize};
 use tlog::Hash;
 
+use super::Operations;
 use super::inventory::{MAX_PAGE, page_of};
+use super::place_after;
 use super::policies::explain_query;
-use super::{place_after, read_answer};
-use crate::attest::token::WITHDRAWN;
 use crate::attest::{Maker, TokenKind, refused};
-use crate::authority::{Authority, Caller, RESTARTS};
+use crate::caller::Caller;
 use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event::{self, Event};
-use crate::known_tokens::{LIFE, LoggedToken, used_token};
-use crate::loading::made_by;
-use crate::policy::{Action, ActivePolicy, Principal, Query};
+use crate::policy::{Action, ActivePolicy};
+use crate::proven::made_by;
 use crate::sequencer::{Conflict, Effect, IdempotencyKey, KeptRequest, TokenDraft, TokenRow};
 use crate::signer::SignerError;
 use crate::store::{StoreError, TokenQuery};
+use crate::view::known_tokens::{LIFE, LoggedToken, used_token};
+use crate::view::vouching::SHUT_OUT;
+use crate::writer::RESTARTS;
+use crate::writer::once::read_answer;
 
 /// A trust domain's own ID is nobody's: no row can list it.
 fn require_path(spiffe_id: &SpiffeId) -> Result<(), Error> {
@@ -41,18 +44,18 @@ fn require_path(spiffe_id: &SpiffeId) -> Result<(), Error> {
     }
 }
 
-impl Authority {
+impl Operations {
     /// Makes a one-time bootstrap token; shown once, kept as a hash.
     pub async fn create_token(
         &self,
         caller: &Caller,
         request: &TokenRequest,
     ) -> Result<NewToken, Error> {
-        self.authenticated(caller)?;
-        self.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
-        self.require_member(&request.spiffe_id)?;
+        self.view.authenticated(caller)?;
+        self.view.authorize(caller, Action::CreateToken, Some(&request.spiffe_id))?;
+        self.view.require_member(&request.spiffe_id)?;
         require_path(&request.spiffe_id)?;
-        let named = self.named(caller, api::paths::TOKENS, request)?;
+        let named = caller.named(api::paths::TOKENS, request)?;
         self.make_token(caller, request, Made::Bootstrap, named.as_ref()).await
     }
 
@@ -64,7 +67,7 @@ impl Authority {
         making: Made<'_>,
         named: Option<&IdempotencyKey>,
     ) -> Result<NewToken, Error> {
-        let made_with = self.authenticated(caller)?.serial_number().to_string();
+        let made_with = self.view.authenticated(caller)?.serial_number().to_string();
         let kind = making.kind();
         let seconds = request.ttl.map_or(TOKEN_SECONDS, |ttl| ttl.0.as_secs());
         if seconds == 0 || seconds > TOKEN_SECONDS {
@@ -78,7 +81,7 @@ impl Authority {
         let id = HEXLOWER.encode(&id);
         let secret = self.token_secret(named, &id)?;
         let hash = Hash::of(&secret);
-        let expires_at = self.clock().unix_milliseconds() + seconds * 1000;
+        let expires_at = self.view.clock().unix_milliseconds() + seconds * 1000;
         let token = TokenDraft {
             hash,
             id,
@@ -98,12 +101,12 @@ impl Authority {
         }
         let kept = KeptToken { expires_at, id: token.id.clone() };
         let answer = serde_json::to_string(&kept).expect("two plain values");
-        let draft = self.draft(caller, kind.event(), token.spiffe_id.as_str(), &detail);
+        let draft = caller.draft(kind.event(), token.spiffe_id.as_str(), &detail);
         let effect = making.effect(token);
         for _ in 0..RESTARTS {
             let resource = Some(&request.spiffe_id);
-            let allowed_under = self.authorize(caller, kind.action(), resource)?;
-            if let Some(kept) = self.kept(named).await? {
+            let allowed_under = self.view.authorize(caller, kind.action(), resource)?;
+            if let Some(kept) = self.view.kept(named).await? {
                 return self.made_before(&kept, named, &request.spiffe_id).await;
             }
             if let Made::NewOperator { again, .. } = making {
@@ -111,19 +114,25 @@ impl Authority {
             }
             let voided = self.voided_by(making).await?;
             let (event, effect) = (draft.clone(), effect.clone());
-            let committed = self.commit_once(allowed_under, event, effect, named, answer.clone());
+            let committed =
+                self.writer.commit_once(allowed_under, event, effect, named, answer.clone());
             if let Some(made_at) = committed.await? {
-                let svid = self.authenticated(caller)?;
+                let svid = self.view.authenticated(caller)?;
                 let (spiffe_id, serial_number) = (svid.spiffe_id().clone(), *svid.serial_number());
                 let token = kept.id.clone();
                 let maker = Maker { kind, spiffe_id, serial_number, made_at, token };
-                self.known_tokens.made(hash, made_at, maker, self.clock().unix_milliseconds());
+                self.view.known_tokens.made(
+                    hash,
+                    made_at,
+                    maker,
+                    self.view.clock().unix_milliseconds(),
+                );
                 let mut made = self.new_token(kept, secret, &request.spiffe_id);
                 made.warning = voided.or(made.warning);
                 return Ok(made);
             }
         }
-        Err(self.restless())
+        Err(self.writer.restless())
     }
 
     /// What was made of the same request is given again only while it is good.
@@ -137,20 +146,20 @@ impl Authority {
         let secret = self.token_secret(named, &made.id)?;
         let no_event = || StoreError::Inconsistent(format!("no event made token {}", made.id));
         let made_at = kept.place.ok_or_else(no_event)?;
-        let now = self.clock().unix_milliseconds();
-        let since = if self.folded().is_withdrawn(&made.id) {
+        let now = self.view.clock().unix_milliseconds();
+        let since = if self.view.folded().is_withdrawn(&made.id) {
             "it was withdrawn since".to_owned()
         } else if made.expires_at <= now {
             "it has expired since".to_owned()
         } else if self.used_since(made_at, now).await?.contains(&Hash::of(&secret)) {
             "it was used since".to_owned()
-        } else if self.were_shut_out(spiffe_id, made_at) {
+        } else if self.view.were_shut_out(spiffe_id, made_at) {
             SHUT_OUT.to_owned()
         } else {
-            let event = self.event_at(made_at).await?;
+            let event = self.view.event_at(made_at).await?;
             let maker =
                 event.and_then(|event| Maker::read(&event, made_at)).ok_or_else(no_event)?;
-            match self.require_maker(&maker, spiffe_id, &self.policy()) {
+            match self.view.require_maker(&maker, spiffe_id, &self.view.policy()) {
                 Err(Error::Attestation { why, .. }) => why,
                 // It counts once that is lifted, as it did when it was made.
                 Err(Error::Revoked(identity::Refusal::Denied)) => {
@@ -167,14 +176,14 @@ impl Authority {
 
     /// Those among the tokens made from this place of the log on that were used.
     async fn used_since(&self, made_at: u64, now: u64) -> Result<HashSet<Hash>, Error> {
-        self.known_tokens.used_since(self.store(), made_at, now).await
+        self.view.known_tokens.used_since(self.view.store(), made_at, now).await
     }
 
     /// Random bits; where the request was named, what nobody without the key of the head's seal can
     /// tell from such, and what the same request finds again.
     fn token_secret(&self, named: Option<&IdempotencyKey>, id: &str) -> Result<[u8; 32], Error> {
         if let Some(named) = named {
-            let key = self.key_files().require_head_key()?;
+            let key = self.view.key_files().require_head_key()?;
             return Ok(key.token_secret(named, id));
         }
         let mut secret = [0; 32];
@@ -183,7 +192,7 @@ impl Authority {
     }
 
     fn new_token(&self, kept: KeptToken, secret: [u8; 32], spiffe_id: &SpiffeId) -> NewToken {
-        let trust = self.trust();
+        let trust = self.view.trust();
         let pin = trust.state().pin();
         let (warning, next_step) = self.what_it_meets(spiffe_id).unzip();
         NewToken {
@@ -200,11 +209,11 @@ impl Authority {
     /// Why nobody gets a certificate for this identity as things are, and what would change that. To
     /// make its token first and its row later is no fault: whoever made it is told, and not refused.
     fn what_it_meets(&self, spiffe_id: &SpiffeId) -> Option<(String, Option<String>)> {
-        if self.folded().revocations.is_denied(spiffe_id) {
+        if self.view.folded().revocations.is_denied(spiffe_id) {
             let why = format!("{spiffe_id} is denied: it gets no certificate");
             return Some((why, Some(format!("countersign allow {spiffe_id}"))));
         }
-        let policy = self.policy();
+        let policy = self.view.policy();
         if policy.set().workloads().row(spiffe_id).is_some() {
             return None;
         }
@@ -228,12 +237,12 @@ impl Authority {
         caller: &Caller,
         filter: &TokenFilter,
     ) -> Result<Page<TokenRecord>, Error> {
-        self.authorize(caller, Action::ReadTokens, None)?;
-        let now = self.clock().unix_milliseconds();
-        let policy = self.policy();
+        self.view.authorize(caller, Action::ReadTokens, None)?;
+        let now = self.view.clock().unix_milliseconds();
+        let policy = self.view.policy();
         let before = place_after(filter.after.as_deref())?;
         let limit = page_of(filter.limit.unwrap_or(MAX_PAGE as u32));
-        let page = self.store().tokens(TokenQuery { before, limit }).await?;
+        let page = self.view.store().tokens(TokenQuery { before, limit }).await?;
         let live = page.tokens.iter().filter(|(row, _)| row.expires_at > now);
         let used = match live.map(|(row, _)| row.log_index).min() {
             Some(from) => self.used_since(from, now).await?,
@@ -266,7 +275,7 @@ impl Authority {
         // Of those that could be used the log says what became of them.
         let is_live = row.expires_at > now;
         let (is_used, is_withdrawn) = match is_live {
-            true => (used.contains(&row.hash), self.folded().is_withdrawn(&row.id)),
+            true => (used.contains(&row.hash), self.view.folded().is_withdrawn(&row.id)),
             false => (row.used.is_some(), row.revoked),
         };
         Ok(match (is_used, is_withdrawn) {
@@ -287,10 +296,10 @@ impl Authority {
     ) -> Result<bool, Error> {
         let maker = event.and_then(|event| Maker::read(event, row.log_index));
         let Some(maker) = maker else { return Ok(false) };
-        if self.require_maker(&maker, &row.spiffe_id, policy).is_err() {
+        if self.view.require_maker(&maker, &row.spiffe_id, policy).is_err() {
             return Ok(false);
         }
-        match self.require_new(&maker, &row.spiffe_id).await {
+        match self.view.require_new(&maker, &row.spiffe_id).await {
             Err(Error::Attestation { .. }) => Ok(false),
             counts => counts.map(|()| true),
         }
@@ -303,65 +312,23 @@ impl Authority {
         policy: &ActivePolicy,
     ) -> Result<Option<TokenRow>, Error> {
         let query = TokenQuery { before: Some(made_at + 1), limit: 1 };
-        let newest = self.store().tokens(query).await?.tokens.into_iter().next();
+        let newest = self.view.store().tokens(query).await?.tokens.into_iter().next();
         let Some((row, entry)) = newest.filter(|(row, _)| row.log_index == made_at) else {
             return Ok(None);
         };
-        let now = self.clock().unix_milliseconds();
+        let now = self.view.clock().unix_milliseconds();
         let used = self.used_since(made_at, now).await?;
         let event = entry.and_then(|entry| Event::parse(&entry).ok());
         let state = self.token_state(&row, event.as_ref(), &used, policy, now).await?;
         Ok((state == OPEN).then_some(row))
     }
 
-    /// What somebody made counts until it is used only while they could make it still: neither they
-    /// nor the certificate that they made it with was revoked since, and policy lets them. That the
-    /// certificate has expired takes nothing away. Nor does it count once those for whom it was made were
-    /// revoked as a whole, or denied, though they be allowed again: whoever was shut out may have it.
-    pub(crate) fn require_maker(
-        &self,
-        maker: &Maker,
-        made_for: &SpiffeId,
-        policy: &ActivePolicy,
-    ) -> Result<(), Error> {
-        let Maker { kind, spiffe_id, serial_number, made_at, token } = maker;
-        let query = Query {
-            principal: Principal::of(spiffe_id),
-            action: kind.action(),
-            resource: Some(made_for.clone()),
-        };
-        if *kind == TokenKind::NewOperator {
-            self.require_newest_addition(made_for, *made_at)?;
-        }
-        let folded = self.folded();
-        // The token stands in the log like a certificate: what revokes either comes after it.
-        let stands = folded.revocations.check(spiffe_id, serial_number, Some(*made_at));
-        let why = if stands.is_err() || !policy.decide(&query).allowed {
-            "the token counts no more: whoever made it was revoked since, or may not now"
-        } else if folded.is_withdrawn(token) {
-            WITHDRAWN
-        } else if folded.revocations.is_denied(made_for) {
-            return Err(Error::Revoked(identity::Refusal::Denied));
-        } else if self.were_shut_out(made_for, *made_at) {
-            SHUT_OUT
-        } else {
-            return Ok(());
-        };
-        Err(refused(why, kind.another()))
-    }
-
-    /// Whether they were revoked as a whole, or denied, after this place of the log.
-    fn were_shut_out(&self, spiffe_id: &SpiffeId, made_at: u64) -> bool {
-        let ended = self.folded().revocations.revoked_before(spiffe_id);
-        ended.is_some_and(|before| made_at < before)
-    }
-
     /// What withdraws a token, and whose it is; refused where it was used, as the log says. What its row
     /// says of that anybody may have written who writes to the database; nor does it matter that it is
     /// gone: it may come back.
     async fn token_to_withdraw(&self, id: &str) -> Result<(Effect, String), Error> {
-        let now = self.clock().unix_milliseconds();
-        let row = self.store().token_by_id(id.to_owned()).await?;
+        let now = self.view.clock().unix_milliseconds();
+        let row = self.view.store().token_by_id(id.to_owned()).await?;
         let untrue = row.as_ref().and_then(|row| row.used);
         let (from, logged) = match &row {
             // Nobody uses it any more: nothing comes of it, whatever its row says.
@@ -371,12 +338,12 @@ impl Authority {
                 return Ok((effect, row.spiffe_id.to_string()));
             }
             Some(row) => {
-                let event = self.event_at(row.log_index).await?;
+                let event = self.view.event_at(row.log_index).await?;
                 (row.log_index, event.and_then(|event| LoggedToken::made_by(event, id)))
             }
             None => {
-                let from = self.place_before(now.saturating_sub(LIFE)).await?;
-                let logged = self.known_tokens.logged(self.store(), id, from).await?;
+                let from = self.view.place_before(now.saturating_sub(LIFE)).await?;
+                let logged = self.view.known_tokens.logged(self.view.store(), id, from).await?;
                 if logged.is_some() {
                     tracing::error!(id, "the log says that a token was made, and its row is gone");
                 }
@@ -387,7 +354,7 @@ impl Authority {
             logged.ok_or_else(|| Error::NotFound(format!("token {id}")))?;
         // One that is being used may have been committed, and is not known of yet.
         self.require_unused(&hash, untrue).await?;
-        match self.known_tokens.was_used(self.store(), &hash, from, now).await? {
+        match self.view.known_tokens.was_used(self.view.store(), &hash, from, now).await? {
             true => Err(Error::Conflict(Conflict::TokenUsed)),
             false => Ok((Effect::RevokeToken { hash, id: id.to_owned(), untrue }, spiffe_id)),
         }
@@ -397,7 +364,7 @@ impl Authority {
     async fn require_unused(&self, token: &Hash, used: Option<(Hash, u64)>) -> Result<(), Error> {
         let Some((_, leaf_index)) = used else { return Ok(()) };
         let is_it = |event: &Event| used_token(event) == Some(*token);
-        match made_by(self.store(), leaf_index.saturating_sub(1), is_it).await? {
+        match made_by(self.view.store(), leaf_index.saturating_sub(1), is_it).await? {
             true => Err(Error::Conflict(Conflict::TokenUsed)),
             false => Ok(()),
         }
@@ -406,19 +373,19 @@ impl Authority {
     /// Withdraws a bootstrap token. One that was used is not withdrawn by it: that is a conflict.
     pub async fn revoke_token(&self, caller: &Caller, id: &str) -> Result<(), Error> {
         for _ in 0..RESTARTS {
-            let allowed_under = self.authorize(caller, Action::RevokeToken, None)?;
+            let allowed_under = self.view.authorize(caller, Action::RevokeToken, None)?;
             // Withdrawn once is withdrawn for good: by the log, whatever its row says.
-            if self.folded().is_withdrawn(id) {
+            if self.view.folded().is_withdrawn(id) {
                 return Ok(());
             }
             let (effect, spiffe_id) = self.token_to_withdraw(id).await?;
             let detail = serde_json::json!({ "id": id });
-            let draft = self.draft(caller, event::TOKEN_REVOKE, &spiffe_id, &detail);
-            if self.commit(allowed_under, draft, effect).await?.is_some() {
+            let draft = caller.draft(event::TOKEN_REVOKE, &spiffe_id, &detail);
+            if self.writer.commit(allowed_under, draft, effect).await?.is_some() {
                 return Ok(());
             }
         }
-        Err(self.restless())
+        Err(self.writer.restless())
     }
 }
 
@@ -474,8 +441,6 @@ fn key_hash(hex: &str) -> Result<Hash, Error> {
     })
 }
 
-const SHUT_OUT: &str =
-    "the token counts no more: those for whom it was made were revoked, or denied, since";
 const OPEN: &str = "open";
 /// A token's longest and usual life.
 const TOKEN_SECONDS: u64 = 15 * 60;

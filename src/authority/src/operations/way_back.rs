@@ -9,14 +9,14 @@ use api::Override;
 use identity::SpiffeId;
 use time::OffsetDateTime;
 
-use crate::authority::Authority;
+use super::Operations;
 use crate::error::Error;
 use crate::policy::{ActivePolicy, able};
 use crate::present::seconds;
 use crate::sequencer::RevocationTarget;
 use crate::store::Record;
 
-impl Authority {
+impl Operations {
     /// Refuses what would leave nobody to undo it, unless it is named.
     pub(super) async fn require_way_back(
         &self,
@@ -27,7 +27,7 @@ impl Authority {
         if named == Some(Override::LockOut) {
             return Ok(());
         }
-        if *spiffe_id == SpiffeId::authority(self.trust_domain()) {
+        if *spiffe_id == SpiffeId::authority(self.view.trust_domain()) {
             return Err(Error::LocksOut(format!("{spiffe_id} is the CA itself")));
         }
         if spiffe_id.operator_name().is_none() || self.somebody_acts(Some(loss)).await? {
@@ -43,8 +43,8 @@ impl Authority {
     /// Whether an operator is left who may see and replace the policy set, and so everything: known, not
     /// denied, and with a certificate that is good.
     async fn somebody_acts(&self, loss: Option<&RevocationTarget>) -> Result<bool, Error> {
-        let policy = self.policy();
-        let operators = operators(&policy, self.trust_domain());
+        let policy = self.view.policy();
+        let operators = operators(&policy, self.view.trust_domain());
         let is_able = able(&policy, &operators);
         for operator in &operators {
             let is_lost = loss.is_some_and(
@@ -61,9 +61,9 @@ impl Authority {
     /// From when to when each operator who may act still can: by the certificate of theirs that ends
     /// last.
     pub async fn lives_of_operators(&self) -> Result<Vec<(OffsetDateTime, OffsetDateTime)>, Error> {
-        let policy = self.policy();
+        let policy = self.view.policy();
         let mut lives = Vec::new();
-        let operators = operators(&policy, self.trust_domain());
+        let operators = operators(&policy, self.view.trust_domain());
         let is_able = able(&policy, &operators);
         for operator in operators.iter().filter(|operator| is_able(operator)) {
             let last = self.longest_certificate(operator).await?;
@@ -79,7 +79,7 @@ impl Authority {
 
     fn stands(&self, record: &Record) -> bool {
         let Record { spiffe_id, serial_number, leaf_index, .. } = record;
-        self.folded().revocations.check(spiffe_id, serial_number, Some(*leaf_index)).is_ok()
+        self.view.folded().revocations.check(spiffe_id, serial_number, Some(*leaf_index)).is_ok()
     }
 
     /// What is logged may have been signed, whatever a row says: it counts for what there is to lose,
@@ -92,7 +92,8 @@ impl Authority {
         if loss.is_some() {
             return Ok(self.last_certificate(spiffe_id, loss).await?.is_some());
         }
-        let records = self.live_records(spiffe_id, self.clock().now().unix_timestamp()).await?;
+        let records =
+            self.view.live_records(spiffe_id, self.view.clock().now().unix_timestamp()).await?;
         Ok(records.iter().any(|record| self.stands(record)))
     }
 
@@ -107,7 +108,8 @@ impl Authority {
                 matches!(loss, RevocationTarget::Serial(lost) if *lost == record.serial_number)
             })
         };
-        let records = self.live_records(spiffe_id, self.clock().now().unix_timestamp()).await?;
+        let records =
+            self.view.live_records(spiffe_id, self.view.clock().now().unix_timestamp()).await?;
         let mut good = records.into_iter().rev();
         Ok(good.find(|record| !is_lost(record) && self.is_good(record)))
     }
@@ -118,7 +120,8 @@ impl Authority {
         &self,
         spiffe_id: &SpiffeId,
     ) -> Result<Option<Record>, Error> {
-        let records = self.live_records(spiffe_id, self.clock().now().unix_timestamp()).await?;
+        let records =
+            self.view.live_records(spiffe_id, self.view.clock().now().unix_timestamp()).await?;
         let good = records.into_iter().filter(|record| self.is_good(record));
         Ok(good.max_by_key(|record| record.not_after))
     }

@@ -5,20 +5,22 @@ use identity::Der;
 use time::OffsetDateTime;
 use tlog::Hash;
 
-use super::{InForce, LedgerKey, due};
-use crate::authority::{Authority, Caller};
+use super::{Rotation, due};
+use crate::caller::Caller;
 use crate::error::Error;
+use crate::fold::ledger::LedgerKey;
 use crate::policy::Action;
+use crate::view::in_force::InForce;
 
-impl Authority {
+impl Rotation {
     /// Every key there was, and what its next step waits for.
     pub async fn keys(&self, caller: &Caller) -> Result<Page<KeyRecord>, Error> {
-        self.authorize(caller, Action::ReadStatus, None)?;
+        self.view.authorize(caller, Action::ReadStatus, None)?;
         Ok(Page { items: self.key_records().await?, next: None })
     }
 
     pub(crate) async fn key_records(&self) -> Result<Vec<KeyRecord>, Error> {
-        let in_force = self.in_force();
+        let in_force = self.view.in_force();
         let mut records = Vec::new();
         for purpose in KeyPurpose::ALL {
             for key in in_force.ledger.keys().filter(|key| key.purpose == purpose) {
@@ -31,10 +33,10 @@ impl Authority {
 
     /// The active issuer and the roots of which half the life or less is left, with what to do.
     pub fn life_warnings(&self) -> Vec<LifeWarning> {
-        let in_force = self.in_force();
+        let in_force = self.view.in_force();
         let keys: Vec<KeyRecord> =
             in_force.ledger.keys().map(|key| key_record(&in_force, key)).collect();
-        let now = self.clock().now();
+        let now = self.view.clock().now();
         let mut warnings = due::life_warnings(&keys, now);
         // The root of a parent elsewhere is no key of ours.
         let is_ours = |id: &Hash| in_force.ledger.keys().any(|key| key.id == *id);
@@ -51,7 +53,7 @@ impl Authority {
 
     /// Of the active issuer, and of the root that ends first: how long it lives, from when to when.
     pub fn lives(&self) -> Vec<(KeyPurpose, OffsetDateTime, OffsetDateTime)> {
-        let in_force = self.in_force();
+        let in_force = self.view.in_force();
         let issuer = in_force.issuer.certificate();
         let roots = in_force.roots().map(|(_, begin, end)| (KeyPurpose::Root, begin, end));
         let root = roots.min_by_key(|(_, _, end)| *end);

@@ -45,22 +45,37 @@
 
 pub mod ceremony;
 pub mod due;
-mod in_force;
-mod ledger;
 mod listing;
 mod steps;
 mod waiting;
+
+use std::sync::Arc;
 
 use api::{KeyPurpose, KeyStep};
 use identity::{
     Anchor, Countersignature, CountersignatureKey, Der, LogKey, TrustDomain, TrustState,
 };
 
-pub(crate) use in_force::InForce;
-pub(crate) use ledger::{FIRST_TRUST_STATE, KeyLedger, LedgerKey};
-
 use crate::checkpoint::verifier_key;
 use crate::error::Error;
+use crate::fleet::Instances;
+use crate::view::View;
+use crate::writer::Writer;
+
+/// Takes the steps of rotations.
+#[derive(Debug)]
+pub struct Rotation {
+    view: Arc<View>,
+    writer: Arc<Writer>,
+    /// Who has acknowledged which trust state.
+    instances: Arc<Instances>,
+}
+
+impl Rotation {
+    pub(crate) fn new(view: Arc<View>, writer: Arc<Writer>, instances: Arc<Instances>) -> Self {
+        Self { view, writer, instances }
+    }
+}
 
 /// What a step changes in the trust state.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,20 +6,23 @@ use identity::{Der, Trust, TrustState};
 use issuance::IssuerCertificate;
 use tlog::Hash;
 
-use super::{InForce, LedgerKey, TrustChange, changes_trust};
-use crate::authority::{Authority, Caller, RESTARTS, unexpected};
+use super::{Rotation, TrustChange, changes_trust};
+use crate::caller::Caller;
 use crate::checkpoint::verifier_key;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
-use crate::loading::made_by;
-use crate::operations::{once, read_answer};
+use crate::fold::ledger::LedgerKey;
 use crate::policy::Action;
+use crate::proven::made_by;
 use crate::sequencer::{
     ActMember, AllowedUnder, ChangedKeys, Effect, IdempotencyKey, KeptRequest, Member, Outcome,
 };
 use crate::signer::SignerError;
+use crate::view::in_force::InForce;
+use crate::writer::once::{once, read_answer};
+use crate::writer::{RESTARTS, unexpected};
 
-impl Authority {
+impl Rotation {
     /// Takes a step of the key whose id this is, or logs what an offline key is about to sign for
     /// it. A step that was taken already is answered again.
     pub async fn key_step(
@@ -30,18 +33,18 @@ impl Authority {
         request: &KeyStepRequest,
     ) -> Result<KeyStepOutcome, Error> {
         let action = Action::RotateKey(request.purpose, step);
-        self.authorize(caller, action.clone(), None)?;
-        let named = self.named(caller, &api::paths::key_step(id, step), request)?;
+        self.view.authorize(caller, action.clone(), None)?;
+        let named = caller.named(&api::paths::key_step(id, step), request)?;
         let named = named.as_ref();
         for _ in 0..RESTARTS {
-            let allowed_under = self.authorize(caller, action.clone(), None)?;
-            if let Some(kept) = self.kept(named).await? {
+            let allowed_under = self.view.authorize(caller, action.clone(), None)?;
+            if let Some(kept) = self.view.kept(named).await? {
                 return step_before(&kept, request);
             }
-            self.require_whole_log()?;
-            let (_, in_force) = self.state().await?;
+            self.view.require_whole_log()?;
+            let (_, in_force) = self.view.state().await?;
             if let Some(key) = done_already(&in_force, id, step, request) {
-                if !self.holds(allowed_under).await? {
+                if !self.writer.holds(allowed_under).await? {
                     continue;
                 }
                 return Ok(KeyStepOutcome::Done { log_index: key.log_index });
@@ -58,7 +61,7 @@ impl Authority {
                 return Ok(done);
             }
         }
-        Err(self.restless())
+        Err(self.writer.restless())
     }
 
     /// Whether the step may be taken at all.
@@ -94,7 +97,7 @@ impl Authority {
         }
         if (purpose, step) == (KeyPurpose::Log, KeyStep::Activate) {
             // Whoever takes the next trust state finds a checkpoint that this key signed.
-            self.sign_checkpoint().await?;
+            self.writer.sign_checkpoint().await?;
         }
         Ok(Planned { purpose, step, public_key })
     }
@@ -104,7 +107,7 @@ impl Authority {
         if purpose.is_offline() {
             return Ok(());
         }
-        let keys = self.key_files().clone();
+        let keys = self.view.key_files().clone();
         // To open one costs 600,000 rounds.
         let opened = tokio::task::spawn_blocking(move || keys.signer(purpose, &id)).await;
         let died = |_| SignerError::Refused("the thread that opened it died".to_owned());
@@ -134,7 +137,7 @@ impl Authority {
                 "send the key whose hash stands in the path",
             );
         }
-        let is_ed25519 = verifier_key(self.trust_domain(), public_key.as_bytes()).is_ok();
+        let is_ed25519 = verifier_key(self.view.trust_domain(), public_key.as_bytes()).is_ok();
         let is_right = match purpose {
             KeyPurpose::Feed | KeyPurpose::Log => is_ed25519,
             _ => public_key.as_bytes().starts_with(P256_SPKI_PREFIX),
@@ -272,7 +275,7 @@ impl Authority {
             return Err(not_that_step("the certificate is not for this key, or not by the root"));
         }
         // Made where the clock is ahead: once active, it would certify nobody.
-        parsed.require_begun(self.clock().now())?;
+        parsed.require_begun(self.view.clock().now())?;
         let split = tlog::split_certificate(der)
             .map_err(|error| issuance::Error::Encoding(error.to_string()))?;
         Ok(split.tbs.to_vec())
@@ -290,11 +293,11 @@ impl Authority {
         let mut named = next.countersignature_keys.iter();
         let named = named.find(|named| named.key == *public_key);
         let counts_from = named.map_or(0, |named| named.not_before);
-        if counts_from > self.clock().unix_milliseconds() + CLOCKS_DIFFER {
+        if counts_from > self.view.clock().unix_milliseconds() + CLOCKS_DIFFER {
             return Err(not_that_step("the countersignature key counts from too late on"));
         }
         let key = public_key.clone();
-        let (step, domain) = ((*purpose, *step), self.trust_domain());
+        let (step, domain) = ((*purpose, *step), self.view.trust_domain());
         TrustChange::of(step, key, counts_from, certificate, domain)?
             .ok_or_else(|| not_that_step("a new root needs its certificate first"))
     }
@@ -309,7 +312,7 @@ impl Authority {
         let hash = format!("{:?}", Hash::of(bytes));
         let field = hash_field(kind);
         let is_it = |event: &event::Event| event.kind == kind && event.detail[field] == hash;
-        if made_by(self.store(), announced_at, is_it).await? {
+        if made_by(self.view.store(), announced_at, is_it).await? {
             return Ok(());
         }
         Err(not_that_step("what was signed was not announced at that place of the log"))
@@ -325,7 +328,7 @@ impl Authority {
         named: Option<&IdempotencyKey>,
     ) -> Result<Option<KeyStepOutcome>, Error> {
         let Planned { purpose, step, public_key } = &planned;
-        let held = self.in_force().trust.state().sequence;
+        let held = self.view.in_force().trust.state().sequence;
         let trust_sequence = changed.trust_state.as_ref().map_or(held, |(sequence, _)| *sequence);
         let mut detail = serde_json::json!({
             "key_sha256": format!("{:?}", Hash::of(public_key.as_bytes())),
@@ -346,10 +349,10 @@ impl Authority {
             allowed_under: Some(allowed_under),
         };
         let member = Member::Act(Box::new(member));
-        let outcome = self.submit(once(named, kept_step(None), member)).await?;
-        self.require_done(kind, &outcome).await?;
+        let outcome = self.writer.submit(once(named, kept_step(None), member)).await?;
+        self.writer.require_done(kind, &outcome).await?;
         // What is committed is done, whether or not the keys open that it brings into force.
-        drop(self.follow_keys().await);
+        drop(self.view.follow_keys().await);
         match outcome {
             Outcome::Done { log_index } => Ok(Some(KeyStepOutcome::Done { log_index })),
             Outcome::Moved | Outcome::Repeated => Ok(None),
@@ -372,8 +375,8 @@ impl Authority {
         let member = ActMember { event, effect: Effect::None, allowed_under };
         let kind = member.event.kind();
         let member = Member::Act(Box::new(member));
-        let outcome = self.submit(once(named, kept_step(earlier), member)).await?;
-        self.require_done(kind, &outcome).await?;
+        let outcome = self.writer.submit(once(named, kept_step(earlier), member)).await?;
+        self.writer.require_done(kind, &outcome).await?;
         match outcome {
             Outcome::Done { log_index } => Ok(Some(log_index)),
             Outcome::Moved | Outcome::Repeated => Ok(None),

@@ -5,14 +5,14 @@ use std::collections::BTreeMap;
 use api::{KeyPurpose, KeyState, KeyStep, NextStep, WaitingInstance};
 use identity::SpiffeId;
 
-use super::{LedgerKey, Wait, wait};
-use crate::authority::Authority;
+use super::{Rotation, Wait, wait};
 use crate::error::Error;
-use crate::leaves::Logged;
+use crate::fold::ledger::LedgerKey;
 use crate::present::seconds;
-use crate::recent_log::Fate;
+use crate::view::leaves::Logged;
+use crate::view::recent_log::Fate;
 
-impl Authority {
+impl Rotation {
     /// The next step of a key, and what it waits for; none where there is none.
     pub(crate) async fn next_step(&self, key: &LedgerKey) -> Result<Option<NextStep>, Error> {
         let Some(step) = key.next_step() else { return Ok(None) };
@@ -30,7 +30,7 @@ impl Authority {
 
     /// The id of an issuer that is certified by this root and still counts.
     fn issuer_below(&self, root: &LedgerKey) -> Option<String> {
-        let in_force = self.in_force();
+        let in_force = self.view.in_force();
         let mut issuers = in_force.ledger.in_use(KeyPurpose::Issuer);
         let below = issuers.find(|key| in_force.root_of(key).is_some_and(|of| of.id == root.id));
         below.map(|key| format!("issuer {:?}", key.id))
@@ -45,15 +45,16 @@ impl Authority {
         acknowledging: Option<u64>,
         next: &mut NextStep,
     ) -> Result<(), Error> {
-        let ends_after = self.clock().now().unix_timestamp() - 1;
+        let ends_after = self.view.clock().now().unix_timestamp() - 1;
         let in_use = self.own_certificate().await?;
         let mut waiting = Waiting::default();
-        self.outstanding(key.log_index, ends_after, |certificate| {
-            if !self.is_done(certificate, acknowledging, in_use) {
-                waiting.note(certificate);
-            }
-        })
-        .await?;
+        self.view
+            .outstanding(key.log_index, ends_after, |certificate| {
+                if !self.is_done(certificate, acknowledging, in_use) {
+                    waiting.note(certificate);
+                }
+            })
+            .await?;
         waiting.tell(next);
         Ok(())
     }
@@ -66,15 +67,16 @@ impl Authority {
         own_in_use: Option<u64>,
     ) -> bool {
         let Logged { spiffe_id, serial_number, leaf } = certificate;
-        let checked = self.folded().revocations.check(spiffe_id, serial_number, Some(leaf.index));
-        let is_own = *spiffe_id == SpiffeId::authority(self.trust_domain());
+        let checked =
+            self.view.folded().revocations.check(spiffe_id, serial_number, Some(leaf.index));
+        let is_own = *spiffe_id == SpiffeId::authority(self.view.trust_domain());
         match acknowledging {
             _ if checked.is_err() => true,
             // The CA knows its trust state, and operators' tools ask for it each time.
             Some(_) if is_own || spiffe_id.operator_name().is_some() => true,
             Some(sequence) => {
-                self.renewals.is_taken_over(leaf.index)
-                    || self.fleet().has_acknowledged(spiffe_id, serial_number, sequence)
+                self.view.renewals.is_taken_over(leaf.index)
+                    || self.instances.has_acknowledged(spiffe_id, serial_number, sequence)
             }
             None => is_own && own_in_use != Some(leaf.index),
         }
@@ -82,13 +84,13 @@ impl Authority {
 
     /// The place of the CA's own newest certificate that was signed: the one in use.
     async fn own_certificate(&self) -> Result<Option<u64>, Error> {
-        let own = SpiffeId::authority(self.trust_domain());
-        let leaves = self.leaves_of(std::slice::from_ref(&own), i64::MIN).await?;
+        let own = SpiffeId::authority(self.view.trust_domain());
+        let leaves = self.view.leaves_of(std::slice::from_ref(&own), i64::MIN).await?;
         for leaf in leaves.into_iter().flatten().rev() {
-            let is_signed = match self.fate_of(leaf.index).await? {
+            let is_signed = match self.view.fate_of(leaf.index).await? {
                 Fate::Abandoned => false,
                 Fate::Issued | Fate::Lost => true,
-                Fate::Untold => self.is_signed(leaf.index).await?,
+                Fate::Untold => self.view.is_signed(leaf.index).await?,
             };
             if is_signed {
                 return Ok(Some(leaf.index));

@@ -16,8 +16,8 @@ use time::OffsetDateTime;
 use super::Ceremony;
 use crate::clock::Clock;
 use crate::error::Error;
+use crate::fold::load_keys;
 use crate::keys::Keys;
-use crate::loading::load_keys;
 use crate::rotation::ceremony::ISSUER_ENDS_SOON;
 use crate::store::Store;
 

@@ -10,7 +10,8 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::event;
 use crate::evidence::{EvidenceFile, LogKeys};
-use crate::halt::{Halt, KeptHalt, Lift};
+use crate::fold::lift::Lift;
+use crate::halt::{Halt, KeptHalt};
 use crate::kept::{self, Kept};
 use crate::kept_file::KeptBeside;
 use crate::kept_head;
@@ -67,7 +68,11 @@ pub async fn lift_halt(
     let Some(halt) = halt else {
         return Ok(Lifted::default());
     };
-    let event = ceremony.draft(event::HALT_LIFT, &halt.checkpoint.origin, &Lift::detail(&halt));
+    let event = ceremony.draft(
+        event::HALT_LIFT,
+        &halt.checkpoint.origin,
+        &Lift::detail(&halt.why, &halt.checkpoint, &halt.seen),
+    );
     ceremony.log(event, Effect::None).await?;
     store.keep_heads(KeptBeside::of(state)).await?;
     EvidenceFile::checkpoint(state).remove()?;

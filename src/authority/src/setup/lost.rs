@@ -18,12 +18,13 @@ use super::{Ceremony, CertifiedAgain};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::event;
+use crate::fold::load_keys;
 use crate::keys::Keys;
-use crate::loading::load_keys;
-use crate::rotation::{InForce, ceremony};
+use crate::rotation::ceremony;
 use crate::sequencer::{ChangedKeys, Effect};
 use crate::signer::{Signer, SignerError};
 use crate::store::Store;
+use crate::view::in_force::InForce;
 
 /// Makes a new issuer, certified by the active root, which is made again where it is not valid now, and
 /// lets it sign. Refuses while the active

@@ -16,10 +16,12 @@ use tlog::Hash;
 use super::Ceremony;
 use crate::error::Error;
 use crate::event;
+use crate::fold::ledger::LedgerKey;
 use crate::keys::Keys;
-use crate::rotation::{InForce, LedgerKey, ceremony};
+use crate::rotation::ceremony;
 use crate::sequencer::{ChangedKeys, Effect};
 use crate::signer::Signer;
+use crate::view::in_force::InForce;
 
 /// A root that can certify.
 pub(super) struct ValidRoot {

@@ -68,7 +68,7 @@ impl Environment {
         let keys = wrap_keys(created.keys, folder.path());
         let store = wrap_store(created.store);
         let authority = open(&store, &keys, &clock, pin).await.unwrap();
-        authority.keep_halts(folder.path()).await.unwrap();
+        authority.writer.keep_halts(folder.path()).await.unwrap();
         Self { folder, clock, store, keys, pin, authority }
     }
 
@@ -77,11 +77,11 @@ impl Environment {
         // Another process knows nothing of what this one has read.
         self.store.forget_heads();
         self.authority = open(&self.store, &self.keys, &self.clock, self.pin).await.unwrap();
-        self.authority.keep_halts(self.folder.path()).await.unwrap();
+        self.authority.writer.keep_halts(self.folder.path()).await.unwrap();
     }
 
     pub(crate) fn trust(&self) -> Trust {
-        Trust::clone(&self.authority.trust())
+        Trust::clone(&self.authority.view.trust())
     }
 
     /// What `init --recover --lift-halt` does, while nobody serves.
@@ -128,7 +128,7 @@ impl Environment {
             spiffe_id: Some(SpiffeId::operator(&trust_domain(), name).unwrap()),
             ..request(&csr())
         };
-        let issued = self.authority.issue_internal(&body, "init").await.ok()?;
+        let issued = self.authority.issuing.issue_internal(&body, "init").await.ok()?;
         Some(self.caller(&issued))
     }
 
@@ -143,7 +143,7 @@ impl Environment {
     /// A bootstrap token for an identity, made by the operator.
     pub(crate) async fn token(&self, operator: &Caller, path: &str) -> Secret {
         let asked = TokenRequest { spiffe_id: id(path), ttl: None, key_sha256: None };
-        self.authority.create_token(operator, &asked).await.unwrap().token
+        self.authority.operations.create_token(operator, &asked).await.unwrap().token
     }
 
     /// A first certificate by token.
@@ -159,7 +159,7 @@ impl Environment {
     ) -> Result<IssuedCertificate, Error> {
         let attestation = Attestation::Token { token: token.clone() };
         let body = IssueRequest { attestation, ..request(csr) };
-        self.authority.issue(&anonymous(), &body, None).await
+        self.authority.issuing.issue(&anonymous(), &body, None).await
     }
 
     /// Renews with the certificate that the caller has.
@@ -168,7 +168,7 @@ impl Environment {
         caller: &Caller,
         csr: &str,
     ) -> Result<IssuedCertificate, Error> {
-        self.authority.issue(caller, &request(csr), None).await
+        self.authority.issuing.issue(caller, &request(csr), None).await
     }
 }
 
@@ -197,7 +197,7 @@ impl Environment {
         let Ok(id) = SpiffeId::parse(target) else {
             let target = target.to_owned();
             let asked = api::RevokeRequest { target, reason, dry_run: false, named_override: None };
-            let done = self.authority.revoke(operator, &asked).await.unwrap();
+            let done = self.authority.operations.revoke(operator, &asked).await.unwrap();
             return done.log_index.unwrap();
         };
         let by = Act { actor: "test", request_id: "test" };
@@ -209,7 +209,7 @@ impl Environment {
         let now = self.clock.unix_milliseconds();
         let outcomes = self.store.commit(group, now).await.unwrap();
         let Outcome::Done { log_index } = outcomes[0] else { panic!("{outcomes:?}") };
-        self.authority.refresh().await.unwrap();
+        self.authority.view.refresh().await.unwrap();
         log_index
     }
 }

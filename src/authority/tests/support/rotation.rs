@@ -31,8 +31,8 @@ pub(crate) async fn take_changed(
     change: impl Fn(&mut KeyStepRequest),
 ) -> Result<Taken, Error> {
     let authority = &environment.authority;
-    let trust = authority.trust();
-    let keys = authority.keys(operator).await?.items;
+    let trust = authority.view.trust();
+    let keys = authority.rotation.keys(operator).await?.items;
     let ceremonies = Ceremonies {
         online: &environment.keys,
         offline: Some(offline),
@@ -43,7 +43,7 @@ pub(crate) async fn take_changed(
     let ask = async |id: &str, step, request: &KeyStepRequest| -> Result<KeyStepOutcome, Error> {
         let mut changed = request.clone();
         change(&mut changed);
-        authority.key_step(operator, id, step, &changed).await
+        authority.rotation.key_step(operator, id, step, &changed).await
     };
     ceremonies.take(purpose, step, ask).await
 }

@@ -146,12 +146,12 @@ async fn finish(
     let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
     // The policy set was put into force before anybody knew what the parent permits.
     if let Err(error @ PolicyError::NotPermitted { row, found }) =
-        &authority.require_permitted_rows()
+        &authority.view.require_permitted_rows()
     {
         session.output.warn(format!("{error}\nnext: {}", found.next_step(row)));
     }
     // The trust keys may have been replaced since `init`.
-    let pin = authority.trust().state().pin();
+    let pin = authority.view.trust().state().pin();
     let ready = match place {
         Ok(place) => ready(arguments, config, &authority, pin, &place, session).await,
         Err(nowhere) => Err(nowhere),
@@ -229,7 +229,7 @@ async fn recover(
         let authority = ca_host::engine(config, Arc::new(store), keys, pin).await?;
         tell_standing(&authority, &arguments.operator, is_new, session)?;
         // The trust keys may have been replaced since `init`.
-        let pin = authority.trust().state().pin();
+        let pin = authority.view.trust().state().pin();
         ready(arguments, config, &authority, pin, &place, session).await
     }
 }
@@ -301,8 +301,8 @@ fn tell_standing(
     is_new: bool,
     session: &Session,
 ) -> anyhow::Result<()> {
-    let id = SpiffeId::operator(authority.trust_domain(), operator)?;
-    let policy = authority.policy();
+    let id = SpiffeId::operator(authority.view.trust_domain(), operator)?;
+    let policy = authority.view.policy();
     let query = Query { principal: Principal::of(&id), action: Action::ReadStatus, resource: None };
     let is_allowed = policy.decide(&query).allowed;
     let is_listed = policy.set().workloads().lists_operator(&id);
@@ -429,7 +429,7 @@ async fn ready(
     let OperatorPlace { name, directory } = place;
     let operator =
         ca_host::install_operator(authority, &arguments.operator, &url, pin, directory).await?;
-    authority.sign_checkpoint().await?;
+    authority.writer.sign_checkpoint().await?;
     let context = Context::new(&url, pin, directory);
     contexts::add(name, context, MakeCurrent::IfNone, &session.options)?;
     session.output.show(

@@ -26,7 +26,7 @@ pub(crate) async fn issue(
 ) -> Result<impl IntoResponse, Refused> {
     let Body { caller, value, .. } = body;
     let key = caller.idempotency_key.as_deref();
-    let issued = Box::pin(service.authority.issue(&caller, &value, key)).await;
+    let issued = Box::pin(service.authority.issuing.issue(&caller, &value, key)).await;
     let issued = issued.map_err(|error| Refused::new(error, &caller.request_id))?;
     let is_renewal = matches!(value.attestation, Attestation::Svid {})
         && caller.svid.as_ref().is_some_and(|svid| *svid.spiffe_id() == issued.spiffe_id);
@@ -45,7 +45,7 @@ pub(crate) async fn list(
     Query(filter): Query<CertificateFilter>,
 ) -> Result<Json<Page<CertificateRecord>>, Refused> {
     let id = &caller.request_id;
-    let page = service.authority.certificates(&caller, &filter).await;
+    let page = service.authority.operations.certificates(&caller, &filter).await;
     page.map(Json).map_err(|error| Refused::new(error, id))
 }
 
@@ -58,7 +58,7 @@ pub(crate) async fn record(
     Path(serial): Path<String>,
 ) -> Result<Json<CertificateRecord>, Refused> {
     let serial = parse_serial(&serial, &caller.request_id)?;
-    let record = service.authority.certificate(&caller, &serial).await;
+    let record = service.authority.operations.certificate(&caller, &serial).await;
     record.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 
@@ -71,7 +71,7 @@ pub(crate) async fn renewal(
     Path(serial): Path<String>,
 ) -> Result<impl IntoResponse, Refused> {
     let serial = parse_serial(&serial, &caller.request_id)?;
-    let window = service.authority.renewal(&caller, &serial).await;
+    let window = service.authority.operations.renewal(&caller, &serial).await;
     let window = window.map_err(|error| Refused::new(error, &caller.request_id))?;
     Ok(([(header::RETRY_AFTER, HeaderValue::from_static(ASK_AGAIN_SECONDS))], Json(window)))
 }

@@ -21,8 +21,8 @@ pub(crate) async fn checkpoint(
     From(caller): From,
 ) -> Result<impl IntoResponse, Refused> {
     let refuse = |error| Refused::new(error, &caller.request_id);
-    service.authority.require_certificate(&caller).map_err(refuse)?;
-    let note = service.authority.checkpoint().map_err(refuse)?;
+    service.authority.view.require_certificate(&caller).map_err(refuse)?;
+    let note = service.authority.writer.checkpoint().map_err(refuse)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
@@ -39,11 +39,15 @@ pub(crate) async fn tile(
     Path(path): Path<String>,
 ) -> Result<impl IntoResponse, Refused> {
     let id = &caller.request_id;
-    service.authority.permits(&caller, Action::ReadLog).map_err(|error| Refused::new(error, id))?;
+    service
+        .authority
+        .view
+        .permits(&caller, Action::ReadLog)
+        .map_err(|error| Refused::new(error, id))?;
     let tile = Tile::parse(&format!("tile/{path}")).map_err(|error| {
         Refused::request(ProblemType::RequestInvalid, error.to_string(), None, id)
     })?;
-    let bytes = service.authority.tile(tile).await.map_err(|error| Refused::new(error, id))?;
+    let bytes = service.authority.view.tile(tile).await.map_err(|error| Refused::new(error, id))?;
     let full = u64::from(tile.width()) == tlog::TILE_WIDTH;
     let caching = if full { "public, max-age=31536000, immutable" } else { "no-store" };
     let headers = [
@@ -80,7 +84,7 @@ pub(crate) async fn crls(
     State(service): State<Service>,
     From(caller): From,
 ) -> Result<impl IntoResponse, Refused> {
-    let crls = service.authority.crls().await;
+    let crls = service.authority.crls.crls().await;
     let crls = crls.map_err(|error| Refused::new(error, &caller.request_id))?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-pem-file")),
@@ -98,8 +102,8 @@ pub(crate) async fn crl(
     Path(issuer): Path<String>,
 ) -> Result<impl IntoResponse, Refused> {
     let refuse = |error| Refused::new(error, &caller.request_id);
-    let issuer = service.authority.issuer_named(&issuer).map_err(refuse)?;
-    let der = service.authority.crl(&issuer).await.map_err(refuse)?;
+    let issuer = service.authority.crls.issuer_named(&issuer).map_err(refuse)?;
+    let der = service.authority.crls.crl(&issuer).await.map_err(refuse)?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/pkix-crl")),
         (header::CACHE_CONTROL, HeaderValue::from_static("max-age=60")),

@@ -59,7 +59,7 @@ pub(crate) async fn feed(
         (Some(at_least), Some(true)) => Start::Snapshot { at_least },
         _ => after.into(),
     };
-    let subscribed = service.authority.subscribe(&caller, start).await;
+    let subscribed = service.authority.feed.subscribe(&caller, start).await;
     let subscription = subscribed.map_err(|error| Refused::new(error, id))?;
     // One of each certificate's connections gives way to nobody: that of its feed.
     let kept = place.and_then(|place| place.keep());

@@ -17,7 +17,7 @@ pub(crate) async fn report(
     body: Body<Report>,
 ) -> Result<StatusCode, Refused> {
     let Body { caller, value, .. } = body;
-    let taken = Box::pin(service.authority.report(&caller, value)).await;
+    let taken = Box::pin(service.authority.fleet.report(&caller, value)).await;
     taken.map_err(|error| Refused::new(error, &caller.request_id))?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -31,7 +31,7 @@ pub(crate) async fn workloads(
     Query(filter): Query<WorkloadFilter>,
 ) -> Result<Json<Page<WorkloadInstance>>, Refused> {
     let id = &caller.request_id;
-    let page = service.authority.workloads(&caller, &filter);
+    let page = service.authority.fleet.workloads(&caller, &filter);
     page.map(Json).map_err(|error| Refused::new(error, id))
 }
 
@@ -44,6 +44,6 @@ pub(crate) async fn revocation(
     Path(log_index): Path<u64>,
 ) -> Result<Json<RevocationReach>, Refused> {
     let id = &caller.request_id;
-    let reach = service.authority.revocation_reach(&caller, log_index).await;
+    let reach = service.authority.fleet.revocation_reach(&caller, log_index).await;
     reach.map(Json).map_err(|error| Refused::new(error, id))
 }

@@ -18,7 +18,7 @@ pub(crate) async fn keys(
     State(service): State<Service>,
     From(caller): From,
 ) -> Result<Json<Page<KeyRecord>>, Refused> {
-    let page = service.authority.keys(&caller).await;
+    let page = service.authority.rotation.keys(&caller).await;
     page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 
@@ -35,7 +35,8 @@ pub(crate) async fn step(
     let step: KeyStep = step
         .parse()
         .map_err(|why: String| Refused::request(ProblemType::NotFound, why, None, request_id))?;
-    let outcome = Box::pin(service.authority.key_step(&body.caller, &id, step, &body.value)).await;
+    let outcome =
+        Box::pin(service.authority.rotation.key_step(&body.caller, &id, step, &body.value)).await;
     let outcome = outcome.map_err(|error| Refused::new(error, request_id))?;
     let purpose = body.value.purpose;
     let did = Did::new("key step taken", format_args!("{step} {purpose} {id}"));

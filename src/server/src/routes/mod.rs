@@ -204,13 +204,13 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
         if let Some((note, shown)) = checkpoint_of(&request).filter(|_| admitted) {
             // Boxed: a request has no room for it while it is answered. Where the disk hangs, it comes with
             // the next request.
-            let witness = Box::pin(service.authority.witness(&note, shown));
+            let witness = Box::pin(service.authority.writer.witness(&note, shown));
             drop(tokio::time::timeout(WITNESSED_WITHIN, witness).await);
         }
         match may_ask(&service, &request) {
             Ok(()) => {
                 if let Some(peer) = request.extensions().get::<Peer>().cloned() {
-                    service.authority.note_shown(peer.svid());
+                    service.authority.view.note_shown(peer.svid());
                 }
                 let asks = match route {
                     _ if request.method().is_safe() => Asks::ToBeTold,
@@ -233,7 +233,8 @@ async fn admit(State(service): State<Service>, request: Request, next: Next) -> 
                                 "what waited for the disk has ended"
                             );
                         };
-                        let answered = service.authority.unless_it_hangs(asks, answer, ended).await;
+                        let answered =
+                            service.authority.writer.unless_it_hangs(asks, answer, ended).await;
                         answered.unwrap_or_else(|error| Refused::new(error, &id.0).into_response())
                     }
                 }
@@ -278,7 +279,7 @@ fn is_let_in(service: &Service, request: &Request) -> bool {
         }
         Some((method, paths::CERTIFICATES, _)) if *method == Method::POST => token_of(request)
             .is_some_and(|token| {
-                service.authority.is_live_token(&token) && service.rate.admits_token(&token)
+                service.authority.view.is_live_token(&token) && service.rate.admits_token(&token)
             }),
         _ => false,
     }
@@ -310,9 +311,9 @@ fn may_ask(service: &Service, request: &Request) -> Result<(), Refused> {
     match access {
         Access::Anyone | Access::Attested => {}
         Access::Permitted(action) => {
-            authority.permits(&caller, action.clone()).map_err(refuse)?;
+            authority.view.permits(&caller, action.clone()).map_err(refuse)?;
         }
-        Access::Svid => authority.require_certificate(&caller).map_err(refuse)?,
+        Access::Svid => authority.view.require_certificate(&caller).map_err(refuse)?,
     }
     // What is asked for in the wrong place is not done as if it had not been: `?dry_run=true`.
     match request.uri().query() {

@@ -35,7 +35,7 @@ pub(crate) async fn revoke(
         let is_serial = target.parse().is_ok_and(|it: SerialNumber| it == *svid.serial_number());
         is_serial || *target == svid.spiffe_id().as_str()
     });
-    let done = Box::pin(service.authority.revoke(&body.caller, &body.value)).await;
+    let done = Box::pin(service.authority.operations.revoke(&body.caller, &body.value)).await;
     let done = done.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let status = if done.log_index.is_some() { StatusCode::CREATED } else { StatusCode::OK };
     let what = if done.log_index.is_some() { "revoked" } else { "nothing to revoke" };
@@ -50,7 +50,7 @@ pub(crate) async fn denials(
     State(service): State<Service>,
     From(caller): From,
 ) -> Result<Json<Page<Denial>>, Refused> {
-    let page = service.authority.denials(&caller).await;
+    let page = service.authority.operations.denials(&caller).await;
     page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 
@@ -62,7 +62,7 @@ pub(crate) async fn deny(
     body: Body<DenyRequest>,
 ) -> Result<impl IntoResponse, Refused> {
     let _answering = body.last_answer_to(|svid| body.value.spiffe_id == *svid.spiffe_id());
-    let denial = Box::pin(service.authority.deny(&body.caller, &body.value)).await;
+    let denial = Box::pin(service.authority.operations.deny(&body.caller, &body.value)).await;
     let denial = denial.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let did = Did::new("denied", &denial.spiffe_id).at(denial.id.parse().ok());
     Ok((StatusCode::CREATED, Extension(did), Json(denial)))
@@ -76,7 +76,7 @@ pub(crate) async fn allow(
     From(caller): From,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, Refused> {
-    let done = service.authority.allow(&caller, &id).await;
+    let done = service.authority.operations.allow(&caller, &id).await;
     done.map_err(|error| Refused::new(error, &caller.request_id))?;
     Ok((StatusCode::NO_CONTENT, Extension(Did::new("allowed", format_args!("denial {id}")))))
 }
@@ -89,7 +89,7 @@ pub(crate) async fn acts(
     From(caller): From,
     Query(filter): Query<ActFilter>,
 ) -> Result<Json<Page<ActOnRecord>>, Refused> {
-    let page = service.authority.acts(&caller, &filter).await;
+    let page = service.authority.operations.acts(&caller, &filter).await;
     page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 
@@ -101,7 +101,7 @@ pub(crate) async fn tokens(
     From(caller): From,
     Query(filter): Query<TokenFilter>,
 ) -> Result<Json<Page<TokenRecord>>, Refused> {
-    let page = service.authority.tokens(&caller, &filter).await;
+    let page = service.authority.operations.tokens(&caller, &filter).await;
     page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 
@@ -112,7 +112,7 @@ pub(crate) async fn create_token(
     State(service): State<Service>,
     body: Body<TokenRequest>,
 ) -> Result<impl IntoResponse, Refused> {
-    let made = Box::pin(service.authority.create_token(&body.caller, &body.value)).await;
+    let made = Box::pin(service.authority.operations.create_token(&body.caller, &body.value)).await;
     let made = made.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     let did = Did::new("token made", format_args!("{} for {}", made.id, made.spiffe_id));
@@ -127,7 +127,7 @@ pub(crate) async fn revoke_token(
     From(caller): From,
     Path(id): Path<String>,
 ) -> Result<impl IntoResponse, Refused> {
-    let done = service.authority.revoke_token(&caller, &id).await;
+    let done = service.authority.operations.revoke_token(&caller, &id).await;
     done.map_err(|error| Refused::new(error, &caller.request_id))?;
     Ok((StatusCode::NO_CONTENT, Extension(Did::new("token withdrawn", id))))
 }
@@ -139,7 +139,7 @@ pub(crate) async fn operators(
     State(service): State<Service>,
     From(caller): From,
 ) -> Result<Json<Page<OperatorRecord>>, Refused> {
-    let page = service.authority.operators(&caller).await;
+    let page = service.authority.operations.operators(&caller).await;
     page.map(Json).map_err(|error| Refused::new(error, &caller.request_id))
 }
 
@@ -151,7 +151,7 @@ pub(crate) async fn add_operator(
     State(service): State<Service>,
     body: Body<OperatorRequest>,
 ) -> Result<impl IntoResponse, Refused> {
-    let made = Box::pin(service.authority.add_operator(&body.caller, &body.value)).await;
+    let made = Box::pin(service.authority.operations.add_operator(&body.caller, &body.value)).await;
     let made = made.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     let did = Did::new("operator added", format_args!("{} by token {}", made.spiffe_id, made.id));
@@ -166,9 +166,9 @@ pub(crate) async fn policies(
     From(caller): From,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let permitted = service.authority.permits(&caller, Action::ReadPolicy);
+    let permitted = service.authority.view.permits(&caller, Action::ReadPolicy);
     permitted.map_err(|error| Refused::new(error, &caller.request_id))?;
-    let policy = service.authority.policy();
+    let policy = service.authority.view.policy();
     let hash = format!("{:?}", policy.set().hash());
     if has_already(&headers, &format!("\"{hash}\"")) {
         return Ok((StatusCode::NOT_MODIFIED, etag(&hash)).into_response());
@@ -188,16 +188,19 @@ pub(crate) async fn replace_policies(
     let caller = caller(request.extensions());
     let id = &caller.request_id;
     // Before so large a body is read, whoever is to be let in has been: nobody else sends one.
-    let permitted = service.authority.permits(&caller, Action::ChangePolicy);
+    let permitted = service.authority.view.permits(&caller, Action::ChangePolicy);
     permitted.map_err(|error| Refused::new(error, id))?;
     let precondition = precondition(request.headers(), id)?;
     let announced = request.body().size_hint().upper();
     let _place = service.policy_sets.place(announced, id).await?;
     let body: Body<PolicyFiles> = Body::read(request, &policy_sets::LIMIT).await?;
     let is_expected = |hash: &str| precondition.holds(&format!("\"{hash}\""));
-    let replaced =
-        Box::pin(service.authority.replace_policies_if(&caller, &body.value.files, is_expected))
-            .await;
+    let replaced = Box::pin(service.authority.operations.replace_policies_if(
+        &caller,
+        &body.value.files,
+        is_expected,
+    ))
+    .await;
     let ActivePolicy { hash, files } = replaced.map_err(|error| Refused::new(error, id))?;
     Ok((Extension(Did::new("policy set replaced", &hash)), shown(&service, &hash, &files)))
 }
@@ -224,7 +227,7 @@ pub(crate) async fn explain(
     State(service): State<Service>,
     body: Body<ExplainRequest>,
 ) -> Result<Json<Explanation>, Refused> {
-    let explained = service.authority.explain(&body.caller, &body.value);
+    let explained = service.authority.operations.explain(&body.caller, &body.value);
     explained.map(Json).map_err(|error| Refused::new(error, &body.caller.request_id))
 }
 

@@ -24,7 +24,7 @@ pub(crate) async fn trust(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let id = &caller.request_id;
-    let found = service.authority.trust_state(&asked).map_err(|e| Refused::new(e, id))?;
+    let found = service.authority.view.trust_state(&asked).map_err(|e| Refused::new(e, id))?;
     let etag = format!("\"{}\"", found.sequence);
     let known = has_already(&headers, &etag);
     let mut answer = HeaderMap::new();
@@ -46,7 +46,7 @@ pub(crate) async fn bundle(
     From(caller): From,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let trust = service.authority.trust();
+    let trust = service.authority.view.trust();
     let state = trust.state();
     let vary = varies_by_accept();
     if preferred(&headers, [(JSON, &[]), (PEM, PEM_BEFORE_IT_HAD_A_NAME)]) == PEM {

@@ -112,7 +112,7 @@ impl Service {
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
             store: Arc::clone(&store),
             keys: keys.clone(),
-            trust_pin: authority.trust().state().pin(),
+            trust_pin: authority.view.trust().state().pin(),
         };
         let authority = Arc::new(Authority::open(parts).await.unwrap());
         let running = server::start(Arc::clone(&authority), &config, str::to_owned).await.unwrap();
@@ -147,16 +147,20 @@ impl Service {
     /// A client of the service, with or without a certificate.
     pub(crate) fn client(&self, credentials: Option<Arc<Credentials>>) -> AuthorityClient {
         let url = format!("https://{}", self.running.address);
-        AuthorityClient::new(&url, identity::Trust::clone(&self.authority.trust()), credentials)
-            .unwrap()
+        AuthorityClient::new(
+            &url,
+            identity::Trust::clone(&self.authority.view.trust()),
+            credentials,
+        )
+        .unwrap()
     }
 
     /// The first operator's client.
     pub(crate) async fn operator(&self) -> AuthorityClient {
-        let id = SpiffeId::operator(self.authority.trust_domain(), "admin").unwrap();
+        let id = SpiffeId::operator(self.authority.view.trust_domain(), "admin").unwrap();
         let (csr, key) = csr();
         let body = IssueRequest { spiffe_id: Some(id), ..request(csr, Attestation::Svid {}) };
-        let issued = self.authority.issue_internal(&body, "init").await.unwrap();
+        let issued = self.authority.issuing.issue_internal(&body, "init").await.unwrap();
         self.client(Some(credentials(&issued, key)))
     }
 
@@ -179,7 +183,7 @@ impl Service {
     }
 
     pub(crate) fn id(&self, path: &str) -> SpiffeId {
-        SpiffeId::new(self.authority.trust_domain(), path).unwrap()
+        SpiffeId::new(self.authority.view.trust_domain(), path).unwrap()
     }
 }
 

@@ -42,8 +42,8 @@ async fn connect_from(
     credentials: Option<&Arc<Credentials>>,
     protocol: &[u8],
 ) -> TlsStream<TcpStream> {
-    let verification = Verification::new(identity::Trust::clone(&service.authority.trust()));
-    let expected = ExpectedServer::authority(service.authority.trust_domain());
+    let verification = Verification::new(identity::Trust::clone(&service.authority.view.trust()));
+    let expected = ExpectedServer::authority(service.authority.view.trust_domain());
     let config = client_config(verification, expected, credentials.cloned()).unwrap();
     let mut config = rustls::ClientConfig::clone(&config);
     config.alpn_protocols = vec![protocol.to_vec()];

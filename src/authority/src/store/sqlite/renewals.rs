@@ -21,10 +21,10 @@ use super::write::{self, VERSION};
 use super::{Record, StoreError, head, schema, unavailable};
 use crate::attest::Facts;
 use crate::event::{Act, EventDraft, ISSUE, RENEW_UPGRADE, is_of};
-use crate::known::said_by_leaf;
-use crate::recent_log::Announced;
 use crate::seal::HeadKey;
 use crate::sequencer::{ActMember, Effect, Found, Head, Member, plan};
+use crate::view::known::said_by_leaf;
+use crate::view::recent_log::Announced;
 
 /// How much was told.
 #[derive(Debug)]

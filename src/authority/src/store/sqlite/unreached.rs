@@ -13,7 +13,7 @@ use tlog::TILE_WIDTH;
 use super::read::{LAST_PLACE, place};
 use super::{LOG, StoreError, unavailable};
 use crate::event::{Event, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, is_of};
-use crate::rotation::FIRST_TRUST_STATE;
+use crate::fold::ledger::FIRST_TRUST_STATE;
 
 /// Tables that have a place of the log as their key, and no other: each with its column.
 const BY_PLACE: [(&str, &str); 3] =

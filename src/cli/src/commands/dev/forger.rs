@@ -23,9 +23,9 @@ pub(crate) async fn forge(
     spiffe_id: &SpiffeId,
 ) -> anyhow::Result<(Vec<u8>, Zeroizing<String>)> {
     let pending = PendingRequest::generate(&Wish::only(spiffe_id.clone()))?;
-    let issuer = IssuerCertificate::from_der(&authority.issuer_certificate())?;
+    let issuer = IssuerCertificate::from_der(&authority.view.issuer_certificate())?;
     let stolen = Keys::open(state, passphrase)?.signer(KeyPurpose::Issuer, issuer.key_hash())?;
-    let policy = authority.policy();
+    let policy = authority.view.policy();
     let profile = policy
         .set()
         .profile(authority::policy::DEFAULT_PROFILE)

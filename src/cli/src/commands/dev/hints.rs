@@ -45,7 +45,7 @@ impl Dev {
     fn hint_at_tools(&self, serial_number: &str, hints: &mut Hints) {
         let program = shown(&self.executable);
         let file = |name: &str| shown(&self.folder.join("tools").join(name));
-        let (url, issuer) = (self.url(), self.running.authority().issuer_id());
+        let (url, issuer) = (self.url(), self.running.authority().view.issuer_id());
         let (bundle, chain, crl) = (file("bundle.pem"), file("svid.pem"), file("crl.pem"));
         let cacert = format!("--cacert {bundle}");
         hints.about("a call with its certificate");

@@ -269,7 +269,7 @@ impl Dev {
     /// What there is, before anything is done with it.
     async fn introduce(&self, session: &Session) -> anyhow::Result<()> {
         let pin = self.pin.to_string();
-        let domain = self.running.authority().trust_domain().id();
+        let domain = self.running.authority().view.trust_domain().id();
         let log = self.signed_checkpoint().await?;
         Ok(session.output.verbatim(&format!(
             "  ca        https://{}    admin http://{}\n\
@@ -296,9 +296,9 @@ impl Dev {
     /// The newest checkpoint, signed now and verified by the log's key.
     async fn signed_checkpoint(&self) -> anyhow::Result<Checkpoint> {
         let authority = self.running.authority();
-        authority.sign_checkpoint().await?;
-        let note = authority.checkpoint()?;
-        let trust = authority.trust();
+        authority.writer.sign_checkpoint().await?;
+        let note = authority.writer.checkpoint()?;
+        let trust = authority.view.trust();
         let log = &trust.state().log;
         Ok(Checkpoint::verify(&note, &log.origin, &VerifierKey::parse(&log.key)?)?)
     }

@@ -138,7 +138,7 @@ impl Starter<'_> {
     }
 
     fn id(&self, path: &str) -> anyhow::Result<SpiffeId> {
-        Ok(SpiffeId::new(self.authority.trust_domain(), path)?)
+        Ok(SpiffeId::new(self.authority.view.trust_domain(), path)?)
     }
 
     fn callers_of(&self, path: &str) -> anyhow::Result<Peers> {
@@ -201,10 +201,10 @@ pub(super) async fn give_token(
 
 /// Lets in whom the table lets call, whenever another table comes into force.
 async fn follow_table(authority: Arc<Authority>, listeners: Vec<ListenerPeers>) {
-    let mut known = *authority.policy().set().hash();
+    let mut known = *authority.view.policy().set().hash();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        let hash = *authority.policy().set().hash();
+        let hash = *authority.view.policy().set().hash();
         if hash == known {
             continue;
         }
@@ -219,11 +219,12 @@ async fn follow_table(authority: Arc<Authority>, listeners: Vec<ListenerPeers>) 
 
 /// Whoever's row says that it calls this one.
 fn callers_of(authority: &Authority, path: &str) -> anyhow::Result<Peers> {
-    let policy = authority.policy();
+    let policy = authority.view.policy();
     let rows = policy.set().workloads().rows();
     let callers = rows.filter(|row| row.calls.iter().any(|called| called == path));
-    let ids: Vec<String> =
-        callers.map(|row| format!("spiffe://{}{}", authority.trust_domain(), row.id)).collect();
+    let ids: Vec<String> = callers
+        .map(|row| format!("spiffe://{}{}", authority.view.trust_domain(), row.id))
+        .collect();
     Ok(Peers::one_of(ids)?)
 }
 

@@ -68,7 +68,7 @@ impl Dev {
         let victim = self.id("/reports")?;
         let keys = self.folder.join("state");
         let (forged, key) = forge(&keys, &self.passphrase, authority, &victim).await?;
-        let issuer = CertificateDer::from(authority.issuer_certificate());
+        let issuer = CertificateDer::from(authority.view.issuer_certificate());
         let chain = vec![CertificateDer::from(forged), issuer];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes())?;
         let verification = Verification::new(context.held.trust.clone());
@@ -86,7 +86,7 @@ impl Dev {
         let window = RenewalWindow { start: now, end: now };
         let serial_number = services.reports.status().serial_number;
         let tally = services.calls.tally();
-        self.running.authority().hasten_renewal(&self.id("/reports")?, window).await?;
+        self.running.authority().operations.hasten_renewal(&self.id("/reports")?, window).await?;
         Ok(Hastened { serial_number, tally })
     }
 
@@ -156,7 +156,7 @@ impl Dev {
         let (mut edge, mut certificates) = (TreeEdge::new(), 0);
         for index in 0..size.div_ceil(TILE_WIDTH) {
             let tile = Tile::in_tree(TileKind::Entries, index, size)?;
-            let bytes = authority.tile(tile).await?;
+            let bytes = authority.view.tile(tile).await?;
             for entry in tlog::parse_bundle(&bytes)? {
                 certificates += usize::from(tlog::entry_kind(entry) == Some(EntryKind::Leaf));
                 edge.push(tlog::leaf_hash(entry));
