@@ -101,7 +101,7 @@ pub struct WorkloadFilter {
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
-        deserialize_with = "crate::v1::items_of_a_page"
+        deserialize_with = "crate::page::items_of_a_page"
     )]
     #[cfg_attr(feature = "openapi", param(minimum = 1, maximum = 1000))]
     pub limit: Option<u32>,

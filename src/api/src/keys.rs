@@ -174,6 +174,24 @@ impl KeyRecord {
     }
 }
 
+/// An issuer or a root that ends, and what is to be done about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct LifeWarning {
+    /// Issuer or root.
+    pub key: KeyPurpose,
+    /// SHA-256 of its SubjectPublicKeyInfo, lower-case hex.
+    pub id: String,
+    /// The last second of its certificate.
+    #[serde(with = "time::serde::rfc3339")]
+    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
+    pub not_after: OffsetDateTime,
+    /// At most so much of its life is left.
+    pub left: LifeLeft,
+    /// What to type next, on the CA's host.
+    pub next_step: String,
+}
+
 /// The next step of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -5,24 +5,34 @@
 //! requests are refused; unknown fields of responses are for newer clients and ignored.
 
 mod acts;
+mod certificates;
 mod fleet;
 mod keys;
 mod life;
+mod operators;
+mod page;
 pub mod paths;
+mod policies;
 mod problem;
+mod revocations;
 #[cfg(feature = "openapi")]
 pub mod schema;
 mod secret;
+mod status;
 mod token;
 mod ttl;
-mod v1;
 
 pub use acts::{ActFilter, ActOnRecord};
+pub use certificates::*;
 pub use fleet::*;
 pub use keys::*;
-pub use life::{LifeLeft, LifeWarning};
+pub use life::LifeLeft;
+pub use operators::*;
+pub use page::Page;
+pub use policies::*;
 pub use problem::{ABANDONED, Problem, ProblemType, UNSURE};
+pub use revocations::*;
 pub use secret::Secret;
-pub use token::BootstrapToken;
+pub use status::*;
+pub use token::*;
 pub use ttl::Ttl;
-pub use v1::*;

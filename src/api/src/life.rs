@@ -5,8 +5,6 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::keys::KeyPurpose;
-
 /// What is left of a life, once that is little enough to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -46,24 +44,6 @@ impl fmt::Display for LifeLeft {
             Self::Twelfth => "a twelfth",
         })
     }
-}
-
-/// An issuer or a root that ends, and what is to be done about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct LifeWarning {
-    /// Issuer or root.
-    pub key: KeyPurpose,
-    /// SHA-256 of its SubjectPublicKeyInfo, lower-case hex.
-    pub id: String,
-    /// The last second of its certificate.
-    #[serde(with = "time::serde::rfc3339")]
-    #[cfg_attr(feature = "openapi", schema(value_type = String, format = DateTime))]
-    pub not_after: OffsetDateTime,
-    /// At most so much of its life is left.
-    pub left: LifeLeft,
-    /// What to type next, on the CA's host.
-    pub next_step: String,
 }
 
 #[cfg(test)]

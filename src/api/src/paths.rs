@@ -1,5 +1,9 @@
 //! The paths of the HTTP API. `{…}` marks a parameter.
 
+use identity::SerialNumber;
+
+use crate::keys::KeyStep;
+
 /// The signed trust state; anyone.
 pub const TRUST: &str = "/v1/trust";
 /// The trust state's plain forms: JWKS, or PEM by `Accept`; anyone.
@@ -54,12 +58,12 @@ pub const CRL: &str = "/crl/{issuer}";
 pub const OPENAPI: &str = "/v1/openapi.json";
 
 /// The path of one certificate's record.
-pub fn certificate(serial: &identity::SerialNumber) -> String {
+pub fn certificate(serial: &SerialNumber) -> String {
     CERTIFICATE.replace("{serial}", &serial.to_string())
 }
 
 /// The path of one certificate's renewal window.
-pub fn renewal(serial: &identity::SerialNumber) -> String {
+pub fn renewal(serial: &SerialNumber) -> String {
     RENEWAL.replace("{serial}", &serial.to_string())
 }
 
@@ -69,7 +73,7 @@ pub fn revocation(log_index: u64) -> String {
 }
 
 /// The path of a step of a key's rotation.
-pub fn key_step(id: &str, step: crate::KeyStep) -> String {
+pub fn key_step(id: &str, step: KeyStep) -> String {
     KEY_STEP.replace("{id}", id).replace("{step}", step.name())
 }
 

@@ -1,3 +1,5 @@
+//! Why bytes are not what they should be.
+
 use std::fmt;
 
 /// Why bytes are not what they should be. Refusals of a peer are [`crate::Refusal`].

@@ -21,8 +21,10 @@
 //! ```
 
 mod bundle;
+mod der;
 mod error;
 pub mod feed;
+mod holding_back;
 mod pem;
 mod refusal;
 mod revocations;
@@ -34,6 +36,7 @@ mod trust_state;
 mod verify;
 
 pub use bundle::pem;
+pub use der::{Der, Spki};
 pub use error::{Error, SpiffeIdRule};
 pub use pem::{PemBlock, PemError, is_pem, pem_blocks};
 pub use refusal::{CountersignatureRule, Refusal, SvidRule};
@@ -43,6 +46,6 @@ pub use spared::Spared;
 pub use spiffe_id::{SpiffeId, TrustDomain};
 pub use text::{TextFault, unmarked, utf8_text, without_values};
 pub use trust_state::{
-    Anchor, Countersignature, CountersignatureKey, Der, LogKey, Spki, TrustPin, TrustState,
+    Anchor, Countersignature, CountersignatureKey, LogKey, TrustPin, TrustState,
 };
 pub use verify::{Trust, Usage, VerifiedSvid, leads_to_anchor, verify, verify_issuer};

@@ -77,6 +77,25 @@ pub enum Refusal {
     UnknownTrustDomain(String),
 }
 
+impl Refusal {
+    /// The rule that failed, in a word, for metrics and diagnostics: `not-among-peers`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::Expired { .. } => "expired",
+            Self::NoCertificate => "no-certificate",
+            Self::NotAmongPeers { .. } => "not-among-peers",
+            Self::NotAnSvid(_) => "not-an-svid",
+            Self::NotCountersigned(_) => "not-countersigned",
+            Self::NotYetValid { .. } => "not-yet-valid",
+            Self::Revoked { .. } => "revoked",
+            Self::StaleRevocations { .. } => "stale-revocations",
+            Self::UnknownAuthority(_) => "unknown-authority",
+            Self::UnknownTrustDomain(_) => "unknown-trust-domain",
+        }
+    }
+}
+
 /// A time as people compare it with their clocks, RFC 3339.
 fn utc(seconds_since_1970: i64) -> String {
     let Ok(time) = ASN1Time::from_timestamp(seconds_since_1970) else {

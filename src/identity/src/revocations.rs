@@ -6,7 +6,6 @@ use crate::refusal::Refusal;
 use crate::serial_number::SerialNumber;
 use crate::spared::Spared;
 use crate::spiffe_id::SpiffeId;
-use crate::verify::VerifiedSvid;
 
 /// Who is revoked or denied; look-ups are O(1).
 ///
@@ -132,23 +131,6 @@ impl Revocations {
             return Err(Refusal::Revoked { serial_number: *serial_number });
         }
         Ok(())
-    }
-
-    /// Refuses a verified peer that is revoked or denied, or below an issuer that is revoked.
-    /// Costs a few look-ups: all that a new revocation can change of what was verified before. Whoever
-    /// is [spared](Self::apply_but_for) is not refused for what is held back.
-    pub fn check_svid(&self, svid: &VerifiedSvid) -> Result<(), Refusal> {
-        let (id, serial_number, leaf_index) =
-            (svid.spiffe_id(), svid.serial_number(), svid.leaf_index());
-        if let Some(verdict) = self.check_spared(id, serial_number, leaf_index, svid.issuers()) {
-            return verdict;
-        }
-        self.check(id, serial_number, leaf_index)?;
-        let mut issuers = svid.issuers().iter();
-        match issuers.find(|issuer| self.is_serial_revoked(issuer)) {
-            Some(&serial_number) => Err(Refusal::Revoked { serial_number }),
-            None => Ok(()),
-        }
     }
 }
 

@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use data_encoding::{BASE32_NOPAD, BASE64};
+use data_encoding::BASE32_NOPAD;
 use serde::{Deserialize, Serialize};
 use tlog::{SignedNote, VerifierKey};
 
+use crate::der::{Der, Spki};
 use crate::error::Error;
 use crate::spiffe_id::TrustDomain;
 
@@ -82,14 +83,6 @@ pub struct LogKey {
     /// The key in C2SP verifier form, `name+id+key`.
     pub key: String,
 }
-
-/// DER bytes that stand as base64 in JSON.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Der(Vec<u8>);
-
-/// A SubjectPublicKeyInfo.
-pub type Spki = Der;
 
 impl TrustState {
     /// The note text that trust keys sign.
@@ -297,37 +290,6 @@ impl fmt::Display for TrustPin {
 impl fmt::Debug for TrustPin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-impl Der {
-    /// Wraps bytes.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Self {
-        Self(bytes.into())
-    }
-
-    /// The bytes.
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl TryFrom<String> for Der {
-    type Error = data_encoding::DecodeError;
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        BASE64.decode(text.as_bytes()).map(Self)
-    }
-}
-
-impl From<Der> for String {
-    fn from(der: Der) -> Self {
-        BASE64.encode(&der.0)
-    }
-}
-
-impl fmt::Debug for Der {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&BASE64.encode(&self.0))
     }
 }
 

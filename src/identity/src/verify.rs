@@ -201,6 +201,25 @@ impl VerifiedSvid {
     }
 }
 
+impl Revocations {
+    /// Refuses a verified peer that is revoked or denied, or below an issuer that is revoked.
+    /// Costs a few look-ups: all that a new revocation can change of what was verified before. Whoever
+    /// is [spared](Self::apply_but_for) is not refused for what is held back.
+    pub fn check_svid(&self, svid: &VerifiedSvid) -> Result<(), Refusal> {
+        let (id, serial_number, leaf_index) =
+            (svid.spiffe_id(), svid.serial_number(), svid.leaf_index());
+        if let Some(verdict) = self.check_spared(id, serial_number, leaf_index, svid.issuers()) {
+            return verdict;
+        }
+        self.check(id, serial_number, leaf_index)?;
+        let mut issuers = svid.issuers().iter();
+        match issuers.find(|issuer| self.is_serial_revoked(issuer)) {
+            Some(&serial_number) => Err(Refusal::Revoked { serial_number }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// A trust state made ready for verifying.
 #[derive(Debug, Clone)]
 pub struct Trust {

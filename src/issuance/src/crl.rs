@@ -12,9 +12,8 @@ use x509_parser::revocation_list::{CertificateRevocationList, TbsCertList};
 use x509_parser::x509::SubjectPublicKeyInfo;
 
 use crate::error::Error;
+use crate::finding::Finding;
 use crate::issuer::IssuerCertificate;
-use crate::lint::{self, Finding};
-use crate::tbs::capture_crl;
 
 /// Why a certificate is revoked: the reasons of RFC 5280 §5.3.1 that fit workloads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +62,7 @@ pub fn prepare_crl(
     list: &RevocationList<'_>,
     issuer: &IssuerCertificate,
 ) -> Result<Vec<u8>, Error> {
-    let key_id = lint::issuer_key_id(issuer)?;
+    let key_id = issuer.key_id()?;
     let params = CertificateRevocationListParams {
         this_update: whole_second(list.this_update),
         next_update: whole_second(list.next_update),
@@ -72,7 +71,7 @@ pub fn prepare_crl(
         revoked_certs: list.revoked.iter().map(entry).collect(),
         key_identifier_method: KeyIdMethod::PreSpecified(key_id),
     };
-    let tbs = capture_crl(&params, issuer)?;
+    let tbs = issuer.crl_to_sign(&params)?;
     lint_tbs(&tbs, list)?;
     Ok(tbs)
 }

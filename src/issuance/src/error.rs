@@ -1,10 +1,12 @@
+//! Why nothing can be prepared for signing.
+
 use std::fmt;
 
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use crate::lint::Finding;
-use crate::request::MAX_NAMES;
+use crate::bounds::MAX_NAMES;
+use crate::finding::Finding;
 
 /// Why nothing can be prepared for signing.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,9 @@
 
 use identity::{SerialNumber, TrustDomain};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyIdMethod,
-    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SubjectPublicKeyInfo,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SanType, SubjectPublicKeyInfo,
 };
 use time::OffsetDateTime;
 use tlog::Hash;
@@ -11,7 +12,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::error::Error;
 use crate::lint;
-use crate::tbs::{capture_end_entity, capture_request, capture_self_signed, encoding};
+use crate::tbs::{capture, capture_request, capture_self_signed, encoding};
 
 /// The certificate of a CA key of ours, ready to issue under.
 #[derive(Debug)]
@@ -94,12 +95,34 @@ impl IssuerCertificate {
         &self.serial_number
     }
 
-    pub(crate) fn params(&self) -> &CertificateParams {
-        &self.params
+    /// The key identifier that what it signs names.
+    pub(crate) fn key_id(&self) -> Result<Vec<u8>, Error> {
+        match X509Certificate::from_der(&self.der) {
+            Ok((_, certificate)) => lint::subject_key_id(&certificate),
+            Err(error) => Err(Error::Encoding(error.to_string())),
+        }
     }
 
-    pub(crate) fn public_key_info(&self) -> &SubjectPublicKeyInfo {
-        &self.public_key_info
+    /// The bytes of a certificate that this issuer is to sign.
+    pub(crate) fn certificate_to_sign(
+        &self,
+        params: &CertificateParams,
+        public_key: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        let subject = SubjectPublicKeyInfo::from_der(public_key).map_err(encoding)?;
+        capture(&self.public_key_info, |key| {
+            params.signed_by(&subject, &Issuer::from_params(&self.params, key)).map(drop)
+        })
+    }
+
+    /// The bytes of a CRL that this issuer is to sign.
+    pub(crate) fn crl_to_sign(
+        &self,
+        params: &CertificateRevocationListParams,
+    ) -> Result<Vec<u8>, Error> {
+        capture(&self.public_key_info, |key| {
+            params.signed_by(&Issuer::from_params(&self.params, key)).map(drop)
+        })
     }
 
     /// rcgen loses repeated attribute types of a name (rcgen#81): build one certificate and look.
@@ -107,7 +130,7 @@ impl IssuerCertificate {
         let mut probe = CertificateParams::default();
         probe.serial_number = Some(vec![1].into());
         probe.distinguished_name = self.params.distinguished_name.clone();
-        let tbs = capture_end_entity(&probe, &self.public_key, self)?;
+        let tbs = self.certificate_to_sign(&probe, &self.public_key)?;
         let (_, parsed) = x509_parser::certificate::TbsCertificate::from_der(&tbs)
             .map_err(|error| Error::Encoding(error.to_string()))?;
         if parsed.issuer.as_raw() != subject {
@@ -157,7 +180,7 @@ pub fn prepare_issuer(
     params.use_authority_key_identifier_extension = true;
     params.not_before = issuer.not_before.max(parent.not_before);
     params.not_after = issuer.not_after.min(parent.not_after);
-    let tbs = capture_end_entity(&params, issuer.public_key, parent)?;
+    let tbs = parent.certificate_to_sign(&params, issuer.public_key)?;
     lint::ca_tbs(&tbs)?;
     Ok(tbs)
 }

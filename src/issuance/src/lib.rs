@@ -14,28 +14,37 @@
 //! [`Profile::prepare`] → [`LintedTbs`] → the log → `tlog::splice_in` → signature → [`assemble`] →
 //! [`equals_prepared`].
 
+mod bounds;
 mod crl;
 mod dns_name;
+mod end_entity;
 mod error;
+mod expected;
+mod finding;
 mod issuer;
 pub mod lint;
+mod octets;
 mod profile;
 mod request;
 mod request_info;
 mod requested;
+mod requested_names;
 mod serial;
 mod tbs;
 
+pub use bounds::MAX_REQUEST;
 pub use crl::{
     RevocationList, RevocationReason, RevokedCertificate, SignedCrl, prepare_crl, verify_crl,
 };
 pub use dns_name::DnsName;
+pub use end_entity::EndEntity;
 pub use error::{Error, ProfileRule, RequestRule};
 pub use issuer::{
     CaCertificate, IssuerCertificate, is_signed_by, prepare_issuer, prepare_issuer_request,
     prepare_root,
 };
-pub use profile::{CommonName, EndEntity, Profile, ProfileConfig, RevocationInformation};
-pub use request::{CertificateRequest, KeyType, MAX_REQUEST, RequestedNames};
+pub use profile::{CommonName, Profile, ProfileConfig, RevocationInformation};
+pub use request::{CertificateRequest, KeyType};
+pub use requested_names::RequestedNames;
 pub use serial::serial_number;
 pub use tbs::{LintedTbs, assemble, equals_prepared, same_request};

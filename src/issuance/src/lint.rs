@@ -4,43 +4,21 @@
 //! finding names its rule. [`certificate`] runs the rules that need no knowledge of the request
 //! over any certificate, as `countersign lint` does.
 
-use std::fmt;
-use std::net::IpAddr;
-
 use identity::SpiffeId;
-use time::OffsetDateTime;
-use tlog::SignedCertificateTimestamp;
-use x509_parser::asn1_rs::{Any, Class, Tag};
 use x509_parser::certificate::{TbsCertificate, X509Certificate};
 use x509_parser::extensions::{ParsedExtension, X509Extension};
 use x509_parser::oid_registry::{
-    OID_CT_LIST_SCT, OID_SIG_ECDSA_WITH_SHA256, OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER,
-    OID_X509_EXT_BASIC_CONSTRAINTS, OID_X509_EXT_CRL_DISTRIBUTION_POINTS,
-    OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE, OID_X509_EXT_SUBJECT_ALT_NAME,
-    OID_X509_EXT_SUBJECT_KEY_IDENTIFIER, Oid,
+    OID_CT_LIST_SCT, OID_X509_EXT_AUTHORITY_KEY_IDENTIFIER, OID_X509_EXT_BASIC_CONSTRAINTS,
+    OID_X509_EXT_CRL_DISTRIBUTION_POINTS, OID_X509_EXT_EXTENDED_KEY_USAGE, OID_X509_EXT_KEY_USAGE,
+    OID_X509_EXT_SUBJECT_ALT_NAME, OID_X509_EXT_SUBJECT_KEY_IDENTIFIER, Oid,
 };
 use x509_parser::prelude::{FromDer, GeneralName};
 
 use crate::dns_name::DnsName;
 use crate::error::Error;
-use crate::issuer::IssuerCertificate;
-use crate::profile::{EndEntity, NO_REV_AVAIL};
-use crate::request::ip_address;
+use crate::octets::{ip_address, is_one_value};
 
-/// A rule that a certificate breaks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    /// The rule and where it stands: `RFC 5280 §4.1.2.2`.
-    pub rule: &'static str,
-    /// What was found.
-    pub detail: String,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.detail, self.rule)
-    }
-}
+pub use crate::finding::Finding;
 
 /// Lints any end-entity certificate by the rules of RFC 5280 and X.509-SVID.
 pub fn certificate(der: &[u8]) -> Vec<Finding> {
@@ -63,35 +41,6 @@ pub fn certificate(der: &[u8]) -> Vec<Finding> {
     }
 }
 
-/// What the bytes must say, from request, policy and profile.
-pub(crate) struct Expected<'a> {
-    pub(crate) end_entity: &'a EndEntity<'a>,
-    pub(crate) issuer: &'a IssuerCertificate,
-    pub(crate) not_before: OffsetDateTime,
-    pub(crate) not_after: OffsetDateTime,
-    pub(crate) common_name: Option<&'a DnsName>,
-}
-
-/// Lints an end-entity TBSCertificate bare, and once more with the largest countersignature.
-pub(crate) fn end_entity(tbs: &[u8], expected: &Expected<'_>) -> Result<(), Error> {
-    let largest = SignedCertificateTimestamp::largest();
-    let with_sct = tlog::splice_in(tbs, &largest).map_err(|e| Error::Encoding(e.to_string()))?;
-    for (bytes, countersigned) in [(tbs, false), (&with_sct[..], true)] {
-        let mut findings = Findings::default();
-        let parsed = parse_tbs(bytes)?;
-        standing_rules(&parsed, &mut findings);
-        as_expected(&parsed, expected, &mut findings);
-        let last_is_sct = parsed.extensions().last().is_some_and(|e| e.oid == OID_CT_LIST_SCT);
-        findings.require(
-            last_is_sct == countersigned,
-            "Countersign profile",
-            "the countersignature is not the last extension",
-        );
-        findings.into_result()?;
-    }
-    Ok(())
-}
-
 /// Lints a CA certificate's bytes to sign: RFC 5280's rules for CAs, and ours.
 pub fn ca_tbs(tbs: &[u8]) -> Result<(), Error> {
     ca_rules(&parse_tbs(tbs)?)
@@ -108,15 +57,8 @@ pub(crate) fn subject_key_id(certificate: &X509Certificate<'_>) -> Result<Vec<u8
         .ok_or_else(|| Error::Encoding("the issuer has no subject key identifier".to_owned()))
 }
 
-pub(crate) fn issuer_key_id(issuer: &IssuerCertificate) -> Result<Vec<u8>, Error> {
-    match X509Certificate::from_der(issuer.der()) {
-        Ok((_, certificate)) => subject_key_id(&certificate),
-        Err(error) => Err(Error::Encoding(error.to_string())),
-    }
-}
-
 /// Rules that hold for every end-entity certificate, whoever asked for it.
-fn standing_rules(tbs: &TbsCertificate<'_>, findings: &mut Findings) {
+pub(crate) fn standing_rules(tbs: &TbsCertificate<'_>, findings: &mut Findings) {
     shape(tbs, findings);
     names(tbs, findings);
     usages(tbs, findings);
@@ -303,71 +245,6 @@ fn extensions(tbs: &TbsCertificate<'_>, findings: &mut Findings) {
     );
 }
 
-/// What was asked, allowed and profiled is what the bytes say: nothing less, nothing more.
-fn as_expected(tbs: &TbsCertificate<'_>, expected: &Expected<'_>, findings: &mut Findings) {
-    let asked = expected.end_entity;
-    let rule = "as requested";
-    findings.require(
-        tbs.signature.algorithm == OID_SIG_ECDSA_WITH_SHA256,
-        rule,
-        "the signature algorithm is not the issuer's",
-    );
-    findings.require(
-        tbs.subject_pki.raw == asked.public_key,
-        rule,
-        "the public key is not the one whose possession was proved",
-    );
-    findings.require(
-        trim(tbs.raw_serial()) == asked.serial_number.as_octets(),
-        rule,
-        "the serial number is another",
-    );
-    findings.require(
-        tbs.validity.not_before.timestamp() == expected.not_before.unix_timestamp()
-            && tbs.validity.not_after.timestamp() == expected.not_after.unix_timestamp(),
-        rule,
-        "the validity is another",
-    );
-    findings.require(
-        expected.not_before >= expected.issuer.not_before()
-            && expected.not_after <= expected.issuer.not_after(),
-        "Countersign profile",
-        "the validity leaves the issuer's",
-    );
-    let (dns, ip, uri) = sorted_names(tbs);
-    findings.require(uri == [asked.spiffe_id.as_str()], rule, "the SPIFFE ID is another");
-    findings.require(
-        dns == asked.dns.iter().map(DnsName::as_str).collect::<Vec<_>>(),
-        rule,
-        "the DNS names are others",
-    );
-    findings.require(ip == asked.ip, rule, "the IP names are others");
-    let common_names: Vec<&str> =
-        tbs.subject.iter_common_name().filter_map(|name| name.as_str().ok()).collect();
-    let wanted: Vec<&str> = expected.common_name.iter().map(|name| name.as_str()).collect();
-    findings.require(
-        common_names == wanted && tbs.subject.iter_attributes().count() == wanted.len(),
-        rule,
-        "the subject is another",
-    );
-}
-
-fn sorted_names<'a>(tbs: &'a TbsCertificate<'_>) -> (Vec<&'a str>, Vec<IpAddr>, Vec<&'a str>) {
-    let (mut dns, mut ip, mut uri) = (Vec::new(), Vec::new(), Vec::new());
-    let names = find(tbs, &OID_X509_EXT_SUBJECT_ALT_NAME).map(X509Extension::parsed_extension);
-    if let Some(ParsedExtension::SubjectAlternativeName(names)) = names {
-        for name in &names.general_names {
-            match name {
-                GeneralName::DNSName(name) => dns.push(*name),
-                GeneralName::URI(name) => uri.push(*name),
-                GeneralName::IPAddress(octets) => ip.extend(ip_address(octets)),
-                _ => {}
-            }
-        }
-    }
-    (dns, ip, uri)
-}
-
 fn ca_rules(tbs: &TbsCertificate<'_>) -> Result<(), Error> {
     let mut findings = Findings::default();
     shape(tbs, &mut findings);
@@ -414,56 +291,46 @@ fn find_subject_key_id(tbs: &TbsCertificate<'_>) -> Option<Vec<u8>> {
     }
 }
 
-fn find<'a, 'b>(tbs: &'a TbsCertificate<'b>, oid: &Oid<'_>) -> Option<&'a X509Extension<'b>> {
+pub(crate) fn find<'a, 'b>(
+    tbs: &'a TbsCertificate<'b>,
+    oid: &Oid<'_>,
+) -> Option<&'a X509Extension<'b>> {
     tbs.extensions().iter().find(|extension| extension.oid == *oid)
 }
 
-fn parse_tbs(bytes: &[u8]) -> Result<TbsCertificate<'_>, Error> {
+pub(crate) fn parse_tbs(bytes: &[u8]) -> Result<TbsCertificate<'_>, Error> {
     match TbsCertificate::from_der(bytes) {
         Ok(([], tbs)) => Ok(tbs),
         _ => Err(Error::Encoding("what was built is no TBSCertificate".to_owned())),
     }
 }
 
-/// RFC 5280 §4.2, of an extension's value: x509-parser passes over what follows it, and over a tag
-/// that DER does not know.
-pub(crate) fn is_one_value(value: &[u8]) -> bool {
-    Any::from_der(value).is_ok_and(|(rest, any)| {
-        let constructed = matches!(any.tag(), Tag::Sequence | Tag::Set);
-        rest.is_empty()
-            && any.class() == Class::Universal
-            && any.header.constructed() == constructed
-    })
-}
-
-fn trim(octets: &[u8]) -> &[u8] {
-    let start = octets.iter().position(|&octet| octet != 0).unwrap_or(octets.len());
-    &octets[start..]
-}
-
 fn no_rev_avail() -> Oid<'static> {
     Oid::from(NO_REV_AVAIL).expect("a constant OID is valid")
 }
 
+/// What is found while one certificate is linted.
 #[derive(Default)]
-struct Findings(Vec<Finding>);
+pub(crate) struct Findings(Vec<Finding>);
 
 impl Findings {
     fn add(&mut self, rule: &'static str, detail: &str) {
         self.0.push(Finding { rule, detail: detail.to_owned() });
     }
 
-    fn require(&mut self, holds: bool, rule: &'static str, otherwise: &str) {
+    pub(crate) fn require(&mut self, holds: bool, rule: &'static str, otherwise: &str) {
         if !holds {
             self.add(rule, otherwise);
         }
     }
 
-    fn into_result(self) -> Result<(), Error> {
+    pub(crate) fn into_result(self) -> Result<(), Error> {
         if self.0.is_empty() { Ok(()) } else { Err(Error::Lint(self.0)) }
     }
 }
 
+/// RFC 9608 §2: id-ce-noRevAvail.
+pub(crate) const NO_REV_AVAIL: &[u64] = &[2, 5, 29, 56];
 /// X.690 §8.8.
 const NULL: &[u8] = &[0x05, 0x00];
 

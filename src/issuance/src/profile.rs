@@ -1,9 +1,7 @@
 //! Profiles: what a "yes" of policy can mean.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
-use identity::{SerialNumber, SpiffeId};
 use rcgen::{
     CertificateParams, CrlDistributionPoint, CustomExtension, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
@@ -12,11 +10,13 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::dns_name::DnsName;
+use crate::end_entity::EndEntity;
 use crate::error::{Error, ProfileRule};
+use crate::expected::Expected;
 use crate::issuer::IssuerCertificate;
-use crate::lint::{self, Expected};
+use crate::lint::NO_REV_AVAIL;
 use crate::request::KeyType;
-use crate::tbs::{LintedTbs, capture_end_entity, encoding};
+use crate::tbs::{LintedTbs, encoding};
 
 /// A profile as configuration writes it; [`Profile::new`] enforces its limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,29 +69,6 @@ pub struct Profile {
     validity: Duration,
     shortest: Duration,
     longest: Duration,
-}
-
-/// What one certificate shall say, beyond its profile. Serial number and time come from outside.
-#[derive(Debug, Clone)]
-pub struct EndEntity<'a> {
-    /// The URI SAN.
-    pub spiffe_id: &'a SpiffeId,
-    /// DNS SANs, allowed by policy.
-    pub dns: &'a [DnsName],
-    /// IP SANs, allowed by policy.
-    pub ip: &'a [IpAddr],
-    /// SubjectPublicKeyInfo, DER, its possession proved.
-    pub public_key: &'a [u8],
-    /// The key's kind.
-    pub key_type: KeyType,
-    /// The serial number.
-    pub serial_number: SerialNumber,
-    /// The validity asked for, or the profile's.
-    pub validity: Option<Duration>,
-    /// Now.
-    pub now: OffsetDateTime,
-    /// Where the issuer's CRL is found.
-    pub crl_url: Option<&'a str>,
 }
 
 impl Profile {
@@ -182,9 +159,9 @@ impl Profile {
         }
         self.add_revocation_information(&mut params, end_entity.crl_url);
 
-        let tbs = capture_end_entity(&params, end_entity.public_key, issuer)?;
+        let tbs = issuer.certificate_to_sign(&params, end_entity.public_key)?;
         let expected = Expected { end_entity, issuer, not_before, not_after, common_name };
-        lint::end_entity(&tbs, &expected)?;
+        expected.lint(&tbs)?;
         Ok(LintedTbs::new(tbs, not_before, not_after))
     }
 
@@ -248,5 +225,3 @@ fn names(end_entity: &EndEntity<'_>) -> Result<Vec<SanType>, Error> {
 const BACKDATE: time::Duration = time::Duration::seconds(60);
 const SHORTEST: Duration = Duration::from_secs(5 * 60);
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
-/// RFC 9608 §2: id-ce-noRevAvail.
-pub(crate) const NO_REV_AVAIL: &[u64] = &[2, 5, 29, 56];

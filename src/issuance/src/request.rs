@@ -1,10 +1,9 @@
 //! Certificate requests: PKCS#10 in, a proven public key and wishes out.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use aws_lc_rs::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
-use identity::{PemBlock, SpiffeId, is_pem, pem_blocks, unmarked};
+use identity::{PemBlock, is_pem, pem_blocks, unmarked};
 use serde::{Deserialize, Serialize};
 use tlog::{Hash, SplitCertificate};
 use x509_parser::asn1_rs::{Any, Tag};
@@ -13,14 +12,15 @@ use x509_parser::oid_registry::{
     OID_PKCS1_SHA256WITHRSA, OID_PKCS1_SHA384WITHRSA, OID_PKCS1_SHA512WITHRSA,
     OID_SIG_ECDSA_WITH_SHA256, OID_SIG_ECDSA_WITH_SHA384, OID_SIG_ED25519, Oid,
 };
-use x509_parser::prelude::{FromDer, GeneralName};
+use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::{AlgorithmIdentifier, SubjectPublicKeyInfo};
 
-use crate::dns_name::DnsName;
+use crate::bounds::MAX_REQUEST;
 use crate::error::{Error, RequestRule};
 use crate::request_info::{RequestInfo, broken, is_request, missing_from};
 use crate::requested::Requested;
+use crate::requested_names::RequestedNames;
 
 /// A PKCS#10 request whose sender has proved possession of an acceptable key.
 ///
@@ -38,17 +38,6 @@ pub struct CertificateRequest {
     names: RequestedNames,
     subject: Option<String>,
     unheeded: Vec<String>,
-}
-
-/// Names that a request carries.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RequestedNames {
-    /// Its URI SAN.
-    pub spiffe_id: Option<SpiffeId>,
-    /// Its DNS SANs.
-    pub dns: Vec<DnsName>,
-    /// Its IP SANs.
-    pub ip: Vec<IpAddr>,
 }
 
 impl CertificateRequest {
@@ -322,78 +311,5 @@ fn algorithm_name(oid: &str) -> String {
     }
 }
 
-impl RequestedNames {
-    pub(crate) fn add(&mut self, name: &GeneralName<'_>) -> Result<(), RequestRule> {
-        let refuse = |why: String| Err(RequestRule::Names(why));
-        match name {
-            GeneralName::URI(uri) if self.spiffe_id.is_none() => match SpiffeId::parse(uri) {
-                Ok(id) => self.spiffe_id = Some(id),
-                Err(error) => return refuse(error.to_string()),
-            },
-            GeneralName::URI(_) => return refuse("it has more than one URI name".to_owned()),
-            GeneralName::DNSName(name) => match DnsName::parse(name) {
-                Ok(name) => self.dns.push(name),
-                Err(error) => return refuse(error.to_string()),
-            },
-            GeneralName::IPAddress(octets) => match ip_address(octets) {
-                Some(address) => self.ip.push(address),
-                None => return refuse("an IP name has neither 4 nor 16 octets".to_owned()),
-            },
-            // x509-parser's word for a name that is no text.
-            GeneralName::Invalid(tag, octets) if [DNS, URI].contains(&tag.0) => {
-                let kind = if tag.0 == DNS { "DNS" } else { "URI" };
-                let name = String::from_utf8_lossy(octets);
-                return refuse(format!(
-                    "the {kind} name {name:?} is not ASCII (RFC 5280 §4.2.1.6): {}",
-                    crate::dns_name::NOT_ASCII
-                ));
-            }
-            _ => {
-                return refuse(
-                    "it asks for a name that is neither URI, DNS nor IP: remove it".to_owned(),
-                );
-            }
-        }
-        self.require_few()
-    }
-
-    /// Names of several extensions count together.
-    pub(crate) fn join(&mut self, more: Self) -> Result<(), RequestRule> {
-        self.spiffe_id = match (self.spiffe_id.take(), more.spiffe_id) {
-            (Some(one), Some(other)) if one != other => {
-                return Err(RequestRule::Names("it has more than one URI name".to_owned()));
-            }
-            (one, other) => one.or(other),
-        };
-        let dns = more.dns.into_iter().filter(|name| !self.dns.contains(name));
-        self.dns.extend(dns.collect::<Vec<_>>());
-        let ip = more.ip.into_iter().filter(|name| !self.ip.contains(name));
-        self.ip.extend(ip.collect::<Vec<_>>());
-        self.require_few()
-    }
-
-    fn require_few(&self) -> Result<(), RequestRule> {
-        if self.dns.len() + self.ip.len() > MAX_NAMES {
-            return Err(RequestRule::TooManyNames);
-        }
-        Ok(())
-    }
-}
-
-/// RFC 5280 §4.2.1.6: 4 octets for IPv4, 16 for IPv6.
-pub(crate) fn ip_address(octets: &[u8]) -> Option<IpAddr> {
-    <[u8; 4]>::try_from(octets)
-        .map(IpAddr::from)
-        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
-        .ok()
-}
-
-/// RFC 5280 §4.2.1.6: the tags of GeneralName.
-const DNS: u32 = 2;
-const URI: u32 = 6;
 /// RFC 7468 §7.
 const LABELS: [&str; 2] = ["CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"];
-/// A request with a 4096-bit RSA key and a hundred names fits well.
-pub const MAX_REQUEST: usize = 16 * 1024;
-/// More DNS and IP names than this is no workload.
-pub(crate) const MAX_NAMES: usize = 100;

@@ -14,9 +14,9 @@ use x509_parser::oid_registry::{
 };
 
 use crate::error::RequestRule;
-use crate::lint::is_one_value;
-use crate::request::RequestedNames;
+use crate::octets::is_one_value;
 use crate::request_info::broken;
+use crate::requested_names::RequestedNames;
 
 /// What its extensions ask for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

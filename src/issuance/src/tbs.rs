@@ -3,15 +3,14 @@
 use std::sync::Mutex;
 
 use rcgen::{
-    CertificateParams, CertificateRevocationListParams, Issuer, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SignatureAlgorithm, SigningKey, SubjectPublicKeyInfo,
+    CertificateParams, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm, SigningKey,
+    SubjectPublicKeyInfo,
 };
 use time::OffsetDateTime;
 use x509_parser::certificate::TbsCertificate;
 use x509_parser::prelude::FromDer;
 
 use crate::error::Error;
-use crate::issuer::IssuerCertificate;
 
 /// An end-entity TBSCertificate that the linter passed, without countersignature.
 ///
@@ -87,17 +86,6 @@ fn parse(tbs: &[u8]) -> Option<TbsCertificate<'_>> {
     }
 }
 
-pub(crate) fn capture_end_entity(
-    params: &CertificateParams,
-    public_key: &[u8],
-    issuer: &IssuerCertificate,
-) -> Result<Vec<u8>, Error> {
-    let subject = SubjectPublicKeyInfo::from_der(public_key).map_err(encoding)?;
-    capture(issuer.public_key_info(), |key| {
-        params.signed_by(&subject, &Issuer::from_params(issuer.params(), key)).map(drop)
-    })
-}
-
 pub(crate) fn capture_self_signed(
     params: &CertificateParams,
     key: &SubjectPublicKeyInfo,
@@ -112,21 +100,12 @@ pub(crate) fn capture_request(
     capture(key, |key| params.serialize_request(key).map(drop))
 }
 
-pub(crate) fn capture_crl(
-    params: &CertificateRevocationListParams,
-    issuer: &IssuerCertificate,
-) -> Result<Vec<u8>, Error> {
-    capture(issuer.public_key_info(), |key| {
-        params.signed_by(&Issuer::from_params(issuer.params(), key)).map(drop)
-    })
-}
-
 pub(crate) fn encoding(error: rcgen::Error) -> Error {
     Error::Encoding(error.to_string())
 }
 
 /// Runs rcgen with a key that signs nothing and keeps what it was asked to sign.
-fn capture(
+pub(crate) fn capture(
     public_key: &SubjectPublicKeyInfo,
     build: impl FnOnce(&CapturingKey<'_>) -> Result<(), rcgen::Error>,
 ) -> Result<Vec<u8>, Error> {
@@ -135,7 +114,7 @@ fn capture(
     Ok(key.message.into_inner().unwrap_or_default())
 }
 
-struct CapturingKey<'a> {
+pub(crate) struct CapturingKey<'a> {
     public_key: &'a SubjectPublicKeyInfo,
     message: Mutex<Vec<u8>>,
 }

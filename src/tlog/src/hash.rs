@@ -31,6 +31,20 @@ impl Hash {
         &self.0
     }
 
+    /// Lower-case hex, as names and messages have it.
+    pub fn to_hex(&self) -> String {
+        self.hex().into_iter().map(char::from).collect()
+    }
+
+    fn hex(&self) -> [u8; 64] {
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = HEX[usize::from(byte >> 4)];
+            pair[1] = HEX[usize::from(byte & 15)];
+        }
+        text
+    }
+
     /// Reads the form that `Display` writes: standard base64 with padding.
     pub(crate) fn from_base64(text: &str) -> Option<Self> {
         let bytes = BASE64_STANDARD.decode(text).ok()?;
@@ -48,12 +62,7 @@ impl TryFrom<&[u8]> for Hash {
 
 impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; 64];
-        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = HEX[usize::from(byte >> 4)];
-            pair[1] = HEX[usize::from(byte & 15)];
-        }
-        f.write_str(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+        f.write_str(std::str::from_utf8(&self.hex()).expect("hexadecimal digits are ASCII"))
     }
 }
 
@@ -99,6 +108,7 @@ mod tests {
         let hash = empty_root();
         let hex = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
         assert_eq!(format!("{hash:?}"), hex);
+        assert_eq!(hash.to_hex(), hex);
         assert_eq!(hash.to_string(), "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=");
         assert_eq!(Hash::from_base64(&hash.to_string()), Some(hash));
     }

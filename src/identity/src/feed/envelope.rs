@@ -4,9 +4,9 @@ use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use data_encoding::{BASE64, HEXLOWER};
 use tlog::{Checkpoint, Hash, VerifierKey};
 
+use super::bounds::{MAX_CHUNK, MAX_LINE};
 use super::error::FeedError;
 use super::message::{Content, Heartbeat, Message};
-use super::snapshot::MAX_CHUNK;
 use crate::spiffe_id::TrustDomain;
 use crate::trust_state::TrustState;
 
@@ -97,14 +97,14 @@ impl Envelope {
     /// The line that [`parse`](Self::parse) reads.
     pub fn encode(&self) -> Vec<u8> {
         let mut line =
-            format!("{:?} {} ", self.key_id, BASE64.encode(&self.signature)).into_bytes();
+            format!("{} {} ", self.key_id.to_hex(), BASE64.encode(&self.signature)).into_bytes();
         line.extend_from_slice(&self.body);
         line
     }
 
     /// Verifies the signature by the feed key that it names, and only then reads the body.
     pub fn verify(&self, trust: &TrustState) -> Result<VerifiedMessage, FeedError> {
-        let unknown = || FeedError::UnknownKey { key: format!("{:?}", self.key_id) };
+        let unknown = || FeedError::UnknownKey { key: self.key_id.to_hex() };
         let mut keys = trust.feed_keys.iter();
         let key = keys.find(|key| Hash::of(key.as_bytes()) == self.key_id).ok_or_else(unknown)?;
         let key = key.as_bytes().strip_prefix(&ED25519_SPKI_PREFIX).ok_or_else(unknown)?;
@@ -136,7 +136,7 @@ impl VerifiedMessage {
 
 /// What a feed key signs: the body's hash, since a key service signs at most 4,096 bytes.
 pub fn signed_text(trust_domain: &TrustDomain, body: &[u8]) -> String {
-    format!("{DOMAIN}{trust_domain}\n{:?}\n", Hash::of(body))
+    format!("{DOMAIN}{trust_domain}\n{}\n", Hash::of(body).to_hex())
 }
 
 fn verify_checkpoint(heartbeat: &Heartbeat, trust: &TrustState) -> Result<Checkpoint, FeedError> {
@@ -145,8 +145,6 @@ fn verify_checkpoint(heartbeat: &Heartbeat, trust: &TrustState) -> Result<Checkp
         .map_err(FeedError::Checkpoint)
 }
 
-/// The longest line in bytes: a head that names [`MAX_CHUNKS`](super::MAX_CHUNKS) takes half of it.
-pub const MAX_LINE: usize = 2 * 1024 * 1024;
 /// No other text that a key of ours signs begins like this.
 const DOMAIN: &str = "countersign-feed/v1\n";
 const ED25519_SIGNATURE: usize = 64;

@@ -1,4 +1,6 @@
-use super::snapshot::{MAX_CHUNK, MAX_CHUNKS};
+//! Why a message of the feed is refused.
+
+use super::bounds::{MAX_CHUNK, MAX_CHUNKS};
 
 /// Why a message of the feed is not taken.
 ///

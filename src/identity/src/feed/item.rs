@@ -137,11 +137,11 @@ mod tests {
         let newest = items().iter().fold(genesis, |position, item| position.after(item));
         assert_eq!(newest.sequence, 10);
         assert_eq!(
-            format!("{:?}", genesis.hash),
+            genesis.hash.to_hex(),
             "9ec01bff0100fba0190711a2432b31d14e7b0ba3543a70f82041533b0cde2c19"
         );
         assert_eq!(
-            format!("{:?}", newest.hash),
+            newest.hash.to_hex(),
             "f6091299c286239549933a86a716b120a717af6fc027c236df23af8693f69694"
         );
     }

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tlog::Hash;
 
 use super::error::FeedError;
+use super::hex;
 use super::item::{FeedItem, Position};
 use super::snapshot::SnapshotHead;
 use crate::spiffe_id::TrustDomain;
@@ -122,28 +123,5 @@ impl Delta {
             return Err(FeedError::Chain { sequence: claimed.sequence });
         }
         Ok(())
-    }
-}
-
-/// Hashes as lower-case hex.
-pub(super) mod hex {
-    use data_encoding::HEXLOWER;
-    use serde::de::Error as _;
-    use serde::{Deserialize, Deserializer, Serializer};
-    use tlog::Hash;
-
-    pub(in crate::feed) fn serialize<S: Serializer>(
-        hash: &Hash,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&format_args!("{hash:?}"))
-    }
-
-    pub(in crate::feed) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Hash, D::Error> {
-        let text = String::deserialize(from)?;
-        let bytes = HEXLOWER.decode(text.as_bytes()).map_err(D::Error::custom)?;
-        Hash::try_from(&bytes[..]).map_err(D::Error::custom)
     }
 }

@@ -24,16 +24,19 @@
 //!   │◄────────────── heartbeat    (31, h31) ─┤  a gap: ask again, after 23
 //! ```
 
+mod bounds;
 mod envelope;
 mod error;
+mod hex;
 mod item;
 mod message;
 mod snapshot;
 mod state;
 
-pub use envelope::{Envelope, Line, MAX_LINE, VerifiedMessage, signed_text};
+pub use bounds::{MAX_CHUNK, MAX_CHUNKS, MAX_LINE};
+pub use envelope::{Envelope, Line, VerifiedMessage, signed_text};
 pub use error::FeedError;
 pub use item::{FeedChange, FeedItem, Position};
 pub use message::{Content, Delta, Heartbeat, Message};
-pub use snapshot::{Assembly, MAX_CHUNK, MAX_CHUNKS, RevokedIdentity, Snapshot, SnapshotHead};
+pub use snapshot::{Assembly, RevokedIdentity, Snapshot, SnapshotHead};
 pub use state::{FeedState, FeedUpdate};

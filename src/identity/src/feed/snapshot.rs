@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 use tlog::Hash;
 
+use super::bounds::{MAX_CHUNK, MAX_CHUNKS};
 use super::error::FeedError;
+use super::hex;
 use super::item::Position;
 use crate::revocations::Revocations;
 use crate::serial_number::SerialNumber;
@@ -22,7 +24,7 @@ use crate::spiffe_id::SpiffeId;
 pub struct SnapshotHead {
     /// SHA-256 of each chunk, lower-case hex, in the order in which they follow; none where
     /// nothing is revoked.
-    #[serde(with = "hex_list")]
+    #[serde(with = "hex::list")]
     pub chunks: Vec<Hash>,
 }
 
@@ -210,29 +212,6 @@ impl Assembly {
     }
 }
 
-/// Hashes as an array of lower-case hex.
-mod hex_list {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-    use tlog::Hash;
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(transparent)]
-    struct Hex(#[serde(with = "super::super::message::hex")] Hash);
-
-    pub(super) fn serialize<S: Serializer>(hashes: &[Hash], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(hashes.iter().map(|hash| Hex(*hash)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Hash>, D::Error> {
-        let hashes = Vec::<Hex>::deserialize(from)?;
-        Ok(hashes.into_iter().map(|Hex(hash)| hash).collect())
-    }
-}
-
-/// The longest chunk in bytes: some 1,500 serial numbers.
-pub const MAX_CHUNK: usize = 64 * 1024;
-/// The most chunks of a snapshot: together 1 GiB, some 24 million serial numbers.
-pub const MAX_CHUNKS: usize = 16 * 1024;
 /// Braces, brackets and names of a chunk: `{"serials":{},"identities":[],"denied":[]}`.
 const FRAME: usize = 64;
 /// `"18446744073709551615":[],`
