@@ -132,7 +132,7 @@ impl Filling {
         outcomes: &[Outcome],
     ) -> anyhow::Result<Vec<Member>> {
         let logged = outcomes.iter().filter_map(|outcome| match outcome {
-            Outcome::Logged { leaf_index, .. } => Some(*leaf_index),
+            Outcome::Certificate(Ok(receipt)) => Some(receipt.leaf().leaf_index),
             _ => None,
         });
         let signed: Vec<(u64, &Vec<u8>)> = logged.zip(certificates).collect();

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use proc_macro2::{TokenStream, TokenTree};
+use proc_macro2::{Literal, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
-use syn::{Attribute, ImplItem, Item, Meta, UseTree};
+use syn::{Attribute, ImplItem, Item, LitStr, Meta, UseTree};
 
 /// Module → those that its product code names.
 type Named = BTreeMap<String, BTreeSet<String>>;
@@ -24,6 +24,79 @@ fn no_module_of_the_command_line_is_in_a_circle() {
 }
 
 #[test]
+fn no_module_of_identity_is_in_a_circle() {
+    let named = named_with_parents("identity");
+    assert!(named["feed"].contains("feed::item") && named["verify"].contains("revocations"));
+    assert_eq!(circles(&named), [""; 0]);
+}
+
+#[test]
+fn no_module_of_the_api_is_in_a_circle() {
+    let named = named_with_parents("api");
+    assert!(named[""].contains("keys") && named["keys"].contains("fleet"));
+    assert_eq!(circles(&named), [""; 0]);
+}
+
+#[test]
+fn no_module_of_issuance_is_in_a_circle() {
+    let named = named_with_parents("issuance");
+    assert!(named[""].contains("profile") && named["profile"].contains("issuer"));
+    assert_eq!(circles(&named), [""; 0]);
+}
+
+#[test]
+fn no_file_of_a_folder_below_the_engine_is_in_a_circle_of_that_folder() {
+    let named = named_with_parents("authority");
+    let mut found = Vec::new();
+    for folder in ["policy", "sequencer", "signer", "store"] {
+        let named = within(&named, folder);
+        assert!(named.len() > 3 && named.values().any(|to| !to.is_empty()), "{named:?}");
+        found.extend(circles(&named).into_iter().map(ToOwned::to_owned));
+    }
+    assert_eq!(found, [""; 0]);
+}
+
+#[test]
+fn no_module_of_the_library_is_in_a_circle() {
+    let named = named("sidecar");
+    assert!(named.len() > 50 && named["verification"].contains("connections"), "{named:?}");
+    assert_eq!(circles(&named), [""; 0]);
+}
+
+#[test]
+fn folders_of_the_library_are_told_in_the_order_in_which_they_know_each_other() {
+    let named = named("sidecar");
+    let folders = folders(&named);
+    assert_eq!(circles(&folders), [""; 0]);
+    let source = source_of("sidecar").join("lib.rs");
+    let told = fs::read_to_string(source).unwrap();
+    let told = told.lines().filter_map(|line| line.strip_prefix("//! | `")?.split('`').next());
+    let order: Vec<&str> = told.filter(|name| !name.starts_with("countersign_")).collect();
+    let place = |folder: &str| order.iter().position(|it| *it == folder);
+    for (from, to) in &folders {
+        let is_folder = named.keys().any(|module| module.starts_with(&format!("{from}::")));
+        assert_eq!(place(from).is_some(), is_folder, "{from}: what is told are the folders");
+        let later = to.iter().find(|to| place(from).is_some() && place(to) > place(from));
+        assert_eq!(later, None, "{from} is told before it");
+    }
+}
+
+#[test]
+fn no_module_of_the_engine_is_in_a_circle_nor_is_a_folder_of_it() {
+    let named = named("authority");
+    assert!(named.len() > 100 && named["issuing"].contains("writer"), "{named:?}");
+    assert_eq!(circles(&named), [""; 0]);
+    assert_eq!(circles(&folders(&named)), [""; 0]);
+}
+
+#[test]
+fn no_module_of_the_service_is_in_a_circle() {
+    let named = named("server");
+    assert!(named.len() > 25 && named["openapi"].contains("routes::described"), "{named:?}");
+    assert_eq!(circles(&named), [""; 0]);
+}
+
+#[test]
 fn a_circle_is_found_and_what_only_leads_to_it_is_not_in_it() {
     let named = |all: &[(&str, &[&str])]| -> Named {
         let set = |to: &[&str]| to.iter().map(ToString::to_string).collect();
@@ -35,17 +108,20 @@ fn a_circle_is_found_and_what_only_leads_to_it_is_not_in_it() {
 
 #[test]
 fn every_way_to_name_a_module_is_seen_and_tests_are_not() {
-    let modules = ["", "a", "a::b", "c", "d", "e", "f", "g"].map(ToOwned::to_owned);
+    let modules = ["", "a", "a::b", "c", "d", "e", "f", "g", "h"].map(ToOwned::to_owned);
     let source = "
         use crate::c::{Thing, other};
         #[error(\"{}\", crate::d::told(.0))]
-        pub(crate) struct Told(u8);
+        pub(crate) struct Told(#[serde(with = \"crate::h\")] u8);
         pub(crate) fn all() -> crate::e::It { super::from_above(); format!(\"{}\", crate::g::text()) }
+        fn exported() -> crate::Thing {}
         #[cfg(test)] enum Seam { It(crate::f::It) }
         #[cfg(all(test, unix))] mod tests { use crate::f; }
+        #[cfg(test)] mod told;
         #[cfg(test)] fn seam() -> crate::f::It {}";
+    assert_eq!(test_modules("a::b", source), ["a::b::told"]);
     let found = names("a::b", source, &modules.into());
-    assert_eq!(found, ["c", "d", "e", "g"].map(ToOwned::to_owned).into());
+    assert_eq!(found, ["", "a", "c", "d", "e", "g", "h"].map(ToOwned::to_owned).into());
 }
 
 /// Those modules that lead back to themselves.
@@ -60,8 +136,40 @@ fn circles(named: &Named) -> Vec<&str> {
     named.keys().filter(leads_back).map(String::as_str).collect()
 }
 
+/// The outermost folder or file → those that it names.
+fn folders(named: &Named) -> Named {
+    let outermost = |module: &str| module.split("::").next().unwrap().to_owned();
+    let mut folders = Named::new();
+    for (from, to) in named {
+        let of = folders.entry(outermost(from)).or_default();
+        of.extend(to.iter().map(|to| outermost(to)).filter(|to| *to != outermost(from)));
+    }
+    folders
+}
+
+/// Without those that a module is in: they are read together. But the root, which names all that others
+/// may use.
 fn named(crate_folder: &str) -> Named {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../src").join(crate_folder).join("src");
+    let mut named = named_with_parents(crate_folder);
+    for (from, to) in &mut named {
+        to.retain(|to| to.is_empty() || !from.starts_with(&format!("{to}::")));
+    }
+    named
+}
+
+fn source_of(crate_folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../src").join(crate_folder).join("src")
+}
+
+/// Only what lies in a folder.
+fn within(named: &Named, folder: &str) -> Named {
+    let is_within = |name: &&String| *name == folder || name.starts_with(&format!("{folder}::"));
+    let named = named.iter().filter(|(from, _)| is_within(from));
+    named.map(|(from, to)| (from.clone(), to.iter().filter(is_within).cloned().collect())).collect()
+}
+
+fn named_with_parents(crate_folder: &str) -> Named {
+    let root = source_of(crate_folder);
     let mut files = Vec::new();
     collect(&root, &mut files);
     let module = |file: &PathBuf| {
@@ -73,14 +181,26 @@ fn named(crate_folder: &str) -> Named {
         };
         parts.join("::")
     };
-    let modules: BTreeSet<String> = files.iter().map(module).collect();
-    let of = |file: &PathBuf| {
-        let from = module(file);
-        let found = names(&from, &fs::read_to_string(file).unwrap(), &modules);
-        (from, found)
-    };
+    let source = |file: &PathBuf| fs::read_to_string(file).unwrap();
+    let tests: Vec<_> =
+        files.iter().flat_map(|file| test_modules(&module(file), &source(file))).collect();
     // Tests that have a file of their own name what they test.
-    files.iter().filter(|file| !file.ends_with("tests.rs")).map(of).collect()
+    files.retain(|file| !tests.contains(&module(file)));
+    let modules: BTreeSet<String> = files.iter().map(module).collect();
+    let of = |file: &PathBuf| (module(file), names(&module(file), &source(file), &modules));
+    files.iter().map(of).collect()
+}
+
+/// Those that a module declares for tests alone, and that have a file of their own.
+fn test_modules(from: &str, source: &str) -> Vec<String> {
+    let declared =
+        syn::parse_file(source).unwrap().items.into_iter().filter_map(|item| match item {
+            Item::Mod(module) if module.content.is_none() => Some(module),
+            _ => None,
+        });
+    let for_tests = declared.filter(|module| module.attrs.iter().any(is_for_tests));
+    let path = |name: String| if from.is_empty() { name } else { format!("{from}::{name}") };
+    for_tests.map(|module| path(module.ident.to_string())).collect()
 }
 
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
@@ -94,13 +214,12 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// The other modules that the product code of one names. Its parent is none: they are read together.
+/// The other modules that the product code of one names.
 fn names(from: &str, source: &str, modules: &BTreeSet<String>) -> BTreeSet<String> {
     let mut paths = Paths(Vec::new());
     paths.visit_file(&syn::parse_file(source).unwrap());
     let resolved = paths.0.iter().filter_map(|path| resolve(from, path, modules));
-    let is_above = |to: &str| to.is_empty() || from == to || from.starts_with(&format!("{to}::"));
-    resolved.filter(|to| !is_above(to)).collect()
+    resolved.filter(|to| to != from).collect()
 }
 
 /// The innermost module that a path goes through; none where it leads out of the crate.
@@ -158,14 +277,24 @@ impl Paths {
                 TokenTree::Punct(mark) if mark.as_char() == ':' => {}
                 other => {
                     self.0.extend(path.take());
-                    if let TokenTree::Group(group) = other {
-                        self.tokens(group.stream());
+                    match other {
+                        TokenTree::Group(group) => self.tokens(group.stream()),
+                        TokenTree::Literal(literal) => self.0.extend(path_in(&literal)),
+                        _ => {}
                     }
                 }
             }
         }
         self.0.extend(path);
     }
+}
+
+/// The path that a text is, as attributes take one, where it says where it begins.
+fn path_in(literal: &Literal) -> Option<Vec<String>> {
+    let text: LitStr = syn::parse_str(&literal.to_string()).ok()?;
+    let path: syn::Path = text.parse().ok()?;
+    let path: Vec<_> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
+    ["crate", "super"].contains(&&*path[0]).then_some(path)
 }
 
 impl<'ast> Visit<'ast> for Paths {

@@ -1,4 +1,4 @@
-//! What stands in an SVID's folder: the CRLs, refreshed; a certificate without its key; and how one that
+//! What stands in an SVID's folder: the CRLs, fetched anew; a certificate without its key; and how one that
 //! renews nothing any more comes to another.
 #![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
 
@@ -47,7 +47,7 @@ fn write_token(environment: &Environment, path: &str, name: &str) {
 }
 
 #[test]
-fn openssl_refuses_a_revoked_certificate_by_the_crl_that_renew_refreshed() {
+fn openssl_refuses_a_revoked_certificate_by_the_crl_that_renew_fetched() {
     let environment = Environment::start();
     let reports = environment.issue("/prod/reports", "reports");
     environment.issue(BATCH, "batch");
@@ -77,7 +77,7 @@ fn openssl_refuses_a_revoked_certificate_by_the_crl_that_renew_refreshed() {
 }
 
 #[test]
-fn the_crl_is_refreshed_for_an_svid_that_is_refused() {
+fn the_crl_is_fetched_for_an_svid_that_is_refused() {
     let environment = Environment::start();
     let batch = environment.issue(BATCH, "batch");
     request(&environment);
@@ -167,7 +167,7 @@ fn the_crl_has_a_list_for_each_issuer_and_stays_while_the_ca_is_away() {
 
     let before = read(&environment, "batch/crl.pem");
     environment.stop();
-    environment.countersign(&["renew", "batch"]).success().says("crl.pem was not refreshed");
+    environment.countersign(&["renew", "batch"]).success().says("crl.pem stays as it was");
     assert_eq!(read(&environment, "batch/crl.pem"), before);
 }
 
@@ -421,7 +421,7 @@ fn what_stands_in_a_files_place_is_named_with_its_step_and_nobody_waits_for_it()
         let crl = batch.join("crl.pem");
         obstruct(&crl, what);
         let said = environment.countersign(&["renew", "batch"]).success();
-        let said = said.says("crl.pem was not refreshed: batch/crl.pem cannot be replaced: ");
+        let said = said.says("crl.pem stays as it was: batch/crl.pem cannot be replaced: ");
         said.says("next: look who put it there, move batch/crl.pem away");
         environment.countersign(&["inspect", "batch"]).success().says("batch/crl.pem cannot be");
         match what {

@@ -1,5 +1,6 @@
 //! The engine: a CA of one trust domain, as its rooms. It keeps nothing itself.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::{IssuerStatus, Status};
@@ -12,9 +13,9 @@ use crate::certificate::issuer::issuer_id;
 use crate::clock::Clock;
 use crate::crls::Crls;
 use crate::error::Error;
+use crate::evidence::halt::HALTED_NEXT_STEP;
 use crate::feed::Feed;
 use crate::fleet::{Fleet, Instances};
-use crate::halt::HALTED_NEXT_STEP;
 use crate::issuing::Issuing;
 use crate::keys::Keys;
 use crate::operations::Operations;
@@ -52,6 +53,8 @@ pub struct Authority {
 pub struct Parts {
     /// The trust domain.
     pub trust_domain: TrustDomain,
+    /// The state folder: a halt is kept there, and what the log was.
+    pub state: PathBuf,
     /// Where issuers' CRLs are found; `{issuer}` stands for the issuer's id.
     pub crl_url: Option<String>,
     /// The names by which clients reach the CA: nobody else gets one.
@@ -68,12 +71,14 @@ pub struct Parts {
 
 impl Authority {
     /// Loads the state and refuses on any disagreement: log against tables, log against
-    /// checkpoint, keys against trust state.
+    /// checkpoint, keys against trust state; halts where the log was known to be another.
     pub async fn open(parts: Parts) -> Result<Self, Error> {
-        let Parts { trust_domain, crl_url, own_names, clock, store, keys, trust_pin } = parts;
+        let Parts { trust_domain, state, crl_url, own_names, clock, store, keys, trust_pin } =
+            parts;
         let sources = Sources { trust_domain, own_names, clock, store, keys, trust_pin };
         let view = Arc::new(View::load(sources).await?);
         let writer = Arc::new(Writer::start(Arc::clone(&view)).await?);
+        writer.keep_halts(&state).await?;
         let instances = Arc::<Instances>::default();
         let issuing = Issuing::new(Arc::clone(&view), Arc::clone(&writer), crl_url);
         let operations = Operations::new(Arc::clone(&view), Arc::clone(&writer));

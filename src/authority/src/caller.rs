@@ -16,8 +16,9 @@ pub struct Caller {
     pub svid: Option<VerifiedSvid>,
     /// What the server's diagnostics call the request.
     pub request_id: String,
-    /// What the caller calls it, `Idempotency-Key`: it is done once. [`Authority::issue`] takes it
-    /// as an argument, since some who ask for a certificate are known by their evidence alone.
+    /// What the caller calls it, `Idempotency-Key`: it is done once.
+    /// [`Issuing::issue`](crate::Issuing::issue) takes it as an argument, since some who ask for a
+    /// certificate are known by their evidence alone.
     pub idempotency_key: Option<String>,
 }
 

@@ -15,19 +15,19 @@ use issuance::{RevocationList, RevokedCertificate, prepare_crl};
 use time::Duration;
 use tlog::Hash;
 
-use crate::certificate::issuer::Issuer;
-use crate::certificate::issuer::issuer_id;
+use crate::certificate::issuer::{Issuer, issuer_id};
+use crate::certificate::to_be_signed::ToBeSigned;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::fold::revoking::Place;
-use crate::sequencer::{ActMember, CrlRow, Effect, Member, Outcome};
+use crate::sequencer::{ActMember, CrlRow, Effect};
 use crate::store::{RecordKey, StoreError};
 use crate::tasks::finish;
 use crate::view::View;
 use crate::view::in_force::InForce;
 use crate::view::known::records_at;
 use crate::view::recent_log::hex;
-use crate::writer::{Writer, unexpected};
+use crate::writer::Writer;
 
 /// Makes CRLs, and serves them.
 #[derive(Debug)]
@@ -286,8 +286,8 @@ impl Crls {
         let tbs = prepared.expect("to write a CRL does not panic")?;
         let now = self.view.clock().unix_milliseconds();
         self.lists.logged().insert(issuer_key_hash, (revocation_epoch, now));
-        self.log_crl(issuer_key_hash, number, revocation_epoch, entries, &tbs).await?;
-        let der = issuer.sign_crl(&tbs).await?;
+        let list = self.log_crl(issuer_key_hash, number, revocation_epoch, entries, tbs).await?;
+        let der = issuer.sign_crl(list).await?;
         let crl = CrlRow {
             issuer_key_hash,
             number,
@@ -295,13 +295,9 @@ impl Crls {
             revocation_epoch,
             next_update: (this_update + LIFE).unix_timestamp(),
         };
-        match self.writer.submit(Member::Crl(crl.clone())).await? {
-            Outcome::Stored => {
-                self.lists.logged().remove(&issuer_key_hash);
-                Ok(self.lists.hold(crl, false))
-            }
-            other => Err(unexpected(&other)),
-        }
+        self.writer.ask(crl.clone()).await?;
+        self.lists.logged().remove(&issuer_key_hash);
+        Ok(self.lists.hold(crl, false))
     }
 
     async fn log_crl(
@@ -310,25 +306,21 @@ impl Crls {
         number: u64,
         revocation_epoch: u64,
         entries: usize,
-        tbs: &[u8],
-    ) -> Result<(), Error> {
+        tbs: Vec<u8>,
+    ) -> Result<ToBeSigned, Error> {
         let detail = serde_json::json!({
             "entries": entries,
             "number": number,
             "revocation_epoch": revocation_epoch,
-            "tbs_sha256": format!("{:?}", Hash::of(tbs)),
+            "tbs_sha256": format!("{:?}", Hash::of(&tbs)),
         });
         let by = Act { actor: "authority", request_id: "" };
         let event = EventDraft::new(event::CRL, &by, &issuer_id(&issuer_key_hash), &detail);
         let effect = Effect::NumberCrl { issuer_key_hash, number };
         let act = ActMember { event, effect, allowed_under: None };
-        let outcome = self.writer.submit(Member::Act(Box::new(act))).await?;
-        self.writer.require_done(event::CRL, &outcome).await?;
-        match outcome {
-            Outcome::Done { .. } => Ok(()),
-            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
-            other => Err(unexpected(&other)),
-        }
+        let logged = self.writer.act(act, None, String::new()).await?;
+        let log_index = logged.ok_or(Error::Restless)?;
+        ToBeSigned::logged(self.view.store(), log_index, tbs).await
     }
 
     /// Every certificate that is revoked, until a day after it expired: whoever's clock is behind still

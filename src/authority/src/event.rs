@@ -141,3 +141,5 @@ pub(crate) const SEEN: &str = "seen";
 pub(crate) const TOKEN_CREATE: &str = "token.create";
 pub(crate) const TOKEN_REVOKE: &str = "token.revoke";
 pub(crate) const TRUST_CHANGE: &str = "trust.change";
+/// `init` signs it.
+pub(crate) const FIRST_TRUST_STATE: u64 = 1;

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use zeroize::Zeroizing;
 
-use crate::folder::Folder;
+use crate::folder::{Folder, sync_opened};
 
 /// Who may read a secret's file beside its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,16 +212,6 @@ pub(crate) fn write_for_owner(path: &Path, contents: &[u8]) -> io::Result<()> {
 /// cannot (SQLite goes on there, too).
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     sync_opened(&File::open(folder)?)
-}
-
-/// The same, of an open folder.
-pub fn sync_opened(folder: &File) -> io::Result<()> {
-    let synced = folder.sync_all();
-    let errno = synced.as_ref().err().and_then(Errno::from_io_error);
-    match errno {
-        Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-        _ => synced,
-    }
 }
 
 /// Makes a folder, and those above it, for the owner alone.

@@ -22,8 +22,6 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
-use crate::files::sync_opened;
-
 /// An open folder. Names are those of its own files: one part, without a slash.
 #[derive(Debug, Clone)]
 pub struct Folder {
@@ -338,6 +336,16 @@ fn absent(removed: rustix::io::Result<()>) -> io::Result<()> {
 const FOLDER: OFlags = OFlags::DIRECTORY.union(OFlags::CLOEXEC);
 const NEW: OFlags = OFlags::CREATE.union(OFlags::EXCL).union(OFlags::RDWR);
 const NEW_LINK: &str = ".link.new";
+
+/// Makes a rename in this open folder survive a crash, where the file system can say so.
+pub fn sync_opened(folder: &File) -> io::Result<()> {
+    let synced = folder.sync_all();
+    let errno = synced.as_ref().err().and_then(Errno::from_io_error);
+    match errno {
+        Some(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        _ => synced,
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,14 +1,32 @@
 //! The CA engine: attestation, policy, sequencing, issuers, store, revocation, rotation.
 //!
+//! # Who owns what
+//!
+//! An [`Authority`] is its rooms, and keeps nothing itself. Each room takes what it needs of two others: what this
+//! node has read of the log, and the way to write to it. Rooms know nothing of each other but by the log; only
+//! what workloads report is heard by the feed and counted by a rotation, too (`fleet::Instances`).
+//!
+//! | | owns | of it, read first |
+//! |---|---|---|
+//! | [`View`] (`view`) | what was read: the fold, policy and keys in force, the log of the last days, who is told of changes, whether the CA has halted | `view::following`, `view::permits` |
+//! | [`Writer`] (`writer`) | the queue before the commits, the checkpoints that this node signs, tasks that go on to their end | `writer` |
+//! | [`Issuing`] (`issuing`) | budgets, refusals, whose turn a leaf or a line of renewals is | `issuing`, then `issuing::completing` |
+//! | [`Operations`] (`operations`) | turns of acts, what was found lost, what was listed | `operations::revocations` |
+//! | [`rotation::Rotation`], [`Crls`], [`Fleet`], [`Feed`] | the lists in memory, what was reported, who listens | each one's first file |
+//!
+//! Below them: `fold` (what the log's events come to, pure), `sequencer` (what one transaction writes, pure),
+//! `certificate` (the steps as types), `store`, `signer`. No circle is among these folders: a test of the
+//! repository sees to it.
+//!
 //! # How a certificate is made
 //!
-//! `Authority::issue` reads from top to bottom: parse and prove possession, attest, ask Cedar,
+//! [`Issuing::issue`] reads from top to bottom: parse and prove possession, attest, ask Cedar,
 //! apply the profile and lint, log event, leaf and record in one commit, countersign what stands
 //! in the log, sign, compare with what was logged, store, answer with stored bytes. Each step
-//! returns a type that only that step can make (`request`, `issuer`).
+//! returns a type that only that step can make (`certificate`).
 //!
 //! From the first commit on a task of the engine goes on, whatever becomes of the connection
-//! (`completions`).
+//! (`tasks`).
 //!
 //! Crash before the first commit: nothing happened. After it: a leaf whose certificate nobody
 //! holds; the same request within a minute completes it, then it is `issue.abandoned`. Of a certificate
@@ -45,27 +63,30 @@
 //! HTTP, TLS and configuration (`server`); PostgreSQL, key services, a separate countersigner:
 //! they come with the capabilities that need them.
 
+mod announced;
 mod attest;
 mod authority;
+mod beside;
 mod budgets;
 mod caller;
 mod certificate;
+mod chain;
 mod checkpoint;
 pub mod clock;
 mod crls;
 mod error;
 mod event;
 mod evidence;
+mod explanation;
+mod facts;
 mod feed;
 pub mod files;
 mod fleet;
 mod fold;
 pub mod folder;
-mod halt;
+
 mod issuing;
-mod kept;
-mod kept_file;
-mod kept_head;
+
 mod keys;
 mod limits;
 mod one_at_a_time;
@@ -85,26 +106,26 @@ pub mod signer;
 pub mod store;
 mod subtrees;
 mod tasks;
+mod token_kind;
 mod view;
-pub mod workloads;
 mod writer;
 
 pub use authority::{Authority, Parts};
+pub use beside::kept_file::KeptBeside;
 pub use budgets::BudgetLimits;
 pub use caller::Caller;
 pub use crls::{CRL_LIMIT, Crls};
 pub use error::{Denied, Error};
 pub use event::{Act, Event, EventDraft};
+pub use evidence::halt::HALTED_NEXT_STEP;
 pub use feed::{Feed, SUBSCRIBED_CERTIFICATES, SUBSCRIPTIONS, Start, Subscription, TooSlow};
 pub use fleet::Fleet;
-pub use halt::HALTED_NEXT_STEP;
 pub use issuing::Issuing;
-pub use kept_file::KeptBeside;
 pub use keys::Keys;
 pub use limits::{LIMIT_NAMES, LIMITS, Limit};
 pub use operations::{Operations, explain_query};
-pub use own_names::{Claim, OwnNames};
-pub use permitted_names::NotPermitted;
+pub use own_names::OwnNames;
+pub use policy::{Claim, NotPermitted, workloads};
 pub use seal::HeadKey;
 pub use view::telling::{FEED_BACKLOG, FeedMessage};
 pub use view::{Listener, SignedTrust, View};

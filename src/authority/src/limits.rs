@@ -2,8 +2,6 @@
 //! what it refuses or cuts is counted under the same name. Limits of connections and bodies are the
 //! server's; budgets are configured, and have counters of their own.
 
-use crate::policy;
-
 /// One of them.
 #[derive(Debug, Clone, Copy)]
 pub struct Limit {
@@ -63,11 +61,13 @@ pub(crate) const FEED_CERTIFICATES: Limit = Limit::count("feed_certificates_per_
 pub(crate) const IDEMPOTENCY_KEY: Limit = Limit::bytes("idempotency_key", 255);
 pub(crate) const LOG_ENTRY: Limit = Limit::bytes("log_entry", tlog::MAX_ENTRY);
 pub(crate) const PAGE: Limit = Limit::count("page", 1000);
-pub(crate) const POLICY_DEPTH: Limit = Limit::count("policy_depth", policy::MAX_DEPTH);
-pub(crate) const POLICY_FILE_NAMES: Limit =
-    Limit::bytes("policy_file_names", policy::MAX_NAMES_BYTES);
-pub(crate) const POLICY_NESTED_PATHS: Limit =
-    Limit::count("policy_nested_paths", policy::MAX_NESTED_PATHS);
+/// Brackets and operators in each other: a hundred alternatives, and half of what the stack of a
+/// runtime's thread takes where nothing is optimised.
+pub(crate) const POLICY_DEPTH: Limit = Limit::count("policy_depth", 200);
+/// An entry of the log has 65,535 bytes, and `policy.change` names each file.
+pub(crate) const POLICY_FILE_NAMES: Limit = Limit::bytes("policy_file_names", 32 * 1024);
+/// Cedar closes a chain of paths in the cube of its length.
+pub(crate) const POLICY_NESTED_PATHS: Limit = Limit::count("policy_nested_paths", 32);
 pub(crate) const POLICY_SET: Limit = Limit::bytes("policy_set", api::MAX_POLICY_BYTES);
 pub(crate) const PROFILE_NAME: Limit = Limit::bytes("profile_name", 64);
 pub(crate) const REACH_NAMED: Limit = Limit::count("reach_named", 1000);
@@ -79,9 +79,13 @@ pub(crate) const REPORT_PEERS: Limit = Limit::count("report_peers", 200);
 pub(crate) const REPORT_REVOCATIONS: Limit = Limit::count("report_revocations", 100);
 pub(crate) const REPORTS: Limit = Limit::count("reports", 10_000);
 pub(crate) const REPORTS_PER_IDENTITY: Limit = Limit::count("reports_per_identity", 200);
-pub(crate) const SCHEMA_DEPTH: Limit = Limit::count("schema_depth", policy::MAX_SCHEMA_DEPTH);
-pub(crate) const SCHEMA_TYPES: Limit = Limit::count("schema_types", policy::MAX_TYPES);
-pub(crate) const SCHEMA_WORDS: Limit = Limit::count("schema_words", policy::MAX_EXPANDED);
+/// A type may nest in the one declared after it, so that depth and number multiply: some 3,000 levels,
+/// which a runtime's thread can drop.
+pub(crate) const SCHEMA_DEPTH: Limit = Limit::count("schema_depth", 30);
+pub(crate) const SCHEMA_TYPES: Limit = Limit::count("schema_types", 100);
+/// Words of a schema with each type in place of its name: a hundred times the shipped one, which
+/// Cedar's validator walks in a few milliseconds.
+pub(crate) const SCHEMA_WORDS: Limit = Limit::count("schema_words", 50_000);
 pub(crate) const WAITING_FOR_THE_LOG: Limit =
     Limit::count("waiting_for_the_log", MAX_WAITING - RESERVED);
 

@@ -12,11 +12,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use issuance::DnsName;
-use time::OffsetDateTime;
 
-use crate::attest::{Facts, Names};
-use crate::policy::PolicyError;
-use crate::workloads::Workloads;
+use crate::facts::{Facts, Names};
+use crate::policy::workloads::Workloads;
+use crate::policy::{Claim, PolicyError};
 
 /// The names by which clients reach the CA.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,16 +23,6 @@ pub struct OwnNames {
     /// Each with the last second, since 1970, of the CA's certificate that bears it; none for one
     /// that the configuration names.
     names: BTreeMap<String, Option<i64>>,
-}
-
-/// One of the CA's names, asked for by somebody else.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{name} is the CA's own name{}", until(.last_second))]
-pub struct Claim {
-    /// The name.
-    pub name: String,
-    /// Where only a certificate of the CA's bears it still: its last second, since 1970.
-    pub last_second: Option<i64>,
 }
 
 impl OwnNames {
@@ -113,11 +102,6 @@ fn normal(name: &str) -> Option<String> {
 fn normal_ip(address: IpAddr) -> Option<String> {
     let address = address.to_canonical();
     (!address.is_loopback()).then(|| address.to_string())
-}
-
-fn until(last_second: &Option<i64>) -> String {
-    let at = last_second.and_then(|second| OffsetDateTime::from_unix_timestamp(second).ok());
-    at.map_or_else(String::new, |at| format!(" until {at}: a certificate of its own bears it"))
 }
 
 const LOCALHOST: &str = "localhost";

@@ -18,11 +18,11 @@ use issuance::{DnsName, IssuerCertificate};
 use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::attest::Names;
 use crate::clock::{Clock, fresh_serial_number};
 use crate::error::Error;
-use crate::permitted_names::{NotPermitted, PermittedNames, unsigned};
-use crate::signer::Signer;
+use crate::facts::Names;
+use crate::permitted_names::{PermittedNames, unsigned};
+use crate::policy::NotPermitted;
 
 /// A chain whose names and keys follow one another, from our issuer to a root.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ pub(crate) struct ParentChain {
 
 impl ParentChain {
     /// Reads PEM: the issuer's certificate, for this key, then those above it in order.
-    pub(crate) fn parse(text: &[u8], key: &dyn Signer) -> Result<Self, Error> {
+    pub(crate) fn parse(text: &[u8], public_key: &[u8]) -> Result<Self, Error> {
         let blocks = pem_blocks(text).map_err(|error| invalid(error.to_string()))?;
         let blocks = blocks.into_iter().filter(|block| block.label.ends_with("CERTIFICATE"));
         let mut certificates: Vec<Vec<u8>> = blocks.map(|block| block.contents).collect();
@@ -55,7 +55,7 @@ impl ParentChain {
             };
             return Err(invalid(why.to_owned()));
         };
-        if first.public_key().raw != key.public_key() {
+        if first.public_key().raw != public_key {
             let why = "the first certificate is not for this CA's issuer key".to_owned();
             return Err(invalid(why));
         }

@@ -24,10 +24,10 @@ use time::OffsetDateTime;
 use x509_parser::oid_registry::OID_X509_EXT_NAME_CONSTRAINTS;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use crate::attest::Names;
 use crate::error::{Denied, Error};
-use crate::policy::{ActivePolicy, PolicyError};
-use crate::workloads::{Row, Workloads};
+use crate::facts::Names;
+use crate::policy::workloads::{Row, Workloads};
+use crate::policy::{ActivePolicy, NotPermitted, PolicyError};
 
 /// What an issuer below constrained CAs may certify.
 #[derive(Debug)]
@@ -53,21 +53,6 @@ pub(crate) struct PermittedNames {
 struct Known {
     dns: HashSet<DnsName>,
     ip: HashSet<IpAddr>,
-}
-
-/// A name that a CA above the issuer does not permit.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{name} lies outside the name constraints of {constraining}: every peer would refuse a \
-     certificate that bears it ({refusal})"
-)]
-pub struct NotPermitted {
-    /// The name; where each by itself is permitted, how many.
-    pub name: String,
-    /// The subjects of the CAs that constrain names.
-    pub constraining: String,
-    /// What peers would say.
-    pub refusal: String,
 }
 
 impl PermittedNames {

@@ -4,10 +4,10 @@ use api::{CertificateRecord, CertificateState, IssuedCertificate, RenewalWindow}
 use identity::pem;
 use time::OffsetDateTime;
 
-use crate::attest::Facts;
-use crate::certificate::request::Named;
+use crate::certificate::logged::Named;
 use crate::clock::from_milliseconds;
 use crate::event::Event;
+use crate::facts::Facts;
 use crate::store::{Record, StoreError};
 use crate::view::leaving::Leaving;
 

@@ -12,11 +12,10 @@
 
 use aws_lc_rs::hmac;
 use identity::SerialNumber;
-use tlog::{Hash, leaf_hash};
+use tlog::Hash;
 
-use crate::sequencer::{CertificateMember, Head, IdempotencyKey, KeptRequest, TokenDraft};
+use crate::sequencer::{CertificateMember, Head, IdempotencyKey, KeptRequest, Record, TokenDraft};
 use crate::signer::file::FileSigner;
-use crate::store::Record;
 
 /// The key by which the head is sealed.
 #[derive(Clone)]
@@ -216,19 +215,6 @@ impl<'a> SealedRecord<'a> {
         ]
         .concat()
     }
-}
-
-/// Before the first folding event.
-pub(crate) const CHAIN_START: Hash = Hash::new([0; 32]);
-
-/// The chain of folding events, one event longer.
-pub(crate) fn chained(chain: &Hash, index: u64, entry: &Hash) -> Hash {
-    Hash::of(&[&chain.as_bytes()[..], &index.to_be_bytes(), entry.as_bytes()].concat())
-}
-
-/// The same, for an entry's bytes.
-pub(crate) fn chained_entry(chain: &Hash, index: u64, bytes: &[u8]) -> Hash {
-    chained(chain, index, &leaf_hash(bytes))
 }
 
 fn head_text(log: i64, head: &Head) -> Vec<u8> {

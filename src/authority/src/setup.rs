@@ -7,51 +7,45 @@
 mod certified_again;
 mod halts;
 mod lost;
+mod making;
+mod opening;
 mod policies;
 mod root_again;
 mod unfinished;
 
-use crate::writer::checkpoints::Checkpoints;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::{KeyPurpose, Secret};
-use identity::{
-    Anchor, Countersignature, CountersignatureKey, Der, LogKey, SpiffeId, TextFault, Trust,
-    TrustDomain, TrustPin, TrustState, pem, utf8_text,
-};
-use issuance::IssuerCertificate;
-use tlog::Hash;
+use identity::{Anchor, Countersignature, Der, SpiffeId, TrustDomain, TrustPin};
 
 pub use self::certified_again::{Again, CertifiedAgain, certify_again, to_certify_again};
 pub use self::halts::{Lifted, lift_halt, require_no_halt};
 pub use self::lost::replace_lost_issuer;
+use self::making::{Ceremony, First};
+use self::opening::{PIN, head_key_gone, write_pin};
+pub use self::opening::{open_store, read_pin};
 pub use self::policies::{policies_in_force, replace_policies};
 use self::unfinished::Unfinished;
 pub use self::unfinished::next_by_parent;
-use crate::checkpoint::{origin, verifier_key};
+use crate::beside::kept_file::KeptBeside;
+use crate::checkpoint::origin;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::event::{self, Act, EventDraft};
+use crate::event::{self, Act};
 use crate::evidence::LogKeys;
-use crate::files::{MAX_STATE, create_private_folder, read_state, write_private};
+use crate::evidence::kept::KeptCheckpoint;
+use crate::files::create_private_folder;
 use crate::fold::Folded;
-use crate::fold::load_keys;
-use crate::kept::KeptCheckpoint;
-use crate::kept_file::KeptBeside;
 use crate::keys::{Keys, offline_folder, online_folder};
 use crate::operations::policy_change;
 use crate::parent_chain::ParentChain;
 use crate::policy::PolicySet;
-use crate::rotation::ceremony;
-use crate::sequencer::{self, ActMember, ChangedKeys, Effect, Member, Outcome};
-use crate::shell::quoted;
-use crate::signer::Signer;
-use crate::store::sqlite::{Held, Migrated, SqliteStore};
-use crate::store::{Store, StoreError};
-use crate::view::in_force::InForce;
-use crate::writer::queue::Failure;
+use crate::sequencer::Effect;
+use crate::store::Store;
+use crate::store::sqlite::{Held, SqliteStore};
+pub use crate::view::require_clock;
+use crate::writer::checkpoints::Checkpoints;
 
 /// What a new CA is made from.
 #[derive(Debug)]
@@ -206,43 +200,6 @@ async fn make(
     Ok(keys)
 }
 
-/// Opens the store of a CA. One of before heads were sealed is verified and sealed first; then
-/// what was checked is returned, for the operator to see.
-///
-/// The new key is on the disk before the head is sealed by it, and counts as the folder's only
-/// afterwards: a crash in between is gone through again. From then on an unsealed store is refused,
-/// or whoever writes to the database could ask for a new seal.
-pub fn open_store(
-    state: &Path,
-    trust_domain: &TrustDomain,
-    keys: &Keys,
-) -> Result<(SqliteStore, Option<Migrated>), Error> {
-    if let Some(key) = keys.head_key()? {
-        return Ok((SqliteStore::open(state, trust_domain, &key)?, None));
-    }
-    let (is_sealed, next) = (SqliteStore::is_sealed(state)?, keys.next_head_key()?);
-    let opened = match (is_sealed, next) {
-        (true, None) => return Err(head_key_gone(state)),
-        (true, Some(key)) => (SqliteStore::open(state, trust_domain, &key)?, None),
-        (false, next) => {
-            let key = next.map_or_else(|| keys.make_next_head_key(), Ok)?;
-            let (store, migrated) = SqliteStore::migrate(state, trust_domain, &key)?;
-            (store, Some(migrated))
-        }
-    };
-    keys.keep_next_head_key()?;
-    Ok(opened)
-}
-
-fn head_key_gone(state: &Path) -> Error {
-    let folder = online_folder(state);
-    Error::Folder(format!(
-        "{}/head.key is gone: restore it from a backup of that folder; without it nobody can tell \
-         whether this CA wrote what the database says",
-        folder.display()
-    ))
-}
-
 /// What a CA elsewhere answered to the issuer's request.
 #[derive(Debug, Clone, Copy)]
 pub struct ParentAnswer<'a> {
@@ -282,7 +239,7 @@ pub async fn finish(
         let pin = write_pin(&ceremony.first_trust_state(vec![], &first)?, state)?;
         return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
     }
-    let chain = ParentChain::parse(answer.certificates, &*first.issuer)?;
+    let chain = ParentChain::parse(answer.certificates, first.issuer.public_key())?;
     let trust_state = ceremony.first_trust_state(chain.anchors(), &first)?;
     chain.verify(&trust_state, answer.names, clock)?;
     ceremony.add_issuer(&chain.issuer, "parent elsewhere").await?;
@@ -348,289 +305,7 @@ pub async fn reset_clock(
     Ok(Some(ahead))
 }
 
-/// Refuses while the clock is behind the log: nothing can be written.
-pub async fn require_clock(store: &dyn Store, clock: &dyn Clock) -> Result<(), Error> {
-    let head = store.head().await?;
-    sequencer::require_clock(&head, clock.unix_milliseconds())
-        .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
-    Ok(())
-}
-
-/// The pin of a finished CA, as its folder keeps it.
-pub fn read_pin(state: &Path) -> Result<TrustPin, Error> {
-    let path = state.join(PIN);
-    let damaged = |why: &dyn std::fmt::Display| {
-        let shown = path.display();
-        Error::Folder(format!("{shown} cannot be used: {why}; {}", restore_pin(&path)))
-    };
-    let text = read_state(&path, MAX_STATE).map_err(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::Folder(without_pin(state, &path)),
-        _ => Error::Folder(format!("{}: {error}", path.display())),
-    })?;
-    let text = utf8_text(&text).map_err(|fault| match fault {
-        // Base32 in another encoding is base32.
-        TextFault::NotUtf8 { .. } => damaged(&"it holds no text"),
-        fault => damaged(&fault),
-    })?;
-    if text.trim().is_empty() {
-        return Err(damaged(&"it is empty"));
-    }
-    text.parse().map_err(|error| damaged(&error))
-}
-
-/// The step that brings `trust.pin` back.
-fn restore_pin(path: &Path) -> String {
-    format!(
-        "restore it from a backup, or from the context of an operator of this CA: countersign trust \
-         pin > {}",
-        quoted(path)
-    )
-}
-
-fn without_pin(state: &Path, path: &Path) -> String {
-    if state.join(REQUEST).exists() {
-        return format!(
-            "{} waits for its issuer's certificate: countersign init --certificate FILE",
-            state.display()
-        );
-    }
-    if !online_folder(state).exists() {
-        return format!(
-            "there is no CA in {}: look at `state` in the configuration; `countersign init` makes one",
-            state.display()
-        );
-    }
-    format!("{} is gone: {}", path.display(), restore_pin(path))
-}
-
-/// Writes the pin of a trust state beside the keys.
-fn write_pin(trust_state: &TrustState, folder: &Path) -> Result<TrustPin, Error> {
-    let (path, pin) = (folder.join(PIN), trust_state.pin());
-    write_private(&path, format!("{pin}\n").as_bytes())
-        .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))?;
-    Ok(pin)
-}
-
-/// What the steps of a ceremony share.
-struct Ceremony<'a> {
-    trust_domain: &'a TrustDomain,
-    store: &'a dyn Store,
-    clock: &'a dyn Clock,
-}
-
-/// The keys that `init` makes.
-struct First {
-    countersignature: Arc<dyn Signer>,
-    feed: Arc<dyn Signer>,
-    issuer: Arc<dyn Signer>,
-    log: Arc<dyn Signer>,
-    /// None where a parent elsewhere certifies the issuer.
-    root: Option<Arc<dyn Signer>>,
-    trust: Arc<dyn Signer>,
-}
-
-impl First {
-    fn of(online: &Keys, offline: &Keys) -> Result<Self, Error> {
-        let made = |keys: &Keys, purpose| {
-            keys.first(purpose)
-                .ok_or_else(|| Error::Folder(format!("the state folder has no {purpose} key")))
-        };
-        Ok(Self {
-            countersignature: made(online, KeyPurpose::Countersignature)?,
-            feed: made(online, KeyPurpose::Feed)?,
-            issuer: made(online, KeyPurpose::Issuer)?,
-            log: made(online, KeyPurpose::Log)?,
-            root: offline.first(KeyPurpose::Root),
-            trust: made(offline, KeyPurpose::Trust)?,
-        })
-    }
-
-    fn by_purpose(&self) -> impl Iterator<Item = (KeyPurpose, &Arc<dyn Signer>)> {
-        [
-            (KeyPurpose::Countersignature, &self.countersignature),
-            (KeyPurpose::Feed, &self.feed),
-            (KeyPurpose::Issuer, &self.issuer),
-            (KeyPurpose::Log, &self.log),
-            (KeyPurpose::Trust, &self.trust),
-        ]
-        .into_iter()
-        .chain(self.root.as_ref().map(|root| (KeyPurpose::Root, root)))
-    }
-}
-
-impl Ceremony<'_> {
-    /// The first entry names the log and every key.
-    async fn genesis(&self, first: &First) -> Result<(), Error> {
-        let keys: BTreeMap<&str, String> = first
-            .by_purpose()
-            .map(|(purpose, key)| (purpose.name(), String::from(Der::new(key.public_key()))))
-            .collect();
-        let detail = serde_json::json!({ "keys": keys, "version": env!("CARGO_PKG_VERSION") });
-        let origin = origin(self.trust_domain);
-        self.log(self.draft(event::LOG_GENESIS, &origin, &detail), Effect::None).await.map(drop)
-    }
-
-    async fn sign_head(&self, first: &First) -> Result<(), Error> {
-        let key = verifier_key(self.trust_domain, first.log.public_key())?;
-        let signers = [(key, Arc::clone(&first.log))];
-        let origin = origin(self.trust_domain);
-        let failure = Failure::default();
-        let signed = Checkpoints::default().sign_head(self.store, origin, &signers, &failure).await;
-        signed.map(drop)
-    }
-
-    async fn operator(&self, name: &str) -> Result<(), Error> {
-        let id = SpiffeId::operator(self.trust_domain, name)?;
-        let detail = serde_json::json!({ "name": name });
-        let event = self.draft(event::OPERATOR_CREATE, id.as_str(), &detail);
-        self.log(event, Effect::CreateOperator { name: name.to_owned() }).await.map(drop)
-    }
-
-    async fn root(&self, signer: &dyn Signer) -> Result<IssuerCertificate, Error> {
-        let key = signer.public_key();
-        let tbs = ceremony::root_tbs(self.trust_domain, key, self.clock)?;
-        self.log_tbs(event::KEY_ISSUER, "root", &tbs).await?;
-        let der = issuance::assemble(&tbs, &signer.sign(&tbs).await?);
-        Ok(IssuerCertificate::from_der(&der)?)
-    }
-
-    async fn issuer(
-        &self,
-        root: &IssuerCertificate,
-        signer: &dyn Signer,
-        key: &dyn Signer,
-    ) -> Result<(), Error> {
-        let tbs = ceremony::issuer_tbs(self.trust_domain, key.public_key(), root, self.clock)?;
-        self.log_tbs(event::KEY_ISSUER, "issuer", &tbs).await?;
-        let der = issuance::assemble(&tbs, &signer.sign(&tbs).await?);
-        self.add_issuer(&IssuerCertificate::from_der(&der)?, "local root").await
-    }
-
-    async fn add_issuer(&self, issuer: &IssuerCertificate, parent: &str) -> Result<(), Error> {
-        let detail = serde_json::json!({
-            "certificate_sha256": format!("{:?}", Hash::of(issuer.der())),
-            "not_after": issuer.not_after().unix_timestamp(),
-            "parent": parent,
-            "serial_number": issuer.serial_number().to_string(),
-        });
-        let event = self.draft(event::KEY_ISSUER, "issuer", &detail);
-        let effect = Effect::ChangeKeys(ChangedKeys {
-            issuer: Some((issuer.der().to_vec(), *issuer.key_hash())),
-            trust_state: None,
-        });
-        self.log(event, effect).await.map(drop)
-    }
-
-    /// What is in force in a folder whose CA is stopped, and has not halted.
-    async fn in_force(&self, state: &Path, keys: &Keys) -> Result<InForce, Error> {
-        require_no_halt(self.trust_domain, state, self.store, keys).await?;
-        let ledger = load_keys(self.store, self.trust_domain).await?;
-        InForce::open(ledger, keys, self.store, self.trust_domain, &read_pin(state)?).await
-    }
-
-    /// A CA elsewhere has certified the active issuer's key once more.
-    async fn certified_again(
-        &self,
-        answer: ParentAnswer<'_>,
-        state: &Path,
-        keys: &Keys,
-    ) -> Result<(), Error> {
-        let in_force = self.in_force(state, keys).await?;
-        let chain = ParentChain::parse(answer.certificates, in_force.issuer.signer())?;
-        let trust_state = in_force.trust.state();
-        chain.verify(trust_state, answer.names, self.clock)?;
-        if chain.anchors().first().is_none_or(|parent| !trust_state.anchors.contains(parent)) {
-            return Err(Error::Invalid {
-                why: "the second certificate is no anchor of this CA's trust state".to_owned(),
-                next_step: Some("have it certified by the same CA as before".to_owned()),
-            });
-        }
-        self.add_issuer(&chain.issuer, "parent elsewhere").await
-    }
-
-    /// Writes the request for a CA elsewhere.
-    async fn request(&self, issuer: &dyn Signer, folder: &Path) -> Result<(), Error> {
-        let tbs = issuance::prepare_issuer_request(
-            self.trust_domain,
-            "Countersign Issuer",
-            issuer.public_key(),
-        )?;
-        self.log_tbs(event::KEY_ISSUER, "request", &tbs).await?;
-        let der = issuance::assemble(&tbs, &issuer.sign(&tbs).await?);
-        let path = folder.join(REQUEST);
-        write_private(&path, pem("CERTIFICATE REQUEST", &der).as_bytes())
-            .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))
-    }
-
-    /// What the first trust state will say.
-    fn first_trust_state(&self, anchors: Vec<Anchor>, first: &First) -> Result<TrustState, Error> {
-        Ok(TrustState {
-            v: 1,
-            trust_domain: self.trust_domain.clone(),
-            sequence: 1,
-            anchors,
-            countersignature_keys: vec![CountersignatureKey {
-                key: Der::new(first.countersignature.public_key()),
-                not_before: 0,
-                not_after: None,
-            }],
-            log: LogKey {
-                origin: origin(self.trust_domain),
-                key: verifier_key(self.trust_domain, first.log.public_key())?.to_string(),
-            },
-            feed_keys: vec![Der::new(first.feed.public_key())],
-            trust_keys: vec![Der::new(first.trust.public_key())],
-            threshold: 1,
-        })
-    }
-
-    /// Signs the first trust state, and writes its pin beside the keys.
-    async fn trust_state(
-        &self,
-        state: TrustState,
-        first: &First,
-        folder: &Path,
-    ) -> Result<TrustPin, Error> {
-        Trust::new(state.clone())?;
-        let text = state.text();
-        let detail = serde_json::json!({
-            "note_text_sha256": format!("{:?}", Hash::of(text.as_bytes())),
-            "pin": state.pin().to_string(),
-            "sequence": state.sequence,
-        });
-        // Logged with its hash before the trust key signs it; stored once it is signed.
-        let intent = self.draft(event::TRUST_CHANGE, "prepare", &detail);
-        self.log(intent, Effect::None).await?;
-        let note = ceremony::sign_trust(&state, &[Arc::clone(&first.trust)]).await?;
-        TrustState::verify_pinned(&note, &state.pin())?;
-        let event = self.draft(event::TRUST_CHANGE, "activate", &detail);
-        let changed = ChangedKeys { issuer: None, trust_state: Some((state.sequence, note)) };
-        self.log(event, Effect::ChangeKeys(changed)).await?;
-        write_pin(&state, folder)
-    }
-
-    async fn log_tbs(&self, kind: &'static str, what: &str, tbs: &[u8]) -> Result<(), Error> {
-        let detail = serde_json::json!({ "tbs_sha256": format!("{:?}", Hash::of(tbs)) });
-        self.log(self.draft(kind, what, &detail), Effect::None).await.map(drop)
-    }
-
-    fn draft(&self, kind: &'static str, subject: &str, detail: &serde_json::Value) -> EventDraft {
-        EventDraft::new(kind, &Act { actor: INIT, request_id: INIT }, subject, detail)
-    }
-
-    async fn log(&self, event: EventDraft, effect: Effect) -> Result<u64, Error> {
-        let act = ActMember { event, effect, allowed_under: None };
-        let group = vec![Member::Act(Box::new(act))];
-        match self.store.commit(group, self.clock.unix_milliseconds()).await?.pop() {
-            Some(Outcome::Done { log_index }) => Ok(log_index),
-            Some(Outcome::Refused(conflict)) => Err(Error::Conflict(conflict)),
-            other => Err(Error::Folder(format!("the store answered {other:?}"))),
-        }
-    }
-}
-
 const INIT: &str = "init";
-const PIN: &str = "trust.pin";
 /// The request for a CA elsewhere.
 const REQUEST: &str = "issuer.csr";
 /// The keys that `serve` opens.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use api::{Denial, DenyRequest, TokenFilter};
 use authority::sequencer::{
-    ActMember, AllowedUnder, Conflict, Effect, Found, Head, Member, Outcome, plan,
+    ActMember, Acted, AllowedUnder, Conflict, Effect, Found, Head, Member, Outcome, plan,
 };
 use authority::{Act, Authority, Caller, Error, EventDraft};
 use futures_util::future::join_all;
@@ -123,5 +123,12 @@ fn an_allow_beside_a_newer_denial_is_decided_anew() {
     let allow = Effect::Allow { spiffe_id: spiffe_id.clone() };
     let group = vec![act("deny", deny), act("allow", allow.clone()), act("allow", allow)];
     let outcomes = plan(&head, Found::default(), group, 1).unwrap().outcomes;
-    assert_eq!(outcomes, [Outcome::Done { log_index: 0 }, Outcome::Moved, Outcome::Moved]);
+    assert_eq!(
+        outcomes,
+        [
+            Outcome::Act(Acted::Done { log_index: 0 }),
+            Outcome::Act(Acted::Moved),
+            Outcome::Act(Acted::Moved),
+        ]
+    );
 }

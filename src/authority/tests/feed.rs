@@ -449,7 +449,13 @@ async fn another_key_in_the_feed_keys_place_signs_nothing() {
     let folder = environment.folder.path().join("keys");
     std::fs::copy(folder.join("log.key"), folder.join("feed.key")).unwrap();
     let keys = Keys::open(environment.folder.path(), &api::Secret::new("online")).unwrap();
-    let opened = support::open(&environment.store, &keys, &environment.clock, environment.pin);
+    let opened = support::open(
+        environment.folder.path(),
+        &environment.store,
+        &keys,
+        &environment.clock,
+        environment.pin,
+    );
     let refused = opened.await.unwrap().feed.heartbeat().await.unwrap_err().to_string();
     assert!(refused.contains("holds the feed key") && refused.contains("backup"), "{refused}");
 }

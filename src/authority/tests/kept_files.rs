@@ -78,10 +78,7 @@ impl History {
     async fn serves(&mut self) -> Result<Option<String>, Error> {
         let environment = &mut self.environment;
         environment.store.forget_heads();
-        let (store, keys) = (&environment.store, &environment.keys);
-        let opened = support::open(store, keys, &environment.clock, environment.pin).await;
-        environment.authority = opened.unwrap();
-        environment.authority.writer.keep_halts(environment.folder.path()).await?;
+        environment.authority = environment.open().await?;
         Ok(environment.authority.view.halted())
     }
 

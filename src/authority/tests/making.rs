@@ -69,7 +69,7 @@ async fn require_ca(state: &Path, created: Created) {
     let (store, _) = setup::open_store(state, &trust_domain(), &keys).unwrap();
     let clock = Arc::new(ManualClock::new(NOW));
     let store: Arc<dyn authority::store::Store> = Arc::new(store);
-    let authority = support::open(&store, &keys, &clock, pin).await.unwrap();
+    let authority = support::open(state, &store, &keys, &clock, pin).await.unwrap();
     assert!(!authority.writer.checkpoint().unwrap().is_empty());
     assert!(!state.join(UNFINISHED).exists());
 }

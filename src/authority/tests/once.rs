@@ -320,7 +320,7 @@ async fn a_store_of_before_names_were_sealed_is_opened_and_keeps_them_from_now_o
         ALTER TABLE idempotency DROP COLUMN seal; UPDATE meta SET version = 4;";
     database.execute_batch(before).unwrap();
     let store = reopen(folder.path(), &keys).await.unwrap();
-    let authority = open(&store, &keys, &clock, pin).await.unwrap();
+    let authority = open(folder.path(), &store, &keys, &clock, pin).await.unwrap();
     let later = authority.operations.deny(&caller, &denial("/prod/reports")).await.unwrap();
     assert_ne!(later.id, first.id, "a row without a seal is not believed");
     assert_eq!(authority.operations.deny(&caller, &denial("/prod/reports")).await.unwrap(), later);

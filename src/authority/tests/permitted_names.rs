@@ -67,8 +67,7 @@ async fn start([root, above, issuer]: [&str; 3]) -> Environment {
     };
     let Outcomes::Ready(pin) = created.outcome else { panic!("it is certified") };
     let (keys, store) = (created.keys, created.store as Arc<dyn Store>);
-    let authority = support::open(&store, &keys, &clock, pin).await.unwrap();
-    authority.writer.keep_halts(folder.path()).await.unwrap();
+    let authority = support::open(folder.path(), &store, &keys, &clock, pin).await.unwrap();
     Environment { folder, clock, store, keys, pin, authority }
 }
 

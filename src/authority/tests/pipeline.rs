@@ -3,13 +3,17 @@
 
 mod support;
 
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use api::{Attestation, ExplainRequest, IssueRequest, KeyPurpose, RevokeRequest, TokenFilter};
 use authority::signer::spy::SpySigner;
+use authority::signer::{Signer, SignerError};
 use authority::store::RecordKey;
 use authority::store::sqlite::SqliteStore;
-use authority::{Error, Event};
+use authority::{Error, Event, Keys};
+use futures_util::future::BoxFuture;
 use support::{Environment, anonymous, csr, id, request};
 use tlog::{CertificateLeaf, Hash};
 
@@ -54,6 +58,50 @@ async fn no_ca_key_signs_what_the_log_does_not_hold() {
     environment.authority.crls.crl(&issuer).await.unwrap();
     let looked_up = looked_up.lock().unwrap();
     assert_eq!(*looked_up, ["leaf", "leaf", "leaf", "event"]);
+}
+
+/// Whatever a key service answers: what is stored first is stored for good.
+#[tokio::test]
+async fn a_signature_that_is_none_is_not_stored_and_the_same_request_is_signed_then() {
+    let is_broken = Arc::new(AtomicBool::new(false));
+    let broken = Arc::clone(&is_broken);
+    let wrap = |keys: Keys, _: &Path| {
+        keys.wrap(KeyPurpose::Issuer, |inner| Arc::new(BrokenSigner { inner, broken }))
+    };
+    let environment = Environment::start_with(wrap, |store| store).await;
+    let operator = environment.operator().await;
+    let token = environment.token(&operator, "/prod/reports").await;
+    let (csr, size) = (csr(), environment.authority.view.log_size().await.unwrap());
+    is_broken.store(true, Ordering::SeqCst);
+    let refused = environment.issue_with(&token, &csr).await.unwrap_err();
+    assert!(matches!(refused, Error::Signer(SignerError::Refused(_))), "{refused}");
+    let leaf = RecordKey::LeafIndex(size + 1);
+    let record = environment.store.records_of(vec![leaf]).await.unwrap().pop().flatten().unwrap();
+    assert_eq!(record.certificate, None);
+    is_broken.store(false, Ordering::SeqCst);
+    let issued = environment.issue_with(&token, &csr).await.unwrap();
+    assert_eq!(issued.log_index, size + 1);
+    environment.verified(&issued);
+}
+
+/// Signs something else.
+#[derive(Debug)]
+struct BrokenSigner {
+    inner: Arc<dyn Signer>,
+    broken: Arc<AtomicBool>,
+}
+
+impl Signer for BrokenSigner {
+    fn public_key(&self) -> &[u8] {
+        self.inner.public_key()
+    }
+
+    fn sign<'a>(&'a self, message: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignerError>> {
+        match self.broken.load(Ordering::SeqCst) {
+            true => self.inner.sign(b"something else"),
+            false => self.inner.sign(message),
+        }
+    }
 }
 
 /// Panics where the log does not hold it.

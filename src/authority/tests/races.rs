@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use authority::clock::Clock;
 use authority::sequencer::{
-    ActMember, Effect, Found, Head, Member, Outcome, RevocationTarget, plan,
+    ActMember, Effect, Found, Head, Member, Outcome, RevocationTarget, Unlogged, plan,
 };
 use authority::store::faulty::FaultyStore;
 use authority::{Act, EventDraft};
@@ -141,5 +141,5 @@ fn a_token_withdrawn_in_the_same_commit_issues_nothing() {
         vec![act("token.revoke", "/prod/reports", withdraw), Member::Certificate(Arc::new(issue))];
     let now = authority::clock::ManualClock::new(NOW).unix_milliseconds();
     let outcomes = plan(&head, found, group, now).unwrap().outcomes;
-    assert!(matches!(outcomes[1], Outcome::Refused(_)), "{outcomes:?}");
+    assert!(matches!(outcomes[1], Outcome::Certificate(Err(Unlogged::Refused(_)))), "{outcomes:?}");
 }

@@ -240,7 +240,8 @@ impl Nodes {
         };
         let first = Environment::start_with(|keys, _| keys, wrap).await;
         let store = shared.get().unwrap();
-        let second = open(store, &first.keys, &first.clock, first.pin).await.unwrap();
+        let second =
+            open(first.folder.path(), store, &first.keys, &first.clock, first.pin).await.unwrap();
         Self { first, second, armed, reached, go, commits }
     }
 

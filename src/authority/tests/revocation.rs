@@ -372,9 +372,10 @@ async fn tables_that_contradict_the_log_are_refused() {
         let reopened = support::reopen(folder.path(), &keys).await;
         let refused = match reopened {
             Err(error) => Err(error.to_string()),
-            Ok(store) => {
-                open(&store, &keys, &clock, pin).await.map(drop).map_err(|e| e.to_string())
-            }
+            Ok(store) => open(folder.path(), &store, &keys, &clock, pin)
+                .await
+                .map(drop)
+                .map_err(|e| e.to_string()),
         };
         assert!(refused.is_err(), "{tampering} goes unnoticed");
     }

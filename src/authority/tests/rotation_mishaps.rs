@@ -197,8 +197,8 @@ async fn an_issuer_certified_again_stays_below_its_root() {
 async fn without_the_key(purpose: KeyPurpose) -> (Environment, Caller, PathBuf) {
     let mut environment = Environment::start().await;
     let keys = Keys::open(environment.folder.path(), &Secret::new("online")).unwrap();
-    let Environment { store, clock, pin, .. } = &environment;
-    let other = support::open(store, &keys, clock, *pin).await.unwrap();
+    let Environment { folder, store, clock, pin, .. } = &environment;
+    let other = support::open(folder.path(), store, &keys, clock, *pin).await.unwrap();
     let operator = environment.operator().await;
     let offline = environment.offline_keys();
     for step in [Prepare, Activate] {

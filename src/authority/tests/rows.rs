@@ -459,7 +459,7 @@ async fn a_store_of_before_records_were_sealed_is_compared_with_its_log_and_seal
     of_before(&folder, &keys).await;
     let store = reopen(folder.path(), &keys).await.unwrap();
     assert_eq!(store.head().await.unwrap().edge.size(), size + 1, "what was renewed is told");
-    let authority = open(&store, &keys, &clock, pin).await.unwrap();
+    let authority = open(folder.path(), &store, &keys, &clock, pin).await.unwrap();
     let environment = Environment { folder, clock, store, keys, pin, authority };
     environment.renew(&environment.caller(&renewed), &csr()).await.unwrap();
     revoke(&environment, &operator, &issued.serial_number.to_string()).await.unwrap();
@@ -523,7 +523,7 @@ async fn a_store_whose_records_are_sealed_is_never_taken_for_one_of_before() {
     let Environment { folder, clock, store, keys, pin, authority } = environment;
     drop((authority, store));
     let refused = match reopen(folder.path(), &keys).await {
-        Ok(store) => open(&store, &keys, &clock, pin).await.map(drop),
+        Ok(store) => open(folder.path(), &store, &keys, &clock, pin).await.map(drop),
         Err(error) => Err(error),
     };
     let refused = refused.unwrap_err().to_string();

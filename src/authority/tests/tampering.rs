@@ -48,7 +48,7 @@ async fn refusal_after(tamper: impl FnOnce(&Connection)) -> String {
     tamper(&database);
     drop(database);
     let started = match reopen(folder.path(), &keys).await {
-        Ok(store) => open(&store, &keys, &clock, pin).await.map(drop),
+        Ok(store) => open(folder.path(), &store, &keys, &clock, pin).await.map(drop),
         Err(error) => Err(error),
     };
     started.expect_err("it goes unnoticed").to_string()
@@ -243,10 +243,12 @@ async fn a_store_of_before_is_verified_and_sealed_once() {
     database.execute_batch(&unseal()).unwrap();
     let key = folder.path().join("keys/head.key");
     std::fs::remove_file(&key).unwrap();
+    // Such a CA kept no head beside its database.
+    std::fs::remove_file(folder.path().join("head")).unwrap();
     let passphrase = api::Secret::new("online");
     let keys = authority::Keys::open(folder.path(), &passphrase).unwrap();
     let store = reopen(folder.path(), &keys).await.unwrap();
-    let authority = open(&store, &keys, &clock, pin).await.unwrap();
+    let authority = open(folder.path(), &store, &keys, &clock, pin).await.unwrap();
     let environment = Environment { folder, clock, store, keys, pin, authority };
     environment.issue_with(&token, &csr()).await.unwrap();
     assert!(key.exists());
@@ -303,8 +305,7 @@ async fn an_older_database_is_noticed_by_the_checkpoint_beside_it() {
     let (database, older) = (folder.path().join("countersign.db"), folder.path().join("older.db"));
     Connection::open(&database).unwrap().execute("VACUUM INTO ?1", [older.to_str()]).unwrap();
     let store = reopen(folder.path(), &keys).await.unwrap();
-    let authority = open(&store, &keys, &clock, pin).await.unwrap();
-    authority.writer.keep_halts(folder.path()).await.unwrap();
+    let authority = open(folder.path(), &store, &keys, &clock, pin).await.unwrap();
     assert!(authority.view.halted().is_none());
     let environment = Environment { folder, clock, store, keys, pin, authority };
     let operator = environment.operator().await;
@@ -317,8 +318,7 @@ async fn an_older_database_is_noticed_by_the_checkpoint_beside_it() {
     }
     std::fs::rename(&older, &database).unwrap();
     let store = reopen(folder.path(), &keys).await.unwrap();
-    let authority = open(&store, &keys, &clock, pin).await.unwrap();
-    authority.writer.keep_halts(folder.path()).await.unwrap();
+    let authority = open(folder.path(), &store, &keys, &clock, pin).await.unwrap();
     let why = authority.view.halted().unwrap();
     assert!(why.contains("beside its database") && why.contains("older database"), "{why}");
 }

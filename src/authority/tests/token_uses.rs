@@ -141,7 +141,7 @@ async fn an_entry_that_was_changed_proves_no_use_and_no_other_maker() {
     // What this process has logged itself it knows; what it reads at a start it has proved.
     let refused = environment.issue_with(&token, &csr()).await.unwrap_err();
     assert!(refused.to_string().contains("whoever made it"), "{refused}");
-    let Environment { store, keys, clock, pin, .. } = &environment;
-    let refused = support::open(store, keys, clock, *pin).await.unwrap_err();
+    let Environment { folder, store, keys, clock, pin, .. } = &environment;
+    let refused = support::open(folder.path(), store, keys, clock, *pin).await.unwrap_err();
     assert!(refused.to_string().contains("not the one that was logged"), "{refused}");
 }

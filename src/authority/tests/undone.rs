@@ -48,7 +48,7 @@ async fn starts(environment: Environment) -> Result<(), Error> {
     let Environment { folder, clock, store, keys, pin, authority } = environment;
     drop((authority, store));
     let store = reopen(folder.path(), &keys).await?;
-    open(&store, &keys, &clock, pin).await.map(drop)
+    open(folder.path(), &store, &keys, &clock, pin).await.map(drop)
 }
 
 #[tokio::test]

@@ -63,8 +63,7 @@ fn remove(path: &Path) {
 
 /// It halts nothing, lifts nothing, is named, and the documented command gets it out of the way.
 async fn is_refused_and_set_aside(environment: &mut Environment, file: &Path, what: &str) {
-    let state = environment.folder.path().to_owned();
-    let refused = environment.authority.writer.keep_halts(&state).await.unwrap_err();
+    let refused = environment.open().await.unwrap_err();
     let said = refused.to_string();
     assert!(matches!(refused, Error::Unproven { .. }), "{what}: {said}");
     assert!(said.contains(&file.display().to_string()), "{what}: {said}");
@@ -85,7 +84,7 @@ async fn is_refused_and_set_aside(environment: &mut Environment, file: &Path, wh
     require_no_halt(environment).await.unwrap();
     environment.restart().await;
     assert_eq!(environment.authority.view.halted(), None, "{what}");
-    assert!(!state.join("halted").exists(), "{what}");
+    assert!(!environment.folder.path().join("halted").exists(), "{what}");
 }
 
 async fn require_no_halt(environment: &Environment) -> Result<(), Error> {
@@ -185,7 +184,7 @@ async fn a_halt_that_the_log_has_outgrown_is_not_lifted_but_over() {
     assert_eq!(environment.lift_halt().await.unwrap(), setup::Lifted::default());
     assert_eq!(environment.store.head().await.unwrap().edge.size(), size, "nothing is judged");
     environment.restart().await;
-    assert!(!state.join("halted").exists());
+    assert!(!environment.folder.path().join("halted").exists());
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use authority::clock::Clock;
 use authority::policy::{
     Action, ActivePolicy, IssueContext, OPERATOR_LIFE, PolicyError, PolicySet, Principal, Query,
 };
-use authority::sequencer::{ActMember, Effect, Member, Outcome};
+use authority::sequencer::{ActMember, Acted, Effect, Member, Outcome};
 use authority::setup::{self, NewAuthority, Parent};
 use authority::{Act, Caller, Error, EventDraft};
 use identity::SpiffeId;
@@ -77,7 +77,7 @@ async fn put_into_force(environment: &mut Environment, files: &BTreeMap<String, 
     let act = ActMember { event, effect, allowed_under: None };
     let now = environment.clock.unix_milliseconds();
     let done = environment.store.commit(vec![Member::Act(Box::new(act))], now).await.unwrap();
-    assert!(matches!(done[0], Outcome::Done { .. }), "{done:?}");
+    assert!(matches!(done[0], Outcome::Act(Acted::Done { .. })), "{done:?}");
     environment.restart().await;
 }
 

@@ -228,8 +228,7 @@ async fn a_kept_head_that_this_ca_did_not_seal_is_no_evidence() {
     assert_ne!(larger, ours);
     for contents in [Vec::new(), b"head".to_vec(), of_another, larger.into_bytes()] {
         fs::write(&file, contents).unwrap();
-        let state = environment.folder.path().to_owned();
-        let refused = environment.authority.writer.keep_halts(&state).await.unwrap_err();
+        let refused = environment.open().await.unwrap_err();
         assert!(matches!(refused, Error::Unproven { .. }), "{refused}");
         assert!(refused.to_string().contains(&file.display().to_string()), "{refused}");
         let lifted = environment.lift_halt().await.unwrap();

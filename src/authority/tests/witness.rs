@@ -230,7 +230,7 @@ async fn a_halt_that_cannot_be_read_lifts_nothing() {
     let environment = Environment::start().await;
     for damaged in [&b""[..], b"why", b"why\n\n", b"why\n\npay.example/log\nmany\n", b"\xff\n\n"] {
         fs::write(environment.folder.path().join("halted"), damaged).unwrap();
-        let kept = environment.authority.writer.keep_halts(environment.folder.path()).await;
+        let kept = environment.open().await;
         assert!(matches!(kept, Err(Error::Unproven { .. })), "{damaged:?}");
     }
 }

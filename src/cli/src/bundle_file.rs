@@ -2,19 +2,18 @@
 
 use std::collections::HashSet;
 
+use countersign::svid_folder::{BUNDLE, Contents, Lock, SvidFolder};
 use identity::TrustState;
 use zeroize::Zeroizing;
 
 use crate::chain;
 use crate::error::Error;
-use crate::files::Lock;
 use crate::output::Output;
-use crate::svid_directory::{BUNDLE, Contents, SvidDirectory};
 
 /// Why software that reads it refuses peers of the CA, or takes others for them; none where it has the
 /// anchors of the trust state, and no more. Whoever trusts others, too, says so in a file of their own:
 /// here nobody could tell theirs from an intruder's.
-pub(crate) fn fault(directory: &SvidDirectory, state: &TrustState) -> Option<String> {
+pub(crate) fn fault(directory: &SvidFolder, state: &TrustState) -> Option<String> {
     let pem = match directory.read(BUNDLE) {
         Ok(None) => return Some("is not there".to_owned()),
         Ok(Some(pem)) if pem.is_empty() => return Some("is empty".to_owned()),
@@ -38,7 +37,7 @@ pub(crate) fn fault(directory: &SvidDirectory, state: &TrustState) -> Option<Str
 
 /// Writes it anew where it is lost or broken, and says so.
 pub(crate) fn restore(
-    directory: &SvidDirectory,
+    directory: &SvidFolder,
     state: &TrustState,
     output: Output,
     lock: &Lock,

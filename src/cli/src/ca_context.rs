@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use authority::setup;
+use countersign::svid_folder::SvidFolder;
 use identity::{TrustDomain, TrustPin};
 use server::Config;
 
@@ -13,7 +14,6 @@ use crate::contexts::{Context, Contexts};
 use crate::error::Error;
 use crate::options::GlobalOptions;
 use crate::session::Session;
-use crate::svid_directory::SvidDirectory;
 use crate::trust::HeldTrust;
 
 /// The session with the context of this CA: the one that was named, else the current one, else another.
@@ -84,7 +84,8 @@ impl Ca<'_> {
     /// CA says which ones follow those of its pin, and is believed by their signatures.
     async fn is_asked_by(&self, context: &Context, session: &Session) -> bool {
         let is_same = |pin: &TrustPin| pin.of_any_sequence() == self.pin;
-        let held = SvidDirectory::at(&context.directory).and_then(|it| held_trust(context, &it));
+        let held = SvidFolder::at(&context.directory).map_err(Error::from);
+        let held = held.and_then(|it| held_trust(context, &it));
         let Ok(held) = held else { return is_same(&context.trust_pin) };
         if held.state().trust_domain != *self.trust_domain {
             return false;
@@ -99,7 +100,8 @@ impl Ca<'_> {
     }
 
     fn other(&self, name: &str, context: &Context, fitting: Option<&str>) -> Error {
-        let held = SvidDirectory::at(&context.directory).and_then(|it| held_trust(context, &it));
+        let held = SvidFolder::at(&context.directory).map_err(Error::from);
+        let held = held.and_then(|it| held_trust(context, &it));
         let held = held.ok();
         let domain = held.map(|held| held.state().trust_domain.to_string());
         Error::OtherCa {

@@ -15,6 +15,7 @@ use authority::signer::SignerError;
 use authority::store::Store;
 use authority::{Authority, Keys, OwnNames, Parts};
 use clap::Args;
+use countersign::svid_folder::{CHAIN, KEY, RECORD};
 use identity::{SpiffeId, TrustPin};
 use server::Config;
 use zeroize::Zeroizing;
@@ -24,7 +25,7 @@ use crate::output::Output;
 use crate::passphrase::{self, Source};
 use crate::pending::PendingRequest;
 use crate::policy_folder;
-use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
+use crate::svid_folder;
 use crate::svid_record::{SvidRecord, Wish};
 use crate::trust::HeldTrust;
 
@@ -278,6 +279,7 @@ pub(crate) async fn engine_by(
 ) -> anyhow::Result<Arc<Authority>> {
     let parts = Parts {
         trust_domain: config.trust_domain.clone(),
+        state: config.state.clone(),
         crl_url: config.crl_url.clone(),
         own_names: OwnNames::configured(&config.names),
         clock,
@@ -285,9 +287,7 @@ pub(crate) async fn engine_by(
         keys,
         trust_pin,
     };
-    let authority = Authority::open(parts).await?;
-    authority.writer.keep_halts(&config.state).await?;
-    Ok(Arc::new(authority))
+    Ok(Arc::new(Authority::open(parts).await?))
 }
 
 /// Issues an operator's SVID through the engine's own pipeline and installs it in a directory.
@@ -300,7 +300,7 @@ pub(crate) async fn install_operator(
 ) -> anyhow::Result<SpiffeId> {
     let spiffe_id = SpiffeId::operator(authority.view.trust_domain(), name)?;
     let wish = Wish { ttl: Some(Ttl(OPERATOR_LIFE)), ..Wish::only(spiffe_id.clone()) };
-    let directory = SvidDirectory::create(directory)?;
+    let directory = svid_folder::create(directory)?;
     let lock = directory.lock()?;
     let held = HeldTrust::from_note(authority.view.trust_note().to_vec(), &pin)?;
     let mut contents = held.contents();

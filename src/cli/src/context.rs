@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use api::{Attestation, ProblemType};
+use countersign::svid_folder::{CHAIN, KEY, RECORD, SvidFolder};
 use countersign::{AuthorityClient, Credentials, Error as LibraryError};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -21,7 +22,7 @@ use crate::renewal::Due;
 use crate::seen_log::{SeenLog, WentBack};
 use crate::session::Session;
 use crate::shell;
-use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
+use crate::svid_folder;
 use crate::svid_record::SvidRecord;
 use crate::table;
 use crate::target::Target;
@@ -48,7 +49,7 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     if url.ends_with(":0") {
         return Err(Error::NoPort(url.to_owned()));
     }
-    let operator = Operator { directory: SvidDirectory::at(&context.directory)?, context, url };
+    let operator = Operator { directory: SvidFolder::at(&context.directory)?, context, url };
     // Before it asks for a newer trust state: without these, that leads nowhere.
     pair(&operator.directory, RECOVER)?;
     operator.follow_trust(session).await?;
@@ -70,13 +71,13 @@ pub(crate) fn directory(session: &Session) -> Result<PathBuf, Error> {
 pub(crate) fn trust(session: &Session) -> Result<HeldTrust, Error> {
     let contexts = Contexts::load(&session.options)?;
     let (_, context) = contexts.select(session.options.context.as_deref())?;
-    held_trust(context, &SvidDirectory::at(&context.directory)?)
+    held_trust(context, &SvidFolder::at(&context.directory)?)
 }
 
 /// The context's pin is the one that everything started from; `svid.json` has that of the newest
 /// keys, replaced together with the note when a renewal follows their rotation. Its sequence counts
 /// whichever names the keys: no state is taken that is older than one held before.
-pub(crate) fn held_trust(context: &Context, directory: &SvidDirectory) -> Result<HeldTrust, Error> {
+pub(crate) fn held_trust(context: &Context, directory: &SvidFolder) -> Result<HeldTrust, Error> {
     let (url, pin) = (&context.url, &context.trust_pin);
     let Some(record) = record(directory)? else { return HeldTrust::load(directory, pin, url) };
     let newest = record.trust_pin.of_any_sequence();
@@ -87,8 +88,8 @@ pub(crate) fn held_trust(context: &Context, directory: &SvidDirectory) -> Result
 }
 
 /// `svid.json` of a context's directory, which goes on without: by the pin that it started from.
-fn record(directory: &SvidDirectory) -> Result<Option<SvidRecord>, Error> {
-    directory.record().map_err(|error| match error {
+fn record(directory: &SvidFolder) -> Result<Option<SvidRecord>, Error> {
+    svid_folder::record(directory).map_err(|error| match error {
         Error::UnusableRecord { path, why, .. } => {
             let repair = format!("rm {}; then the same command again", shell::quoted(&path));
             Error::UnusableRecord { path, why, repair }
@@ -99,7 +100,7 @@ fn record(directory: &SvidDirectory) -> Result<Option<SvidRecord>, Error> {
 
 /// The certificate and the key in a directory; where one is missing, or they do not belong together,
 /// the error says what makes new ones.
-pub(crate) fn pair(directory: &SvidDirectory, repair: &str) -> Result<Arc<Credentials>, Error> {
+pub(crate) fn pair(directory: &SvidFolder, repair: &str) -> Result<Arc<Credentials>, Error> {
     let folder = directory.path();
     let read = |missing| match directory.read(missing)? {
         Some(bytes) => Ok(Zeroizing::new(bytes)),
@@ -116,7 +117,7 @@ pub(crate) fn pair(directory: &SvidDirectory, repair: &str) -> Result<Arc<Creden
 }
 
 struct Operator<'a> {
-    directory: SvidDirectory,
+    directory: SvidFolder,
     context: &'a Context,
     url: &'a str,
 }
@@ -168,11 +169,11 @@ impl Operator<'_> {
             return Ok(());
         }
         // Without a record there is no place for the new pin: this state would be lost behind it.
-        let Some(record) = self.directory.record()? else { return Ok(()) };
+        let Some(record) = svid_folder::record(&self.directory)? else { return Ok(()) };
         let mut contents = newest.contents();
         let record = SvidRecord { trust_pin: newest.pin(), ..record };
         contents.insert(RECORD, Zeroizing::new(record.to_json()));
-        self.directory.replace(contents, &lock)
+        Ok(self.directory.replace(contents, &lock)?)
     }
 
     fn restore_bundle(&self, session: &Session) -> Result<(), Error> {
@@ -221,7 +222,7 @@ impl Operator<'_> {
             return Ok(());
         }
         let (OpenContext { client, held, .. }, _) = self.open(session)?;
-        let wish = match self.directory.record()? {
+        let wish = match svid_folder::record(&self.directory)? {
             Some(record) => record.wish,
             None => svid.wish(),
         };
@@ -257,7 +258,7 @@ pub(crate) fn about_serial(
         chain::read(der).is_ok_and(|it| chain::serial_number(&it).as_ref() == Some(serial))
     };
     let own = || {
-        let pem = SvidDirectory::at(directory(session)?)?.read(CHAIN)?.unwrap_or_default();
+        let pem = SvidFolder::at(directory(session)?)?.read(CHAIN)?.unwrap_or_default();
         Ok::<_, Error>(chain::parse(&pem).unwrap_or_default())
     };
     let anchors = &held.state().anchors;
@@ -284,5 +285,5 @@ pub(crate) fn is_own_path(path: &str, session: &Session) -> bool {
 }
 
 fn own(session: &Session) -> Result<OwnSvid, Error> {
-    OwnSvid::read(&SvidDirectory::at(directory(session)?)?)
+    OwnSvid::read(&SvidFolder::at(directory(session)?)?)
 }

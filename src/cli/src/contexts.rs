@@ -11,14 +11,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use countersign::svid_folder::{KEY, Lock, SvidFolder, create_private};
 use identity::TrustPin;
 use serde::{Deserialize, Serialize};
 
 use crate::dev_folder::DevFolder;
 use crate::error::Error;
-use crate::files::{self, Lock};
+use crate::files;
 use crate::options::GlobalOptions;
-use crate::svid_directory::{KEY, SvidDirectory};
+use crate::svid_folder;
 
 /// Every context, and the current one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,8 +232,8 @@ pub(crate) fn make_current(name: &str, options: &GlobalOptions) -> Result<(), Er
 pub(crate) fn forgotten(name: &str, options: &GlobalOptions) -> Option<Context> {
     require_name(name).ok()?;
     let path = folder(options).ok()?.join(name);
-    let directory = SvidDirectory::at(&path).ok()?;
-    let record = directory.record().ok()??;
+    let directory = SvidFolder::at(&path).ok()?;
+    let record = svid_folder::record(&directory).ok()??;
     let has_key = directory.has(KEY).ok()?;
     has_key.then(|| Context::new(&record.url, record.trust_pin, &path))
 }
@@ -264,7 +265,7 @@ pub(crate) fn require_text(directory: &Path) -> Result<(), Error> {
 /// Refuses unless the file can be written: with as much as it may have.
 pub(crate) fn require_room(options: &GlobalOptions) -> Result<(), Error> {
     let folder = folder(options)?;
-    files::create_private_directory(&folder)?;
+    create_private(&folder)?;
     let _lock = Lock::of(&folder)?;
     let tried = folder.join(".contexts.try");
     let written = files::replace(&tried, &[0; ABOUT]);
@@ -281,7 +282,7 @@ fn edit<T>(
     change: impl FnOnce(&mut Contexts) -> Result<T, Error>,
 ) -> Result<T, Error> {
     let folder = folder(options)?;
-    files::create_private_directory(&folder)?;
+    create_private(&folder)?;
     let _lock = Lock::of(&folder)?;
     let path = path(options)?;
     let mut contexts = read(&path)?;

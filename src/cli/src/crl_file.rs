@@ -2,9 +2,10 @@
 //! `-crl_check`. What asks for one of every CA lacks the root's, which signs none.
 //!
 //! It lives by the hour, and the SVID by the day: it is no part of the set that is replaced as one, and
-//! what keeps it from being refreshed never costs an SVID.
+//! what keeps it from being replaced never costs an SVID.
 
 use countersign::AuthorityClient;
+use countersign::svid_folder::{BUNDLE, CRL, SvidFolder};
 use identity::pem_blocks;
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -13,10 +14,6 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 use crate::error::Error;
 use crate::output::Output;
 use crate::shell;
-use crate::svid_directory::{BUNDLE, SvidDirectory};
-
-/// The CRLs of all issuers, PEM.
-pub(crate) const CRL: &str = "crl.pem";
 
 /// What a CRL says of itself.
 #[derive(Debug, Serialize)]
@@ -31,8 +28,8 @@ pub(crate) struct CrlSummary {
 }
 
 /// Fetches it for an SVID that is new. What comes in the way is told: the SVID is there.
-pub(crate) async fn begin(directory: &SvidDirectory, client: &AuthorityClient, output: Output) {
-    if let Err(error) = refresh(directory, client).await {
+pub(crate) async fn begin(directory: &SvidFolder, client: &AuthorityClient, output: Output) {
+    if let Err(error) = fetch(directory, client).await {
         let renew = || format!("countersign renew {}", shell::quoted(directory.path()));
         let next = error.next_step().unwrap_or_else(renew);
         let why = error.with_causes();
@@ -40,15 +37,15 @@ pub(crate) async fn begin(directory: &SvidDirectory, client: &AuthorityClient, o
     }
 }
 
-/// Refreshes it. What comes in the way is told, and an error once the one that is there has ended:
+/// Fetches it anew. What comes in the way is told, and an error once the one that is there has ended:
 /// whoever reads it accepts nobody any more.
 pub(crate) async fn keep(
-    directory: &SvidDirectory,
+    directory: &SvidFolder,
     client: &AuthorityClient,
     output: Output,
     now: OffsetDateTime,
 ) -> Result<(), Error> {
-    let Err(error) = refresh(directory, client).await else { return Ok(()) };
+    let Err(error) = fetch(directory, client).await else { return Ok(()) };
     let held = read(directory).ok().flatten();
     let ends = held.iter().flatten().filter_map(|crl| crl.next_update).min();
     match ends.filter(|end| *end < now) {
@@ -58,23 +55,23 @@ pub(crate) async fn keep(
         None => {
             let next = error.next_step().map(|step| format!("\n  next: {step}"));
             let next = next.unwrap_or_default();
-            output.warn(format!("crl.pem was not refreshed: {}{next}", error.with_causes()));
+            output.warn(format!("crl.pem stays as it was: {}{next}", error.with_causes()));
             Ok(())
         }
     }
 }
 
-async fn refresh(directory: &SvidDirectory, client: &AuthorityClient) -> Result<(), Error> {
+async fn fetch(directory: &SvidFolder, client: &AuthorityClient) -> Result<(), Error> {
     let pem = client.crls().await?;
     parse(&pem).map_err(|_| Error::Answer("its CRLs cannot be read"))?;
     if directory.read(CRL).is_ok_and(|held| held.as_deref() == Some(&*pem)) {
         return Ok(());
     }
-    directory.replace_beside(CRL, BUNDLE, &pem)
+    Ok(directory.replace_beside(CRL, BUNDLE, &pem)?)
 }
 
 /// What stands beside an SVID; none where there is none.
-pub(crate) fn read(directory: &SvidDirectory) -> Result<Option<Vec<CrlSummary>>, Error> {
+pub(crate) fn read(directory: &SvidFolder) -> Result<Option<Vec<CrlSummary>>, Error> {
     let Some(pem) = directory.read(CRL)? else { return Ok(None) };
     let malformed = |why| Error::Malformed { path: directory.join(CRL), why };
     parse(&pem).map(Some).map_err(malformed)

@@ -182,11 +182,6 @@ fn countersignature(der: &[u8]) -> Countersignature {
     }
 }
 
-/// Whether it bears the SCT of a log, whichever that is.
-pub(crate) fn is_countersigned(der: &[u8]) -> bool {
-    matches!(countersignature(der), Countersignature::Present { .. })
-}
-
 fn milliseconds(since_1970: u64) -> String {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(since_1970) * 1_000_000)
         .map_or_else(|_| format!("{since_1970} ms since 1970"), table::time)

@@ -11,7 +11,7 @@ use authority::folder::{Entry, Folder};
 use rustix::fs::OFlags;
 
 use crate::error::Error;
-use crate::files::{Replacement, read_opened};
+use crate::files::{Replacement, read_some};
 use crate::other_file::OtherFile;
 
 /// What may be replaced.
@@ -52,7 +52,7 @@ impl<'a> Destination<'a> {
                 return Err(in_the_way(path, format!("it is a link to {}", to.display())));
             }
             Some(Entry::File) => {
-                let bytes = folder.open_plain(name).and_then(read_opened);
+                let bytes = folder.open_plain(name).and_then(read_some);
                 require_replaceable(path, bytes.ok().as_deref(), replaced)?;
                 file()?
             }

@@ -45,7 +45,7 @@ pub(crate) fn start(filter: &str, format: LogFormat) {
 /// The same for `dev`: of its services, which run in front of somebody, only errors are shown; that
 /// one of them is cut off stands among what `dev` tells itself.
 pub(crate) fn start_of_dev(listener: impl Layer<Registry> + Send + Sync, verbose: bool) {
-    let filter = if verbose { EVERYTHING } else { "error,countersign::upkeep::own=off" };
+    let filter = if verbose { EVERYTHING } else { "error,countersign::workload::upkeep::own=off" };
     let shown = tracing_subscriber::fmt::layer()
         .fmt_fields(escape::fields())
         .with_writer(escape::diagnostics)

@@ -1,8 +1,11 @@
+//! What goes wrong on this side of the network: in words, by exit code. What to type next is
+//! `next_step`.
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
-use std::time::Duration;
 
+use countersign::svid_folder::FolderError;
 use identity::{Refusal, SerialNumber, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 
@@ -62,6 +65,9 @@ pub(crate) enum Error {
         directory.display(), table::time(*not_after), table::time(clock::now())
     )]
     Expired { directory: PathBuf, not_after: OffsetDateTime, repair: String },
+    /// The folder of an SVID, or another of ours.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
     /// Something stands where a file of ours would.
     #[error("{} cannot be replaced: {why}", path.display())]
     InTheWay { path: PathBuf, why: String },
@@ -95,12 +101,6 @@ pub(crate) enum Error {
     /// An SVID was certified for a request, and whoever made that has its key.
     #[error("{} has no key: its SVID was issued for a request (--csr)", directory.display())]
     NoKey { directory: PathBuf, repair: String },
-    /// The lock of a directory is no file that we made.
-    #[error("{} is no lock of ours: it is a link, or no plain file", .0.display())]
-    NoLock(PathBuf),
-    /// A directory takes no SVID; nothing was asked for.
-    #[error("no SVID can be kept in {}: {why}", path.display())]
-    NoRoom { path: PathBuf, why: &'static str, source: io::Error },
     /// A directory holds no SVID of ours.
     #[error("{} holds no SVID: there is no {missing}", directory.display())]
     NoSvid { directory: PathBuf, missing: &'static str, repair: String },
@@ -122,9 +122,6 @@ pub(crate) enum Error {
     /// The path of an operator's ID cannot bear this name.
     #[error("{0:?} is no operator's name: letters, digits and . _ -, one at least, and no / in it")]
     OperatorName(String),
-    /// Somebody changed the directory while a set was installed in it.
-    #[error("{} is not what was installed: somebody changed it meanwhile", path.display())]
-    NotInPlace { path: PathBuf },
     /// A CA that is given another port each time it starts.
     #[error("{0} names no port: `listen` of that CA has port 0, so that `serve` takes a free one")]
     NoPort(String),
@@ -194,18 +191,9 @@ pub(crate) enum Error {
     /// The CRLs beside an SVID have ended, and no newer ones can be had.
     #[error("{} ended at {}: by it, software accepts nobody", path.display(), table::time(*ended))]
     StaleCrl { path: PathBuf, ended: OffsetDateTime, source: Box<Self> },
-    /// A directory has files of somebody else's where ours would go.
-    #[error("{} holds what countersign did not write, and it stays: {}", directory.display(), strangers.join(", "))]
-    Strangers { directory: PathBuf, strangers: Vec<&'static str> },
     /// Stdout cannot be written.
     #[error("cannot write to stdout")]
     Stdout(#[source] io::Error),
-    /// Another process holds a directory.
-    #[error(
-        "another process has held {} for {} s (an `issue` or `renew`, or whoever has it open)",
-        lock.display(), waited.as_secs()
-    )]
-    Taken { lock: PathBuf, waited: Duration },
     /// The text of a bootstrap token has another form. It is never repeated.
     #[error("{}: {why}", path.display())]
     Token { path: PathBuf, why: String, spiffe_id: SpiffeId },
@@ -314,7 +302,6 @@ impl Error {
             | Self::OtherCa { .. }
             | Self::OtherIdentity { .. }
             | Self::OtherUse { .. }
-            | Self::Strangers { .. }
             | Self::OperatorToken { .. }
             | Self::KnownPassphrase { .. }
             | Self::NewPassphrase { .. }
@@ -326,7 +313,8 @@ impl Error {
             | Self::Token { .. }
             | Self::UnknownContext { .. } => Exit::Usage,
             Self::RefusedSvid { .. } => Exit::Refused,
-            Self::Server { .. } | Self::Taken { .. } => Exit::Unreachable,
+            Self::Folder(error) => Exit::of_folder(error),
+            Self::Server { .. } => Exit::Unreachable,
             Self::Answer(_)
             | Self::OldTrust { .. }
             | Self::Trust(_)
@@ -363,7 +351,10 @@ fn configuration(path: &Path, source: &server::ConfigError) -> String {
 pub(crate) fn exit_of(failure: &anyhow::Error) -> Exit {
     let of_cause = |cause: &(dyn std::error::Error + 'static)| match cause.downcast_ref::<Error>() {
         Some(error) => Some(error.exit()),
-        None => cause.downcast_ref().map(Exit::of_library),
+        None => {
+            let of_folder = || cause.downcast_ref().map(Exit::of_folder);
+            cause.downcast_ref().map(Exit::of_library).or_else(of_folder)
+        }
     };
     failure.chain().filter_map(of_cause).last().unwrap_or(Exit::Failed)
 }

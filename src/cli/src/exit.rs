@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use api::{Problem, ProblemType};
 use countersign::Error as LibraryError;
+use countersign::svid_folder::FolderError;
 
 /// What the exit code says; scripts rely on the numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +36,15 @@ impl Exit {
             // What stands before the CA says that it cannot reach it, or cannot go on now.
             LibraryError::UnexpectedAnswer { status: 500.., .. }
             | LibraryError::Unreachable { .. } => Self::Unreachable,
+            _ => Self::Failed,
+        }
+    }
+
+    /// That of an error about the folder of an SVID.
+    pub(crate) fn of_folder(error: &FolderError) -> Self {
+        match error {
+            FolderError::Strangers { .. } => Self::Usage,
+            FolderError::Taken { .. } => Self::Unreachable,
             _ => Self::Failed,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use countersign::svid_folder::{BUNDLE, CHAIN, FolderError, KEY, RECORD, SvidFolder};
 use rustls_pki_types::CertificateDer;
 use serde::{Serialize, Serializer};
 use time::OffsetDateTime;
@@ -14,7 +15,7 @@ use crate::description::Description;
 use crate::error::Error;
 use crate::private_key;
 use crate::seen_log::CHECKPOINT;
-use crate::svid_directory::{BUNDLE, CHAIN, KEY, RECORD, SvidDirectory};
+use crate::svid_folder;
 use crate::table;
 
 /// What `inspect DIR` shows. Nothing of the key but whose it is.
@@ -60,24 +61,24 @@ struct Seen {
 impl FolderContents {
     /// Reads what there is; an error only where nothing of an SVID is.
     pub(crate) fn read(path: &Path) -> Result<Self, Error> {
-        let directory = SvidDirectory::at(path)?;
+        let directory = SvidFolder::at(path)?;
         let mut is_there = false;
         for name in [CHAIN, KEY, RECORD] {
             is_there |= directory.has(name)?;
         }
         if !is_there {
-            directory.require_no_other_use()?;
+            svid_folder::require_no_other_use(&directory)?;
             return Err(Error::NoSvid {
                 directory: path.to_owned(),
                 missing: CHAIN,
-                repair: directory.again(None),
+                repair: svid_folder::again(&directory, None),
             });
         }
         let crls = match crl_file::read(&directory) {
             Ok(crls) => crls.ok_or_else(|| ABSENT.to_owned()),
             Err(error) => Err(error.to_string()),
         };
-        let record = directory.record().ok().flatten();
+        let record = svid_folder::record(&directory).ok().flatten();
         Ok(Self {
             certificates: describe(&directory, CHAIN),
             key: KeyState::read(&directory),
@@ -122,11 +123,11 @@ impl FolderContents {
 
 impl KeyState {
     /// Compares public halves.
-    pub(crate) fn read(directory: &SvidDirectory) -> Self {
+    pub(crate) fn read(directory: &SvidFolder) -> Self {
         let own = match directory.read(KEY) {
             Ok(Some(pem)) => private_key::public_key(&Zeroizing::new(pem)),
             Ok(None) => {
-                let record = directory.record().ok().flatten();
+                let record = svid_folder::record(directory).ok().flatten();
                 if record.is_some_and(|record| record.key_elsewhere) {
                     return Self::Elsewhere;
                 }
@@ -169,20 +170,20 @@ impl CrlSummary {
     }
 }
 
-fn describe(directory: &SvidDirectory, name: &'static str) -> Result<Vec<Description>, String> {
+fn describe(directory: &SvidFolder, name: &'static str) -> Result<Vec<Description>, String> {
     let describe = |der: &CertificateDer<'static>| Ok(Description::new(&chain::read(der)?, der));
     certificates(directory, name)?.iter().map(describe).collect()
 }
 
 fn certificates(
-    directory: &SvidDirectory,
+    directory: &SvidFolder,
     name: &'static str,
 ) -> Result<Vec<CertificateDer<'static>>, String> {
     let pem = directory.read(name).map_err(told)?.ok_or_else(|| ABSENT.to_owned())?;
     chain::parse(&pem)
 }
 
-fn checkpoint(directory: &SvidDirectory) -> Result<Seen, String> {
+fn checkpoint(directory: &SvidFolder) -> Result<Seen, String> {
     let note = directory.read(CHECKPOINT).map_err(told)?;
     let note = note.ok_or_else(|| "none yet: `renew` keeps the newest".to_owned())?;
     let parsed = SignedNote::parse(&note).and_then(|note| Checkpoint::parse(note.text()));
@@ -202,9 +203,9 @@ fn part<T: Serialize, S: Serializer>(
 }
 
 /// An error in one line, with its cause.
-fn told(error: Error) -> String {
+fn told(error: FolderError) -> String {
     match error {
-        Error::Read { source, .. } => format!("cannot be read: {source}"),
+        FolderError::Read { source, .. } => format!("cannot be read: {source}"),
         error => error.to_string(),
     }
 }

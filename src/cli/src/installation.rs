@@ -2,6 +2,7 @@
 
 use api::{ABANDONED, Attestation, IssueRequest, IssuedCertificate, ProblemType};
 use countersign::AuthorityClient;
+use countersign::svid_folder::{CHAIN, Contents, KEY, Lock, RECORD, SvidFolder};
 use identity::SerialNumber;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -9,15 +10,13 @@ use zeroize::Zeroizing;
 use crate::acceptance::{Asked, accept};
 use crate::chain;
 use crate::error::Error;
-use crate::files::Lock;
 use crate::pending::{Line, PendingRequest};
-use crate::svid_directory::{CHAIN, Contents, KEY, RECORD, SvidDirectory};
 use crate::svid_record::{SvidRecord, Wish};
 use crate::trust::HeldTrust;
 
 /// A place for an SVID, and the CA to ask for it.
 pub(crate) struct Installation<'a> {
-    pub(crate) directory: &'a SvidDirectory,
+    pub(crate) directory: &'a SvidFolder,
     /// Held from before the pending request is read until the files are replaced.
     pub(crate) lock: &'a Lock,
     pub(crate) url: &'a str,

@@ -51,7 +51,7 @@ mod seen_log;
 mod session;
 mod shell;
 mod subject;
-mod svid_directory;
+mod svid_folder;
 mod svid_record;
 mod table;
 mod target;

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use countersign::svid_folder::FolderError;
 use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
 use identity::{CountersignatureRule, Refusal};
 
@@ -34,7 +35,9 @@ pub(crate) fn of(error: &anyhow::Error) -> Option<String> {
         server::ServerError::Listen { key, source, .. } => Some(elsewhere(key, source)),
         _ => None,
     };
-    let ours = ours.and_then(Error::next_step).or_else(of_the_engine).or_else(of_the_service);
+    let of_the_folder = || of_folder(error.chain().find_map(|cause| cause.downcast_ref())?);
+    let ours = ours.and_then(Error::next_step).or_else(of_the_folder);
+    let ours = ours.or_else(of_the_engine).or_else(of_the_service);
     ours.or_else(|| match library_error(error)? {
         LibraryError::Peer { refusal, .. } if is_of_clocks(refusal) => Some(format!(
             "`date -u` here and on the CA's host: this machine's clock says {}. Set the wrong one \
@@ -165,22 +168,8 @@ impl Error {
                      needs it: countersign context remove {name}; mv {folder} {folder}.before"
                 ));
             }
-            Self::InTheWay { path, .. } => {
-                return Some(format!(
-                    "look who put it there, move {} away, and run the same command again",
-                    quoted(path)
-                ));
-            }
-            Self::NoRoom { .. } => {
-                "nothing was asked for, and a token is as good as before: run it again as that user, \
-                 or with another folder"
-            }
-            Self::NotInPlace { path } => {
-                return Some(format!(
-                    "countersign verify {}; then the same command again",
-                    quoted(&path.with_file_name("svid.pem"))
-                ));
-            }
+            Self::Folder(error) => return of_folder(error),
+            Self::InTheWay { path, .. } => return Some(in_the_way(path)),
             Self::Configuration { path, source } if !is_missing(source) => {
                 let path = quoted(path);
                 return Some(format!("correct it, then: countersign config check --config {path}"));
@@ -253,18 +242,6 @@ impl Error {
                 "`countersign context list` shows where each leads; choose one: countersign context use NAME"
             }
             Self::NoHome => "export HOME",
-            Self::NoLock(path) => {
-                return Some(format!(
-                    "look who put it there, remove {}, and run the same command again",
-                    quoted(path)
-                ));
-            }
-            Self::Taken { lock: path, .. } => {
-                return Some(format!(
-                    "fuser {} says who; then the same command again",
-                    quoted(path)
-                ));
-            }
             Self::NoOfflineKeys(_) => {
                 "put that folder back from where it is kept, and run the same command again"
             }
@@ -331,17 +308,6 @@ impl Error {
                     quoted(path)
                 ));
             }
-            Self::Strangers { directory, strangers } => {
-                let folder = quoted(directory);
-                let files: String = strangers
-                    .iter()
-                    .map(|name| format!(" {}", quoted(&directory.join(name))))
-                    .collect();
-                return Some(format!(
-                    "nothing was asked for, and a token is as good as before: name another folder, or \
-                     move aside what is there: mkdir -p {folder}/before; mv -i{files} {folder}/before"
-                ));
-            }
             Self::Stdout(_) => {
                 "only what it says is lost, and what it was to do is done: let stdout go where there is \
                  room, and look before you do it again"
@@ -373,6 +339,45 @@ impl Error {
         };
         Some(step.to_owned())
     }
+}
+
+/// What to do about a folder that takes no SVID, or gives none.
+fn of_folder(error: &FolderError) -> Option<String> {
+    let step = match error {
+        FolderError::InTheWay { path, .. } => in_the_way(path),
+        FolderError::NoLock(path) => format!(
+            "look who put it there, remove {}, and run the same command again",
+            quoted(path)
+        ),
+        FolderError::NoRoom { .. } => {
+            "nothing was asked for, and a token is as good as before: run it again as that user, or \
+             with another folder"
+                .to_owned()
+        }
+        FolderError::NotInPlace { path } => format!(
+            "countersign verify {}; then the same command again",
+            quoted(&path.with_file_name("svid.pem"))
+        ),
+        FolderError::Read { path, source } => unread(path, source),
+        FolderError::Strangers { folder, strangers } => {
+            let files = strangers.iter().map(|name| format!(" {}", quoted(&folder.join(name))));
+            let (files, folder) = (files.collect::<String>(), quoted(folder));
+            format!(
+                "nothing was asked for, and a token is as good as before: name another folder, or \
+                 move aside what is there: mkdir -p {folder}/before; mv -i{files} {folder}/before"
+            )
+        }
+        FolderError::Taken { lock, .. } => {
+            format!("fuser {} says who; then the same command again", quoted(lock))
+        }
+        FolderError::Write { path, source } => return unwritten(path, source),
+        _ => return None,
+    };
+    Some(step)
+}
+
+fn in_the_way(path: &Path) -> String {
+    format!("look who put it there, move {} away, and run the same command again", quoted(path))
 }
 
 /// What to do about each of several errors, by its number.

@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use countersign::svid_folder::{Contents, KEY, SvidFolder};
 use identity::{SpiffeId, TrustDomain, TrustPin};
 
 use crate::contexts::{self, Contexts, MAX_NAME};
 use crate::error::Error;
 use crate::options::GlobalOptions;
 use crate::own_svid::own_svid;
-use crate::svid_directory::{Contents, KEY, SvidDirectory};
+use crate::svid_folder;
 
 /// A context's name, and its folder.
 #[derive(Debug)]
@@ -51,9 +52,9 @@ impl OperatorPlace {
     /// no place.
     pub(crate) fn require_room(&self, options: &GlobalOptions) -> Result<(), Error> {
         let room = contexts::require_room(options).and_then(|()| {
-            let directory = SvidDirectory::create(&self.directory)?;
+            let directory = svid_folder::create(&self.directory)?;
             let lock = directory.lock()?;
-            directory.require_room(&lock, &Contents::new())
+            Ok(directory.require_room(&lock, &Contents::new())?)
         });
         room.map_err(|source| Error::NoPlace {
             context: self.name.clone(),
@@ -137,6 +138,6 @@ pub(crate) fn operator_id(trust_domain: &TrustDomain, name: &str) -> Result<Spif
 }
 
 fn recorded_pin(directory: &Path) -> Option<TrustPin> {
-    let record = SvidDirectory::at(directory).and_then(|directory| directory.record());
-    record.ok().flatten().map(|record| record.trust_pin)
+    let record = svid_folder::record(&SvidFolder::at(directory).ok()?).ok()??;
+    Some(record.trust_pin)
 }

@@ -3,18 +3,18 @@
 use std::path::Path;
 
 use api::Ttl;
+use countersign::svid_folder::{CHAIN, SvidFolder};
 use identity::{SerialNumber, SpiffeId};
 use time::OffsetDateTime;
 
 use crate::chain;
 use crate::error::Error;
 use crate::renewal::Due;
-use crate::svid_directory::{CHAIN, SvidDirectory};
 use crate::svid_record::Wish;
 
 /// Whom the SVID in a context's folder names, and until when.
 pub(crate) fn own_svid(directory: &Path) -> Result<(SpiffeId, OffsetDateTime), Error> {
-    let svid = OwnSvid::read(&SvidDirectory::at(directory)?)?;
+    let svid = OwnSvid::read(&SvidFolder::at(directory)?)?;
     Ok((svid.spiffe_id, svid.not_after))
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct OwnSvid {
 }
 
 impl OwnSvid {
-    pub(crate) fn read(directory: &SvidDirectory) -> Result<Self, Error> {
+    pub(crate) fn read(directory: &SvidFolder) -> Result<Self, Error> {
         let pem = directory.read(CHAIN)?.ok_or_else(|| Error::NoSvid {
             directory: directory.path().to_owned(),
             missing: CHAIN,

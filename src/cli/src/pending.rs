@@ -7,12 +7,12 @@
 
 use std::collections::BTreeSet;
 
+use countersign::svid_folder::{KEY, SvidFolder};
 use issuance::CertificateRequest;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, PublicKeyData, SanType};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::error::Error;
-use crate::svid_directory::{KEY, SvidDirectory};
 use crate::svid_record::Wish;
 
 /// What a request is for.
@@ -40,7 +40,7 @@ impl PendingRequest {
     /// Takes up the request that is pending in the directory, or makes one and persists it. The
     /// caller holds the directory's lock.
     pub(crate) fn resume_or_create(
-        directory: &SvidDirectory,
+        directory: &SvidFolder,
         wish: &Wish,
         line: Line,
     ) -> Result<Self, Error> {
@@ -57,9 +57,9 @@ impl PendingRequest {
     }
 
     /// Forgets what was pending: it was answered, or never will be.
-    pub(crate) fn forget(directory: &SvidDirectory) -> Result<(), Error> {
+    pub(crate) fn forget(directory: &SvidFolder) -> Result<(), Error> {
         directory.remove(NEXT_CSR)?;
-        directory.remove(NEXT_KEY)
+        Ok(directory.remove(NEXT_KEY)?)
     }
 
     /// A new P-256 key and a request for the wish, in memory only.
@@ -76,7 +76,7 @@ impl PendingRequest {
     }
 
     /// Anything that is not a whole pending request for just this wish counts as none.
-    fn resume(directory: &SvidDirectory, wish: &Wish, line: Line) -> Result<Option<Self>, Error> {
+    fn resume(directory: &SvidFolder, wish: &Wish, line: Line) -> Result<Option<Self>, Error> {
         let (Some(key), Some(csr)) = (directory.read(NEXT_KEY)?, directory.read(NEXT_CSR)?) else {
             return Ok(None);
         };
@@ -142,13 +142,13 @@ mod tests {
     use identity::SpiffeId;
 
     struct Environment {
-        directory: SvidDirectory,
+        directory: SvidFolder,
         _folder: tempfile::TempDir,
     }
 
     fn environment() -> Environment {
         let folder = tempfile::tempdir().unwrap();
-        Environment { directory: SvidDirectory::at(folder.path()).unwrap(), _folder: folder }
+        Environment { directory: SvidFolder::at(folder.path()).unwrap(), _folder: folder }
     }
 
     impl Environment {

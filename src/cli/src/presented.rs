@@ -32,7 +32,7 @@ pub(crate) async fn read(
         |why: String, speaks_tls| Error::Server { address: address.clone(), why, speaks_tls };
     let name =
         ServerName::try_from(host.to_owned()).map_err(|error| failed(error.to_string(), true))?;
-    let verifier = DangerousAnyServer::new();
+    let verifier = DangerousRecorder::new();
     let connector = TlsConnector::from(Arc::new(dangerous_config(&verifier)));
     let handshake = async {
         let stream = TcpStream::connect((host, port)).await?;
@@ -54,9 +54,10 @@ pub(crate) async fn read(
     }
 }
 
-/// Takes any certificate of a server, to show it to the user: never to trust a connection.
+/// Takes any certificate of a server, and records it to show it to the user: never to trust a
+/// connection.
 #[derive(Debug)]
-struct DangerousAnyServer {
+struct DangerousRecorder {
     provider: Arc<CryptoProvider>,
     seen: Mutex<Seen>,
 }
@@ -67,7 +68,7 @@ struct Seen {
     possession: Possession,
 }
 
-impl DangerousAnyServer {
+impl DangerousRecorder {
     fn new() -> Arc<Self> {
         let seen = Mutex::new(Seen { chain: vec![], possession: Possession::Unproved });
         Arc::new(Self { provider: Arc::new(aws_lc_rs::default_provider()), seen })
@@ -78,7 +79,7 @@ impl DangerousAnyServer {
     }
 }
 
-fn dangerous_config(verifier: &Arc<DangerousAnyServer>) -> ClientConfig {
+fn dangerous_config(verifier: &Arc<DangerousRecorder>) -> ClientConfig {
     ClientConfig::builder_with_provider(Arc::clone(&verifier.provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("aws-lc-rs has TLS 1.3")
@@ -87,7 +88,7 @@ fn dangerous_config(verifier: &Arc<DangerousAnyServer>) -> ClientConfig {
         .with_no_client_auth()
 }
 
-impl ServerCertVerifier for DangerousAnyServer {
+impl ServerCertVerifier for DangerousRecorder {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,

@@ -2,6 +2,7 @@
 //! which anybody may read: who is refused in the handshake cannot ask.
 
 use api::{Problem, ProblemType};
+use countersign::svid_folder::{CHAIN, SvidFolder};
 use countersign::{AuthorityClient, Error as LibraryError};
 use identity::{SerialNumber, SpiffeId};
 use rustls::AlertDescription;
@@ -11,13 +12,12 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::chain;
 use crate::error::{Error, Refused};
-use crate::svid_directory::{CHAIN, SvidDirectory};
 use crate::table;
 use crate::trust::HeldTrust;
 
 /// An SVID, and the CA that it was shown to.
 pub(crate) struct ShownSvid<'a> {
-    pub(crate) directory: &'a SvidDirectory,
+    pub(crate) directory: &'a SvidFolder,
     pub(crate) held: &'a HeldTrust,
     pub(crate) url: &'a str,
 }
@@ -133,7 +133,7 @@ impl ShownSvid<'_> {
 }
 
 /// The command by which a workload attests again.
-pub(crate) fn again_by_token(spiffe_id: &SpiffeId, directory: &SvidDirectory, url: &str) -> String {
+pub(crate) fn again_by_token(spiffe_id: &SpiffeId, directory: &SvidFolder, url: &str) -> String {
     format!(
         "countersign issue {spiffe_id} --out {} --attest token --token-file FILE --url {url}",
         crate::shell::quoted(directory.path())
@@ -141,11 +141,7 @@ pub(crate) fn again_by_token(spiffe_id: &SpiffeId, directory: &SvidDirectory, ur
 }
 
 /// The commands by which whoever has the key gets another certificate.
-pub(crate) fn again_by_request(
-    spiffe_id: &SpiffeId,
-    directory: &SvidDirectory,
-    url: &str,
-) -> String {
+pub(crate) fn again_by_request(spiffe_id: &SpiffeId, directory: &SvidFolder, url: &str) -> String {
     format!(
         "make a request with a new key, `countersign token create {spiffe_id}` by an operator, then \
          `countersign issue {spiffe_id} --csr FILE --out {} --token-file FILE --url {url}`",

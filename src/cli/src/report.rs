@@ -70,6 +70,7 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use api::ProblemType;
+    use countersign::svid_folder::FolderError;
 
     #[test]
     fn a_problem_tells_detail_policies_request_and_next_step() {
@@ -122,7 +123,7 @@ mod tests {
             Error::Configuration { path: path(), source: parsed() }.into(),
             Error::Read { path: path(), source: io() }.into(),
             Error::Write { path: path(), source: io() }.into(),
-            Error::NoRoom { path: path(), why: "links do not work there", source: io() }.into(),
+            Error::from(FolderError::NoRoom { path: path(), why: "no links", source: io() }).into(),
             Error::Stdout(io()).into(),
             Error::Trust(identity::Error::PinSyntax).into(),
             Error::Unacceptable(identity::Refusal::NoCertificate).into(),

@@ -8,6 +8,7 @@
 use std::path::{Path, PathBuf};
 
 use authority::HALTED_NEXT_STEP;
+use countersign::svid_folder::SvidFolder;
 use countersign::{AuthorityClient, Error as LibraryError};
 use identity::TrustState;
 use tlog::{Checkpoint, SignedNote, VerifierKey};
@@ -16,12 +17,11 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::shell;
-use crate::svid_directory::SvidDirectory;
 use crate::trust::saved_note;
 
 /// What was seen of a log, and where it is kept.
 pub(crate) struct SeenLog {
-    directory: SvidDirectory,
+    directory: SvidFolder,
     kept: Option<Seen>,
 }
 
@@ -43,7 +43,7 @@ impl SeenLog {
     /// What is kept in a directory of the log that a trust state names. What cannot be read is warned
     /// of, and kept anew.
     pub(crate) fn load(
-        directory: &SvidDirectory,
+        directory: &SvidFolder,
         trust: &TrustState,
         output: Output,
     ) -> Result<Self, Error> {
@@ -106,7 +106,8 @@ impl SeenLog {
             return;
         }
         if let Err(error) = self.directory.write(CHECKPOINT, bytes) {
-            output.warn(format!("the CA's newest checkpoint is not kept: {}", error.with_causes()));
+            let why = Error::from(error).with_causes();
+            output.warn(format!("the CA's newest checkpoint is not kept: {why}"));
         }
     }
 

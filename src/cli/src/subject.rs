@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use countersign::HostPort;
+use countersign::svid_folder::{CHAIN, SvidFolder};
 use rustls_pki_types::CertificateDer;
 use zeroize::Zeroizing;
 
@@ -15,7 +16,6 @@ use crate::files;
 use crate::other_file::OtherFile;
 use crate::presented::{self, Possession};
 use crate::shell;
-use crate::svid_directory::{CHAIN, SvidDirectory};
 
 /// What `inspect`, `verify` and `lint` look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,14 +47,14 @@ impl Subject {
                 let (certificates, possession) = presented::read(address).await?;
                 Ok(Chain { certificates, possession: Some(possession) })
             }
-            Self::Directory(path) => self.chain_in(&SvidDirectory::at(path)?),
+            Self::Directory(path) => self.chain_in(&SvidFolder::at(path)?),
             Self::File(path) => self.parsed(&files::read(path)?),
             Self::Stdin => self.parsed(&Zeroizing::new(files::read_or_stdin(Path::new("-"))?)),
         }
     }
 
     /// Reads that of a directory which is open.
-    pub(crate) fn chain_in(&self, directory: &SvidDirectory) -> Result<Chain, Error> {
+    pub(crate) fn chain_in(&self, directory: &SvidFolder) -> Result<Chain, Error> {
         let pem = directory.read(CHAIN)?.ok_or_else(|| Error::NoSvid {
             directory: directory.path().to_owned(),
             missing: CHAIN,

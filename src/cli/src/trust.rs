@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use countersign::FetchedTrust;
+use countersign::svid_folder::{BUNDLE, Contents, SvidFolder, TRUST_NOTE};
 use identity::{TextFault, Trust, TrustPin, TrustState};
 use zeroize::Zeroizing;
 
@@ -10,7 +11,6 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::shell;
-use crate::svid_directory::{BUNDLE, Contents, SvidDirectory, TRUST_NOTE};
 
 /// A verified trust state with the note that it came in.
 #[derive(Debug, Clone)]
@@ -24,11 +24,7 @@ pub(crate) struct HeldTrust {
 impl HeldTrust {
     /// Reads `trust.note` of a directory and verifies it by the pin; `url` is the CA's, where the
     /// note is to be had again.
-    pub(crate) fn load(
-        directory: &SvidDirectory,
-        pin: &TrustPin,
-        url: &str,
-    ) -> Result<Self, Error> {
+    pub(crate) fn load(directory: &SvidFolder, pin: &TrustPin, url: &str) -> Result<Self, Error> {
         let note = directory.read(TRUST_NOTE)?.ok_or_else(|| Error::NoSvid {
             directory: directory.path().to_owned(),
             missing: TRUST_NOTE,
@@ -58,7 +54,7 @@ impl HeldTrust {
     /// backup, may name keys that were replaced for good reason.
     pub(crate) fn require(
         self,
-        directory: &SvidDirectory,
+        directory: &SvidFolder,
         pin: &TrustPin,
         url: &str,
     ) -> Result<Self, Error> {
@@ -168,7 +164,7 @@ pub(crate) fn saved_note(bytes: &[u8]) -> Result<String, TextFault> {
     Ok(identity::utf8_text(bytes)?.replace("\r\n", "\n"))
 }
 
-fn fetch_again(directory: &SvidDirectory, pin: &TrustPin, url: &str) -> String {
+fn fetch_again(directory: &SvidFolder, pin: &TrustPin, url: &str) -> String {
     let path = directory.join(TRUST_NOTE);
     format!("countersign trust fetch {url} --pin {pin} --out {}", shell::quoted(&path))
 }

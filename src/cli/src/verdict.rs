@@ -19,7 +19,7 @@ use crate::table;
 #[derive(Debug)]
 pub(crate) struct Verdict {
     /// The name of the refusal that a peer would give, if it refuses.
-    pub(crate) refusal: Option<&'static str>,
+    pub(crate) refusal: Option<String>,
     /// Each rule.
     pub(crate) findings: Vec<Finding>,
 }
@@ -78,7 +78,7 @@ impl Verdict {
         let path = leads_to_anchor(&shown.certificates, trust, inside);
         findings.extend(rules(&judged, &path, trust));
         findings.extend(shown.possession.map(possession));
-        Self { refusal: at_now.err().as_ref().map(refusal_name), findings }
+        Self { refusal: at_now.err().as_ref().map(variant), findings }
     }
 }
 
@@ -186,19 +186,27 @@ fn possession(possession: Possession) -> Finding {
     }
 }
 
-fn refusal_name(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::Denied => "Denied",
-        Refusal::Expired { .. } => "Expired",
-        Refusal::NoCertificate => "NoCertificate",
-        Refusal::NotAmongPeers { .. } => "NotAmongPeers",
-        Refusal::NotAnSvid(_) => "NotAnSvid",
-        Refusal::NotCountersigned(_) => "NotCountersigned",
-        Refusal::NotYetValid { .. } => "NotYetValid",
-        Refusal::Revoked { .. } => "Revoked",
-        Refusal::StaleRevocations { .. } => "StaleRevocations",
-        Refusal::UnknownAuthority(_) => "UnknownAuthority",
-        Refusal::UnknownTrustDomain(_) => "UnknownTrustDomain",
-        _ => "Refused",
+/// A refusal's name as the library's type has it: `NotAmongPeers`.
+fn variant(refusal: &Refusal) -> String {
+    let capital = |word: &str| [word[..1].to_uppercase().as_str(), &word[1..]].concat();
+    refusal.name().split('-').map(capital).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use identity::SvidRule;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_named_as_the_librarys_type_has_it() {
+        for (refusal, name) in [
+            (Refusal::Denied, "Denied"),
+            (Refusal::NotAnSvid(SvidRule::Path), "NotAnSvid"),
+            (Refusal::UnknownTrustDomain(String::new()), "UnknownTrustDomain"),
+        ] {
+            assert_eq!(variant(&refusal), name);
+            assert!(format!("{refusal:?}").starts_with(name));
+        }
     }
 }

@@ -6,8 +6,8 @@ use axum::extract::State;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use http::{StatusCode, header};
-use metrics_exporter_prometheus::PrometheusHandle;
 
+use crate::exposition::Exposition;
 use crate::readiness::Readiness;
 
 /// What the admin port shows.
@@ -16,7 +16,7 @@ pub(crate) struct Admin {
     /// Where the API is: who takes this port for it is told.
     pub(crate) api: String,
     pub(crate) readiness: Readiness,
-    pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) metrics: Exposition,
 }
 
 pub(crate) fn router(admin: Admin) -> Router {
@@ -47,8 +47,7 @@ async fn elsewhere(State(Admin { api, .. }): State<Admin>) -> impl IntoResponse 
 /// Whether the node is ready is found out for each scrape: the two answers are of one state.
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {
     drop(admin.readiness.require().await);
-    let told = admin.metrics.map(|handle| handle.render()).unwrap_or_default();
-    ([(header::CONTENT_TYPE, EXPOSITION)], told)
+    ([(header::CONTENT_TYPE, EXPOSITION)], admin.metrics.now().await)
 }
 
 /// <https://prometheus.io/docs/instrumenting/exposition_formats/>: scrapers choose their parser by it.

@@ -9,8 +9,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::bodies::{OF_OPERATORS, OF_STRANGERS, OF_WORKLOADS};
 use crate::caller::{BODY_TIME, LEAST_RATE, MAX_BODY};
+use crate::error::ServerError;
 use crate::readiness::PROBE_EVERY;
-use crate::run::{STOPPED_WITHIN, ServerError};
 
 /// The files that this process may open, and what is made of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -173,6 +173,9 @@ const UNREAD: usize = 64 * 1024;
 const STREAMS: u32 = 32;
 /// One for each, of a kilobyte, or a few that are large.
 const HEADERS: usize = 32 * 1024;
+/// From the signal to the end of the process: less than the 30 s after which ECS (`stopTimeout`) and
+/// Kubernetes kill it.
+pub const STOPPED_WITHIN: Duration = Duration::from_secs(25);
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,8 @@ mod capacity;
 mod config;
 mod diagnostics;
 mod ending;
+mod error;
+mod exposition;
 mod leftover;
 mod measures;
 mod negotiation;
@@ -26,10 +28,11 @@ mod readiness;
 mod routes;
 mod run;
 
-pub use capacity::{BLOCKING_THREADS, Capacity};
+pub use capacity::{BLOCKING_THREADS, Capacity, STOPPED_WITHIN};
 pub use config::{
     BudgetsConfig, Config, ConfigError, DEFAULT_PATH, Fault, KeysConfig, without_source,
 };
+pub use error::ServerError;
 pub use readiness::AsTyped;
 pub use routes::{Access, ROUTES};
-pub use run::{Running, STOPPED_WITHIN, ServerError, start};
+pub use run::{Running, start};

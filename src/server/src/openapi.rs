@@ -3,25 +3,13 @@
 //! Handlers say what they take and what they give; what is refused, to whom and with which header, is
 //! the same for all routes of a kind, and is written here.
 
-use axum::body::Bytes;
-use axum::extract::State;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode};
 use identity::TrustDomain;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
-use crate::routes::{Access, ROUTES, Service, described};
+use crate::routes::{Access, ROUTES, described};
 use api::paths;
-
-/// This description.
-#[utoipa::path(get, path = paths::OPENAPI,
-    responses((status = 200, body = Object, content_type = "application/json")))]
-pub(crate) async fn describe(
-    State(service): State<Service>,
-) -> ([(HeaderName, HeaderValue); 1], Bytes) {
-    let kind = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, kind)], service.description.clone())
-}
 
 /// The whole document, of the API of a trust domain.
 pub(crate) fn document(trust_domain: &TrustDomain) -> Value {

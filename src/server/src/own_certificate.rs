@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::ServerError;
 use crate::config::Config;
+use crate::error::ServerError;
 
 /// The CA's certificate and when it is due.
 #[derive(Debug)]

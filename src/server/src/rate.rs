@@ -93,7 +93,7 @@ impl Source {
         if let Some(peer) = extensions.get::<Peer>() {
             return Some(Self::Line(*peer.serial_number()));
         }
-        extensions.get::<RemoteAddress>().map(|remote| Self::Address(network(remote.0.ip())))
+        extensions.get::<RemoteAddress>().map(|remote| Self::Address(remote.network()))
     }
 }
 
@@ -103,14 +103,3 @@ pub(crate) const OF_A_TOKEN: NonZeroU32 = NonZeroU32::new(5).expect("five is not
 
 /// How many times its share an address may begin beside it: each costs little more than a refusal.
 const STARTS: NonZeroU32 = NonZeroU32::new(10).expect("ten is not zero");
-
-/// One subscriber has a /64: it is the smallest that can be told apart.
-fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(v6) => {
-            let network = u128::from(v6) & !(u128::MAX >> 64);
-            IpAddr::V6(network.into())
-        }
-        v4 => v4,
-    }
-}

@@ -19,9 +19,11 @@ use tower::util::MapResponse;
 
 use crate::admin::{self, Admin};
 use crate::bodies::Bodies;
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, STOPPED_WITHIN};
 use crate::config::Config;
 use crate::ending;
+use crate::error::ServerError;
+use crate::exposition::Exposition;
 use crate::measures;
 use crate::openapi;
 use crate::own_certificate::OwnCertificate;
@@ -29,51 +31,6 @@ use crate::policy_sets::PolicySets;
 use crate::rate::RateLimit;
 use crate::readiness::{AsTyped, Readiness};
 use crate::routes::{CrlText, Service, Shared, router, without_length_where_unmodified};
-
-/// Why the service does not start, or cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServerError {
-    /// The engine refuses.
-    #[error(transparent)]
-    Authority(#[from] authority::Error),
-    /// The system lets this process open too few files.
-    #[error(
-        "this process may open {open_files} files at once (`ulimit -Hn`), and the CA needs {least}: with \
-         fewer it would start, and let nobody in"
-    )]
-    FewFiles {
-        /// How many it may open.
-        open_files: usize,
-        /// How many it must.
-        least: usize,
-    },
-    /// The address is taken, or not ours.
-    #[error("cannot listen on {address}, as `{key}` says: {source}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// What names it in the configuration.
-        key: &'static str,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A key is missing, and so is a certificate of before.
-    #[error(
-        "nobody could reach it: it has no certificate of before, and makes none without its {purpose} \
-         key"
-    )]
-    NoCertificate {
-        /// Which key.
-        purpose: &'static str,
-    },
-    /// The CA's own key cannot be made.
-    #[error("the CA's own key cannot be made: {0}")]
-    OwnKey(String),
-    /// TLS cannot be set up.
-    #[error(transparent)]
-    Tls(#[from] countersign::Error),
-}
 
 /// A running service.
 #[derive(Debug)]
@@ -140,7 +97,7 @@ pub async fn start(
     let admin = admin::router(Admin {
         api: config.url(address.port()),
         readiness,
-        metrics: metrics.clone(),
+        metrics: Exposition::of(metrics.clone()),
     });
     let admin = TowerToHyperService::new(admin);
     let admin_port =
@@ -422,9 +379,6 @@ async fn tidy(rate: Arc<RateLimit>, metrics: Option<PrometheusHandle>) {
     }
 }
 
-/// From the signal to the end of the process: less than the 30 s after which ECS (`stopTimeout`) and
-/// Kubernetes kill it.
-pub const STOPPED_WITHIN: Duration = Duration::from_secs(25);
 /// What lies below all that can be waited for, such as to close the database.
 const LEFT_TO_THE_PROCESS: Duration = Duration::from_secs(1);
 /// Of so many shares of the stop's time, seconds at most, the steps have theirs one after the other.

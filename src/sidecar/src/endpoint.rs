@@ -4,20 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
-use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::watch;
 
-use crate::connector::Connector;
-use crate::credentials::Credentials;
-use crate::error::{ConfigurationFault, Error};
+use crate::error::Error;
+use crate::handshake::credentials::Credentials;
+use crate::handshake::resumption::{Eras, Ground, KeepsSessions, Tls};
 use crate::handshake::{mutual_client_config, mutual_server_config};
-use crate::host::HostPort;
-use crate::listener::Listener;
 use crate::peers::{LivePeers, Peers};
-use crate::resumption::{Eras, Ground, KeepsSessions, Tls};
-use crate::stream::Stream;
 use crate::verification::Verification;
-use crate::welcome::Welcome;
 
 /// What a workload speaks mutual TLS with: its own credentials, and what it believes of others.
 ///
@@ -63,37 +57,6 @@ impl Endpoint {
     /// What is believed of others; it counts our connections too.
     pub fn verification(&self) -> &Arc<Verification> {
         &self.verification
-    }
-
-    /// Listens for these peers, and nobody else. Accepts once the [`Listener`] is used.
-    pub async fn listen(
-        &self,
-        address: impl ToSocketAddrs + std::fmt::Debug,
-        peers: Peers,
-    ) -> Result<Listener, Error> {
-        let named = format!("{address:?}");
-        let failed = |source| Error::Listen { address: named, source };
-        let socket = TcpListener::bind(address).await.map_err(failed)?;
-        Listener::new(socket, self.clone(), peers)
-    }
-
-    /// Connects to `HOST:PORT`, whoever of these peers is there. Nothing is sent to anybody else.
-    ///
-    /// TLS 1.3 tells a client that *it* was refused only when it reads: see [`Stream::explain`].
-    pub async fn connect(&self, address: &str, peers: Peers) -> Result<Stream, Error> {
-        let given = || address.to_owned();
-        let HostPort { host, port } = HostPort::parse(address).map_err(|why| {
-            Error::Configuration(ConfigurationFault::Target { given: given(), why })
-        })?;
-        let peers = LivePeers::new(peers);
-        let tls = self.client_config(Arc::clone(&peers))?;
-        let tls = Arc::new(Tls::Given(Arc::new(tls)));
-        let verification = Arc::clone(&self.verification);
-        let credentials = Some(Arc::clone(&self.credentials));
-        let welcome = Welcome::Among(peers);
-        let connector = Connector { tls, credentials, verification, welcome };
-        let connected = connector.open(host.as_str(), port).await;
-        connected.map_err(|error| Error::of_connection(given(), error.into()))
     }
 
     /// For software that takes a rustls configuration, such as reqwest: our credentials, servers

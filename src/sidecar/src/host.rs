@@ -114,6 +114,15 @@ impl fmt::Display for HostPort {
     }
 }
 
+/// An URL as it may be told: what stands before the host, a password perhaps, is not repeated.
+pub(crate) fn without_user(url: &str) -> String {
+    let Some((before, host)) = url.rsplit_once('@') else { return url.to_owned() };
+    match before.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://…@{host}"),
+        None => format!("…@{host}"),
+    }
+}
+
 /// Whether the last label is one, as no top-level domain is (RFC 3696 §2): URLs take it for an address
 /// (WHATWG URL §3.5), in hexadecimal too, and TLS has no name for it.
 fn ends_in_number(text: &str) -> bool {

@@ -10,6 +10,7 @@
 //! - [`Listener`], [`Stream`] and [`HttpClient`]: connections with peers, verified and *registered*.
 //! - [`Endpoint`]: the same with [`Credentials`] and a [`Verification`] that somebody else keeps
 //!   fresh.
+//! - [`svid_folder`]: the files of an SVID, for whoever renews it there.
 //! - [`serve()`], [`server_config`], [`client_config`], [`fetch_trust`], [`AuthorityClient`]: what the
 //!   CA and its command line are made of. A client of [`serve()`] may show no certificate.
 //!
@@ -47,6 +48,29 @@
 //! A workload whose own certificate is revoked hears nothing more, and nobody takes it: that is a
 //! state of its own, [`CutOff`], and not told as a feed that is gone. The same goes for an identity that
 //! is denied, a certificate that came to its end, and one that the CA alone refuses.
+//!
+//! # How it is built
+//!
+//! In the order in which one should read it; each folder knows of those before it alone.
+//!
+//! | folder | what |
+//! |---|---|
+//! | `svid_folder` | the files of an SVID, written so that no crash leaves half |
+//! | `error` | what went wrong, by whose fault, and the verdicts that pass through errors of others |
+//! | `refusal` | telling why a peer was refused |
+//! | `peers` | who is welcome at the other end, and who is there |
+//! | `places` | who gets in where places are scarce, and who gives way |
+//! | `connections` | what is open, and the means to end it from outside |
+//! | `verification` | how a peer is verified and let in, and judged again when anything changes |
+//! | `handshake` | what TLS asks: our own certificate, the verdict on the other, sessions that resume |
+//! | `listen` | how one listens: accept loop, handshake, place |
+//! | `serve` | how one serves HTTP to whoever came in |
+//! | `connect` | how one connects, and speaks HTTP with whoever is there |
+//! | `pace` | when to ask again |
+//! | `authority` | the client of the CA, and how trust in it begins |
+//! | `svid` | where the own certificate comes from |
+//! | `revocations` | how revocations are heard, kept for the next start, and held back |
+//! | `workload` | all of that for one identity, and the upkeep of what it holds |
 //!
 //! # Metrics
 //!
@@ -114,110 +138,71 @@
 //! # }
 //! ```
 
-mod accept;
-mod alert;
-#[cfg(feature = "http")]
-mod answered;
-mod authority_client;
-mod authority_source;
-mod beginning;
-mod bootstrap;
-mod chain_cache;
-#[cfg(feature = "http")]
-mod client;
+mod authority;
+mod clock;
+mod connect;
 mod connections;
-mod connector;
-mod credentials;
-mod cut_off;
 mod endpoint;
 mod error;
-mod feed_lines;
-mod feed_stream;
-#[cfg(feature = "http")]
-mod frames;
 mod handshake;
-mod handshaking;
-#[cfg(feature = "http")]
-mod headers;
-mod hold_back;
 mod host;
-mod http_client;
 mod input;
-mod kept;
-#[cfg(feature = "http")]
-mod last_answer;
 mod limits;
-mod listener;
-mod obstacle;
-#[cfg(feature = "http")]
-mod paced;
-mod peer;
+mod listen;
+mod pace;
 mod peers;
 mod places;
 mod refusal;
-mod renewal;
-#[cfg(feature = "http")]
-mod reply;
-mod request;
-#[cfg(feature = "http")]
-mod requests;
-mod resumption;
-mod retry;
-mod secure;
+mod revocations;
 #[cfg(feature = "http")]
 mod serve;
-#[cfg(feature = "http")]
-mod serving;
-mod source;
-mod staleness;
-mod status;
-mod stream;
-mod told;
-#[cfg(feature = "http")]
-mod unread;
-mod upkeep;
+mod svid;
+pub mod svid_folder;
+#[cfg(test)]
+#[expect(dead_code, reason = "the tests of the library use more of it")]
+#[path = "../tests/sidecar/authority.rs"]
+mod test_authority;
 mod verification;
-mod welcome;
-mod wire;
-#[cfg(feature = "http")]
-mod without_end;
 mod workload;
 
-pub use accept::Drained;
 pub use api::{Problem, ProblemType, Secret};
-pub use authority_client::AuthorityClient;
-pub use bootstrap::{FetchedTrust, fetch_trust, follow_trust, load_trust};
+pub use authority::bootstrap::{FetchedTrust, fetch_trust, follow_trust, load_trust};
+pub use authority::client::AuthorityClient;
+pub use authority::feed_stream::FeedStream;
 #[cfg(feature = "http")]
-pub use client::HttpClient;
+pub use connect::client::HttpClient;
+#[cfg(feature = "http")]
+pub use connect::reply::{Reply, ReplyBody};
 pub use connections::ConnectionCounts;
-pub use credentials::Credentials;
-pub use cut_off::{CutOff, CutOffRule};
+pub use connections::stream::Stream;
 pub use endpoint::Endpoint;
+pub use error::obstacle::Obstacle;
 pub use error::{AnswerFault, ConfigurationFault, Error, ReplyFault};
-pub use feed_stream::FeedStream;
-pub use handshake::{ExpectedServer, client_config, server_config};
-pub use hold_back::HeldBack;
+pub use handshake::credentials::Credentials;
+pub use handshake::{client_config, server_config};
 pub use host::{Host, HostPort};
 pub use identity::{Refusal, SerialNumber, SpiffeId, TrustPin, VerifiedSvid};
-#[cfg(feature = "http")]
-pub use last_answer::{Answering, LastAnswer};
 pub use limits::Limits;
-pub use listener::{Listener, ListenerPeers};
-pub use obstacle::Obstacle;
-pub use peer::{Peer, RemoteAddress};
+pub use listen::accept::Drained;
+pub use listen::listener::{Listener, ListenerPeers};
 pub use peers::Peers;
-pub use places::{Crowded, Kept, Place, Places, Standing, StandingOf};
+pub use peers::peer::{Peer, RemoteAddress};
+pub use peers::welcome::ExpectedServer;
+pub use places::taken::{Crowded, Standing};
+pub use places::{Kept, Place, Places, StandingOf};
+pub use revocations::hold_back::HeldBack;
 #[cfg(feature = "http")]
-pub use reply::{Reply, ReplyBody};
+pub use serve::last_answer::{Answering, LastAnswer};
+#[cfg(feature = "http")]
+pub use serve::serving::Serving;
+#[cfg(feature = "http")]
+pub use serve::without_end::WithoutEnd;
 #[cfg(feature = "http")]
 pub use serve::{serve, serve_plaintext};
-#[cfg(feature = "http")]
-pub use serving::Serving;
-pub use source::{FileSource, Svid, SvidFuture, SvidSource};
-pub use staleness::{Staleness, WhenStale};
-pub use status::Status;
-pub use stream::Stream;
-pub use verification::{Epoch, Verification};
-#[cfg(feature = "http")]
-pub use without_end::WithoutEnd;
+pub use svid::{FileSource, Svid, SvidFuture, SvidSource};
+pub use verification::Verification;
+pub use verification::epoch::Epoch;
+pub use verification::staleness::{Staleness, WhenStale};
+pub use workload::cut_off::{CutOff, CutOffRule};
+pub use workload::status::Status;
 pub use workload::{Builder, Workload};

@@ -1,3 +1,5 @@
+//! What one listener takes, and what each connection may do: figures, and the reasons for them.
+
 use std::time::Duration;
 
 /// What one listener takes at most. Handshakes beyond wait in the kernel's backlog.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tlog::{CertificateLeaf, Hash, SignedCertificateTimestamp};
 
-use crate::certificate::request::Logged;
+use crate::certificate::logged::Logged;
 use crate::signer::{Signer, SignerError};
 
 /// Countersigns logged leaves with the log's P-256 key.

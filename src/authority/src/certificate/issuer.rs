@@ -5,9 +5,10 @@ use std::sync::Arc;
 use issuance::IssuerCertificate;
 use tlog::{Hash, SignedCertificateTimestamp};
 
-use crate::certificate::request::Logged;
+use crate::certificate::logged::Logged;
+use crate::certificate::to_be_signed::ToBeSigned;
 use crate::error::Error;
-use crate::signer::Signer;
+use crate::signer::{Signer, SignerError};
 
 /// A CA key with its certificate. It signs what is logged, and nothing else.
 #[derive(Debug)]
@@ -37,10 +38,6 @@ impl Issuer {
         Ok(Self { certificate, signer })
     }
 
-    pub(crate) fn signer(&self) -> &dyn Signer {
-        &*self.signer
-    }
-
     pub(crate) fn certificate(&self) -> &IssuerCertificate {
         &self.certificate
     }
@@ -50,26 +47,32 @@ impl Issuer {
         Arc::clone(&self.certificate)
     }
 
-    /// Embeds the countersignature and signs; then reads the result again and compares it with
-    /// the leaf, byte for byte.
+    /// Embeds the countersignature and signs; then reads the result again, compares it with the leaf, byte
+    /// for byte, and verifies the signature: what is stored first is stored for good.
     pub(crate) async fn issue(
         &self,
         logged: Logged,
         countersignature: &SignedCertificateTimestamp,
     ) -> Result<Issued, Error> {
         let prepared = &logged.leaf().tbs_certificate;
+        if logged.leaf().issuer_key_hash != *self.certificate.key_hash() {
+            return Err(SignerError::Refused("the leaf is another issuer's".to_owned()).into());
+        }
         let tbs = tlog::splice_in(prepared, countersignature)
             .map_err(|error| issuance::Error::Encoding(error.to_string()))?;
         let signature = self.signer.sign(&tbs).await?;
         let certificate = issuance::assemble(&tbs, &signature);
         issuance::equals_prepared(&certificate, prepared)?;
+        if !issuance::is_signed_by(&certificate, self.certificate.public_key()) {
+            let why = "what the issuer's key made is not its signature";
+            return Err(SignerError::Refused(why.to_owned()).into());
+        }
         Ok(Issued { logged, certificate })
     }
 
-    /// Signs a CRL whose event is in the log.
-    pub(crate) async fn sign_crl(&self, tbs: &[u8]) -> Result<Vec<u8>, Error> {
-        let signature = self.signer.sign(tbs).await?;
-        Ok(issuance::assemble(tbs, &signature))
+    /// Signs a CRL.
+    pub(crate) async fn sign_crl(&self, list: ToBeSigned) -> Result<Vec<u8>, Error> {
+        Ok(list.sign(&*self.signer).await?)
     }
 }
 

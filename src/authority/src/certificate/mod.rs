@@ -2,4 +2,6 @@
 
 pub(crate) mod countersigner;
 pub(crate) mod issuer;
+pub(crate) mod logged;
 pub(crate) mod request;
+pub(crate) mod to_be_signed;

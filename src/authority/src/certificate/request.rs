@@ -1,34 +1,32 @@
 //! The way of a certificate, as types: each is made by one step only, and consumed by the next.
 //!
 //! `Asked` (parsed) → [`Authorized`] (policy said yes) → [`Prepared`] (profile applied, linted) →
-//! [`Logged`] (stands in the log) → `issuer::Issued` (signed). Skipping a step does not compile.
+//! [`Logged`](super::logged::Logged) (stands in the log) → `issuer::Issued` (signed). Skipping a step does not compile.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{IssueRequest, RevocationExtent};
+use api::IssueRequest;
 use identity::{SerialNumber, SpiffeId, TrustDomain};
 use issuance::{
     CertificateRequest, DnsName, EndEntity, IssuerCertificate, LintedTbs, Profile, RequestRule,
 };
 use serde::Serialize;
 use time::OffsetDateTime;
-use tlog::{CertificateLeaf, Hash};
-use x509_parser::prelude::{FromDer, TbsCertificate};
+use tlog::Hash;
 
-use crate::attest::{Attested, Facts, Names, NamesFrom, Purpose};
-use crate::error::{Denied, Error};
-use crate::event::{Act, Event, EventDraft, ISSUE, RENEW};
+use crate::attest::{Attested, Purpose};
+use crate::error::Error;
+use crate::event::{Act, EventDraft, ISSUE, RENEW};
+use crate::explanation::{claimed, explain};
+use crate::facts::{Facts, Names, NamesFrom};
 use crate::limits;
-use crate::own_names::{Claim, OwnNames};
+use crate::own_names::OwnNames;
 use crate::policy::{
-    Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, Principal, Query,
+    Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, NotPermitted, Principal, Query,
 };
-use crate::sequencer::{
-    AllowedUnder, CertificateMember, Conflict, Consumes, IdempotencyKey, RecordDraft,
-};
-use crate::store::Record;
-use crate::view::in_force::InForce;
+use crate::sequencer::{AllowedUnder, CertificateMember, Consumes, IdempotencyKey, RecordDraft};
 
 /// A request for a certificate whose possession is proved and whose names are well formed.
 #[derive(Debug, Clone)]
@@ -225,11 +223,14 @@ impl Authorized {
 
     /// Refuses names that peers would refuse; of its own, the CA says it when it is asked whether it
     /// is ready.
-    pub(crate) fn require_permitted(&self, in_force: &InForce) -> Result<(), Error> {
+    pub(crate) fn require_permitted(
+        &self,
+        refuse: impl FnOnce(&[DnsName], &[IpAddr]) -> Result<(), NotPermitted>,
+    ) -> Result<(), Error> {
         if self.attested.principal == Principal::Authority {
             return Ok(());
         }
-        let refused = in_force.refuse_names(&self.context.dns, &self.context.ip);
+        let refused = refuse(&self.context.dns, &self.context.ip);
         refused.map_err(|it| Error::Denied(Box::new(it.denied(&self.spiffe_id, &self.policy))))
     }
 
@@ -362,223 +363,6 @@ impl Prepared {
             },
             tbs: linted.der().to_vec(),
         }
-    }
-}
-
-/// A certificate's leaf that stands in the log: the one thing that may be signed.
-#[derive(Debug)]
-pub(crate) struct Logged {
-    leaf: CertificateLeaf,
-    named: Named,
-}
-
-/// What a certificate says of itself, for those who need not parse it again.
-#[derive(Debug, Clone)]
-pub(crate) struct Named {
-    pub(crate) spiffe_id: SpiffeId,
-    pub(crate) serial_number: SerialNumber,
-    pub(crate) not_before: i64,
-    pub(crate) not_after: i64,
-}
-
-impl From<&RecordDraft> for Named {
-    fn from(draft: &RecordDraft) -> Self {
-        Self {
-            spiffe_id: draft.spiffe_id.clone(),
-            serial_number: draft.serial_number,
-            not_before: draft.not_before,
-            not_after: draft.not_after,
-        }
-    }
-}
-
-impl From<&Record> for Named {
-    fn from(record: &Record) -> Self {
-        Self {
-            spiffe_id: record.spiffe_id.clone(),
-            serial_number: record.serial_number,
-            not_before: record.not_before,
-            not_after: record.not_after,
-        }
-    }
-}
-
-impl Logged {
-    /// What was just committed at this place.
-    pub(crate) fn committed(member: &CertificateMember, leaf_index: u64, timestamp: u64) -> Self {
-        Self {
-            leaf: CertificateLeaf {
-                timestamp,
-                issuer_key_hash: member.issuer_key_hash,
-                tbs_certificate: member.tbs.clone(),
-                leaf_index,
-            },
-            named: Named::from(&member.record),
-        }
-    }
-
-    /// What stands in the log at this place, read back and proved: the event, and the leaf after it.
-    /// It must say what was prepared for the same request now, but for serial number and validity:
-    /// those, and the time, are what the sealed record says.
-    pub(crate) fn read_back(
-        event: &[u8],
-        leaf: &[u8],
-        record: &Record,
-        prepared: &CertificateMember,
-    ) -> Result<Self, Error> {
-        let inconsistent = |why: String| Error::Store(crate::store::StoreError::Inconsistent(why));
-        let leaf = CertificateLeaf::parse(leaf).map_err(|e| inconsistent(e.to_string()))?;
-        let event = Event::parse(event).map_err(|e| inconsistent(e.to_string()))?;
-        let logged = format!("{:?}", Hash::of(&leaf.tbs_certificate));
-        let fits = leaf.leaf_index == record.leaf_index
-            && leaf.issuer_key_hash == prepared.issuer_key_hash
-            && leaf.issuer_key_hash == record.issuer_key_hash
-            && leaf.timestamp == record.issued_at
-            && event.detail["tbs_sha256"] == logged
-            && says_as_much(&leaf.tbs_certificate, record);
-        if !fits {
-            return Err(inconsistent(format!("entry {} is another's leaf", record.leaf_index)));
-        }
-        if !issuance::same_request(&leaf.tbs_certificate, &prepared.tbs) {
-            return Err(Error::Conflict(Conflict::IdempotencyMismatch));
-        }
-        Ok(Self { leaf, named: Named::from(record) })
-    }
-
-    pub(crate) fn leaf(&self) -> &CertificateLeaf {
-        &self.leaf
-    }
-
-    pub(crate) fn named(&self) -> &Named {
-        &self.named
-    }
-}
-
-/// Whether serial number and validity are those of the record.
-fn says_as_much(tbs: &[u8], record: &Record) -> bool {
-    let Ok(([], tbs)) = TbsCertificate::from_der(tbs) else { return false };
-    let serial_number = SerialNumber::from_octets(tbs.raw_serial());
-    serial_number.is_ok_and(|serial_number| serial_number == record.serial_number)
-        && tbs.validity().not_before.timestamp() == record.not_before
-        && tbs.validity().not_after.timestamp() == record.not_after
-}
-
-/// Says that a name is the CA's, and whose row lists it.
-pub(crate) fn claimed(claim: &Claim, spiffe_id: &SpiffeId, policy: &ActivePolicy) -> Denied {
-    let row = policy.set().workloads().row(spiffe_id).map(|row| row.id.clone());
-    let next_step = match &row {
-        Some(row) => format!(
-            "take {:?} out of the request, and out of row {row} of workloads.json where it stands \
-             there",
-            claim.name
-        ),
-        None => format!("ask without {:?}", claim.name),
-    };
-    let (reason, next_step) = (claim.to_string(), Some(next_step));
-    Denied { reason, policies: Vec::new(), row, next_step }
-}
-
-/// Says why policy refused, and what would allow it.
-pub(crate) fn explain(query: &Query, decision: &Decision, policy: &ActivePolicy) -> Denied {
-    let resource = query.resource.as_ref();
-    let row = resource.and_then(|id| policy.set().workloads().row(id));
-    let denied = |reason: String, next_step: Option<String>| Denied {
-        reason,
-        policies: decision.policies.clone(),
-        row: row.map(|row| row.id.clone()),
-        next_step,
-    };
-    if let Some(error) = decision.errors.first() {
-        return denied(format!("policy cannot be evaluated: {error}"), None);
-    }
-    if !decision.policies.is_empty() {
-        let reason = format!("forbidden by policy {}", decision.policies.join(", "));
-        let wants_certificate =
-            matches!(query.action, Action::CreateToken | Action::Issue(_) | Action::Renew(_));
-        let reserved = resource.filter(|id| wants_certificate && is_reserved(id));
-        return denied(reason, reserved.map(what_makes_a_row));
-    }
-    let who = query.principal.name();
-    let action = query.action.name();
-    if let (Action::Revoke(extent), Principal::Workload(_)) = (&query.action, &query.principal)
-        && *extent != RevocationExtent::Own
-        && resource.is_some_and(|id| id.as_str() == who)
-    {
-        let what = match extent {
-            RevocationExtent::Identity => "the whole identity",
-            _ => "another replica's certificate",
-        };
-        let next = "revoke your own certificate, by its serial number, or one that you renewed; \
-                    for more, ask an operator";
-        let reason = format!("no policy permits {who} to revoke {what}");
-        return denied(reason, Some(next.to_owned()));
-    }
-    let (Action::Issue(context) | Action::Renew(context), Some(id)) = (&query.action, resource)
-    else {
-        return denied(format!("no policy permits {who} to {action}"), None);
-    };
-    let path = id.path();
-    let Some(row) = row else {
-        let reason = format!("{path} has no row in the workload table");
-        return denied(reason, Some(what_makes_a_row(id)));
-    };
-    let beyond = context.dns.iter().find(|name| !row.dns.contains(name)).map(ToString::to_string);
-    let beyond = beyond.or_else(|| {
-        context.ip.iter().find(|address| !row.ip.contains(address)).map(ToString::to_string)
-    });
-    if let Some(name) = beyond {
-        let next = format!(
-            "add {name:?} to row {path} of workloads.json, then: countersign policy apply DIR"
-        );
-        return denied(format!("row {path} does not list the name {name}"), Some(next));
-    }
-    if !row.profiles.contains(&context.profile) {
-        let next = format!(
-            "add {:?} to the profiles of row {path}, then: countersign policy apply DIR",
-            context.profile
-        );
-        return denied(format!("row {path} does not list profile {}", context.profile), Some(next));
-    }
-    denied(
-        format!("no policy permits {who} to {action} {id}"),
-        Some(question(who, &action.to_lowercase(), id, context)),
-    )
-}
-
-/// The same question, for `policy explain`: without its names it would be another. What was silent
-/// of names is so there, too.
-fn question(who: &str, action: &str, id: &SpiffeId, context: &IssueContext) -> String {
-    let mut question = format!("countersign policy explain --as {who} {action} {id}");
-    for name in &context.dns {
-        question.push_str(&format!(" --dns {name}"));
-    }
-    for address in &context.ip {
-        question.push_str(&format!(" --ip {address}"));
-    }
-    if context.profile != DEFAULT_PROFILE {
-        question.push_str(&format!(" --profile {}", context.profile));
-    }
-    question
-}
-
-fn is_reserved(id: &SpiffeId) -> bool {
-    id.path() == "/countersign" || id.path().starts_with("/countersign/")
-}
-
-/// Paths of ours have no row: operators stand in a list of their own.
-fn what_makes_a_row(id: &SpiffeId) -> String {
-    let path = id.path();
-    match id.operator_name() {
-        Some(name) => format!(
-            "`countersign operator add {name}`, by an operator; to have it stand in the table, too, \
-             add {path:?} to the operators of workloads.json, then: countersign policy apply DIR"
-        ),
-        None if is_reserved(id) => {
-            "choose another path: those below /countersign/ are the CA's own".to_owned()
-        }
-        None => format!(
-            "add {{\"id\": \"{path}\"}} to workloads.json, then: countersign policy apply DIR"
-        ),
     }
 }
 

@@ -1,10 +1,8 @@
-//! The CA's end of the revocation feed. What all hear is told by [`View`](crate::view::View), at every
-//! fold.
+//! The CA's end of the revocation feed. What all hear is told by [`View`], at every fold.
 //!
-//! What a newcomer needs
-//! first (a snapshot, or a delta from where it stands) is kept for as long as it may be told. It
-//! takes its time in turn, and is made beside: no revocation waits for a snapshot. Where it does not
-//! lead to the newest position, another first message follows it.
+//! What a newcomer needs first (a snapshot, or a delta from where it stands) is kept for as long as it
+//! may be told. It takes its time in turn, and is made beside: no revocation waits for a snapshot. Where
+//! it does not lead to the newest position, another first message follows it.
 
 mod chunks;
 mod subscription;
@@ -12,13 +10,12 @@ mod subscription;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
-use identity::feed::{Content, FeedChange, Heartbeat, Snapshot};
-use tlog::Hash;
-use tokio::sync::Mutex;
-
 use chunks::{Chunks, KeptChunks};
+use identity::feed::{Content, FeedChange, Heartbeat, Snapshot};
 use subscription::Places;
 pub use subscription::{SUBSCRIBED_CERTIFICATES, SUBSCRIPTIONS, Subscription, TooSlow};
+use tlog::Hash;
+use tokio::sync::Mutex;
 
 use crate::error::Error;
 use crate::fleet::Instances;

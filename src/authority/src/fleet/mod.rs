@@ -12,15 +12,14 @@ use std::sync::Arc;
 use api::{HeldBack, Page, Report, WorkloadFilter, WorkloadInstance};
 use identity::{SerialNumber, SpiffeId, VerifiedSvid};
 
+use self::instances::Key;
+pub(crate) use self::instances::{Instance, Instances};
 use crate::caller::Caller;
 use crate::error::Error;
 use crate::limits;
 use crate::policy::Action;
 use crate::view::View;
 use crate::writer::Writer;
-
-use self::instances::Key;
-pub(crate) use self::instances::{Instance, Instances};
 
 /// What workloads report.
 #[derive(Debug)]

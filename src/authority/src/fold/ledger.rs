@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tlog::Hash;
 
-use crate::event::{Event, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, LOG_GENESIS};
+use crate::event::{Event, FIRST_TRUST_STATE, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, LOG_GENESIS};
 
 /// Every key that the log names, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -145,7 +145,5 @@ impl LedgerKey {
     }
 }
 
-/// `init` signs it.
-pub(crate) const FIRST_TRUST_STATE: u64 = 1;
 /// Of an id in `key list`: 64 bits.
 const SHOWN_DIGITS: usize = 16;

@@ -21,12 +21,12 @@ use self::ledger::KeyLedger;
 use self::lift::Lift;
 use self::recent_items::RecentItems;
 use self::revoking::Revoking;
+use crate::chain::{CHAIN_START, chained, chained_entry};
 use crate::error::Error;
 use crate::event::{
     ALLOW, CLOCK_RESET, DENY, Event, HALT_LIFT, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE,
     OPERATOR_CREATE, POLICY_CHANGE, RENEW_CONFLICT, REVOKE, TOKEN_REVOKE, restricts,
 };
-use crate::seal::{CHAIN_START, chained, chained_entry};
 use crate::sequencer::Head;
 use crate::store::{RevocationRow, Store, StoreError};
 

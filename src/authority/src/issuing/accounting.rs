@@ -15,7 +15,7 @@ use super::Issuing;
 use crate::error::Error;
 use crate::event::{Act, EventDraft, ISSUE_ABANDONED, ISSUE_LOST, ISSUED, SEEN};
 use crate::present;
-use crate::sequencer::{ActMember, Conflict, Effect, Member, Outcome};
+use crate::sequencer::{ActMember, Acted, Conflict, Effect};
 use crate::store::Record;
 use crate::view::fates::{Account, settle, stored};
 use crate::view::known::{Known, ROW_LOST_NEXT_STEP};
@@ -70,7 +70,7 @@ async fn tell_shown(issuing: &Issuing) -> Result<bool, Error> {
     let detail = SeenDetail { indexes };
     let event = EventDraft::new(SEEN, &by, "certificates", &detail);
     let act = ActMember { event, effect: Effect::None, allowed_under: None };
-    issuing.writer.submit(Member::Act(Box::new(act))).await?;
+    issuing.writer.ask(act).await?;
     issuing.view.renewals.hear([Told::Shown(detail.indexes)]);
     Ok(is_full)
 }
@@ -100,7 +100,7 @@ async fn account(issuing: &Issuing) -> Result<bool, Error> {
     let by = Act { actor: "authority", request_id: "" };
     let event = EventDraft::new(ISSUED, &by, "certificates", &IssuedDetail { certificates });
     let act = ActMember { event, effect: Effect::Sweep { up_to }, allowed_under: None };
-    issuing.writer.submit(Member::Act(Box::new(act))).await?;
+    issuing.writer.ask(act).await?;
     issuing.view.accounts.forget_before(up_to);
     Ok(leaves.len() == BATCH)
 }
@@ -124,7 +124,7 @@ async fn tell_abandoned(issuing: &Issuing, place: u64) -> Result<(), Error> {
     let known = issuing.view.known_at(place).await?;
     let effect = Effect::Abandon { leaf_index: place };
     match tell(issuing, ISSUE_ABANDONED, &known, effect).await? {
-        Outcome::Refused(Conflict::NotAbandoned) => tell_lost(issuing, place).await,
+        Acted::Refused(Conflict::NotAbandoned) => tell_lost(issuing, place).await,
         _ => Ok(()),
     }
 }
@@ -146,14 +146,14 @@ async fn tell(
     kind: &'static str,
     certificate: &Known,
     effect: Effect,
-) -> Result<Outcome, Error> {
+) -> Result<Acted, Error> {
     let Record { leaf_index, serial_number, spiffe_id, .. } = certificate.record();
     let serial_number = serial_number.to_string();
     let detail = serde_json::json!({ "index": leaf_index, "serial_number": serial_number });
     let by = Act { actor: "authority", request_id: "" };
     let event = EventDraft::new(kind, &by, spiffe_id.as_str(), &detail);
     let act = ActMember { event, effect, allowed_under: None };
-    issuing.writer.submit(Member::Act(Box::new(act))).await
+    issuing.writer.ask(act).await
 }
 
 /// What to do about one that may have been signed. Its holder, if there is one, replaces it by renewing;

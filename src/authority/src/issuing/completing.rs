@@ -10,24 +10,26 @@ use super::Issuing;
 use crate::attest::Purpose;
 use crate::budgets::Taken;
 use crate::certificate::issuer::{Issued, issuer_id};
-use crate::certificate::request::{Logged, Named};
+use crate::certificate::logged::{Logged, Named};
 use crate::error::Error;
 use crate::one_at_a_time::Turn;
 use crate::present;
 use crate::proven::proven_entry;
 use crate::sequencer::{
-    COMPLETION_MILLISECONDS, CertificateMember, CompleteMember, Member, Outcome,
+    COMPLETION_MILLISECONDS, CertificateMember, CompleteMember, Completed, Receipt, Unlogged,
 };
 use crate::store::{Record, StoreError};
 use crate::view::in_force::InForce;
 use crate::view::known_tokens::Reserved;
 use crate::view::leaving::{Leaving, gone};
-use crate::writer::{RESTARTS, unexpected};
+use crate::writer::RESTARTS;
+use crate::writer::asks::Precedent;
 
 /// A request for a certificate on its way into the log, with what was taken for it.
 pub(crate) struct Admission {
     pub(crate) member: Arc<CertificateMember>,
-    pub(crate) asks: Member,
+    /// Why another is not to be logged: then it is only looked for the one of before.
+    pub(crate) spent: Option<Error>,
     pub(crate) purpose: Purpose,
     pub(crate) taken: Option<Taken>,
     pub(crate) reserved: Option<Reserved>,
@@ -37,26 +39,32 @@ pub(crate) struct Admission {
 /// What came of it.
 pub(crate) enum Admitted {
     Issued(Box<IssuedCertificate>),
-    Not(Outcome),
+    Not(Unlogged),
 }
 
 impl Issuing {
     /// Commits, and completes what was logged: to its end, whatever becomes of who asked. What was
     /// taken for it is settled by what came of the commit.
     pub(crate) async fn admit(&self, admission: Admission) -> Result<Admitted, Error> {
-        let Admission { member, asks, purpose, taken, reserved, turn } = admission;
-        let outcome = self.writer.submit(asks).await;
-        self.settle(reserved.as_ref(), &outcome);
+        let Admission { member, spent, purpose, taken, reserved, turn } = admission;
+        let asked = match spent {
+            None => self.writer.ask(Arc::clone(&member)).await,
+            Some(spent) => match self.writer.ask(Precedent(Arc::clone(&member))).await {
+                Ok(before) => before.map(Err).ok_or(spent),
+                Err(error) => Err(error),
+            },
+        };
+        self.settle(reserved.as_ref(), &asked);
         drop(turn);
-        if !matches!(outcome, Ok(Outcome::Logged { .. })) {
+        if !matches!(asked, Ok(Ok(_))) {
             self.budgets.give_back(taken);
         }
-        let (leaf_index, timestamp) = match outcome? {
-            Outcome::Logged { leaf_index, timestamp } => (leaf_index, timestamp),
-            outcome => return Ok(Admitted::Not(outcome)),
+        let logged = match asked? {
+            Ok(receipt) => Logged::committed(receipt, &member)?,
+            Err(unlogged) => return Ok(Admitted::Not(unlogged)),
         };
         metrics::counter!("countersign_logged_total").increment(1);
-        self.view.accounts.begin(leaf_index);
+        self.view.accounts.begin(logged.leaf().leaf_index);
         self.view.note_own_names(&member.record);
         let serial_number = member.record.serial_number;
         let line = match purpose {
@@ -64,7 +72,6 @@ impl Issuing {
             Purpose::Issue => serial_number,
         };
         self.view.lines.learn(serial_number, line);
-        let logged = Logged::committed(&member, leaf_index, timestamp);
         Ok(Admitted::Issued(Box::new(self.complete(logged).await?)))
     }
 
@@ -88,28 +95,27 @@ impl Issuing {
                 revocation_epoch: epoch,
                 instead_of,
             };
-            let stored = self.writer.submit(Member::Complete(complete)).await;
+            let stored = self.writer.ask(complete).await;
             self.view.accounts.note(&issued, &stored);
             let (named, issuer) = (issued.logged.named(), &issued.logged.leaf().issuer_key_hash);
             match stored? {
-                Outcome::Stored => {
+                Completed::Stored => {
                     metrics::counter!("countersign_issued_total").increment(1);
                     let leaving = self.view.accounts.leave(leaf_index, &issued.certificate);
                     let leaving = leaving.ok_or_else(|| gone(leaf_index))?;
                     return Ok(self.present(named, leaving, issuer, leaf_index));
                 }
-                Outcome::Existing(first) => {
+                Completed::Existing(first) => {
                     if let Some(leaving) = self.view.leaving(leaf_index, &first, issuer).await? {
                         return Ok(self.present(named, leaving, issuer, leaf_index));
                     }
                     instead_of = Some(Hash::of(&first));
                 }
-                Outcome::Abandoned => return Err(Error::Abandoned),
-                Outcome::Moved => {
+                Completed::Abandoned => return Err(Error::Abandoned),
+                Completed::Moved => {
                     self.view.refresh().await?;
                     (epoch, _) = self.refuse_revoked(&issued.logged).await?;
                 }
-                other => return Err(unexpected(&other)),
             }
         }
         Err(self.writer.restless())
@@ -198,15 +204,18 @@ impl Issuing {
         Some(url.replace("{issuer}", &issuer_id(issuer.key_hash())))
     }
 
-    fn settle(&self, reserved: Option<&Reserved>, outcome: &Result<Outcome, Error>) {
+    fn settle(
+        &self,
+        reserved: Option<&Reserved>,
+        asked: &Result<Result<Receipt, Unlogged>, Error>,
+    ) {
         let Some(reserved) = reserved else { return };
-        match outcome {
-            Ok(Outcome::Logged { .. } | Outcome::Replay { .. }) => {
-                self.view.known_tokens.settle(reserved)
-            }
-            Ok(_) | Err(Error::Overloaded | Error::Store(StoreError::Hangs { .. })) => {
-                self.view.known_tokens.give_back(reserved)
-            }
+        match asked {
+            Ok(Ok(_) | Err(Unlogged::Replay { .. })) => self.view.known_tokens.settle(reserved),
+            Ok(_)
+            | Err(
+                Error::Overloaded | Error::Budget { .. } | Error::Store(StoreError::Hangs { .. }),
+            ) => self.view.known_tokens.give_back(reserved),
             Err(_) => self.view.known_tokens.lose(reserved),
         }
     }

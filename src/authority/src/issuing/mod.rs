@@ -1,6 +1,7 @@
 //! One certificate from request to stored bytes, readable from top to bottom.
 
-pub(crate) mod accounting;
+mod accounting;
+mod attestation;
 mod completing;
 mod own_certificate;
 mod refusals;
@@ -11,22 +12,23 @@ use api::{IssueRequest, IssuedCertificate};
 use identity::{SerialNumber, SpiffeId};
 use tlog::Hash;
 
+use self::attestation::Proof;
 use self::completing::{Admission, Admitted};
 use self::refusals::Refusals;
-use crate::attest::proof::Proof;
-use crate::attest::{Attested, INTERNAL, Purpose, refusal, refused};
+use crate::attest::{Attested, Purpose, refusal, refused};
 use crate::budgets::Budgets;
 use crate::caller::{Caller, require_name};
 use crate::certificate::request::Asked;
 use crate::clock::fresh_serial_number;
 use crate::error::Error;
+use crate::facts::INTERNAL;
 use crate::one_at_a_time::{OneAtATime, Turn};
 use crate::policy::Principal;
-use crate::sequencer::{Conflict, Consumes, IdempotencyKey, Member, Outcome};
+use crate::sequencer::{Conflict, Consumes, IdempotencyKey, Unlogged};
 use crate::store::{Record, StoreError};
 use crate::view::View;
 use crate::view::known_tokens::Reserved;
-use crate::writer::{RESTARTS, Writer, unexpected};
+use crate::writer::{RESTARTS, Writer};
 
 /// Makes certificates.
 #[derive(Debug)]
@@ -156,7 +158,7 @@ impl Issuing {
             let authorized =
                 asked.clone().authorize(attested.clone(), &policy, epoch, &own_names)?;
             self.view.refuse_denied(authorized.spiffe_id())?;
-            authorized.require_permitted(&in_force)?;
+            authorized.require_permitted(|dns, ip| in_force.refuse_names(dns, ip))?;
             let serial_number = fresh_serial_number(&*self.view.clock)?;
             let now = self.view.clock.now();
             let issuer = in_force.issuer.certificate();
@@ -171,22 +173,17 @@ impl Issuing {
                     Err(spent @ Error::Budget { .. }) => (None, Some(spent)),
                     Err(error) => return Err(error),
                 };
-            let asks = match &spent {
-                None => Member::Certificate(Arc::clone(&member)),
-                Some(_) => Member::Precedent(Arc::clone(&member)),
-            };
             let reserved = self.reserve(&attested, &member.record.request_hash)?;
             let purpose = attested.purpose.clone();
-            let admission = Admission { member, asks, purpose, taken, reserved, turn };
+            let admission = Admission { member, spent, purpose, taken, reserved, turn };
             let engine = Arc::clone(self);
             let admitted = place.finish(async move { engine.admit(admission).await }).await?;
-            let outcome = match (admitted?, spent) {
-                (Admitted::Issued(issued), _) => return Ok(*issued),
-                (Admitted::Not(Outcome::Stored), Some(spent)) => return Err(spent),
-                (Admitted::Not(outcome), _) => outcome,
+            let unlogged = match admitted? {
+                Admitted::Issued(issued) => return Ok(*issued),
+                Admitted::Not(unlogged) => unlogged,
             };
-            match outcome {
-                Outcome::Replay { leaf_index } => {
+            match unlogged {
+                Unlogged::Replay { leaf_index } => {
                     let turn = self.leaves.turn(leaf_index).await;
                     let record = self.view.known_at(leaf_index).await?.recorded()?;
                     self.require_good(&record)?;
@@ -210,13 +207,12 @@ impl Issuing {
                     let engine = Arc::clone(self);
                     return place.finish(async move { engine.complete(logged).await }).await?;
                 }
-                Outcome::Moved => self.view.refresh().await?,
-                Outcome::Refused(Conflict::SerialNumber) => {}
-                Outcome::Refused(conflict) => {
+                Unlogged::Moved => self.view.refresh().await?,
+                Unlogged::Refused(Conflict::SerialNumber) => {}
+                Unlogged::Refused(conflict) => {
                     self.view.refresh().await?;
                     return Err(refusal(conflict, &attested.spiffe_id));
                 }
-                other => return Err(unexpected(&other)),
             }
         }
         Err(self.writer.restless())

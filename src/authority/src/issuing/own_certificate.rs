@@ -12,9 +12,8 @@ use zeroize::Zeroizing;
 
 use super::Issuing;
 use crate::error::Error;
-use crate::signer::Signer;
-use crate::signer::SignerError;
 use crate::signer::file::FileSigner;
+use crate::signer::{Signer, SignerError};
 use crate::store::{Record, RecordQuery};
 
 impl Issuing {

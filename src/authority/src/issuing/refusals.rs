@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::caller::Caller;
 use crate::error::Error;
 use crate::event::{Act, EventDraft, ISSUE_REFUSED};
-use crate::sequencer::{ActMember, Effect, Member};
+use crate::sequencer::{ActMember, Effect};
 use crate::writer::Writer;
 
 /// Counts refusals between sums.
@@ -79,7 +79,7 @@ async fn log(
 ) -> Result<(), Error> {
     let event = EventDraft::new(ISSUE_REFUSED, by, subject, detail);
     let act = ActMember { event, effect: Effect::None, allowed_under: None };
-    writer.submit(Member::Act(Box::new(act))).await.map(drop)
+    writer.ask(act).await.map(drop)
 }
 
 /// Of a reason that repeats a long input, the beginning is enough.

@@ -1,12 +1,11 @@
 //! Certificates as they are kept: one, a page, and when each is to be renewed.
 
-use api::{CertificateFilter, CertificateRecord, CertificateState, Page, RenewalWindow, RevokedBy};
-use identity::{SerialNumber, SpiffeId};
 use std::sync::PoisonError;
 
-use super::Operations;
-use super::revocations::logged_end;
-use super::{PAGE, place_after};
+use api::{CertificateFilter, CertificateRecord, CertificateState, Page, RenewalWindow, RevokedBy};
+use identity::{SerialNumber, SpiffeId};
+
+use super::{Operations, PAGE, place_after};
 use crate::caller::Caller;
 use crate::error::Error;
 use crate::event::Event;
@@ -17,7 +16,7 @@ use crate::policy::Action;
 use crate::present::{self, Origin};
 use crate::proven::proven_entry;
 use crate::store::{Record, RecordQuery, StoreError};
-use crate::view::known::Known;
+use crate::view::known::{Known, logged_end};
 use crate::view::recent_log::Fate;
 
 impl Operations {

@@ -7,12 +7,12 @@ use issuance::{DnsName, KeyType};
 use tlog::Hash;
 
 use super::Operations;
-use crate::attest::Names;
-use crate::attest::{SVID, TOKEN};
 use crate::caller::Caller;
-use crate::certificate::request::{claimed, explain, listed};
+use crate::certificate::request::listed;
 use crate::error::{Denied, Error};
 use crate::event::{self, Act, EventDraft};
+use crate::explanation::{claimed, explain};
+use crate::facts::{Names, SVID, TOKEN};
 use crate::policy::{
     Action, ActivePolicy, DEFAULT_PROFILE, IssueContext, OPERATOR_LIFE, PolicySet, Principal,
     Query, require_operator,

@@ -16,9 +16,8 @@ use std::sync::Arc;
 use api::{ActFilter, ActOnRecord, Page};
 use identity::SpiffeId;
 
-use super::Operations;
 use super::inventory::page_of;
-use super::{PAGE, place_after};
+use super::{Operations, PAGE, place_after};
 use crate::caller::Caller;
 use crate::error::Error;
 use crate::event::{

@@ -13,8 +13,6 @@ use serde::de::IntoDeserializer;
 use serde::de::value::Error as ValueError;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-use tlog::CertificateLeaf;
-use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
 use super::Operations;
 use super::review::Review;
@@ -23,9 +21,8 @@ use crate::clock::from_milliseconds;
 use crate::error::Error;
 use crate::event;
 use crate::policy::Action;
-use crate::proven::proven_entry;
 use crate::sequencer::{AllowedUnder, Effect, KeptRequest, RevocationTarget};
-use crate::store::{Record, Store, StoreError};
+use crate::view::known::logged_end;
 use crate::writer::RESTARTS;
 use crate::writer::once::read_answer;
 
@@ -364,29 +361,6 @@ fn reviewed(done: Revocation, Review { acts, counts, more, tokens_from }: Review
 /// What is kept of it with the request's name; its place is known there.
 fn kept_answer(done: &Revocation) -> String {
     serde_json::to_string(done).expect("a revocation is plain data")
-}
-
-/// The last second, since 1970, of the certificate that was logged where its record says; and whose it
-/// is by its record, it is by the log.
-pub(super) async fn logged_end(store: &dyn Store, record: &Record) -> Result<i64, StoreError> {
-    let Record { leaf_index, serial_number, spiffe_id, .. } = record;
-    let inconsistent = || {
-        let why =
-            format!("the log holds no certificate {serial_number} of {spiffe_id} at {leaf_index}");
-        StoreError::Inconsistent(why)
-    };
-    let entry = proven_entry(store, *leaf_index).await?.ok_or_else(inconsistent)?;
-    let leaf = CertificateLeaf::parse(&entry).map_err(|_| inconsistent())?;
-    let parsed = TbsCertificate::from_der(&leaf.tbs_certificate);
-    let (_, certificate) = parsed.map_err(|_| inconsistent())?;
-    let names = certificate.subject_alternative_name().ok().flatten();
-    let is_named = names.is_some_and(|names| {
-        names.value.general_names.contains(&GeneralName::URI(spiffe_id.as_str()))
-    });
-    if certificate.raw_serial() != serial_number.as_octets() || !is_named {
-        return Err(inconsistent());
-    }
-    Ok(certificate.validity().not_after.timestamp())
 }
 
 /// `not_after` says how long whoever hears of it must hold it.

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::{Action, Decision, Principal, Query};
+use super::query::{Action, Decision, Principal, Query};
 
 /// What is kept.
 #[derive(Debug, Default)]
@@ -107,7 +107,9 @@ mod tests {
     use identity::{SpiffeId, TrustDomain};
     use issuance::{DnsName, KeyType};
 
-    use super::super::{ActivePolicy, IssueContext, PolicySet};
+    use super::super::active::ActivePolicy;
+    use super::super::query::IssueContext;
+    use super::super::set::PolicySet;
     use super::*;
 
     /// Two rows, the first with many names.

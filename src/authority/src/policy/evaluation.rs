@@ -1,18 +1,20 @@
 //! A question in Cedar's terms: entities, context, and the answer.
 
 use std::collections::{HashMap, HashSet};
-use std::str::FromStr;
 
 use api::{KeyPurpose, KeyStep, RevocationExtent};
 use cedar_policy::{
-    Authorizer, Context, Entities, Entity, EntityId, EntityTypeName, EntityUid, Request,
-    RequestValidationError, RestrictedExpression,
+    Authorizer, Context, Entities, Entity, EntityUid, Request, RequestValidationError,
+    RestrictedExpression,
 };
 use identity::{SpiffeId, TrustDomain};
 
+use super::error::PolicyError;
+use super::named_paths::{NamedPaths, literals, uid};
 use super::parsing::readable;
-use super::{Action, Decision, IssueContext, PolicyError, PolicySet, Principal, Query};
-use crate::workloads::Workloads;
+use super::query::{Action, Decision, IssueContext, Principal, Query};
+use super::set::PolicySet;
+use crate::policy::workloads::Workloads;
 
 /// What each decision under a set finds beside its principal and resource: what policies name
 /// themselves, and the actions. Rows are left where they are, so that a table of thousands costs a
@@ -26,7 +28,7 @@ pub(super) struct Ground {
 impl Ground {
     pub(super) fn of(set: &PolicySet, trust_domain: &TrustDomain) -> Result<Self, PolicyError> {
         let refuse = |error| PolicyError::Cedar(readable(&error));
-        let literals = literals(set);
+        let literals = literals(&set.policies);
         let paths = NamedPaths::of(&literals);
         let mut made = Made::over(&paths);
         for row in set.workloads.rows() {
@@ -39,56 +41,6 @@ impl Ground {
         let named: Vec<Entity> = named.chain(paths.entities()).collect();
         let entities = Entities::from_entities(named, Some(&set.schema)).map_err(refuse)?;
         Ok(Self { entities, paths })
-    }
-}
-
-fn literals(set: &PolicySet) -> HashSet<EntityUid> {
-    set.policies.policies().flat_map(cedar_policy::Policy::entity_literals).collect()
-}
-
-/// How many paths that policies name lie in each other at most.
-pub(super) fn nested_paths(set: &PolicySet) -> usize {
-    let named = NamedPaths::of(&literals(set));
-    let within = |path: &String| {
-        let ends = path.match_indices('/').map(|(at, _)| at);
-        1 + ends.filter(|end| named.paths.contains(&path[..*end])).count()
-    };
-    named.paths.iter().map(within).max().unwrap_or_default()
-}
-
-/// The paths that policies name. No other is made an entity: whoever asks chooses how many segments
-/// an identity has, and Cedar closes a chain of entities in the cube of its length.
-#[derive(Debug, Default)]
-struct NamedPaths {
-    paths: HashSet<String>,
-    longest: usize,
-}
-
-impl NamedPaths {
-    fn of(literals: &HashSet<EntityUid>) -> Self {
-        let paths = literals.iter().filter(|literal| literal.type_name().basename() == PATH);
-        let paths: HashSet<String> = paths
-            .map(|path| path.id().unescaped().to_owned())
-            .filter(|it| !it.is_empty())
-            .collect();
-        let longest = paths.iter().map(String::len).max().unwrap_or_default();
-        Self { paths, longest }
-    }
-
-    /// The longest that this path lies in, or is.
-    fn nearest(&self, path: &str) -> Option<EntityUid> {
-        // "/a/b" lies in "/a": whole segments, and never in the empty one before the first slash.
-        let ends = path.match_indices('/').map(|(at, _)| at).skip(1).chain([path.len()]);
-        let within = ends.take_while(|end| *end <= self.longest).map(|end| &path[..end]);
-        within.filter(|prefix| self.paths.contains(*prefix)).last().map(|it| uid(PATH, it))
-    }
-
-    /// Each that lies in another, which lies in its own.
-    fn entities(&self) -> impl Iterator<Item = Entity> {
-        self.paths.iter().filter_map(|path| {
-            let parent = self.nearest(&path[..path.rfind('/')?])?;
-            Some(Entity::new_no_attrs(uid(PATH, path), HashSet::from([parent])))
-        })
     }
 }
 
@@ -254,10 +206,4 @@ fn revocation_context(extent: RevocationExtent) -> Result<Context, String> {
     Context::from_pairs([("extent".to_owned(), extent)]).map_err(|error| readable(&error))
 }
 
-fn uid(entity_type: &str, id: &str) -> EntityUid {
-    let name = EntityTypeName::from_str(entity_type).expect("constant type names are valid");
-    EntityUid::from_type_name_and_id(name, EntityId::new(id))
-}
-
 const ACTION: &str = "Action";
-const PATH: &str = "Path";

@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use cedar_policy::{PolicyId, Schema, ValidationMode, Validator};
 use issuance::{Profile, ProfileConfig};
-use tlog::Hash;
 
+use super::bounds::{MAX_DEPTH, MAX_EXPANDED, MAX_NAMES_BYTES, MAX_SCHEMA_DEPTH, MAX_TYPES};
+use super::error::PolicyError;
+use super::files::{DEFAULT_PROFILE, SCHEMA};
 use super::nesting::{count_word, expanded, too_deep};
-use super::{DEFAULT_PROFILE, PROFILES, PolicyError, SCHEMA, WORKLOADS};
-use crate::workloads::Workloads;
+use crate::policy::workloads::Workloads;
 
 /// All `*.cedar` files as one set; a policy's id is its `@id`, or file and position.
 pub(super) fn parse_policies(
@@ -165,22 +166,6 @@ impl std::io::Write for Counted {
     }
 }
 
-pub(super) fn hash(files: &BTreeMap<String, String>) -> Hash {
-    let mut input = Vec::new();
-    for (name, content) in files {
-        for part in [name, content] {
-            input.extend((part.len() as u64).to_be_bytes());
-            input.extend(part.as_bytes());
-        }
-    }
-    Hash::of(&input)
-}
-
-pub(super) fn is_policy_file(name: &str) -> bool {
-    matches!(name, SCHEMA | WORKLOADS | PROFILES)
-        || (name.ends_with(".cedar") && !name.contains(['/', '\\']))
-}
-
 /// Cedar's errors carry their causes separately.
 pub(super) fn readable(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -196,17 +181,5 @@ pub(super) fn readable(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// An entry of the log has 65,535 bytes, and `policy.change` names each file.
-pub(crate) const MAX_NAMES_BYTES: usize = 32 * 1024;
-/// Brackets and operators in each other: a hundred alternatives, and half of what the stack of a
-/// runtime's thread takes where nothing is optimised.
-pub(crate) const MAX_DEPTH: usize = 200;
-/// A type may nest in the one declared after it, so that depth and number multiply: some 3,000 levels,
-/// which a runtime's thread can drop.
-pub(crate) const MAX_SCHEMA_DEPTH: usize = 30;
-pub(crate) const MAX_TYPES: usize = 100;
-/// Words of a schema with each type in place of its name: a hundred times the shipped one, which
-/// Cedar's validator walks in a few milliseconds.
-pub(crate) const MAX_EXPANDED: usize = 50_000;
 /// Context attributes whose values are words of ours, so that `like` cannot cross a path.
 const LIKE_ALLOWED: &[&str] = &["attestor", "key_type", "profile"];

@@ -2,11 +2,11 @@
 //!
 //! | who asks | for | decided by |
 //! |---|---|---|
-//! | the CA, at the start of `serve` and at each renewal | its own certificate, with its configured names | [`own`], [`PolicySet::template`] |
+//! | the CA, at the start of `serve` and at each renewal | its own certificate, with its configured names | [`own`](super::own), [`PolicySet::template`] |
 //! | the CA, at `init` and `init --recover` | an operator's certificate, for a week | the same |
 //! | an operator, each time a week is half over | the next one | the set; asked when it is checked and applied |
 //! | an operator | to read the set and the status, and to replace the set, and so everything | the same |
-//! | anybody, for another's name below `/countersign`: its certificate, or a token for it | | nobody: [`own`] |
+//! | anybody, for another's name below `/countersign`: its certificate, or a token for it | | nobody: [`own`](super::own) |
 //! | somebody new with an operator's token; keys and rotation | | the set, which an operator can replace |
 //!
 //! So no set that is applied, or was before, keeps `serve` from starting or the CA's host from
@@ -19,36 +19,13 @@ use api::RevocationExtent;
 use identity::{SpiffeId, TrustDomain};
 use issuance::KeyType;
 
+use super::active::ActivePolicy;
+use super::error::PolicyError;
 use super::evaluation::{Ground, evaluate};
-use super::{
-    Action, ActivePolicy, DEFAULT_PROFILE, Decision, IssueContext, PolicyError, PolicySet,
-    Principal, Query,
-};
-use crate::attest::SVID;
-
-/// The answer to what the CA asks for itself: its own paths, and nothing else. A set that could
-/// forbid it would be the last one: without a certificate of its own, the CA takes no other.
-///
-/// And to what would make an operator of whoever asks: a certificate of another's name of ours, or the
-/// token for one. Whoever may change policy is able to do all; who may make tokens is not.
-pub(super) fn own(query: &Query) -> Option<Decision> {
-    let certifies = matches!(query.action, Action::Issue(_) | Action::Renew(_));
-    let is_token = query.action == Action::CreateToken;
-    let ours = query.resource.as_ref().filter(|resource| resource.is_reserved());
-    let by = |allowed, policy: &str| {
-        Some(Decision { allowed, policies: vec![policy.to_owned()], errors: Vec::new() })
-    };
-    match (&query.principal, ours) {
-        (Principal::Authority, Some(_)) if certifies => by(true, OWN_PATHS),
-        (Principal::Authority, _) => {
-            Some(Decision { allowed: false, policies: Vec::new(), errors: Vec::new() })
-        }
-        (Principal::Operator(id), Some(ours)) if is_token && id != ours => by(false, THEMSELVES),
-        (Principal::Operator(id), Some(ours)) if certifies && id != ours => by(false, RESERVED),
-        (Principal::Workload(_), Some(_)) if certifies || is_token => by(false, RESERVED),
-        _ => None,
-    }
-}
+use super::files::DEFAULT_PROFILE;
+use super::query::{Action, Decision, IssueContext, Principal, Query};
+use super::set::PolicySet;
+use crate::facts::SVID;
 
 impl PolicySet {
     /// Refuses a set under which no operator could go on: renew a certificate such as `init` gives,
@@ -199,10 +176,6 @@ fn lack(action: &Action) -> Option<&'static str> {
     }
 }
 
-/// How the shipped set names what [`own`] decides.
-const OWN_PATHS: &str = "authority-own-paths";
-const RESERVED: &str = "reserved-paths";
-const THEMSELVES: &str = "operators-are-themselves";
 /// What `init` and `operator join` ask for.
 pub const OPERATOR_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 

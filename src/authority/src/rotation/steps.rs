@@ -14,13 +14,11 @@ use crate::event::{self, Act, EventDraft};
 use crate::fold::ledger::LedgerKey;
 use crate::policy::Action;
 use crate::proven::made_by;
-use crate::sequencer::{
-    ActMember, AllowedUnder, ChangedKeys, Effect, IdempotencyKey, KeptRequest, Member, Outcome,
-};
+use crate::sequencer::{ActMember, AllowedUnder, ChangedKeys, Effect, IdempotencyKey, KeptRequest};
 use crate::signer::SignerError;
 use crate::view::in_force::InForce;
-use crate::writer::once::{once, read_answer};
-use crate::writer::{RESTARTS, unexpected};
+use crate::writer::RESTARTS;
+use crate::writer::once::read_answer;
 
 impl Rotation {
     /// Takes a step of the key whose id this is, or logs what an offline key is about to sign for
@@ -348,17 +346,10 @@ impl Rotation {
             effect: Effect::ChangeKeys(changed),
             allowed_under: Some(allowed_under),
         };
-        let member = Member::Act(Box::new(member));
-        let outcome = self.writer.submit(once(named, kept_step(None), member)).await?;
-        self.writer.require_done(kind, &outcome).await?;
+        let done = self.writer.act(member, named, kept_step(None)).await;
         // What is committed is done, whether or not the keys open that it brings into force.
         drop(self.view.follow_keys().await);
-        match outcome {
-            Outcome::Done { log_index } => Ok(Some(KeyStepOutcome::Done { log_index })),
-            Outcome::Moved | Outcome::Repeated => Ok(None),
-            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
-            other => Err(unexpected(&other)),
-        }
+        Ok(done?.map(|log_index| KeyStepOutcome::Done { log_index }))
     }
 
     /// Logs an announcement; `earlier` is the place of the one that came with it. None where policy
@@ -373,16 +364,7 @@ impl Rotation {
     ) -> Result<Option<u64>, Error> {
         let allowed_under = Some(allowed_under);
         let member = ActMember { event, effect: Effect::None, allowed_under };
-        let kind = member.event.kind();
-        let member = Member::Act(Box::new(member));
-        let outcome = self.writer.submit(once(named, kept_step(earlier), member)).await?;
-        self.writer.require_done(kind, &outcome).await?;
-        match outcome {
-            Outcome::Done { log_index } => Ok(Some(log_index)),
-            Outcome::Moved | Outcome::Repeated => Ok(None),
-            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
-            other => Err(unexpected(&other)),
-        }
+        self.writer.act(member, named, kept_step(earlier)).await
     }
 }
 

@@ -1,12 +1,11 @@
-//! What asks for a place in a transaction, and what the store knows of it already.
+//! What asks for a place in a transaction.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use identity::{SerialNumber, SpiffeId};
 use tlog::Hash;
 
-use super::News;
+use super::outcome::{Acted, Completed, Outcome, Standing, Unlogged};
 use crate::event::{EventDraft, FOLDING, RESTRICTING};
 
 /// One request for a place in the transaction.
@@ -21,7 +20,7 @@ pub enum Member {
     /// A signed CRL to store before it is served.
     Crl(CrlRow),
     /// What its caller has named, so that it is done once.
-    Once(Box<OnceMember>),
+    Once(OnceMember),
     /// Whether this certificate was asked for before: it logs none.
     Precedent(Arc<CertificateMember>),
     /// Somebody is about to be told that nothing had to change: it is true if this still holds.
@@ -32,8 +31,9 @@ impl Member {
     /// Whether it grants nothing, whoever hears of it: it may be committed while no head is kept.
     pub(crate) fn only_restricts(&self) -> bool {
         match self {
-            Self::Act(act) => RESTRICTING.contains(&act.event.kind()),
-            Self::Once(once) => once.member.only_restricts(),
+            Self::Act(act) | Self::Once(OnceMember { member: Named::Act(act), .. }) => {
+                RESTRICTING.contains(&act.event.kind())
+            }
             _ => false,
         }
     }
@@ -41,13 +41,28 @@ impl Member {
     /// Whether it grants something by an event that the fold reads.
     pub(crate) fn grants_by_the_fold(&self) -> bool {
         match self {
-            Self::Act(act) => {
+            Self::Act(act) | Self::Once(OnceMember { member: Named::Act(act), .. }) => {
                 let kind = act.event.kind();
                 FOLDING.contains(&kind) && !RESTRICTING.contains(&kind)
             }
-            Self::Once(once) => once.member.grants_by_the_fold(),
             _ => false,
         }
+    }
+
+    /// What it is answered by where it is to be decided anew; none where nothing was decided.
+    pub(crate) fn moved(&self) -> Option<Outcome> {
+        Some(match self {
+            Self::Act(_) | Self::Once(OnceMember { member: Named::Act(_), .. }) => {
+                Outcome::Act(Acted::Moved)
+            }
+            Self::Certificate(_) => Outcome::Certificate(Err(Unlogged::Moved)),
+            Self::Complete(_) => Outcome::Complete(Completed::Moved),
+            Self::Crl(_) => return None,
+            Self::Precedent(_) => Outcome::Precedent(Some(Unlogged::Moved)),
+            Self::Unchanged(_) | Self::Once(OnceMember { member: Named::Unchanged(_), .. }) => {
+                Outcome::Unchanged(Standing::Moved)
+            }
+        })
     }
 
     /// How many entries of the log a renewal was decided from; none for whatever else.
@@ -82,8 +97,29 @@ pub struct OnceMember {
     pub named: IdempotencyKey,
     /// What the same request is answered by, beside the place of its event. Never a secret.
     pub answer: String,
-    /// [`Member::Act`] or [`Member::Unchanged`].
-    pub member: Member,
+    /// What is to be done, or to stand.
+    pub member: Named,
+}
+
+/// What may be done once.
+#[derive(Debug, Clone)]
+pub enum Named {
+    /// An event with its effect.
+    Act(Box<ActMember>),
+    /// Nothing had to change.
+    Unchanged(AllowedUnder),
+}
+
+impl From<ActMember> for Named {
+    fn from(act: ActMember) -> Self {
+        Self::Act(Box::new(act))
+    }
+}
+
+impl From<AllowedUnder> for Named {
+    fn from(under: AllowedUnder) -> Self {
+        Self::Unchanged(under)
+    }
 }
 
 /// The state of policy and revocation under which somebody was allowed something: a commit finds
@@ -284,20 +320,6 @@ pub struct IdempotencyKey {
     pub request_hash: Hash,
 }
 
-/// How long a caller's name for a request is kept: a day.
-pub(crate) const KEPT_MILLISECONDS: u64 = 24 * 3600 * 1000;
-
-/// A request that was named and done before.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptRequest {
-    /// SHA-256 of the whole request.
-    pub request_hash: Hash,
-    /// The leaf or event that came of it; none where nothing had to change.
-    pub place: Option<u64>,
-    /// What it is answered by, beside that.
-    pub answer: String,
-}
-
 /// A signed certificate for a logged leaf.
 #[derive(Debug, Clone)]
 pub struct CompleteMember {
@@ -327,44 +349,6 @@ pub struct CrlRow {
     pub next_update: i64,
 }
 
-/// What the store knows already of a group's members; selected before anything is planned.
-#[derive(Debug, Clone, Default)]
-pub struct Found {
-    /// Serial numbers that are taken.
-    pub serial_numbers: HashSet<SerialNumber>,
-    /// Idempotency keys in use, by principal and key.
-    pub idempotency: HashMap<(String, String), KeptRequest>,
-    /// Tokens, by hash.
-    pub tokens: HashMap<Hash, TokenRow>,
-    /// Leaves to be completed.
-    pub leaves: HashMap<u64, LeafRow>,
-    /// The newest number taken for a CRL, by issuer: a place of the log.
-    pub crl_numbers: HashMap<Hash, u64>,
-    /// What the log says from where the first of those who renew has read it.
-    pub news: News,
-}
-
-/// A stored bootstrap token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenRow {
-    /// SHA-256 of its secret.
-    pub hash: Hash,
-    /// What it was made as.
-    pub id: String,
-    /// For whom.
-    pub spiffe_id: SpiffeId,
-    /// Until when, in milliseconds since 1970.
-    pub expires_at: u64,
-    /// Only for this key.
-    pub key_hash: Option<Hash>,
-    /// The event that made it.
-    pub log_index: u64,
-    /// The request that used it, and the leaf that came of it.
-    pub used: Option<(Hash, u64)>,
-    /// Whether it was withdrawn.
-    pub revoked: bool,
-}
-
 /// A renewal that was done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Renewed {
@@ -380,13 +364,4 @@ pub struct Renewed {
     pub revoked: bool,
     /// Whether it replaced an earlier one already.
     pub replaced: bool,
-}
-
-/// A leaf to be completed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeafRow {
-    /// When it was logged, in milliseconds since 1970.
-    pub logged_at: u64,
-    /// The certificate, if it was stored.
-    pub certificate: Option<Vec<u8>>,
 }

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use identity::SerialNumber;
 use serde::Deserialize;
 
-use super::{Consumes, Renewed};
+use super::member::{Consumes, Renewed};
 use crate::event::{RENEW, SEEN, is_of};
 
 /// What was logged, each with the place of the newest entry that says it.

@@ -6,14 +6,17 @@ use identity::SerialNumber;
 use time::format_description::well_known::Rfc3339;
 use tlog::{CertificateLeaf, Hash, leaf_hash};
 
-use super::{
-    ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Conflict, Consumes,
-    Effect, Entry, Found, Head, KeptRequest, LeafRow, Member, OnceMember, Outcome, Plan, Renewed,
-    RevocationTarget, Row, TokenRow,
+use super::found::{Found, KeptRequest, LeafRow, TokenRow};
+use super::head::Head;
+use super::member::{
+    ActMember, AllowedUnder, CertificateMember, ChangedKeys, CompleteMember, Consumes, Effect,
+    IdempotencyKey, Member, Named, OnceMember, Renewed, RevocationTarget,
 };
+use super::outcome::{Acted, Completed, Outcome, Receipt, Standing, Unlogged};
+use super::planned::{Conflict, Entry, Plan, Row};
+use crate::chain::chained;
 use crate::clock::from_milliseconds;
 use crate::event::{self, Act, EventDraft};
-use crate::seal::chained;
 
 /// The clock is behind the log: nothing is written until it has caught up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,17 +76,20 @@ impl Planning {
 
     fn member(&mut self, member: Member, found: &mut Found) -> Outcome {
         match member {
-            Member::Act(act) => self.act(&act, found),
-            Member::Certificate(certificate) => self.certificate(&certificate, found),
-            Member::Complete(complete) => self.complete(complete, found),
+            Member::Act(act) => Outcome::Act(self.act(&act, found)),
+            Member::Certificate(certificate) => {
+                Outcome::Certificate(self.certificate(&certificate, found))
+            }
+            Member::Complete(complete) => Outcome::Complete(self.complete(complete, found)),
             Member::Crl(crl) => {
                 self.plan.rows.push(Row::Crl(crl));
-                Outcome::Stored
+                Outcome::Crl
             }
-            Member::Once(once) => self.once(*once, found),
-            Member::Precedent(certificate) => self.asked_before(&certificate, found),
-            Member::Unchanged(under) if self.has_moved(&under) => Outcome::Moved,
-            Member::Unchanged(_) => Outcome::Stored,
+            Member::Once(once) => self.once(once, found),
+            Member::Precedent(certificate) => {
+                Outcome::Precedent(self.unlogged(&certificate, found))
+            }
+            Member::Unchanged(under) => Outcome::Unchanged(self.standing(&under)),
         }
     }
 
@@ -91,27 +97,58 @@ impl Planning {
     fn once(&mut self, once: OnceMember, found: &mut Found) -> Outcome {
         let OnceMember { named, answer, member } = once;
         let name = (named.principal.clone(), named.key.clone());
-        match found.idempotency.get(&name) {
-            Some(kept) if kept.request_hash == named.request_hash => return Outcome::Repeated,
-            Some(_) => return Outcome::Refused(Conflict::IdempotencyMismatch),
-            None => {}
+        let before = found.idempotency.get(&name);
+        let is_same = before.map(|kept| kept.request_hash == named.request_hash);
+        match (member, is_same) {
+            (Named::Act(_), Some(true)) => Outcome::Act(Acted::Repeated),
+            (Named::Act(_), Some(false)) => {
+                Outcome::Act(Acted::Refused(Conflict::IdempotencyMismatch))
+            }
+            (Named::Act(act), None) => {
+                let acted = self.act(&act, found);
+                if let Acted::Done { log_index } = acted {
+                    self.keep(named, answer, Some(log_index), found);
+                }
+                Outcome::Act(acted)
+            }
+            (Named::Unchanged(_), Some(true)) => Outcome::Unchanged(Standing::Repeated),
+            (Named::Unchanged(_), Some(false)) => {
+                Outcome::Unchanged(Standing::Refused(Conflict::IdempotencyMismatch))
+            }
+            (Named::Unchanged(under), None) => {
+                let standing = self.standing(&under);
+                if standing == Standing::Holds {
+                    self.keep(named, answer, None, found);
+                }
+                Outcome::Unchanged(standing)
+            }
         }
-        let outcome = self.member(member, found);
-        let place = match outcome {
-            Outcome::Done { log_index } => Some(log_index),
-            Outcome::Stored => None,
-            _ => return outcome,
-        };
-        let kept = KeptRequest { request_hash: named.request_hash, place, answer };
-        found.idempotency.insert(name, kept.clone());
-        self.plan.rows.push(Row::Idempotency { key: named, kept, at: self.at });
-        outcome
     }
 
-    fn certificate(&mut self, member: &Arc<CertificateMember>, found: &mut Found) -> Outcome {
-        match self.asked_before(member, found) {
-            Outcome::Stored => {}
-            asked_before => return asked_before,
+    fn keep(
+        &mut self,
+        named: IdempotencyKey,
+        answer: String,
+        place: Option<u64>,
+        found: &mut Found,
+    ) {
+        let kept = KeptRequest { request_hash: named.request_hash, place, answer };
+        let name = (named.principal.clone(), named.key.clone());
+        found.idempotency.insert(name, kept.clone());
+        self.plan.rows.push(Row::Idempotency { key: named, kept, at: self.at });
+    }
+
+    fn standing(&self, under: &AllowedUnder) -> Standing {
+        if self.has_moved(under) { Standing::Moved } else { Standing::Holds }
+    }
+
+    fn certificate(
+        &mut self,
+        member: &Arc<CertificateMember>,
+        found: &mut Found,
+    ) -> Result<Receipt, Unlogged> {
+        if let Some(unlogged) = self.unlogged(member, found) {
+            return Err(unlogged);
         }
         let leaf_index = self.plan.head.edge.size() + 1;
         let leaf = CertificateLeaf {
@@ -120,26 +157,23 @@ impl Planning {
             tbs_certificate: member.tbs.clone(),
             leaf_index,
         };
-        let Ok(leaf) = leaf.encode() else {
-            return Outcome::Refused(Conflict::EntryTooLarge);
-        };
-        if self.event(&member.event).is_err() {
-            return Outcome::Refused(Conflict::EntryTooLarge);
-        }
-        self.append(leaf, false);
+        let too_large = Unlogged::Refused(Conflict::EntryTooLarge);
+        let entry = leaf.encode().map_err(|_| too_large)?;
+        self.event(&member.event).map_err(|_| too_large)?;
+        self.append(entry, false);
         self.consume(member, leaf_index, found);
-        Outcome::Logged { leaf_index, timestamp: self.at }
+        Ok(Receipt::of(leaf))
     }
 
-    /// Nothing is stored where it was not.
-    fn asked_before(&mut self, member: &CertificateMember, found: &Found) -> Outcome {
+    /// Why it is not to be logged, if it is not.
+    fn unlogged(&mut self, member: &CertificateMember, found: &Found) -> Option<Unlogged> {
         if self.has_moved(&member.allowed_under) || found.news.concerns(&member.consumes) {
-            return Outcome::Moved;
+            return Some(Unlogged::Moved);
         }
         match self.precedent(member, found) {
-            Precedent::None => Outcome::Stored,
-            Precedent::Replay(leaf_index) => Outcome::Replay { leaf_index },
-            Precedent::Conflict(conflict) => Outcome::Refused(conflict),
+            Precedent::None => None,
+            Precedent::Replay(leaf_index) => Some(Unlogged::Replay { leaf_index }),
+            Precedent::Conflict(conflict) => Some(Unlogged::Refused(conflict)),
         }
     }
 
@@ -245,26 +279,26 @@ impl Planning {
         }
     }
 
-    fn complete(&mut self, member: CompleteMember, found: &mut Found) -> Outcome {
+    fn complete(&mut self, member: CompleteMember, found: &mut Found) -> Completed {
         let Some(leaf) = found.leaves.get_mut(&member.leaf_index) else {
-            return Outcome::Abandoned;
+            return Completed::Abandoned;
         };
         let replaces = leaf.certificate.is_some();
         if let Some(first) = &leaf.certificate
             && member.instead_of != Some(Hash::of(first))
         {
-            return Outcome::Existing(first.clone());
+            return Completed::Existing(first.clone());
         }
         if !self.is_in_time(leaf) {
-            return Outcome::Abandoned;
+            return Completed::Abandoned;
         }
         if member.revocation_epoch != self.plan.head.revocation_epoch {
-            return Outcome::Moved;
+            return Completed::Moved;
         }
         leaf.certificate = Some(member.certificate.clone());
         let CompleteMember { leaf_index, certificate: der, .. } = member;
         self.plan.rows.push(Row::Certificate { leaf_index, der, replaces });
-        Outcome::Stored
+        Completed::Stored
     }
 
     /// Whether a certificate may be stored for it.
@@ -272,19 +306,19 @@ impl Planning {
         self.at.saturating_sub(leaf.logged_at) <= COMPLETION_MILLISECONDS
     }
 
-    fn act(&mut self, member: &ActMember, found: &mut Found) -> Outcome {
+    fn act(&mut self, member: &ActMember, found: &mut Found) -> Acted {
         if member.allowed_under.is_some_and(|under| self.has_moved(&under)) {
-            return Outcome::Moved;
+            return Acted::Moved;
         }
         if let Some(conflict) = self.effect_conflict(&member.effect, found) {
-            return Outcome::Refused(conflict);
+            return Acted::Refused(conflict);
         }
         match self.event(&member.event) {
             Ok(log_index) => {
                 self.apply(&member.effect, log_index, found);
-                Outcome::Done { log_index }
+                Acted::Done { log_index }
             }
-            Err(conflict) => Outcome::Refused(conflict),
+            Err(conflict) => Acted::Refused(conflict),
         }
     }
 

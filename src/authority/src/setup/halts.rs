@@ -5,19 +5,18 @@ use std::path::{Path, PathBuf};
 use identity::TrustDomain;
 
 use super::Ceremony;
-use crate::checkpoint;
+use crate::beside::EvidenceFile;
+use crate::beside::kept_file::KeptBeside;
 use crate::clock::Clock;
 use crate::error::Error;
-use crate::event;
-use crate::evidence::{EvidenceFile, LogKeys};
+use crate::evidence::halt::{Halt, KeptHalt};
+use crate::evidence::kept::{self, Kept};
+use crate::evidence::{LogKeys, kept_head};
 use crate::fold::lift::Lift;
-use crate::halt::{Halt, KeptHalt};
-use crate::kept::{self, Kept};
-use crate::kept_file::KeptBeside;
-use crate::kept_head;
 use crate::keys::Keys;
 use crate::sequencer::Effect;
 use crate::store::Store;
+use crate::{checkpoint, event};
 
 /// Refuses while a halt is kept, unless the log is again the one that was seen; and where a file says
 /// so that no key of the log has signed.

@@ -114,8 +114,8 @@ impl Ceremony<'_> {
         let public_key = next.public_key();
         let above = &root.certificate;
         let tbs = ceremony::issuer_tbs(self.trust_domain, public_key, above, self.clock)?;
-        self.log_tbs(event::KEY_ISSUER, "issuer", &tbs).await?;
-        let der = issuance::assemble(&tbs, &root.signer.sign(&tbs).await?);
+        let tbs = self.logged(event::KEY_ISSUER, "issuer", tbs).await?;
+        let der = tbs.sign(&*root.signer).await?;
         let issuer =
             Some((IssuerCertificate::from_der(&der)?.der().to_vec(), Hash::of(public_key)));
         let prepare = self.issuer_event(event::KEY_PREPARE, root.trust_sequence, &*next);

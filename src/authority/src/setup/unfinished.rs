@@ -14,8 +14,8 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::{PIN, REQUEST};
+use crate::beside::EvidenceFile;
 use crate::error::Error;
-use crate::evidence::EvidenceFile;
 use crate::files::{create_private_folder, sync_folder, write_private};
 use crate::keys::{offline_folder, online_folder};
 use crate::shell::quoted;

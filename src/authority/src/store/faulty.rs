@@ -1,7 +1,7 @@
 //! A store that fails on purpose: before it persists, or after.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use crate::sequencer::Acted;
+use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
 use tlog::{Hash, Tile};
@@ -10,7 +10,7 @@ use super::{
     Answer, Probe, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError,
     StoredCheckpoint, TokenPage, TokenQuery,
 };
-use crate::kept_file::KeptBeside;
+use crate::beside::kept_file::KeptBeside;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 /// What goes wrong with a write.
@@ -136,7 +136,7 @@ impl Store for FaultyStore {
         if fault == Some(Fault::Undone) {
             return async move {
                 let log_index = self.inner.head().await?.edge.size();
-                Ok(group.iter().map(|_| Outcome::Done { log_index }).collect())
+                Ok(group.iter().map(|_| Outcome::Act(Acted::Done { log_index })).collect())
             }
             .boxed();
         }

@@ -26,25 +26,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use tlog::Hash;
-
-use super::StoreError;
-use crate::kept_file::KeptBeside;
-use crate::kept_head::{Durable, KeptHead};
+use super::error::{StoreError, WentBack};
+use crate::beside::kept_file::KeptBeside;
+use crate::beside::kept_head::{Durable, KeptHead};
 use crate::seal::HeadKey;
 use crate::sequencer::Head;
-
-/// The log lost what this process knows that it had.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub struct WentBack {
-    /// How.
-    pub why: String,
-    /// How many entries it had.
-    pub size: u64,
-    /// Their root.
-    pub root: Hash,
-}
 
 /// Those of one store.
 #[derive(Debug, Default)]
@@ -145,7 +131,14 @@ impl Heads {
         durable: Durable,
     ) -> Result<(), StoreError> {
         match self.kept_soon() {
-            Some(mut kept) => kept.write(key, head, durable),
+            Some(mut kept) => {
+                let written = kept.write(key, head, durable);
+                written.map_err(|unkept| StoreError::Unkept {
+                    head: Arc::new(head.clone()),
+                    why: unkept.to_string(),
+                    moved: Vec::new(),
+                })
+            }
             None => Err(StoreError::Unkept {
                 head: Arc::new(head.clone()),
                 why: HANGS.to_owned(),
@@ -178,7 +171,8 @@ impl Heads {
         key: &HeadKey,
         head: &Head,
     ) -> Result<(), StoreError> {
-        *self.kept() = KeptHead::begin(beside, key, head)?;
+        let begun = KeptHead::begin(beside, key, head);
+        *self.kept() = begun.map_err(|unkept| StoreError::Unavailable(unkept.to_string()))?;
         Ok(())
     }
 
@@ -281,6 +275,8 @@ const KEPT: usize = 64;
 
 #[cfg(test)]
 mod tests {
+    use tlog::Hash;
+
     use super::*;
 
     fn grown(head: &Head, entry: u8) -> Head {

@@ -5,25 +5,27 @@
 //! or nothing. When it fails, what happened is unknown: a caller repeats the request, and the
 //! rules of the plan make that safe.
 
-use std::fmt;
-use std::sync::Arc;
-
-use futures_util::future::BoxFuture;
-use identity::{SerialNumber, SpiffeId};
-use time::format_description::well_known::Rfc3339;
-use tlog::{Hash, Tile};
-
-use crate::clock::{ClockLeapt, from_milliseconds};
-use crate::kept_file::KeptBeside;
-use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, Plan, TokenRow};
-use crate::shell::word;
-
+mod asked;
+mod error;
 #[cfg(any(test, feature = "test-seams"))]
 pub mod faulty;
 mod heads;
 pub mod sqlite;
 
-pub use self::heads::WentBack;
+use std::fmt;
+
+use futures_util::future::BoxFuture;
+use tlog::{Hash, Tile};
+
+pub use self::asked::{
+    MadeToken, Probe, RecordKey, RecordQuery, RevocationRow, StoredCheckpoint, TokenPage,
+    TokenQuery,
+};
+use self::error::newest;
+pub use self::error::{Hindrance, StoreError, WentBack};
+use crate::beside::kept_file::KeptBeside;
+pub use crate::sequencer::Record;
+use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 /// Where the engine keeps things. One implementation a database, and one that fails on purpose.
 pub trait Store: fmt::Debug + Send + Sync + 'static {
@@ -107,27 +109,6 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     fn crl(&self, issuer_key_hash: Hash) -> Answer<'_, Option<CrlRow>>;
 }
 
-/// A bootstrap token, and the entry that its row says made it.
-pub type MadeToken = (TokenRow, Option<Vec<u8>>);
-
-/// Which bootstrap tokens, newest first.
-#[derive(Debug, Clone, Default)]
-pub struct TokenQuery {
-    /// Only those that were made before this place of the log.
-    pub before: Option<u64>,
-    /// Rows read at most.
-    pub limit: u32,
-}
-
-/// A page of bootstrap tokens.
-#[derive(Debug, Clone)]
-pub struct TokenPage {
-    /// Each with the entry that its row says made it. Rows that this CA did not write are left out.
-    pub tokens: Vec<MadeToken>,
-    /// The [`before`](TokenQuery::before) of the next page; none on the last.
-    pub next: Option<u64>,
-}
-
 /// A store's answer, awaited.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
@@ -135,273 +116,4 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 /// it. Whatever is given is committed first, or asked of [`Store::head`].
 pub(crate) async fn newest_head(store: &dyn Store) -> Result<Head, StoreError> {
     newest(store.head().await)
-}
-
-/// The same, of what was read.
-fn newest(read: Result<Head, StoreError>) -> Result<Head, StoreError> {
-    match read {
-        Err(StoreError::Unkept { head, .. }) => Ok(Head::clone(&head)),
-        read => read,
-    }
-}
-
-fn has_not_ended(since: u64) -> String {
-    let since = from_milliseconds(since).truncate_to_second().format(&Rfc3339).unwrap_or_default();
-    format!("the store cannot be used: a write to it of {since} has not ended")
-}
-
-/// It goes on by itself once the disk answers.
-const LOOK_AT_DISK: &str =
-    "look at the disk of the CA's `state`: kernel messages, and the mount where it is a network's";
-
-/// A duration as people compare it: in its largest unit.
-fn span(milliseconds: u64) -> String {
-    let seconds = milliseconds / 1000;
-    match seconds {
-        0..120 => format!("{seconds}.{} s", milliseconds % 1000 / 100),
-        120..7_200 => format!("{} minutes", seconds / 60),
-        7_200..172_800 => format!("{} hours", seconds / 3_600),
-        _ => format!("{} days", seconds / 86_400),
-    }
-}
-
-/// How thoroughly a store is tried.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
-    /// Whether anybody else has locked it: costs no write.
-    Lock,
-    /// Writes what is there already, as a commit would, and syncs it: whether there is room, too.
-    Write,
-}
-
-/// What keeps a database from taking what is written, and passes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Hindrance {
-    /// The disk, or a limit of this process, refuses.
-    DiskFailed,
-    /// There is no room.
-    DiskFull,
-    /// Another process has locked it.
-    Locked,
-    /// It may only be read.
-    ReadOnly,
-}
-
-impl Hindrance {
-    /// What ends it, of this file; then the CA goes on by itself.
-    pub fn next_step(self, file: &str) -> String {
-        match self {
-            Self::DiskFailed => {
-                "look at the file system of the CA's `state`: kernel messages, quota, ulimit -f"
-                    .to_owned()
-            }
-            Self::DiskFull => {
-                "free space on the file system of the CA's `state`: df shows it".to_owned()
-            }
-            Self::Locked => {
-                format!(
-                    "end the other process that has locked it, whom `fuser {}` names",
-                    word(file)
-                )
-            }
-            Self::ReadOnly => {
-                "make the CA's `state` writable again: mount, and the files' owner".to_owned()
-            }
-        }
-    }
-}
-
-/// Why the store does not answer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// The clock is behind the newest entry of the log.
-    #[error(
-        "the clock is {} behind the log's newest entry; set it right, or where it is right and the \
-         log went ahead: stop the CA, countersign init --recover --accept-clock",
-        span(*.milliseconds)
-    )]
-    ClockBehind {
-        /// By how much.
-        milliseconds: u64,
-    },
-    /// The clock went ahead by itself.
-    #[error(transparent)]
-    ClockLeapt(#[from] ClockLeapt),
-    /// The file is not the database that was written, or lacks a part of it.
-    #[error(
-        "{file} is damaged: {what}; restore a backup of the whole state folder; without one it is \
-         a new CA (README: what to back up)"
-    )]
-    Damaged {
-        /// Which.
-        file: String,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The disk is full or fails, the database is read-only or locked.
-    #[error("the store cannot be used: {file}: {why}; {}", .by.next_step(.file))]
-    Hindered {
-        /// What it is.
-        by: Hindrance,
-        /// Which file.
-        file: String,
-        /// What the database says.
-        why: String,
-    },
-    /// A write neither fails nor returns, and nothing is committed before it does: nothing was done.
-    #[error("{}; nothing is committed before it has; {LOOK_AT_DISK}", has_not_ended(*.since))]
-    Hangs {
-        /// Since when, in milliseconds since 1970.
-        since: u64,
-    },
-    /// The tables contradict each other, or the log.
-    #[error("the store contradicts itself: {0}; restore a backup, nothing is issued from it")]
-    Inconsistent(String),
-    /// Its version and its tables are of two times.
-    #[error(
-        "its version is {version}, and its tables are those of another ({what}): somebody has changed \
-         one of the two; restore a backup of the whole state folder"
-    )]
-    Versions {
-        /// What `meta` says.
-        version: i64,
-        /// How that shows.
-        what: String,
-    },
-    /// Another process holds the store.
-    #[error(
-        "another process serves from {0}, or makes or repairs a CA there; stop it first, or wait"
-    )]
-    InUse(String),
-    /// The database is gone, or cannot be opened.
-    #[error("the store cannot be used: {0}")]
-    Unavailable(String),
-    /// The newest commit is not kept beside the database: nothing follows from it but what only
-    /// restricts, and nothing else is committed.
-    #[error("the store cannot be used: {why}")]
-    Unkept {
-        /// The head that it led to: the log has it.
-        head: Arc<Head>,
-        /// What keeps it from being kept.
-        why: String,
-        /// Those of the group, by their places in it, that were allowed under another state than this:
-        /// they are decided anew. Of the others, what only restricts is done.
-        moved: Vec<usize>,
-    },
-    /// The same as [`Hangs`](Self::Hangs), of what may be committed when it ends.
-    #[error("{}: whether this is done is not known; {LOOK_AT_DISK}", has_not_ended(*.since))]
-    Unsure {
-        /// Since when, in milliseconds since 1970.
-        since: u64,
-    },
-    /// An older database was put back below this process.
-    #[error(transparent)]
-    WentBack(Arc<WentBack>),
-}
-
-impl StoreError {
-    /// The same, of members at these places of a group that were planned so: of one whose head is not kept.
-    pub(crate) fn with_outcomes(self, plan: &Plan, places: &[usize]) -> Self {
-        let Self::Unkept { why, .. } = self else { return self };
-        let planned = places.iter().zip(&plan.outcomes);
-        let moved = planned.filter(|(_, outcome)| **outcome == Outcome::Moved);
-        let moved = moved.map(|(place, _)| *place).collect();
-        Self::Unkept { head: Arc::new(plan.head.clone()), why, moved }
-    }
-
-    /// The same, of a file whose place is known.
-    pub(crate) fn of_file(self, path: &std::path::Path) -> Self {
-        let file = path.display().to_string();
-        match self {
-            Self::Damaged { what, .. } => Self::Damaged { file, what },
-            Self::Hindered { by, why, .. } => Self::Hindered { by, file, why },
-            error => error,
-        }
-    }
-}
-
-/// The newest signed checkpoint.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StoredCheckpoint {
-    /// The tree's size.
-    pub size: u64,
-    /// The signed note.
-    pub note: Vec<u8>,
-}
-
-/// A revoking event as the tables keep it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RevocationRow {
-    /// The event's place in the log.
-    pub log_index: u64,
-    /// `revoke`, `deny` or `allow`.
-    pub kind: String,
-    /// A serial number or a SPIFFE ID.
-    pub target: String,
-    /// Why.
-    pub reason: String,
-    /// When, in milliseconds since 1970.
-    pub at: u64,
-}
-
-/// How a record is found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RecordKey {
-    /// By its place in the log.
-    LeafIndex(u64),
-    /// By its serial number.
-    SerialNumber(SerialNumber),
-}
-
-/// Which records a page shows, newest first.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RecordQuery {
-    /// Only this identity's.
-    pub spiffe_id: Option<SpiffeId>,
-    /// Only before this leaf; none for the newest.
-    pub before: Option<u64>,
-    /// Only those that end after this second since 1970.
-    pub ends_after: Option<i64>,
-    /// Only those issued at or after this, in milliseconds since 1970.
-    pub issued_since: Option<u64>,
-    /// At most this many.
-    pub limit: u32,
-}
-
-impl RecordQuery {
-    /// Whether a record belongs to what is asked for, whatever its page.
-    pub(crate) fn takes(&self, record: &Record) -> bool {
-        self.spiffe_id.as_ref().is_none_or(|id| *id == record.spiffe_id)
-            && self.ends_after.is_none_or(|after| record.not_after > after)
-            && self.issued_since.is_none_or(|since| record.issued_at >= since)
-    }
-}
-
-/// What is kept of a certificate.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// Its place in the log.
-    pub leaf_index: u64,
-    /// When it was logged, in milliseconds since 1970.
-    pub issued_at: u64,
-    /// SHA-256 of the issuer's public key.
-    pub issuer_key_hash: Hash,
-    /// Its serial number.
-    pub serial_number: SerialNumber,
-    /// Who it names.
-    pub spiffe_id: SpiffeId,
-    /// The profile.
-    pub profile: String,
-    /// First second of validity, since 1970.
-    pub not_before: i64,
-    /// Last second of validity, since 1970.
-    pub not_after: i64,
-    /// SHA-256 of the request.
-    pub request_hash: Hash,
-    /// Facts and policies, as JSON.
-    pub facts: String,
-    /// The certificate, where signing was completed.
-    pub certificate: Option<Vec<u8>>,
 }

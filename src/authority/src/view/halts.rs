@@ -8,11 +8,11 @@ use identity::SpiffeId;
 use tlog::Checkpoint;
 
 use super::View;
+use crate::beside::EvidenceFile;
+use crate::beside::kept_file::KeptBeside;
 use crate::checkpoint;
 use crate::error::Error;
-use crate::evidence::EvidenceFile;
-use crate::halt::Halt;
-use crate::kept_file::KeptBeside;
+use crate::evidence::halt::Halt;
 use crate::sequencer::Head;
 use crate::store::StoreError;
 

@@ -17,12 +17,12 @@ use crate::checkpoint::{LogSigner, verifier_key, verify};
 use crate::error::Error;
 use crate::fold::ledger::{KeyLedger, LedgerKey};
 use crate::keys::Keys;
-use crate::permitted_names::{NotPermitted, PermittedNames};
-use crate::policy::PolicyError;
+use crate::permitted_names::PermittedNames;
+use crate::policy::workloads::Workloads;
+use crate::policy::{NotPermitted, PolicyError};
 use crate::signer::absent::AbsentKey;
 use crate::signer::{Signer, SignerError};
 use crate::store::{Store, StoreError};
-use crate::workloads::Workloads;
 
 /// What the engine signs with, and what it believes.
 #[derive(Debug)]

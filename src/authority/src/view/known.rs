@@ -3,10 +3,11 @@
 //! takes a row away hides nothing that can still be used: it is shown, and revoked by its number.
 
 use identity::{SerialNumber, SpiffeId};
-use tlog::{CertificateLeaf, Hash};
+use tlog::CertificateLeaf;
 use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
 use super::View;
+use crate::announced::said_by_leaf;
 use crate::attest::{again_by_token, refused};
 use crate::error::Error;
 use crate::event::Event;
@@ -106,32 +107,27 @@ async fn logged(store: &dyn Store, index: u64) -> Result<Record, Error> {
     Ok(said_by_leaf(index, &entry).ok_or_else(unread)?)
 }
 
-/// The same, of an entry that is proved; none where it is no certificate.
-pub(crate) fn said_by_leaf(index: u64, entry: &[u8]) -> Option<Record> {
-    let leaf = CertificateLeaf::parse(entry).ok()?;
-    let (_, tbs) = TbsCertificate::from_der(&leaf.tbs_certificate).ok()?;
-    Some(Record {
-        leaf_index: index,
-        issued_at: leaf.timestamp,
-        issuer_key_hash: leaf.issuer_key_hash,
-        serial_number: SerialNumber::from_octets(tbs.raw_serial()).ok()?,
-        spiffe_id: named_by(&tbs)?,
-        profile: String::new(),
-        not_before: tbs.validity().not_before.timestamp(),
-        not_after: tbs.validity().not_after.timestamp(),
-        request_hash: Hash::new([0; 32]),
-        facts: String::new(),
-        certificate: None,
-    })
-}
-
-/// Whom a certificate of ours names: the linter has let one URI pass, and no second.
-fn named_by(tbs: &TbsCertificate<'_>) -> Option<SpiffeId> {
-    let names = tbs.subject_alternative_name().ok().flatten()?;
-    names.value.general_names.iter().find_map(|name| match name {
-        GeneralName::URI(uri) => SpiffeId::parse(uri).ok(),
-        _ => None,
-    })
+/// The last second, since 1970, of the certificate that was logged where its record says; and whose it
+/// is by its record, it is by the log.
+pub(crate) async fn logged_end(store: &dyn Store, record: &Record) -> Result<i64, StoreError> {
+    let Record { leaf_index, serial_number, spiffe_id, .. } = record;
+    let inconsistent = || {
+        let why =
+            format!("the log holds no certificate {serial_number} of {spiffe_id} at {leaf_index}");
+        StoreError::Inconsistent(why)
+    };
+    let entry = proven_entry(store, *leaf_index).await?.ok_or_else(inconsistent)?;
+    let leaf = CertificateLeaf::parse(&entry).map_err(|_| inconsistent())?;
+    let parsed = TbsCertificate::from_der(&leaf.tbs_certificate);
+    let (_, certificate) = parsed.map_err(|_| inconsistent())?;
+    let names = certificate.subject_alternative_name().ok().flatten();
+    let is_named = names.is_some_and(|names| {
+        names.value.general_names.contains(&GeneralName::URI(spiffe_id.as_str()))
+    });
+    if certificate.raw_serial() != serial_number.as_octets() || !is_named {
+        return Err(inconsistent());
+    }
+    Ok(certificate.validity().not_after.timestamp())
 }
 
 /// What to do where the record of a certificate is gone.

@@ -11,11 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use data_encoding::HEXLOWER;
 use tlog::{Hash, leaf_hash};
 
-use crate::attest::{Maker, TokenKind};
 use crate::checkpoint::edge_at;
 use crate::error::Error;
 use crate::event::{Event, ISSUE};
 use crate::store::{Store, StoreError, newest_head};
+use crate::token_kind::{Maker, TokenKind};
 
 /// The tokens that are not forgotten yet.
 #[derive(Debug, Default)]

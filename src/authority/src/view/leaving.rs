@@ -8,7 +8,7 @@ use tlog::Hash;
 use crate::attest::refused;
 use crate::certificate::issuer::Issued;
 use crate::error::Error;
-use crate::sequencer::Outcome;
+use crate::sequencer::Completed;
 
 /// What this process knows of the leaves that are not accounted for.
 #[derive(Debug)]
@@ -95,12 +95,12 @@ impl Accounts {
     }
 
     /// What came of storing a leaf's certificate.
-    pub(crate) fn note(&self, issued: &Arc<Issued>, stored: &Result<Outcome, Error>) {
+    pub(crate) fn note(&self, issued: &Arc<Issued>, stored: &Result<Completed, Error>) {
         let place = issued.logged.leaf().leaf_index;
         let signing = match stored {
-            Ok(Outcome::Stored) => Signing::Stored(Hash::of(&issued.certificate)),
+            Ok(Completed::Stored) => Signing::Stored(Hash::of(&issued.certificate)),
             // It was signed, though it never leaves: that nobody did is not said of it.
-            Ok(Outcome::Abandoned) | Err(_) => Signing::Unsure(Arc::clone(issued)),
+            Ok(Completed::Abandoned) | Err(_) => Signing::Unsure(Arc::clone(issued)),
             Ok(_) => return,
         };
         let held = &mut self.known().signing;

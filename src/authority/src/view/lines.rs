@@ -10,8 +10,8 @@ use identity::{SerialNumber, VerifiedSvid};
 use tokio::sync::Semaphore;
 
 use super::View;
-use crate::attest::Facts;
 use crate::error::Error;
+use crate::facts::Facts;
 use crate::store::RecordKey;
 
 /// What is remembered.

@@ -2,7 +2,7 @@
 //!
 //! The log is followed at one place (`following`), as far as the store's head leads, and of what that
 //! changes everybody hears before whoever asked goes on: the verifier of the CA's own connections, and those
-//! who listen to the feed (`telling`). What the fold keeps of it (`revocation`) was true at an epoch;
+//! who listen to the feed (`telling`). What the fold keeps of it (`crate::fold`) was true at an epoch;
 //! what is written names that epoch, and the commit compares it.
 //!
 //! | of | is known | from |
@@ -33,13 +33,6 @@ pub(crate) mod renewals;
 pub(crate) mod telling;
 pub(crate) mod vouching;
 
-use crate::Event;
-use crate::proven::proven_entry;
-use crate::sequencer::Conflict;
-use crate::sequencer::IdempotencyKey;
-use crate::sequencer::KEPT_MILLISECONDS;
-use crate::sequencer::KeptRequest;
-use crate::setup;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use api::{KeyPurpose, KeyState, TrustQuery};
@@ -54,11 +47,11 @@ use self::keys_in_force::Opening;
 use self::known_tokens::KnownTokens;
 use self::leaving::Accounts;
 use self::lines::Lines;
-
 use self::policy_in_force::PolicyInForce;
 use self::recent_log::RecentLog;
 use self::renewals::Renewals;
 use self::telling::Telling;
+use crate::Event;
 use crate::attest::refused;
 use crate::certificate::issuer::issuer_id;
 use crate::clock::Clock;
@@ -67,8 +60,10 @@ use crate::fold::Folded;
 use crate::keys::Keys;
 use crate::own_names::OwnNames;
 use crate::policy::ActivePolicy;
-
-use crate::sequencer::RecordDraft;
+use crate::proven::proven_entry;
+use crate::sequencer::{
+    self, Conflict, IdempotencyKey, KEPT_MILLISECONDS, KeptRequest, RecordDraft,
+};
 use crate::store::{Store, StoreError};
 
 /// What this node has read.
@@ -161,7 +156,7 @@ impl View {
     /// Whether the clock lets anything be written: it went steadily, and is not behind the log.
     pub async fn require_clock(&self) -> Result<(), Error> {
         self.clock.require_steady().map_err(StoreError::from)?;
-        setup::require_clock(&*self.store, &*self.clock).await
+        require_clock(&*self.store, &*self.clock).await
     }
 
     /// Whether the certificate of the issuer that signs has begun.
@@ -290,4 +285,12 @@ impl std::fmt::Debug for View {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("View").field("trust_domain", &self.trust_domain).finish_non_exhaustive()
     }
+}
+
+/// Refuses while the clock is behind the log: nothing can be written.
+pub async fn require_clock(store: &dyn Store, clock: &dyn Clock) -> Result<(), Error> {
+    let head = store.head().await?;
+    sequencer::require_clock(&head, clock.unix_milliseconds())
+        .map_err(|behind| StoreError::ClockBehind { milliseconds: behind.milliseconds })?;
+    Ok(())
 }

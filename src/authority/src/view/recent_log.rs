@@ -13,13 +13,13 @@ use std::collections::{HashMap, HashSet, VecDeque};
 
 use api::ActOnRecord;
 use identity::{SerialNumber, SpiffeId};
-use serde::Deserialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tlog::{CertificateLeaf, Hash, TreeEdge, leaf_hash};
 
 use super::View;
+use crate::announced::Announced;
 use crate::checkpoint::edge_at;
 use crate::error::Error;
 use crate::event::{
@@ -375,29 +375,6 @@ impl Read {
         self.lost.retain(|index| *index >= self.first);
         self.kept = self.leaves.len();
         true
-    }
-}
-
-/// What an event says of the leaf after it; the rest is passed over.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Announced {
-    actor: String,
-    pub(crate) subject: SpiffeId,
-    pub(crate) detail: AnnouncedDetail,
-}
-
-#[derive(Debug, Deserialize)]
-pub(crate) struct AnnouncedDetail {
-    pub(crate) not_after: i64,
-    renews: Option<SerialNumber>,
-    pub(crate) serial_number: SerialNumber,
-}
-
-impl Announced {
-    /// None where the event is of another kind.
-    pub(crate) fn read(event: &[u8]) -> Option<Self> {
-        let announces = is_of(event, ISSUE) || is_of(event, RENEW);
-        serde_json::from_slice(event).ok().filter(|_| announces)
     }
 }
 

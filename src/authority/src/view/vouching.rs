@@ -1,22 +1,16 @@
 //! What somebody made counts only while they could make it still.
 
-use crate::attest::Maker;
-use crate::attest::TokenKind;
-use crate::attest::token::ADD_AGAIN;
-use crate::attest::token::WITHDRAWN;
-use crate::policy::Principal;
-use crate::policy::Query;
-use crate::sequencer::COMPLETION_MILLISECONDS;
-use crate::sequencer::RevocationTarget;
-use crate::store::Record;
-use crate::view::ActivePolicy;
-use crate::view::known::Known;
-use crate::view::recent_log::Fate;
-use crate::view::refused;
 use identity::SpiffeId;
 
 use super::View;
 use crate::error::Error;
+use crate::policy::{Principal, Query};
+use crate::sequencer::{COMPLETION_MILLISECONDS, RevocationTarget};
+use crate::store::Record;
+use crate::token_kind::{ADD_AGAIN, Maker, TokenKind, WITHDRAWN};
+use crate::view::known::Known;
+use crate::view::recent_log::Fate;
+use crate::view::{ActivePolicy, refused};
 
 impl View {
     /// What somebody made counts until it is used only while they could make it still: neither they

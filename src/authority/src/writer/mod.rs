@@ -4,6 +4,7 @@
 //! refuses it where that moved. What was committed is read back before anybody hears of it. Checkpoints are
 //! signed here, and shown ones compared (`witness`).
 
+pub(crate) mod asks;
 pub(crate) mod checkpoints;
 pub(crate) mod once;
 pub(crate) mod queue;
@@ -13,15 +14,15 @@ pub(crate) mod witness;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::asks::{Asks, Once};
 use self::checkpoints::Checkpoints;
-use self::once::once;
 use self::queue::Queue;
 use self::under_way::LeftBehind;
 use self::witness::Witnesses;
 use crate::checkpoint::origin;
 use crate::error::Error;
 use crate::event::{EventDraft, FOLDING};
-use crate::sequencer::{ActMember, AllowedUnder, Effect, IdempotencyKey, Member, Outcome};
+use crate::sequencer::{ActMember, Acted, AllowedUnder, Effect, IdempotencyKey, Standing};
 use crate::store::{Probe, StoreError};
 use crate::tasks::Tasks;
 use crate::view::View;
@@ -55,13 +56,29 @@ impl Writer {
     }
 
     /// Takes part in the next commit.
-    pub(crate) async fn submit(&self, member: Member) -> Result<Outcome, Error> {
-        self.queue.submit(member).await
+    pub(crate) async fn ask<A: Asks>(&self, asks: A) -> Result<A::Answer, Error> {
+        let answer = A::answer(self.queue.submit(asks.into_member()).await?);
+        let another = || StoreError::Inconsistent("the store answered what was not asked".into());
+        Ok(answer.ok_or_else(another)?)
+    }
+
+    /// Logs an act with its effect, and catches up before it answers; none where it is to be decided anew,
+    /// or was done before.
+    pub(crate) async fn act(
+        &self,
+        act: ActMember,
+        named: Option<&IdempotencyKey>,
+        answer: String,
+    ) -> Result<Option<u64>, Error> {
+        let kind = act.event.kind();
+        let acted = self.ask(Once { named, answer, asks: act }).await?;
+        self.require_done(kind, &acted).await?;
+        acted.done().map_err(Error::Conflict)
     }
 
     /// Logs an act with its effect, and catches up before it answers; none where policy or
     /// revocations moved since it was allowed: then whatever it refers to is looked at anew.
-    pub(super) async fn commit(
+    pub(crate) async fn commit(
         &self,
         allowed_under: AllowedUnder,
         event: EventDraft,
@@ -71,7 +88,7 @@ impl Writer {
     }
 
     /// The same, once where the request was named: none, too, where it was done meanwhile.
-    pub(super) async fn commit_once(
+    pub(crate) async fn commit_once(
         &self,
         allowed_under: AllowedUnder,
         event: EventDraft,
@@ -80,19 +97,13 @@ impl Writer {
         answer: String,
     ) -> Result<Option<u64>, Error> {
         let kind = event.kind();
-        let member = ActMember { event, effect, allowed_under: Some(allowed_under) };
-        let member = once(named, answer, Member::Act(Box::new(member)));
-        let outcome = self.submit(member).await?;
-        if outcome == Outcome::Moved {
+        let asks = ActMember { event, effect, allowed_under: Some(allowed_under) };
+        let acted = self.ask(Once { named, answer, asks }).await?;
+        if acted == Acted::Moved {
             return self.view.refresh_to_decide().await.map(|()| None);
         }
-        self.require_done(kind, &outcome).await?;
-        match outcome {
-            Outcome::Done { log_index } => Ok(Some(log_index)),
-            Outcome::Repeated => Ok(None),
-            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
-            other => Err(unexpected(&other)),
-        }
+        self.require_done(kind, &acted).await?;
+        acted.done().map_err(Error::Conflict)
     }
 
     /// Whether it still holds, under the head lock: asked before somebody is told that nothing had
@@ -102,25 +113,24 @@ impl Writer {
     }
 
     /// The same; where the request was named, the answer is kept with its name.
-    pub(super) async fn holds_once(
+    pub(crate) async fn holds_once(
         &self,
         allowed_under: AllowedUnder,
         named: Option<&IdempotencyKey>,
         answer: String,
     ) -> Result<bool, Error> {
-        match self.submit(once(named, answer, Member::Unchanged(allowed_under))).await? {
-            Outcome::Stored => Ok(true),
-            Outcome::Moved | Outcome::Repeated => self.view.refresh().await.map(|()| false),
-            Outcome::Refused(conflict) => Err(Error::Conflict(conflict)),
-            other => Err(unexpected(&other)),
+        match self.ask(Once { named, answer, asks: allowed_under }).await? {
+            Standing::Holds => Ok(true),
+            Standing::Moved | Standing::Repeated => self.view.refresh().await.map(|()| false),
+            Standing::Refused(conflict) => Err(Error::Conflict(conflict)),
         }
     }
 
     /// Catches up after a commit that wrote an event of this kind, and refuses to acknowledge what the
     /// log, read back, does not hold, or the fold of it: whatever the store has answered.
-    pub(crate) async fn require_done(&self, kind: &str, outcome: &Outcome) -> Result<(), Error> {
+    async fn require_done(&self, kind: &str, acted: &Acted) -> Result<(), Error> {
         let size = self.view.follow_log().await?;
-        let Outcome::Done { log_index } = outcome else { return Ok(()) };
+        let Acted::Done { log_index } = acted else { return Ok(()) };
         let is_folded = !FOLDING.contains(&kind) || self.view.folded().next_index() > *log_index;
         if size > *log_index && is_folded {
             return Ok(());
@@ -220,10 +230,6 @@ impl std::fmt::Debug for Writer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Writer").finish_non_exhaustive()
     }
-}
-
-pub(crate) fn unexpected(outcome: &Outcome) -> Error {
-    Error::Store(StoreError::Inconsistent(format!("the commit answered {outcome:?}")))
 }
 
 /// How often a request starts again because policy or revocations moved.

@@ -10,16 +10,8 @@
 use serde::de::DeserializeOwned;
 
 use crate::error::Error;
-use crate::sequencer::{IdempotencyKey, KeptRequest, Member, OnceMember};
+use crate::sequencer::KeptRequest;
 use crate::store::StoreError;
-
-/// A member that is done once where its request was named. An answer is kept with it.
-pub(crate) fn once(named: Option<&IdempotencyKey>, answer: String, member: Member) -> Member {
-    match named {
-        None => member,
-        Some(named) => Member::Once(Box::new(OnceMember { named: named.clone(), answer, member })),
-    }
-}
 
 /// What an answer is made of again.
 pub(crate) fn read_answer<T: DeserializeOwned>(kept: &KeptRequest) -> Result<T, Error> {

@@ -210,8 +210,12 @@ fn run(
 ) {
     while let Some(first) = next(waiting) {
         let group = std::iter::once(first).chain(waiting.try_iter()).take(MAX_GROUP);
-        let (members, answers): (Vec<_>, Vec<_>) =
-            group.map(|waiting| (waiting.member, waiting.answer)).unzip();
+        let (members, answers): (Vec<_>, Vec<_>) = group
+            .map(|Waiting { member, answer, .. }| {
+                let moved = member.moved();
+                (member, (answer, moved))
+            })
+            .unzip();
         metrics::histogram!("countersign_commit_members").record(members.len() as f64);
         // A panic would end this thread, and issuing with it; the transaction is rolled back.
         let commit = || {
@@ -228,8 +232,8 @@ fn run(
         failure.note(&committed);
         match committed {
             Ok(outcomes) => {
-                for (answer, outcome) in answers.into_iter().zip(outcomes) {
-                    if matches!(outcome, Outcome::Refused(Conflict::EntryTooLarge)) {
+                for ((answer, _), outcome) in answers.into_iter().zip(outcomes) {
+                    if outcome.conflict() == Some(Conflict::EntryTooLarge) {
                         limits::LOG_ENTRY.reached();
                     }
                     // A caller that went away will ask again, and find what was written.
@@ -238,10 +242,10 @@ fn run(
             }
             Err(error) => {
                 metrics::counter!("countersign_commits_failed_total").increment(1);
-                for (place, answer) in answers.into_iter().enumerate() {
+                for (place, (answer, has_moved)) in answers.into_iter().enumerate() {
                     // Nothing is acknowledged by that: it is decided anew, and comes again.
-                    let has_moved = matches!(&error, StoreError::Unkept { moved, .. } if moved.contains(&place));
-                    let outcome = if has_moved { Ok(Outcome::Moved) } else { Err(error.clone()) };
+                    let is_moved = matches!(&error, StoreError::Unkept { moved, .. } if moved.contains(&place));
+                    let outcome = has_moved.filter(|_| is_moved).ok_or_else(|| error.clone());
                     drop(answer.send(outcome));
                 }
             }

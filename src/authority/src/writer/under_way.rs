@@ -76,7 +76,7 @@ impl Default for LeftBehind {
 /// What a request may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asks {
-    /// To be given a certificate: what is logged of it is completed whoever waits (`completions`).
+    /// To be given a certificate: what is logged of it is completed whoever waits (`tasks`).
     ToBeCertified,
     /// That something is done.
     ToBeDone,

@@ -9,10 +9,8 @@
 //! Where the log went back below a running process, it fails instead: new entries stand where older
 //! ones are folded already, and would be passed over in silence.
 //!
-//! A halt outlives the process ([`Authority::keep_halts`]): a restart must not be the way around it.
+//! A halt outlives the process ([`KeptHalt`]): a restart must not be the way around it.
 
-use crate::checkpoint::contradiction;
-use crate::view::halts::says_as_much;
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,14 +18,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tlog::{Checkpoint, Hash, SignedNote};
 
 use super::Writer;
+use crate::beside::EvidenceFile;
+use crate::beside::kept_file::KeptBeside;
 use crate::checkpoint;
+use crate::checkpoint::contradiction;
 use crate::error::Error;
-use crate::evidence::{EvidenceFile, LogKeys};
+use crate::evidence::halt::{Halt, KeptHalt};
+use crate::evidence::kept::{self, Kept, KeptCheckpoint};
+use crate::evidence::{LogKeys, kept_head};
 use crate::fold::lift::Lift;
-use crate::halt::{Halt, KeptHalt};
-use crate::kept::{self, Kept, KeptCheckpoint};
-use crate::kept_file::KeptBeside;
-use crate::kept_head;
+use crate::view::halts::says_as_much;
 
 /// What others have seen of the log, and whether it still does what they saw.
 #[derive(Debug, Default)]
@@ -116,7 +116,7 @@ impl Writer {
     /// Keeps a halt in the state folder from now on, and halts at once where one was kept there and
     /// the log still does not lead to what was seen. Where it does, the newest database is back.
     /// Fails where a file says so that no key of the log has signed.
-    pub async fn keep_halts(&self, state: &Path) -> Result<(), Error> {
+    pub(crate) async fn keep_halts(&self, state: &Path) -> Result<(), Error> {
         let keys =
             LogKeys::of(&self.view.trust_domain, &self.view.folded().keys, self.view.key_files())?;
         // Both are looked at before either is acted on: what is not ours leaves nothing behind.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use api::{IssuedCertificate, KeyPurpose};
 use authority::clock::Clock;
 use authority::sequencer::{
-    AllowedUnder, CertificateMember, CompleteMember, Consumes, Member, Outcome, RecordDraft,
+    AllowedUnder, CertificateMember, CompleteMember, Completed, Consumes, Member, Outcome,
+    RecordDraft,
 };
 use authority::store::sqlite::SqliteStore;
 use authority::store::{Record, RecordKey};
@@ -41,7 +42,7 @@ impl Stopped {
     pub(crate) async fn start(self) -> Result<Environment, Error> {
         let Self { folder, clock, keys, pin } = self;
         let store = reopen(folder.path(), &keys).await?;
-        let authority = open(&store, &keys, &clock, pin).await?;
+        let authority = open(folder.path(), &store, &keys, &clock, pin).await?;
         Ok(Environment { folder, clock, store, keys, pin, authority })
     }
 
@@ -155,7 +156,8 @@ pub(crate) async fn renewed_by(
     let group = vec![Member::Certificate(Arc::new(member))];
     let now = environment.clock.unix_milliseconds();
     let outcomes = environment.store.commit(group, now).await.unwrap();
-    let Outcome::Logged { leaf_index, .. } = outcomes[0] else { panic!("{outcomes:?}") };
+    let Outcome::Certificate(Ok(receipt)) = &outcomes[0] else { panic!("{outcomes:?}") };
+    let leaf_index = receipt.leaf().leaf_index;
     let complete = CompleteMember {
         leaf_index,
         certificate: certificate_at(environment, leaf_index).await,
@@ -163,7 +165,7 @@ pub(crate) async fn renewed_by(
         instead_of: None,
     };
     let stored = environment.store.commit(vec![Member::Complete(complete)], now).await.unwrap();
-    assert_eq!(stored, [Outcome::Stored]);
+    assert_eq!(stored, [Outcome::Complete(Completed::Stored)]);
     Before { serial_number, place: leaf_index }
 }
 

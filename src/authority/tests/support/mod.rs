@@ -14,7 +14,7 @@ use std::sync::Arc;
 use api::{Attestation, IssueRequest, IssuedCertificate, Secret, TokenRequest};
 use authority::clock::{Clock, ManualClock};
 use authority::policy::PolicySet;
-use authority::sequencer::{ActMember, Effect, Member, Outcome, RevocationTarget};
+use authority::sequencer::{ActMember, Acted, Effect, Member, Outcome, RevocationTarget};
 use authority::setup::{self, NewAuthority, Outcomes, Parent};
 use authority::signer::Signer;
 use authority::store::{Store, StoreError};
@@ -67,17 +67,20 @@ impl Environment {
         let Outcomes::Ready(pin) = created.outcome else { panic!("a local parent is ready") };
         let keys = wrap_keys(created.keys, folder.path());
         let store = wrap_store(created.store);
-        let authority = open(&store, &keys, &clock, pin).await.unwrap();
-        authority.writer.keep_halts(folder.path()).await.unwrap();
+        let authority = open(folder.path(), &store, &keys, &clock, pin).await.unwrap();
         Self { folder, clock, store, keys, pin, authority }
+    }
+
+    /// Opens its state as another process would that shares its store.
+    pub(crate) async fn open(&self) -> Result<Arc<Authority>, Error> {
+        open(self.folder.path(), &self.store, &self.keys, &self.clock, self.pin).await
     }
 
     /// Opens the same state again, as a restart would.
     pub(crate) async fn restart(&mut self) {
         // Another process knows nothing of what this one has read.
         self.store.forget_heads();
-        self.authority = open(&self.store, &self.keys, &self.clock, self.pin).await.unwrap();
-        self.authority.writer.keep_halts(self.folder.path()).await.unwrap();
+        self.authority = self.open().await.unwrap();
     }
 
     pub(crate) fn trust(&self) -> Trust {
@@ -173,6 +176,7 @@ impl Environment {
 }
 
 pub(crate) async fn open(
+    state: &Path,
     store: &Arc<dyn Store>,
     keys: &Keys,
     clock: &Arc<ManualClock>,
@@ -180,6 +184,7 @@ pub(crate) async fn open(
 ) -> Result<Arc<Authority>, Error> {
     let parts = Parts {
         trust_domain: trust_domain(),
+        state: state.to_owned(),
         crl_url: None,
         own_names: OwnNames::configured(&["ca.internal".to_owned(), "10.9.9.9".to_owned()]),
         clock: Arc::clone(clock) as Arc<dyn Clock>,
@@ -208,7 +213,7 @@ impl Environment {
         let group = vec![Member::Act(Box::new(act))];
         let now = self.clock.unix_milliseconds();
         let outcomes = self.store.commit(group, now).await.unwrap();
-        let Outcome::Done { log_index } = outcomes[0] else { panic!("{outcomes:?}") };
+        let Outcome::Act(Acted::Done { log_index }) = outcomes[0] else { panic!("{outcomes:?}") };
         self.authority.view.refresh().await.unwrap();
         log_index
     }

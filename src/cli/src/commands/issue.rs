@@ -9,6 +9,7 @@ use api::{
 };
 use clap::{ArgGroup, Args, ValueEnum};
 use countersign::AuthorityClient;
+use countersign::svid_folder::{CHAIN, KEY, Lock, RECORD, SvidFolder};
 use identity::{SpiffeId, TrustPin};
 use issuance::DnsName;
 use time::{Duration, OffsetDateTime};
@@ -21,13 +22,13 @@ use crate::context;
 use crate::crl_file;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files::{self, Lock};
+use crate::files;
 use crate::installation::{Installation, idempotency_key};
 use crate::own_svid::BACKDATED;
 use crate::pending::Line;
 use crate::private_key;
 use crate::session::Session;
-use crate::svid_directory::{CHAIN, KEY, RECORD, SvidDirectory};
+use crate::svid_folder::{self, Remains};
 use crate::svid_record::{SvidRecord, Wish};
 use crate::table;
 use crate::trust::HeldTrust;
@@ -331,13 +332,13 @@ fn subject_of(issued: &IssuedCertificate) -> String {
 }
 
 /// The folder for an SVID of this identity, held against others.
-fn place(out: &Path, wish: &Wish, session: &Session) -> Result<(SvidDirectory, Lock), Error> {
-    let directory = SvidDirectory::create(out)?;
+fn place(out: &Path, wish: &Wish, session: &Session) -> Result<(SvidFolder, Lock), Error> {
+    let directory = svid_folder::create(out)?;
     let lock = directory.lock()?;
     // What is lost is made anew; whose it was still stands in the certificate.
-    let held = match directory.record() {
+    let held = match svid_folder::record(&directory) {
         Ok(Some(record)) => Some(record.wish.spiffe_id),
-        Ok(None) | Err(Error::UnusableRecord { .. }) => directory.remains().spiffe_id,
+        Ok(None) | Err(Error::UnusableRecord { .. }) => Remains::of(&directory).spiffe_id,
         Err(error) => return Err(error),
     };
     if let Some(held) = held.filter(|held| *held != wish.spiffe_id && !session.options.yes) {
@@ -347,10 +348,7 @@ fn place(out: &Path, wish: &Wish, session: &Session) -> Result<(SvidDirectory, L
 }
 
 /// A key that is there is the request's, or else certificate and key would not match. It stays.
-fn own_key(
-    directory: &SvidDirectory,
-    public_key: &[u8],
-) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+fn own_key(directory: &SvidFolder, public_key: &[u8]) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
     let Some(pem) = directory.read(KEY)?.map(Zeroizing::new) else { return Ok(None) };
     match private_key::public_key(&pem) {
         Ok(own) if own == public_key => Ok(Some(pem)),

@@ -31,7 +31,7 @@ use crate::passphrase;
 use crate::pending::{Line, PendingRequest};
 use crate::session::Session;
 use crate::shell;
-use crate::svid_directory::SvidDirectory;
+use crate::svid_folder;
 use crate::svid_record::Wish;
 use crate::table;
 use crate::target::Reason;
@@ -174,7 +174,7 @@ fn ask_for_token() -> Result<Zeroizing<String>, Error> {
 async fn request(arguments: &Request, session: &Session) -> Result<(), Error> {
     let url = session.options.url.clone().ok_or(Error::NoUrl)?;
     let newcomer = Newcomer::find(&arguments.name, &url, &arguments.trust_pin, session).await?;
-    let directory = SvidDirectory::create(&newcomer.place.directory)?;
+    let directory = svid_folder::create(&newcomer.place.directory)?;
     let lock = directory.lock()?;
     directory.require_room(&lock, &newcomer.held.contents())?;
     let pending = PendingRequest::resume_or_create(&directory, &newcomer.wish, Line::First)?;
@@ -220,7 +220,7 @@ impl Newcomer {
         let has_svid = self.has_svid(session).await?;
         let Self { held, pin, place: OperatorPlace { name, directory: path }, url, wish } = self;
         if !has_svid {
-            let directory = SvidDirectory::create(&path)?;
+            let directory = svid_folder::create(&path)?;
             let lock = directory.lock()?;
             let client = &AuthorityClient::new(&url, held.trust.clone(), None)?;
             let (directory, lock, line) = (&directory, &lock, Line::First);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use api::{Attestation, BootstrapToken, IssuedCertificate, ProblemType, Secret};
 use clap::Args;
+use countersign::svid_folder::{Lock, SvidFolder};
 use countersign::{AuthorityClient, Error as LibraryError};
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -19,14 +20,13 @@ use crate::context;
 use crate::crl_file;
 use crate::error::{Error, Refused, exit_of};
 use crate::exit::Exit;
-use crate::files::Lock;
 use crate::installation::Installation;
 use crate::pending::Line;
 use crate::renewal::Due;
 use crate::report;
 use crate::seen_log::SeenLog;
 use crate::session::Session;
-use crate::svid_directory::SvidDirectory;
+use crate::svid_folder::{self, Remains};
 use crate::svid_record::Wish;
 use crate::table;
 use crate::trust::HeldTrust;
@@ -35,7 +35,7 @@ use crate::trust::HeldTrust;
 #[command(after_help = "\
 Made for timers: exits 0 also when it is not due. It is due at a moment within
 the window that the CA names, the same one at each call. After a failure, run
-it again. crl.pem is refreshed each time.
+it again. crl.pem is fetched anew each time.
 
 An SVID that has expired, was revoked or lost its key renews nothing: where a
 token's file is given, the identity attests again by it, with a new key; one
@@ -90,7 +90,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
 
 async fn check(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let now = clock::now();
-    let holder = Holder::open(SvidDirectory::at(&arguments.directory)?, session)?;
+    let holder = Holder::open(SvidFolder::at(&arguments.directory)?, session)?;
     if holder.record.not_after < now {
         session.output.note(format!("it expired at {}", table::time(holder.record.not_after)));
         session.output.show(&Outcome::Due { due: true }, |_| "due".to_owned())?;
@@ -117,7 +117,7 @@ async fn check(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit>
 }
 
 async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
-    let directory = SvidDirectory::at(&arguments.directory)?;
+    let directory = SvidFolder::at(&arguments.directory)?;
     let renewal = Renewal { arguments, session, now: clock::now() };
     if let Err(cause) = Holder::open(directory.clone(), session)
         && (!directory.exists() || renewal.may_attest_again(&cause).is_none())
@@ -150,7 +150,7 @@ async fn renew(arguments: &Arguments, session: &Session) -> Result<(), Error> {
         Err(cause) => match renewal.may_attest_again(&cause) {
             None => {
                 drop(lock);
-                renewal.refresh_crl_of_refused(&holder, &cause).await;
+                renewal.fetch_crl_of_refused(&holder, &cause).await;
                 Err(cause)
             }
             Some(_) => {
@@ -237,7 +237,7 @@ impl Renewal<'_> {
     /// and the certificate's name are enough for another.
     async fn begin_again(
         &self,
-        directory: &SvidDirectory,
+        directory: &SvidFolder,
         cause: Error,
         lock: Lock,
     ) -> Result<(), Error> {
@@ -245,13 +245,13 @@ impl Renewal<'_> {
             return Err(cause);
         }
         let session = self.session;
-        let (wish, url) = match directory.record() {
+        let (wish, url) = match svid_folder::record(directory) {
             // Whoever has the key makes the next request.
             Ok(Some(record)) if record.key_elsewhere => return Err(cause),
             Ok(Some(record)) => (record.wish, Some(record.url)),
             Err(error) if !matches!(error, Error::UnusableRecord { .. }) => return Err(error),
             Ok(None) | Err(_) => {
-                let remains = directory.remains();
+                let remains = Remains::of(directory);
                 let Some(spiffe_id) = remains.spiffe_id else { return Err(cause) };
                 (Wish::only(spiffe_id), remains.url)
             }
@@ -310,11 +310,7 @@ impl Renewal<'_> {
 
     /// After the files were replaced. The lock is free by now: the command may take its time, or be a
     /// `countersign` itself.
-    async fn finish(
-        &self,
-        directory: &SvidDirectory,
-        client: &AuthorityClient,
-    ) -> Result<(), Error> {
+    async fn finish(&self, directory: &SvidFolder, client: &AuthorityClient) -> Result<(), Error> {
         let output = self.session.output;
         let crl = crl_file::keep(directory, client, output, self.now).await;
         execute(self.arguments, directory).await?;
@@ -330,7 +326,7 @@ impl Renewal<'_> {
 
     /// The CRL is anybody's: the service that is refused goes on, and looks whom it may trust. A CA
     /// that is away, or not believed, is not asked twice.
-    async fn refresh_crl_of_refused(&self, holder: &Holder, cause: &Error) {
+    async fn fetch_crl_of_refused(&self, holder: &Holder, cause: &Error) {
         if cause.exit() == Exit::Unreachable || cause.is_of_who_answers() {
             return;
         }
@@ -343,7 +339,7 @@ impl Renewal<'_> {
     }
 
     /// Whoever has the key makes the next request: all that can be done here is to say when, whether
-    /// it was revoked, and to refresh the CRL.
+    /// it was revoked, and to fetch the CRL.
     async fn of_key_elsewhere(&self, holder: Holder) -> Result<(), Error> {
         let session = self.session;
         let client = holder.stranger(session)?;
@@ -352,14 +348,14 @@ impl Renewal<'_> {
             Err(expired) => Some(expired),
         };
         if let Some(refused) = refused {
-            self.refresh_crl_of_refused(&holder, &refused).await;
+            self.fetch_crl_of_refused(&holder, &refused).await;
             return Err(refused);
         }
         let due = holder.named_window(self.now);
         let Some(due_at) = due.later().filter(|_| self.arguments.attest == Attest::Auto) else {
             let directory = holder.directory.path().to_owned();
             let no_key = Error::NoKey { directory, repair: holder.again(session) };
-            self.refresh_crl_of_refused(&holder, &no_key).await;
+            self.fetch_crl_of_refused(&holder, &no_key).await;
             return Err(no_key);
         };
         session.output.show(&Outcome::NotDue { due: false, due_at }, |_| not_due(due_at))?;
@@ -367,7 +363,7 @@ impl Renewal<'_> {
     }
 }
 
-async fn execute(arguments: &Arguments, directory: &SvidDirectory) -> Result<(), Error> {
+async fn execute(arguments: &Arguments, directory: &SvidFolder) -> Result<(), Error> {
     let Some(command) = &arguments.exec else { return Ok(()) };
     let status = Command::new("sh")
         .args(["-c", command])
@@ -377,7 +373,7 @@ async fn execute(arguments: &Arguments, directory: &SvidDirectory) -> Result<(),
     if !status.success() {
         return Err(Error::Exec { command: command.clone(), status });
     }
-    directory.remove(UNFINISHED)
+    Ok(directory.remove(UNFINISHED)?)
 }
 
 fn not_due(due_at: OffsetDateTime) -> String {

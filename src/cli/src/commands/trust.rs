@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use countersign::svid_folder::{RECORD, SvidFolder, TRUST_NOTE};
 use identity::{Countersignature, TrustPin, TrustState};
 use serde_json::json;
 use time::OffsetDateTime;
@@ -17,7 +18,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::other_file::OtherFile;
 use crate::session::Session;
-use crate::svid_directory::{RECORD, SvidDirectory, TRUST_NOTE};
+use crate::svid_folder;
 use crate::svid_record::SvidRecord;
 use crate::table;
 use crate::trust::HeldTrust;
@@ -89,7 +90,7 @@ async fn fetch(arguments: &Fetch, session: &Session) -> Result<(), Error> {
 enum Place<'a> {
     /// Beside what countersign wrote, a file of that name is ours, whatever is in it: this is how a
     /// broken one is repaired.
-    Note(SvidDirectory),
+    Note(SvidFolder),
     Other(Destination<'a>),
 }
 
@@ -112,27 +113,25 @@ impl<'a> Place<'a> {
     fn fill(self, held: &HeldTrust) -> Result<(), Error> {
         match self {
             Self::Note(directory) if install(&directory, held)? => Ok(()),
-            Self::Note(directory) => directory.write(TRUST_NOTE, &held.note),
+            Self::Note(directory) => Ok(directory.write(TRUST_NOTE, &held.note)?),
             Self::Other(destination) => destination.fill(&held.note),
         }
     }
 }
 
-fn beside(note: &Path) -> Result<SvidDirectory, Error> {
-    match note.parent() {
-        Some(parent) if parent != Path::new("") => SvidDirectory::at(parent),
-        _ => SvidDirectory::at("."),
-    }
+fn beside(note: &Path) -> Result<SvidFolder, Error> {
+    let parent = note.parent().filter(|parent| *parent != Path::new(""));
+    Ok(SvidFolder::at(parent.unwrap_or_else(|| Path::new(".")))?)
 }
 
 /// Beside an SVID the note goes with the pin that is recorded there: since that was written, the keys
 /// may be others. False where no SVID is.
-fn install(directory: &SvidDirectory, held: &HeldTrust) -> Result<bool, Error> {
-    if directory.record()?.is_none() {
+fn install(directory: &SvidFolder, held: &HeldTrust) -> Result<bool, Error> {
+    if svid_folder::record(directory)?.is_none() {
         return Ok(false);
     }
     let lock = directory.lock()?;
-    let Some(record) = directory.record()? else { return Ok(false) };
+    let Some(record) = svid_folder::record(directory)? else { return Ok(false) };
     let record = SvidRecord { trust_pin: held.pin(), ..record };
     let mut contents = held.contents();
     contents.insert(RECORD, Zeroizing::new(record.to_json()));

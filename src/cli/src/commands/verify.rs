@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use api::CertificateState;
 use clap::Args;
+use countersign::svid_folder::SvidFolder;
 use identity::TrustPin;
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ use crate::folder_contents::KeyState;
 use crate::session::Session;
 use crate::shell;
 use crate::subject::{self, Chain, Subject};
-use crate::svid_directory::SvidDirectory;
+use crate::svid_folder;
 use crate::table;
 use crate::trust::HeldTrust;
 use crate::verdict::{Finding, Outcome, Verdict};
@@ -49,13 +50,13 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 struct Report {
     accepted: bool,
-    refusal: Option<&'static str>,
+    refusal: Option<String>,
     rules: Vec<Finding>,
 }
 
 pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Result<Exit> {
     let directory = match &arguments.subject {
-        Subject::Directory(path) => Some(SvidDirectory::at(path)?),
+        Subject::Directory(path) => Some(SvidFolder::at(path)?),
         _ => None,
     };
     let shown = match &directory {
@@ -71,7 +72,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
     let (finding, state) = revocation(arguments, &shown, session).await?;
     verdict.findings.push(finding);
     if state == Some(CertificateState::Revoked) {
-        verdict.refusal.get_or_insert("Revoked");
+        verdict.refusal.get_or_insert_with(|| "Revoked".to_owned());
     }
     let report = Report {
         accepted: verdict.findings.iter().all(|finding| finding.outcome != Outcome::Failed),
@@ -84,7 +85,7 @@ pub(crate) async fn run(arguments: &Arguments, session: &Session) -> anyhow::Res
 
 fn held_trust(
     arguments: &Arguments,
-    directory: Option<&SvidDirectory>,
+    directory: Option<&SvidFolder>,
     session: &Session,
 ) -> Result<HeldTrust, Error> {
     match (&arguments.trust_note, &arguments.trust_pin) {
@@ -97,14 +98,14 @@ fn held_trust(
 }
 
 /// The trust state that stands beside an SVID; the context's where none does.
-fn trust_beside(directory: &SvidDirectory, session: &Session) -> Result<HeldTrust, Error> {
-    match directory.record()? {
+fn trust_beside(directory: &SvidFolder, session: &Session) -> Result<HeldTrust, Error> {
+    match svid_folder::record(directory)? {
         Some(record) => HeldTrust::load(directory, &record.trust_pin, &record.url),
         None => context::trust(session),
     }
 }
 
-fn own_key(directory: &SvidDirectory) -> Finding {
+fn own_key(directory: &SvidFolder) -> Finding {
     let state = KeyState::read(directory);
     let outcome = match &state {
         KeyState::Elsewhere => Outcome::NotChecked,
@@ -115,8 +116,8 @@ fn own_key(directory: &SvidDirectory) -> Finding {
 }
 
 /// What software reads that knows no trust state; nothing where no trust state is beside it.
-fn own_bundle(directory: &SvidDirectory, held: &HeldTrust) -> Option<Finding> {
-    directory.record().ok().flatten()?;
+fn own_bundle(directory: &SvidFolder, held: &HeldTrust) -> Option<Finding> {
+    svid_folder::record(directory).ok().flatten()?;
     Some(match bundle_file::fault(directory, held.state()) {
         None => Finding::new("bundle.pem", Outcome::Passed, "has the anchors of the trust state"),
         Some(fault) => {
@@ -164,7 +165,7 @@ impl Report {
                 [outcome, finding.rule.to_owned(), finding.detail.clone()]
             })
             .collect();
-        let verdict = match (self.accepted, self.refusal) {
+        let verdict = match (self.accepted, &self.refusal) {
             (true, _) => "accepted".to_owned(),
             (false, Some(refusal)) => format!("refused: {refusal}"),
             (false, None) => "refused".to_owned(),

@@ -1,3 +1,5 @@
+//! Every command in a next step of the workspace is one that there is.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -76,14 +78,14 @@ fn every_path_in_a_step_is_one_word() {
         Error::InTheWay { path: path(), why: String::new() },
         Error::KnownPassphrase { setting: "a", path: path(), fault: Fault::TooShort },
         Error::NewPassphrase { setting: "a", path: path(), fault: Fault::TooShort },
-        Error::NoLock(path()),
-        Error::NotInPlace { path: path().join("x") },
+        FolderError::NoLock(path()).into(),
+        FolderError::NotInPlace { path: path().join("x") }.into(),
         Error::StaleCrl {
             path: path(),
             ended: time::OffsetDateTime::UNIX_EPOCH,
             source: Box::new(Error::Read { path: path(), source: io() }),
         },
-        Error::Taken { lock: path(), waited: std::time::Duration::from_secs(60) },
+        FolderError::Taken { lock: path(), waited: std::time::Duration::from_secs(60) }.into(),
     ];
     for error in errors {
         let step = error.next_step().unwrap();

@@ -11,7 +11,7 @@ use http::{HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
-use super::described::{IdempotencyKey, NamedToken};
+use super::headers::{IdempotencyKey, NamedToken};
 use crate::caller::{Body, From, Path, Query};
 use crate::diagnostics::Did;
 use crate::problem::Refused;

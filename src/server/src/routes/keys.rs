@@ -6,7 +6,7 @@ use axum::response::IntoResponse;
 use axum::{Extension, Json};
 
 use super::Service;
-use super::described::IdempotencyKey;
+use super::headers::IdempotencyKey;
 use crate::caller::{Body, From, Path};
 use crate::diagnostics::Did;
 use crate::problem::Refused;

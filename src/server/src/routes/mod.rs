@@ -5,9 +5,11 @@
 
 mod certificates;
 pub(crate) mod described;
+mod description;
 mod evidence;
 mod feed;
 mod fleet;
+mod headers;
 mod keys;
 mod operators;
 mod trust;
@@ -37,7 +39,6 @@ use crate::bodies::Bodies;
 use crate::caller::{RequestId, caller};
 use crate::diagnostics::Asked;
 use crate::leftover::Leftover;
-use crate::openapi;
 use crate::policy_sets::PolicySets;
 use crate::problem::{Refused, as_operators_hear};
 use crate::rate::RateLimit;
@@ -177,7 +178,7 @@ fn handlers(path: &str) -> MethodRouter<Service> {
         paths::TILE => get(evidence::tile),
         paths::CRLS => get(evidence::crls),
         paths::CRL => get(evidence::crl),
-        paths::OPENAPI => get(openapi::describe),
+        paths::OPENAPI => get(description::describe),
         _ => unreachable!("the table of routes names no other path"),
     }
 }

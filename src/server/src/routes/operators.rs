@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use identity::SerialNumber;
 
 use super::Service;
-use super::described::{IdempotencyKey, IfNoneMatch};
+use super::headers::{IdempotencyKey, IfNoneMatch};
 use crate::caller::{Body, From, Path, Query, caller};
 use crate::diagnostics::Did;
 use crate::negotiation::{NoPrecondition, Precondition, has_already};

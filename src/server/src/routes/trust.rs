@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::Service;
-use super::described::IfNoneMatch;
+use super::headers::IfNoneMatch;
 use crate::caller::{From, Query};
 use crate::negotiation::{has_already, preferred, varies_by_accept};
 use crate::problem::Refused;

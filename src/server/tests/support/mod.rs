@@ -87,6 +87,7 @@ impl Service {
         let store = wrap_store(created.store);
         let parts = Parts {
             trust_domain: config.trust_domain.clone(),
+            state: state.path().to_owned(),
             crl_url: None,
             own_names: OwnNames::configured(&config.names),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,
@@ -107,6 +108,7 @@ impl Service {
         let keys = Keys::open(state.path(), &Secret::new("online passphrase")).unwrap();
         let parts = Parts {
             trust_domain: config.trust_domain.clone(),
+            state: state.path().to_owned(),
             crl_url: None,
             own_names: OwnNames::configured(&config.names),
             clock: Arc::clone(&clock) as Arc<dyn Clock>,

@@ -10,7 +10,7 @@ use tokio::io::{DuplexStream, duplex};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::frames::BURST;
+use crate::serve::frames::BURST;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Asks {

@@ -20,14 +20,14 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::watch;
 
 use super::{BUFFER, closed, drive, past, until_end};
-use crate::answered::{Answered, HeaderClock};
-use crate::error::BoxError;
+use crate::connections::connection::{Connection, Phase};
+use crate::error::cause::BoxError;
 use crate::limits::Limits;
-use crate::paced::Paced;
-use crate::requests::Requests;
-use crate::secure::{LINGER, MAX_LINGER};
-use crate::stream::{Connection, Phase};
-use crate::without_end::PutAside;
+use crate::listen::secure::{LINGER, MAX_LINGER};
+use crate::serve::answered::{Answered, HeaderClock};
+use crate::serve::paced::Paced;
+use crate::serve::requests::Requests;
+use crate::serve::without_end::PutAside;
 
 /// Serves requests until the connection ends.
 pub(super) async fn serve<IO, S, B>(

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::*;
-use crate::secure::{LINGER, MAX_LINGER};
+use crate::listen::secure::{LINGER, MAX_LINGER};
 
 const BEGUN: &[u8] = b"GET / HTTP/1.1\r\nhost: ca\r\nx: ";
 

@@ -3,12 +3,15 @@
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use tlog::{Hash, TreeEdge};
 
-use super::read::{FIRST_PLACE, LAST_PLACE, hash, number, place, without_row};
-use super::write::{RENEWALS_IN_ROWS, one};
-use super::{LOG, StoreError, tiles, unavailable};
-use crate::kept_head::Durable;
+use super::columns::{FIRST_PLACE, LAST_PLACE, LOG, hash, number, place};
+use super::errors::{unavailable, without_row};
+use super::meta::RENEWALS_IN_ROWS;
+use super::tiles;
+use super::transaction::one;
+use crate::beside::kept_head::Durable;
 use crate::seal::{HeadForm, HeadKey};
 use crate::sequencer::Head;
+use crate::store::StoreError;
 use crate::store::heads::{Heads, Judged};
 
 /// Reads the head, and refuses one that this CA did not write.
@@ -190,8 +193,8 @@ fn disagreement(connection: &Connection, head: &Head) -> Option<String> {
     let newest = "SELECT hash FROM policies ORDER BY log_index DESC LIMIT 1";
     let newest = connection.query_row(newest, [], |row| hash(row, 0)).ok()?;
     if newest != head.policy_hash {
-        let named = head.policy_hash;
-        return Some(format!("it names policy set {named:?}, and the newest is {newest:?}"));
+        let (named, newest) = (head.policy_hash.to_hex(), newest.to_hex());
+        return Some(format!("it names policy set {named}, and the newest is {newest}"));
     }
     if let Err(error) = tiles::verify_edge(connection, head) {
         return Some(error.to_string());

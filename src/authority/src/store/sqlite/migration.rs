@@ -7,14 +7,16 @@ use identity::TrustDomain;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use tlog::{EntryKind, Hash, TreeEdge, entry_kind, leaf_hash};
 
-use super::read::{self, FIRST_PLACE, LAST_PLACE};
-use super::write::UNSEALED;
-use super::{LOG, StoreError, head, schema, tiles, unavailable};
-use super::{records, renewals, requests};
-use crate::attest::token::is_made_by;
+use super::columns::{FIRST_PLACE, LAST_PLACE, LOG, hash, number, place};
+use super::errors::unavailable;
+use super::meta::{self, UNSEALED};
+use super::{head, read, records, renewals, requests, schema, tiles};
+use crate::chain::{CHAIN_START, chained};
 use crate::event::{Event, FOLDING, OPERATOR_CREATE, TOKEN_REVOKE};
-use crate::seal::{CHAIN_START, HeadKey, chained};
+use crate::seal::HeadKey;
 use crate::sequencer::Head;
+use crate::store::StoreError;
+use crate::token_kind::is_made_by;
 
 /// What was verified before a store of before was sealed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub(super) fn migrate(
     let transaction = connection
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)?;
-    if read::version(&transaction)? != UNSEALED {
+    if meta::version(&transaction)? != UNSEALED {
         return Err(StoreError::Inconsistent("it is sealed already".to_owned()));
     }
     transaction.execute_batch(STEP).map_err(schema::not_of_version(UNSEALED))?;
@@ -62,14 +64,14 @@ pub(super) fn migrate(
     tiles::verify_edge(&transaction, &kept)?;
     for index in &looked.newly_folding {
         transaction
-            .execute("UPDATE entries SET folds = 1 WHERE place = ?1", [read::place(*index)])
+            .execute("UPDATE entries SET folds = 1 WHERE place = ?1", [place(*index)])
             .map_err(unavailable)?;
     }
     let tokens = seal_tokens(&transaction, key)?;
     records::seal_in(&transaction, key, &kept)?;
     let sealed = Head { revocation_epoch: looked.folding, chain: looked.chain, ..kept };
     renewals::tell_the_log(&transaction, key, &sealed, UNSEALED)?;
-    read::require_trust_domain(&transaction, trust_domain)?;
+    meta::require_trust_domain(&transaction, trust_domain)?;
     schema::require_brought_up(&transaction, UNSEALED)?;
     transaction.commit().map_err(unavailable)?;
     Ok(Migrated { entries: looked.edge.size(), folding: looked.folding, tokens })
@@ -81,13 +83,13 @@ fn unsealed_head(transaction: &Transaction<'_>) -> Result<Head, StoreError> {
     let (size, edge, head) = transaction
         .query_row(sql, [LOG], |row| {
             let head = Head {
-                at: read::number(row, 2)?,
-                revocation_epoch: read::number(row, 3)?,
-                policy_hash: read::hash(row, 4)?,
-                swept: read::number(row, 5)?,
+                at: number(row, 2)?,
+                revocation_epoch: number(row, 3)?,
+                policy_hash: hash(row, 4)?,
+                swept: number(row, 5)?,
                 ..Head::empty()
             };
-            Ok((read::number(row, 0)?, row.get::<_, Vec<u8>>(1)?, head))
+            Ok((number(row, 0)?, row.get::<_, Vec<u8>>(1)?, head))
         })
         .map_err(unavailable)?;
     Ok(Head { edge: head::edge(size, &edge)?, ..head })
@@ -116,7 +118,7 @@ impl Looked {
         let mut entries = transaction.prepare(sql).map_err(unavailable)?;
         let mut rows = entries.query([FIRST_PLACE, LAST_PLACE]).map_err(unavailable)?;
         while let Some(row) = rows.next().map_err(unavailable)? {
-            let index = read::number(row, 0).map_err(unavailable)? - FIRST_PLACE as u64;
+            let index = number(row, 0).map_err(unavailable)? - FIRST_PLACE as u64;
             let folds: bool = row.get(1).map_err(unavailable)?;
             let bytes = row.get_ref(2).map_err(unavailable)?;
             let bytes = bytes.as_blob().map_err(|error| inconsistent(&error))?;

@@ -4,45 +4,58 @@
 //! thread that asks for it: that is the queue's own, and to hand it to another costs more than
 //! SQLite's share of it. One process serves from a file at a time; a lock beside it says so.
 
+mod columns;
+mod errors;
+mod file;
+mod find;
+mod given_tiles;
 mod head;
+mod jobs;
+mod meta;
 mod migration;
 mod place;
 mod probe;
 mod read;
+mod readers;
 mod records;
 mod renewals;
 mod requests;
+mod rows;
 mod schema;
 mod tiles;
+mod transaction;
 mod unreached;
 mod upgrade;
 mod write;
+mod writer;
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::FutureExt;
 use identity::TrustDomain;
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tlog::{Hash, Tile};
-use tokio::sync::Semaphore;
 
+use self::errors::{damaged, gone, unavailable};
+use self::file::{connect, create_private, lock, open_connection, require_file};
+use self::given_tiles::Roots;
+use self::jobs::blocking;
 pub use self::migration::Migrated;
+pub(crate) use self::place::FILE;
 use self::place::Place;
+use self::readers::Readers;
 use self::schema::Schema;
-use self::tiles::{NewestTile, Roots};
+use self::tiles::NewestTile;
 use self::unreached::Unreached;
+use self::writer::{WRITER_WAITS, Writer, lock_writer};
 use super::heads::Heads;
 use super::{
-    Answer, Hindrance, Probe, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError,
+    Answer, Probe, Record, RecordKey, RecordQuery, RevocationRow, Store, StoreError,
     StoredCheckpoint, TokenPage, TokenQuery,
 };
-use crate::files::open_lock;
-use crate::kept_file::KeptBeside;
+use crate::beside::kept_file::KeptBeside;
 use crate::seal::HeadKey;
 use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
@@ -134,8 +147,8 @@ impl SqliteStore {
     pub fn is_sealed(folder: &Path) -> Result<bool, StoreError> {
         let _held = Self::hold_file(folder)?;
         let (path, connection) = open_connection(folder)?;
-        let version = read::version(&connection).map_err(|error| error.of_file(&path))?;
-        Ok(version != write::UNSEALED)
+        let version = meta::version(&connection).map_err(|error| error.of_file(&path))?;
+        Ok(version != meta::UNSEALED)
     }
 
     /// Opens a file of before heads were sealed: verifies all of it once, and seals it.
@@ -174,7 +187,7 @@ impl SqliteStore {
         let schema = Arc::new(Schema::of(&connection)?);
         let place = Place::of(&path)?;
         let of_readers = Arc::clone(&schema);
-        let readers = Readers { path: path.clone(), schema: of_readers, idle: Mutex::default() };
+        let readers = Readers::new(path.clone(), of_readers);
         let key_of_readers = key.clone();
         let newest_tile = NewestTile::default();
         let heads = Arc::<Heads>::default();
@@ -192,16 +205,7 @@ impl SqliteStore {
         job: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'_, T> {
         let readers = Arc::clone(&self.readers);
-        blocking(move || {
-            let read = || {
-                let connection = readers.take()?;
-                readers.schema.require(&connection)?;
-                let answer = job(&connection);
-                readers.give_back(connection);
-                answer
-            };
-            read().map_err(|error| error.of_file(&readers.path))
-        })
+        blocking(move || readers.read(job))
     }
 
     fn write(
@@ -257,7 +261,7 @@ impl Store for SqliteStore {
     fn tile(&self, tile: Tile) -> Answer<'_, Option<Vec<u8>>> {
         let (key, heads) = (self.key.clone(), Arc::clone(&self.heads));
         let roots = Arc::clone(&self.roots);
-        self.read(move |connection| tiles::tile(connection, &key, &heads, &roots, tile))
+        self.read(move |connection| given_tiles::tile(connection, &key, &heads, &roots, tile))
     }
 
     fn checkpoint(&self) -> Answer<'_, Option<StoredCheckpoint>> {
@@ -342,94 +346,6 @@ impl Store for SqliteStore {
     }
 }
 
-/// The one connection that writes.
-struct Writer {
-    connection: Connection,
-    newest_tile: NewestTile,
-    key: HeadKey,
-    schema: Arc<Schema>,
-    place: Place,
-    heads: Arc<Heads>,
-    unreached: Unreached,
-}
-
-/// A panic inside a transaction rolls it back: the connection is good for the next.
-fn lock_writer(writer: &Mutex<Writer>) -> MutexGuard<'_, Writer> {
-    writer.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn blocking<'a, T: Send + 'static>(
-    job: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
-) -> Answer<'a, T> {
-    let waits = Waits::begin();
-    let begin = move |turn| {
-        let job = move || {
-            drop(waits);
-            let done = job();
-            drop(turn);
-            done
-        };
-        tokio::task::spawn_blocking(job).map(|done| done.unwrap_or_else(|_| Err(gone())))
-    };
-    match TURNS.try_acquire() {
-        Ok(turn) => begin(turn).boxed(),
-        // Whoever goes away before their turn leaves nothing behind.
-        Err(_) => async move {
-            let turn = TURNS.acquire().await.map_err(|_| gone())?;
-            begin(turn).await
-        }
-        .boxed(),
-    }
-}
-
-/// A job that no thread has begun.
-struct Waits;
-
-impl Waits {
-    fn begin() -> Self {
-        metrics::gauge!(WAITING).increment(1.0);
-        Self
-    }
-}
-
-impl Drop for Waits {
-    fn drop(&mut self) {
-        metrics::gauge!(WAITING).decrement(1.0);
-    }
-}
-
-/// Of jobs that threads do or are about to: while a disk hangs, no more wait for one.
-static TURNS: Semaphore = Semaphore::const_new(1024);
-
-/// Reading connections, opened as needed and kept.
-struct Readers {
-    path: PathBuf,
-    schema: Arc<Schema>,
-    idle: Mutex<Vec<Connection>>,
-}
-
-impl Readers {
-    fn take(&self) -> Result<Connection, StoreError> {
-        let idle = self.idle().pop();
-        idle.map_or_else(|| connect(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY), Ok)
-    }
-
-    fn give_back(&self, connection: Connection) {
-        let mut idle = self.idle();
-        if idle.len() < MAX_IDLE_READERS {
-            idle.push(connection);
-        }
-    }
-
-    fn idle(&self) -> MutexGuard<'_, Vec<Connection>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn connect(path: &Path, flags: OpenFlags) -> Result<Connection, StoreError> {
-    connect_as(path, flags).map_err(|error| unavailable(error).of_file(path))
-}
-
 /// What is looked at before anything is read from a file.
 fn verify(
     connection: &mut Connection,
@@ -437,7 +353,7 @@ fn verify(
     key: &HeadKey,
 ) -> Result<(), StoreError> {
     upgrade::bring_up_to_date(connection, trust_domain, key)?;
-    read::require_trust_domain(connection, trust_domain)?;
+    meta::require_trust_domain(connection, trust_domain)?;
     require_tables(connection)?;
     // Of a store that was made before there was this one.
     connection.execute_batch(schema::DENIALS).map_err(unavailable)
@@ -453,152 +369,3 @@ fn require_tables(connection: &Connection) -> Result<(), StoreError> {
     }
     Ok(())
 }
-
-fn connect_as(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
-    let (access, cache) = if flags.contains(OpenFlags::SQLITE_OPEN_READ_ONLY) {
-        (OpenFlags::empty(), READERS_CACHE)
-    } else {
-        (OpenFlags::SQLITE_OPEN_READ_WRITE, WRITERS_CACHE)
-    };
-    let no_mutex = OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags | access | no_mutex)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
-    connection.execute_batch(PRAGMAS)?;
-    connection.pragma_update(None, "cache_size", -cache)?;
-    connection.set_prepared_statement_cache_capacity(64);
-    // There are no statistics: a plan does not depend on values, and is not made anew for each.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
-    Ok(connection)
-}
-
-/// Opens the file of a folder that is held.
-fn open_connection(folder: &Path) -> Result<(PathBuf, Connection), StoreError> {
-    let path = require_file(folder)?;
-    let connection = connect(&path, OpenFlags::empty())?;
-    schema::require_inert(&connection)?;
-    Ok((path, connection))
-}
-
-fn require_file(folder: &Path) -> Result<PathBuf, StoreError> {
-    let path = folder.join(FILE);
-    if let Ok(file) = path.metadata() {
-        let is_empty = file.is_file() && file.len() == 0;
-        let what = match () {
-            () if is_empty => "it is empty",
-            () if !file.is_file() => "it is no file",
-            () => return Ok(path),
-        };
-        return Err(damaged(what.to_owned()).of_file(&path));
-    }
-    Err(StoreError::Unavailable(format!(
-        "there is no {}: restore a backup of the whole folder; where there is none, it is another \
-         CA that `countersign init` makes, once {} was moved away",
-        path.display(),
-        folder.display()
-    )))
-}
-
-/// One process serves from a folder: the lock goes with the process, however it ends.
-fn lock(folder: &Path) -> Result<File, StoreError> {
-    let path = folder.join(LOCK);
-    let file = open_lock(&path)
-        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(folder.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(StoreError::Unavailable(error.to_string())),
-    }
-}
-
-/// An empty file for the owner alone; SQLite gives those beside it (WAL, shared memory) its mode.
-fn create_private(path: &Path) -> Result<(), StoreError> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)
-        .map(drop)
-        .map_err(|error| StoreError::Unavailable(format!("{}: {error}", path.display())))
-}
-
-/// What SQLite says of its own file, and of rows of another form than the schema's, is no passing
-/// trouble.
-fn unavailable(error: rusqlite::Error) -> StoreError {
-    use rusqlite::ErrorCode::{ConstraintViolation, DatabaseCorrupt, NotADatabase};
-    let is_damage = match &error {
-        rusqlite::Error::QueryReturnedNoRows => {
-            return damaged("a row is gone that has to be there".to_owned());
-        }
-        rusqlite::Error::FromSqlConversionFailure(..)
-        | rusqlite::Error::IntegralValueOutOfRange(..)
-        | rusqlite::Error::InvalidColumnType(..) => true,
-        error => match error.sqlite_error_code() {
-            Some(DatabaseCorrupt | NotADatabase) => true,
-            _ => {
-                let text = error.to_string();
-                ["no such table", "no such column"].iter().any(|gone| text.starts_with(gone))
-            }
-        },
-    };
-    match (is_damage, error.sqlite_error_code()) {
-        (true, _) => damaged(error.to_string()),
-        // A constraint that does not hold is a row that the plan knows nothing of.
-        (false, Some(ConstraintViolation)) => StoreError::Inconsistent(format!(
-            "{error}: a row stands there that this CA did not write"
-        )),
-        (false, code) => {
-            let why = error.to_string();
-            match code.and_then(hindrance) {
-                Some(by) => StoreError::Hindered { by, file: FILE.to_owned(), why },
-                None => StoreError::Unavailable(why),
-            }
-        }
-    }
-}
-
-fn hindrance(code: rusqlite::ErrorCode) -> Option<Hindrance> {
-    use rusqlite::ErrorCode as Code;
-    match code {
-        Code::DatabaseBusy | Code::DatabaseLocked => Some(Hindrance::Locked),
-        Code::DiskFull => Some(Hindrance::DiskFull),
-        Code::ReadOnly => Some(Hindrance::ReadOnly),
-        Code::SystemIoFailure => Some(Hindrance::DiskFailed),
-        _ => None,
-    }
-}
-
-fn damaged(what: String) -> StoreError {
-    StoreError::Damaged { file: FILE.to_owned(), what }
-}
-
-fn gone() -> StoreError {
-    StoreError::Unavailable("the thread that asked it has ended".to_owned())
-}
-
-/// The one log of this trust domain; other ledgers will have other numbers.
-const LOG: i64 = 1;
-/// Its name in the state folder.
-pub(crate) const FILE: &str = "countersign.db";
-const LOCK: &str = "lock";
-/// Who waits for a thread.
-const WAITING: &str = "countersign_store_waiting";
-const MAX_IDLE_READERS: usize = 4;
-/// While a file is opened, and for readers.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a write waits for another process, which has no business there: no longer than it takes to
-/// tell that the CA is not ready.
-const WRITER_WAITS: Duration = Duration::from_secs(1);
-/// The same where nobody waits for the write.
-const PROBE_WAITS: Duration = Duration::from_millis(250);
-/// FULL: WAL is synced at every commit. Checkpoints of the WAL are rare (64 MiB) because commits wait
-/// for each; caches are small because memory is promised.
-const PRAGMAS: &str = "
-  PRAGMA journal_mode = WAL;
-  PRAGMA synchronous = FULL;
-  PRAGMA foreign_keys = OFF;
-  PRAGMA wal_autocheckpoint = 16000;
-  PRAGMA temp_store = MEMORY;
-";
-/// KiB. What readers share is the system's cache of the file.
-const WRITERS_CACHE: i64 = 4000;
-const READERS_CACHE: i64 = 500;

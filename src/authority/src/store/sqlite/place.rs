@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::StoreError;
+use crate::store::StoreError;
 
 /// The database and its WAL, by device and inode as they were opened.
 #[derive(Debug)]
@@ -62,3 +62,6 @@ fn gone(path: &Path) -> StoreError {
         path.display()
     ))
 }
+
+/// The database's name in the state folder.
+pub(crate) const FILE: &str = "countersign.db";

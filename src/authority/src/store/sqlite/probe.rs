@@ -2,10 +2,15 @@
 
 use rusqlite::params;
 
-use super::tiles::Roots;
-use super::write::{APPEND, begin, one};
-use super::{PROBE_WAITS, StoreError, WRITER_WAITS, Writer, head, read, unavailable};
-use crate::kept_head::Durable;
+use super::columns::place;
+use super::errors::unavailable;
+use super::given_tiles::Roots;
+use super::head;
+use super::transaction::{begin, one};
+use super::write::APPEND;
+use super::writer::{PROBE_WAITS, WRITER_WAITS, Writer};
+use crate::beside::kept_head::Durable;
+use crate::store::StoreError;
 
 /// Writes the page that says which version this is, with what stands in it: a page that was changed
 /// and changed back is written nevertheless.
@@ -36,7 +41,7 @@ fn try_tables(writer: &mut Writer) -> Result<(), StoreError> {
     let transaction = begin(connection, schema)?;
     let head = head::read_known(&transaction, key, heads)?;
     unreached.clear(&transaction, head.edge.size())?;
-    let next = read::place(head.edge.size());
+    let next = place(head.edge.size());
     for (sql, entry) in [(APPEND, params![next, false, b""]), (TAKE_AWAY, params![next])] {
         one(transaction.execute(sql, entry), "entries")?;
     }

@@ -1,75 +1,17 @@
 //! Reading queries.
 
-use identity::{SerialNumber, SpiffeId, TrustDomain};
-use rusqlite::types::Type;
+use identity::SpiffeId;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use tlog::Hash;
 
-use super::write::{UNSEALED, VERSION};
-use super::{
-    LOG, Record, RecordKey, RecordQuery, RevocationRow, StoreError, StoredCheckpoint, TokenPage,
-    TokenQuery, damaged, unavailable,
-};
+use super::columns::{FIRST_PLACE, LAST_PLACE, LOG, hash, number, parsed, place, serial_number};
+use super::errors::unavailable;
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::{CrlRow, TokenDraft, TokenRow};
-use crate::store::MadeToken;
-
-pub(super) fn version(connection: &Connection) -> Result<i64, StoreError> {
-    let version = connection.query_row("SELECT version FROM meta", [], |row| row.get(0));
-    version.optional().map_err(unavailable)?.ok_or_else(|| without_row("meta"))
-}
-
-pub(super) fn require_trust_domain(
-    connection: &Connection,
-    trust_domain: &TrustDomain,
-) -> Result<(), StoreError> {
-    let (version, kept): (i64, String) = connection
-        .query_row("SELECT version, trust_domain FROM meta", [], |row| {
-            Ok((row.get(0)?, row.get(1)?))
-        })
-        .optional()
-        .map_err(unavailable)?
-        .ok_or_else(|| without_row("meta"))?;
-    if version == UNSEALED {
-        return Err(StoreError::Unavailable(
-            "it is of before heads were sealed, and this CA's was sealed since (keys/head.key): an \
-             older database was put back, restore the newest"
-                .to_owned(),
-        ));
-    }
-    if version != VERSION {
-        return Err(StoreError::Unavailable(format!(
-            "its schema has version {version}, this program knows {VERSION}: run the countersign \
-             that wrote it, or a newer one"
-        )));
-    }
-    require_kept(&kept, trust_domain)
-}
-
-/// The same, of whatever version it is.
-pub(super) fn require_kept_for(
-    connection: &Connection,
-    trust_domain: &TrustDomain,
-) -> Result<(), StoreError> {
-    let kept: String = connection
-        .query_row("SELECT trust_domain FROM meta", [], |row| row.get(0))
-        .map_err(unavailable)?;
-    require_kept(&kept, trust_domain)
-}
-
-fn require_kept(kept: &str, trust_domain: &TrustDomain) -> Result<(), StoreError> {
-    if kept == trust_domain.as_str() {
-        return Ok(());
-    }
-    Err(StoreError::Unavailable(format!(
-        "it belongs to trust domain {kept}, not {trust_domain}: check `trust_domain` and `state`"
-    )))
-}
-
-/// A table of one row has lost it.
-pub(super) fn without_row(table: &str) -> StoreError {
-    damaged(format!("the table `{table}` has lost its row"))
-}
+use crate::store::{
+    MadeToken, Record, RecordKey, RecordQuery, RevocationRow, StoreError, StoredCheckpoint,
+    TokenPage, TokenQuery,
+};
 
 pub(super) fn entries(
     connection: &Connection,
@@ -441,43 +383,6 @@ pub(super) fn unsealed_token(row: &Row<'_>) -> rusqlite::Result<TokenRow> {
     })
 }
 
-pub(super) fn hash(row: &Row<'_>, column: usize) -> rusqlite::Result<Hash> {
-    let bytes: [u8; 32] = row.get(column)?;
-    Ok(Hash::new(bytes))
-}
-
-pub(super) fn serial_number(row: &Row<'_>, column: usize) -> rusqlite::Result<SerialNumber> {
-    let octets = row.get_ref(column)?.as_blob()?;
-    SerialNumber::from_octets(octets).map_err(|error| broken(column, Type::Blob, error))
-}
-
-fn parsed(row: &Row<'_>, column: usize) -> rusqlite::Result<SpiffeId> {
-    let text = row.get_ref(column)?.as_str()?;
-    SpiffeId::parse(text).map_err(|error| broken(column, Type::Text, error))
-}
-
-/// The key of an entry of the log.
-pub(super) fn place(entry_index: u64) -> i64 {
-    // A row may name any.
-    FIRST_PLACE.saturating_add(entry_index as i64)
-}
-
-/// Indexes and times fit in 63 bits.
-pub(super) fn number(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
-    row.get::<_, i64>(column).map(|value| value as u64)
-}
-
-fn broken(
-    column: usize,
-    of: Type,
-    error: impl std::error::Error + Send + Sync + 'static,
-) -> rusqlite::Error {
-    rusqlite::Error::FromSqlConversionFailure(column, of, Box::new(error))
-}
-
-/// A log's entries lie between these keys: see the schema.
-pub(super) const FIRST_PLACE: i64 = LOG << 40;
-pub(super) const LAST_PLACE: i64 = FIRST_PLACE + (1 << 40) - 1;
 pub(super) const RECORD_COLUMNS: &str =
     "SELECT r.leaf_index, r.serial_number, i.spiffe_id, r.issued_at,
   r.issuer_key_hash, r.profile, r.not_before, r.not_after, r.request_hash, r.facts, c.der, r.seal

@@ -9,13 +9,16 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use tlog::{CertificateLeaf, TreeEdge, leaf_hash};
 use x509_parser::prelude::{FromDer, GeneralName, TbsCertificate};
 
-use super::read::{self, FIRST_PLACE, LAST_PLACE, RECORD_COLUMNS};
-use super::write::UNSEALED_RECORDS;
-use super::{Record, StoreError, schema, unavailable};
-use crate::attest::Facts;
+use super::columns::{FIRST_PLACE, LAST_PLACE, number};
+use super::errors::unavailable;
+use super::meta::UNSEALED_RECORDS;
+use super::read::{self, RECORD_COLUMNS};
+use super::schema;
 use crate::event::{Event, ISSUE};
+use crate::facts::Facts;
 use crate::seal::{HeadKey, SealedRecord};
 use crate::sequencer::Head;
+use crate::store::{Record, StoreError};
 
 pub(super) fn add_seal(transaction: &Transaction<'_>) -> Result<(), StoreError> {
     transaction
@@ -59,8 +62,7 @@ pub(super) fn seal_in(
         sealed += 1;
     }
     let count = "SELECT count(*) FROM records";
-    let count =
-        transaction.query_row(count, [], |row| read::number(row, 0)).map_err(unavailable)?;
+    let count = transaction.query_row(count, [], |row| number(row, 0)).map_err(unavailable)?;
     if edge != head.edge || count != sealed {
         let why = "the log's entries and the records of certificates are not those of its head";
         return Err(StoreError::Inconsistent(why.to_owned()));

@@ -15,16 +15,18 @@ use identity::{SerialNumber, SpiffeId};
 use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 
+use super::columns::{FIRST_PLACE, LAST_PLACE, number};
+use super::errors::unavailable;
+use super::meta::VERSION;
 use super::read::{self, RECORD_COLUMNS};
 use super::tiles::NewestTile;
-use super::write::{self, VERSION};
-use super::{Record, StoreError, head, schema, unavailable};
-use crate::attest::Facts;
+use super::{head, schema, write};
+use crate::announced::{Announced, said_by_leaf};
 use crate::event::{Act, EventDraft, ISSUE, RENEW_UPGRADE, is_of};
+use crate::facts::Facts;
 use crate::seal::HeadKey;
 use crate::sequencer::{ActMember, Effect, Found, Head, Member, plan};
-use crate::view::known::said_by_leaf;
-use crate::view::recent_log::Announced;
+use crate::store::{Record, StoreError};
 
 /// How much was told.
 #[derive(Debug)]
@@ -139,10 +141,10 @@ impl Said {
         let (mut said, mut event, mut has_begun) = (Self::default(), None, false);
         let sql = "SELECT place, bytes FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place";
         let mut entries = transaction.prepare(sql).map_err(unavailable)?;
-        let of_the_log = [read::FIRST_PLACE, read::LAST_PLACE];
+        let of_the_log = [FIRST_PLACE, LAST_PLACE];
         let mut rows = entries.query(of_the_log).map_err(unavailable)?;
         while let Some(row) = rows.next().map_err(unavailable)? {
-            let place = read::number(row, 0).map_err(unavailable)? - read::FIRST_PLACE as u64;
+            let place = number(row, 0).map_err(unavailable)? - FIRST_PLACE as u64;
             let entry = row.get_ref(1).and_then(|it| Ok(it.as_blob()?)).map_err(unavailable)?;
             if entry.first() == Some(&b'{') {
                 event = Some((Announced::read(entry), is_of(entry, ISSUE)));

@@ -7,11 +7,12 @@
 
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use super::columns::{hash, number};
+use super::meta::UNSEALED_REQUESTS;
 use super::schema::not_of_version;
-use super::write::UNSEALED_REQUESTS;
-use super::{StoreError, read};
 use crate::seal::HeadKey;
 use crate::sequencer::{Found, IdempotencyKey, KEPT_MILLISECONDS, KeptRequest};
+use crate::store::StoreError;
 
 /// One that was kept since then, and by this CA.
 pub(super) fn find(
@@ -29,11 +30,11 @@ pub(super) fn find(
         .query_row(params![principal, key, since as i64], |row| {
             let place = row.get::<_, i64>(1)?;
             let kept = KeptRequest {
-                request_hash: read::hash(row, 0)?,
+                request_hash: hash(row, 0)?,
                 place: u64::try_from(place).ok(),
                 answer: row.get(2)?,
             };
-            let at = read::number(row, 3)?;
+            let at = number(row, 3)?;
             let is_sealed =
                 seal.sealed_request(principal, key, &kept, at, row.get_ref(4)?.as_blob()?);
             Ok(is_sealed.then_some(kept))

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use rusqlite::Connection;
 
-use super::{StoreError, unavailable};
+use super::errors::unavailable;
+use crate::store::StoreError;
 
 /// Creates every table of a store.
 pub(super) const TABLES: &str = include_str!("schema.sql");
@@ -222,7 +223,8 @@ mod tests {
     fn statement_is_planned_once_for_all_values() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("countersign.db");
-        let connection = super::super::connect_as(&path, OpenFlags::SQLITE_OPEN_CREATE).unwrap();
+        let connection =
+            super::super::file::connect_as(&path, OpenFlags::SQLITE_OPEN_CREATE).unwrap();
         connection.execute_batch(&format!("{TABLES}{DENIALS}")).unwrap();
         let sql = "SELECT bytes FROM entries WHERE place BETWEEN ?1 AND ?2 ORDER BY place LIMIT ?3";
         let mut statement = connection.prepare(sql).unwrap();

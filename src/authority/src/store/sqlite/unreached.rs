@@ -10,10 +10,10 @@
 use rusqlite::{OptionalExtension, Transaction, params};
 use tlog::TILE_WIDTH;
 
-use super::read::{LAST_PLACE, place};
-use super::{LOG, StoreError, unavailable};
-use crate::event::{Event, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, is_of};
-use crate::fold::ledger::FIRST_TRUST_STATE;
+use super::columns::{LAST_PLACE, LOG, place};
+use super::errors::unavailable;
+use crate::event::{Event, FIRST_TRUST_STATE, KEY_ACTIVATE, KEY_PREPARE, KEY_RETIRE, is_of};
+use crate::store::StoreError;
 
 /// Tables that have a place of the log as their key, and no other: each with its column.
 const BY_PLACE: [(&str, &str); 3] =

@@ -6,10 +6,12 @@
 use identity::{SpiffeId, TrustDomain};
 use rusqlite::{Connection, TransactionBehavior};
 
+use super::errors::unavailable;
+use super::meta::{RENEWALS_IN_ROWS, UNSEALED_RECORDS, UNSEALED_REQUESTS};
 use super::renewals::Told;
-use super::write::{RENEWALS_IN_ROWS, UNSEALED_RECORDS, UNSEALED_REQUESTS};
-use super::{StoreError, head, read, records, renewals, requests, schema, unavailable};
+use super::{head, meta, records, renewals, requests, schema};
 use crate::seal::HeadKey;
+use crate::store::StoreError;
 
 /// Takes every step from the version that is found to that of today. One of before heads were sealed is
 /// [migrated](super::migration) instead.
@@ -18,7 +20,7 @@ pub(super) fn bring_up_to_date(
     trust_domain: &TrustDomain,
     key: &HeadKey,
 ) -> Result<(), StoreError> {
-    let version = read::version(connection)?;
+    let version = meta::version(connection)?;
     if ![UNSEALED_REQUESTS, UNSEALED_RECORDS, RENEWALS_IN_ROWS].contains(&version) {
         return Ok(());
     }
@@ -26,7 +28,7 @@ pub(super) fn bring_up_to_date(
         .transaction_with_behavior(TransactionBehavior::Immediate)
         .map_err(unavailable)?;
     // Nothing leads back from here: only the log of this CA, whole, is brought up.
-    read::require_kept_for(&transaction, trust_domain)?;
+    meta::require_kept_for(&transaction, trust_domain)?;
     let head = head::read_of_before(&transaction, key, version)?;
     head::verify_log_to(&transaction, &head)?;
     if version == UNSEALED_REQUESTS {
@@ -91,6 +93,7 @@ pub(super) fn take_back(
 ) -> Result<(), StoreError> {
     use rusqlite::params;
 
+    use super::columns::LOG;
     use crate::seal::HeadForm;
 
     let head = head::read(connection, key)?;
@@ -98,7 +101,7 @@ pub(super) fn take_back(
         RENEWALS_IN_ROWS => (HeadForm::V2, ""),
         _ => (HeadForm::V1, "ALTER TABLE records DROP COLUMN seal;"),
     };
-    let seal = key.seal_head_as_before(form, super::LOG, &head);
+    let seal = key.seal_head_as_before(form, LOG, &head);
     connection
         .execute_batch(&format!("{}{records}", renewals::TABLES_OF_BEFORE))
         .and_then(|()| connection.execute("UPDATE meta SET version = ?1", [version]))

@@ -22,6 +22,7 @@ use authority::clock::{Clock, SystemClock};
 use authority::policy::PolicySet;
 use authority::setup::{self, NewAuthority, Parent};
 use clap::{Args, Subcommand, ValueEnum};
+use countersign::svid_folder::create_private;
 use countersign::{AuthorityClient, Drained};
 use identity::{SpiffeId, TrustDomain, TrustPin};
 use server::{Config, Running};
@@ -42,7 +43,7 @@ use crate::installation::Installation;
 use crate::options::GlobalOptions;
 use crate::pending::Line;
 use crate::session::Session;
-use crate::svid_directory::SvidDirectory;
+use crate::svid_folder;
 use crate::svid_record::Wish;
 use crate::trust::HeldTrust;
 
@@ -128,7 +129,7 @@ impl Folder {
                 Ok(Self { place: Place::Temporary(folder), _claim: claim })
             }
             Some(path) => {
-                files::create_private_directory(path)?;
+                create_private(path)?;
                 let path = fs::canonicalize(path)?;
                 let claim = claim(&path)?;
                 Ok(Self { place: Place::Kept(path), _claim: claim })
@@ -315,7 +316,7 @@ impl Dev {
         let url = self.url();
         let held = HeldTrust::fetch(&url, &self.pin).await?;
         let client = AuthorityClient::new(&url, held.trust.clone(), None)?;
-        let directory = SvidDirectory::create(self.folder.join("tools"))?;
+        let directory = svid_folder::create(self.folder.join("tools"))?;
         let lock = directory.lock()?;
         let wish = Wish {
             dns: vec![issuance::DnsName::parse("localhost")?],

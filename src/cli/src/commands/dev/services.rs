@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use api::{Secret, TokenRequest};
 use authority::Authority;
+use countersign::svid_folder::create_private;
 use countersign::{AuthorityClient, Drained, ListenerPeers, Peers, Workload};
 use identity::SpiffeId;
 use tokio::sync::{mpsc, watch};
@@ -132,7 +133,7 @@ impl Starter<'_> {
     async fn workload(&self, path: &str) -> anyhow::Result<Workload> {
         let spiffe_id = self.id(path)?;
         let file = token_file(&self.tokens, &spiffe_id);
-        files::create_private_directory(&self.tokens)?;
+        create_private(&self.tokens)?;
         give_token(self.operator, &spiffe_id, &file).await?;
         Ok(Workload::builder().url(self.url).trust_pin(&self.pin).token_file(file).start().await?)
     }

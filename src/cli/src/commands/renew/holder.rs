@@ -1,5 +1,6 @@
 //! An SVID's folder as `renew` finds it.
 
+use countersign::svid_folder::{RECORD, SvidFolder};
 use countersign::{AuthorityClient, Error as LibraryError};
 use time::OffsetDateTime;
 
@@ -10,13 +11,13 @@ use crate::refused_svid::{Owner, ShownSvid, again_by_request, again_by_token};
 use crate::renewal::Due;
 use crate::seen_log::SeenLog;
 use crate::session::Session;
-use crate::svid_directory::{RECORD, SvidDirectory};
+use crate::svid_folder;
 use crate::svid_record::{SvidRecord, Wish};
 use crate::trust::HeldTrust;
 
 /// A directory, what its SVID is to say, and the CA that issues it.
 pub(super) struct Place {
-    pub(super) directory: SvidDirectory,
+    pub(super) directory: SvidFolder,
     /// What the CA is verified by; none where only a token's pin names it.
     pub(super) held: Option<HeldTrust>,
     pub(super) url: String,
@@ -26,21 +27,21 @@ pub(super) struct Place {
 /// An SVID that is there, and what is needed to renew it.
 #[derive(Clone)]
 pub(super) struct Holder {
-    pub(super) directory: SvidDirectory,
+    pub(super) directory: SvidFolder,
     pub(super) record: SvidRecord,
     pub(super) held: HeldTrust,
 }
 
 impl Holder {
-    pub(super) fn open(directory: SvidDirectory, session: &Session) -> Result<Self, Error> {
-        let again = || directory.again(session.options.url.as_deref());
-        let record = match directory.record() {
+    pub(super) fn open(directory: SvidFolder, session: &Session) -> Result<Self, Error> {
+        let again = || svid_folder::again(&directory, session.options.url.as_deref());
+        let record = match svid_folder::record(&directory) {
             Err(Error::UnusableRecord { path, why, .. }) => {
                 return Err(Error::UnusableRecord { path, why, repair: again() });
             }
             Ok(Some(record)) => record,
             Ok(None) => {
-                directory.require_no_other_use()?;
+                svid_folder::require_no_other_use(&directory)?;
                 let path = directory.path().to_owned();
                 return Err(Error::NoSvid { directory: path, missing: RECORD, repair: again() });
             }
