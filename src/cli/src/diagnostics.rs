@@ -45,7 +45,8 @@ pub(crate) fn start(filter: &str, format: LogFormat) {
 /// The same for `dev`: of its services, which run in front of somebody, only errors are shown; that
 /// one of them is cut off stands among what `dev` tells itself.
 pub(crate) fn start_of_dev(listener: impl Layer<Registry> + Send + Sync, verbose: bool) {
-    let filter = if verbose { EVERYTHING } else { "error,countersign::workload::upkeep::own=off" };
+    let errors = format!("error,{CUT_OFF}=off");
+    let filter = if verbose { EVERYTHING } else { &errors };
     let shown = tracing_subscriber::fmt::layer()
         .fmt_fields(escape::fields())
         .with_writer(escape::diagnostics)
@@ -57,3 +58,21 @@ pub(crate) fn start_of_dev(listener: impl Layer<Registry> + Send + Sync, verbose
 
 /// What is shown with `--verbose`.
 pub(crate) const EVERYTHING: &str = "debug,hyper=info,rustls=info,h2=info";
+
+/// Where the library says that a workload is cut off.
+const CUT_OFF: &str = "countersign::workload::upkeep::own";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn what_dev_tells_itself_is_said_where_the_library_says_it() {
+        let module = CUT_OFF.strip_prefix("countersign::").unwrap().replace("::", "/");
+        let library = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sidecar/src");
+        let source = std::fs::read_to_string(library.join(module).with_extension("rs")).unwrap();
+        assert!(source.contains("tracing::error!(rule"), "{CUT_OFF}");
+    }
+}
