@@ -24,16 +24,11 @@ pub(super) mod list {
     #[serde(transparent)]
     struct Hex(#[serde(with = "crate::feed::hex")] Hash);
 
-    pub(in crate::feed) fn serialize<S: Serializer>(
-        hashes: &[Hash],
-        to: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(hashes: &[Hash], to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(hashes.iter().map(|hash| Hex(*hash)))
     }
 
-    pub(in crate::feed) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<Hash>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Hash>, D::Error> {
         let hashes = Vec::<Hex>::deserialize(from)?;
         Ok(hashes.into_iter().map(|Hex(hash)| hash).collect())
     }
