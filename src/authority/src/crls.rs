@@ -16,7 +16,7 @@ use time::Duration;
 use tlog::Hash;
 
 use crate::certificate::issuer::{Issuer, issuer_id};
-use crate::certificate::to_be_signed::ToBeSigned;
+use crate::certificate::to_be_signed::LoggedCrl;
 use crate::error::Error;
 use crate::event::{self, Act, EventDraft};
 use crate::fold::revoking::Place;
@@ -154,10 +154,10 @@ impl Crls {
         if let Some(held) = self.held_crl(&key_hash)? {
             return Ok(held);
         }
-        let engine = Arc::clone(self);
+        let room = Arc::clone(self);
         finish(async move {
             let _turn = turn;
-            engine.newest_crl(&in_force, key_hash).await
+            room.newest_crl(&in_force, key_hash).await
         })
         .await?
     }
@@ -307,7 +307,7 @@ impl Crls {
         revocation_epoch: u64,
         entries: usize,
         tbs: Vec<u8>,
-    ) -> Result<ToBeSigned, Error> {
+    ) -> Result<LoggedCrl, Error> {
         let detail = serde_json::json!({
             "entries": entries,
             "number": number,
@@ -319,8 +319,9 @@ impl Crls {
         let effect = Effect::NumberCrl { issuer_key_hash, number };
         let act = ActMember { event, effect, allowed_under: None };
         let logged = self.writer.act(act, None, String::new()).await?;
-        let log_index = logged.ok_or(Error::Restless)?;
-        ToBeSigned::logged(self.view.store(), log_index, tbs).await
+        let none = || StoreError::Inconsistent("nothing came of a CRL's event".to_owned());
+        let log_index = logged.ok_or_else(none)?;
+        LoggedCrl::at(self.view.store(), log_index, tbs).await
     }
 
     /// Every certificate that is revoked, until a day after it expired: whoever's clock is behind still

@@ -50,7 +50,9 @@ impl Limit {
     }
 }
 
+/// Acts that an answer names.
 pub(crate) const ACTS_FOR_REVIEW: Limit = Limit::count("acts_for_review", 100);
+/// DNS and IP names from request and CSR together.
 pub(crate) const CERTIFICATE_NAMES: Limit = Limit::count("certificate_names", 100);
 pub(crate) const CERTIFICATE_REQUEST: Limit =
     Limit::bytes("certificate_request", issuance::MAX_REQUEST);
@@ -60,6 +62,7 @@ pub(crate) const FEED_CERTIFICATES: Limit = Limit::count("feed_certificates_per_
 /// In bytes; a UUID has 36.
 pub(crate) const IDEMPOTENCY_KEY: Limit = Limit::bytes("idempotency_key", 255);
 pub(crate) const LOG_ENTRY: Limit = Limit::bytes("log_entry", tlog::MAX_ENTRY);
+/// Records of one page.
 pub(crate) const PAGE: Limit = Limit::count("page", 1000);
 /// Brackets and operators in each other: a hundred alternatives, and half of what the stack of a
 /// runtime's thread takes where nothing is optimised.
@@ -74,6 +77,7 @@ pub(crate) const REACH_NAMED: Limit = Limit::count("reach_named", 1000);
 /// A connection is a file descriptor, and this is how many Linux lets one process have
 /// (`fs.nr_open`, 2^20 unless somebody raised it).
 pub(crate) const REPORT_CONNECTIONS: Limit = Limit::count("report_connections", 1 << 20);
+/// What the peers of one report may take, in bytes of identities: ten thousand reports are kept.
 pub(crate) const REPORT_IDENTITIES: Limit = Limit::bytes("report_identities", 16 * 1024);
 pub(crate) const REPORT_PEERS: Limit = Limit::count("report_peers", 200);
 pub(crate) const REPORT_REVOCATIONS: Limit = Limit::count("report_revocations", 100);

@@ -6,7 +6,7 @@ use issuance::IssuerCertificate;
 use tlog::{Hash, SignedCertificateTimestamp};
 
 use crate::certificate::logged::Logged;
-use crate::certificate::to_be_signed::ToBeSigned;
+use crate::certificate::to_be_signed::LoggedCrl;
 use crate::error::Error;
 use crate::signer::{Signer, SignerError};
 
@@ -71,7 +71,7 @@ impl Issuer {
     }
 
     /// Signs a CRL.
-    pub(crate) async fn sign_crl(&self, list: ToBeSigned) -> Result<Vec<u8>, Error> {
+    pub(crate) async fn sign_crl(&self, list: LoggedCrl) -> Result<Vec<u8>, Error> {
         Ok(list.sign(&*self.signer).await?)
     }
 }

@@ -108,7 +108,7 @@ async fn account(issuing: &Issuing) -> Result<bool, Error> {
 /// Says of a leaf that it was abandoned, or is lost. It is decided in the leaf's turn: a commit that stores
 /// its certificate may have begun in time and take long, and what came of it is known then.
 async fn close(issuing: &Issuing, leaf: &Unaccounted) -> Result<Option<Account>, Error> {
-    let _turn = issuing.leaves.turn(leaf.index).await;
+    let _turn = issuing.turns_of_leaves.turn(leaf.index).await;
     let record = stored(&issuing.view, std::slice::from_ref(leaf)).await?.pop().flatten();
     let settled = settle(&issuing.view, leaf, record).await?;
     match settled {

@@ -23,7 +23,7 @@ use crate::view::in_force::InForce;
 use crate::view::known_tokens::Reserved;
 use crate::view::leaving::{Leaving, gone};
 use crate::writer::RESTARTS;
-use crate::writer::asks::Precedent;
+use crate::writer::asking::AskedBefore;
 
 /// A request for a certificate on its way into the log, with what was taken for it.
 pub(crate) struct Admission {
@@ -49,7 +49,7 @@ impl Issuing {
         let Admission { member, spent, purpose, taken, reserved, turn } = admission;
         let asked = match spent {
             None => self.writer.ask(Arc::clone(&member)).await,
-            Some(spent) => match self.writer.ask(Precedent(Arc::clone(&member))).await {
+            Some(spent) => match self.writer.ask(AskedBefore(Arc::clone(&member))).await {
                 Ok(before) => before.map(Err).ok_or(spent),
                 Err(error) => Err(error),
             },
@@ -59,12 +59,12 @@ impl Issuing {
         if !matches!(asked, Ok(Ok(_))) {
             self.budgets.give_back(taken);
         }
-        let logged = match asked? {
-            Ok(receipt) => Logged::committed(receipt, &member)?,
+        let receipt = match asked? {
+            Ok(receipt) => receipt,
             Err(unlogged) => return Ok(Admitted::Not(unlogged)),
         };
         metrics::counter!("countersign_logged_total").increment(1);
-        self.view.accounts.begin(logged.leaf().leaf_index);
+        self.view.accounts.begin(receipt.leaf().leaf_index);
         self.view.note_own_names(&member.record);
         let serial_number = member.record.serial_number;
         let line = match purpose {
@@ -72,6 +72,7 @@ impl Issuing {
             Purpose::Issue => serial_number,
         };
         self.view.lines.learn(serial_number, line);
+        let logged = Logged::committed(receipt, &member)?;
         Ok(Admitted::Issued(Box::new(self.complete(logged).await?)))
     }
 
@@ -80,7 +81,7 @@ impl Issuing {
     /// leaf is known before it is signed.
     pub(crate) async fn complete(&self, logged: Logged) -> Result<IssuedCertificate, Error> {
         let leaf_index = logged.leaf().leaf_index;
-        let _turn = self.leaves.turn(leaf_index).await;
+        let _turn = self.turns_of_leaves.turn(leaf_index).await;
         if let Err(refused) = self.view.require_unstored(leaf_index).await {
             let record = self.view.known_at(leaf_index).await?.recorded()?;
             return self.given_again(&record).await?.ok_or(refused);

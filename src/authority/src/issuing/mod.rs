@@ -39,9 +39,9 @@ pub struct Issuing {
     refusals: Refusals,
     pub(crate) budgets: Budgets,
     /// Renewals take turns, by lines.
-    lines: OneAtATime<SerialNumber>,
+    turns_of_lines: OneAtATime<SerialNumber>,
     /// Leaves are completed one at a time, by their places in the log.
-    leaves: OneAtATime<u64>,
+    turns_of_leaves: OneAtATime<u64>,
 }
 
 impl Issuing {
@@ -52,8 +52,8 @@ impl Issuing {
             crl_url,
             refusals: Refusals::default(),
             budgets: Budgets::default(),
-            lines: OneAtATime::default(),
-            leaves: OneAtATime::default(),
+            turns_of_lines: OneAtATime::default(),
+            turns_of_leaves: OneAtATime::default(),
         }
     }
 
@@ -176,15 +176,15 @@ impl Issuing {
             let reserved = self.reserve(&attested, &member.record.request_hash)?;
             let purpose = attested.purpose.clone();
             let admission = Admission { member, spent, purpose, taken, reserved, turn };
-            let engine = Arc::clone(self);
-            let admitted = place.finish(async move { engine.admit(admission).await }).await?;
+            let room = Arc::clone(self);
+            let admitted = place.finish(async move { room.admit(admission).await }).await?;
             let unlogged = match admitted? {
                 Admitted::Issued(issued) => return Ok(*issued),
                 Admitted::Not(unlogged) => unlogged,
             };
             match unlogged {
                 Unlogged::Replay { leaf_index } => {
-                    let turn = self.leaves.turn(leaf_index).await;
+                    let turn = self.turns_of_leaves.turn(leaf_index).await;
                     let record = self.view.known_at(leaf_index).await?.recorded()?;
                     self.require_good(&record)?;
                     if let Some(given) = self.given_again(&record).await? {
@@ -204,8 +204,8 @@ impl Issuing {
                     let member = prepared.into_member(&caller.request_id, idempotency);
                     let logged = self.replay(&record, &member).await?;
                     let place = self.writer.tasks.place_for_others()?;
-                    let engine = Arc::clone(self);
-                    return place.finish(async move { engine.complete(logged).await }).await?;
+                    let room = Arc::clone(self);
+                    return place.finish(async move { room.complete(logged).await }).await?;
                 }
                 Unlogged::Moved => self.view.refresh().await?,
                 Unlogged::Refused(Conflict::SerialNumber) => {}
@@ -246,7 +246,7 @@ impl Issuing {
     /// Waits for the turn of a renewal's line; what renews nothing has none.
     async fn turn_of(&self, consumes: &Consumes) -> Option<Turn> {
         let Consumes::Renewal { lineage, .. } = consumes else { return None };
-        Some(self.lines.turn(*lineage).await)
+        Some(self.turns_of_lines.turn(*lineage).await)
     }
 
     /// Logs how many strangers were refused since the last time, if any were.

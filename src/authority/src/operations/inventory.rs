@@ -1,7 +1,5 @@
 //! Certificates as they are kept: one, a page, and when each is to be renewed.
 
-use std::sync::PoisonError;
-
 use api::{CertificateFilter, CertificateRecord, CertificateState, Page, RenewalWindow, RevokedBy};
 use identity::{SerialNumber, SpiffeId};
 
@@ -76,12 +74,7 @@ impl Operations {
         serial_number: &SerialNumber,
     ) -> Result<RenewalWindow, Error> {
         let record = self.readable(caller, serial_number).await?.recorded()?;
-        if let Some(window) = self
-            .hastened
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .window(&record.spiffe_id, record.leaf_index)
-        {
+        if let Some(window) = self.hastened().window(&record.spiffe_id, record.leaf_index) {
             return Ok(window);
         }
         let (not_before, not_after) =
@@ -97,11 +90,7 @@ impl Operations {
         window: RenewalWindow,
     ) -> Result<(), Error> {
         let before = self.view.store().head().await?.edge.size();
-        self.hastened.lock().unwrap_or_else(PoisonError::into_inner).insert(
-            spiffe_id.clone(),
-            before,
-            window,
-        );
+        self.hastened().insert(spiffe_id.clone(), before, window);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ mod tokens;
 mod turns;
 mod way_back;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use policies::explain_query;
 pub(crate) use policies::policy_change;
@@ -48,6 +48,10 @@ impl Operations {
             lost_rows: LostRows::default(),
             hastened: Mutex::default(),
         }
+    }
+
+    fn hastened(&self) -> MutexGuard<'_, Hastened> {
+        self.hastened.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -97,13 +97,13 @@ impl Operations {
             let effect = Effect::Revoke { target: target.clone(), reason: reason.clone() };
             let draft = caller.draft(event::REVOKE, spiffe_id.as_str(), &detail);
             let answer = kept_answer(&done);
-            let (engine, named) = (Arc::clone(self), named.cloned());
+            let (room, named) = (Arc::clone(self), named.cloned());
             let commit = async move {
                 let named = named.as_ref();
                 let committed =
-                    engine.writer.commit_once(allowed_under, draft, effect, named, answer).await;
+                    room.writer.commit_once(allowed_under, draft, effect, named, answer).await;
                 if !matches!(committed, Ok(Some(_))) {
-                    engine.budgets.give_back(taken);
+                    room.budgets.give_back(taken);
                 }
                 committed
             };

@@ -10,7 +10,7 @@ use super::{Rotation, TrustChange, changes_trust};
 use crate::caller::Caller;
 use crate::checkpoint::verifier_key;
 use crate::error::Error;
-use crate::event::{self, Act, EventDraft};
+use crate::event::{self, EventDraft};
 use crate::fold::ledger::LedgerKey;
 use crate::policy::Action;
 use crate::proven::made_by;
@@ -340,15 +340,17 @@ impl Rotation {
             KeyStep::Activate => event::KEY_ACTIVATE,
             KeyStep::Retire => event::KEY_RETIRE,
         };
-        let by = Act { actor: caller.name(), request_id: &caller.request_id };
+        let by = caller.by();
         let member = ActMember {
             event: EventDraft::new(kind, &by, purpose.name(), &detail),
             effect: Effect::ChangeKeys(changed),
             allowed_under: Some(allowed_under),
         };
         let done = self.writer.act(member, named, kept_step(None)).await;
-        // What is committed is done, whether or not the keys open that it brings into force.
-        drop(self.view.follow_keys().await);
+        if matches!(done, Ok(_) | Err(Error::Conflict(_))) {
+            // What is committed is done, whether or not the keys open that it brings into force.
+            drop(self.view.follow_keys().await);
+        }
         Ok(done?.map(|log_index| KeyStepOutcome::Done { log_index }))
     }
 
@@ -433,7 +435,7 @@ fn announcement(
         "step": planned.step.name(),
         hash_field(kind): format!("{:?}", Hash::of(to_be_signed.as_bytes())),
     });
-    let by = Act { actor: caller.name(), request_id: &caller.request_id };
+    let by = caller.by();
     EventDraft::new(kind, &by, planned.purpose.name(), &detail)
 }
 

@@ -114,7 +114,7 @@ impl Ceremony<'_> {
         let public_key = next.public_key();
         let above = &root.certificate;
         let tbs = ceremony::issuer_tbs(self.trust_domain, public_key, above, self.clock)?;
-        let tbs = self.logged(event::KEY_ISSUER, "issuer", tbs).await?;
+        let tbs = self.logged("issuer", tbs).await?;
         let der = tbs.sign(&*root.signer).await?;
         let issuer =
             Some((IssuerCertificate::from_der(&der)?.der().to_vec(), Hash::of(public_key)));

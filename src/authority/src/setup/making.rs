@@ -14,7 +14,7 @@ use tlog::Hash;
 
 use super::opening::{read_pin, write_pin};
 use super::{INIT, ParentAnswer, REQUEST, require_no_halt};
-use crate::certificate::to_be_signed::ToBeSigned;
+use crate::certificate::to_be_signed::LoggedCa;
 use crate::checkpoint::{origin, verifier_key};
 use crate::clock::Clock;
 use crate::error::Error;
@@ -109,7 +109,7 @@ impl Ceremony<'_> {
     pub(super) async fn root(&self, signer: &dyn Signer) -> Result<IssuerCertificate, Error> {
         let key = signer.public_key();
         let tbs = ceremony::root_tbs(self.trust_domain, key, self.clock)?;
-        let der = self.logged(event::KEY_ISSUER, "root", tbs).await?.sign(signer).await?;
+        let der = self.logged("root", tbs).await?.sign(signer).await?;
         Ok(IssuerCertificate::from_der(&der)?)
     }
 
@@ -120,7 +120,7 @@ impl Ceremony<'_> {
         key: &dyn Signer,
     ) -> Result<(), Error> {
         let tbs = ceremony::issuer_tbs(self.trust_domain, key.public_key(), root, self.clock)?;
-        let der = self.logged(event::KEY_ISSUER, "issuer", tbs).await?.sign(signer).await?;
+        let der = self.logged("issuer", tbs).await?.sign(signer).await?;
         self.add_issuer(&IssuerCertificate::from_der(&der)?, "local root").await
     }
 
@@ -178,7 +178,7 @@ impl Ceremony<'_> {
             "Countersign Issuer",
             issuer.public_key(),
         )?;
-        let der = self.logged(event::KEY_ISSUER, "request", tbs).await?.sign(issuer).await?;
+        let der = self.logged("request", tbs).await?.sign(issuer).await?;
         let path = folder.join(REQUEST);
         write_private(&path, pem("CERTIFICATE REQUEST", &der).as_bytes())
             .map_err(|error| Error::Folder(format!("{}: {error}", path.display())))
@@ -236,15 +236,11 @@ impl Ceremony<'_> {
     }
 
     /// Logs what is to be signed.
-    pub(super) async fn logged(
-        &self,
-        kind: &'static str,
-        what: &str,
-        tbs: Vec<u8>,
-    ) -> Result<ToBeSigned, Error> {
+    pub(super) async fn logged(&self, what: &str, tbs: Vec<u8>) -> Result<LoggedCa, Error> {
         let detail = serde_json::json!({ "tbs_sha256": format!("{:?}", Hash::of(&tbs)) });
-        let log_index = self.log(self.draft(kind, what, &detail), Effect::None).await?;
-        ToBeSigned::logged(self.store, log_index, tbs).await
+        let log_index =
+            self.log(self.draft(event::KEY_ISSUER, what, &detail), Effect::None).await?;
+        LoggedCa::at(self.store, log_index, tbs).await
     }
 
     pub(super) fn draft(

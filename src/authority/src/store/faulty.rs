@@ -1,6 +1,5 @@
 //! A store that fails on purpose: before it persists, or after.
 
-use crate::sequencer::Acted;
 use std::sync::{Arc, Mutex};
 
 use futures_util::FutureExt;
@@ -11,7 +10,7 @@ use super::{
     StoredCheckpoint, TokenPage, TokenQuery,
 };
 use crate::beside::kept_file::KeptBeside;
-use crate::sequencer::{CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
+use crate::sequencer::{Acted, CrlRow, Head, KeptRequest, Member, Outcome, TokenRow};
 
 /// What goes wrong with a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -25,7 +25,8 @@ pub(crate) struct Failed {
 }
 
 impl View {
-    /// The same, for whoever is about to make certificates.
+    /// What [`state`](Self::state) says, to whoever is about to make certificates; fails, too, while a key is absent
+    /// that one needs.
     pub(crate) async fn state_to_issue(&self) -> Result<(u64, Arc<InForce>), Error> {
         let state = self.state().await?;
         if state.1.require_to_issue().is_ok() {

@@ -52,7 +52,6 @@ use self::recent_log::RecentLog;
 use self::renewals::Renewals;
 use self::telling::Telling;
 use crate::Event;
-use crate::attest::refused;
 use crate::certificate::issuer::issuer_id;
 use crate::clock::Clock;
 use crate::error::Error;

@@ -3,14 +3,15 @@
 use identity::SpiffeId;
 
 use super::View;
+use crate::attest::refused;
 use crate::error::Error;
+use crate::policy::ActivePolicy;
 use crate::policy::{Principal, Query};
 use crate::sequencer::{COMPLETION_MILLISECONDS, RevocationTarget};
 use crate::store::Record;
 use crate::token_kind::{ADD_AGAIN, Maker, TokenKind, WITHDRAWN};
 use crate::view::known::Known;
 use crate::view::recent_log::Fate;
-use crate::view::{ActivePolicy, refused};
 
 impl View {
     /// What somebody made counts until it is used only while they could make it still: neither they

@@ -4,7 +4,7 @@
 //! refuses it where that moved. What was committed is read back before anybody hears of it. Checkpoints are
 //! signed here, and shown ones compared (`witness`).
 
-pub(crate) mod asks;
+pub(crate) mod asking;
 pub(crate) mod checkpoints;
 pub(crate) mod once;
 pub(crate) mod queue;
@@ -14,7 +14,7 @@ pub(crate) mod witness;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use self::asks::{Asks, Once};
+use self::asking::{Asking, Once};
 use self::checkpoints::Checkpoints;
 use self::queue::Queue;
 use self::under_way::LeftBehind;
@@ -31,7 +31,7 @@ use crate::view::View;
 pub struct Writer {
     view: Arc<View>,
     queue: Queue,
-    pub(crate) checkpoints: Checkpoints,
+    checkpoints: Checkpoints,
     checkpoint_turn: tokio::sync::Mutex<()>,
     witnesses: Witnesses,
     pub(crate) tasks: Tasks,
@@ -56,7 +56,7 @@ impl Writer {
     }
 
     /// Takes part in the next commit.
-    pub(crate) async fn ask<A: Asks>(&self, asks: A) -> Result<A::Answer, Error> {
+    pub(crate) async fn ask<A: Asking>(&self, asks: A) -> Result<A::Answer, Error> {
         let answer = A::answer(self.queue.submit(asks.into_member()).await?);
         let another = || StoreError::Inconsistent("the store answered what was not asked".into());
         Ok(answer.ok_or_else(another)?)

@@ -163,7 +163,6 @@ mod tests {
 
     const LARGEST: u32 = 200;
     const HEADERS: u8 = 1;
-    const UNSETTLED: u32 = 500;
 
     fn frame(kind: u8, flags: u8, length: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, length, kind, flags, 0, 0, 0, 1];
@@ -172,7 +171,11 @@ mod tests {
     }
 
     fn begun() -> Frames {
-        let mut frames = Frames::new(LARGEST, UNSETTLED, Arc::default());
+        begun_with(u32::MAX)
+    }
+
+    fn begun_with(unsettled: u32) -> Frames {
+        let mut frames = Frames::new(LARGEST, unsettled, Arc::default());
         assert!(frames.may_send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         frames
     }
@@ -232,7 +235,7 @@ mod tests {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         (0..BURST).for_each(|_| bytes.extend(frame(6, 0, 8)));
         for size in [1, 2, 7, 9, 10, 4096] {
-            let mut frames = Frames::new(LARGEST, UNSETTLED, Arc::default());
+            let mut frames = Frames::new(LARGEST, u32::MAX, Arc::default());
             assert!(bytes.chunks(size).all(|chunk| frames.may_send(chunk)), "{size}");
             assert!(!frames.may_send(&frame(6, 0, 8)), "{size}");
         }
@@ -241,9 +244,9 @@ mod tests {
     #[test]
     fn bodies_are_short_until_our_settings_are_acknowledged() {
         let whole = frame(DATA, 0, 250);
-        let mut frames = begun();
+        let mut frames = begun_with(500);
         assert_eq!(sent(&mut frames, &whole, 9), 2, "a third is more than 500 bytes");
-        let mut frames = begun();
+        let mut frames = begun_with(500);
         assert!(frames.may_send(&frame(SETTINGS, 0, 6)), "their own settings acknowledge nothing");
         assert_eq!(sent(&mut frames, &whole, 2), 2);
         assert!(frames.may_send(&frame(SETTINGS, ACK, 0)));

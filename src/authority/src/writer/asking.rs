@@ -8,7 +8,7 @@ use crate::sequencer::{
 };
 
 /// Something that takes part in a commit.
-pub(crate) trait Asks {
+pub(crate) trait Asking {
     /// What answers it.
     type Answer;
 
@@ -18,7 +18,7 @@ pub(crate) trait Asks {
     fn answer(outcome: Outcome) -> Option<Self::Answer>;
 }
 
-impl Asks for ActMember {
+impl Asking for ActMember {
     type Answer = Acted;
 
     fn into_member(self) -> Member {
@@ -31,7 +31,7 @@ impl Asks for ActMember {
 }
 
 /// That a certificate is logged.
-impl Asks for Arc<CertificateMember> {
+impl Asking for Arc<CertificateMember> {
     type Answer = Result<Receipt, Unlogged>;
 
     fn into_member(self) -> Member {
@@ -44,9 +44,9 @@ impl Asks for Arc<CertificateMember> {
 }
 
 /// Whether a certificate was asked for before; none is logged.
-pub(crate) struct Precedent(pub(crate) Arc<CertificateMember>);
+pub(crate) struct AskedBefore(pub(crate) Arc<CertificateMember>);
 
-impl Asks for Precedent {
+impl Asking for AskedBefore {
     type Answer = Option<Unlogged>;
 
     fn into_member(self) -> Member {
@@ -58,7 +58,7 @@ impl Asks for Precedent {
     }
 }
 
-impl Asks for CompleteMember {
+impl Asking for CompleteMember {
     type Answer = Completed;
 
     fn into_member(self) -> Member {
@@ -70,7 +70,7 @@ impl Asks for CompleteMember {
     }
 }
 
-impl Asks for CrlRow {
+impl Asking for CrlRow {
     type Answer = ();
 
     fn into_member(self) -> Member {
@@ -83,7 +83,7 @@ impl Asks for CrlRow {
 }
 
 /// Whether it still holds, under the head lock.
-impl Asks for AllowedUnder {
+impl Asking for AllowedUnder {
     type Answer = Standing;
 
     fn into_member(self) -> Member {
@@ -102,7 +102,7 @@ pub(crate) struct Once<'a, A> {
     pub(crate) asks: A,
 }
 
-impl<A: Asks + Into<Named>> Asks for Once<'_, A> {
+impl<A: Asking + Into<Named>> Asking for Once<'_, A> {
     type Answer = A::Answer;
 
     fn into_member(self) -> Member {
