@@ -140,7 +140,7 @@ pub enum SvidRule {
     SerialNumber,
     /// The URI SAN is no SPIFFE ID.
     #[error("{0}")]
-    SpiffeId(crate::Error),
+    SpiffeId(crate::error::Error),
 }
 
 /// What is wrong with a countersignature.

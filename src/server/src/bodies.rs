@@ -4,8 +4,8 @@
 //! Where one of these is short, it is not who comes that is refused: of the caller that holds most,
 //! the largest body gives way, and of small ones the oldest. Callers are lines of renewals and
 //! networks ([`Source`]): whatever certificates and addresses somebody has, everybody else is left as
-//! much as they hold each. A body is paid for as long as it lasts, and with it what its request holds
-//! meanwhile; one that comes whole in one piece lasts no time.
+//! much as they hold each. A body is paid for as long as it lasts; one that comes whole in one piece
+//! lasts no time, and needs no room.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -134,8 +134,6 @@ impl Pool {
         self.next += 1;
         let held = Held { id, bytes: 0, _stays: stays };
         self.sources.entry(source).or_default().bodies.push(held);
-        // Where there is no room for it, its reader hears so at once.
-        let _ = self.grow(source, id, REQUEST);
         id
     }
 
@@ -184,16 +182,14 @@ impl Pool {
 
 /// Thirty-two whole ones at once, of people and of their commands.
 pub(crate) const OF_OPERATORS: usize = 2 * 1024 * 1024;
-/// Forty-two whole ones, or three hundred of a token and a request for a certificate. Strangers have more
-/// places than that: of those who hold most the oldest gives way, and a body on its way lasts no time.
-pub(crate) const OF_STRANGERS: usize = 3 * 1024 * 1024;
+/// Sixty-four whole ones; at the most places that strangers have, 2 KiB for each of them: a token and
+/// a request for a certificate of any key but RSA's.
+pub(crate) const OF_STRANGERS: usize = 4 * 1024 * 1024;
 /// Sixty-four whole ones, or a report of each of a thousand lines, in the moment before it is whole.
 pub(crate) const OF_WORKLOADS: usize = 4 * 1024 * 1024;
-/// What a request holds that waits for its body.
-const REQUEST: usize = 8 * 1024;
 /// A request for a certificate, or for anything else that one does by hand. Among those no larger it
 /// is the oldest that gives way: whoever sends them comes to an end soon.
-const SMALL: usize = REQUEST + 4 * 1024;
+const SMALL: usize = 4 * 1024;
 const HELD: &str = "countersign_bodies_bytes";
 
 #[cfg(test)]
@@ -230,8 +226,7 @@ mod tests {
         bytes: usize,
         sources: impl Iterator<Item = Source> + Clone,
     ) -> Vec<Share> {
-        let count = bytes / (REQUEST + WHOLE);
-        sources.cycle().take(count).map(|source| body(bodies, source, WHOLE)).collect()
+        sources.cycle().take(bytes / WHOLE).map(|source| body(bodies, source, WHOLE)).collect()
     }
 
     fn has_given_way(share: &mut Share) -> bool {
@@ -273,31 +268,21 @@ mod tests {
     #[test]
     fn of_small_bodies_the_oldest_gives_way() {
         let bodies = Bodies::default();
-        let count = OF_STRANGERS / (REQUEST + 1024);
+        let count = OF_STRANGERS / 1024;
         let mut held: Vec<_> = (0..count).map(|_| body(&bodies, address(1), 1024)).collect();
-        let mut newcomer = body(&bodies, address(1), SMALL - REQUEST);
+        let mut newcomer = body(&bodies, address(1), SMALL);
         assert!(!has_given_way(&mut newcomer), "although it is larger");
-        assert!(has_given_way(&mut held[0]) && !has_given_way(&mut held[2]));
+        assert!(held[..4].iter_mut().all(has_given_way) && !has_given_way(&mut held[4]));
     }
 
     #[test]
-    fn stranger_with_one_small_body_keeps_it_whatever_others_begin() {
+    fn every_stranger_that_has_a_place_has_room_for_a_small_body() {
         let bodies = Bodies::default();
-        let mut honest = body(&bodies, address(99_999), 2 * 1024);
-        let most = 2 * countersign::Limits::default().handshakes as u32;
-        let begun: Vec<_> = (0..most).map(|it| bodies.share_of(address(it / 2))).collect();
-        assert!(bodies.pools().strangers.held <= OF_STRANGERS);
-        assert!(!has_given_way(&mut honest));
-        drop(begun);
-        assert_eq!(bodies.pools().strangers.held, REQUEST + 2 * 1024);
-    }
-
-    #[test]
-    fn body_that_never_begins_is_paid_for() {
-        let bodies = Bodies::default();
-        let count = OF_STRANGERS / REQUEST + 1;
-        let mut begun: Vec<_> = (0..count).map(|_| bodies.share_of(address(1))).collect();
-        assert!(has_given_way(&mut begun[0]) && !has_given_way(&mut begun[1]));
+        let most = countersign::Limits::default().handshakes as u32;
+        let mut held: Vec<_> = (0..most).map(|it| body(&bodies, address(it), SMALL / 2)).collect();
+        assert!(!held.iter_mut().any(has_given_way));
+        drop(held.pop());
+        body(&bodies, address(most), SMALL / 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 use tlog::Hash;
 
 use crate::error::Error;
-use crate::event::{CRL, KEY_ISSUER};
+use crate::event::{CRL, Event, KEY_ISSUER};
 use crate::proven::made_by;
 use crate::signer::{Signer, SignerError};
 use crate::store::{Store, StoreError};
@@ -49,7 +49,7 @@ async fn require_announced(
     tbs: &[u8],
 ) -> Result<(), Error> {
     let hash = Hash::of(tbs).to_hex();
-    let is_it = |event: &crate::Event| event.kind == kind && event.detail["tbs_sha256"] == hash;
+    let is_it = |event: &Event| event.kind == kind && event.detail["tbs_sha256"] == hash;
     if made_by(store, log_index, is_it).await? {
         return Ok(());
     }

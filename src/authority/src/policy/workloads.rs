@@ -8,7 +8,7 @@ use issuance::DnsName;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::policy::PolicyError;
+use super::error::PolicyError;
 
 /// The table, by path.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 //! builds entries alike, and the rules are tested without a database. A member that fails, fails
 //! alone.
 
+mod conflict;
 mod found;
 mod head;
 mod member;
@@ -14,6 +15,7 @@ mod plan;
 mod planned;
 mod record;
 
+pub use conflict::Conflict;
 pub(crate) use found::KEPT_MILLISECONDS;
 pub use found::{Found, KeptRequest, LeafRow, TokenRow};
 pub use head::Head;
@@ -27,5 +29,5 @@ pub use outcome::{Acted, Completed, Outcome, Receipt, Standing, Unlogged};
 pub(crate) use plan::COMPLETION_MILLISECONDS;
 pub(crate) use plan::require_clock;
 pub use plan::{ClockBehind, plan};
-pub use planned::{Conflict, Entry, Plan, Row};
+pub use planned::{Entry, Plan, Row};
 pub use record::Record;

@@ -2,7 +2,7 @@
 
 use tlog::CertificateLeaf;
 
-use super::planned::Conflict;
+use super::conflict::Conflict;
 
 /// What became of a member, by its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]

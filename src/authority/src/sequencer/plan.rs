@@ -6,6 +6,7 @@ use identity::SerialNumber;
 use time::format_description::well_known::Rfc3339;
 use tlog::{CertificateLeaf, Hash, leaf_hash};
 
+use super::conflict::Conflict;
 use super::found::{Found, KeptRequest, LeafRow, TokenRow};
 use super::head::Head;
 use super::member::{
@@ -13,7 +14,7 @@ use super::member::{
     IdempotencyKey, Member, Named, OnceMember, Renewed, RevocationTarget,
 };
 use super::outcome::{Acted, Completed, Outcome, Receipt, Standing, Unlogged};
-use super::planned::{Conflict, Entry, Plan, Row};
+use super::planned::{Entry, Plan, Row};
 use crate::chain::chained;
 use crate::clock::from_milliseconds;
 use crate::event::{self, Act, EventDraft};

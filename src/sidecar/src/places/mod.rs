@@ -1,6 +1,6 @@
 //! Places after the handshake: who gives way where they are scarce.
 //!
-//! While a fifth of them is free, nobody is counted: a gateway is rightly the only caller. Above
+//! While a fifth of them is free, nobody is refused one: a gateway is rightly the only caller. Above
 //! that each *line* has an equal share. A line is what one caller can make of itself, a certificate
 //! with those that it was renewed by: see [`Standing`]. An identity has as many shares as it has
 //! lines connected, so 500 replicas that are redeployed are no attack, and one that connects 8,192
@@ -164,10 +164,12 @@ impl Place {
         self.standing
     }
 
-    /// Whether its line has so many connections that each is granted less at once.
+    /// Whether its line has so many connections that each is granted less at once: an operator's has not,
+    /// who ends what others fill.
     #[cfg(feature = "http")]
     pub(crate) fn is_one_of_many(&self) -> bool {
-        open(&self.taken).of_line(&self.standing.line) > AT_EASE
+        let Standing { line, is_reserved } = self.standing;
+        !is_reserved && open(&self.taken).of_line(&line) > AT_EASE
     }
 
     /// Keeps the connection from giving way for as long as the answer lives. None if its certificate

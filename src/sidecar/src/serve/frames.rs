@@ -26,20 +26,16 @@ pub(crate) struct Frames {
     written: usize,
     /// Bytes of the largest frame: HTTP has a buffer for it, and keeps that.
     largest: u32,
-    /// Bytes of bodies that may still come while our settings are not acknowledged, by which streams
-    /// have smaller windows than the protocol's own.
-    unsettled: Option<u32>,
     /// Requests, answered or waited for, that have made no credit yet.
     settled: Arc<AtomicU64>,
 }
 
 impl Frames {
-    /// At the start of a connection, where the client's preface comes first; until our settings are
-    /// acknowledged, bodies have so many bytes.
-    pub(crate) fn new(largest: u32, unsettled: u32, settled: Arc<AtomicU64>) -> Self {
-        let (header, credited, unsettled) = ([0; HEADER], Instant::now(), Some(unsettled));
+    /// At the start of a connection, where the client's preface comes first.
+    pub(crate) fn new(largest: u32, settled: Arc<AtomicU64>) -> Self {
+        let (header, credited) = ([0; HEADER], Instant::now());
         let (skip, credit) = (PREFACE, BURST);
-        Self { skip, header, has: 0, credit, credited, written: 0, largest, unsettled, settled }
+        Self { skip, header, has: 0, credit, credited, written: 0, largest, settled }
     }
 
     /// Looks at what came in; false when it is too much.
@@ -74,14 +70,6 @@ impl Frames {
         let [high, middle, low, kind, flags, ..] = self.header;
         let length = u32::from_be_bytes([0, high, middle, low]);
         self.skip = length as usize;
-        match (kind, &mut self.unsettled) {
-            (DATA, Some(left)) => match left.checked_sub(length) {
-                Some(less) => *left = less,
-                None => return false,
-            },
-            (SETTINGS, unsettled) if flags & ACK != 0 => *unsettled = None,
-            _ => {}
-        }
         match kind {
             // Of a body, its window decides, which a peer does not know before it has our settings.
             _ if length > self.largest && kind != DATA => false,
@@ -141,8 +129,6 @@ const HEADER: usize = 9;
 /// RFC 9113 §6.
 const DATA: u8 = 0;
 const END_STREAM: u8 = 1;
-const SETTINGS: u8 = 4;
-const ACK: u8 = 1;
 /// A frame costs some microseconds, its TLS record and its answer included: this many a second are
 /// below one per cent of a core.
 const A_SECOND: u64 = Limits::FRAMES_A_SECOND;
@@ -171,11 +157,7 @@ mod tests {
     }
 
     fn begun() -> Frames {
-        begun_with(u32::MAX)
-    }
-
-    fn begun_with(unsettled: u32) -> Frames {
-        let mut frames = Frames::new(LARGEST, unsettled, Arc::default());
+        let mut frames = Frames::new(LARGEST, Arc::default());
         assert!(frames.may_send(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"));
         frames
     }
@@ -235,21 +217,9 @@ mod tests {
         let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
         (0..BURST).for_each(|_| bytes.extend(frame(6, 0, 8)));
         for size in [1, 2, 7, 9, 10, 4096] {
-            let mut frames = Frames::new(LARGEST, u32::MAX, Arc::default());
+            let mut frames = Frames::new(LARGEST, Arc::default());
             assert!(bytes.chunks(size).all(|chunk| frames.may_send(chunk)), "{size}");
             assert!(!frames.may_send(&frame(6, 0, 8)), "{size}");
         }
-    }
-
-    #[test]
-    fn bodies_are_short_until_our_settings_are_acknowledged() {
-        let whole = frame(DATA, 0, 250);
-        let mut frames = begun_with(500);
-        assert_eq!(sent(&mut frames, &whole, 9), 2, "a third is more than 500 bytes");
-        let mut frames = begun_with(500);
-        assert!(frames.may_send(&frame(SETTINGS, 0, 6)), "their own settings acknowledge nothing");
-        assert_eq!(sent(&mut frames, &whole, 2), 2);
-        assert!(frames.may_send(&frame(SETTINGS, ACK, 0)));
-        assert_eq!(sent(&mut frames, &whole, 99), 99);
     }
 }

@@ -126,7 +126,7 @@ where
                     let is_http_2 = stream.connection().has_protocol(HTTP_2);
                     let place = stream.connection().place();
                     let most = match place.is_some_and(|place| place.is_one_of_many()) {
-                        true => Http2::of_stranger(limits),
+                        true => Http2::of_one_of_many(limits),
                         false => Http2::of_peer(limits),
                     };
                     let protocol = Protocol::of(is_http_2, most);
@@ -195,8 +195,6 @@ struct Http2 {
     frame: u32,
     stream_window: u32,
     connection_window: u32,
-    /// Bytes of bodies before it takes these windows.
-    unsettled: u32,
     /// Bytes of headers in flight.
     headers: usize,
     /// Requests in flight that have a body.
@@ -210,10 +208,15 @@ impl Http2 {
             frame: BUFFER as u32,
             stream_window: 4 * BUFFER as u32,
             connection_window: 16 * BUFFER as u32,
-            unsettled: u32::MAX,
             headers: limits.headers,
             bodies: usize::MAX,
         }
+    }
+
+    /// Of a line that has many connections none holds much at once: as many requests, but smaller headers,
+    /// and less of bodies before they are read.
+    fn of_one_of_many(limits: &Limits) -> Self {
+        Self { streams: limits.streams, bodies: usize::MAX, ..Self::of_stranger(limits) }
     }
 
     /// A stranger asks for trust, and for its first certificate: little, and one or two at once, each of
@@ -226,7 +229,6 @@ impl Http2 {
             stream_window: Limits::STRANGERS_HEADERS as u32,
             // The protocol's own: there is no smaller one.
             connection_window: 65_535,
-            unsettled: 2 * Limits::STRANGERS_HEADERS as u32,
             headers: limits.headers.min(Limits::STRANGERS_HEADERS),
             bodies: Limits::STRANGERS_BODIES,
         }
@@ -266,8 +268,7 @@ async fn serve_requests<IO, S, B>(
                 .initial_connection_window_size(most.connection_window)
                 .keep_alive_interval(limits.ping_interval)
                 .keep_alive_timeout(limits.ping_timeout);
-            let stream =
-                TokioIo::new(stream.with_frames(most.frame, most.unsettled, requests.settled()));
+            let stream = TokioIo::new(stream.with_frames(most.frame, requests.settled()));
             let requests = requests.with_headers(most.headers, most.bodies);
             let end = until_end(draining, limits.idle_timeout, requests.begun());
             let http = Box::pin(http.serve_connection(stream, requests));

@@ -39,8 +39,8 @@ impl<IO> Paced<IO> {
 
     /// For HTTP/2: looks at the frames that come in, too, each of so many bytes at most; requests that
     /// are no chatter are counted there.
-    pub(crate) fn with_frames(self, most: u32, unsettled: u32, settled: Arc<AtomicU64>) -> Self {
-        Self { frames: Some(Frames::new(most, unsettled, settled)), ..self }
+    pub(crate) fn with_frames(self, most: u32, settled: Arc<AtomicU64>) -> Self {
+        Self { frames: Some(Frames::new(most, settled)), ..self }
     }
 
     fn paced<T>(
@@ -174,7 +174,7 @@ mod tests {
     async fn settings_without_end_are_cut_and_those_of_a_download_are_not() {
         const WINDOW_UPDATE: [u8; 13] = [0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 16, 0];
         let (ours, mut theirs) = duplex(1 << 20);
-        let mut paced = Paced::new(ours, PATIENCE).with_frames(1 << 14, u32::MAX, Arc::default());
+        let mut paced = Paced::new(ours, PATIENCE).with_frames(1 << 14, Arc::default());
         let mut room = vec![0; 1 << 16];
         theirs.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
         paced.read_exact(&mut room[..24]).await.unwrap();

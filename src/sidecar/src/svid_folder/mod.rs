@@ -134,6 +134,7 @@ impl SvidFolder {
 
     /// Writes a file that belongs to no set (0600), in one step.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), FolderError> {
+        self.require_name(name)?;
         let folder = self.folder()?;
         folder
             .write(name, bytes, folder.access_of_new())
@@ -142,8 +143,18 @@ impl SvidFolder {
 
     /// Removes a file that belongs to no set, if it is there.
     pub fn remove(&self, name: &str) -> Result<(), FolderError> {
+        self.require_name(name)?;
         let removed = self.folder.as_ref().map_or(Ok(()), |folder| folder.remove(name));
         removed.map_err(|source| FolderError::Write { path: self.join(name), source })
+    }
+
+    /// Refuses what leads to another folder.
+    fn require_name(&self, name: &str) -> Result<(), FolderError> {
+        if !name.contains('/') {
+            return Ok(());
+        }
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "it is no name of one file");
+        Err(FolderError::Write { path: self.join(name), source })
     }
 
     fn open(&self, name: &str) -> io::Result<Option<File>> {

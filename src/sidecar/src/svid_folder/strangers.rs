@@ -2,7 +2,7 @@
 //! together, a CA's own files. A set takes the place of what countersign wrote, and of nothing else:
 //! a key that is gone comes from nowhere again.
 
-use identity::{SpiffeId, pem_blocks, unmarked, utf8_text};
+use identity::{SerialNumber, SpiffeId, TrustPin, pem_blocks, unmarked, utf8_text};
 use tlog::{Checkpoint, SignedNote};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use zeroize::Zeroizing;
@@ -69,7 +69,9 @@ impl SvidFolder {
 fn is_record(json: &[u8]) -> bool {
     let text = utf8_text(json).unwrap_or_default();
     let json: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
-    json.get("serial_number").is_some() && json.get("trust_pin").is_some()
+    let text = |name: &str| json.get(name).and_then(|value| value.as_str());
+    text("serial_number").is_some_and(|number| number.parse::<SerialNumber>().is_ok())
+        && text("trust_pin").is_some_and(|pin| pin.parse::<TrustPin>().is_ok())
 }
 
 /// A signed note, and no checkpoint of a log.
