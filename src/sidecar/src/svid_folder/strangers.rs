@@ -132,11 +132,13 @@ mod tests {
         let authority = TestAuthority::new();
         let asked = chain_of(&authority, Log::Asked);
         let not_asked = chain_of(&authority, Log::NotAsked);
-        let record = br#"{"serial_number": "8f2c", "trust_pin": "abc"}"#;
-        let marked = [b"\xef\xbb\xbf", &record[..]].concat();
-        let files: [(Named<'_>, bool); 6] = [
-            ((RECORD, record), true),
+        let pin = authority.pin();
+        let record = format!(r#"{{"serial_number": "8f2c", "trust_pin": "{pin}"}}"#);
+        let marked = [b"\xef\xbb\xbf", record.as_bytes()].concat();
+        let files: [(Named<'_>, bool); 7] = [
+            ((RECORD, record.as_bytes()), true),
             ((RECORD, &marked), true),
+            ((RECORD, br#"{"serial_number": 7, "trust_pin": null}"#), false),
             ((RECORD, b"{\"another\": \"program's\"}"), false),
             ((CHAIN, asked.as_bytes()), true),
             ((CHAIN, not_asked.as_bytes()), false),
