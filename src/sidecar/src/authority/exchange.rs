@@ -186,12 +186,14 @@ impl UnverifiedClient {
         let TlsSocket { stream, .. } = tokio::time::timeout(CONNECT_TIMEOUT, open).await??;
         let (mut sender, connection) =
             http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?;
-        // Ends with the answer's body: nobody sends anything more then.
-        tokio::spawn(connection);
         let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
         let host = uri.authority().map_or("", Authority::as_str);
         let request = Request::get(path).header(header::HOST, host).body(Empty::new())?;
-        Ok(sender.send_request(request).await?)
+        // Given to it before it runs: what is sent to one that ends just then may never be answered.
+        let answered = sender.send_request(request);
+        // Ends with the answer's body: nobody sends anything more then.
+        tokio::spawn(connection);
+        Ok(answered.await?)
     }
 }
 

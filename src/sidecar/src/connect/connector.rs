@@ -20,10 +20,11 @@ use identity::{SerialNumber, Usage};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, HandshakeKind};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::connections::connection::Connection;
+use crate::connections::connection::{Connection, Phase};
 use crate::connections::stream::Stream;
 use crate::connections::wire::Wire;
 use crate::error::cause::{BoxError, Unresolved};
@@ -133,10 +134,9 @@ impl tower::Service<Uri> for Connector {
         let connector = self.clone();
         Box::pin(async move {
             let (host, port) = target(&uri);
+            note(Opening::Since(Instant::now()));
             let stream = connector.open(host, port).await?;
-            let opened = Arc::clone(stream.connection());
-            // hyper may open one that no request waits for any more.
-            let _ = OPENED.try_with(|noted| noted.replace(Some(opened)));
+            note(Opening::Done(Arc::clone(stream.connection())));
             Ok(TokioIo::new(stream))
         })
     }
@@ -196,48 +196,93 @@ where
     ) -> Result<(Response<Incoming>, Arc<Connection>), BoxError> {
         // What expired a moment ago leaves the pool before it is asked for a connection.
         self.verification.end_expired();
-        let mut captured = capture_connection(&mut request);
-        let chosen = async {
-            drop(captured.wait_for_connection_metadata().await);
-            // Now and not with the answer, which may come when it is too late to know.
-            connection_of(&captured);
-            std::future::pending().await
-        };
+        let captured = capture_connection(&mut request);
+        let mut chosen = captured.clone();
         let answered = async {
             tokio::select! {
                 biased;
-                never = chosen => never,
-                answered = self.client.request(request) => answered,
+                answered = self.client.request(request) => answered.map_err(Unanswered::Failed),
+                () = lost(&mut chosen) => Err(Unanswered::Lost),
             }
         };
-        let (answered, opened) = noting_opened(answered).await;
-        match (answered, connection_of(&captured)) {
-            (Ok(response), connection) => {
-                Ok((response, connection.expect("whoever answers was connected to")))
+        let (answered, opening) = noting_opening(answered).await;
+        let taken = connection_of(&captured);
+        let error: BoxError = match answered {
+            Ok(response) => {
+                return Ok((response, taken.expect("whoever answers was connected to")));
             }
             // hyper takes another connection for what it could not send, and none may be had.
-            (Err(error), taken) if !error.is_connect() => match taken.or(opened) {
-                Some(connection) => Err(connection.cause(error.into())),
-                None => Err(error.into()),
-            },
-            (Err(error), _) => Err(error.into()),
+            Err(Unanswered::Failed(error)) if error.is_connect() => return Err(error.into()),
+            Err(Unanswered::Failed(error)) => error.into(),
+            Err(Unanswered::Lost) => io::Error::from(io::ErrorKind::ConnectionAborted).into(),
+        };
+        match (taken, opening) {
+            (Some(connection), _) | (None, Opening::Done(connection)) => {
+                Err(connection.cause(error))
+            }
+            (None, _) => Err(error),
+        }
+    }
+}
+
+/// Why there is no answer.
+enum Unanswered {
+    Failed(hyper_util::client::legacy::Error),
+    /// Its connection is gone, and hyper does not say so.
+    Lost,
+}
+
+/// Returns once the connection that a request was given to is gone, and hyper has forgotten the
+/// request. That happens where the one ends while the other is handed over: tokio's channel keeps
+/// what is sent to a receiver that is being dropped, for as long as somebody might send.
+///
+/// Notes each connection that the request is given to: now and not with the answer, which may come
+/// when it is too late to know.
+async fn lost(captured: &mut CaptureConnection) {
+    drop(captured.wait_for_connection_metadata().await);
+    loop {
+        let Some(taken) = connection_of(captured) else { std::future::pending().await };
+        taken.past(Phase::Leaving).await;
+        tokio::time::sleep(TOLD_WITHIN).await;
+        let next = connection_of(captured);
+        let is_another = next.is_some_and(|next| !Arc::ptr_eq(&next, &taken));
+        let is_opening = OPENING.with(|noted| match &*noted.borrow() {
+            Opening::Since(begun) => begun.elapsed() < CONNECT_TIMEOUT,
+            Opening::Not | Opening::Done(_) => false,
+        });
+        if !is_another && !is_opening {
+            return;
         }
     }
 }
 
 tokio::task_local! {
-    /// The connection that was opened for a request. In TLS 1.3 a server refuses a certificate when
+    /// The connection that is opened for a request. In TLS 1.3 a server refuses a certificate when
     /// the handshake is over for the client: the alert may come before hyper says which connection
     /// the request goes over, and then "channel closed" is all that it says.
-    static OPENED: RefCell<Option<Arc<Connection>>>;
+    static OPENING: RefCell<Opening>;
 }
 
-/// Runs a request; names the connection that was opened for it, if one was.
-async fn noting_opened<R: Future>(request: R) -> (R::Output, Option<Arc<Connection>>) {
-    OPENED
+/// How far the connection is that is opened for a request.
+#[derive(Default)]
+enum Opening {
+    #[default]
+    Not,
+    Since(Instant),
+    Done(Arc<Connection>),
+}
+
+/// hyper may open one that no request waits for any more.
+fn note(opening: Opening) {
+    let _ = OPENING.try_with(|noted| noted.replace(opening));
+}
+
+/// Runs a request; says how far the connection came that was opened for it, if one was.
+async fn noting_opening<R: Future>(request: R) -> (R::Output, Opening) {
+    OPENING
         .scope(RefCell::default(), async {
             let answered = request.await;
-            (answered, OPENED.with(RefCell::take))
+            (answered, OPENING.with(RefCell::take))
         })
         .await
 }
@@ -254,5 +299,7 @@ fn connection_of(captured: &CaptureConnection) -> Option<Arc<Connection>> {
 const HTTPS: u16 = 443;
 /// TCP and TLS together.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection's end ends its requests at once; so late it is only on a machine that has no time.
+const TOLD_WITHIN: Duration = Duration::from_secs(1);
 /// Below the 75 s that our servers wait for another request.
 const POOL_IDLE_TIMEOUT: Duration = Duration::from_secs(60);

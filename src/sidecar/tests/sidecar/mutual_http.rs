@@ -162,6 +162,27 @@ async fn client_that_is_not_among_the_peers_is_told() {
     assert!(soon(stream.read(&mut [0; 1])).await.is_err());
 }
 
+/// The refusal ends a connection while hyper hands over the request: one of thousands was forgotten.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn client_that_is_refused_hears_of_every_request() {
+    let service = Service::start().await;
+    let url: Arc<str> = service.url("/who").into();
+    let asking = [(); 16].map(|()| {
+        let (authority, url) = (service.authority.endpoint("/prod/stranger"), Arc::clone(&url));
+        let peers = service.authority.peers(&[LEDGER]);
+        tokio::spawn(async move {
+            for _ in 0..300 {
+                let client = authority.http_client(peers.clone());
+                let error = soon(client.get(&url)).await.unwrap_err();
+                assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+            }
+        })
+    });
+    for asking in asking {
+        asking.await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn url_that_is_not_https_is_refused() {
     let service = Service::start().await;
