@@ -106,6 +106,7 @@ impl Capacity {
             ("limits.requests_per_connection", streams.to_string()),
             ("limits.requests_per_connection_of_strangers", Limits::STRANGERS_STREAMS.to_string()),
             ("limits.requests_with_a_body_of_strangers", Limits::STRANGERS_BODIES.to_string()),
+            ("limits.strangers_over_http2", Limits::STRANGERS_OVER_HTTP_2.to_string()),
             ("limits.requests_at_once_of_a_token", crate::rate::OF_A_TOKEN.to_string()),
             ("limits.request_body", format!("{} KiB", MAX_BODY / 1024)),
             ("limits.bodies_of_strangers", mebibytes(OF_STRANGERS)),

@@ -146,6 +146,12 @@ const COUNTERS: &[Counter] = &[
         "reason",
         &["denied", "expired", "places", "revoked", "share", "slow", "source", "timeout", "tls"],
     ),
+    (
+        "countersign_http_two_not_offered_total",
+        "Newcomers that were offered HTTP/1.1 alone: enough strangers had HTTP/2",
+        "",
+        &[],
+    ),
     ("countersign_issued_total", "Certificates signed and stored", "", &[]),
     (
         "countersign_kept_files_rewritten_total",

@@ -14,9 +14,11 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connections::stream::Stream;
 use crate::connections::wire::Wire;
+use crate::handshake::HTTP_2;
 use crate::handshake::alert::with_alerts;
 use crate::handshake::credentials::Credentials;
 use crate::handshake::resumption::Tls;
+use crate::limits::Limits;
 use crate::peers::welcome::Welcome;
 use crate::places::Places;
 use crate::places::handshakes::Handshaking;
@@ -52,12 +54,12 @@ impl Secure {
         &self,
         stream: TcpStream,
         remote: SocketAddr,
-        place: Handshaking,
+        mut place: Handshaking,
     ) -> Option<Client> {
         // Answers are written whole: waiting for more of them only delays.
         let _ = stream.set_nodelay(true);
-        let handshake =
-            TlsAcceptor::from(self.tls.of_now()).accept(Wire::accepted(stream)).into_fallible();
+        let tls = self.tls_for(&mut place);
+        let handshake = TlsAcceptor::from(tls).accept(Wire::accepted(stream)).into_fallible();
         let handshake = tokio::time::timeout(self.places.limits().handshake_timeout, handshake);
         let (shaken, verdict) = tokio::select! {
             shaken = with_alerts(handshake) => shaken,
@@ -71,6 +73,9 @@ impl Secure {
                 tls.set_buffer_limit(Some(unsent.clamp(SMALL_RECORD, FULL_RECORD)));
                 if stream.get_ref().1.peer_certificates().is_some() {
                     return self.seat(self.admit(stream, remote)?, place).await;
+                }
+                if stream.get_ref().1.alpn_protocol() != Some(HTTP_2) {
+                    place.withdraw_http_2();
                 }
                 // Where a certificate is required, the handshake has not come this far without.
                 let anonymous = || Client::Anonymous(Box::new(stream), place);
@@ -87,6 +92,19 @@ impl Secure {
                 None
             }
         }
+    }
+
+    /// Who may be without a certificate is not offered what many of them cannot have.
+    fn tls_for(&self, place: &mut Handshaking) -> Arc<ServerConfig> {
+        let tls = self.tls.of_now();
+        let is_limited = matches!(self.welcome, Welcome::Anyone);
+        if !is_limited || place.offers_http_2(Limits::STRANGERS_OVER_HTTP_2) {
+            return tls;
+        }
+        metrics::counter!("countersign_http_two_not_offered_total").increment(1);
+        let mut tls = (*tls).clone();
+        tls.alpn_protocols.retain(|protocol| protocol != HTTP_2);
+        Arc::new(tls)
     }
 
     /// Gives a peer the place that it has from now on.

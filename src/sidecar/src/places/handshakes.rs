@@ -9,6 +9,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ struct Shared {
     open: Mutex<Open>,
     /// A place was given back.
     freed: Notify,
+    /// How many have been offered HTTP/2, and may yet show no certificate.
+    offered_http_2: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -52,9 +55,27 @@ pub(crate) struct Handshaking {
     source: IpAddr,
     id: u64,
     cut: Arc<Notify>,
+    is_offered_http_2: bool,
 }
 
 impl Handshaking {
+    /// Whether its client is offered HTTP/2, which so many may have at once that are, or may turn out to
+    /// be, without a certificate.
+    pub(crate) fn offers_http_2(&mut self, most: usize) -> bool {
+        let one_more = |now| Some(now).filter(|now| *now < most).map(|now| now + 1);
+        let offered = &self.shared.offered_http_2;
+        let order = Ordering::Relaxed;
+        self.is_offered_http_2 |= offered.fetch_update(order, order, one_more).is_ok();
+        self.is_offered_http_2
+    }
+
+    /// Its client has chosen another protocol.
+    pub(crate) fn withdraw_http_2(&mut self) {
+        if std::mem::take(&mut self.is_offered_http_2) {
+            self.shared.offered_http_2.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
     /// Returns when the place is another's.
     pub(crate) async fn cut(&self) {
         self.cut.notified().await;
@@ -89,7 +110,8 @@ impl Handshakes {
     pub(crate) fn enter(&self, address: IpAddr) -> Option<Handshaking> {
         let source = network(address);
         let (id, cut) = self.shared.open().begin(source, self)?;
-        Some(Handshaking { shared: Arc::clone(&self.shared), source, id, cut })
+        let shared = Arc::clone(&self.shared);
+        Some(Handshaking { shared, source, id, cut, is_offered_http_2: false })
     }
 }
 
@@ -166,6 +188,7 @@ impl Shared {
 
 impl Drop for Handshaking {
     fn drop(&mut self) {
+        self.withdraw_http_2();
         if self.shared.open().end(self.source, self.id).is_some() {
             self.shared.freed.notify_one();
         }
@@ -271,6 +294,20 @@ mod tests {
         for (places, patience) in [(1, LEAST), (1000, MOST / 2), (2048, MOST), (usize::MAX, MOST)] {
             assert_eq!(Handshakes::new(places, 1).patience, patience);
         }
+    }
+
+    #[test]
+    fn so_many_are_offered_http_2_at_once() {
+        let handshakes = Handshakes::new(8, 8);
+        let [mut first, mut second, mut third] =
+            [(); 3].map(|()| handshakes.enter(address("10.0.0.1")).unwrap());
+        assert!(first.offers_http_2(2) && second.offers_http_2(2) && !third.offers_http_2(2));
+        second.withdraw_http_2();
+        assert!(third.offers_http_2(2) && !second.offers_http_2(2));
+        drop((second, third));
+        assert_eq!(handshakes.shared.offered_http_2.load(Ordering::Relaxed), 1);
+        drop(first);
+        assert_eq!(handshakes.shared.offered_http_2.load(Ordering::Relaxed), 0);
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::Router;
 use countersign::{
-    AuthorityClient, Credentials, Drained, ExpectedServer, Limits, Verification, client_config,
-    serve, server_config,
+    AuthorityClient, Credentials, Drained, ExpectedServer, Limits, Places, Verification,
+    client_config, serve, server_config,
 };
 use hyper_util::service::TowerToHyperService;
 use rustls::ClientConfig;
@@ -39,7 +39,7 @@ impl TestServer {
         authority: &TestAuthority,
         svid: TestSvid,
         router: Router,
-        limits: Limits,
+        places: impl Into<Places> + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -49,7 +49,7 @@ impl TestServer {
         let (shutdown, stopped) = oneshot::channel::<()>();
         let service = TowerToHyperService::new(router);
         let stopped = async { drop(stopped.await) };
-        let serving = serve(listener, tls, Arc::clone(&verification), service, limits, stopped);
+        let serving = serve(listener, tls, Arc::clone(&verification), service, places, stopped);
         let ended = tokio::spawn(serving);
         Self { address, verification, credentials, shutdown, ended }
     }

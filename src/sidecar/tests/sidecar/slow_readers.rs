@@ -7,19 +7,22 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
-use countersign::{Limits, serve_plaintext};
+use countersign::{Limits, Places, Standing, StandingOf, serve_plaintext};
 use futures_util::StreamExt;
 use futures_util::stream::{self, FuturesUnordered};
 use h2::Reason;
 use h2::client::SendRequest;
 use http::Request;
 use hyper_util::service::TowerToHyperService;
+use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio_rustls::client::TlsStream;
 
 use crate::authority::TestAuthority;
+use crate::endpoints::REPORTS;
 use crate::server::{TestServer, connect, converse, http1_config, shake, soon};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: ca\r\n\r\n";
@@ -266,6 +269,85 @@ async fn http_2_frames_of_strangers_are_small() {
             Err(_) => assert!(soon(connection).await.unwrap().is_err() && !is_taken, "{bytes}"),
         }
     }
+}
+
+/// Beyond so many of them HTTP/1.1 is all that anybody is offered; one that leaves makes room.
+#[tokio::test]
+async fn http_2_is_for_so_many_strangers_at_once() {
+    let authority = TestAuthority::new();
+    let router = Router::new().route("/", get(async || "here"));
+    let server = start(&authority, router, Limits::default()).await;
+    let offering = |svid| {
+        let mut config = (*http1_config(&authority, svid)).clone();
+        config.alpn_protocols.insert(0, b"h2".to_vec());
+        Arc::new(config)
+    };
+    let (stranger, known) = (offering(None), offering(Some(authority.svid(REPORTS))));
+    let over_http_2 = async |config: &Arc<ClientConfig>| {
+        let stream = connect(server.address, Arc::clone(config)).await.unwrap();
+        let chosen = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+        (stream, chosen)
+    };
+    let mut strangers = Vec::new();
+    let mut peers = Vec::new();
+    for _ in 0..Limits::STRANGERS_OVER_HTTP_2 {
+        // Whoever shows a certificate takes none of theirs.
+        let (mut peer, is_http_2) = over_http_2(&known).await;
+        assert!(is_http_2);
+        // The server's settings come first: it has seen the certificate.
+        soon(peer.read_u8()).await.unwrap();
+        peers.push(peer);
+        let (mut stranger, is_http_2) = over_http_2(&stranger).await;
+        assert!(is_http_2);
+        soon(stranger.read_u8()).await.unwrap();
+        strangers.push(stranger);
+    }
+    for config in [&stranger, &known] {
+        let (mut other, is_http_2) = over_http_2(config).await;
+        assert!(!is_http_2);
+        assert!(converse(&mut other, GET, "here").await.unwrap().contains("200"));
+    }
+    strangers.pop();
+    // Once its end is seen.
+    soon(async { while !over_http_2(&stranger).await.1 {} }).await;
+}
+
+/// What a line of certificates can make us hold is not as many times what one connection can; operators
+/// end what others fill.
+#[tokio::test]
+async fn http_2_of_a_line_with_many_connections_holds_little_on_each() {
+    let authority = TestAuthority::new();
+    let reserved: Box<StandingOf> = Box::new(|peer| {
+        let standing = Standing { line: *peer.serial_number(), is_reserved: true };
+        Box::pin(async move { standing })
+    });
+    let operators = Places::with_standing(Limits::default(), reserved);
+    let (at_ease, little) = (64 * 1024, 8 * 1024);
+    for (places, of_the_65th) in [(Limits::default().into(), little), (operators, at_ease)] {
+        let (svid, router) = (authority.own_svid(), Router::new());
+        let server = TestServer::start_with(&authority, svid, router, places).await;
+        let mut config = (*http1_config(&authority, Some(authority.svid(REPORTS)))).clone();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let config = Arc::new(config);
+        let mut open = Vec::new();
+        for number in 1..=65 {
+            let mut stream = connect(server.address, Arc::clone(&config)).await.unwrap();
+            let expected = if number == 65 { of_the_65th } else { at_ease };
+            assert_eq!(stream_window(&mut stream).await, expected, "{number}");
+            open.push(stream);
+        }
+    }
+}
+
+/// How much of a body a server takes before it has read any (RFC 9113 §6.5.2).
+async fn stream_window(stream: &mut TlsStream<TcpStream>) -> u32 {
+    let mut frame = [0; 9];
+    soon(stream.read_exact(&mut frame)).await.unwrap();
+    assert_eq!(frame[3], 4, "its settings come first");
+    let mut settings = vec![0; frame[2].into()];
+    soon(stream.read_exact(&mut settings)).await.unwrap();
+    let window = settings.chunks(6).find(|setting| setting[..2] == [0, 4]).unwrap();
+    u32::from_be_bytes(window[2..].try_into().unwrap())
 }
 
 /// Whoever has not seen our settings yet sends a body in frames as large as any.
