@@ -64,9 +64,9 @@ impl Limits {
     /// more is not begun (`REFUSED_STREAM`).
     pub const STRANGERS_BODIES: usize = 2;
     /// HTTP/2: clients without a certificate that have it at once, with those in their handshake that may
-    /// turn out to be one, where such clients may come: 192. A connection of theirs can be made to hold
+    /// turn out to be one, where such clients may come: 128. A connection of theirs can be made to hold
     /// 90 KiB, against 30 over HTTP/1.1, which is all that is offered (ALPN, RFC 7301) to more.
-    pub const STRANGERS_OVER_HTTP_2: usize = 192;
+    pub const STRANGERS_OVER_HTTP_2: usize = 128;
     /// Bytes that a peer may send in a handshake before we answer, beside the first record of what it
     /// asks: several times a hello, or a chain.
     pub const HANDSHAKE: usize = 8 * 1024;
