@@ -33,6 +33,8 @@ struct Pools {
 struct Pool {
     kind: &'static str,
     most: usize,
+    /// Bytes of each body that take nothing of it.
+    free: usize,
     held: usize,
     sources: HashMap<Source, Own>,
     next: u64,
@@ -50,6 +52,8 @@ struct Own {
 #[derive(Debug)]
 struct Held {
     id: u64,
+    /// So many more are free.
+    free: usize,
     bytes: usize,
     /// When it is dropped, its reader hears that it gave way.
     _stays: oneshot::Sender<Infallible>,
@@ -71,9 +75,9 @@ pub(crate) struct Full;
 impl Default for Bodies {
     fn default() -> Self {
         Self(Arc::new(Mutex::new(Pools {
-            operators: Pool::new("operators", OF_OPERATORS),
-            strangers: Pool::new("strangers", OF_STRANGERS),
-            workloads: Pool::new("workloads", OF_WORKLOADS),
+            operators: Pool::new("operators", OF_OPERATORS, 0),
+            strangers: Pool::new("strangers", OF_STRANGERS, FREE),
+            workloads: Pool::new("workloads", OF_WORKLOADS, 0),
         })))
     }
 }
@@ -125,14 +129,14 @@ impl Drop for Share {
 }
 
 impl Pool {
-    fn new(kind: &'static str, most: usize) -> Self {
-        Self { kind, most, held: 0, sources: HashMap::new(), next: 0 }
+    fn new(kind: &'static str, most: usize, free: usize) -> Self {
+        Self { kind, most, free, held: 0, sources: HashMap::new(), next: 0 }
     }
 
     fn begin(&mut self, source: Source, stays: oneshot::Sender<Infallible>) -> u64 {
         let id = self.next;
         self.next += 1;
-        let held = Held { id, bytes: 0, _stays: stays };
+        let held = Held { id, free: self.free, bytes: 0, _stays: stays };
         self.sources.entry(source).or_default().bodies.push(held);
         id
     }
@@ -141,7 +145,11 @@ impl Pool {
     fn grow(&mut self, source: Source, id: u64, bytes: usize) -> Result<(), Full> {
         let own = self.sources.get_mut(&source).ok_or(Full)?;
         let place = own.bodies.binary_search_by_key(&id, |held| held.id).map_err(|_| Full)?;
-        own.bodies[place].bytes += bytes;
+        let held = &mut own.bodies[place];
+        let free = held.free.min(bytes);
+        held.free -= free;
+        let bytes = bytes - free;
+        held.bytes += bytes;
         own.bytes += bytes;
         self.held += bytes;
         metrics::gauge!(HELD, "kind" => self.kind).increment(bytes as f64);
@@ -182,9 +190,12 @@ impl Pool {
 
 /// Thirty-two whole ones at once, of people and of their commands.
 pub(crate) const OF_OPERATORS: usize = 2 * 1024 * 1024;
-/// Sixty-four whole ones; at the most places that strangers have, 2 KiB for each of them: a token and
-/// a request for a certificate of any key but RSA's.
-pub(crate) const OF_STRANGERS: usize = 4 * 1024 * 1024;
+/// Thirty-two whole ones. With what is free, at the most places that strangers have, 2 KiB for each of
+/// them: a token and a request for a certificate of any key but RSA's.
+pub(crate) const OF_STRANGERS: usize = 2 * 1024 * 1024;
+/// Of a stranger's body: it has one, or two over HTTP/2, so that as many as there are places for may
+/// hold that much.
+const FREE: usize = 1024;
 /// Sixty-four whole ones, or a report of each of a thousand lines, in the moment before it is whole.
 pub(crate) const OF_WORKLOADS: usize = 4 * 1024 * 1024;
 /// A request for a certificate, or for anything else that one does by hand. Among those no larger it
@@ -220,13 +231,17 @@ mod tests {
         share
     }
 
-    /// Whole bodies of each source, in turn, until so many bytes are held.
+    /// Whole bodies of each source, in turn, until so many bytes are held, beside those that are free.
     fn fill(
         bodies: &Bodies,
         bytes: usize,
         sources: impl Iterator<Item = Source> + Clone,
     ) -> Vec<Share> {
-        sources.cycle().take(bytes / WHOLE).map(|source| body(bodies, source, WHOLE)).collect()
+        let whole = |source| {
+            let free = if matches!(source, Source::Address(_)) { FREE } else { 0 };
+            body(bodies, source, WHOLE + free)
+        };
+        sources.cycle().take(bytes / WHOLE).map(whole).collect()
     }
 
     fn has_given_way(share: &mut Share) -> bool {
@@ -250,9 +265,9 @@ mod tests {
         let bodies = Bodies::default();
         let _others = fill(&bodies, OF_STRANGERS - WHOLE, (0..10).map(address));
         let mut only = bodies.share_of(address(99));
-        only.grow(WHOLE).unwrap();
+        only.grow(FREE + WHOLE).unwrap();
         let mut busiest = bodies.share_of(address(1));
-        assert_eq!(busiest.grow(WHOLE + 1), Err(Full));
+        assert_eq!(busiest.grow(FREE + WHOLE + 1), Err(Full));
         assert_eq!(busiest.grow(1), Err(Full), "it has given way");
         assert!(has_given_way(&mut busiest) && !has_given_way(&mut only));
     }
@@ -269,10 +284,10 @@ mod tests {
     fn of_small_bodies_the_oldest_gives_way() {
         let bodies = Bodies::default();
         let count = OF_STRANGERS / 1024;
-        let mut held: Vec<_> = (0..count).map(|_| body(&bodies, address(1), 1024)).collect();
-        let mut newcomer = body(&bodies, address(1), SMALL);
+        let mut held: Vec<_> = (0..count).map(|_| body(&bodies, address(1), FREE + 1024)).collect();
+        let mut newcomer = body(&bodies, address(1), FREE + 3 * 1024);
         assert!(!has_given_way(&mut newcomer), "although it is larger");
-        assert!(held[..4].iter_mut().all(has_given_way) && !has_given_way(&mut held[4]));
+        assert!(held[..3].iter_mut().all(has_given_way) && !has_given_way(&mut held[3]));
     }
 
     #[test]
