@@ -285,6 +285,14 @@ impl Environment {
         fs::read_to_string(self.path("serve.log")).unwrap_or_default()
     }
 
+    /// How many revocations and denials there were: not the log's size, for the service writes there of
+    /// its own accord, too.
+    pub fn revocations(&self) -> String {
+        let metrics = self.admin("/metrics");
+        let is_one = |line: &&str| line.starts_with("countersign_revocations_total");
+        metrics.lines().find(is_one).expect("it is counted from the start").to_owned()
+    }
+
     /// An answer of the admin port, header and all; empty while it does not answer.
     pub fn admin(&self, path: &str) -> String {
         let mut answer = String::new();

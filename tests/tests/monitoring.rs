@@ -287,6 +287,7 @@ const SILENT: &[(&str, &str)] = &[
     ("countersign_connections_open", "those with a certificate and strangers have alerts"),
     ("countersign_feed_snapshot_bytes", "its chunks have an alert"),
     ("countersign_feed_subscribers", "services tell themselves when they hear nothing"),
+    ("countersign_http_two_not_offered_total", "over HTTP/1.1 everything is served"),
     ("countersign_issued_total", "it tells how busy the CA is"),
     ("countersign_limits_reached_total", "whoever meets one is told it, and what to do"),
     ("countersign_log_entries", "the checkpoint's age has an alert"),

@@ -94,24 +94,17 @@ fn what_nobody_has_is_not_revoked_and_the_command_fails() {
     let environment = Environment::start();
     let nobody = environment.id("/prod/nobody");
     let revoke = ["revoke", &nobody, "--reason", "key-compromise"];
-    // Not the log's size: the service writes there of its own accord, too.
-    let revocations = || {
-        let is_one = |line: &&str| line.starts_with("countersign_revocations_total");
-        let metrics = environment.admin("/metrics");
-        metrics.lines().filter(is_one).map(str::to_owned).collect::<Vec<_>>()
-    };
-    let before = revocations();
-    assert!(!before.is_empty());
+    let before = environment.revocations();
     for options in [&[][..], &["--dry-run"]] {
         let tried = environment.countersign(&[&revoke[..], options].concat()).exits(1);
         tried.says("has no certificate").says("countersign deny");
     }
-    assert_eq!(revocations(), before);
+    assert_eq!(environment.revocations(), before);
     let deny = ["deny", &nobody, "--reason", "key-compromise", "--dry-run"];
     environment.countersign(&deny).success().says("and revoke 0 certificates").says(MISTYPED);
     let asked = environment.on_terminal(80, &[("Type yes to go on", "no")], &deny[..4]);
     asked.exits(1).says("no row, no certificate and no operator");
-    assert_eq!(revocations(), before);
+    assert_eq!(environment.revocations(), before);
     environment.countersign(&deny[..4]).success().says(MISTYPED);
 }
 
