@@ -54,9 +54,9 @@ impl Limits {
     /// more of what was answered: a hundred of the usual size, and half of those in flight at most. What
     /// is beyond that is not begun (`REFUSED_STREAM`), nor is what has a body.
     pub const WAITING: usize = 16 * 1024;
-    /// HTTP/2: bytes of the headers in flight of a client without a certificate, and of each of its
-    /// frames but a body's: 8 KiB, which is what many servers take of a header.
-    pub const STRANGERS_HEADERS: usize = 8 * 1024;
+    /// HTTP/2: bytes of the headers in flight of a client without a certificate: 16 KiB, one that is as
+    /// large as any.
+    pub const STRANGERS_HEADERS: usize = Self::HEADER;
     /// HTTP/2: requests in flight on one connection of a client without a certificate: 4, as some clients
     /// fail that want more at once (the JDK's: "too many concurrent streams").
     pub const STRANGERS_STREAMS: u32 = 4;

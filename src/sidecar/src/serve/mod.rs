@@ -214,21 +214,27 @@ impl Http2 {
     }
 
     /// Of a line that has many connections none holds much at once: as many requests, but smaller headers,
-    /// and less of bodies before they are read.
+    /// and less of bodies before they are read. What it sends is read into a buffer that has room for its
+    /// largest frame, and keeps it.
     fn of_one_of_many(limits: &Limits) -> Self {
-        Self { streams: limits.streams, bodies: usize::MAX, ..Self::of_stranger(limits) }
+        Self {
+            streams: limits.streams,
+            frame: LITTLE,
+            stream_window: LITTLE,
+            connection_window: LEAST_WINDOW,
+            headers: limits.headers.min(LITTLE as usize),
+            bodies: usize::MAX,
+        }
     }
 
     /// A stranger asks for trust, and for its first certificate: little, and one or two at once, each of
-    /// which holds some kilobytes while it is on its way. What it sends is read into a buffer that has
-    /// room for its largest frame, and keeps it.
+    /// which holds some kilobytes while it is on its way.
     fn of_stranger(limits: &Limits) -> Self {
         Self {
             streams: limits.streams.min(Limits::STRANGERS_STREAMS),
-            frame: Limits::STRANGERS_HEADERS as u32,
-            stream_window: Limits::STRANGERS_HEADERS as u32,
-            // The protocol's own: there is no smaller one.
-            connection_window: 65_535,
+            frame: BUFFER as u32,
+            stream_window: LITTLE,
+            connection_window: LEAST_WINDOW,
             headers: limits.headers.min(Limits::STRANGERS_HEADERS),
             bodies: Limits::STRANGERS_BODIES,
         }
@@ -403,3 +409,7 @@ const OPEN: &str = "countersign_connections_open";
 /// What HTTP keeps of one direction at most: a request's header, or what is to be written. Node's
 /// limit of a header, and one record of TLS.
 const BUFFER: usize = Limits::HEADER;
+/// What of it one of many holds.
+const LITTLE: u32 = 8 * 1024;
+/// The protocol's own: there is no smaller one.
+const LEAST_WINDOW: u32 = 65_535;
