@@ -21,7 +21,11 @@ fn each_act_and_refusal_is_told_with_who_and_what_and_how_long() {
     environment.issue("/prod/reports", "reports");
     environment.issue_with("/prod/unknown", "unknown", &[]);
     let id = environment.id("/prod/reports");
-    environment.countersign(&["revoke", &id, "--reason", "superseded"]).success();
+    let revoke = ["revoke", &id, "--reason", "superseded"];
+    environment.countersign(&[&revoke[..], &["--dry-run"]].concat()).success();
+    environment.countersign(&revoke).success();
+    assert_eq!(told(&environment, "asked what would be revoked")[0]["subject"], id.as_str());
+    assert!(told(&environment, "nothing to revoke").is_empty());
     environment.countersign(&["deny", &id, "--reason", "superseded"]).success();
     environment.countersign(&["allow", &id]).success();
     let operator = environment.id("/countersign/operator/admin");

@@ -38,7 +38,11 @@ pub(crate) async fn revoke(
     let done = Box::pin(service.authority.operations.revoke(&body.caller, &body.value)).await;
     let done = done.map_err(|error| Refused::new(error, &body.caller.request_id))?;
     let status = if done.log_index.is_some() { StatusCode::CREATED } else { StatusCode::OK };
-    let what = if done.log_index.is_some() { "revoked" } else { "nothing to revoke" };
+    let what = match done.log_index {
+        Some(_) => "revoked",
+        None if body.value.dry_run => "asked what would be revoked",
+        None => "nothing to revoke",
+    };
     let did = Did::new(what, &done.target).at(done.log_index);
     Ok((status, Extension(did), Json(done)))
 }
