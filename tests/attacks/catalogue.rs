@@ -71,6 +71,9 @@ pub(crate) const ATTACKS: &[Attack] = &[
     few_files("handshakes", "TCP without TLS, more than the CA has files", |a| {
         Box::pin(slow::handshakes(a))
     }),
+    of("connects", "TCP without a byte, from the operators' own address", |a| {
+        Box::pin(slow::connects(a))
+    }),
     few_files("strangers", "idle strangers, more than the CA has files", |a| {
         Box::pin(slow::connections(a))
     }),

@@ -24,6 +24,16 @@ pub(crate) async fn handshakes(attacker: Attacker) -> anyhow::Result<()> {
     attacker.with_many(count, AGAIN, open, stay).await
 }
 
+/// The same from the address that operators come from, too.
+pub(crate) async fn connects(attacker: Attacker) -> anyhow::Result<()> {
+    let (door, count) = (attacker.stranger()?, attacker.count(1_000, 3_000));
+    let open = move |_| {
+        let door = door.clone();
+        async move { door.knock().await }
+    };
+    attacker.with_many(count, AGAIN, open, stay).await
+}
+
 /// Through the handshake, and then nothing.
 pub(crate) async fn connections(attacker: Attacker) -> anyhow::Result<()> {
     let count = attacker.count(1_000, 6_000);

@@ -17,8 +17,8 @@ pub struct Limits {
     /// fewer places less: 0.5 ms for each, 100 ms at least), else the oldest of the address that has
     /// most, for one of an address that has less.
     pub handshakes: usize,
-    /// The same from one address (IPv6: one /64): 256. The oldest makes room after that time; what
-    /// comes before is closed.
+    /// The same from one address (IPv6: one /64), where half of all are taken: 256. One that has said
+    /// nothing makes room at once, the oldest of others after that time; what comes before is closed.
     pub handshakes_per_source: usize,
     /// How long a handshake may take: 10 s.
     pub handshake_timeout: Duration,

@@ -135,7 +135,7 @@ impl tower::Service<Uri> for Connector {
         Box::pin(async move {
             let (host, port) = target(&uri);
             note(Opening::Since(Instant::now()));
-            let stream = connector.open(host, port).await?;
+            let stream = connector.open(host, port).await.inspect_err(|_| note(Opening::Not))?;
             note(Opening::Done(Arc::clone(stream.connection())));
             Ok(TokioIo::new(stream))
         })
@@ -247,8 +247,9 @@ async fn lost(captured: &mut CaptureConnection) {
         let next = connection_of(captured);
         let is_another = next.is_some_and(|next| !Arc::ptr_eq(&next, &taken));
         let is_opening = OPENING.with(|noted| match &*noted.borrow() {
+            Opening::Not => false,
             Opening::Since(begun) => begun.elapsed() < CONNECT_TIMEOUT,
-            Opening::Not | Opening::Done(_) => false,
+            Opening::Done(next) => next.phase() < Phase::Closed,
         });
         if !is_another && !is_opening {
             return;

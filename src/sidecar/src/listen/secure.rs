@@ -54,12 +54,17 @@ impl Secure {
         &self,
         stream: TcpStream,
         remote: SocketAddr,
-        mut place: Handshaking,
+        place: Handshaking,
     ) -> Option<Client> {
         // Answers are written whole: waiting for more of them only delays.
         let _ = stream.set_nodelay(true);
-        let tls = self.tls_for(&mut place);
-        let handshake = TlsAcceptor::from(tls).accept(Wire::accepted(stream)).into_fallible();
+        let handshake = async {
+            // An error is the handshake's, too.
+            let _ = stream.peek(&mut [0]).await;
+            place.speaks();
+            let tls = self.tls_for(&place);
+            TlsAcceptor::from(tls).accept(Wire::accepted(stream)).into_fallible().await
+        };
         let handshake = tokio::time::timeout(self.places.limits().handshake_timeout, handshake);
         let (shaken, verdict) = tokio::select! {
             shaken = with_alerts(handshake) => shaken,
@@ -95,7 +100,7 @@ impl Secure {
     }
 
     /// Who may be without a certificate is not offered what many of them cannot have.
-    fn tls_for(&self, place: &mut Handshaking) -> Arc<ServerConfig> {
+    fn tls_for(&self, place: &Handshaking) -> Arc<ServerConfig> {
         let tls = self.tls.of_now();
         let is_limited = matches!(self.welcome, Welcome::Anyone);
         if !is_limited || place.offers_http_2(Limits::STRANGERS_OVER_HTTP_2) {

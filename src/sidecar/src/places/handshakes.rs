@@ -1,15 +1,17 @@
 //! Places for handshakes, and for clients that show no certificate: those that are never finished
 //! hold up nobody.
 //!
-//! Whoever connects and says nothing costs a place. One source gets no more than its share of them.
-//! Where a share or all places are taken, one that has had its time makes room: the oldest of that
-//! source, or of the one that has most. Where none has had its time, the source that has most makes
-//! room for one that has less; among equals, newcomers wait. A fleet that comes back all at once
-//! waits for the processor, for less than the time that each has where that is a whole core.
+//! Whoever connects and says nothing costs a place. Where half of them are taken, one source gets no
+//! more than its share. Where a share or all places are taken, one that has had its time makes room: the
+//! oldest of that source, or of the one that has most. Where none has had its time, the source that has
+//! most makes room for one that has less; among equals, newcomers wait, but for those of their own
+//! source that have not said a byte: nobody who speaks waits for who is silent, and nobody who is behind
+//! the same address is locked out by them. A fleet that comes back all at once waits for the processor,
+//! for less than the time that each has where that is a whole core.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +48,7 @@ struct Open {
 struct Begun {
     id: u64,
     at: Instant,
+    is_silent: bool,
     cut: Arc<Notify>,
 }
 
@@ -55,23 +58,29 @@ pub(crate) struct Handshaking {
     source: IpAddr,
     id: u64,
     cut: Arc<Notify>,
-    is_offered_http_2: bool,
+    is_offered_http_2: AtomicBool,
 }
 
 impl Handshaking {
+    /// Its client has said something.
+    pub(crate) fn speaks(&self) {
+        self.shared.open().speaks(self.source, self.id);
+    }
+
     /// Whether its client is offered HTTP/2, which so many may have at once that are, or may turn out to
     /// be, without a certificate.
-    pub(crate) fn offers_http_2(&mut self, most: usize) -> bool {
+    pub(crate) fn offers_http_2(&self, most: usize) -> bool {
         let one_more = |now| Some(now).filter(|now| *now < most).map(|now| now + 1);
         let offered = &self.shared.offered_http_2;
-        let order = Ordering::Relaxed;
-        self.is_offered_http_2 |= offered.fetch_update(order, order, one_more).is_ok();
-        self.is_offered_http_2
+        let is_offered =
+            offered.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok();
+        self.is_offered_http_2.store(is_offered, Ordering::Relaxed);
+        is_offered
     }
 
     /// Its client has chosen another protocol.
-    pub(crate) fn withdraw_http_2(&mut self) {
-        if std::mem::take(&mut self.is_offered_http_2) {
+    pub(crate) fn withdraw_http_2(&self) {
+        if self.is_offered_http_2.swap(false, Ordering::Relaxed) {
             self.shared.offered_http_2.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -111,7 +120,7 @@ impl Handshakes {
         let source = network(address);
         let (id, cut) = self.shared.open().begin(source, self)?;
         let shared = Arc::clone(&self.shared);
-        Some(Handshaking { shared, source, id, cut, is_offered_http_2: false })
+        Some(Handshaking { shared, source, id, cut, is_offered_http_2: AtomicBool::new(false) })
     }
 }
 
@@ -151,20 +160,43 @@ impl Open {
 
     fn begin(&mut self, source: IpAddr, of: &Handshakes) -> Option<(u64, Arc<Notify>)> {
         let now = Instant::now();
-        if let Some(begun) = self.sources.get(&source).filter(|begun| begun.len() >= of.share) {
-            let oldest = begun.front().filter(|oldest| now - oldest.at >= of.patience)?.id;
-            self.cut(source, oldest);
+        let has = self.has(source);
+        if has >= of.share && self.count >= of.places / 2 {
+            let had_its_time = |begun: &&Begun| now - begun.at >= of.patience;
+            let oldest = self.sources[&source].front().filter(had_its_time).map(|begun| begun.id);
+            let gives_way = oldest.or_else(|| self.silent(source))?;
+            self.cut(source, gives_way);
         }
-        let has = self.sources.get(&source).map_or(0, VecDeque::len);
-        if self.count >= of.places && !self.make_room(has, of.patience, now) {
-            return None;
+        if self.count >= of.places && !self.make_room(self.has(source), of.patience, now) {
+            let silent = self.silent(source)?;
+            self.cut(source, silent);
         }
         let (id, cut) = (self.next, Arc::new(Notify::new()));
         self.next += 1;
         self.count += 1;
-        let begun = Begun { id, at: now, cut: Arc::clone(&cut) };
+        let begun = Begun { id, at: now, is_silent: true, cut: Arc::clone(&cut) };
         self.sources.entry(source).or_default().push_back(begun);
         Some((id, cut))
+    }
+
+    fn has(&self, source: IpAddr) -> usize {
+        self.sources.get(&source).map_or(0, VecDeque::len)
+    }
+
+    /// The oldest of a source that has said nothing.
+    fn silent(&self, source: IpAddr) -> Option<u64> {
+        let silent = self.sources.get(&source)?.iter().find(|begun| begun.is_silent)?;
+        Some(silent.id)
+    }
+
+    fn speaks(&mut self, source: IpAddr, id: u64) {
+        let begun = self.sources.get_mut(&source).and_then(|begun| {
+            let place = begun.binary_search_by_key(&id, |begun| begun.id).ok()?;
+            begun.get_mut(place)
+        });
+        if let Some(begun) = begun {
+            begun.is_silent = false;
+        }
     }
 
     /// Frees a place; none if it was freed before.
@@ -213,11 +245,43 @@ mod tests {
         text.parse().unwrap()
     }
 
+    fn speaking(handshakes: &Handshakes, text: &str) -> Handshaking {
+        let handshaking = handshakes.enter(address(text)).unwrap();
+        handshaking.speaks();
+        handshaking
+    }
+
+    #[test]
+    fn one_source_may_have_half_of_all_while_they_are_free() {
+        let handshakes = Handshakes::new(8, 2);
+        let half = [(); 4].map(|()| speaking(&handshakes, "10.0.0.1"));
+        assert!(handshakes.enter(address("10.0.0.1")).is_none());
+        assert!(handshakes.enter(address("10.0.0.2")).is_some());
+        drop(half);
+    }
+
+    #[tokio::test]
+    async fn who_has_said_nothing_makes_room_at_once_for_one_from_the_same_address() {
+        for share in [2, 4] {
+            let handshakes = Handshakes::new(4, share);
+            let speaking = speaking(&handshakes, "10.0.0.1");
+            let [first, second, _third] =
+                [(); 3].map(|()| handshakes.enter(address("10.0.0.1")).unwrap());
+            let mut newcomers = vec![handshakes.enter(address("10.0.0.1")).unwrap()];
+            first.cut().await;
+            newcomers.push(handshakes.enter(address("10.0.0.1")).unwrap());
+            second.cut().await;
+            assert!(handshakes.shared.open().count <= 4);
+            let open = handshakes.shared.open();
+            assert!(open.sources[&speaking.source].iter().any(|begun| begun.id == speaking.id));
+        }
+    }
+
     #[test]
     fn one_source_has_its_share_and_gets_it_back() {
-        let handshakes = Handshakes::new(8, 2);
-        let first = handshakes.enter(address("2001:db8::1")).unwrap();
-        let second = handshakes.enter(address("2001:db8::2")).unwrap();
+        let handshakes = Handshakes::new(4, 2);
+        let first = speaking(&handshakes, "2001:db8::1");
+        let second = speaking(&handshakes, "2001:db8::2");
         assert!(handshakes.enter(address("2001:db8::3")).is_none(), "one /64 is one source");
         assert!(handshakes.enter(address("2001:db8:0:1::1")).is_some());
         drop(first);
@@ -248,14 +312,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn source_that_has_most_makes_room_at_once_for_one_that_has_less() {
         let handshakes = Handshakes::new(6, 4);
-        let many = [(); 4].map(|()| handshakes.enter(address("10.0.0.1")).unwrap());
-        let few = [(); 2].map(|()| handshakes.enter(address("10.0.0.2")).unwrap());
+        let many = [(); 4].map(|()| speaking(&handshakes, "10.0.0.1"));
+        let few = [(); 2].map(|()| speaking(&handshakes, "10.0.0.2"));
         let begun = Instant::now();
         handshakes.room().await;
         assert!(handshakes.enter(address("10.0.0.1")).is_none(), "it has most itself");
-        let late = handshakes.enter(address("10.0.0.3")).unwrap();
+        let late = speaking(&handshakes, "10.0.0.3");
         many[0].cut().await;
-        let later = handshakes.enter(address("10.0.0.3")).unwrap();
+        let later = speaking(&handshakes, "10.0.0.3");
         many[1].cut().await;
         assert!(handshakes.enter(address("10.0.0.3")).is_none(), "now all have two");
         assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -264,13 +328,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn source_that_has_its_share_gives_the_oldest_for_the_newest() {
-        let handshakes = Handshakes::new(8, 2);
-        let oldest = handshakes.enter(address("10.0.0.1")).unwrap();
+        let handshakes = Handshakes::new(4, 2);
+        let oldest = speaking(&handshakes, "10.0.0.1");
         tokio::time::advance(LEAST / 2).await;
-        let newer = handshakes.enter(address("10.0.0.1")).unwrap();
+        let newer = speaking(&handshakes, "10.0.0.1");
         assert!(handshakes.enter(address("10.0.0.1")).is_none(), "both are new");
         tokio::time::advance(LEAST / 2).await;
-        let newest = handshakes.enter(address("10.0.0.1")).unwrap();
+        let newest = speaking(&handshakes, "10.0.0.1");
         oldest.cut().await;
         assert!(handshakes.enter(address("10.0.0.1")).is_none());
         drop((oldest, newer, newest));
@@ -299,7 +363,7 @@ mod tests {
     #[test]
     fn so_many_are_offered_http_2_at_once() {
         let handshakes = Handshakes::new(8, 8);
-        let [mut first, mut second, mut third] =
+        let [first, second, third] =
             [(); 3].map(|()| handshakes.enter(address("10.0.0.1")).unwrap());
         assert!(first.offers_http_2(2) && second.offers_http_2(2) && !third.offers_http_2(2));
         second.withdraw_http_2();

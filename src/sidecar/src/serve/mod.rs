@@ -163,12 +163,21 @@ where
         let (places, service) = (shared.clone(), service.clone());
         async move {
             let limits = places.limits();
-            let Accepted { stream, remote, handshake: place, draining } = accepted;
+            let Accepted { stream, remote, handshake: place, mut draining } = accepted;
             let _ = stream.set_nodelay(true);
             bound_kernel(&stream);
             let requests = Requests::new(service, remote, None, limits.unread);
+            let served = async {
+                let mut first = [0];
+                tokio::select! {
+                    _ = stream.peek(&mut first) => place.speaks(),
+                    _ = draining.wait_for(|draining| *draining) => return,
+                    () = tokio::time::sleep(limits.header_timeout) => return,
+                }
+                serve_requests(stream, Protocol::Http1, requests, limits, draining).await;
+            };
             tokio::select! {
-                () = serve_requests(stream, Protocol::Http1, requests, limits, draining) => {}
+                () = served => {}
                 () = place.cut() => {}
             }
             Ended::Served

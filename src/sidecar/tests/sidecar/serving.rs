@@ -233,7 +233,7 @@ async fn plaintext_is_served_by_the_same_loop() {
 #[tokio::test]
 async fn idle_strangers_hold_up_neither_strangers_nor_peers() {
     let authority = TestAuthority::new();
-    let limits = Limits { handshakes_per_source: 2, ..Limits::default() };
+    let limits = Limits { handshakes: 4, handshakes_per_source: 2, ..Limits::default() };
     let server = start(&authority, hello(), limits).await;
     let config = http1_config(&authority, None);
     let mut idle = Vec::new();

@@ -68,10 +68,7 @@ const IN_THE_KERNEL: usize = 16 * 1024 * 1024;
 const FOR_THE_DEAF: usize = 512 * 1024;
 
 /// A connection to a server, asked, whose reader takes nothing: its kernel has room for 4 KiB.
-async fn deaf(
-    authority: &TestAuthority,
-    server: &TestServer,
-) -> tokio_rustls::client::TlsStream<TcpStream> {
+async fn deaf(authority: &TestAuthority, server: &TestServer) -> TlsStream<TcpStream> {
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let stream = socket.connect(server.address).await.unwrap();
