@@ -69,6 +69,38 @@ fn a_ca_elsewhere_certifies_the_issuer_by_hand() {
 }
 
 #[test]
+fn an_issuers_certificate_is_renewed_by_a_later_one_and_nothing_else_changes() {
+    let mut environment = Environment::prepare(&Settings::default());
+    let init = ["init", "--config", "ca.toml"];
+    let request = environment.countersign(&[&init[..], &["--parent", "csr"]].concat()).success();
+    let request = request.stdout.trim().to_owned();
+    make_parent(&environment);
+    for (file, days) in [("first.pem", "60"), ("older.pem", "30"), ("later.pem", "90")] {
+        sign_for(&environment, &request, ISSUER_EXTENSIONS, file, days);
+    }
+    let finish = |environment: &Environment, file: &str, more: &[&str]| {
+        environment.countersign(&[&init[..], &["--certificate", file], more].concat())
+    };
+    let finished = finish(&environment, "chain-first.pem", &[]).success();
+    finished.says("offline holds the trust key:");
+    let operator = environment.path(".config/countersign/pay.example/svid.key");
+    let key = fs::read(&operator).unwrap();
+    let log = fs::read(environment.path("state/checkpoint")).unwrap();
+    finish(&environment, "chain-first.pem", &[]).success().says("nothing changed");
+    let json = finish(&environment, "chain-first.pem", &["--json"]).success().json();
+    assert_eq!(json["changed"], "nothing");
+    let refused = finish(&environment, "chain-older.pem", &[]).exits(1);
+    refused.says("chain-older.pem: ").says("before the one in use").says("--allow-earlier-end");
+    assert_eq!(fs::read(environment.path("state/checkpoint")).unwrap(), log, "nothing was logged");
+    let renewed = finish(&environment, "chain-later.pem", &[]).success();
+    renewed.says("renewed, for the same key").says("operators and trust stay as they are");
+    finish(&environment, "chain-first.pem", &["--allow-earlier-end"]).success().says("renewed");
+    assert_eq!(fs::read(&operator).unwrap(), key);
+    environment.serve();
+    environment.countersign(&["status"]).success().says("59d");
+}
+
+#[test]
 fn no_issuer_is_certified_on_a_log_that_went_back() {
     let mut environment = Environment::prepare(&Settings::default());
     let init = ["init", "--config", "ca.toml"];
@@ -119,13 +151,18 @@ fn finish_again(environment: &Environment, file: &str) {
     let finish = ["init", "--config", "ca.toml", "--certificate"];
     let other = environment.countersign(&[&finish[..], &["parent.pem"]].concat());
     other.exits(1).says("not for this CA's issuer key");
-    environment.countersign(&[&finish[..], &[file]].concat()).success().says("trust pin");
+    let renewed = environment.countersign(&[&finish[..], &[file]].concat()).success();
+    renewed.says("renewed, for the same key");
     let after = environment.countersign(&["trust", "show"]).success().stdout;
     assert_eq!(before, after);
 }
 
 /// The parent certifies the request; its own certificate stands behind the new one.
 fn sign(environment: &Environment, request: &str, extensions: &str, out: &str) {
+    sign_for(environment, request, extensions, out, "30");
+}
+
+fn sign_for(environment: &Environment, request: &str, extensions: &str, out: &str, days: &str) {
     environment.write("ext", extensions);
     let arguments = [
         "x509",
@@ -137,7 +174,7 @@ fn sign(environment: &Environment, request: &str, extensions: &str, out: &str) {
         "-CAkey",
         "parent.key",
         "-days",
-        "30",
+        days,
         "-extfile",
         "ext",
         "-out",

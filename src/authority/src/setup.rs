@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use api::{KeyPurpose, Secret};
 use identity::{Anchor, Countersignature, Der, SpiffeId, TrustDomain, TrustPin};
+use time::OffsetDateTime;
 
 pub use self::certified_again::{Again, CertifiedAgain, certify_again, to_certify_again};
 pub use self::halts::{Lifted, lift_halt, require_no_halt};
@@ -207,10 +208,53 @@ pub struct ParentAnswer<'a> {
     pub certificates: &'a [u8],
     /// DNS names and IP addresses of the CA's own certificate, which has to be believed below them.
     pub names: &'a [String],
+    /// Whether that certificate may end before the one in use.
+    pub earlier_end: EarlierEnd,
+}
+
+/// What becomes of an issuer's certificate that ends before the one in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierEnd {
+    /// It takes the other's place.
+    Allowed,
+    /// It is refused: an old file, most likely.
+    Refused,
+}
+
+/// A CA whose issuer a CA elsewhere has certified.
+#[derive(Debug)]
+pub struct Certified {
+    /// Its store.
+    pub store: Arc<SqliteStore>,
+    /// Its keys.
+    pub keys: Keys,
+    /// What names it.
+    pub pin: TrustPin,
+    /// What the certificates changed.
+    pub change: Change,
+}
+
+/// What the certificates of a CA elsewhere changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// The CA is finished by them.
+    Finished,
+    /// Nothing: the issuer's certificate is the one in use.
+    Nothing {
+        /// When that ends.
+        until: OffsetDateTime,
+    },
+    /// The issuer has another certificate for the same key.
+    Renewed {
+        /// When the one before ends.
+        before: OffsetDateTime,
+        /// When the new one ends.
+        until: OffsetDateTime,
+    },
 }
 
 /// Takes the certificates by which a CA elsewhere certified the issuer. Those above the issuer
-/// become trust anchors.
+/// become trust anchors. Of a CA that is finished, the issuer's certificate alone is replaced.
 ///
 /// They are verified by the rules that peers use before anything is written.
 pub async fn finish(
@@ -220,7 +264,7 @@ pub async fn finish(
     offline_passphrase: &Secret,
     answer: ParentAnswer<'_>,
     clock: &dyn Clock,
-) -> Result<Created, Error> {
+) -> Result<Certified, Error> {
     let keys = Keys::open(state, passphrase)?;
     let store = Arc::new(open_store(state, trust_domain, &keys)?.0);
     let ceremony = Ceremony { trust_domain, store: &*store, clock };
@@ -228,16 +272,16 @@ pub async fn finish(
     // Before anything is certified, or begun, on a log that is not what it was.
     require_no_halt(trust_domain, state, &*store, &keys).await?;
     if is_finished && state.join(PIN).exists() {
-        ceremony.certified_again(answer, state, &keys).await?;
+        let change = ceremony.certified_again(answer, state, &keys).await?;
         let pin = read_pin(state)?;
-        return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
+        return Ok(Certified { store, keys, pin, change });
     }
     let offline = Keys::open_offline(state, offline_passphrase)?;
     let first = First::of(&keys, &offline)?;
     if is_finished {
         // Killed before it had written the pin, which follows from the trust key alone.
         let pin = write_pin(&ceremony.first_trust_state(vec![], &first)?, state)?;
-        return Ok(Created { store, keys, outcome: Outcomes::Ready(pin) });
+        return Ok(Certified { store, keys, pin, change: Change::Finished });
     }
     let chain = ParentChain::parse(answer.certificates, first.issuer.public_key())?;
     let trust_state = ceremony.first_trust_state(chain.anchors(), &first)?;
@@ -246,7 +290,7 @@ pub async fn finish(
     let pin = ceremony.trust_state(trust_state, &first, state).await?;
     ceremony.sign_head(&first).await?;
     keep_newest(trust_domain, state, &*store, &keys).await?;
-    Ok(Created { store, keys, outcome: Outcomes::Ready(pin) })
+    Ok(Certified { store, keys, pin, change: Change::Finished })
 }
 
 /// What [`let_in`] had to do.

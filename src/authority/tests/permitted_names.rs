@@ -12,7 +12,7 @@ use std::sync::Arc;
 use api::{Attestation, ExplainRequest, IssueRequest, IssuedCertificate, Secret};
 use authority::clock::ManualClock;
 use authority::policy::{PolicyError, PolicySet};
-use authority::setup::{self, NewAuthority, Outcomes, Parent, ParentAnswer};
+use authority::setup::{self, EarlierEnd, NewAuthority, Outcomes, Parent, ParentAnswer};
 use authority::store::Store;
 use authority::{Authority, Caller, Error};
 use support::{Environment, anonymous, csr, id, request, trust_domain};
@@ -55,8 +55,9 @@ async fn start([root, above, issuer]: [&str; 3]) -> Environment {
     drop(created);
     let read = |name: &str| std::fs::read(parents.path().join(format!("{name}.pem"))).unwrap();
     let chain = ["issuer", "above", "root"].map(read).concat();
-    let created = loop {
-        let answer = ParentAnswer { certificates: &chain, names: &[] };
+    let certified = loop {
+        let answer =
+            ParentAnswer { certificates: &chain, names: &[], earlier_end: EarlierEnd::Refused };
         let (domain, state) = (trust_domain(), folder.path());
         match setup::finish(&domain, state, &passphrase, &offline, answer, &*clock).await {
             Err(Error::Store(authority::store::StoreError::InUse(_))) => {
@@ -65,8 +66,7 @@ async fn start([root, above, issuer]: [&str; 3]) -> Environment {
             finished => break finished.unwrap(),
         }
     };
-    let Outcomes::Ready(pin) = created.outcome else { panic!("it is certified") };
-    let (keys, store) = (created.keys, created.store as Arc<dyn Store>);
+    let (pin, keys, store) = (certified.pin, certified.keys, certified.store as Arc<dyn Store>);
     let authority = support::open(folder.path(), &store, &keys, &clock, pin).await.unwrap();
     Environment { folder, clock, store, keys, pin, authority }
 }

@@ -10,10 +10,12 @@ use identity::{
     pem,
 };
 use issuance::IssuerCertificate;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tlog::Hash;
 
 use super::opening::{read_pin, write_pin};
-use super::{INIT, ParentAnswer, REQUEST, require_no_halt};
+use super::{Change, EarlierEnd, INIT, ParentAnswer, REQUEST, require_no_halt};
 use crate::certificate::to_be_signed::LoggedCa;
 use crate::checkpoint::{origin, verifier_key};
 use crate::clock::Clock;
@@ -156,10 +158,10 @@ impl Ceremony<'_> {
         answer: ParentAnswer<'_>,
         state: &Path,
         keys: &Keys,
-    ) -> Result<(), Error> {
+    ) -> Result<Change, Error> {
         let in_force = self.in_force(state, keys).await?;
-        let chain =
-            ParentChain::parse(answer.certificates, in_force.issuer.certificate().public_key())?;
+        let in_use = in_force.issuer.certificate();
+        let chain = ParentChain::parse(answer.certificates, in_use.public_key())?;
         let trust_state = in_force.trust.state();
         chain.verify(trust_state, answer.names, self.clock)?;
         if chain.anchors().first().is_none_or(|parent| !trust_state.anchors.contains(parent)) {
@@ -168,7 +170,15 @@ impl Ceremony<'_> {
                 next_step: Some("have it certified by the same CA as before".to_owned()),
             });
         }
-        self.add_issuer(&chain.issuer, "parent elsewhere").await
+        let (before, until) = (in_use.not_after(), chain.issuer.not_after());
+        if chain.issuer.der() == in_use.der() {
+            return Ok(Change::Nothing { until });
+        }
+        if until < before && answer.earlier_end == EarlierEnd::Refused {
+            return Err(ends_earlier(until, before));
+        }
+        self.add_issuer(&chain.issuer, "parent elsewhere").await?;
+        Ok(Change::Renewed { before, until })
     }
 
     /// Writes the request for a CA elsewhere.
@@ -260,5 +270,21 @@ impl Ceremony<'_> {
             Some(Outcome::Act(Acted::Refused(conflict))) => Err(Error::Conflict(conflict)),
             other => Err(Error::Folder(format!("the store answered {other:?}"))),
         }
+    }
+}
+
+fn ends_earlier(until: OffsetDateTime, before: OffsetDateTime) -> Error {
+    let told = |time: OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
+    let (until, before) = (told(until), told(before));
+    Error::Invalid {
+        why: format!(
+            "the issuer's certificate in it ends at {until}, before the one in use, which ends at \
+             {before}: nothing was changed"
+        ),
+        next_step: Some(
+            "give the newest that the parent made; or, where it is to end earlier: countersign init \
+             --certificate FILE --allow-earlier-end"
+                .to_owned(),
+        ),
     }
 }

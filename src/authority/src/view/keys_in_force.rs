@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use api::KeyPurpose;
 use tokio::runtime::Handle;
 
 use super::View;
@@ -118,6 +119,11 @@ impl View {
         self.in_force.store(in_force);
         warn_of_names(self.require_permitted_rows());
         still_absent.map_or(Ok(()), |error| Err(error.into()))
+    }
+
+    /// Whether the root is a key of this CA's, and not that of a CA elsewhere.
+    pub fn has_own_root(&self) -> bool {
+        self.in_force().ledger.in_use(KeyPurpose::Root).next().is_some()
     }
 
     /// Refuses where a row of the policy set in force lists a name that a CA above the issuer does not

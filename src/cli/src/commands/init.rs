@@ -1,11 +1,13 @@
 //! `init`: makes a CA, or repairs what expired.
 
-use std::path::{Path, PathBuf};
+mod parent_answer;
+
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use authority::clock::{Clock, SteadyClock, SystemClock};
-use authority::policy::{Action, PolicyError, PolicySet, Principal, Query};
-use authority::setup::{self, Again, CertifiedAgain, NewAuthority, Outcomes, Parent, ParentAnswer};
+use authority::policy::{Action, PolicySet, Principal, Query};
+use authority::setup::{self, Again, CertifiedAgain, NewAuthority, Outcomes, Parent};
 use authority::store::Store;
 use authority::store::sqlite::SqliteStore;
 use authority::{Authority, Keys};
@@ -18,10 +20,10 @@ use crate::clock;
 use crate::contexts::{self, Context, MakeCurrent};
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::files;
 use crate::operator_place::{OperatorPlace, operator_id};
 use crate::policy_folder;
 use crate::session::Session;
+use crate::table;
 
 /// What to make.
 #[derive(Debug, Args)]
@@ -31,9 +33,13 @@ pub(crate) struct Arguments {
     /// Who certifies the issuer: a root made here, or a CA elsewhere that signs a request
     #[arg(long, value_enum, default_value = "local")]
     parent: ParentChoice,
-    /// Finish `--parent csr`: the issuer's certificate, then the CA's that signed it, PEM
+    /// Finish `--parent csr`, or renew the issuer's certificate, which alone changes then: that, then
+    /// the CA's that signed it, and so on to the root, PEM
     #[arg(long, value_name = "FILE", conflicts_with_all = ["parent", "recover"])]
     certificate: Option<PathBuf>,
+    /// With --certificate: it may end before the one in use
+    #[arg(long, requires = "certificate")]
+    allow_earlier_end: bool,
     /// Repair what expired: the operator's SVID, the issuer's certificate
     #[arg(long)]
     recover: bool,
@@ -70,7 +76,7 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
     operator_id(&config.trust_domain, &arguments.operator)?;
     let done = match &arguments.certificate {
         _ if arguments.recover => recover(&arguments, &config, session).await,
-        Some(path) => finish(&arguments, &config, path, session).await,
+        Some(path) => parent_answer::take(&arguments, &config, path, session).await,
         None => create(&arguments, &config, session).await,
     };
     done.map_err(|error| arguments.config.blame(&config, error))
@@ -122,43 +128,6 @@ async fn create(arguments: &Arguments, config: &Config, session: &Session) -> an
     }
 }
 
-async fn finish(
-    arguments: &Arguments,
-    config: &Config,
-    certificate: &Path,
-    session: &Session,
-) -> anyhow::Result<Exit> {
-    let certificates = files::read(certificate)?;
-    let passphrase = arguments.config.passphrase(config)?;
-    let offline_passphrase = arguments.config.offline_passphrase(config)?;
-    let created = setup::finish(
-        &config.trust_domain,
-        &config.state,
-        &passphrase,
-        &offline_passphrase,
-        ParentAnswer { certificates: &certificates, names: &config.names },
-        &SystemClock,
-    )
-    .await
-    .map_err(|error| of_file(certificate, error))?;
-    let pin = setup::read_pin(&config.state)?;
-    let place = place_of_operator(arguments, config, &*created.store, session).await;
-    let authority = ca_host::engine(config, created.store, created.keys, pin).await?;
-    // The policy set was put into force before anybody knew what the parent permits.
-    if let Err(error @ PolicyError::NotPermitted { row, found }) =
-        &authority.view.require_permitted_rows()
-    {
-        session.output.warn(format!("{error}\nnext: {}", found.next_step(row)));
-    }
-    // The trust keys may have been replaced since `init`.
-    let pin = authority.view.trust().state().pin();
-    let ready = match place {
-        Ok(place) => ready(arguments, config, &authority, pin, &place, session).await,
-        Err(nowhere) => Err(nowhere),
-    };
-    ready.map_err(|source| without_operator(config, source))
-}
-
 /// The CA is whole: `--recover` goes on with it.
 fn without_operator(config: &Config, source: anyhow::Error) -> anyhow::Error {
     Error::NotHandedOver {
@@ -168,16 +137,6 @@ fn without_operator(config: &Config, source: anyhow::Error) -> anyhow::Error {
         repair: "once there is room: countersign init --recover".to_owned(),
     }
     .into()
-}
-
-/// What is wrong with the certificates is wrong with their file.
-fn of_file(path: &Path, error: authority::Error) -> authority::Error {
-    match error {
-        authority::Error::Invalid { why, next_step } => {
-            authority::Error::Invalid { why: format!("{}: {why}", path.display()), next_step }
-        }
-        error => error,
-    }
 }
 
 /// A new operator's SVID; the issuer certified again where it ends soon, and a halt lifted where
@@ -381,7 +340,7 @@ async fn accept_clock(
             "the log was {} ahead of this clock, and goes on from it. Certificates and tokens of \
              then live as long\nas they say: `countersign list` and `countersign token list` show them; revoke what nobody \
              knows",
-            crate::table::span(time::Duration::milliseconds(ahead.cast_signed())),
+            table::span(time::Duration::milliseconds(ahead.cast_signed())),
         ),
         None => "the log is not ahead of this clock, which counts from now on".to_owned(),
     });
@@ -438,9 +397,11 @@ async fn ready(
         }),
         |_| format!("trust pin  {pin}\noperator   {operator}\ncontext    {name} ({url})"),
     )?;
+    let offline =
+        if authority.view.has_own_root() { "root and trust keys" } else { "the trust key" };
     session.output.note(format!(
-        "keys are sealed in {state}/keys; {state}/offline holds root and trust keys: move it away, \
-         `serve` never needs it\nnext: countersign serve --config {config}",
+        "keys are sealed in {state}/keys; {state}/offline holds {offline}: move it away, `serve` never \
+         needs it\nnext: countersign serve --config {config}",
         state = config.state.display(),
         config = crate::shell::quoted(&arguments.config.config),
     ));
