@@ -52,6 +52,17 @@ pub fn has_shape(said: &str, shown: &str) -> bool {
     shape(said) == shape(shown)
 }
 
+/// The commands of this program that stand in README's sentences and tables, each on one line.
+pub fn named_commands() -> Vec<String> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = std::fs::read_to_string(&file).expect("README.md can be read");
+    // Between fences there is code, of which every second piece is none.
+    let sentences: String = readme.split("```").step_by(2).collect();
+    let code = sentences.split('`').skip(1).step_by(2);
+    let code = code.map(|code| code.split_whitespace().collect::<Vec<_>>().join(" "));
+    code.filter(|code| code.starts_with("countersign ")).collect()
+}
+
 /// The first block of a section that is in this language, without its fences.
 fn block(heading: &str, language: &str) -> String {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");

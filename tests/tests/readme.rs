@@ -21,6 +21,23 @@ fn a_ca_that_stays_is_made_by_who_types_the_passphrases() {
     follow(Passphrases::Typed);
 }
 
+/// Without it they would look in /etc/countersign, where README's own reader has none.
+#[test]
+fn each_command_of_the_readme_that_takes_a_configuration_names_one() {
+    let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase());
+    let mut named = 0;
+    for command in readme::named_commands() {
+        let words: Vec<&str> = command.split(' ').skip(1).take_while(is_name).collect();
+        let help = Command::new(binary()).args(&words).arg("--help").output().unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        if help.contains("default: /etc/countersign/countersign.toml") {
+            named += 1;
+            assert!(command.contains("--config "), "{command}");
+        }
+    }
+    assert!(named > 0, "README names no such command");
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Passphrases {
     InFiles,
