@@ -101,6 +101,55 @@ fn an_issuers_certificate_is_renewed_by_a_later_one_and_nothing_else_changes() {
 }
 
 #[test]
+fn an_answer_that_cannot_be_used_is_refused_with_a_step_that_helps() {
+    let environment = Environment::prepare(&Settings::default());
+    let init = ["init", "--config", "ca.toml"];
+    let request = environment.countersign(&[&init[..], &["--parent", "csr"]].concat()).success();
+    let request = request.stdout.trim().to_owned();
+    make_parent(&environment);
+    let ca = ISSUER_EXTENSIONS;
+    let (theirs, san) = ("subjectAltName=URI:spiffe://other", "subjectAltName=URI:spiffe://pay");
+    for (file, extensions) in [
+        ("good.pem", ca.to_owned()),
+        ("client.pem", format!("{ca}extendedKeyUsage=clientAuth\n")),
+        ("critical.pem", format!("{ca}1.2.3.4=critical,ASN1:NULL\n")),
+        ("theirs.pem", ca.replace(san, theirs)),
+    ] {
+        sign(&environment, &request, &extensions, file);
+    }
+    let folder = environment.folder();
+    for (file, form) in [("pem.p7b", "PEM"), ("der.p7b", "DER")] {
+        let boxed = ["crl2pkcs7", "-nocrl", "-certfile", "chain-good.pem", "-outform", form];
+        openssl(folder, &[&boxed[..], &["-out", file]].concat()).success();
+    }
+    let good = fs::read_to_string(environment.path("chain-good.pem")).unwrap();
+    let utf16: Vec<u8> = good.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    fs::write(environment.path("utf16.pem"), utf16).unwrap();
+    environment.write("cut.pem", &good[..good.len() - 100]);
+    environment.write("empty.pem", "");
+    let certified = "have state/issuer.csr certified as it is";
+    for (file, found, step) in [
+        ("chain-client.pem", "the extended key usage of a CA of the path has no ", certified),
+        ("chain-critical.pem", "has a critical extension that is not known here", certified),
+        ("chain-theirs.pem", "certificate 1 has the URI name spiffe://other.example", certified),
+        ("utf16.pem", "this is UTF-16BE", "iconv -f UTF-16BE -t UTF-8 FILE"),
+        ("cut.pem", "no END: is the file cut off?", "copy it again"),
+        ("empty.pem", "it is empty", "give one file"),
+        ("pem.p7b", "it is PKCS #7", "openssl pkcs7 -in FILE -print_certs"),
+        ("der.p7b", "it is PKCS #7", "openssl pkcs7 -inform DER -in FILE -print_certs"),
+    ] {
+        let refused = environment.countersign(&[&init[..], &["--certificate", file]].concat());
+        let refused = refused.exits(1).says(found).says(step);
+        let is_one_chain = step == certified && refused.stderr.contains("give one file");
+        assert!(!is_one_chain && !refused.stderr.contains("NotFound"), "{}", refused.stderr);
+    }
+    for file in ["pem.p7b", "der.p7b"] {
+        let named = environment.countersign(&["inspect", file]).exits(1);
+        named.says("it is a PKCS #7 file").says(&format!("-in {file} -print_certs"));
+    }
+}
+
+#[test]
 fn no_issuer_is_certified_on_a_log_that_went_back() {
     let mut environment = Environment::prepare(&Settings::default());
     let init = ["init", "--config", "ca.toml"];

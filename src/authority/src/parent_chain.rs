@@ -12,7 +12,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use identity::{
-    Anchor, Countersignature, Der, SpiffeId, Trust, TrustDomain, TrustState, Usage, pem_blocks,
+    Anchor, Countersignature, Der, PemError, SpiffeId, Trust, TrustDomain, TrustState, Usage,
+    is_pem, is_pkcs7, pem_blocks,
 };
 use issuance::{DnsName, IssuerCertificate};
 use rustls_pki_types::{CertificateDer, UnixTime};
@@ -35,7 +36,10 @@ pub(crate) struct ParentChain {
 impl ParentChain {
     /// Reads PEM: the issuer's certificate, for this key, then those above it in order.
     pub(crate) fn parse(text: &[u8], public_key: &[u8]) -> Result<Self, Error> {
-        let blocks = pem_blocks(text).map_err(|error| invalid(error.to_string()))?;
+        if is_pkcs7(text) {
+            return Err(pkcs7(text));
+        }
+        let blocks = pem_blocks(text).map_err(|error| unread(&error))?;
         let blocks = blocks.into_iter().filter(|block| block.label.ends_with("CERTIFICATE"));
         let mut certificates: Vec<Vec<u8>> = blocks.map(|block| block.contents).collect();
         let parsed: Vec<X509Certificate<'_>> = certificates
@@ -51,13 +55,18 @@ impl ParentChain {
                 Some(&SEQUENCE) => {
                     "it is DER, which holds one certificate: PEM holds the whole chain"
                 }
+                None => "it is empty",
                 _ => "it has no certificate",
             };
             return Err(invalid(why.to_owned()));
         };
         if first.public_key().raw != public_key {
             let why = "the first certificate is not for this CA's issuer key".to_owned();
-            return Err(invalid(why));
+            return Err(refused(
+                why,
+                "begin the file with the certificate that was made for this CA's own request, \
+                 state/issuer.csr; then the CA's that signed it, and so on to the root",
+            ));
         }
         for (number, pair) in (1..).zip(parsed.windows(2)) {
             if pair[0].issuer().as_raw() != pair[1].subject().as_raw() {
@@ -116,7 +125,8 @@ impl ParentChain {
         for usage in [Usage::Client, Usage::Server] {
             let believed = identity::verify_issuer(&leaf, &issuers, usage, now, &trust);
             believed.map_err(|refusal| {
-                invalid(format!("peers would refuse what is issued below it: {refusal}"))
+                let why = format!("peers would refuse what is issued below it: {refusal}");
+                refused(why, CERTIFIED_OTHERWISE)
             })?;
         }
         self.require_names(state, names)
@@ -151,10 +161,11 @@ impl ParentChain {
                     true => format!("{}, or none", trust_domain.id()),
                     false => "a SPIFFE ID without a path, or none".to_owned(),
                 };
-                return Err(invalid(format!(
+                let why = format!(
                     "certificate {number} has the URI name {uri}, and a signing certificate has \
                      {wanted} (X.509-SVID §2)"
-                )));
+                );
+                return Err(refused(why, CERTIFIED_OTHERWISE));
             }
         }
         Ok(())
@@ -167,7 +178,8 @@ impl ParentChain {
         let (validity, now) = (root.validity(), clock.now());
         if now < validity.not_before.to_datetime() || now > validity.not_after.to_datetime() {
             let (from, until) = (validity.not_before, validity.not_after);
-            return Err(invalid(format!("the root is valid from {from} to {until} only")));
+            let why = format!("the root is valid from {from} to {until} only");
+            return Err(refused(why, CERTIFIED_OTHERWISE));
         }
         Ok(())
     }
@@ -182,11 +194,12 @@ impl ParentChain {
             let constraints = ca.basic_constraints().ok().flatten().map(|it| it.value);
             let allowed = constraints.and_then(|it| it.path_len_constraint);
             if let Some(allowed) = allowed.filter(|allowed| *allowed < below) {
-                return Err(invalid(format!(
+                let why = format!(
                     "peers would refuse what is issued below it: {} has path length {allowed}, and \
                      {below} CAs below it",
                     ca.subject()
-                )));
+                );
+                return Err(refused(why, CERTIFIED_OTHERWISE));
             }
         }
         Ok(())
@@ -214,6 +227,33 @@ fn uris(der: &[u8]) -> Result<Vec<String>, &'static str> {
     Ok(uris)
 }
 
+/// What keeps a file from being read, with what makes another of it.
+fn unread(error: &PemError) -> Error {
+    let step = match error {
+        PemError::Text(fault) => format!(
+            "{} FILE > chain.pem; then: countersign init --certificate chain.pem",
+            fault.command()
+        ),
+        _ => {
+            "copy it again, each block from its BEGIN to its END; then the same command".to_owned()
+        }
+    };
+    refused(error.to_string(), step)
+}
+
+/// Windows exports a chain so, in an order of its own.
+fn pkcs7(bytes: &[u8]) -> Error {
+    let form = if is_pem(bytes) { "" } else { " -inform DER" };
+    refused(
+        "it is PKCS #7, and not PEM with a block for each certificate".to_owned(),
+        format!(
+            "`openssl pkcs7{form} -in FILE -print_certs -out chain.pem`; put the issuer's certificate \
+             first in it, then the CA's that signed it, and so on to the root; then: countersign init \
+             --certificate chain.pem"
+        ),
+    )
+}
+
 fn refused_name(found: &NotPermitted) -> Error {
     let NotPermitted { name, refusal, .. } = found;
     Error::Invalid {
@@ -226,16 +266,21 @@ fn refused_name(found: &NotPermitted) -> Error {
     }
 }
 
+/// Where the file is not one chain.
 fn invalid(why: String) -> Error {
-    Error::Invalid {
+    refused(
         why,
-        next_step: Some(
-            "give one file: the issuer's certificate, then the CA's that signed it, and so on to \
-             the root"
-                .to_owned(),
-        ),
-    }
+        "give one file: the issuer's certificate, then the CA's that signed it, and so on to the root",
+    )
 }
+
+fn refused(why: String, next_step: impl Into<String>) -> Error {
+    Error::Invalid { why, next_step: Some(next_step.into()) }
+}
+
+/// Where the file is one chain, and a certificate in it is not as peers want it.
+const CERTIFIED_OTHERWISE: &str = "`countersign inspect FILE` shows the certificates; have state/issuer.csr certified as it is, as a CA (cA=true, path length 0, \
+    keyCertSign and cRLSign, no extended key usage), below CAs that are valid and restrict it no further";
 
 /// X.690 §8.9: how the DER of a certificate begins.
 const SEQUENCE: u8 = 0x30;

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
-use identity::{is_pem, pem_blocks, utf8_text};
+use identity::{is_pem, is_pkcs7, pem_blocks, utf8_text};
 use rustls_pki_types::PrivateKeyDer;
 use tlog::{Checkpoint, SignedNote};
 use x509_parser::prelude::{
@@ -23,6 +23,8 @@ pub(crate) enum OtherFile {
     Json,
     Key,
     Pkcs12,
+    Pkcs7,
+    Pkcs7Der,
     Proof,
     PublicKey,
     Record,
@@ -37,6 +39,9 @@ impl OtherFile {
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         if bytes.trim_ascii().is_empty() {
             return Some(Self::Empty);
+        }
+        if is_pkcs7(bytes) {
+            return Some(if is_pem(bytes) { Self::Pkcs7 } else { Self::Pkcs7Der });
         }
         if is_pem(bytes) {
             let blocks = pem_blocks(bytes).ok()?;
@@ -131,6 +136,13 @@ impl OtherFile {
             Self::Pkcs12 => Some(
                 "openssl pkcs12 -in FILE -nokeys -out chain.pem; countersign inspect chain.pem",
             ),
+            Self::Pkcs7 => Some(
+                "openssl pkcs7 -in FILE -print_certs -out chain.pem; countersign inspect chain.pem",
+            ),
+            Self::Pkcs7Der => Some(
+                "openssl pkcs7 -inform DER -in FILE -print_certs -out chain.pem; countersign inspect \
+                 chain.pem",
+            ),
             Self::PublicKey => Some(
                 "a token for this key alone: countersign token create SPIFFE_ID --pin-key FILE",
             ),
@@ -155,6 +167,7 @@ impl fmt::Display for OtherFile {
             Self::Json => "JSON",
             Self::Key => "a private key",
             Self::Pkcs12 => "a PKCS #12 file",
+            Self::Pkcs7 | Self::Pkcs7Der => "a PKCS #7 file",
             Self::Proof => "a proof of a log (tlog-proof)",
             Self::PublicKey => "a public key",
             Self::Record => "the record of an SVID (svid.json)",

@@ -58,7 +58,7 @@ async fn a_request_is_certified_however_it_was_saved_and_a_key_beside_it_stays_h
         assert!(certified.stdout.contains("BEGIN CERTIFICATE"), "{}", certified.stdout);
     }
     for (bytes, found) in [
-        (utf16(&pem), "this is UTF-16; save it as UTF-8"),
+        (utf16(&pem), "this is UTF-16LE; save it as UTF-8"),
         ([&*pem, &request()].concat().into_bytes(), "several requests"),
         (pem.replace("-----END", "").into_bytes(), "block 1"),
         (pem.as_bytes()[..pem.len() / 2].to_vec(), "cut off"),

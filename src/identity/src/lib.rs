@@ -38,13 +38,13 @@ mod verify;
 pub use bundle::pem;
 pub use der::{Der, Spki};
 pub use error::{Error, SpiffeIdRule};
-pub use pem::{PemBlock, PemError, is_pem, pem_blocks};
+pub use pem::{PemBlock, PemError, is_pem, is_pkcs7, pem_blocks};
 pub use refusal::{CountersignatureRule, Refusal, SvidRule};
 pub use revocations::Revocations;
 pub use serial_number::SerialNumber;
 pub use spared::Spared;
 pub use spiffe_id::{SpiffeId, TrustDomain};
-pub use text::{TextFault, unmarked, utf8_text, without_values};
+pub use text::{ByteOrder, TextFault, unmarked, utf8_text, without_values};
 pub use trust_state::{
     Anchor, Countersignature, CountersignatureKey, LogKey, TrustPin, TrustState,
 };

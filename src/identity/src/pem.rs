@@ -122,6 +122,22 @@ pub fn is_pem(text: &[u8]) -> bool {
     text.windows(BEGIN.len()).any(|window| window == BEGIN)
 }
 
+/// Whether a file is PKCS #7: certificates in one box (RFC 5652 §5), as Windows exports a chain. In PEM
+/// by its label, in DER by the type that it begins with.
+pub fn is_pkcs7(bytes: &[u8]) -> bool {
+    let is_labelled = |label: &str| matches!(label, "PKCS7" | "CMS" | "PKCS #7 SIGNED DATA");
+    if is_pem(bytes) {
+        return pem_blocks(bytes)
+            .is_ok_and(|blocks| blocks.iter().any(|block| is_labelled(&block.label)));
+    }
+    let length = match bytes {
+        [SEQUENCE, long, ..] if long & 0x80 != 0 => 2 + usize::from(long & 0x7f),
+        [SEQUENCE, ..] => 2,
+        _ => return false,
+    };
+    bytes.get(length..).is_some_and(|rest| rest.starts_with(SIGNED_DATA))
+}
+
 /// A block whose END was not seen yet.
 struct Open {
     label: String,
@@ -179,6 +195,10 @@ fn is_base64(octet: u8) -> bool {
 const BEGIN: &[u8] = b"-----BEGIN ";
 const END: &[u8] = b"-----END ";
 const HYPHENS: &[u8] = b"-----";
+
+const SEQUENCE: u8 = 0x30;
+/// RFC 5652 §5.1: the object identifier 1.2.840.113549.1.7.2.
+const SIGNED_DATA: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 2];
 
 #[cfg(test)]
 mod tests {
@@ -246,7 +266,7 @@ mod tests {
     #[test]
     fn utf_16_is_named() {
         let utf16: Vec<u8> = pem("A", b"a").encode_utf16().flat_map(u16::to_le_bytes).collect();
-        assert_eq!(pem_blocks(&utf16), Err(PemError::Text(TextFault::Utf16)));
+        assert!(matches!(pem_blocks(&utf16), Err(PemError::Text(TextFault::Utf16 { .. }))));
     }
 
     #[test]

@@ -13,24 +13,57 @@ pub enum TextFault {
         line: usize,
     },
     /// It is UTF-16, as Windows' `certreq` and PowerShell's `>` write it.
-    Utf16,
+    Utf16 {
+        /// Which octet of a character comes first.
+        order: ByteOrder,
+        /// Whether it begins with the mark that says so.
+        is_marked: bool,
+    },
     /// It is UTF-32.
     Utf32,
 }
 
+/// Which octet of a character comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ByteOrder {
+    /// The higher one.
+    BigEndian,
+    /// The lower one.
+    LittleEndian,
+}
+
+impl fmt::Display for ByteOrder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BigEndian => "UTF-16BE",
+            Self::LittleEndian => "UTF-16LE",
+        })
+    }
+}
+
+impl TextFault {
+    /// The command that makes UTF-8 of such a file, without the file's name.
+    pub fn command(&self) -> String {
+        let encoding = match self {
+            Self::NotUtf8 { .. } => "LATIN1",
+            // Told the order, iconv would keep the mark, which OpenSSL takes for a part of the text.
+            Self::Utf16 { is_marked: true, .. } => "UTF-16",
+            Self::Utf16 { order: ByteOrder::BigEndian, .. } => "UTF-16BE",
+            Self::Utf16 { order: ByteOrder::LittleEndian, .. } => "UTF-16LE",
+            Self::Utf32 => "UTF-32",
+        };
+        format!("iconv -f {encoding} -t UTF-8")
+    }
+}
+
 impl fmt::Display for TextFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotUtf8 { line } => {
-                write!(f, "line {line} is not UTF-8; save it as UTF-8 (iconv -f LATIN1 -t UTF-8)")
-            }
-            Self::Utf16 => {
-                f.write_str("this is UTF-16; save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
-            }
-            Self::Utf32 => {
-                f.write_str("this is UTF-32; save it as UTF-8 (iconv -f UTF-32 -t UTF-8)")
-            }
-        }
+        let what = match self {
+            Self::NotUtf8 { line } => format!("line {line} is not UTF-8"),
+            Self::Utf16 { order, .. } => format!("this is {order}"),
+            Self::Utf32 => "this is UTF-32".to_owned(),
+        };
+        write!(f, "{what}; save it as UTF-8 ({})", self.command())
     }
 }
 
@@ -48,11 +81,14 @@ pub fn utf8_text(bytes: &[u8]) -> Result<&str, TextFault> {
 /// The same where only parts of it need be text: a PEM file may have anything around its blocks.
 /// Fails for what no part of is.
 pub fn unmarked(bytes: &[u8]) -> Result<&[u8], TextFault> {
+    let utf16 = |order, is_marked| Err(TextFault::Utf16 { order, is_marked });
     match bytes {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => Err(TextFault::Utf32),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Err(TextFault::Utf16),
+        [0xff, 0xfe, ..] => utf16(ByteOrder::LittleEndian, true),
+        [0xfe, 0xff, ..] => utf16(ByteOrder::BigEndian, true),
         // Without a mark: no text of ours begins with two characters whose other octets are zero.
-        [a, 0, b, 0, ..] | [0, a, 0, b, ..] if *a != 0 && *b != 0 => Err(TextFault::Utf16),
+        [a, 0, b, 0, ..] if *a != 0 && *b != 0 => utf16(ByteOrder::LittleEndian, false),
+        [0, a, 0, b, ..] if *a != 0 && *b != 0 => utf16(ByteOrder::BigEndian, false),
         _ => Ok(bytes.strip_prefix(MARK).unwrap_or(bytes)),
     }
 }
@@ -169,9 +205,17 @@ mod tests {
 
     #[test]
     fn utf_16_is_named_with_and_without_a_mark_in_either_order() {
-        for mark in [true, false] {
-            for order in [u16::to_le_bytes, u16::to_be_bytes] {
-                assert_eq!(utf8_text(&utf16("{\r\n}", mark, order)), Err(TextFault::Utf16));
+        let octets = |order| match order {
+            ByteOrder::BigEndian => u16::to_be_bytes,
+            ByteOrder::LittleEndian => u16::to_le_bytes,
+        };
+        for is_marked in [true, false] {
+            for order in [ByteOrder::BigEndian, ByteOrder::LittleEndian] {
+                let fault = utf8_text(&utf16("{\r\n}", is_marked, octets(order))).unwrap_err();
+                assert_eq!(fault, TextFault::Utf16 { order, is_marked });
+                assert!(fault.to_string().starts_with(&format!("this is {order}; ")), "{fault}");
+                let named = if is_marked { "UTF-16".to_owned() } else { order.to_string() };
+                assert_eq!(fault.command(), format!("iconv -f {named} -t UTF-8"));
             }
         }
         let utf32: Vec<u8> = [0xfeff, 0x7b].into_iter().flat_map(u32::to_le_bytes).collect();

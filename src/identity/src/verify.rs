@@ -381,11 +381,19 @@ fn svid_rules(certificate: &X509Certificate<'_>, usage: Usage) -> Result<SpiffeI
 /// X509-SVID §4.4: the purpose that the peer's side needs.
 fn purpose(certificate: &X509Certificate<'_>, usage: Usage) -> Result<(), SvidRule> {
     let extended = certificate.extended_key_usage().ok().flatten().map(|e| e.value);
-    let (present, name) = match usage {
-        Usage::Client => (extended.is_some_and(|e| e.client_auth), "clientAuth"),
-        Usage::Server => (extended.is_some_and(|e| e.server_auth), "serverAuth"),
-    };
-    if present { Ok(()) } else { Err(SvidRule::ExtendedKeyUsage(name)) }
+    let present = extended.is_some_and(|extended| match usage {
+        Usage::Client => extended.client_auth,
+        Usage::Server => extended.server_auth,
+    });
+    if present { Ok(()) } else { Err(SvidRule::ExtendedKeyUsage(purpose_name(usage))) }
+}
+
+/// As RFC 5280 §4.2.1.12 names it.
+fn purpose_name(usage: Usage) -> &'static str {
+    match usage {
+        Usage::Client => "clientAuth",
+        Usage::Server => "serverAuth",
+    }
 }
 
 /// X509-SVID §2: exactly one URI SAN. Raw names are counted, whatever they say.
@@ -453,10 +461,23 @@ fn explain(
         (webpki::Error::CaUsedAsEndEntity, _) => Refusal::NotAnSvid(SvidRule::CertificateAuthority),
         (webpki::Error::RequiredEkuNotFoundContext(_), _) => match purpose(&certificate, usage) {
             Err(rule) => Refusal::NotAnSvid(rule),
-            Ok(()) => Refusal::UnknownAuthority(error.to_string()),
+            Ok(()) => Refusal::UnknownAuthority(format!(
+                "the extended key usage of a CA of the path has no {}",
+                purpose_name(usage)
+            )),
         },
-        _ => Refusal::UnknownAuthority(error.to_string()),
+        (webpki::Error::UnsupportedCriticalExtension, _) => Refusal::UnknownAuthority(
+            "a certificate of the path has a critical extension that is not known here".to_owned(),
+        ),
+        _ => Refusal::UnknownAuthority(variant(&error)),
     }
+}
+
+/// What webpki calls it, without what it has beside the name: that is written for Rust.
+fn variant(error: &webpki::Error) -> String {
+    let told = error.to_string();
+    let name = |c: char| !c.is_ascii_alphanumeric();
+    told.split(name).next().unwrap_or_default().to_owned()
 }
 
 /// Ours is one; a stranger's maze of many costs path building some 100 ms, five of them 0.2 ms.
