@@ -33,7 +33,7 @@ fn config_check_tells_every_file_that_cannot_be_used() {
     let told =
         told.says("\n      3: passphrase_file: ").says("\n      4: offline_passphrase_file: ");
     assert_eq!(told.stderr.matches("next: ").count(), 1, "{}", told.stderr);
-    told.says("next: 1, 2, 3, 4: put it there");
+    told.says("next: 1: look what it is, and name another").says("2, 3, 4: put it there");
 }
 
 #[test]

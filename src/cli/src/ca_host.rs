@@ -20,7 +20,7 @@ use identity::{SpiffeId, TrustPin};
 use server::Config;
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::error::{ConfiguredFault, Error};
 use crate::output::Output;
 use crate::passphrase::{self, Source};
 use crate::pending::PendingRequest;
@@ -138,8 +138,8 @@ impl ConfigFile {
 
 fn require_folder(config: &Config) -> Result<(), Error> {
     if config.state.metadata().is_ok_and(|it| !it.is_dir()) {
-        let why = "it is no folder".to_owned();
-        return Err(Error::ConfiguredFile { key: "state", path: config.state.clone(), why });
+        let fault = ConfiguredFault::Kind("it is no folder".to_owned());
+        return Err(Error::ConfiguredFile { key: "state", path: config.state.clone(), fault });
     }
     Ok(())
 }
@@ -149,7 +149,7 @@ fn require_policies(config: &Config) -> Result<(), Error> {
     let refuse = |error| Error::ConfiguredFile {
         key: POLICIES,
         path: path.clone(),
-        why: format!("{error:#}"),
+        fault: ConfiguredFault::Contents(format!("{error:#}")),
     };
     first_policy(config).map(drop).map_err(|error| match error.downcast::<Error>() {
         Ok(error @ (Error::ConfiguredFile { .. } | Error::NoPolicies(_))) => error,
@@ -221,7 +221,8 @@ pub(crate) fn first_policy(config: &Config) -> anyhow::Result<PolicySet> {
     let files = match &config.policies {
         Some(folder) => policy_folder::read(folder).map_err(|error| match error {
             Error::Read { path, source } if path == *folder => {
-                Error::ConfiguredFile { key: POLICIES, path, why: source.to_string() }
+                let fault = ConfiguredFault::Read(source);
+                Error::ConfiguredFile { key: POLICIES, path, fault }
             }
             error => error,
         })?,

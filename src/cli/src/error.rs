@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 
 use countersign::svid_folder::FolderError;
-use identity::{Refusal, SerialNumber, SpiffeId, TrustDomain};
+use identity::{Refusal, SerialNumber, SpiffeId, TextFault, TrustDomain};
 use time::OffsetDateTime;
 
 use crate::clock;
@@ -45,8 +45,8 @@ pub(crate) enum Error {
     #[error("{}", configuration(path, source))]
     Configuration { path: PathBuf, source: Box<server::ConfigError> },
     /// A file that the configuration names cannot be used.
-    #[error("{key}: {}: {why}", path.display())]
-    ConfiguredFile { key: &'static str, path: PathBuf, why: String },
+    #[error("{key}: {}: {fault}", path.display())]
+    ConfiguredFile { key: &'static str, path: PathBuf, fault: ConfiguredFault },
     /// A context's name becomes a folder's.
     #[error("{0:?} is no context's name: 1 to 255 letters, digits and . _ -, no . or - first")]
     ContextName(String),
@@ -226,13 +226,38 @@ pub(crate) enum Error {
     Write { path: PathBuf, source: io::Error },
 }
 
+/// What is wrong with a file, or a folder, that the configuration names.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfiguredFault {
+    /// What stands in it cannot be used.
+    #[error("{0}")]
+    Contents(String),
+    /// It is something else than a file of a secret's size, or than a folder.
+    #[error("{0}")]
+    Kind(String),
+    /// It cannot be read.
+    #[error("{0}")]
+    Read(io::Error),
+    /// It is in another encoding.
+    #[error("{0}")]
+    Text(TextFault),
+}
+
 /// What a file has in a certificate request's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Held {
+    /// Base64 without the lines that make PEM of it.
+    Base64,
     /// A certificate.
     Certificate,
+    /// A part of PEM, or of a request in DER.
+    CutOff,
+    /// Nothing.
+    Empty,
     /// A private key.
     Key,
+    /// Text in another encoding.
+    Text(TextFault),
     /// Something else, or a request that breaks a rule.
     Unknown,
 }

@@ -43,13 +43,38 @@ pub(crate) fn read_request(path: &Path) -> Result<CertificateRequest, Error> {
 pub(crate) fn request(bytes: &[u8], path: &Path) -> Result<CertificateRequest, Error> {
     let path = if path == Path::new("-") { Path::new("stdin") } else { path };
     CertificateRequest::parse_file(bytes).map_err(|source| {
-        let holds = match OtherFile::of(bytes) {
-            Some(OtherFile::Key) => Held::Key,
-            None if chain::parse(bytes).is_ok() => Held::Certificate,
-            _ => Held::Unknown,
-        };
+        let holds = instead_of_request(bytes, &source);
         Error::RequestFile { path: path.to_owned(), holds, source }
     })
+}
+
+/// What bytes are that hold no certificate request, or one that breaks a rule.
+fn instead_of_request(bytes: &[u8], source: &issuance::Error) -> Held {
+    let is_cut_der = matches!(
+        source,
+        issuance::Error::Request(issuance::RequestRule::Broken { part: "end", .. })
+    );
+    match identity::unmarked(bytes) {
+        Err(fault) => Held::Text(fault),
+        Ok(text) if identity::is_pem(text) && identity::pem_blocks(text).is_err() => Held::CutOff,
+        _ if is_cut_der => Held::CutOff,
+        Ok(text) => match OtherFile::of(bytes) {
+            Some(OtherFile::Empty) => Held::Empty,
+            Some(OtherFile::Key) => Held::Key,
+            None if chain::parse(bytes).is_ok() => Held::Certificate,
+            None if is_base64(text) => Held::Base64,
+            _ => Held::Unknown,
+        },
+    }
+}
+
+/// Whether it is DER in Base64: a SEQUENCE with a long length (X.690 §8.1.3.5) begins so.
+fn is_base64(text: &[u8]) -> bool {
+    let text = text.trim_ascii();
+    let is_of_base64 = |octet: &u8| {
+        octet.is_ascii_alphanumeric() || octet.is_ascii_whitespace() || b"+/=".contains(octet)
+    };
+    text.starts_with(b"MI") && text.iter().all(is_of_base64)
 }
 
 /// What bytes of a file say.

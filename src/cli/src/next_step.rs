@@ -4,14 +4,17 @@
 //! A step is another command, or says what to do before the same one. The test below reads the steps
 //! of the whole workspace, the CA's included, and parses each command in them.
 
+mod of_files;
+
 use std::path::Path;
 
 use countersign::svid_folder::FolderError;
 use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
 use identity::{CountersignatureRule, Refusal};
 
+use self::of_files::{in_configuration, instead_of_request, of_configuration, unread, unwritten};
 use crate::clock;
-use crate::error::{Error, Held, library_error};
+use crate::error::{Error, library_error};
 use crate::passphrase_rules::From;
 use crate::shell::quoted;
 use crate::table;
@@ -157,9 +160,7 @@ impl Error {
             Self::AdminPort { instead, .. } => {
                 return Some(format!("the same command with {instead}"));
             }
-            Self::ConfiguredFile { .. } => {
-                "put it there, or name another in the configuration; then the same command again"
-            }
+            Self::ConfiguredFile { path, fault, .. } => return Some(in_configuration(path, fault)),
             Self::ContextName(_) => "--context NAME, such as the trust domain",
             Self::ContextTaken { name, directory, .. } => {
                 let folder = quoted(directory);
@@ -170,15 +171,7 @@ impl Error {
             }
             Self::Folder(error) => return of_folder(error),
             Self::InTheWay { path, .. } => return Some(in_the_way(path)),
-            Self::Configuration { path, source } if !is_missing(source) => {
-                let path = quoted(path);
-                return Some(format!("correct it, then: countersign config check --config {path}"));
-            }
-            Self::Configuration { .. } => {
-                "write one, or name it with --config FILE; the least it needs: \
-                 trust_domain = \"pay.example\", names = [\"ca.pay.internal\"], \
-                 state = \"/var/lib/countersign\""
-            }
+            Self::Configuration { path, source } => return Some(of_configuration(path, source)),
             Self::NewPassphrase { path, .. } => {
                 return Some(format!(
                     "write another into it, of 12 characters or more and not that of the other file; \
@@ -409,74 +402,6 @@ const NOT_FOUND: [(&str, &str); 3] = [
     ("there is no token", "`countersign token list` shows the id of each"),
     ("there is no trust state of that pin", PIN),
 ];
-
-/// About a file that was named and holds no certificate request.
-fn instead_of_request(path: &Path, holds: Held) -> String {
-    let file = quoted(path);
-    let step = match holds {
-        Held::Certificate => {
-            format!(
-                "openssl x509 -in {file} -noout -text shows it; name the request that it is for"
-            )
-        }
-        Held::Key => format!("openssl req -new -key {file} -subj / makes a request for it"),
-        // It went by, and is nowhere to be looked at.
-        Held::Unknown if path == Path::new("stdin") => {
-            "`openssl req -noout -text -verify`, given the same, shows what is in it".to_owned()
-        }
-        Held::Unknown => format!(
-            "openssl req -in {file} -noout -text -verify shows what is in it, and `openssl req -new` \
-             makes another"
-        ),
-    };
-    format!("{step}; a token is as good as before")
-}
-
-/// About a file that was named and cannot be read.
-fn unread(path: &Path, source: &std::io::Error) -> String {
-    use std::io::ErrorKind::{IsADirectory, NotFound, PermissionDenied, TimedOut};
-    let path = quoted(path);
-    match source.kind() {
-        IsADirectory => format!("name a file: ls -l {path}"),
-        NotFound => "name a file that is there; then the same command again".to_owned(),
-        // Not the system's word but ours: see `authority::folder`.
-        PermissionDenied if source.get_ref().is_some() => format!(
-            "look who put it there: ls -ld {path}; root reads what the folder's owner owns, and no links \
-             of his: remove it, or chown it, and run the same command again"
-        ),
-        PermissionDenied => format!("run it as a user who may read it: ls -l {path}"),
-        TimedOut => {
-            "start what writes into it, or name a file; then the same command again".to_owned()
-        }
-        _ if path == "stdin" => "name a file, or give another".to_owned(),
-        _ => format!("look what it is, and name another: ls -lL {path}"),
-    }
-}
-
-/// About a file that cannot be written.
-fn unwritten(path: &Path, source: &std::io::Error) -> Option<String> {
-    use std::io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let folder = quoted(parent.unwrap_or_else(|| Path::new(".")));
-    match source.kind() {
-        // Some of ours say it themselves.
-        _ if source.get_ref().is_some() => None,
-        PermissionDenied => Some(format!("run it as a user who may write there: ls -ld {folder}")),
-        QuotaExceeded | StorageFull => {
-            Some(format!("free space there: df {folder}; then the same command again"))
-        }
-        ReadOnlyFilesystem => Some(format!(
-            "name a place that can be written, or have this one mounted for writing: findmnt -T \
-             {folder}; then the same command again"
-        )),
-        _ => None,
-    }
-}
-
-fn is_missing(source: &server::ConfigError) -> bool {
-    let missing = std::io::ErrorKind::NotFound;
-    matches!(source, server::ConfigError::Read { source, .. } if source.kind() == missing)
-}
 
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,7 @@ use api::Secret;
 use authority::files::{Readers, SecretError, read_secret};
 use zeroize::Zeroizing;
 
-use crate::error::Error;
+use crate::error::{ConfiguredFault, Error};
 use crate::output::to_stderr;
 use crate::passphrase_rules::{Fault, From, MIN_CHARACTERS, accept};
 
@@ -134,11 +134,11 @@ fn line(text: &str) -> &str {
 }
 
 fn read(path: &Path, key: &'static str) -> Result<Zeroizing<String>, Error> {
-    let refuse = |why| Error::ConfiguredFile { key, path: path.to_owned(), why };
+    let refuse = |fault| Error::ConfiguredFile { key, path: path.to_owned(), fault };
     read_secret(path, Readers::Group).map_err(|error| match error {
-        SecretError::Io(source) => refuse(source.to_string()),
-        SecretError::Text(fault) => refuse(fault.to_string()),
-        SecretError::Shape => refuse(error.to_string()),
+        SecretError::Io(source) => refuse(ConfiguredFault::Read(source)),
+        SecretError::Text(fault) => refuse(ConfiguredFault::Text(fault)),
+        SecretError::Shape => refuse(ConfiguredFault::Kind(error.to_string())),
         error => Error::Exposed { setting: key, path: path.to_owned(), why: error.to_string() },
     })
 }

@@ -51,25 +51,78 @@ async fn a_request_is_certified_however_it_was_saved_and_a_key_beside_it_stays_h
         [b"Subject: O=M\xfcller\n", pem.as_bytes(), b"\xe9nd"].concat(),
         pem.replace('\n', "\r\n").into_bytes(),
         [&key, &*pem].concat().into_bytes(),
-        der,
+        der.clone(),
     ] {
         fs::write(environment.path("csr"), &bytes).unwrap();
         let certified = certify(&environment, "csr").await.expect(0);
         assert!(certified.stdout.contains("BEGIN CERTIFICATE"), "{}", certified.stdout);
     }
-    for (bytes, found) in [
-        (utf16(&pem), "this is UTF-16LE; save it as UTF-8"),
-        ([&*pem, &request()].concat().into_bytes(), "several requests"),
-        (pem.replace("-----END", "").into_bytes(), "block 1"),
-        (pem.as_bytes()[..pem.len() / 2].to_vec(), "cut off"),
-        (key.into_bytes(), "PRIVATE KEY"),
-        (b"".to_vec(), "empty"),
+    let base64: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+    let unmarked: Vec<u8> = pem.encode_utf16().flat_map(u16::to_be_bytes).collect();
+    let anew = "csr > csr.new; then the same command with csr.new";
+    let iconv = |encoding: &str| format!("iconv -f {encoding} -t UTF-8 {anew}");
+    let (cut, other) = ("copy it again, whole".to_owned(), "openssl req -in csr".to_owned());
+    for (bytes, found, step) in [
+        (utf16(&pem), "this is UTF-16LE; save it as UTF-8", iconv("UTF-16")),
+        (unmarked, "this is UTF-16BE; save it as UTF-8", iconv("UTF-16BE")),
+        ([&*pem, &request()].concat().into_bytes(), "several requests", other),
+        (pem.replace("-----END", "").into_bytes(), "block 1", cut.clone()),
+        (pem.as_bytes()[..pem.len() / 2].to_vec(), "cut off", cut.clone()),
+        (der[..der.len() - 1].to_vec(), "1 bytes are missing", cut),
+        (base64.into_bytes(), "no PEM block", format!("base64 -di {anew}")),
+        (key.into_bytes(), "PRIVATE KEY", "openssl req -new -key csr".to_owned()),
+        (b"".to_vec(), "empty", "`openssl req -new` makes one".to_owned()),
     ] {
         fs::write(environment.path("csr"), &bytes).unwrap();
         let refused = certify(&environment, "csr").await.expect(2);
         assert!(refused.stderr.contains(found), "{found}: {}", refused.stderr);
+        assert!(refused.stderr.contains(&step), "{step}: {}", refused.stderr);
         assert!(!refused.stderr.contains("not a PKCS#10"), "{}", refused.stderr);
     }
+}
+
+#[tokio::test]
+async fn what_a_configuration_names_and_cannot_be_read_has_a_step_that_helps() {
+    let environment = Environment::new().await;
+    let path = |name: &str| environment.path(name);
+    let configuration = format!(
+        "trust_domain = \"pay.example\"\nnames = [\"localhost\"]\nstate = {:?}\n\
+         passphrase_file = {:?}\noffline_passphrase_file = {:?}\npolicies = {:?}\n",
+        path("state"),
+        path("one"),
+        path("two"),
+        path("policies"),
+    );
+    let secret = |name: &str, text: &[u8]| {
+        fs::write(path(name), text).unwrap();
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let check = async |step: &str| {
+        let refused = environment.run("config check --config c.toml").await.expect(2);
+        assert!(refused.stderr.contains(step), "{step}: {}", refused.stderr);
+        assert!(!refused.stderr.contains("put it there"), "{}", refused.stderr);
+        assert!(!refused.stderr.contains("correct it,"), "{}", refused.stderr);
+    };
+    fs::create_dir(path("policies")).unwrap();
+    fs::write(path("policies/workloads.json"), "{\"workloads\": []}").unwrap();
+    secret("one", &utf16("a passphrase in UTF-16"));
+    secret("two", b"a passphrase of its own");
+    fs::write(path("c.toml"), &configuration).unwrap();
+    check("(umask 077; iconv -f UTF-16 -t UTF-8 ").await;
+    fs::remove_file(path("one")).unwrap();
+    fs::create_dir(path("one")).unwrap();
+    check("ls -l").await;
+    fs::remove_dir(path("one")).unwrap();
+    secret("one", b"a passphrase that is one");
+    fs::write(path("policies/workloads.json"), "[]").unwrap();
+    check("correct what is named there").await;
+    fs::write(path("policies/workloads.json"), "{\"workloads\": []}").unwrap();
+    environment.run("config check --config c.toml").await.expect(0);
+    fs::write(path("c.toml"), utf16(&configuration)).unwrap();
+    check("iconv -f UTF-16 -t UTF-8 c.toml > c.toml.utf8").await;
+    fs::remove_file(path("c.toml")).unwrap();
+    fs::create_dir(path("c.toml")).unwrap();
+    check("name a file: ls -l c.toml").await;
 }
 
 #[tokio::test]
@@ -261,7 +314,8 @@ async fn steps_name_what_was_named() {
         ("countersign inspect key".to_owned(), "countersign inspect ."),
         (csr("cert"), "openssl x509 -in cert -noout"),
         (csr("key"), "openssl req -new -key key"),
-        (format!("echo | {}", csr("-")), "given the same"),
+        (format!("echo | {}", csr("-")), "give it a request"),
+        (format!("echo a | {}", csr("-")), "given the same"),
         ("countersign inspect ca".to_owned(), "the state folder of a CA"),
         ("countersign renew ca".to_owned(), "the state folder of a CA"),
         ("countersign renew /".to_owned(), "name the folder that"),
