@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use identity::{SpiffeId, TrustDomain};
 use issuance::DnsName;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::error::PolicyError;
 
@@ -18,38 +18,26 @@ pub struct Workloads {
 }
 
 /// One row of the table.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     /// The path of the SPIFFE ID.
     pub id: String,
     /// The IAM role that attests as it.
-    #[serde(default)]
     pub role: Option<String>,
     /// DNS names that it may have.
-    #[serde(default)]
     pub dns: Vec<DnsName>,
     /// IP addresses that it may have.
-    #[serde(default, deserialize_with = "addresses")]
     pub ip: Vec<IpAddr>,
     /// Profiles that it may ask for.
-    #[serde(default = "default_profiles")]
     pub profiles: Vec<String>,
     /// Rows that it calls.
-    #[serde(default)]
     pub calls: Vec<String>,
 }
 
 impl Workloads {
     /// Parses `workloads.json`: paths valid, unique and not ours; calls only to other rows.
     pub fn parse(json: &str) -> Result<Self, PolicyError> {
-        // serde would take a list of the fields in their order, too.
-        if !json.trim_start().starts_with('{') {
-            let why = "workloads.json: it is to be an object: {\"workloads\": [{\"id\": \"/…\"}]}";
-            return Err(PolicyError::Workloads(why.to_owned()));
-        }
-        let file: File = serde_json::from_str(json)
-            .map_err(|error| identity::without_values(&error.to_string()))
+        let file = File::parse(json)
             .map_err(|why| PolicyError::Workloads(format!("workloads.json: {why}")))?;
         let refuse = |why: String| Err(PolicyError::Workloads(why));
         let mut rows = BTreeMap::new();
@@ -75,6 +63,7 @@ impl Workloads {
             if id.is_reserved() {
                 return refuse(format!("row {:?}: paths under /countersign/ are the CA's", row.id));
             }
+            let row = row.read()?;
             if let Some(twice) = rows.insert(row.id.clone(), row) {
                 return refuse(format!("row {:?} stands twice", twice.id));
             }
@@ -117,6 +106,7 @@ impl Workloads {
     }
 }
 
+/// The table as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
@@ -124,16 +114,65 @@ struct File {
     _schema: Option<String>,
     #[serde(default)]
     operators: Vec<String>,
-    workloads: Vec<Row>,
+    workloads: Vec<WrittenRow>,
 }
 
-fn addresses<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
-    let texts = Vec::<String>::deserialize(deserializer)?;
-    let parsed = texts.iter().map(|text| match text.contains('%') {
-        true => Err("zone ids (%eth0) are not supported: no certificate has one".to_owned()),
-        false => text.parse().map_err(|error: std::net::AddrParseError| error.to_string()),
-    });
-    parsed.collect::<Result<_, _>>().map_err(D::Error::custom)
+impl File {
+    fn parse(json: &str) -> Result<Self, String> {
+        if json.trim().is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        let told = |error: serde_json::Error| {
+            let why = identity::without_values(&error.to_string());
+            if error.is_syntax() { format!("it is not JSON: {why}; {NOT_IN_JSON}") } else { why }
+        };
+        // serde would take a list of the fields in their order, too.
+        if !json.trim_start().starts_with('{') {
+            let () = serde_json::from_str(json).map(|_: IgnoredAny| ()).map_err(told)?;
+            return Err("it is to be an object: {\"workloads\": [{\"id\": \"/…\"}]}".to_owned());
+        }
+        serde_json::from_str(json).map_err(told)
+    }
+}
+
+/// A row as it is written: what is wrong with one of its names is told with the row's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenRow {
+    id: String,
+    #[serde(default)]
+    role: Option<String>,
+    #[serde(default)]
+    dns: Vec<String>,
+    #[serde(default)]
+    ip: Vec<String>,
+    #[serde(default = "default_profiles")]
+    profiles: Vec<String>,
+    #[serde(default)]
+    calls: Vec<String>,
+}
+
+impl WrittenRow {
+    fn read(self) -> Result<Row, PolicyError> {
+        let Self { id, role, dns, ip, profiles, calls } = self;
+        let refuse = |why: String| PolicyError::Workloads(format!("row {id:?}: {why}"));
+        let dns = dns.iter().map(|name| DnsName::parse(name)).collect::<Result<_, _>>();
+        let dns = dns.map_err(|error| refuse(error.to_string()))?;
+        let ip = ip.iter().map(|text| address(text)).collect::<Result<_, _>>().map_err(refuse)?;
+        Ok(Row { id, role, dns, ip, profiles, calls })
+    }
+}
+
+fn address(text: &str) -> Result<IpAddr, String> {
+    let why = match text.contains('%') {
+        true => "zone ids (%eth0) are not supported: no certificate has one".to_owned(),
+        false => match text.parse() {
+            Ok(address) => return Ok(address),
+            Err(error) => std::net::AddrParseError::to_string(&error),
+        },
+    };
+    let shown: String = text.chars().take(LONGEST_SHOWN).collect();
+    Err(format!("{shown:?}: {why}"))
 }
 
 /// Paths are checked as parts of an ID; which trust domain does not matter.
@@ -148,6 +187,11 @@ fn default_profiles() -> Vec<String> {
     vec!["default".to_owned()]
 }
 
+/// What is written in its place most often.
+const NOT_IN_JSON: &str = "JSON has no comments, no comma behind the last element, and double quotes around each name and text";
+/// Of what is no address: more than any has.
+const LONGEST_SHOWN: usize = 100;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -159,7 +203,17 @@ mod tests {
     #[test]
     fn each_broken_table_is_refused_by_name() {
         for (json, expected) in [
-            ("", "workloads.json"),
+            ("", "workloads.json: it is empty"),
+            ("// who may be whom\n{}", "workloads.json: it is not JSON: expected value at line 1"),
+            ("# who may be whom\n{}", "JSON has no comments"),
+            ("workloads:\n  - id: /a\n", "double quotes around each name"),
+            ("{\"workloads\": [], // none\n}", "JSON has no comments"),
+            ("{\"workloads\": [", "EOF while parsing"),
+            (
+                r#"{"workloads":[{"id":"/b"},{"id":"/a","dns":["a_b\u001b.x"]}]}"#,
+                r#"row "/a": "a_b\u{1b}.x" is not a DNS name"#,
+            ),
+            (r#"{"workloads":[{"id":"/a","ip":["10.0\u001b"]}]}"#, r#"row "/a": "10.0\u{1b}": "#),
             (r#"{"workloads":[{"id":"/a","port":1}]}"#, "port"),
             (r#"{"workloads":[{"id":"/a/../b"}]}"#, "/a/../b"),
             (r#"{"workloads":[{"id":"prod/a"}]}"#, "row \"prod/a\": begin it with /: \"/prod/a\""),
