@@ -135,7 +135,9 @@ fn an_operators_folder_is_repaired_as_its_step_says() {
                     Some((repair, _)) => drop(types(&environment, repair).success()),
                     None if next.contains("init --recover") => {
                         environment.stop();
+                        assert!(next.contains("countersign operator add admin --again"), "{next}");
                         let recover = ["init", "--config", "ca.toml", "--recover"];
+                        let recover = [&recover[..], &["--operator", "admin"]].concat();
                         environment.countersign(&recover).success();
                         environment.serve();
                     }

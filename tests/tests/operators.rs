@@ -232,6 +232,53 @@ fn what_is_left_of_a_revoked_operator_is_no_reason_to_leave_a_good_token_unused(
     assert_ne!(fs::read(bob.folder().join("svid.key")).unwrap(), key);
 }
 
+/// `init --recover` alone would certify another operator.
+#[test]
+fn whoever_has_lost_key_or_certificate_is_told_how_they_come_back() {
+    let environment = Environment::start();
+    let bob = Machine::new(&environment, "bob");
+    bob.join("bob", &added(&environment, &["bob"])).success();
+    let id = environment.id("/countersign/operator/bob");
+    let (folder, other) = (bob.folder(), environment.path(".config/countersign/pay.example"));
+    let at = |name: &str| folder.join(name);
+    let put = |name: &str, bytes: &[u8]| {
+        fs::remove_file(at(name)).unwrap();
+        fs::write(at(name), bytes).unwrap();
+    };
+    let losses: [(&str, &dyn Fn()); 5] = [
+        ("no key", &|| fs::remove_file(at("svid.key")).unwrap()),
+        ("another's key", &|| put("svid.key", &fs::read(other.join("svid.key")).unwrap())),
+        ("no certificate", &|| fs::remove_file(at("svid.pem")).unwrap()),
+        ("an empty certificate", &|| put("svid.pem", b"")),
+        ("no folder", &|| fs::remove_dir_all(&folder).unwrap()),
+    ];
+    for (loss, lose) in losses {
+        lose();
+        let (id_told, name) = match loss {
+            "no folder" => ("SPIFFE_ID", "NAME"),
+            _ => (&*id, "bob"),
+        };
+        let steps = [
+            format!("countersign revoke {id_told} --reason superseded`, by another operator"),
+            format!("countersign operator add {name} --again`, by another operator"),
+            format!("countersign init --recover --operator {name}` on the CA's host"),
+        ];
+        let told = bob.run(&["status"]).exits(1);
+        steps.iter().for_each(|step| assert!(told.stderr.contains(step), "{loss}: {told:?}"));
+        if folder.exists() {
+            let told = bob.run(&["renew", folder.to_str().unwrap(), "--url", &environment.url()]);
+            steps.iter().for_each(|step| assert!(told.stderr.contains(step), "{loss}: {told:?}"));
+        }
+        environment.countersign(&["revoke", &id, "--reason", "superseded"]).success();
+        if folder.exists() {
+            let told = bob.run(&["renew", folder.to_str().unwrap()]);
+            assert!(!told.stderr.contains("--token-file"), "{loss}: {told:?}");
+        }
+        bob.join("bob", &added(&environment, &["bob", "--again"])).success();
+        bob.run(&["status"]).success();
+    }
+}
+
 #[test]
 fn what_is_no_token_is_refused_and_never_repeated() {
     let environment = Environment::start();

@@ -58,7 +58,7 @@ impl TokenKind {
             Self::NewOperator => {
                 "another operator; then `countersign operator add NAME --again`, and with its token: \
                  `countersign operator join NAME --url URL`. Without another, on the CA's host: \
-                 countersign init --recover"
+                 countersign init --recover --operator NAME"
             }
         }
     }

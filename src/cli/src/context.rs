@@ -15,9 +15,9 @@ use crate::clock;
 use crate::contexts::{Context, Contexts};
 use crate::error::Error;
 use crate::installation::Installation;
-use crate::own_svid::{OwnSvid, RECOVER};
+use crate::own_svid::{OwnSvid, after_loss};
 use crate::pending::Line;
-use crate::refused_svid::{Owner, ShownSvid};
+use crate::refused_svid::ShownSvid;
 use crate::renewal::Due;
 use crate::seen_log::{SeenLog, WentBack};
 use crate::session::Session;
@@ -51,7 +51,7 @@ pub(crate) async fn open(session: &Session) -> Result<OpenContext, Error> {
     }
     let operator = Operator { directory: SvidFolder::at(&context.directory)?, context, url };
     // Before it asks for a newer trust state: without these, that leads nowhere.
-    pair(&operator.directory, RECOVER)?;
+    pair(&operator.directory, || after_loss(&operator.directory))?;
     operator.follow_trust(session).await?;
     operator.restore_bundle(session)?;
     operator.renew_if_due(session).await?;
@@ -100,19 +100,20 @@ fn record(directory: &SvidFolder) -> Result<Option<SvidRecord>, Error> {
 
 /// The certificate and the key in a directory; where one is missing, or they do not belong together,
 /// the error says what makes new ones.
-pub(crate) fn pair(directory: &SvidFolder, repair: &str) -> Result<Arc<Credentials>, Error> {
+pub(crate) fn pair(
+    directory: &SvidFolder,
+    repair: impl Fn() -> String,
+) -> Result<Arc<Credentials>, Error> {
     let folder = directory.path();
     let read = |missing| match directory.read(missing)? {
         Some(bytes) => Ok(Zeroizing::new(bytes)),
-        None => {
-            Err(Error::NoSvid { directory: folder.to_owned(), missing, repair: repair.to_owned() })
-        }
+        None => Err(Error::NoSvid { directory: folder.to_owned(), missing, repair: repair() }),
     };
     let (chain, key) = (read(CHAIN)?, read(KEY)?);
     Credentials::parse(folder, &chain, &key).map_err(|source| Error::BrokenPair {
         directory: folder.to_owned(),
         source: Box::new(source),
-        repair: repair.to_owned(),
+        repair: repair(),
     })
 }
 
@@ -125,7 +126,7 @@ struct Operator<'a> {
 impl Operator<'_> {
     fn open(&self, session: &Session) -> Result<(OpenContext, SeenLog), Error> {
         let held = held_trust(self.context, &self.directory)?;
-        let credentials = pair(&self.directory, RECOVER)?;
+        let credentials = pair(&self.directory, || after_loss(&self.directory))?;
         let client = AuthorityClient::new(self.url, held.trust.clone(), Some(credentials))?;
         let seen = SeenLog::load(&self.directory, held.state(), session.output)?;
         seen.show(&client);
@@ -151,7 +152,7 @@ impl Operator<'_> {
 
     async fn explain(&self, error: LibraryError, held: &HeldTrust) -> Error {
         let shown = ShownSvid { directory: &self.directory, held, url: self.url };
-        shown.explain(error, Owner::Operator).await
+        shown.explain(error).await
     }
 
     /// Keys of the CA may have been replaced since the last command: the newest trust state is kept

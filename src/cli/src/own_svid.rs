@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use crate::chain;
 use crate::error::Error;
 use crate::renewal::Due;
+use crate::svid_folder::Remains;
 use crate::svid_record::Wish;
 
 /// Whom the SVID in a context's folder names, and until when.
@@ -31,7 +32,7 @@ impl OwnSvid {
         let pem = directory.read(CHAIN)?.ok_or_else(|| Error::NoSvid {
             directory: directory.path().to_owned(),
             missing: CHAIN,
-            repair: RECOVER.to_owned(),
+            repair: after_loss(directory),
         })?;
         let malformed = |why| Error::Malformed { path: directory.join(CHAIN), why };
         let certificates = chain::parse(&pem).map_err(malformed)?;
@@ -62,15 +63,40 @@ impl OwnSvid {
         Error::Expired {
             directory: directory.to_owned(),
             not_after: self.not_after,
-            repair: format!(
-                "`countersign operator add {name} --again`, by another operator; without one: \
-                 countersign init --recover --operator {name} (on the CA's host)"
-            ),
+            repair: another(name),
         }
     }
 }
 
+/// How the operator of a folder gets another SVID, where it is lost or its key is.
+pub(crate) fn after_loss(directory: &SvidFolder) -> String {
+    let named = Remains::of(directory).spiffe_id;
+    let named = named.as_ref().and_then(|id| Some((id.as_str(), id.operator_name()?)));
+    match named {
+        Some((spiffe_id, name)) => another_for_lost(spiffe_id, name),
+        None => format!(
+            "`countersign operator list`, by another operator, shows your NAME and SPIFFE_ID; then: {}",
+            another_for_lost("SPIFFE_ID", "NAME")
+        ),
+    }
+}
+
+/// What was certified counts until somebody revokes it, and as long as it does nobody else is added by
+/// that name.
+pub(crate) fn another_for_lost(spiffe_id: &str, name: &str) -> String {
+    format!(
+        "`countersign revoke {spiffe_id} --reason superseded`, by another operator, then {}",
+        another(name)
+    )
+}
+
+/// How an operator gets another SVID where theirs counts no more. A workload's token makes none.
+pub(crate) fn another(name: &str) -> String {
+    format!(
+        "`countersign operator add {name} --again`, by another operator; without one, `countersign \
+         init --recover --operator {name}` on the CA's host"
+    )
+}
+
 /// Certificates begin this long before they are issued.
 pub(crate) const BACKDATED: time::Duration = time::Duration::MINUTE;
-/// Where there is none, or none that can be read.
-pub(crate) const RECOVER: &str = "countersign init --recover (on the CA's host)";

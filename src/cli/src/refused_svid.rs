@@ -12,6 +12,7 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::chain;
 use crate::error::{Error, Refused};
+use crate::own_svid::{another, another_for_lost};
 use crate::table;
 use crate::trust::HeldTrust;
 
@@ -22,16 +23,9 @@ pub(crate) struct ShownSvid<'a> {
     pub(crate) url: &'a str,
 }
 
-/// Who gets another, and so how.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
-    Operator,
-    Workload,
-}
-
 impl ShownSvid<'_> {
     /// Says what the CA has against the SVID, if that is what an error says; else the error itself.
-    pub(crate) async fn explain(&self, error: LibraryError, owner: Owner) -> Error {
+    pub(crate) async fn explain(&self, error: LibraryError) -> Error {
         let Some(rule) = Rule::of(&error) else { return error.into() };
         let Ok((serial_number, spiffe_id, issuer)) = self.read() else { return error.into() };
         let revoked = match rule {
@@ -39,7 +33,7 @@ impl ShownSvid<'_> {
             Rule::Expired | Rule::Unknown => None,
         };
         let why = rule.told(&serial_number, &spiffe_id, revoked.as_ref());
-        let repair = self.repair(rule, owner, &serial_number, &spiffe_id);
+        let repair = self.repair(rule, &serial_number, &spiffe_id);
         let directory = self.directory.path().to_owned();
         let refused = match rule {
             Rule::Denied => Refused::Identity,
@@ -89,28 +83,16 @@ impl ShownSvid<'_> {
         Some(Revoked { at: entry.revocation_date.to_datetime(), reason })
     }
 
-    fn repair(
-        &self,
-        rule: Rule,
-        owner: Owner,
-        serial_number: &SerialNumber,
-        spiffe_id: &SpiffeId,
-    ) -> String {
-        let again = match (owner, spiffe_id.operator_name()) {
-            (Owner::Operator, Some(name)) => {
-                format!(
-                    "`countersign operator add {name} --again`, by another operator; without one, \
-                     `countersign init --recover --operator {name}` on the CA's host"
-                )
+    fn repair(&self, rule: Rule, serial_number: &SerialNumber, spiffe_id: &SpiffeId) -> String {
+        let (again, asked) = match spiffe_id.operator_name() {
+            Some(name) => (another(name), "another operator"),
+            None => {
+                let again = format!(
+                    "`countersign token create {spiffe_id}` by an operator, then `{}`",
+                    again_by_token(spiffe_id, self.directory, self.url)
+                );
+                (again, "an operator")
             }
-            _ => format!(
-                "`countersign token create {spiffe_id}` by an operator, then `{}`",
-                again_by_token(spiffe_id, self.directory, self.url)
-            ),
-        };
-        let asked = match owner {
-            Owner::Operator => "another operator",
-            Owner::Workload => "an operator",
         };
         match rule {
             // Who is denied is refused a token, too.
@@ -132,8 +114,16 @@ impl ShownSvid<'_> {
     }
 }
 
-/// The command by which a workload attests again.
-pub(crate) fn again_by_token(spiffe_id: &SpiffeId, directory: &SvidFolder, url: &str) -> String {
+/// How whoever has lost an SVID gets another: a workload by the command that attests again, an operator
+/// as [`another_for_lost`] says.
+pub(crate) fn again(spiffe_id: &SpiffeId, directory: &SvidFolder, url: &str) -> String {
+    match spiffe_id.operator_name() {
+        Some(name) => another_for_lost(spiffe_id.as_str(), name),
+        None => again_by_token(spiffe_id, directory, url),
+    }
+}
+
+fn again_by_token(spiffe_id: &SpiffeId, directory: &SvidFolder, url: &str) -> String {
     format!(
         "countersign issue {spiffe_id} --out {} --attest token --token-file FILE --url {url}",
         crate::shell::quoted(directory.path())

@@ -9,7 +9,7 @@ use identity::SpiffeId;
 use crate::chain;
 use crate::error::Error;
 use crate::policy_folder;
-use crate::refused_svid::again_by_token;
+use crate::refused_svid;
 use crate::shell;
 use crate::svid_record::SvidRecord;
 
@@ -68,7 +68,7 @@ pub(crate) fn again(directory: &SvidFolder, url: Option<&str>) -> String {
         return format!("countersign issue SPIFFE_ID --out {path}");
     };
     let url = url.or(recorded.as_deref()).unwrap_or("https://CA:8443");
-    again_by_token(&spiffe_id, directory, url)
+    refused_svid::again(&spiffe_id, directory, url)
 }
 
 fn named(pem: &[u8]) -> Option<SpiffeId> {

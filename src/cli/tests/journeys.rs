@@ -224,7 +224,7 @@ async fn an_operator_goes_on_with_the_old_svid_while_it_is_valid() {
 async fn an_operators_expired_svid_says_how_to_repair_it() {
     let environment = Environment::with_operator(49).await;
     let expired = environment.run("list").await.expect(1);
-    assert!(expired.stderr.contains("countersign init --recover"), "{}", expired.stderr);
+    assert!(expired.stderr.contains("init --recover --operator ann"), "{}", expired.stderr);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ fn an_operator_finds_the_way_back_to_the_ca() {
 
 const STATUS: &str = "countersign status";
 const RECOVER: &str = "countersign init --config ca.toml --recover";
+const RECOVER_ADMIN: &str = "countersign init --config ca.toml --recover --operator admin";
 const LOCKED_OUT: &str =
     "the way back is then `countersign init --recover --config {D}/ca.toml` on the CA's host";
 
@@ -38,13 +39,13 @@ fn files() -> Vec<Slip> {
             .proof(STATUS),
         Slip::new("a context's folder is gone", Runs, "rm -r $C/pay.example")
             .notices(STATUS, 1, "there is no svid.pem")
-            .step("countersign init --recover (on the CA's host)")
-            .stops_and_repairs(RECOVER)
+            .step("`countersign init --recover --operator NAME` on the CA's host")
+            .stops_and_repairs(RECOVER_ADMIN)
             .proof(STATUS),
         Slip::new("the operator's key is gone", Runs, "rm $C/pay.example/svid.key")
             .notices(STATUS, 1, "there is no svid.key")
-            .step("countersign init --recover (on the CA's host)")
-            .stops_and_repairs(RECOVER)
+            .step("`countersign init --recover --operator admin` on the CA's host")
+            .stops_and_repairs(RECOVER_ADMIN)
             .proof(STATUS),
         Slip::new(
             "the operator's key is another's",
@@ -52,8 +53,8 @@ fn files() -> Vec<Slip> {
             "cp --remove-destination reports/svid.key $C/pay.example/svid.key",
         )
         .notices(STATUS, 1, "cannot be used together")
-        .step("countersign init --recover (on the CA's host)")
-        .stops_and_repairs(RECOVER)
+        .step("`countersign init --recover --operator admin` on the CA's host")
+        .stops_and_repairs(RECOVER_ADMIN)
         .proof(STATUS),
         Slip::new("what the operator trusts is gone", Runs, "rm $C/pay.example/trust.note")
             .notices(STATUS, 1, "there is no trust.note")

@@ -182,7 +182,7 @@ impl Renewal<'_> {
         let session = self.session;
         holder.require_unexpired(self.now)?;
         // Whether it can be shown at all is known without asking anybody.
-        context::pair(&holder.directory, &holder.again(session))?;
+        context::pair(&holder.directory, || holder.again(session))?;
         let holder = &holder.clone().with_newest_trust(session).await;
         let client = holder.client(session)?;
         let mut seen = holder.seen_log(&client, session)?;

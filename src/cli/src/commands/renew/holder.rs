@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::refused_svid::{Owner, ShownSvid, again_by_request, again_by_token};
+use crate::own_svid;
+use crate::refused_svid::{ShownSvid, again, again_by_request};
 use crate::renewal::Due;
 use crate::seen_log::SeenLog;
 use crate::session::Session;
@@ -72,7 +73,7 @@ impl Holder {
     }
 
     pub(super) fn client(&self, session: &Session) -> Result<AuthorityClient, Error> {
-        let credentials = context::pair(&self.directory, &self.again(session))?;
+        let credentials = context::pair(&self.directory, || self.again(session))?;
         let trust = self.held.trust.clone();
         Ok(AuthorityClient::new(self.url(session), trust, Some(credentials))?)
     }
@@ -89,7 +90,10 @@ impl Holder {
         Err(Error::Expired {
             directory: self.directory.path().to_owned(),
             not_after: self.record.not_after,
-            repair: self.again_by(&self.record.url),
+            repair: match self.record.wish.spiffe_id.operator_name() {
+                Some(name) => own_svid::another(name),
+                None => self.again_by(&self.record.url),
+            },
         })
     }
 
@@ -102,7 +106,7 @@ impl Holder {
         let (spiffe_id, directory) = (&self.record.wish.spiffe_id, &self.directory);
         match self.record.key_elsewhere {
             true => again_by_request(spiffe_id, directory, url),
-            false => again_by_token(spiffe_id, directory, url),
+            false => again(spiffe_id, directory, url),
         }
     }
 
@@ -113,7 +117,7 @@ impl Holder {
 
     /// What the CA has against the SVID, if that is what an error says.
     pub(super) async fn explain(&self, error: LibraryError, session: &Session) -> Error {
-        self.shown(session).explain(error, Owner::Workload).await
+        self.shown(session).explain(error).await
     }
 
     pub(super) fn named_window(&self, now: OffsetDateTime) -> Due {
