@@ -9,6 +9,7 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use countersign::svid_folder::{KEY, Lock, SvidFolder, create_private};
@@ -29,6 +30,9 @@ pub(crate) struct Contexts {
     current: Option<String>,
     #[serde(default)]
     contexts: BTreeMap<String, Context>,
+    /// Where they were read.
+    #[serde(skip)]
+    folder: PathBuf,
 }
 
 /// A CA and an operator's place.
@@ -117,13 +121,16 @@ impl Contexts {
     ) -> Result<(&'a str, &'a Context), Error> {
         let name =
             name.or(self.current.as_deref()).ok_or_else(|| match self.contexts.is_empty() {
-                true => Error::NoContext,
+                true => Error::NoContext { forgotten: all_forgotten(&self.folder) },
                 false => Error::NoCurrentContext { known: self.known() },
             })?;
-        let context = self
-            .contexts
-            .get(name)
-            .ok_or_else(|| Error::UnknownContext { name: name.to_owned(), known: self.known() })?;
+        let context = self.contexts.get(name).ok_or_else(|| {
+            let (folder, name) = (&self.folder, name.to_owned());
+            match forgotten_in(folder, &name) {
+                Some(_) => Error::ForgottenContext(name),
+                None => Error::UnknownContext { name, known: self.known() },
+            }
+        })?;
         Ok((name, context))
     }
 
@@ -230,12 +237,25 @@ pub(crate) fn make_current(name: &str, options: &GlobalOptions) -> Result<(), Er
 
 /// The context whose folder is there, with a key and the record of an SVID.
 pub(crate) fn forgotten(name: &str, options: &GlobalOptions) -> Option<Context> {
+    forgotten_in(&folder(options).ok()?, name)
+}
+
+fn forgotten_in(folder: &Path, name: &str) -> Option<Context> {
     require_name(name).ok()?;
-    let path = folder(options).ok()?.join(name);
+    let path = folder.join(name);
     let directory = SvidFolder::at(&path).ok()?;
     let record = svid_folder::record(&directory).ok()??;
     let has_key = directory.has(KEY).ok()?;
     has_key.then(|| Context::new(&record.url, record.trust_pin, &path))
+}
+
+/// The names of all whose folders are there, where the list of them is lost.
+fn all_forgotten(folder: &Path) -> Vec<String> {
+    let names = fs::read_dir(folder).into_iter().flatten();
+    let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut forgotten: Vec<_> = names.filter(|name| forgotten_in(folder, name).is_some()).collect();
+    forgotten.sort();
+    forgotten
 }
 
 /// Removes a context that is there, and returns it.
@@ -294,11 +314,18 @@ fn edit<T>(
 }
 
 fn read(path: &Path) -> Result<Contexts, Error> {
-    let Some(bytes) = files::read_if_there(path)? else { return Ok(Contexts::default()) };
-    toml::from_str(files::text(&bytes, path)?).map_err(|error| {
-        let why = server::without_source(&error);
-        Error::BrokenContexts { path: path.to_owned(), why }
-    })
+    let folder = path.parent().unwrap_or(path);
+    let Some(bytes) = files::read_if_there(path)? else {
+        return Ok(Contexts { folder: folder.to_owned(), ..Contexts::default() });
+    };
+    let broken = |why| {
+        let forgotten = all_forgotten(folder);
+        Error::BrokenContexts { path: path.to_owned(), why, forgotten }
+    };
+    let text = identity::utf8_text(&bytes).map_err(|fault| broken(fault.to_string()))?;
+    let contexts: Contexts =
+        toml::from_str(text).map_err(|error| broken(server::without_source(&error)))?;
+    Ok(Contexts { folder: folder.to_owned(), ..contexts })
 }
 
 /// Dozens of contexts.
@@ -396,7 +423,7 @@ mod tests {
         assert!(why.ends_with("known: pay"), "{why}");
         forget("pay", options).unwrap();
         let none = Contexts::load(options).unwrap();
-        assert!(matches!(none.select(None), Err(Error::NoContext)));
+        assert!(matches!(none.select(None), Err(Error::NoContext { .. })));
     }
 
     #[test]
@@ -413,7 +440,7 @@ mod tests {
         let folders = ["countersign-1", "countersign-2"].map(|name| temporary.path().join(name));
         let mut running = Vec::new();
         for (folder, name) in folders.iter().zip(["dev", "dev-2"]) {
-            std::fs::create_dir(folder).unwrap();
+            fs::create_dir(folder).unwrap();
             running.push(dev_folder::claim(folder).unwrap().unwrap());
             assert_eq!(add(folder), name);
         }
@@ -435,7 +462,7 @@ mod tests {
         let environment = environment();
         environment.add("pay", MakeCurrent::Yes);
         let path = path(&environment.options).unwrap();
-        std::fs::write(&path, "currant = \"pay\"\n").unwrap();
+        fs::write(&path, "currant = \"pay\"\n").unwrap();
         let error = Contexts::load(&environment.options).unwrap_err().to_string();
         assert!(error.contains("contexts.toml") && error.contains("currant"), "{error}");
     }

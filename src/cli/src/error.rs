@@ -29,7 +29,7 @@ pub(crate) enum Error {
     Answer(&'static str),
     /// The list of contexts has another form.
     #[error("{} cannot be read: {why}", path.display())]
-    BrokenContexts { path: PathBuf, why: String },
+    BrokenContexts { path: PathBuf, why: String, forgotten: Vec<String> },
     /// The certificate and the key of a directory are of no use together.
     #[error("the certificate and the key in {} cannot be used together", directory.display())]
     BrokenPair { directory: PathBuf, source: Box<countersign::Error>, repair: String },
@@ -71,6 +71,9 @@ pub(crate) enum Error {
     /// Something stands where a file of ours would.
     #[error("{} cannot be replaced: {why}", path.display())]
     InTheWay { path: PathBuf, why: String },
+    /// The list does not name a context whose folder is there.
+    #[error("no context is called {0:?}, but one was: its folder is there")]
+    ForgottenContext(String),
     /// rcgen could not make a key or a request.
     #[error("no key or request can be made: {0}")]
     Key(rcgen::Error),
@@ -83,9 +86,9 @@ pub(crate) enum Error {
     /// No identity like this has a certificate.
     #[error("no certificate was issued to {0}")]
     NoCertificateOf(SpiffeId),
-    /// There is no context to take the CA and the operator from.
+    /// There is no context to take the CA and the operator from; folders of some may be there.
     #[error("no context says which CA to ask, and who you are")]
-    NoContext,
+    NoContext { forgotten: Vec<String> },
     /// None of the contexts is the current one: that was removed.
     #[error("no context is the current one, and none was named; known: {known}")]
     NoCurrentContext { known: String },
@@ -313,7 +316,8 @@ impl Error {
             | Self::ContextTaken { .. }
             | Self::Exposed { .. }
             | Self::Malformed { .. }
-            | Self::NoContext
+            | Self::ForgottenContext(_)
+            | Self::NoContext { .. }
             | Self::NoCurrentContext { .. }
             | Self::NoHome
             | Self::NoPolicies(_)
@@ -426,7 +430,8 @@ mod tests {
 
     #[test]
     fn our_own_errors_keep_their_exit_code_below_context() {
-        let error = anyhow::Error::new(Error::NoContext).context("while listing");
+        let error =
+            anyhow::Error::new(Error::NoContext { forgotten: vec![] }).context("while listing");
         assert_eq!(exit_of(&error), Exit::Usage);
         assert_eq!(exit_of(&anyhow::anyhow!("anything else")), Exit::Failed);
     }

@@ -203,11 +203,13 @@ impl Error {
             Self::Exec { .. } => {
                 "repair it, and run the same command again: it tries the one that failed once more"
             }
-            Self::BrokenContexts { path, .. } => {
+            Self::BrokenContexts { path, forgotten, .. } => {
                 let path = quoted(path);
-                return Some(format!(
-                    "correct it, or: mv {path} {path}.before; on the CA's host: countersign init --recover"
-                ));
+                let aside = format!("correct it, or: mv {path} {path}.before");
+                return Some(match remembered(forgotten) {
+                    Some(step) => format!("{aside}; then {step}"),
+                    None => format!("{aside}; on the CA's host: countersign init --recover"),
+                });
             }
             Self::BrokenPair { repair, .. }
             | Self::Expired { repair, .. }
@@ -227,7 +229,9 @@ impl Error {
                     id.trust_domain()
                 ));
             }
-            Self::NoContext => {
+            Self::ForgottenContext(name) => return Some(format!("countersign context use {name}")),
+            Self::NoContext { forgotten } if !forgotten.is_empty() => return remembered(forgotten),
+            Self::NoContext { .. } => {
                 "`countersign init` on the CA's host makes a context, and where there is a CA already \
                  `countersign init --recover`; `--url` and a token file need none"
             }
@@ -367,6 +371,18 @@ fn of_folder(error: &FolderError) -> Option<String> {
         _ => return None,
     };
     Some(step)
+}
+
+/// What takes up the folders again that contexts were of.
+fn remembered(forgotten: &[String]) -> Option<String> {
+    match forgotten {
+        [] => None,
+        [name] => Some(format!("`countersign context use {name}`: its folder is there")),
+        names => Some(format!(
+            "`countersign context use NAME` for each whose folder is there: {}",
+            names.join(", ")
+        )),
+    }
 }
 
 fn in_the_way(path: &Path) -> String {

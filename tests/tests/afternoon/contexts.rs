@@ -26,15 +26,38 @@ fn files() -> Vec<Slip> {
     vec![
         Slip::new("the list of contexts is gone", Runs, "rm $C/contexts.toml")
             .notices(STATUS, 2, "no context says which CA to ask")
+            .step("`countersign context use pay.example`")
+            .repairs("countersign context use pay.example")
+            .proof(STATUS),
+        Slip::new("the list of contexts is empty", Runs, ": > $C/contexts.toml")
+            .notices("countersign context list; countersign status", 2, "there is none")
+            .step("`countersign context use pay.example`")
+            .repairs("countersign context use pay.example")
+            .proof(STATUS),
+        Slip::new("the list of contexts is gone, and one is named", Runs, "rm $C/contexts.toml")
+            .notices("countersign status --context pay.example", 2, "its folder is there")
+            .step("next: countersign context use pay.example")
+            .repairs(NEXT)
+            .proof(STATUS),
+        Slip::new("the list and the folders of contexts are gone", Runs, "rm -r $C")
+            .notices(STATUS, 2, "no context says which CA to ask")
             .step("countersign init --recover")
             .stops_and_repairs(RECOVER)
             .proof(STATUS),
         Slip::new("the list of contexts is broken", Runs, "echo '[[' >> $C/contexts.toml")
             .notices(STATUS, 2, "contexts.toml cannot be read")
-            .step("mv {D}/.config/countersign/contexts.toml {D}/.config/countersign/contexts.toml.before")
-            .stops_and_repairs(
+            .step("contexts.toml.before; then `countersign context use pay.example`")
+            .repairs(
                 "mv $C/contexts.toml $C/contexts.toml.before\n\
-                 countersign init --config ca.toml --recover",
+                 countersign context use pay.example",
+            )
+            .proof(STATUS),
+        Slip::new("the list of contexts is no text", Runs, "printf '\\377' >> $C/contexts.toml")
+            .notices(STATUS, 2, "contexts.toml cannot be read")
+            .step("mv {D}/.config/countersign/contexts.toml {D}/.config/countersign/contexts.toml.before")
+            .repairs(
+                "mv $C/contexts.toml $C/contexts.toml.before\n\
+                 countersign context use pay.example",
             )
             .proof(STATUS),
         Slip::new("a context's folder is gone", Runs, "rm -r $C/pay.example")

@@ -87,7 +87,8 @@ fn list(session: &Session) -> anyhow::Result<()> {
         })
         .collect();
     if shown.is_empty() {
-        session.output.note("there is none; `countersign init` on the CA's host makes one");
+        let next = contexts.select(None).err().and_then(|error| error.next_step());
+        session.output.note(format!("there is none; {}", next.unwrap_or_default()));
     }
     let now = clock::now();
     session.output.list(&shown, |shown| {

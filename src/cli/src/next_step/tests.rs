@@ -67,7 +67,7 @@ fn every_path_in_a_step_is_one_word() {
     let path = || PathBuf::from("/a b/it's\n$HOME");
     let io = || std::io::Error::other("full");
     let errors = [
-        Error::BrokenContexts { path: path(), why: String::new() },
+        Error::BrokenContexts { path: path(), why: String::new(), forgotten: vec![] },
         Error::Configuration {
             path: path(),
             source: Box::new(server::Config::parse("port = 7").unwrap_err()),
