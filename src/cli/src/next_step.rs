@@ -4,15 +4,17 @@
 //! A step is another command, or says what to do before the same one. The test below reads the steps
 //! of the whole workspace, the CA's included, and parses each command in them.
 
-mod of_files;
+mod files;
 
 use std::path::Path;
 
-use countersign::svid_folder::FolderError;
 use countersign::{ConfigurationFault, Error as LibraryError, Obstacle};
 use identity::{CountersignatureRule, Refusal};
 
-use self::of_files::{in_configuration, instead_of_request, of_configuration, unread, unwritten};
+use self::files::{
+    in_configuration, in_the_way, instead_of_request, of_configuration, of_folder, unread,
+    unwritten,
+};
 use crate::clock;
 use crate::error::{Error, library_error};
 use crate::passphrase_rules::From;
@@ -338,41 +340,6 @@ impl Error {
     }
 }
 
-/// What to do about a folder that takes no SVID, or gives none.
-fn of_folder(error: &FolderError) -> Option<String> {
-    let step = match error {
-        FolderError::InTheWay { path, .. } => in_the_way(path),
-        FolderError::NoLock(path) => format!(
-            "look who put it there, remove {}, and run the same command again",
-            quoted(path)
-        ),
-        FolderError::NoRoom { .. } => {
-            "nothing was asked for, and a token is as good as before: run it again as that user, or \
-             with another folder"
-                .to_owned()
-        }
-        FolderError::NotInPlace { path } => format!(
-            "countersign verify {}; then the same command again",
-            quoted(&path.with_file_name("svid.pem"))
-        ),
-        FolderError::Read { path, source } => unread(path, source),
-        FolderError::Strangers { folder, strangers } => {
-            let files = strangers.iter().map(|name| format!(" {}", quoted(&folder.join(name))));
-            let (files, folder) = (files.collect::<String>(), quoted(folder));
-            format!(
-                "nothing was asked for, and a token is as good as before: name another folder, or \
-                 move aside what is there: mkdir -p {folder}/before; mv -i{files} {folder}/before"
-            )
-        }
-        FolderError::Taken { lock, .. } => {
-            format!("fuser {} says who; then the same command again", quoted(lock))
-        }
-        FolderError::Write { path, source } => return unwritten(path, source),
-        _ => return None,
-    };
-    Some(step)
-}
-
 /// What takes up the folders again that contexts were of.
 fn remembered(forgotten: &[String]) -> Option<String> {
     match forgotten {
@@ -383,10 +350,6 @@ fn remembered(forgotten: &[String]) -> Option<String> {
             names.join(", ")
         )),
     }
-}
-
-fn in_the_way(path: &Path) -> String {
-    format!("look who put it there, move {} away, and run the same command again", quoted(path))
 }
 
 /// What to do about each of several errors, by its number.

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
+use countersign::svid_folder::FolderError;
 
 use super::*;
 use crate::args;

@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use countersign::svid_folder::FolderError;
 use identity::TextFault;
 use server::ConfigError;
 
@@ -128,4 +129,43 @@ pub(super) fn unwritten(path: &Path, source: &std::io::Error) -> Option<String> 
         )),
         _ => None,
     }
+}
+
+/// What to do about a folder that takes no SVID, or gives none.
+pub(super) fn of_folder(error: &FolderError) -> Option<String> {
+    let step = match error {
+        FolderError::InTheWay { path, .. } => in_the_way(path),
+        FolderError::NoLock(path) => format!(
+            "look who put it there, remove {}, and run the same command again",
+            quoted(path)
+        ),
+        FolderError::NoRoom { .. } => {
+            "nothing was asked for, and a token is as good as before: run it again as that user, or \
+             with another folder"
+                .to_owned()
+        }
+        FolderError::NotInPlace { path } => format!(
+            "countersign verify {}; then the same command again",
+            quoted(&path.with_file_name("svid.pem"))
+        ),
+        FolderError::Read { path, source } => unread(path, source),
+        FolderError::Strangers { folder, strangers } => {
+            let files = strangers.iter().map(|name| format!(" {}", quoted(&folder.join(name))));
+            let (files, folder) = (files.collect::<String>(), quoted(folder));
+            format!(
+                "nothing was asked for, and a token is as good as before: name another folder, or \
+                 move aside what is there: mkdir -p {folder}/before; mv -i{files} {folder}/before"
+            )
+        }
+        FolderError::Taken { lock, .. } => {
+            format!("fuser {} says who; then the same command again", quoted(lock))
+        }
+        FolderError::Write { path, source } => return unwritten(path, source),
+        _ => return None,
+    };
+    Some(step)
+}
+
+pub(super) fn in_the_way(path: &Path) -> String {
+    format!("look who put it there, move {} away, and run the same command again", quoted(path))
 }
