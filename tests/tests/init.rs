@@ -333,3 +333,33 @@ fn a_kept_development_state_opens_again() {
     }
     assert_eq!(pins[0], pins[1]);
 }
+
+/// Whoever names the folder of something else for it has mistaken it.
+#[test]
+fn a_dev_begins_in_no_folder_that_is_for_something_else() {
+    let mut environment = Environment::start();
+    environment.issue("/prod/reports", "svid");
+    environment.stop();
+    let context = ".config/countersign/pay.example";
+    let listed = || {
+        let find = ["-c", "find . -path ./state -prune -o -print0 | sort -z; ls -laR state"];
+        let mut shell = std::process::Command::new("sh");
+        program(shell.args(find).current_dir(environment.folder())).success().stdout
+    };
+    let before = listed();
+    for (folder, what) in [
+        ("state", "the state folder of a CA"),
+        ("state/keys", "a folder of a CA's keys"),
+        (".", "where another CA has its state"),
+        ("svid", "the folder of an SVID"),
+        (context, "the folder of an SVID"),
+        (".config/countersign", "the folder of all contexts"),
+    ] {
+        let dev = ["dev", "--state", folder, "--tour", "off"];
+        let mut command = environment.in_time(&dev);
+        let refused = program(&mut command).exits(2);
+        assert!(refused.stderr.contains(what), "{folder}: {refused:?}");
+        refused.says("next: name another folder");
+        assert_eq!(listed(), before, "{folder}");
+    }
+}

@@ -102,7 +102,8 @@ fn is_claimed(folder: &Path) -> bool {
 
 /// What temporary folders are called by.
 pub(crate) const PREFIX: &str = "countersign-";
-const LOCK: &str = "dev.lock";
+/// In the folder of every `dev`, for good.
+pub(crate) const LOCK: &str = "dev.lock";
 
 #[cfg(test)]
 mod tests {

@@ -149,6 +149,9 @@ pub(crate) enum Error {
     /// A subject of `inspect` or `verify` is something else than a certificate.
     #[error("{subject} holds no certificate: it is {what}")]
     OtherFile { subject: String, what: OtherFile },
+    /// A folder is for something else than a CA for development.
+    #[error("{} is {used}: no `dev` begins there", directory.display())]
+    NotForDev { directory: PathBuf, used: &'static str },
     /// A file of another kind stands where a result would.
     #[error("{} is there already, and is neither {wanted} nor empty: it stays", path.display())]
     NotOurs { path: PathBuf, wanted: OtherFile },
@@ -321,6 +324,7 @@ impl Error {
             | Self::NoCurrentContext { .. }
             | Self::NoHome
             | Self::NoPolicies(_)
+            | Self::NotForDev { .. }
             | Self::NotOurs { .. }
             | Self::NoPort(_)
             | Self::NoText { .. }

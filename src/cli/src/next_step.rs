@@ -281,6 +281,9 @@ impl Error {
                  same command again"
             }
             Self::OperatorName(_) => "the same command with another name, such as admin",
+            Self::NotForDev { .. } => {
+                "name another folder, or one that is not there yet: countersign dev --state DIR"
+            }
             Self::NotOurs { .. } => "choose another --out, or replace that file with --yes",
             Self::OtherFile { subject, what } => {
                 let step = what.next_step(Path::new(subject));

@@ -1,12 +1,13 @@
 //! An SVID's folder as the command line sees it: its record, what it still tells without one, and what
 //! else a folder may be for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use countersign::svid_folder::{CHAIN, RECORD, SvidFolder};
+use countersign::svid_folder::{CHAIN, KEY, RECORD, SvidFolder};
 use identity::SpiffeId;
 
 use crate::chain;
+use crate::dev_folder;
 use crate::error::Error;
 use crate::policy_folder;
 use crate::refused_svid;
@@ -91,6 +92,28 @@ pub(crate) fn require_no_other_use(directory: &SvidFolder) -> Result<(), Error> 
     }
 }
 
+/// Refuses a folder in which no `dev` begins, before anything is written there: its own has its lock, and
+/// nothing of anybody else's.
+pub(crate) fn require_for_dev(path: &Path) -> Result<(), Error> {
+    let directory = SvidFolder::at(path)?;
+    let names = directory.names()?;
+    let names: Vec<_> = names.iter().filter_map(|name| name.to_str()).collect();
+    let is_svids = names.iter().any(|name| [CHAIN, KEY, RECORD].contains(name));
+    let is_anothers =
+        !names.contains(&dev_folder::LOCK) && path.join("state").join(DATABASE).exists();
+    let others = names.iter().filter(|name| **name != dev_folder::LOCK);
+    let used = match others.filter_map(|name| use_by(name)).next() {
+        Some(used) => Some(used),
+        None if is_svids => Some("the folder of an SVID"),
+        None if is_anothers => Some("where another CA has its state"),
+        None => use_of_part(&directory),
+    };
+    match used {
+        None => Ok(()),
+        Some(used) => Err(Error::NotForDev { directory: path.to_owned(), used }),
+    }
+}
+
 /// Of a folder within a CA's own.
 fn use_of_part(directory: &SvidFolder) -> Option<&'static str> {
     let path = directory.path().canonicalize().ok()?;
@@ -104,7 +127,7 @@ fn use_by(name: &str) -> Option<&'static str> {
         DATABASE => Some("the state folder of a CA"),
         "contexts.toml" => Some("the folder of all contexts"),
         "countersign.toml" => Some("the folder of a CA's configuration"),
-        "dev.lock" => Some("the folder of a `countersign dev`"),
+        dev_folder::LOCK => Some("the folder of a `countersign dev`"),
         name if policy_folder::belongs(name) => Some("a folder of policies"),
         _ => None,
     }

@@ -129,6 +129,7 @@ impl Folder {
                 Ok(Self { place: Place::Temporary(folder), _claim: claim })
             }
             Some(path) => {
+                svid_folder::require_for_dev(path)?;
                 create_private(path)?;
                 let path = fs::canonicalize(path)?;
                 let claim = claim(&path)?;
