@@ -192,5 +192,7 @@ fn paste(environment: &Environment, shown: &str) {
     assert!(said.contains("\"state\":\"valid\""), "{said}");
     assert!(said.contains("certificate revoked"), "{said}");
     assert!(environment.path("monolith/svid.pem").exists(), "{said}");
+    assert!(said.contains("localhost, 127.0.0.1"), "a server with it is known by name: {said}");
+    assert!(!said.contains("warning: "), "{said}");
     assert!(said.contains("{\"caller\":\"spiffe://dev.internal/orders\""), "{said}");
 }

@@ -14,7 +14,7 @@ impl Dev {
         }
         hints.about("a certificate in files, in two steps");
         let monolith = format!("spiffe://{DOMAIN}/monolith");
-        hints.add(&[&program, "token create", &monolith, "> token"]);
+        hints.add(&[&program, "token create", &monolith, "--out token"]);
         hints.add(&[
             &program,
             "issue",
