@@ -95,6 +95,37 @@ fn what_was_made_and_got_lost_is_told_with_the_way_back() {
     program(environment.command(&["denial", "list"]).stdin(std::process::Stdio::null())).says(&id);
 }
 
+/// As a shell closes it by `>&-`. Whoever discards what is shown says so by `/dev/null`.
+#[test]
+fn what_is_shown_once_is_not_made_for_a_stdout_that_is_closed() {
+    let environment = Environment::start();
+    let id = environment.id("/prod/batch");
+    openssl(environment.folder(), &["genrsa", "-out", "own.key", "2048"]).success();
+    let request = ["req", "-new", "-key", "own.key", "-subj", "/", "-out", "own.csr"];
+    openssl(environment.folder(), &request).success();
+    let by_shell = |command: &[&str], redirected: &str| {
+        let mut shell = std::process::Command::new("sh");
+        shell.env_clear().env("HOME", environment.folder()).current_dir(environment.folder());
+        shell.args(["-c", &format!("\"$0\" \"$@\" {redirected}")]).arg(system_tests::binary());
+        program(shell.args(command).stdin(std::process::Stdio::null()))
+    };
+    for command in [
+        &["token", "create", &id][..],
+        &["operator", "add", "carl", "--json"],
+        &["issue", &id, "--csr", "own.csr"],
+    ] {
+        by_shell(command, ">&-")
+            .exits(2)
+            .says("stdout is closed")
+            .says("next: let stdout go where");
+        for list in [&["token", "list"][..], &["list", "--id", &id]] {
+            let listed = environment.countersign(list).success().stdout;
+            assert!(!listed.contains("spiffe://"), "{command:?}: {listed}");
+        }
+    }
+    assert!(by_shell(&["token", "create", &id], ">/dev/null").success().stdout.is_empty());
+}
+
 #[test]
 fn help_that_cannot_be_written_is_a_failure() {
     let environment = Environment::prepare(&system_tests::Settings::default());

@@ -38,6 +38,9 @@ pub(crate) enum Error {
         "{serial} is the certificate of this CA's {key}, and not one that it issued to anybody"
     )]
     CaCertificate { serial: SerialNumber, key: &'static str },
+    /// Stdout was closed, and what is to go there is shown once.
+    #[error("stdout is closed: nobody would have what goes there, and nothing was made")]
+    ClosedStdout,
     /// A subject of `inspect` or `verify` holds no certificate.
     #[error("{subject} holds no certificate: {why}")]
     Certificate { subject: String, why: String },
@@ -312,6 +315,7 @@ impl Error {
             Self::Library(error) => Exit::of_library(error),
             Self::StaleCrl { source, .. } | Self::TrustFile { source, .. } => source.exit(),
             Self::AdminPort { .. }
+            | Self::ClosedStdout
             | Self::Configuration { .. }
             | Self::BrokenContexts { .. }
             | Self::ConfiguredFile { .. }

@@ -159,6 +159,7 @@ impl Error {
                  place: countersign key prepare issuer"
             }
             Self::Certificate { .. } => A_CERTIFICATE,
+            Self::ClosedStdout => "let stdout go where it is read, or name a place: --out",
             Self::AdminPort { instead, .. } => {
                 return Some(format!("the same command with {instead}"));
             }

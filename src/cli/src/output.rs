@@ -3,6 +3,7 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 
+use rustix::fs::{FileType, OFlags};
 use serde::Serialize;
 
 use crate::carried::carried;
@@ -118,6 +119,22 @@ impl Output {
     fn json<T: Serialize>(&self, value: &T) -> Result<(), Error> {
         let line = serde_json::to_string(value).expect("results are plain data");
         self.bytes(format!("{}\n", escape::json(&line)).as_bytes())
+    }
+}
+
+/// Refuses a stdout that was closed: what is written there is lost, and no write fails. The runtime has
+/// put `/dev/null` in its place, for reading and writing; a shell opens it for writing alone, for whoever
+/// wants to see nothing.
+pub(crate) fn require_stdout() -> Result<(), Error> {
+    let null = rustix::fs::stat("/dev/null").map(|null| null.st_rdev);
+    let is_null = rustix::fs::fstat(io::stdout()).is_ok_and(|it| {
+        FileType::from_raw_mode(it.st_mode).is_char_device()
+            && null.is_ok_and(|null| null == it.st_rdev)
+    });
+    let flags = rustix::fs::fcntl_getfl(io::stdout()).unwrap_or(OFlags::empty());
+    match is_null && flags.contains(OFlags::RDWR) {
+        true => Err(Error::ClosedStdout),
+        false => Ok(()),
     }
 }
 

@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::{Installation, idempotency_key};
+use crate::output::require_stdout;
 use crate::own_svid::BACKDATED;
 use crate::pending::Line;
 use crate::private_key;
@@ -192,6 +193,9 @@ impl Asker {
         wish: &Wish,
         session: &Session,
     ) -> Result<(), Error> {
+        if out.is_none() {
+            require_stdout()?;
+        }
         let request = files::read_request(csr)?;
         for wish in request.unheeded() {
             note_unheeded(wish, session);

@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::other_file::OtherFile;
+use crate::output::require_stdout;
 use crate::session::Session;
 use crate::shell;
 use crate::table;
@@ -87,7 +88,10 @@ impl<'a> TokenPlace<'a> {
             true => Replaced::Anything,
             false => Replaced::Only(OtherFile::Token),
         };
-        out.map(|out| Destination::prepare(out, replaced)).transpose().map(Self)
+        match out {
+            Some(out) => Destination::prepare(out, replaced).map(|place| Self(Some(place))),
+            None => require_stdout().map(|()| Self(None)),
+        }
     }
 
     /// Hands it over; where that fails nobody has it, and it counts until it is withdrawn.
