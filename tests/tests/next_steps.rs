@@ -276,3 +276,23 @@ fn steps_name_what_can_be_typed() {
     let issue = ["issue", &id, "--url", &url, "--token-file", "token", "--csr", "request.csr"];
     environment.countersign(&issue).success().says("BEGIN CERTIFICATE");
 }
+
+#[test]
+fn a_place_where_nothing_can_be_written_has_a_step() {
+    let environment = Environment::start();
+    let id = environment.id("/prod/batch");
+    environment.write("file", "");
+    std::fs::create_dir(environment.path("folder")).unwrap();
+    let create = |out| environment.countersign(&["token", "create", &id, "--out", out]).exits(1);
+    let issue = |out| environment.countersign(&["issue", &id, "--out", out]).exits(1);
+    create("nowhere/token").says("next: mkdir -p nowhere");
+    create("file/token").says("next: name another place");
+    create("folder").says("next: name a file");
+    issue("/dev/null/x").says("next: name another place: /dev/null");
+    issue("file/x/y").says("next: name another place: file/x");
+    let mut dev = environment.in_time(&["dev", "--tour", "off"]);
+    let dev = system_tests::program(dev.env("TMPDIR", "/nowhere")).exits(1);
+    dev.says("no folder can be made in /nowhere").says("next: export TMPDIR=");
+    let dev = environment.countersign(&["dev", "--tour", "off", "--state", "/proc"]).exits(1);
+    dev.says("/proc/dev.lock").says("next: ");
+}

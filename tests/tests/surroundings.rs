@@ -172,7 +172,18 @@ fn two_dev_at_once_do_not_take_each_others_context() {
     second.wait().unwrap();
     assert!(first_folder.exists() && !second_folder.exists());
     environment.countersign(&["status"]).success();
-    environment.countersign(&["dev", "env", "/orders"]).success().says("COUNTERSIGN_URL");
+    let orders = "spiffe://dev.internal/orders";
+    for typed in ["/orders", "orders", orders] {
+        let env = environment.countersign(&["dev", "env", typed]).success();
+        env.says("COUNTERSIGN_URL").says(&format!("COUNTERSIGN_SPIFFE_ID={orders}\n"));
+    }
+    for wrong in ["", "/", "a b", "/orders/", "spiffe://dev.internal", "/countersign/orders"] {
+        let refused = environment.countersign(&["dev", "env", wrong]).exits(2);
+        let refused = refused.says("is no path of a service").says("`countersign dev env /orders`");
+        assert!(!refused.stderr.contains("spiffe://dev.internalspiffe"), "{refused:?}");
+    }
+    let other = environment.countersign(&["dev", "env", "spiffe://other.example/orders"]).exits(1);
+    other.says("next: name one of it: spiffe://dev.internal/orders");
     signal("TERM", first.id());
     first.wait().unwrap();
     assert!(!first_folder.exists());

@@ -98,6 +98,9 @@ pub(crate) enum Error {
     /// Neither `XDG_CONFIG_HOME` nor `HOME` is set.
     #[error("there is no place for contexts: neither XDG_CONFIG_HOME nor HOME is set")]
     NoHome,
+    /// No temporary folder can be made.
+    #[error("no folder can be made in {}", folder.display())]
+    NoTemporary { folder: PathBuf, source: io::Error },
     /// A step needs the root or trust keys, and their folder is kept elsewhere.
     #[error("{} is not there: root and trust keys are in it", .0.display())]
     NoOfflineKeys(PathBuf),
@@ -194,6 +197,9 @@ pub(crate) enum Error {
     /// A server could not be reached for its certificate.
     #[error("no TLS handshake with {address}: {why}")]
     Server { address: String, why: String, speaks_tls: bool },
+    /// No service is called so.
+    #[error("{typed:?} is no path of a service: {why}")]
+    ServicePath { typed: String, why: String },
     /// Several of them, found at once.
     #[error("{} faults\n{}", .0.len(), lines(.0))]
     Several(Vec<Self>),
@@ -342,6 +348,7 @@ impl Error {
             | Self::OperatorToken { .. }
             | Self::KnownPassphrase { .. }
             | Self::NewPassphrase { .. }
+            | Self::ServicePath { .. }
             | Self::Several(_)
             | Self::OtherKey { .. }
             | Self::Passphrase(_)

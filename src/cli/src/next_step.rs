@@ -160,6 +160,13 @@ impl Error {
             }
             Self::Certificate { .. } => A_CERTIFICATE,
             Self::ClosedStdout => "let stdout go where it is read, or name a place: --out",
+            Self::NoTemporary { .. } => {
+                "export TMPDIR=/FOLDER, one that is there and can be written; or name one that stays: \
+                 countersign dev --state DIR"
+            }
+            Self::ServicePath { .. } => {
+                "`countersign dev env /orders`, with the path of your service in the place of /orders"
+            }
             Self::AdminPort { instead, .. } => {
                 return Some(format!("the same command with {instead}"));
             }

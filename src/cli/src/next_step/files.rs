@@ -113,12 +113,20 @@ pub(super) fn unread(path: &Path, source: &std::io::Error) -> String {
 
 /// About a file that cannot be written.
 pub(super) fn unwritten(path: &Path, source: &std::io::Error) -> Option<String> {
-    use ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    use ErrorKind::{
+        IsADirectory, NotADirectory, NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        StorageFull,
+    };
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let folder = quoted(parent.unwrap_or_else(|| Path::new(".")));
     match source.kind() {
         // Some of ours say it themselves.
         _ if source.get_ref().is_some() => None,
+        IsADirectory => Some(format!("name a file: {} is a folder", quoted(path))),
+        NotADirectory => Some(format!(
+            "name another place: {folder} is no folder, or not below one; then the same command again"
+        )),
+        NotFound => Some(format!("mkdir -p {folder}; then the same command again")),
         PermissionDenied => Some(format!("run it as a user who may write there: ls -ld {folder}")),
         QuotaExceeded | StorageFull => {
             Some(format!("free space there: df {folder}; then the same command again"))

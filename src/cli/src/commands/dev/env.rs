@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use anyhow::Context as _;
 use api::{PolicyFiles, TokenRequest};
 use clap::Args;
-use identity::SpiffeId;
+use identity::{SpiffeId, TrustDomain};
 use serde_json::{Value, json};
 
 use super::{MONOLITH_URL, shown};
 use crate::context;
+use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::session::Session;
@@ -24,18 +25,19 @@ pub(crate) struct Arguments {
 pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Result<Exit> {
     let open = context::open(session).await?;
     let domain = &open.held.trust.state().trust_domain;
-    let spiffe_id = SpiffeId::new(domain, &arguments.path)?;
+    let spiffe_id = named(&arguments.path, domain)?;
+    let path = spiffe_id.path();
     let folder = context::directory(session)?;
     let folder = folder.parent().context("the context's folder has no parent")?;
     let monolith = files::read_text(&folder.join(MONOLITH_URL))
         .context("`countersign dev` has not started its services yet")?;
     let active = open.client.policies().await?;
-    if let Some(files) = with_row(active.files, &arguments.path)? {
+    if let Some(files) = with_row(active.files, path)? {
         open.client.replace_policies(&PolicyFiles { files }, &active.hash).await?;
     }
     let asked = TokenRequest { spiffe_id: spiffe_id.clone(), ttl: None, key_sha256: None };
     let token = open.client.create_token(&asked).await?;
-    let file = folder.join(format!("{}.token", arguments.path.replace('/', "-").trim_matches('-')));
+    let file = folder.join(format!("{}.token", path.replace('/', "-").trim_matches('-')));
     files::replace(&file, token.token.expose().as_bytes())?;
     let peers = format!("{}/gateway,{}/tools,{}/monolith", domain.id(), domain.id(), domain.id());
     session.output.verbatim(&format!(
@@ -47,6 +49,25 @@ pub(crate) async fn run(arguments: Arguments, session: &Session) -> anyhow::Resu
         shown(&file),
     ))?;
     Ok(Exit::Done)
+}
+
+/// Who is meant: by the path, its first slash or not, or by the whole ID.
+fn named(typed: &str, domain: &TrustDomain) -> Result<SpiffeId, Error> {
+    let refused = |why: String| Error::ServicePath { typed: typed.to_owned(), why };
+    let id = match typed {
+        whole if whole.contains("://") => SpiffeId::parse(whole),
+        path => SpiffeId::new(domain, &format!("/{}", path.strip_prefix('/').unwrap_or(path))),
+    };
+    let id = id.map_err(|error| match error {
+        identity::Error::SpiffeId { rule, .. } => refused(rule.to_string()),
+        error => error.into(),
+    })?;
+    match () {
+        () if !id.is_member_of(domain) => Err(Error::OtherDomain { id, ours: domain.clone() }),
+        () if id.path().is_empty() => Err(refused("it has no path".to_owned())),
+        () if id.is_reserved() => Err(refused("those under /countersign/ are the CA's".to_owned())),
+        () => Ok(id),
+    }
 }
 
 /// The policy set with a row for this path, which calls the monolith; none if it has one.

@@ -37,6 +37,7 @@ use crate::context::OpenContext;
 use crate::contexts::{self, Context};
 use crate::dev_folder::{self, Afterwards, DevFolder, Running as Claim};
 use crate::diagnostics;
+use crate::error::Error;
 use crate::exit::Exit;
 use crate::files;
 use crate::installation::Installation;
@@ -124,7 +125,8 @@ impl Folder {
                 let folder = tempfile::Builder::new()
                     .prefix(dev_folder::PREFIX)
                     .permissions(PermissionsExt::from_mode(0o700))
-                    .tempdir_in(temporary)?;
+                    .tempdir_in(&temporary)
+                    .map_err(|source| Error::NoTemporary { folder: temporary, source })?;
                 let claim = claim(folder.path())?;
                 Ok(Self { place: Place::Temporary(folder), _claim: claim })
             }
@@ -167,7 +169,8 @@ impl Folder {
 }
 
 fn claim(folder: &Path) -> anyhow::Result<Claim> {
-    let claimed = dev_folder::claim(folder)?;
+    let path = folder.join(dev_folder::LOCK);
+    let claimed = dev_folder::claim(folder).map_err(|source| Error::Write { path, source })?;
     claimed.ok_or_else(|| {
         anyhow::anyhow!("another `countersign dev` runs in {}: stop it first", folder.display())
     })
