@@ -14,11 +14,11 @@ use identity::{Refusal, Usage};
 use rustls::pki_types::ServerName;
 use rustls::time_provider::TimeProvider;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinHandle;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::authority::{Log, TestAuthority, now};
 use crate::endpoints::{HeldClock, LEDGER, REPORTS, WITNESS, until};
@@ -162,25 +162,38 @@ async fn client_that_is_not_among_the_peers_is_told() {
     assert!(soon(stream.read(&mut [0; 1])).await.is_err());
 }
 
-/// The refusal ends a connection while hyper hands over the request: one of thousands was forgotten.
+/// A connection may end while hyper hands over the request: one of thousands was forgotten. (That it ends
+/// by a refusal takes no part in it, and what is refused here would leave other tests no word.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
-async fn client_that_is_refused_hears_of_every_request() {
-    let service = Service::start().await;
-    let url: Arc<str> = service.url("/who").into();
+async fn client_whose_connection_ends_hears_of_every_request() {
+    let authority = TestAuthority::new();
+    let ledger = authority.endpoint(LEDGER);
+    let mut tls = ledger.unregistered_server_config(authority.peers(&[REPORTS])).unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: Arc<str> = format!("https://{}", listener.local_addr().unwrap()).into();
+    let ending = tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move { acceptor.accept(stream).await.map(drop) });
+        }
+    });
     let asking = [(); 16].map(|()| {
-        let (authority, url) = (service.authority.endpoint("/prod/stranger"), Arc::clone(&url));
-        let peers = service.authority.peers(&[LEDGER]);
+        let (reports, url) = (authority.endpoint(REPORTS), Arc::clone(&url));
+        let peers = authority.peers(&[LEDGER]);
         tokio::spawn(async move {
             for _ in 0..300 {
-                let client = authority.http_client(peers.clone());
-                let error = soon(client.get(&url)).await.unwrap_err();
-                assert!(matches!(error, Error::Refused { .. }), "{error:?}");
+                let client = reports.http_client(peers.clone());
+                soon(client.get(&url)).await.unwrap_err();
             }
         })
     });
     for asking in asking {
         asking.await.unwrap();
     }
+    ending.abort();
 }
 
 #[tokio::test]
