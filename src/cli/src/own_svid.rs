@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use crate::chain;
 use crate::error::Error;
+use crate::refused_svid::{another, another_for_lost};
 use crate::renewal::Due;
 use crate::svid_folder::Remains;
 use crate::svid_record::Wish;
@@ -79,23 +80,6 @@ pub(crate) fn after_loss(directory: &SvidFolder) -> String {
             another_for_lost("SPIFFE_ID", "NAME")
         ),
     }
-}
-
-/// What was certified counts until somebody revokes it, and as long as it does nobody else is added by
-/// that name.
-pub(crate) fn another_for_lost(spiffe_id: &str, name: &str) -> String {
-    format!(
-        "`countersign revoke {spiffe_id} --reason superseded`, by another operator, then {}",
-        another(name)
-    )
-}
-
-/// How an operator gets another SVID where theirs counts no more. A workload's token makes none.
-pub(crate) fn another(name: &str) -> String {
-    format!(
-        "`countersign operator add {name} --again`, by another operator; without one, `countersign \
-         init --recover --operator {name}` on the CA's host"
-    )
 }
 
 /// Certificates begin this long before they are issued.

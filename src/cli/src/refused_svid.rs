@@ -12,7 +12,6 @@ use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
 use crate::chain;
 use crate::error::{Error, Refused};
-use crate::own_svid::{another, another_for_lost};
 use crate::table;
 use crate::trust::HeldTrust;
 
@@ -121,6 +120,23 @@ pub(crate) fn again(spiffe_id: &SpiffeId, directory: &SvidFolder, url: &str) -> 
         Some(name) => another_for_lost(spiffe_id.as_str(), name),
         None => again_by_token(spiffe_id, directory, url),
     }
+}
+
+/// What was certified counts until somebody revokes it, and as long as it does nobody else is added by
+/// that name.
+pub(crate) fn another_for_lost(spiffe_id: &str, name: &str) -> String {
+    format!(
+        "`countersign revoke {spiffe_id} --reason superseded`, by another operator, then {}",
+        another(name)
+    )
+}
+
+/// How an operator gets another SVID where theirs counts no more. A workload's token makes none.
+pub(crate) fn another(name: &str) -> String {
+    format!(
+        "`countersign operator add {name} --again`, by another operator; without one, `countersign \
+         init --recover --operator {name}` on the CA's host"
+    )
 }
 
 fn again_by_token(spiffe_id: &SpiffeId, directory: &SvidFolder, url: &str) -> String {

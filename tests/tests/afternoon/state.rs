@@ -10,6 +10,8 @@ fn what_is_missing_in_the_state_folder_is_named_and_put_back() {
 
 const SERVE: &str = "countersign serve --config ca.toml";
 const STATUS: &str = "countersign status";
+const BY_HAND: &str = "`countersign key prepare countersignature --config ca.toml` (or `feed`), then \
+                       `countersign rotate --config ca.toml`";
 
 pub(crate) fn slips() -> Vec<Slip> {
     vec![
@@ -52,7 +54,7 @@ pub(crate) fn slips() -> Vec<Slip> {
             "rm state/keys/countersignature.key",
         )
         .notices(STATUS, 0, "without the countersignature key")
-        .readme("`countersign key prepare countersignature` (or `feed`), then `countersign rotate`")
+        .readme(BY_HAND)
         .repairs(
             "countersign key prepare countersignature --config ca.toml\n\
              countersign rotate --config ca.toml 2>&1 | grep 'activate countersignature: waits for'\n\
@@ -61,9 +63,7 @@ pub(crate) fn slips() -> Vec<Slip> {
         ),
         Slip::new("the feed's key is lost", Restarted, "rm state/keys/feed.key")
             .notices(STATUS, 0, "without the feed")
-            .readme(
-                "`countersign key prepare countersignature` (or `feed`), then `countersign rotate`",
-            )
+            .readme(BY_HAND)
             .repairs(
                 "countersign key prepare feed --config ca.toml\n\
                  countersign rotate --config ca.toml 2>&1 | grep 'activate feed: waits for'\n\

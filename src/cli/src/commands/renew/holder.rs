@@ -7,8 +7,7 @@ use time::OffsetDateTime;
 use crate::context;
 use crate::error::Error;
 use crate::exit::Exit;
-use crate::own_svid;
-use crate::refused_svid::{ShownSvid, again, again_by_request};
+use crate::refused_svid::{ShownSvid, again, again_by_request, another};
 use crate::renewal::Due;
 use crate::seen_log::SeenLog;
 use crate::session::Session;
@@ -91,7 +90,7 @@ impl Holder {
             directory: self.directory.path().to_owned(),
             not_after: self.record.not_after,
             repair: match self.record.wish.spiffe_id.operator_name() {
-                Some(name) => own_svid::another(name),
+                Some(name) => another(name),
                 None => self.again_by(&self.record.url),
             },
         })
